@@ -1,0 +1,1 @@
+"""The operator that turns GLMDeployments into groups of inference workers."""

@@ -1,0 +1,49 @@
+"""Every name the operator gives or reads: group, objects, labels, annotations, ports, environment.
+
+Pure. What the worker must agree with (environment, ports) is pinned by tests/contract.
+"""
+
+GROUP = "glm-operator.io"
+VERSION = "v1alpha1"
+PLURAL = "glmdeployments"
+KIND = "GLMDeployment"
+FIELD_MANAGER = "glm-operator"
+
+# Labels. The first three are on every object we own; the last two on groups and their pods.
+DEPLOYMENT_LABEL = f"{GROUP}/deployment"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+NAME_LABEL = "app.kubernetes.io/name"
+GROUP_LABEL = f"{GROUP}/group"
+REVISION_LABEL = f"{GROUP}/revision"
+POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet controller since Kubernetes 1.28
+
+HTTP_PORT = 8000
+MANAGEMENT_PORT = 9090
+COORDINATOR_PORT = 29599
+RENDEZVOUS_PORT = 29500
+
+MAX_NAME_LENGTH = 40
+"""Longest GLMDeployment name: pods, Services and label values derived from it must stay within 63 characters."""
+
+
+def group_name(deployment: str, index: int) -> str:
+    """Name of the StatefulSet of one replica group, and of the group itself."""
+    return f"{deployment}-g{index}"
+
+
+def pod_name(group: str, index: int) -> str:
+    return f"{group}-{index}"
+
+
+def rendezvous_service(deployment: str) -> str:
+    """Name of the headless Service that gives every pod of every group a DNS name."""
+    return f"{deployment}-ranks"
+
+
+def service_account(deployment: str) -> str:
+    return f"{deployment}-worker"
+
+
+def leader_host(deployment: str, group: str, namespace: str) -> str:
+    """DNS name of a group's rank-0 pod; without the cluster domain, which the search path adds."""
+    return f"{pod_name(group, 0)}.{rendezvous_service(deployment)}.{namespace}.svc"

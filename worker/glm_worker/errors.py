@@ -1,0 +1,40 @@
+"""Every error the worker raises on purpose.
+
+GlmWorkerError
+├── ConfigError        settings or a model folder that can never work; the process exits at once
+├── RequestRefused     the client asked for something it may not have (4xx); carries status, param and code
+├── Overloaded         no room now (503); carries retry_after_s
+└── EngineFailed       this rank cannot go on; its generation ends and the next one starts
+"""
+
+
+class GlmWorkerError(Exception):
+    """Root of the tree above."""
+
+
+class ConfigError(GlmWorkerError):
+    """A setting or a checkpoint that no retry can mend. The message names it, its value and what is allowed."""
+
+
+class RequestRefused(GlmWorkerError):
+    """A request that is the client's to mend, in the words and the shape of the OpenAI API."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+
+
+class Overloaded(GlmWorkerError):
+    """The queue is full. The same request may succeed after retry_after_s seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class EngineFailed(GlmWorkerError):
+    """A broken invariant or a lost peer: the rank ends, and its generation with it."""

@@ -1,0 +1,140 @@
+"""Messages between the processes of a worker pod. msgpack by msgspec, never pickle.
+
+Two links:
+- server <-> engine (rank 0): a ZMQ PAIR socket at an ipc:// endpoint made anew for every generation. The server
+  binds, rank 0 connects. Every message carries its generation; the receiver drops those of another one.
+- supervisor <-> server: a socket pair inherited by the server, frames of a 4-byte big-endian length and msgpack.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from glm_worker.request import EngineRequest
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""stop: a stop token was sampled; length: max_tokens reached; cancelled: the server asked for it."""
+
+
+class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one generation can hold, as agreed by the minimum over its ranks."""
+
+    max_model_len: int  # tokens of prompt and answer together
+    num_blocks: int
+    block_size: int
+
+
+# server -> engine
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    generation: str
+    request: EngineRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    generation: str
+    request_id: str
+
+
+ToEngine = Submit | Cancel
+
+
+# engine -> server
+
+
+class EngineReady(msgspec.Struct, frozen=True, tag=True):
+    """Rank 0 has loaded, all ranks have met, and Submit is welcome."""
+
+    generation: str
+    limits: EngineLimits
+    load_seconds: float
+
+
+class RequestOutput(msgspec.Struct, frozen=True):
+    """New tokens of one request. A finished request is never named again.
+
+    A stop token that ended the request is the last of token_ids: the server needs to know which one it was.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None = None
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """What one engine step brought, with the gauges as they stand after it.
+
+    scheduled: ids of the requests whose first token was computed for the first time in this step (ends the queue time).
+    """
+
+    generation: str
+    outputs: list[RequestOutput]
+    step: int
+    num_running: int
+    num_waiting: int
+    num_tokens_waiting: int
+    kv_blocks_used: int
+    num_preemptions: int  # since the generation began
+    scheduled: list[str] = []
+
+
+FromEngine = EngineReady | StepDone
+
+
+# supervisor -> server
+
+
+class GenerationStarting(msgspec.Struct, frozen=True, tag=True):
+    """Bind a PAIR socket at endpoint and wait there for EngineReady."""
+
+    generation: str
+    endpoint: str
+
+
+class GenerationEnded(msgspec.Struct, frozen=True, tag=True):
+    """The ranks of this generation are dead. cause is a sentence for logs and error events."""
+
+    generation: str
+    cause: str
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Finish what runs; answer Drained when nothing is left. Past deadline_s the rest is ended with an error event."""
+
+    deadline_s: float
+    accept_s: float  # keep accepting that long: endpoints need time to follow readiness
+
+
+class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
+    id: int
+
+
+ToServer = GenerationStarting | GenerationEnded | Drain | MetricsRequest
+
+
+# server -> supervisor
+
+
+class ServerReady(msgspec.Struct, frozen=True, tag=True):
+    """The HTTP port is open."""
+
+    port: int
+
+
+class EngineServing(msgspec.Struct, frozen=True, tag=True):
+    """The server has seen EngineReady of this generation: requests are answered from now on."""
+
+    generation: str
+
+
+class MetricsReply(msgspec.Struct, frozen=True, tag=True):
+    id: int
+    text: str  # Prometheus exposition format
+
+
+class Drained(msgspec.Struct, frozen=True, tag=True):
+    num_ended_early: int
+
+
+FromServer = ServerReady | EngineServing | MetricsReply | Drained
