@@ -1,0 +1,78 @@
+"""Build the programs that are not in the cache yet."""
+
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from glm_cluster.commands import log_to, run
+from glm_cluster.errors import ClusterError
+from glm_cluster.paths import Paths
+from glm_cluster.programs import Programs, Tool
+from glm_cluster.progress import say, step
+
+OLDEST_GO = (1, 24)
+CORES_A_BUILD = 2
+"""A build alternates between many compilers and one linker; two builds at a time fill four cores better than one."""
+
+
+def parse_go_version(text: str) -> tuple[int, int] | None:
+    """Return (1, 24) for what `go env GOVERSION` prints, or None for a development version."""
+    found = re.match(r"go(\d+)\.(\d+)", text.strip())
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def require_go() -> None:
+    """Raise ClusterError unless a Go that can build the programs is there."""
+    wanted = f"Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer is needed to build the cluster's programs (once)"
+    if shutil.which("go") is None:
+        raise ClusterError(f"{wanted}, and there is no `go` on the PATH; see https://go.dev/doc/install")
+    version = parse_go_version(said := run("go", "env", "GOVERSION", env=go_environment()))
+    if version is not None and version < OLDEST_GO:
+        raise ClusterError(f"{wanted}, and `go` on the PATH is {said.strip()}; see https://go.dev/doc/install")
+
+
+def build_missing(paths: Paths) -> None:
+    """Build every tool whose folder is not in the cache."""
+    tools = Programs(paths).missing()
+    if not tools:
+        return
+    require_go()
+    cores = len(os.sched_getaffinity(0))
+    minutes = sum(tool.minutes for tool in tools) * 2 / max(cores, 1)
+    names = ", ".join(tool.name for tool in tools)
+    say(f"Building {names} from source, once (about {minutes:.0f} min on {cores} cores, into {paths.programs}):")
+    with ThreadPoolExecutor(max_workers=max(1, cores // CORES_A_BUILD)) as pool:
+        for built in [pool.submit(build, tool, paths) for tool in tools]:
+            built.result()
+
+
+def build(tool: Tool, paths: Paths) -> None:
+    """Build one tool. Its folder appears under its final name only when it is whole."""
+    target = Programs(paths).folder(tool)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    command = ["go", "build", "-p", str(CORES_A_BUILD), "-trimpath", "-ldflags", tool.ldflags()]
+    # A folder as the target of several packages, a file for one: the last part of etcd's import path is "v3".
+    output = f"{unfinished}/" if len(tool.packages) > 1 else str(unfinished / tool.name)
+    log = paths.programs / f"{tool.key}.log"
+    try:
+        with step(f"{tool.name} {tool.version}"):
+            log_to(log, *command, "-o", output, *tool.packages, env=go_environment(), cwd=tool.source)
+        rename_over(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    log.unlink()
+
+
+def rename_over(source: Path, target: Path) -> None:
+    """Move a folder to its name unless another build was faster; both are the same then."""
+    if not target.is_dir():
+        source.rename(target)
+
+
+def go_environment() -> dict[str, str]:
+    """Return the environment of a build: exactly the locked modules, with exactly the Go that is installed."""
+    return {**os.environ, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}

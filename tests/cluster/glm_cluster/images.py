@@ -1,0 +1,111 @@
+"""Build our images from the checkout's Dockerfile and push them to the cluster's registry.
+
+Layers are cached, so a change of our code costs a second: only the layer that holds it is built and pushed.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_cluster.addresses import REGISTRY
+from glm_cluster.base_image import base_name, ensure_base_image
+from glm_cluster.buildah import Buildah
+from glm_cluster.errors import ClusterError
+from glm_cluster.paths import CHECKOUT, Paths
+from glm_cluster.progress import step
+
+TAG = "dev"
+STAGES = ("operator", "worker")
+COLD_BUILD_BYTES = 25 * 10**9
+"""What a first build needs at its peak: the worker's layers lie in the builder, the registry and the node's store."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the cluster's registry."""
+
+    repository: str
+    digest: str
+
+    @property
+    def reference(self) -> str:
+        """By digest: another build is another reference, so pods move to it and nothing stale is used."""
+        return f"{REGISTRY}/{self.repository}@{self.digest}"
+
+    @property
+    def tagged(self) -> str:
+        """By tag, as a person types it: what was pushed last."""
+        return f"{REGISTRY}/{self.repository}:{TAG}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Both of our images."""
+
+    operator: Image
+    worker: Image
+
+
+def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
+    """Build both images and push them; what has not changed takes no time."""
+    check_space(paths)
+    dockerfile = checkout / "Dockerfile"
+    ensure_base_image(paths, base_name(dockerfile.read_text()))
+    for stage in STAGES:
+        build(paths, stage, checkout)
+    operator, worker = (push(paths, stage) for stage in STAGES)
+    return Images(operator, worker)
+
+
+def build(paths: Paths, stage: str, checkout: Path) -> None:
+    """Build one stage of the Dockerfile; what it prints is in the cache until it has succeeded."""
+    log = paths.cache / f"build-{stage}.log"
+    first = "" if Buildah(paths).label(local_name(stage), "org.opencontainers.image.title") else first_time(stage, log)
+    with step(f"build of the {stage} image{first}"):
+        options = ("--isolation=chroot", "--network=host", "--pull-never", "--layers", "--format=oci")
+        target = (f"--target={stage}", f"--tag={local_name(stage)}", *certificate_options(os.environ))
+        Buildah(paths).logged(log, "bud", *options, *target, "--file", "Dockerfile", checkout, cwd=checkout)
+    log.unlink()
+
+
+def first_time(stage: str, log: Path) -> str:
+    """Return what to expect of a build without cached layers."""
+    minutes = {"operator": "1 min", "worker": "about 5 min: PyTorch with its CUDA libraries is 5 GB"}[stage]
+    return f" (first time: {minutes}; log in {log})"
+
+
+def push(paths: Paths, stage: str) -> Image:
+    """Push one image and return it with its digest. zstd at its fastest: the wire is a cable inside this machine."""
+    digest = paths.state / f"{stage}.digest"
+    with step(f"push of the {stage} image"):
+        compression = ("--compression-format=zstd", "--compression-level=1")
+        options = ("--tls-verify=false", *compression, f"--digestfile={digest}")
+        target = f"docker://{REGISTRY}/glm-{stage}:{TAG}"
+        Buildah(paths)("push", *options, local_name(stage), target, timeout_s=1800)
+    return Image(f"glm-{stage}", digest.read_text().strip())
+
+
+def local_name(stage: str) -> str:
+    return f"localhost/glm-{stage}:{TAG}"
+
+
+def certificate_options(environ: Mapping[str, str]) -> list[str]:
+    """Return how RUN steps get to see the machine's own certificate authorities (a company's proxy, a mirror)."""
+    file = Path(environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
+    if not file.exists():
+        return []
+    return [f"--volume={file.parent}:{file.parent}:ro", f"--build-arg=SSL_CERT_FILE={file}"]
+
+
+def check_space(paths: Paths) -> None:
+    """Raise ClusterError when a first build would fill the disk."""
+    free = shutil.disk_usage(paths.cache).free
+    is_built = Buildah(paths).label(local_name("worker"), "org.opencontainers.image.title") is not None
+    if not is_built and free < COLD_BUILD_BYTES:
+        need, have = COLD_BUILD_BYTES / 1e9, free / 1e9
+        raise ClusterError(
+            f"the first build of the images needs {need:.0f} GB in {paths.cache}, {have:.0f} GB are free; "
+            "free some, or set GLM_CACHE_DIR to a folder on a larger disk"
+        )

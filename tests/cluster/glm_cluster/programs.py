@@ -1,0 +1,112 @@
+"""The programs of the cluster: which there are, from which Go module, and where they lie once they are built.
+
+Each tool has a Go module of its own beside this package, because their dependencies' versions clash. Versions are
+read from the go.mod files, which are their only place. Pure but for reading those files.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_cluster.paths import SOURCES, Paths
+
+KUBERNETES = "k8s.io/kubernetes"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go module and the programs built from it."""
+
+    name: str
+    module: str  # whose version is the tool's; empty: it has no dependency and its own files are its version
+    packages: tuple[str, ...]  # what is given to `go build`
+    minutes: float  # on 2 cores with empty caches, to tell a person what to expect
+    folder: Path = SOURCES
+
+    @property
+    def source(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def version(self) -> str:
+        """Return the version in go.mod, without its v."""
+        return required_version((self.source / "go.mod").read_text(), self.module) if self.module else "1"
+
+    @property
+    def key(self) -> str:
+        """Return the name of the folder in the cache; a change of our own lines of Go gives another one."""
+        own = b"".join(file.read_bytes() for file in sorted(self.source.glob("*.go")))
+        digest = f"-{hashlib.sha256(own).hexdigest()[:8]}" if own else ""
+        return f"{self.name}-{self.version}{digest}"
+
+    def ldflags(self) -> str:
+        """Return the linker's flags: no symbol tables, and the version, which source builds do not know otherwise."""
+        values: dict[str, str] = {}
+        if self.name == "kubernetes":
+            values = kubernetes_version_values(self.version)
+        elif self.name == "helm":
+            values = helm_version_values(self.version, KUBERNETES_TOOL.version)
+        return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in values.items())])
+
+
+def required_version(go_mod: str, module: str) -> str:
+    """Return the version of a module that a go.mod requires, without its v."""
+    found = re.search(rf"^(?:require)?\s*{re.escape(module)} v(\S+)", go_mod, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"go.mod does not require {module}")
+    return found[1]
+
+
+def kubernetes_version_values(version: str) -> dict[str, str]:
+    """Return what makes the programs report their version: without it they say v0.0.0 and Helm refuses charts."""
+    major, minor = version.split(".")[:2]
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+
+
+def helm_version_values(version: str, kubernetes: str) -> dict[str, str]:
+    """Return Helm's version, and the Kubernetes version that `helm template` and `helm lint` assume."""
+    major, minor = kubernetes.split(".")[:2]
+    values = {"internal/version.version": f"v{version}"}
+    for package in ("pkg/chartutil", "pkg/lint/rules"):
+        values |= {f"{package}.k8sVersionMajor": major, f"{package}.k8sVersionMinor": minor}
+    return {f"helm.sh/helm/v3/{name}": value for name, value in values.items()}
+
+
+KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "kubeadm",
+)
+KUBERNETES_TOOL = Tool("kubernetes", KUBERNETES, tuple(f"{KUBERNETES}/cmd/{p}" for p in KUBERNETES_PROGRAMS), 12)
+PAUSE = Tool("pause", "", (".",), 0.1)
+ETCD = Tool("etcd", "go.etcd.io/etcd/server/v3", ("go.etcd.io/etcd/server/v3",), 1)
+COREDNS = Tool("coredns", "github.com/coredns/coredns", (".",), 2)
+HELM = Tool("helm", "helm.sh/helm/v3", ("helm.sh/helm/v3/cmd/helm",), 2)
+
+TOOLS = (PAUSE, ETCD, COREDNS, HELM, KUBERNETES_TOOL)
+"""Fast ones first: whatever is wrong with Go or the network shows up within a minute."""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where each program lies."""
+
+    paths: Paths
+
+    def folder(self, tool: Tool) -> Path:
+        return self.paths.programs / tool.key
+
+    def __getitem__(self, program: str) -> Path:
+        """Return the path of a program by its name: kubectl, etcd, helm, ..."""
+        tool = KUBERNETES_TOOL if program in KUBERNETES_PROGRAMS else {t.name: t for t in TOOLS}[program]
+        return self.folder(tool) / program
+
+    def missing(self) -> list[Tool]:
+        return [tool for tool in TOOLS if not self.folder(tool).is_dir()]

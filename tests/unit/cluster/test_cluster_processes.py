@@ -1,0 +1,74 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from glm_cluster.cleanup import is_shim
+from glm_cluster.processes import Processes, parse_stat, stat_of
+from glm_cluster.waiting import GaveUp
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Processes:
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "logs").mkdir()
+    return Processes(tmp_path / "pids", tmp_path / "logs")
+
+
+def note(processes: Processes, name: str, pid: int, start_ticks: int) -> None:
+    (processes.pids / f"{name}.json").write_text(json.dumps({"pid": pid, "start_ticks": start_ticks}))
+
+
+def test_a_process_name_may_hold_spaces_and_parentheses() -> None:
+    fields = ["S", *(str(n) for n in range(4, 60))]
+    stat = parse_stat("42 (a) R (b) " + " ".join(fields))
+    assert stat.state == "S"
+    assert stat.start_ticks == 22  # field 22 of proc(5), and the numbers here are the fields' own
+
+
+def test_a_running_program_is_found_by_its_pid_file(processes: Processes) -> None:
+    me = stat_of(os.getpid())
+    assert me is not None
+    note(processes, "etcd", os.getpid(), me.start_ticks)
+    assert processes.pid("etcd") == os.getpid()
+
+
+def test_a_pid_that_somebody_else_has_now_is_not_ours(processes: Processes) -> None:
+    me = stat_of(os.getpid())
+    assert me is not None
+    note(processes, "etcd", os.getpid(), me.start_ticks - 1)
+    assert processes.pid("etcd") is None
+    processes.stop("etcd")  # and we are still here to see that its pid file is gone
+    assert processes.names() == []
+
+
+def test_a_half_written_pid_file_counts_as_no_process(processes: Processes) -> None:
+    (processes.pids / "etcd.json").write_text('{"pid": 1')
+    assert processes.pid("etcd") is None
+
+
+@pytest.mark.parametrize("command", [["sleep", "600"], ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]])
+def test_stop_ends_a_program_even_when_it_ignores_sigterm(processes: Processes, command: list[str]) -> None:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        stat = stat_of(child.pid)
+        assert stat is not None
+        note(processes, "etcd", child.pid, stat.start_ticks)
+        processes.stop("etcd", grace_s=0.2)
+        assert stat_of(child.pid) is None
+
+
+def test_a_program_that_has_ended_is_reported_with_the_end_of_its_log(processes: Processes) -> None:
+    processes.log("etcd").write_text("starting\nport 2379 is in use\n")
+    with pytest.raises(GaveUp, match="port 2379 is in use"):
+        processes.require("etcd")
+
+
+def test_only_shims_that_answer_to_our_containerd_are_ours() -> None:
+    socket = Path("/state/containerd/containerd.sock")
+    shim = ["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-address", str(socket), ""]
+    assert is_shim(shim, socket)
+    assert not is_shim([*shim[:4], "/run/containerd/containerd.sock", ""], socket)
+    assert not is_shim(["/usr/bin/containerd", "-address", str(socket)], socket)
+    assert not is_shim([], socket)

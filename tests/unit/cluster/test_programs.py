@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from glm_cluster.building import build, parse_go_version
+from glm_cluster.paths import Paths
+from glm_cluster.programs import (
+    COREDNS,
+    HELM,
+    KUBERNETES_PROGRAMS,
+    KUBERNETES_TOOL,
+    PAUSE,
+    TOOLS,
+    Programs,
+    Tool,
+    required_version,
+)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(cache=tmp_path / "cache", state=tmp_path / "state")
+
+
+@pytest.mark.parametrize(
+    "go_mod",
+    [
+        "require k8s.io/kubernetes v1.34.10\n",
+        "require (\n\tk8s.io/api v0.1.0\n\tk8s.io/kubernetes v1.34.10 // indirect\n)\n",
+    ],
+)
+def test_a_tools_version_is_the_one_in_go_mod(go_mod: str) -> None:
+    assert required_version(go_mod, "k8s.io/kubernetes") == "1.34.10"
+
+
+def test_a_go_mod_without_the_module_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"does not require k8s\.io/kubernetes"):
+        required_version("require k8s.io/kubernetes-other v1.0.0\n", "k8s.io/kubernetes")
+
+
+def test_kubernetes_programs_are_told_their_version() -> None:
+    flags = KUBERNETES_TOOL.ldflags()
+    assert f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES_TOOL.version}" in flags
+    assert "-X k8s.io/client-go/pkg/version.gitMinor=34" in flags
+
+
+def test_helm_assumes_the_clusters_kubernetes_when_it_renders_without_one() -> None:
+    assert "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34" in HELM.ldflags()
+
+
+def test_every_module_is_locked_and_satisfied_by_go_1_24() -> None:
+    for tool in TOOLS:
+        go_mod = (tool.source / "go.mod").read_text()
+        assert "\ngo 1.24" in go_mod, tool.name
+        assert "\ntoolchain " not in go_mod, tool.name
+        if tool.module:
+            assert f"{tool.module} v{tool.version} h1:" in (tool.source / "go.sum").read_text()
+
+
+def test_a_change_of_our_own_go_lines_is_built_again(tmp_path: Path) -> None:
+    source = tmp_path / "ours"
+    source.mkdir()
+    (source / "main.go").write_text("package main\n")
+    tool = Tool("ours", "", (".",), 1, folder=tmp_path)
+    before = tool.key
+    (source / "main.go").write_text("package main // changed\n")
+    assert tool.key != before
+
+
+def test_programs_are_found_by_name_in_a_folder_keyed_by_version(paths: Paths) -> None:
+    programs = Programs(paths)
+    version = KUBERNETES_TOOL.version
+    assert programs["kubectl"] == paths.cache / f"programs/kubernetes-{version}/kubectl"
+    assert programs["coredns"].parent.name == COREDNS.key
+    assert set(KUBERNETES_PROGRAMS) >= {"kubelet", "kubeadm"}
+
+
+def test_what_is_in_the_cache_is_not_built_again(paths: Paths) -> None:
+    programs = Programs(paths)
+    programs.folder(PAUSE).mkdir(parents=True)
+    assert [tool.name for tool in programs.missing()] == ["etcd", "coredns", "helm", "kubernetes"]
+
+
+def test_a_failed_build_leaves_nothing_that_looks_built(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/go.mod").write_text("module broken\n\ngo 1.24\n")
+    go = tmp_path / "bin/go"
+    go.parent.mkdir()
+    go.write_text("#!/bin/sh\necho no such import\nexit 1\n")
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{go.parent}:/usr/bin:/bin")
+    tool = Tool("broken", "", (".",), 1, folder=tmp_path)
+    with pytest.raises(Exception, match="no such import"):
+        build(tool, paths)
+    assert [entry.name for entry in paths.programs.iterdir()] == [f"{tool.key}.log"]
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [("go1.24", (1, 24)), ("go1.26.8\n", (1, 26)), ("go1.19.8", (1, 19)), ("devel go1.27-abc", None)],
+)
+def test_gos_version_is_read(said: str, version: tuple[int, int] | None) -> None:
+    assert parse_go_version(said) == version
