@@ -1,0 +1,65 @@
+# Two images from one file: `operator` (operator and gateway, no torch) and `worker` (one rank group's pod).
+#   docker build --target worker -t glm-worker .
+#   docker run -p 8000:8000 -v ./GLM-4.5-Air:/model glm-worker serve --model /model
+#
+# Our own code comes last, in a small layer over the packages, so that a change of it is built, pushed and pulled in
+# seconds. Both run as user 65532 with a read-only root file system; only /tmp must be writable.
+
+# Pin a digest here for a release; any image with Python >= 3.11 and its venv module works.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS runtime
+ENV PATH=/opt/glm/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /tmp
+LABEL org.opencontainers.image.source="https://github.com/glm-operator/glm-operator" \
+    org.opencontainers.image.licenses="MIT"
+
+FROM runtime AS operator
+# A company's own certificate authorities: the path of their file, which the build must see (a mount, or in BASE).
+ARG SSL_CERT_FILE
+LABEL org.opencontainers.image.title="glm-operator" \
+    org.opencontainers.image.description="Operator and gateway of GLMDeployments"
+# uv installs what the hashed locks name, several times as fast as pip; it comes and goes within the step that uses it.
+COPY locks/uv.txt locks/operator.txt /opt/glm/locks/
+RUN python3 -m venv --without-pip /opt/glm && python3 -m venv /opt/uv \
+    && /opt/uv/bin/pip install --disable-pip-version-check --no-cache-dir ${SSL_CERT_FILE:+--cert "${SSL_CERT_FILE}"} \
+    --require-hashes -r /opt/glm/locks/uv.txt \
+    && PYC_INVALIDATION_MODE=UNCHECKED_HASH /opt/uv/bin/uv pip install --python /opt/glm/bin/python --no-cache \
+    --compile-bytecode --require-hashes --only-binary :all: -r /opt/glm/locks/operator.txt \
+    && rm -rf /opt/uv
+RUN printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())\n' glm_operator.main main main \
+    > /opt/glm/bin/glm-operator \
+    && printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())\n' glm_operator.cli app app \
+    > /opt/glm/bin/glm \
+    && chmod 0755 /opt/glm/bin/glm-operator /opt/glm/bin/glm
+ENV PYTHONPATH=/app/operator
+COPY operator/glm_operator /app/operator/glm_operator
+RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
+USER 65532:65532
+ENTRYPOINT ["glm-operator"]
+
+FROM runtime AS worker
+ARG SSL_CERT_FILE
+LABEL org.opencontainers.image.title="glm-worker" \
+    org.opencontainers.image.description="Serves a glm4_moe checkpoint with its experts sharded over ranks"
+COPY locks/uv.txt locks/worker.txt /opt/glm/locks/
+RUN python3 -m venv --without-pip /opt/glm && python3 -m venv /opt/uv \
+    && /opt/uv/bin/pip install --disable-pip-version-check --no-cache-dir ${SSL_CERT_FILE:+--cert "${SSL_CERT_FILE}"} \
+    --require-hashes -r /opt/glm/locks/uv.txt \
+    && PYC_INVALIDATION_MODE=UNCHECKED_HASH /opt/uv/bin/uv pip install --python /opt/glm/bin/python --no-cache \
+    --compile-bytecode --require-hashes --only-binary :all: -r /opt/glm/locks/worker.txt \
+    && rm -rf /opt/uv
+RUN printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())\n' glm_worker.main main main \
+    > /opt/glm/bin/glm-worker \
+    && chmod 0755 /opt/glm/bin/glm-worker
+ENV PYTHONPATH=/app/worker
+EXPOSE 8000 9090
+COPY worker/models /app/worker/models
+COPY worker/glm_worker /app/worker/glm_worker
+RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
+USER 65532:65532
+ENTRYPOINT ["glm-worker"]
+CMD ["serve"]
