@@ -4,6 +4,7 @@ GlmWorkerError
 ├── ConfigError        settings or a model folder that can never work; the process exits at once
 ├── RequestRefused     the client asked for something it may not have (4xx); carries status, param and code
 ├── Overloaded         no room now (503); carries retry_after_s
+├── GenerationLost     the ranks that computed an answer died, and it is not run again (503)
 └── EngineFailed       this rank cannot go on; its generation ends and the next one starts
 """
 
@@ -34,6 +35,10 @@ class Overloaded(GlmWorkerError):
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
+
+
+class GenerationLost(GlmWorkerError):
+    """An answer that died with its generation. The same request may well succeed."""
 
 
 class EngineFailed(GlmWorkerError):

@@ -137,4 +137,10 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     num_ended_early: int
 
 
-FromServer = ServerReady | EngineServing | MetricsReply | Drained
+class ServerFailed(msgspec.Struct, frozen=True, tag=True):
+    """The last word of a server that cannot go on; its process ends right after."""
+
+    message: str
+
+
+FromServer = ServerReady | EngineServing | MetricsReply | Drained | ServerFailed

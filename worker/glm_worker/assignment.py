@@ -1,0 +1,18 @@
+"""What a rank is told about its place in one generation of the group."""
+
+import msgspec
+
+
+class RankAssignment(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank's place. Made by the supervisor of its pod from what the leading supervisor announced."""
+
+    rank: int  # in the group
+    local_rank: int  # in the pod: also its heartbeat slot and its CUDA device
+    world_size: int
+    generation: str  # "<incarnation of the leading supervisor>-<n>"
+    leader_host: str  # name or address of pod 0
+    store_port: int  # torch's store of this generation, hosted by rank 0
+    channel_port: int  # the step channel of this generation, bound by rank 0
+    server_endpoint: str | None  # ipc:// endpoint where the server waits; rank 0 only
+    slots_path: str  # file of heartbeat slots of this pod and generation
+    num_local_slots: int

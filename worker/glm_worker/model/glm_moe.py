@@ -1,0 +1,109 @@
+"""The glm4_moe decoder: GLM-4.5, 4.5-Air, 4.6, 4.7 and their fine-tunes. build is where the mesh meets the layers.
+
+Shape suffixes: T tokens of the step, D hidden size, S rows whose logits are wanted, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from glm_worker.kernels.paged_attention import AttentionPlan
+from glm_worker.model.attention import Attention, AttentionStep
+from glm_worker.model.config import ModelConfig
+from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.kv_cache import KVCache, LayerKV
+from glm_worker.model.layers import MLP, Embedding, Placement, RMSNorm, Rotation, RowParallelLinear, VocabParallelHead
+from glm_worker.model.moe import Experts, MoE, Router
+from glm_worker.parallel.dispatch import AllReduceDispatcher, Dispatcher, LocalDispatcher
+from glm_worker.parallel.groups import Communicator
+from glm_worker.parallel.mesh import Mesh
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); mlp is dense in the first layers and a MoE in the others."""
+
+    def __init__(self, attention: Attention, mlp: MLP | MoE, attention_norm: RMSNorm, mlp_norm: RMSNorm) -> None:
+        super().__init__()
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
+
+    def forward(self, x_TD: Tensor, step: AttentionStep, kv: LayerKV) -> Tensor:
+        x_TD = x_TD + self.attention(self.attention_norm(x_TD), step, kv)
+        out_TD: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
+        return out_TD
+
+
+class GlmMoe(nn.Module):
+    """The whole model, or this rank's part of it."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embed_tokens: Embedding,
+        layers: list[DecoderLayer],
+        norm: RMSNorm,
+        lm_head: VocabParallelHead,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = embed_tokens
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+        self.lm_head = lm_head
+
+    @torch.inference_mode()
+    def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
+        """Return logits (S, V) in fp32, the same on every rank, and store the batch's keys and values in the cache.
+
+        Collective over all ranks, each with the same batch.
+        """
+        config, device = self.config, batch.token_ids_T.device
+        x_TD = self.embed_tokens(batch.token_ids_T)
+        step = AttentionStep(
+            rotation=Rotation(batch.positions_T, config.rotary_dim, config.rope_theta, x_TD.dtype),
+            slots_T=batch.slots_T,
+            plan=AttentionPlan.build(
+                batch.cu_query_lens, batch.context_lens, batch.block_tables, kv_cache.block_size, device
+            ),
+        )
+        for layer, kv in zip(self.layers, kv_cache.layers, strict=True):
+            x_TD = layer(x_TD, step, kv)
+        logits_SV: Tensor = self.lm_head(self.norm(x_TD[batch.logit_rows_S]))
+        return logits_SV.float()
+
+
+def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.device, dtype: torch.dtype) -> GlmMoe:
+    """Return this rank's part of the model, weights unset. Raises ConfigError where mesh and model do not fit."""
+    place = Placement(device, dtype)
+
+    def norm() -> RMSNorm:
+        return RMSNorm(config.hidden_size, config.rms_norm_eps, place)
+
+    def layer(layer_id: int) -> DecoderLayer:
+        mlp = (
+            MLP(config.hidden_size, config.intermediate_size, place)
+            if config.is_dense(layer_id)
+            else _moe(config, mesh, comm, place)
+        )
+        return DecoderLayer(_attention(config, mesh, comm, place), mlp, norm(), norm())
+
+    return GlmMoe(
+        config,
+        Embedding(config.vocab_size, config.hidden_size, place),
+        [layer(layer_id) for layer_id in range(config.num_hidden_layers)],
+        norm(),
+        VocabParallelHead(config.hidden_size, config.vocab_size, mesh.vocab_share(config.vocab_size), comm, place),
+    )
+
+
+def _attention(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Placement) -> Attention:
+    num_heads = len(mesh.heads(config.num_attention_heads, "num_attention_heads"))
+    num_kv_heads = len(mesh.heads(config.num_key_value_heads, "num_key_value_heads"))
+    o_proj = RowParallelLinear(num_heads * config.head_dim, config.hidden_size, comm, place)
+    return Attention(config, num_heads, num_kv_heads, o_proj, place)
+
+
+def _moe(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Placement) -> MoE:
+    local = mesh.experts(config.n_routed_experts)
+    dispatcher: Dispatcher = LocalDispatcher(local) if mesh.world_size == 1 else AllReduceDispatcher(local, comm)
+    shared = MLP(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts, place)
+    return MoE(Router(config, place), Experts(config, len(local), place), shared, dispatcher)

@@ -1,0 +1,48 @@
+"""The KV cache of one rank: blocks of slots, per layer, for this rank's KV heads. Which request owns a block is not its
+business: the scheduler's block manager keeps those books."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glm_worker.model.config import ModelConfig
+from glm_worker.parallel.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class LayerKV:
+    """Keys and values of one layer: (blocks, block_size, KV heads, head_dim)."""
+
+    k: Tensor
+    v: Tensor
+
+    def write(self, slots_T: Tensor, k_TVD: Tensor, v_TVD: Tensor) -> None:
+        """Store each token's key and value in its slot. slots_T holds no slot twice."""
+        self.k.flatten(0, 1).index_copy_(0, slots_T, k_TVD)
+        self.v.flatten(0, 1).index_copy_(0, slots_T, v_TVD)
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """The cache of all layers."""
+
+    layers: list[LayerKV]
+    num_blocks: int
+    block_size: int
+
+    @classmethod
+    def allocate(
+        cls, config: ModelConfig, mesh: Mesh, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> "KVCache":
+        """Allocate num_blocks blocks. Zeroed: attention hides unused slots by weight 0, and 0 times NaN is NaN."""
+        num_heads = len(mesh.heads(config.num_key_value_heads, "num_key_value_heads"))
+        shape = (2, num_blocks, block_size, num_heads, config.head_dim)
+        tensors = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        return cls([LayerKV(kv[0], kv[1]) for kv in tensors], num_blocks, block_size)
+
+    @staticmethod
+    def bytes_per_block(config: ModelConfig, mesh: Mesh, block_size: int, dtype: torch.dtype) -> int:
+        """Return what one block costs a rank over all layers."""
+        num_heads = len(mesh.heads(config.num_key_value_heads, "num_key_value_heads"))
+        return 2 * config.num_hidden_layers * block_size * num_heads * config.head_dim * dtype.itemsize

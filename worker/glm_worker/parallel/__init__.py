@@ -1,0 +1,1 @@
+"""How a model is spread over ranks: the mesh (pure), the collectives, the one seam of expert parallelism."""
