@@ -1,0 +1,182 @@
+"""Leader and followers stay equal, or the follower says so before it runs. Sockets and device are stood in for."""
+
+import pytest
+import torch
+
+from glm_worker.engine.channel import FromLeader, KeepAlive, StepInput
+from glm_worker.engine.engine import Engine
+from glm_worker.engine.follow import Follower
+from glm_worker.engine.lead import Leader
+from glm_worker.errors import EngineFailed
+from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.scheduler.limits import SchedulerLimits
+from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.scheduler import Scheduler
+
+VOCAB_SIZE = 10
+
+
+class FakeRunner:
+    """Logits whose greedy token is the position modulo the vocabulary."""
+
+    def __init__(self) -> None:
+        self.plans: list[ScheduledBatch] = []
+
+    def run(self, plan: ScheduledBatch) -> torch.Tensor:
+        self.plans.append(plan)
+        return torch.eye(VOCAB_SIZE)[[s.end % VOCAB_SIZE for s in plan.sampled]]
+
+
+class FakeServer:
+    """The server's end of the link: commands to come, one list a turn, and what was sent."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[ToEngine]] = []
+        self.timeouts: list[float] = []
+        self.sent: list[FromEngine] = []
+
+    def receive(self, timeout_s: float) -> list[ToEngine]:
+        self.timeouts.append(timeout_s)
+        return self.commands.pop(0) if self.commands else []
+
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
+
+
+class FakeChannel:
+    def __init__(self) -> None:
+        self.sent: list[FromLeader] = []
+
+    def send(self, message: FromLeader) -> None:
+        self.sent.append(message)
+
+
+class FakeSlot:
+    def __init__(self) -> None:
+        self.signs: list[int | str] = []
+
+    def beat(self, step: int) -> None:
+        self.signs.append(step)
+
+    def idle(self) -> None:
+        self.signs.append("idle")
+
+
+class Pair:
+    """Rank 0 and rank 1. turn() runs rank 0; follow() lets rank 1 hear what was sent since."""
+
+    def __init__(self) -> None:
+        limits = SchedulerLimits(max_model_len=64, max_batch_tokens=8, max_num_seqs=4, num_blocks=8, block_size=4)
+        self.server, self.channel, self.slots = FakeServer(), FakeChannel(), [FakeSlot(), FakeSlot()]
+        self.runners = [FakeRunner(), FakeRunner()]
+        self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
+        self.leader = Leader(self.engines[0], self.server, self.channel, self.slots[0], "g-1")  # type: ignore[arg-type]
+        self.follower = Follower(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
+
+    def turn(self, *commands: ToEngine) -> None:
+        self.server.commands.append(list(commands))
+        self.leader.turn()
+
+    def follow(self) -> None:
+        for message in self.channel.sent:
+            if isinstance(message, StepInput):
+                self.follower.step(message)
+        self.channel.sent.clear()
+
+
+def a_submit(request_id: str = "a", max_tokens: int = 3, num_prompt: int = 2) -> Submit:
+    request = EngineRequest(
+        request_id=request_id,
+        prompt_token_ids=[1] * num_prompt,
+        max_tokens=max_tokens,
+        stop_token_ids=[],
+        sampling=SamplingParams(temperature=0),
+    )
+    return Submit("g-1", request)
+
+
+def reports(pair: Pair) -> list[StepDone]:
+    assert all(isinstance(message, StepDone) for message in pair.server.sent)
+    return pair.server.sent  # type: ignore[return-value]
+
+
+def test_a_follower_makes_the_plans_of_the_leader() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", num_prompt=12), a_submit("b"))
+    pair.turn(a_submit("c"))
+    pair.turn(Cancel("g-1", "b"))
+    for _ in range(6):
+        pair.turn()
+    pair.follow()
+    assert pair.runners[1].plans == pair.runners[0].plans
+    assert len(pair.runners[0].plans) == 4
+    assert pair.slots[1].signs == [1, 2, 3, 4]
+
+
+def test_what_was_asked_while_idle_reaches_the_followers_with_the_next_step() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", num_prompt=40))  # can never fit
+    pair.turn(a_submit("b", max_tokens=1), Cancel("g-1", "b"))
+    assert pair.channel.sent == []
+    pair.turn(a_submit("c", max_tokens=1))
+    pair.follow()
+    assert pair.runners[1].plans == pair.runners[0].plans
+    assert [report.outputs for report in reports(pair)] == [
+        [RequestOutput("a", [], "length")],
+        [RequestOutput("b", [], "cancelled")],
+        [RequestOutput("c", [2], "length")],
+    ]
+
+
+def test_an_idle_leader_waits_for_the_server_and_keeps_the_followers_alive() -> None:
+    pair = Pair()
+    pair.turn()
+    assert 0 < pair.server.timeouts[0] <= 0.5
+    assert (pair.channel.sent, pair.slots[0].signs, pair.server.sent) == ([KeepAlive()], ["idle"], [])
+
+
+def test_a_busy_leader_does_not_wait_for_the_server() -> None:
+    pair = Pair()
+    pair.turn(a_submit())
+    pair.turn()
+    assert pair.server.timeouts[1] == 0
+    assert pair.slots[0].signs == [1, 2]
+
+
+def test_a_step_reports_tokens_and_gauges() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a"), a_submit("b", num_prompt=9))
+    assert reports(pair)[0] == StepDone(
+        generation="g-1",
+        outputs=[RequestOutput("a", [2])],
+        step=1,
+        num_running=2,
+        num_waiting=0,
+        num_tokens_waiting=0,
+        kv_blocks_used=4,
+        num_preemptions=0,
+        scheduled=["a", "b"],
+    )
+    pair.turn()
+    assert reports(pair)[1].scheduled == []
+
+
+def test_a_follower_whose_plans_differ_fails_before_it_runs() -> None:
+    pair = Pair()
+    pair.turn(a_submit())
+    pair.follow()
+    pair.engines[1].scheduler.add(a_submit("stray").request)
+    pair.turn()
+    with pytest.raises(EngineFailed, match=r"plans differ: rank 0 is at step 2 .* rank 1 at step 2 with digest"):
+        pair.follow()
+    assert len(pair.runners[1].plans) == 1
+
+
+def test_a_follower_that_missed_a_step_fails() -> None:
+    pair = Pair()
+    pair.turn(a_submit())
+    pair.channel.sent.clear()
+    pair.turn()
+    with pytest.raises(EngineFailed, match="rank 1 has run step 0 and was sent step 2: a step was lost on the way"):
+        pair.follow()

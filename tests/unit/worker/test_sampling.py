@@ -1,0 +1,175 @@
+"""Sampling against the definition, written plainly here, and against the probabilities it should have."""
+
+import math
+from collections import Counter
+
+import msgspec
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_worker.engine.randomness import uniform
+from glm_worker.engine.sampling import sample
+from glm_worker.errors import EngineFailed
+from glm_worker.request import SamplingParams
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def plain_sample(row: list[float], params: SamplingParams, position: int) -> int:
+    """The definition for one row, over the sorted vocabulary, or in order of ids if nothing is filtered."""
+    order = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    if params.temperature == 0:
+        return order[0]
+    weights = {i: math.exp((row[i] - row[order[0]]) / params.temperature) for i in order}
+    if params.min_p == 0 and params.top_k == 0 and params.top_p == 1:
+        order.sort()
+    order = [i for i in order if weights[i] >= params.min_p]
+    order = order[: params.top_k or len(order)]
+    left = sum(weights[i] for i in order)
+    kept, mass = [], 0.0
+    for i in order:
+        if params.top_p < 1 and mass >= params.top_p * left:
+            break
+        kept.append(i)
+        mass += weights[i]
+    target, passed = uniform(params.seed, position) * mass, 0.0
+    for i in kept:
+        passed += weights[i]
+        if passed > target:
+            return i
+    return kept[-1]
+
+
+def random_logits(num_rows: int, vocab_size: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
+    return torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def draw_many(row: list[float], params: SamplingParams, num_draws: int) -> Counter[int]:
+    logits = torch.tensor(row).expand(num_draws, -1)
+    return Counter(sample(logits, [params] * num_draws, range(num_draws)))
+
+
+params_of_all_kinds = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.0, 0.01, 0.6, 1.0, 2.0]),
+    top_p=st.sampled_from([1.0, 0.95, 0.5, 0.01]),
+    top_k=st.sampled_from([0, 1, 2, 7, 10_000]),
+    min_p=st.sampled_from([0.0, 0.02, 0.5]),
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@given(st.lists(params_of_all_kinds, min_size=1, max_size=6), st.integers(1, 60), st.integers(0, 2**20), st.booleans())
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_batch_gives_the_tokens_of_the_definition(
+    params: list[SamplingParams], vocab_size: int, seed: int, has_ties: bool
+) -> None:
+    logits = random_logits(len(params), vocab_size, seed)
+    logits = logits.round() if has_ties else logits
+    positions = [seed + i for i in range(len(params))]
+    expected = [plain_sample(row, p, at) for row, p, at in zip(logits.tolist(), params, positions, strict=True)]
+    assert sample(logits, params, positions) == expected
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 5.0])  # 0: all equal, so no leading candidates stand out
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(top_p=0.9),
+        SamplingParams(top_k=1023),
+        SamplingParams(top_k=1024),
+        SamplingParams(top_k=2000),
+        SamplingParams(min_p=0.01),
+        SamplingParams(min_p=0.01, top_k=1500, top_p=0.99, temperature=1.5),
+    ],
+)
+def test_a_vocabulary_wider_than_the_candidates_gives_the_tokens_of_the_definition(
+    params: SamplingParams, scale: float
+) -> None:
+    logits = random_logits(8, 3000, scale=scale)
+    expected = [plain_sample(row, params, position) for position, row in enumerate(logits.tolist())]
+    assert sample(logits, [params] * 8, range(8)) == expected
+
+
+def test_a_result_does_not_depend_on_batch_or_order() -> None:
+    kinds = [GREEDY, SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(top_k=5), SamplingParams(min_p=0.1)]
+    params = [msgspec.structs.replace(kind, seed=seed) for seed, kind in enumerate(kinds * 4)]
+    logits = random_logits(len(params), 5000, scale=1.0)
+    together = sample(logits, params, range(len(params)))
+    alone = [sample(logits[i : i + 1], [params[i]], [i])[0] for i in range(len(params))]
+    reverse = sample(logits.flip(0), params[::-1], range(len(params))[::-1])
+    assert together == alone == reverse[::-1]
+
+
+@pytest.mark.parametrize("tied", [0.0, -3.5, 7.25])
+def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
+    logits = torch.full((1, 1000), tied - 1)
+    logits[0, [17, 400, 999]] = tied
+    assert sample(logits, [GREEDY], [0]) == [17]
+
+
+def test_greedy_ignores_filters_and_seed() -> None:
+    logits = random_logits(1, 100)
+    odd = SamplingParams(temperature=0, top_p=0.1, top_k=3, min_p=0.9, seed=5)
+    assert sample(logits, [odd], [3]) == sample(logits, [GREEDY], [0])
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (SamplingParams(), [0.4, 0.3, 0.2, 0.1]),
+        (SamplingParams(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        (SamplingParams(top_k=2), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(top_p=0.69), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(top_p=0.71), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (SamplingParams(min_p=0.49), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (SamplingParams(top_k=3, top_p=0.77), [4 / 7, 3 / 7, 0, 0]),  # of what top_k leaves, 7/9 is enough
+        (SamplingParams(temperature=0.5, min_p=0.3), [16 / 25, 9 / 25, 0, 0]),  # 4/16 is below, 0.2/0.4 was not
+    ],
+)
+def test_drawn_frequencies_match_the_distribution(params: SamplingParams, expected: list[float]) -> None:
+    num_draws = 20_000
+    counts = draw_many([math.log(p) for p in (0.4, 0.3, 0.2, 0.1)], params, num_draws)
+    assert all(counts[i] == 0 for i, p in enumerate(expected) if p == 0)
+    possible = [(counts[i], p * num_draws) for i, p in enumerate(expected) if p > 0]
+    chi_square = sum((seen - wanted) ** 2 / wanted for seen, wanted in possible)
+    assert chi_square < {2: 10.8, 3: 13.8, 4: 16.3}[len(possible)]  # one in a thousand would be above
+
+
+def test_the_random_number_is_uniform_and_keyed_by_seed_and_position() -> None:
+    numbers = [uniform(seed, position) for seed in range(100) for position in range(100)]
+    assert len(set(numbers)) == len(numbers)
+    assert all(0 <= number < 1 for number in numbers)
+    counts = Counter(int(number * 10) for number in numbers)
+    assert sum((counts[i] - 1000) ** 2 / 1000 for i in range(10)) < 27.9  # one in a thousand would be above
+
+
+def test_the_random_number_is_the_same_on_every_machine_and_in_every_version() -> None:
+    assert uniform(0, 0) == 0.1521434259459009
+    assert uniform(2**63 - 1, 131_071) == 0.9958823405057788
+
+
+def test_a_token_of_probability_zero_is_never_drawn() -> None:
+    counts = draw_many([0.0, -math.inf, 0.0, -1e30], SamplingParams(), 2000)
+    assert set(counts) == {0, 2}
+    assert set(draw_many([-math.inf, 1.0], SamplingParams(top_k=2), 200)) == {1}
+
+
+def test_no_rows_give_no_tokens() -> None:
+    assert sample(torch.empty(0, 10), [], []) == []
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams()])
+def test_logits_that_are_no_numbers_stop_the_engine(broken: float, params: SamplingParams) -> None:
+    logits = random_logits(3, 50)
+    logits[1, 20] = broken
+    with pytest.raises(EngineFailed, match=r"rows \[1\] of 3 are not finite"):
+        sample(logits, [params] * 3, range(3))
+
+
+def test_a_row_without_any_possible_token_stops_the_engine() -> None:
+    with pytest.raises(EngineFailed, match=r"rows \[0\] of 1"):
+        sample(torch.full((1, 4), -math.inf), [GREEDY], [0])

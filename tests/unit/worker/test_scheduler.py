@@ -1,0 +1,238 @@
+"""What the scheduler promises, one example a promise. The laws over random schedules are in test_scheduler_laws.py."""
+
+import pytest
+
+from glm_worker.errors import EngineFailed
+from glm_worker.messages import EngineLimits, RequestOutput
+from glm_worker.request import EngineRequest
+from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
+from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.scheduler import Scheduler
+
+STOP = 99
+
+
+def limits(
+    *,
+    max_model_len: int = 64,
+    max_batch_tokens: int = 16,
+    max_num_seqs: int = 4,
+    num_blocks: int = 16,
+    block_size: int = 4,
+) -> SchedulerLimits:
+    return SchedulerLimits(max_model_len, max_batch_tokens, max_num_seqs, num_blocks, block_size)
+
+
+def a_request(request_id: str, num_prompt: int = 3, max_tokens: int = 4) -> EngineRequest:
+    return EngineRequest(
+        request_id=request_id,
+        prompt_token_ids=list(range(1, num_prompt + 1)),
+        max_tokens=max_tokens,
+        stop_token_ids=[STOP],
+    )
+
+
+def a_scheduler(*requests: EngineRequest, of: SchedulerLimits | None = None) -> Scheduler:
+    scheduler = Scheduler(of or limits())
+    for request in requests:
+        assert scheduler.add(request) is None
+    return scheduler
+
+
+def chunks(plan: ScheduledBatch) -> list[tuple[str, int, int]]:
+    return [(s.request_id, s.start, s.end) for s in plan.sequences]
+
+
+def step(scheduler: Scheduler, token_id: int = 7) -> list[RequestOutput]:
+    """Run one step in which every sequence samples the same token."""
+    plan = scheduler.schedule()
+    scheduler.check()
+    outputs = scheduler.commit({s.request_id: token_id for s in plan.sampled})
+    scheduler.check()
+    return outputs
+
+
+def test_a_prompt_is_computed_at_once_and_then_one_token_a_step() -> None:
+    scheduler = a_scheduler(a_request("a", num_prompt=3))
+    assert chunks(scheduler.schedule()) == [("a", 0, 3)]
+    scheduler.commit({"a": 7})
+    plan = scheduler.schedule()
+    assert chunks(plan) == [("a", 3, 4)]
+    assert list(plan.sequences[0].token_ids) == [7]
+
+
+def test_a_prompt_longer_than_the_budget_is_computed_in_chunks_and_samples_after_the_last() -> None:
+    scheduler = a_scheduler(a_request("a", num_prompt=9), of=limits(max_batch_tokens=4))
+    seen = []
+    for _ in range(3):
+        plan = scheduler.schedule()
+        seen.append((chunks(plan), [s.is_sampled for s in plan.sequences]))
+        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+    assert seen == [([("a", 0, 4)], [False]), ([("a", 4, 8)], [False]), ([("a", 8, 9)], [True])]
+
+
+def test_decode_and_prefill_share_a_step_and_its_budget() -> None:
+    scheduler = a_scheduler(a_request("a"), of=limits(max_batch_tokens=4))
+    step(scheduler)
+    scheduler.add(a_request("b", num_prompt=5))
+    assert chunks(scheduler.schedule()) == [("a", 3, 4), ("b", 0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("max_num_seqs", "running"), [(1, ["a"]), (2, ["a", "b"]), (3, ["a", "b", "c"]), (4, ["a", "b", "c"])]
+)
+def test_no_more_sequences_run_than_allowed(max_num_seqs: int, running: list[str]) -> None:
+    scheduler = a_scheduler(*map(a_request, "abc"), of=limits(max_num_seqs=max_num_seqs))
+    assert [s.request_id for s in scheduler.schedule().sequences] == running
+    assert (scheduler.num_running, scheduler.num_waiting) == (len(running), 3 - len(running))
+
+
+def test_a_request_that_does_not_fit_yet_is_not_overtaken() -> None:
+    first, big, small = a_request("a", 8, 8), a_request("b", 53, 4), a_request("c", 1, 1)
+    scheduler = a_scheduler(first, big, small, of=limits(max_batch_tokens=64))
+    assert [s.request_id for s in scheduler.schedule().sequences] == ["a"]
+    assert scheduler.num_tokens_waiting == 54
+
+
+def test_max_tokens_is_exact() -> None:
+    scheduler = a_scheduler(a_request("a", max_tokens=3))
+    outputs = [output for _ in range(3) for output in step(scheduler)]
+    assert [(o.token_ids, o.finish_reason) for o in outputs] == [([7], None), ([7], None), ([7], "length")]
+    assert not scheduler.has_work
+
+
+def test_a_stop_token_ends_the_request_and_is_delivered() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    step(scheduler)
+    assert step(scheduler, STOP) == [RequestOutput("a", [STOP], "stop")]
+    assert (scheduler.has_work, scheduler.blocks.num_used) == (False, 0)
+
+
+def test_a_stop_token_as_the_last_allowed_token_is_a_stop() -> None:
+    assert step(a_scheduler(a_request("a", max_tokens=1)), STOP) == [RequestOutput("a", [STOP], "stop")]
+
+
+def test_a_stop_token_in_the_prompt_stops_nothing() -> None:
+    request = EngineRequest(request_id="a", prompt_token_ids=[STOP], max_tokens=2, stop_token_ids=[STOP])
+    assert step(a_scheduler(request)) == [RequestOutput("a", [7], None)]
+
+
+def test_cancelling_a_running_request_frees_its_blocks_at_once_and_ends_it_once() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    step(scheduler)
+    assert scheduler.cancel("a") == RequestOutput("a", [], "cancelled")
+    scheduler.check()
+    assert (scheduler.blocks.num_used, scheduler.has_work) == (0, False)
+    assert scheduler.cancel("a") is None
+
+
+def test_a_waiting_request_can_be_cancelled() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    assert scheduler.cancel("a") == RequestOutput("a", [], "cancelled")
+    assert scheduler.schedule().sequences == ()
+
+
+def test_a_request_cancelled_while_it_runs_on_the_device_delivers_nothing_more() -> None:
+    scheduler = a_scheduler(a_request("a"), a_request("b"))
+    scheduler.schedule()
+    scheduler.cancel("a")
+    scheduler.check()
+    assert scheduler.commit({"a": 7, "b": 7}) == [RequestOutput("b", [7], None)]
+    scheduler.check()
+
+
+def test_an_id_may_be_used_again_after_a_cancel_even_before_the_commit() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    scheduler.schedule()
+    scheduler.cancel("a")
+    scheduler.add(a_request("a", num_prompt=2))
+    assert scheduler.commit({"a": 7}) == []
+    assert chunks(scheduler.schedule()) == [("a", 0, 2)]
+
+
+def test_cancelling_what_never_was_or_has_finished_is_silent() -> None:
+    scheduler = a_scheduler(a_request("a", max_tokens=1))
+    step(scheduler)
+    assert scheduler.cancel("a") is None
+    assert scheduler.cancel("nobody") is None
+
+
+def test_the_newest_is_preempted_and_goes_on_where_it_was() -> None:
+    # 3 blocks of 2: a and b hold one each, then both want a second.
+    scheduler = a_scheduler(a_request("a", 2, 4), a_request("b", 1, 4), of=limits(num_blocks=3, block_size=2))
+    assert step(scheduler, 11) == [RequestOutput("a", [11], None), RequestOutput("b", [11], None)]
+    assert step(scheduler, 12) == [RequestOutput("a", [12], None), RequestOutput("b", [12], None)]
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.preempted) == ([("a", 3, 4)], ("b",))
+    assert (scheduler.num_preemptions, scheduler.num_tokens_waiting) == (1, 3)
+    scheduler.commit({"a": 13})
+    scheduler.cancel("a")
+    plan = scheduler.schedule()
+    assert list(plan.sequences[0].token_ids) == [1, 11, 12]  # the prompt and what was delivered, computed again
+    assert plan.first_scheduled == ()  # its queue time has ended before
+    assert scheduler.commit({"b": 13}) == [RequestOutput("b", [13], None)]
+
+
+def test_first_scheduled_names_a_request_in_the_step_of_its_first_chunk_only() -> None:
+    scheduler = a_scheduler(a_request("a", num_prompt=6), of=limits(max_batch_tokens=4))
+    assert scheduler.schedule().first_scheduled == ("a",)
+    scheduler.commit({})
+    assert scheduler.schedule().first_scheduled == ()
+
+
+def test_a_request_that_can_never_fit_ends_at_once() -> None:
+    scheduler = Scheduler(limits(num_blocks=2, block_size=4))
+    assert scheduler.add(a_request("a", 5, 3)) is None
+    assert scheduler.add(a_request("b", 5, 4)) == RequestOutput("b", [], "length")
+    assert scheduler.num_waiting == 1
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "max_tokens", "reason"),
+    [
+        (5, 3, None),
+        (5, 4, "5 prompt tokens and 4 answer tokens are more than the 8 tokens of the KV cache"),
+        (9, 2, "9 prompt tokens and 2 answer tokens are more than the 10 tokens of the model"),
+        (0, 1, "the prompt has no tokens; at least 1 is needed"),
+        (1, 0, "max_tokens 0 is below 1"),
+    ],
+)
+def test_why_a_request_never_fits_is_a_sentence_with_the_numbers(
+    num_prompt: int, max_tokens: int, reason: str | None
+) -> None:
+    engine_limits = EngineLimits(max_model_len=10, num_blocks=2, block_size=4)
+    assert why_it_never_fits(a_request("a", num_prompt, max_tokens), engine_limits) == reason
+
+
+def test_misuse_is_named() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    with pytest.raises(EngineFailed, match="request a was submitted while it is still in the engine"):
+        scheduler.add(a_request("a"))
+    scheduler.schedule()
+    with pytest.raises(EngineFailed, match="step 1 was not committed"):
+        scheduler.schedule()
+    with pytest.raises(EngineFailed, match=r"wanted tokens for \['a'\] and got \['b'\]"):
+        scheduler.commit({"b": 7})
+
+
+def test_check_finds_blocks_of_a_sequence_that_does_not_run() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    scheduler.blocks.grow("ghost", 1)
+    with pytest.raises(EngineFailed, match="blocks belong to running sequences"):
+        scheduler.check()
+
+
+def test_equal_plans_have_equal_digests_and_any_difference_shows() -> None:
+    def digest(*requests: EngineRequest, of: SchedulerLimits | None = None, previous: int = 0) -> int:
+        return a_scheduler(*requests, of=of).schedule().digest(previous)
+
+    base = digest(a_request("a"))
+    assert base == digest(a_request("a"))
+    others = [
+        digest(a_request("b")),
+        digest(a_request("a", 4)),
+        digest(a_request("a"), a_request("b")),
+        digest(a_request("a"), of=limits(block_size=2)),
+        digest(a_request("a"), previous=base),
+    ]
+    assert base not in others

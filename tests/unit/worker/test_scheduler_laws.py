@@ -1,0 +1,198 @@
+"""Laws of the scheduler over random schedules: arrivals, cancels at any point, tiny block pools, chunked prefill.
+
+The model is a function from (request, position) to a token, and the KV cache an array that remembers which token of
+which request was written to each slot. So a block that is lost, shared or not computed again after a preemption shows
+up as a context that does not read back, and a token delivered twice or never as an answer that differs.
+"""
+
+from dataclasses import dataclass, field
+
+from hypothesis import event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from glm_worker.messages import RequestOutput
+from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
+from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.scheduler import Scheduler
+
+STOP = 0
+
+
+def next_token(request: EngineRequest, position: int) -> int:
+    """The model: every eleventh token or so is a stop token."""
+    return (request.sampling.seed * 7 + position * 5) % 11
+
+
+def whole_answer(request: EngineRequest) -> tuple[list[int], str]:
+    """What the request must receive if nobody cancels it."""
+    tokens: list[int] = []
+    while len(tokens) < request.max_tokens:
+        tokens.append(next_token(request, len(request.prompt_token_ids) + len(tokens)))
+        if tokens[-1] in request.stop_token_ids:
+            return tokens, "stop"
+    return tokens, "length"
+
+
+def step_bound(request: EngineRequest, limits: SchedulerLimits) -> int:
+    """Steps a request needs at most once it is the oldest."""
+    num_tokens = len(request.prompt_token_ids) + request.max_tokens
+    return -(-num_tokens // limits.max_batch_tokens) + request.max_tokens
+
+
+@dataclass
+class Received:
+    """What came out for one request."""
+
+    request: EngineRequest
+    token_ids: list[int] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
+    is_cancelled: bool = False
+    num_first_scheduled: int = 0
+
+
+class RandomSchedules(RuleBasedStateMachine):
+    """Two schedulers get the same calls; the world is simulated around the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: dict[str, Received] = {}
+        self.plan: ScheduledBatch | None = None
+        self.num_steps = 0
+
+    @initialize(
+        max_batch_tokens=st.integers(1, 12),
+        max_num_seqs=st.integers(1, 5),
+        num_blocks=st.integers(1, 8),
+        block_size=st.integers(1, 4),
+    )
+    def start(self, max_batch_tokens: int, max_num_seqs: int, num_blocks: int, block_size: int) -> None:
+        self.limits = SchedulerLimits(30, max_batch_tokens, max_num_seqs, num_blocks, block_size)
+        self.scheduler, self.twin = Scheduler(self.limits), Scheduler(self.limits)
+        self.digests = (0, 0)
+        self.kv: list[tuple[str, int, int] | None] = [None] * (num_blocks * block_size)
+
+    @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans())
+    def arrive(self, num_prompt: int, max_tokens: int, can_stop: bool) -> None:
+        number = len(self.received)
+        request = EngineRequest(
+            request_id=f"r{number}",
+            prompt_token_ids=[1000 * number + i for i in range(num_prompt)],
+            max_tokens=max_tokens,
+            stop_token_ids=[STOP] if can_stop else [],
+            sampling=SamplingParams(seed=number),
+        )
+        self.received[request.request_id] = Received(request)
+        output = self.scheduler.add(request)
+        assert output == self.twin.add(request)
+        assert (output is None) == (why_it_never_fits(request, self.limits) is None)
+        self.take([output] if output else [])
+
+    @rule(pick=st.integers(0, 10**6))
+    @precondition(lambda self: self.received)
+    def cancel(self, pick: int) -> None:
+        request_id = f"r{pick % len(self.received)}"
+        had_ended = bool(self.received[request_id].endings)
+        self.received[request_id].is_cancelled |= not had_ended
+        output = self.scheduler.cancel(request_id)
+        assert output == self.twin.cancel(request_id)
+        assert (output is None) == had_ended
+        assert request_id not in self.scheduler.blocks.holders()
+        self.take([output] if output else [])
+
+    @rule()
+    def go_on(self) -> None:
+        """Half a step: arrivals and cancels also fall between the plan and its commit."""
+        if self.plan is None:
+            self.schedule()
+        else:
+            self.run_and_commit(self.plan)
+
+    def schedule(self) -> None:
+        had_work = self.scheduler.has_work
+        plan, twin_plan = self.scheduler.schedule(), self.twin.schedule()
+        self.scheduler.check()
+        self.digests = (plan.digest(self.digests[0]), twin_plan.digest(self.digests[1]))
+        assert plan == twin_plan
+        assert self.digests[0] == self.digests[1]
+        assert bool(plan.sequences) == had_work
+        assert plan.num_tokens <= self.limits.max_batch_tokens
+        assert len(plan.sequences) <= self.scheduler.num_running <= self.limits.max_num_seqs
+        assert all(len(s.token_ids) >= 1 for s in plan.sequences)
+        self.oldest_goes_first(plan)
+        for request_id in plan.first_scheduled:
+            self.received[request_id].num_first_scheduled += 1
+        if plan.preempted:
+            event("preempted")
+        if plan.sequences:
+            self.plan = plan
+
+    def oldest_goes_first(self, plan: ScheduledBatch) -> None:
+        unfinished = [request_id for request_id, r in self.received.items() if not r.endings]
+        planned = [s.request_id for s in plan.sequences]
+        assert planned == unfinished[: len(planned)]
+        assert not unfinished or unfinished[0] not in plan.preempted
+
+    def run_and_commit(self, plan: ScheduledBatch) -> None:
+        self.run_plan(plan)
+        sampled = {s.request_id: next_token(self.received[s.request_id].request, s.end) for s in plan.sampled}
+        outputs = self.scheduler.commit(sampled)
+        assert outputs == self.twin.commit(sampled)
+        self.plan = None
+        self.num_steps += 1
+        self.take(outputs)
+
+    def run_plan(self, plan: ScheduledBatch) -> None:
+        """Write the KV of the step, then read back the whole context of every sequence that is still wanted."""
+        sequences = [s for s in plan.sequences if not self.received[s.request_id].endings]
+        size = self.limits.block_size
+        for s in sequences:
+            for position, token in enumerate(s.token_ids, start=s.start):
+                self.kv[s.block_table[position // size] * size + position % size] = (s.request_id, position, token)
+        for s in sequences:
+            received = self.received[s.request_id]
+            known = [*received.request.prompt_token_ids, *received.token_ids]
+            context = [self.kv[s.block_table[i // size] * size + i % size] for i in range(s.end)]
+            assert context == [(s.request_id, i, known[i]) for i in range(s.end)]
+            assert s.is_sampled == (s.end == len(known))
+
+    def take(self, outputs: list[RequestOutput]) -> None:
+        self.scheduler.check()
+        for output in outputs:
+            received = self.received[output.request_id]
+            assert not received.endings, "a finished request is never named again"
+            received.token_ids += output.token_ids
+            if output.finish_reason is not None:
+                received.endings.append(output.finish_reason)
+
+    def teardown(self) -> None:
+        """Let everything finish, within the bound, and look at what each request got."""
+        if not hasattr(self, "scheduler"):
+            return
+        unfinished = [r.request for r in self.received.values() if not r.endings]
+        last_step = self.num_steps + sum(step_bound(request, self.limits) for request in unfinished)
+        while self.scheduler.has_work or self.plan is not None:
+            self.go_on()
+            assert self.num_steps <= last_step + 1, "starvation"
+        assert self.scheduler.blocks.num_used == 0
+        for received in self.received.values():
+            self.ended_once_and_right(received)
+
+    def ended_once_and_right(self, received: Received) -> None:
+        assert len(received.endings) == 1
+        tokens, reason = whole_answer(received.request)
+        if received.is_cancelled:
+            assert received.endings == ["cancelled"]
+            assert received.token_ids == tokens[: len(received.token_ids)]
+            assert received.num_first_scheduled <= 1
+        elif why_it_never_fits(received.request, self.limits) is not None:
+            assert (received.token_ids, received.endings) == ([], ["length"])
+            assert received.num_first_scheduled == 0
+        else:
+            assert (received.token_ids, received.endings) == (tokens, [reason])
+            assert received.num_first_scheduled == 1
+
+
+TestRandomSchedules = RandomSchedules.TestCase
+TestRandomSchedules.settings = settings(max_examples=200, stateful_step_count=80, deadline=None, derandomize=True)

@@ -1,0 +1,1 @@
+"""What a rank does: step = schedule, run on the device, sample, commit; in lockstep with the ranks of its group."""

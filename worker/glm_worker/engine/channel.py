@@ -1,0 +1,121 @@
+"""The step channel: rank 0 tells the other ranks what came from outside, so that all make the same plan.
+
+ZMQ over TCP, messages in msgpack. Rank 0 binds; each follower connects under a name of its generation, so ranks of two
+generations never hear each other. A dead or silent peer is not noticed here: that is the supervisors' work.
+"""
+
+import msgspec
+import zmq
+
+from glm_worker.errors import EngineFailed
+from glm_worker.messages import ToEngine
+
+REPEAT_S = 0.25  # of a sign of life: half of what an idle rank may be silent
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """Follower to leader: my weights are loaded, and this many KV blocks fit beside them."""
+
+    num_blocks: int
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True):
+    """Leader to all: every rank has loaded; this many KV blocks fit on each."""
+
+    num_blocks: int
+
+
+class StepInput(msgspec.Struct, frozen=True, tag=True):
+    """Leader to all: what the next step needs besides what every rank knows."""
+
+    step: int
+    token_ids: list[int]  # sampled from the step before, in the order of its logits
+    commands: list[ToEngine]  # what the server asked since, in order
+    digest: int  # of the leader's plans up to this step; a follower whose own differs must not run it
+
+
+class KeepAlive(msgspec.Struct, frozen=True, tag=True):
+    """Leader to all: there is nothing to do."""
+
+
+FromLeader = Begin | StepInput | KeepAlive
+
+
+class LeaderChannel:
+    """The end of rank 0. Without followers nothing is bound or sent."""
+
+    def __init__(self, host: str, port: int, generation: str, world_size: int) -> None:
+        self._names = {_name(generation, rank): rank for rank in range(1, world_size)}
+        self._encoder = msgspec.msgpack.Encoder()
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        if not self._names:
+            return
+        self._socket.set_hwm(0)  # never block on a slow follower: its own watchdog judges it
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a follower that reconnects keeps its name
+        try:
+            self._socket.bind(f"tcp://{host}:{port}")
+        except zmq.ZMQError as error:
+            self.close()
+            raise EngineFailed(f"rank 0 cannot bind the step channel at {host}:{port}: {error}") from error
+
+    def agree(self, num_blocks: int) -> int:
+        """Wait until every rank has loaded; return, and tell all, the least number of blocks."""
+        decoder = msgspec.msgpack.Decoder(Loaded)
+        loaded: dict[int, int] = {0: num_blocks}
+        while len(loaded) <= len(self._names):
+            name, frame = self._socket.recv_multipart()
+            rank = self._names.get(name)
+            if rank is not None:  # else a follower of another generation, which will find its own leader
+                loaded[rank] = decoder.decode(frame).num_blocks
+        least = min(loaded.values())
+        self.send(Begin(least))
+        return least
+
+    def send(self, message: FromLeader) -> None:
+        """Send to every follower, without waiting."""
+        frame = self._encoder.encode(message)
+        for name in self._names:
+            self._socket.send_multipart([name, frame])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class FollowerChannel:
+    """The end of one other rank."""
+
+    def __init__(self, leader_host: str, port: int, generation: str, rank: int) -> None:
+        self._decoder: msgspec.msgpack.Decoder[FromLeader] = msgspec.msgpack.Decoder(FromLeader)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTING_ID, _name(generation, rank))
+        self._socket.connect(f"tcp://{leader_host}:{port}")  # resolved and tried again in the background
+
+    def agree(self, num_blocks: int) -> int:
+        """Say that this rank has loaded until the leader answers; return the least number of blocks of all ranks.
+
+        Repeated because the port may for a moment still belong to a dying leader of another generation.
+        """
+        while True:
+            self.send(Loaded(num_blocks))
+            message = self.receive(REPEAT_S)
+            if isinstance(message, Begin):
+                return message.num_blocks
+
+    def send(self, message: Loaded) -> None:
+        self._socket.send(msgspec.msgpack.encode(message))
+
+    def receive(self, timeout_s: float) -> FromLeader | None:
+        """Return the next message, or None when none came in time."""
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        return self._decoder.decode(self._socket.recv())
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _name(generation: str, rank: int) -> bytes:
+    return f"{generation}/{rank}".encode()

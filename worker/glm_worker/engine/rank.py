@@ -1,0 +1,89 @@
+"""The life of a rank: meet the others, load, agree on the KV blocks, serve. The zygote forks into run_rank."""
+
+import logging
+import time
+from typing import NoReturn
+
+import torch
+
+from glm_worker.assignment import RankAssignment
+from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit, torch_dtype
+from glm_worker.engine.channel import FollowerChannel, LeaderChannel
+from glm_worker.engine.engine import Engine
+from glm_worker.engine.follow import Follower
+from glm_worker.engine.lead import Leader
+from glm_worker.engine.runner import Runner
+from glm_worker.engine.server_link import ServerLink
+from glm_worker.errors import EngineFailed
+from glm_worker.heartbeat import RankSlot
+from glm_worker.messages import EngineLimits, EngineReady
+from glm_worker.model.config import ModelConfig
+from glm_worker.model.kv_cache import KVCache
+from glm_worker.model.weights import load_model
+from glm_worker.models import resolve
+from glm_worker.parallel.device import rank_device
+from glm_worker.parallel.groups import Communicator
+from glm_worker.parallel.mesh import Mesh
+from glm_worker.scheduler.limits import SchedulerLimits
+from glm_worker.scheduler.scheduler import Scheduler
+from glm_worker.settings import WorkerSettings
+
+_log = logging.getLogger("glm_worker.rank")
+
+
+def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> NoReturn:
+    """Serve as one rank of a generation until killed.
+
+    Raises ConfigError for a model or device that can never work, EngineFailed when this rank cannot go on. The caller
+    puts the message into the slot and ends the process.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(settings.threads_per_rank)
+    device = rank_device(settings.device, assignment.local_rank)
+    dtype = torch_dtype(settings)
+    mesh = Mesh(assignment.world_size, settings.tensor_parallel, assignment.rank)
+    folder = resolve(settings.model)
+    config = ModelConfig.read(folder)
+    model_len = max_model_len(settings, config)
+    channel = _open_channel(settings, assignment)
+    comm = Communicator.connect(assignment, mesh, device, slot)
+    model = load_model(folder, config, mesh, comm, device, dtype, slot.loading)
+
+    bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
+    num_blocks = channel.agree(num_blocks_that_fit(settings, cache_bytes(settings, device), bytes_per_block, model_len))
+    kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
+    runner = Runner(model, kv_cache, device)
+    runner.warm_up()
+    limits = SchedulerLimits(
+        max_model_len=model_len,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        num_blocks=num_blocks,
+        block_size=settings.block_size,
+    )
+    engine = Engine(Scheduler(limits), runner)
+    load_seconds = time.monotonic() - began
+    _log.info("ready after %.2f s with %d KV blocks of %d tokens", load_seconds, num_blocks, settings.block_size)
+    slot.ready()
+    if isinstance(channel, FollowerChannel):
+        Follower(engine, channel, slot, assignment.rank).serve()
+    server = _connect_server(assignment, limits, load_seconds)
+    Leader(engine, server, channel, slot, assignment.generation).serve()
+
+
+def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:
+    port, generation = assignment.channel_port, assignment.generation
+    if assignment.rank == 0:
+        return LeaderChannel(settings.host, port, generation, assignment.world_size)
+    return FollowerChannel(assignment.leader_host, port, generation, assignment.rank)
+
+
+def _connect_server(assignment: RankAssignment, limits: SchedulerLimits, load_seconds: float) -> ServerLink:
+    if assignment.server_endpoint is None:
+        raise EngineFailed("rank 0 was not told where the server waits")
+    server = ServerLink(assignment.server_endpoint, assignment.generation)
+    engine_limits = EngineLimits(
+        max_model_len=limits.max_model_len, num_blocks=limits.num_blocks, block_size=limits.block_size
+    )
+    server.send(EngineReady(generation=assignment.generation, limits=engine_limits, load_seconds=load_seconds))
+    return server

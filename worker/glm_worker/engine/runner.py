@@ -1,0 +1,49 @@
+"""Runs a plan on this rank's device. The only part of the engine that makes the model's tensors."""
+
+import torch
+from torch import Tensor
+
+from glm_worker.engine.batch import build
+from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.glm_moe import GlmMoe
+from glm_worker.model.kv_cache import KVCache
+from glm_worker.request import SamplingParams
+from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
+
+
+class Runner:
+    """This rank's part of the model, its KV cache and its device."""
+
+    def __init__(self, model: GlmMoe, kv_cache: KVCache, device: torch.device) -> None:
+        self._model = model
+        self._kv_cache = kv_cache
+        self._device = device
+
+    def run(self, plan: ScheduledBatch) -> Tensor:
+        """Return logits (S, V) in fp32, a row for each sampled sequence, the same on every rank; fill the KV slots.
+
+        Collective over all ranks, each with the same plan.
+        """
+        indices = build(plan.sequences, self._kv_cache.block_size)
+        batch = ForwardBatch(
+            token_ids_T=self._ids(indices.token_ids),
+            positions_T=self._ids(indices.positions),
+            slots_T=self._ids(indices.slots),
+            cu_query_lens=indices.cu_query_lens,
+            context_lens=indices.context_lens,
+            block_tables=indices.block_tables,
+            logit_rows_S=self._ids(indices.logit_rows),
+        )
+        logits_SV: Tensor = self._model(batch, self._kv_cache)
+        return logits_SV
+
+    def warm_up(self) -> None:
+        """Run a token through the model, so that what is broken or slow for the first time is so before requests come.
+
+        Collective. It writes to a slot of block 0, which every later owner writes before it reads.
+        """
+        sequence = ScheduledSequence("warm-up", 0, [0], [0], is_sampled=True, sampling=SamplingParams())
+        self.run(ScheduledBatch(0, (sequence,), (), ()))
+
+    def _ids(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -1,0 +1,45 @@
+"""One request on its way through the engine: its tokens, and how many of them are in the KV cache."""
+
+from dataclasses import dataclass, field
+
+from glm_worker.messages import FinishReason
+from glm_worker.request import EngineRequest
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """Mutable, and changed by the scheduler only. Two are the same only if they are the same object."""
+
+    request: EngineRequest
+    arrival: int  # number in order of arrival; what FCFS and preemption go by
+    token_ids: list[int] = field(init=False)  # prompt, then every token sampled so far
+    stop_token_ids: frozenset[int] = field(init=False)
+    num_computed: int = 0  # the first num_computed tokens are in the KV cache
+    was_scheduled: bool = False  # its first token has been computed at least once
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        self.token_ids = list(self.request.prompt_token_ids)
+        self.stop_token_ids = frozenset(self.request.stop_token_ids)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens to compute before the next one can be sampled: 1 in decode, more in prefill."""
+        return len(self.token_ids) - self.num_computed
+
+    def append(self, token_id: int) -> FinishReason | None:
+        """Add a sampled token. Finish on a stop token or on the last one that was asked for; return why, if so."""
+        self.token_ids.append(token_id)
+        if token_id in self.stop_token_ids:
+            self.finish_reason = "stop"
+        elif len(self.token_ids) - len(self.request.prompt_token_ids) >= self.request.max_tokens:
+            self.finish_reason = "length"
+        return self.finish_reason
