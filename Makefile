@@ -1,0 +1,131 @@
+# The manual of this repository: `make help`.
+# Prerequisites of `make demo` and `make test`: make, Python >= 3.11 and its venv module. Everything else is installed into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m glm_cluster
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+PYTEST := $(BIN)/python -m pytest
+CODE := operator worker tests scripts examples benchmarks charts
+
+export OMP_NUM_THREADS ?= 1
+
+##@ Start here
+
+.PHONY: help
+help: ## List every target
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: $(INSTALLED) ## Serve glm-nano on this machine, chat with it, call a tool, shut down (no root, no cluster)
+	@$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: $(INSTALLED) ## Everything below that this machine can run, fast stages first
+	@$(BIN)/python scripts/stages.py
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create .venv with every locked dependency (what the other targets do by themselves)
+
+# One stamp: `uv pip sync` makes the environment exactly what the locks say, then the project itself goes in without dependencies.
+$(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
+	@bash scripts/prerequisites.sh "$(PYTHON)"
+	@echo "==> Installing into $(VENV): uv, then $$(grep -c '==' locks/dev.txt) locked packages, among them PyTorch with its CUDA libraries" >&2
+	@echo "    (the first time about 3 GB to download, 7 GB on disk and 1 to 4 minutes; from uv's cache seconds)" >&2
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt; }
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes locks/dev.txt locks/uv.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+##@ Check
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: lint and format, operator, worker, tests, scripts
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+
+.PHONY: format
+format: $(INSTALLED) ## ruff: rewrite what lint would refuse, where it can
+	@$(BIN)/ruff check --fix-only --quiet $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: types
+types: $(INSTALLED) ## mypy --strict on both packages, the scripts and the demo
+	@$(BIN)/mypy
+	@MYPYPATH=tests/cluster $(BIN)/mypy scripts/*.py examples/*.py
+
+.PHONY: imports
+imports: $(INSTALLED) ## import-linter: who may import whom
+	@$(BIN)/lint-imports
+
+.PHONY: unit
+unit: $(INSTALLED) ## Pure tests: seconds each, no processes
+	@$(PYTEST) -m "not e2e" tests/unit
+
+.PHONY: contract
+contract: $(INSTALLED) ## What types cannot pin: CRD, RBAC, chart, environment names, metrics
+	@$(PYTEST) -m "not e2e" tests/contract
+
+.PHONY: integration
+integration: $(INSTALLED) ## Real neighbours: gloo ranks, HTTP, processes
+	@$(PYTEST) -m "not e2e" tests/integration
+
+.PHONY: gpu
+gpu: $(INSTALLED) ## Parity and serving on CUDA devices; skips loudly without one
+	@$(PYTEST) tests/gpu
+
+.PHONY: e2e
+e2e: $(INSTALLED) ## User stories on the real cluster, or on the one of E2E_KUBECONFIG (Linux, root and Go, or a kubeconfig)
+	@$(BIN)/python scripts/e2e.py
+
+##@ Run a real cluster on this machine
+
+.PHONY: cluster
+cluster: $(INSTALLED) ## Bring up Kubernetes from source on this machine (Linux, root, Go; idempotent)
+	@$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: $(INSTALLED) ## Take it down: no process, mount, network namespace or cgroup stays
+	@$(CLUSTER) down
+
+.PHONY: cluster-shell
+cluster-shell: $(INSTALLED) ## Print how to use kubectl and helm on it
+	@$(CLUSTER) shell
+
+.PHONY: cluster-nano
+cluster-nano: $(INSTALLED) ## Build and push the images, install the chart, serve glm-nano on it
+	@PYTHONPATH=tests/cluster $(BIN)/python scripts/cluster_nano.py
+
+.PHONY: images
+images: $(INSTALLED) ## Build the operator and worker images and push them to the cluster's registry
+	@$(CLUSTER) images
+
+##@ Generate and maintain
+
+.PHONY: crds
+crds: $(INSTALLED) ## Generate the CRD and the chart's copies of it and of the operator's permissions
+	@$(BIN)/python scripts/generate.py
+
+.PHONY: lock
+lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with hashes
+	@$(LOCK) --upgrade pyproject.toml --all-extras -o locks/dev.txt
+	@$(LOCK) --upgrade pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
+	@$(LOCK) --upgrade pyproject.toml --extra worker -c locks/dev.txt -o locks/worker.txt
+	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
+	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
+
+.PHONY: bench
+bench: $(INSTALLED) ## Every benchmark; each ends with one JSON line
+	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python "$$script"; done
+
+.PHONY: clean
+clean: ## Remove the virtual environment and every cache in the checkout
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find operator worker tests scripts examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

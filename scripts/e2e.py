@@ -1,0 +1,82 @@
+"""`make e2e`: bring the cluster up if it is not, run the stories, and take it down again if it was not up before.
+
+With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/cluster"))
+
+from glm_cluster import Cluster, ClusterError  # noqa: E402
+from glm_cluster.paths import find_paths  # noqa: E402
+
+STORIES = [
+    "tests/integration/test_cluster_runs_pods.py",  # first: what fails here is the cluster's fault
+    "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
+    "tests/e2e",
+]
+CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters of its own, so none may be up
+
+
+def is_up() -> bool:
+    return Cluster(find_paths(os.environ)).is_whole()
+
+
+def cluster(command: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests/cluster")}
+    subprocess.run([sys.executable, "-m", "glm_cluster", command], cwd=ROOT, env=environment, check=True)
+
+
+def pytest(tests: list[str]) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", *tests, *sys.argv[1:]], cwd=ROOT, check=False
+    ).returncode
+
+
+def on_own_cluster() -> int:
+    """Run the stories on this machine's cluster and leave it as it was found: up or down."""
+    was_up = is_up()
+    try:
+        if not was_up:
+            cluster("up")
+        cluster("images")  # by now, for its progress: inside a test nobody would see it
+        status = pytest(STORIES)
+    finally:
+        if not was_up:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            cluster("down")
+    if was_up:
+        return status
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    return status or pytest(CLUSTER_DOWN)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, interrupt)
+    if os.environ.get("E2E_KUBECONFIG"):
+        return pytest(["tests/e2e"])
+    try:
+        return on_own_cluster()
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # glm_cluster has said why
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Write every file that is generated from code: the CRD, its table, the chart's copies of CRD and permissions.
+
+`make crds` runs it; tests/contract fails when a file is stale.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+from api_table import api_markdown
+
+from glm_operator import rbac
+from glm_operator.crd import HEADER, crd
+
+ROOT = Path(__file__).resolve().parents[1]
+RULES_HEADER = "# Generated from operator/glm_operator/rbac.py by `make crds`. Edit there.\n"
+
+
+def rules_yaml() -> str:
+    """The operator's permissions as the rules of a Role, one rule a resource."""
+    rules = [
+        {"apiGroups": [rule.api_group], "resources": [rule.resource], "verbs": sorted(rule.verbs)}
+        for rule in rbac.RULES
+    ]
+    return RULES_HEADER + yaml.safe_dump(rules, sort_keys=False)
+
+
+def generated() -> dict[Path, str]:
+    """Path and text of every generated file."""
+    definition = HEADER + yaml.safe_dump(crd(), sort_keys=False, width=120)
+    name = "glm-operator.io_glmdeployments.yaml"
+    return {
+        ROOT / "crds" / name: definition,
+        ROOT / "charts/glm-operator/crds" / name: definition,
+        ROOT / "charts/glm-operator/files/rules.yaml": rules_yaml(),
+        ROOT / "docs/api.md": api_markdown(crd()),
+    }
+
+
+def main() -> None:
+    for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()
