@@ -1,0 +1,50 @@
+"""Finds helm and renders the chart with it: on PATH, or where `make cluster` keeps what it built."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).resolve().parents[2] / "charts/glm-operator"
+
+
+def find_helm() -> str | None:
+    cache = Path(os.environ.get("GLM_CACHE_DIR") or Path.home() / ".cache/glm-operator")
+    built = sorted(cache.glob("programs/helm-*/helm"))
+    return shutil.which("helm") or (str(built[-1]) if built else None)
+
+
+HELM = find_helm()
+needs_helm = pytest.mark.skipif(HELM is None, reason="no helm: not on PATH, and `make cluster` has not built it yet")
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def rendered(values: dict[str, Any] | None = None, *, release: str = "glm") -> list[dict[str, Any]]:
+    """Every object of the chart, hooks included."""
+    sets = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
+    done = helm("template", release, str(CHART), "--namespace", "glm-system", "--kube-version", "1.34.0", *sets)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [item for item in objects if item["kind"] == kind]
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """kind/name -> pod spec of everything that runs."""
+    found = {}
+    for item in objects:
+        spec = item["spec"] if item["kind"] == "Pod" else item.get("spec", {}).get("template", {}).get("spec")
+        if spec is not None:
+            found[f"{item['kind']}/{item['metadata']['name']}"] = spec
+    return found

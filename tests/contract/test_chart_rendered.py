@@ -1,0 +1,117 @@
+"""What Helm makes of the chart."""
+
+from typing import Any
+
+import pytest
+
+from contract.helm import CHART, helm, needs_helm, of_kind, pod_specs, rendered
+from contract.test_rbac import granted, grants
+from glm_operator.settings import OperatorSettings
+
+pytestmark = needs_helm
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*spec["containers"], *spec.get("initContainers", [])]
+
+
+def test_helm_lint_finds_nothing() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+def test_helm_refuses_an_unknown_value() -> None:
+    done = helm("template", "glm", str(CHART), "--set", "image.tga=1")
+    assert done.returncode != 0
+    assert "tga" in done.stderr
+
+
+def test_helm_refuses_a_cluster_that_is_too_old() -> None:
+    done = helm("template", "glm", str(CHART), "--kube-version", "1.27.9")
+    assert (done.returncode != 0, "1.28" in done.stderr) == (True, True)
+
+
+def test_all_namespaces_are_served_by_a_cluster_role() -> None:
+    objects = rendered()
+    operators = [item for item in of_kind(objects, "ClusterRole") if "crd" not in item["metadata"]["name"]]
+    assert [sorted(grants(item["rules"])) for item in operators] == [sorted(granted())]
+    assert of_kind(objects, "Role") == []
+
+
+def test_named_namespaces_are_served_by_roles_and_nothing_cluster_wide() -> None:
+    objects = rendered({"watchNamespaces": ["a", "b"], "crd.upgrade": False})
+    roles = of_kind(objects, "Role")
+    assert [item["metadata"]["namespace"] for item in roles] == ["a", "b"]
+    assert [sorted(grants(item["rules"])) for item in roles] == [sorted(granted())] * 2
+    assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+
+
+def test_every_binding_is_to_an_account_and_a_role_of_this_release() -> None:
+    objects = rendered()
+    accounts = {item["metadata"]["name"] for item in of_kind(objects, "ServiceAccount")}
+    roles = {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")}
+    bindings = of_kind(objects, "ClusterRoleBinding")
+    assert {item["roleRef"]["name"] for item in bindings} == roles
+    assert {subject["name"] for item in bindings for subject in item["subjects"]} <= accounts
+
+
+def test_every_pod_meets_the_restricted_pod_security_standard() -> None:
+    specs = pod_specs(rendered())
+    assert sorted(name.split("/")[0] for name in specs) == ["Deployment", "Job", "Pod"]
+    for name, spec in specs.items():
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        assert {kind for volume in spec.get("volumes", []) for kind in volume} <= {"name", "emptyDir"}, name
+        for container in containers(spec):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert security["readOnlyRootFilesystem"] is True, name
+
+
+def test_every_container_says_what_it_needs() -> None:
+    for name, spec in pod_specs(rendered()).items():
+        for container in containers(spec):
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+
+
+def test_there_is_one_operator_and_never_two_at_once() -> None:
+    (deployment,) = of_kind(rendered(), "Deployment")
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    specs = pod_specs(rendered({"image.digest": DIGEST, "image.tag": "1.2.3"}))
+    assert {c["image"] for spec in specs.values() for c in containers(spec)} == {f"glm-operator@{DIGEST}"}
+
+
+def test_the_operator_is_told_the_worker_image_and_its_namespaces() -> None:
+    (deployment,) = of_kind(rendered({"worker.image.tag": "9", "watchNamespaces": ["a", "b"]}), "Deployment")
+    env = {item["name"]: item.get("value") for item in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["GLM_OPERATOR_WORKER_IMAGE"] == "glm-worker:9"
+    assert env["GLM_OPERATOR_NAMESPACES"] == "a,b"
+
+
+def test_every_setting_of_the_operator_in_the_chart_is_one_it_reads() -> None:
+    (deployment,) = of_kind(rendered(), "Deployment")
+    env = {item["name"] for item in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    ours = {name.removeprefix("GLM_OPERATOR_").lower() for name in env if name.startswith("GLM_OPERATOR_")}
+    assert ours
+    assert ours <= set(OperatorSettings.model_fields)
+
+
+def test_the_crd_hook_is_gone_when_it_is_not_wanted() -> None:
+    assert of_kind(rendered({"crd.upgrade": False}), "Job") == []
+
+
+def test_no_template_holds_the_crd_so_that_no_release_owns_it() -> None:
+    assert of_kind(rendered(), "CustomResourceDefinition") == []
+
+
+@pytest.mark.parametrize(("release", "expected"), [("glm", "glm-glm-operator"), ("glm-operator", "glm-operator")])
+def test_names_follow_the_release(release: str, expected: str) -> None:
+    (deployment,) = of_kind(rendered(release=release), "Deployment")
+    assert deployment["metadata"]["name"] == expected

@@ -1,0 +1,131 @@
+"""The CRD is what the API server takes, and says what the Python types say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from glm_operator.api import InvalidSpec, parse_deployment
+from glm_operator.crd import crd
+from unit.operator.operator_builders import a_body
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = crd()["spec"]["versions"][0]
+SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
+
+# Fields of JSON schema that a structural schema of Kubernetes may use, as far as ours does.
+ALLOWED = {
+    "type", "description", "properties", "items", "additionalProperties", "required", "enum", "default", "pattern",
+    "minimum", "maximum", "maxLength", "maxItems", "maxProperties", "format", "anyOf",
+}  # fmt: skip
+
+
+def walk(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Return every schema within one, by its path."""
+    found = [(path, schema)]
+    for name, field in schema.get("properties", {}).items():
+        found += walk(field, f"{path}.{name}")
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            found += walk(schema[name], f"{path}[]")
+    return found
+
+
+FIELDS = walk(SCHEMA)
+
+
+def strict(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema for a validator: unknown fields refused, as `kubectl apply` has the API server do."""
+    result = {key: value for key, value in schema.items() if not key.startswith("x-")}
+    if "properties" in schema:
+        result["properties"] = {name: strict(field) for name, field in schema["properties"].items()}
+        result["additionalProperties"] = False
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            result[name] = strict(schema[name])
+    return result
+
+
+def is_valid(body: dict[str, Any]) -> bool:
+    validator = jsonschema.Draft202012Validator(strict(SCHEMA["properties"]["spec"]))
+    return bool(validator.is_valid(body["spec"]))
+
+
+def test_the_file_in_the_tree_is_the_one_the_code_makes() -> None:
+    text = (ROOT / "crds/glm-operator.io_glmdeployments.yaml").read_text()
+    assert yaml.safe_load(text) == crd(), "run `make crds`"
+
+
+@pytest.mark.parametrize(("path", "schema"), FIELDS, ids=[path or "root" for path, _ in FIELDS])
+def test_the_schema_is_structural(path: str, schema: dict[str, Any]) -> None:
+    assert {key for key in schema if not key.startswith("x-kubernetes-")} <= ALLOWED
+    assert "type" in schema or schema.get("x-kubernetes-int-or-string")
+    assert not ("properties" in schema and "additionalProperties" in schema)
+
+
+@pytest.mark.parametrize("path", [path for path, _ in FIELDS if path.startswith((".spec.", ".status."))])
+def test_every_field_is_described(path: str) -> None:
+    schema = dict(FIELDS)[path]
+    assert schema.get("description") or path.endswith("[]")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, schema in FIELDS if path.startswith(".spec") and schema.get("type") in ("string", "array")]
+)
+def test_what_users_write_is_bounded(path: str) -> None:
+    # The API server estimates the cost of rules from these bounds, and etcd holds what passes.
+    schema = dict(FIELDS)[path]
+    assert {"maxLength", "maxItems", "enum"} & schema.keys()
+
+
+def test_scale_counts_groups() -> None:
+    assert VERSION["subresources"]["scale"] == {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+
+
+def test_columns_point_at_fields_that_exist() -> None:
+    paths = {path for path, _ in FIELDS} | {".metadata.creationTimestamp"}
+    for column in VERSION["additionalPrinterColumns"]:
+        assert column["jsonPath"].replace('[?(@.type=="Ready")]', "[]") in paths
+
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"replicas": 0},
+    {"replicas": -1},
+    {"replicas": 1001},
+    {"replicas": "two"},
+    {"unknown": 1},
+    {"hardware": {}},
+    {"hardware": {"device": "tpu"}},
+    {"hardware": {"device": "cpu", "ranksPerPod": 0}},
+    {"hardware": {"device": "cpu", "sharedMemory": "1GiB"}},
+    {"hardware": {"device": "cpu", "sharedMemory": 1024}},
+    {"hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"expert": 8}},
+    {"hardware": {"device": "cpu", "tolerations": [{"operator": "Sometimes"}]}},
+    {"hardware": {"device": "cpu", "tolerations": [{"operator": "Exists"}]}},
+    {"hardware": {"device": "cpu", "resources": {"limits": {"memory": "lots"}}}},
+    {"model": {"name": "glm-nano", "source": "hf://x"}},
+    {"model": {"name": "GPT", "source": "file:///x"}},
+    {"model": {"name": "custom", "source": "file:///x", "servedName": ""}},
+    {"engine": {"image": "a b"}},
+    {"engine": {"limits": {"maxNumSeqs": 0}}},
+    {"engine": {"imagePullSecrets": [{"name": "UPPER"}]}},
+]
+
+
+@pytest.mark.parametrize("change", CASES, ids=json.dumps)
+def test_schema_and_types_take_and_refuse_the_same(change: dict[str, Any]) -> None:
+    body = a_body(**change)
+    try:
+        parse_deployment(body)
+        is_parsed = True
+    except InvalidSpec:
+        is_parsed = False
+    assert is_valid(body) is is_parsed

@@ -1,0 +1,97 @@
+"""Every GLM_* variable the operator renders is a setting of the worker, with a value it accepts."""
+
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from glm_operator.render import render
+from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
+from glm_worker.settings import WorkerSettings
+from unit.operator.operator_builders import a_deployment, a_layout
+
+LIMITS = {
+    "maxModelLen": 512,
+    "maxBatchTokens": 64,
+    "maxNumSeqs": 3,
+    "maxWaitingRequests": 0,
+    "kvCache": "64Mi",
+    "drainDeadlineSeconds": 0,
+    "heartbeatLimitSeconds": 1,
+    "startLimitSeconds": 10,
+}
+AIR = {"name": "GLM-4.5-Air", "source": "pvc://weights/air", "servedName": "air"}
+SPECS: dict[str, dict[str, Any]] = {
+    "the least": {},
+    "two pods": {"hardware": {"device": "cpu", "ranksPerPod": 1}, "parallelism": {"tensor": 2, "expert": 2}},
+    "every limit": {"engine": {"limits": LIMITS}},
+    "cuda": {"model": AIR, "hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"tensor": 8, "expert": 16}},
+    "custom": {"model": {"name": "custom", "source": "file:///opt/model"}},
+}
+
+
+def environment(pod_index: int, **spec: Any) -> dict[str, str]:
+    """Return the environment of one pod of the last group, as the kubelet would."""
+    deployment = a_deployment(replicas=2, **spec)
+    template = render(deployment, a_layout(deployment))[-1]["spec"]["template"]["spec"]
+    (container,) = template["containers"]
+    return {entry["name"]: entry.get("value", str(pod_index)) for entry in container["env"]}
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> WorkerSettings:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return WorkerSettings()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_every_variable_is_a_setting(spec: dict[str, Any]) -> None:
+    known = {f"GLM_{name.upper()}" for name in WorkerSettings.model_fields}
+    assert set(environment(0, **spec)) <= known
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_every_pod_of_a_group_accepts_its_values(monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]) -> None:
+    layout = a_layout(a_deployment(**spec))
+    for pod_index in range(layout.pods_per_group):
+        settings = settings_of(monkeypatch, environment(pod_index, **spec))
+        assert (settings.pod_index, settings.num_pods, settings.world_size) == (
+            pod_index,
+            layout.pods_per_group,
+            layout.ranks,
+        )
+
+
+def test_values_arrive_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0, **SPECS["every limit"]))
+    assert (settings.max_model_len, settings.max_batch_tokens, settings.max_num_seqs) == (512, 64, 3)
+    assert (settings.max_waiting_requests, settings.kv_cache_bytes) == (0, 64 * 2**20)
+    assert (settings.drain_deadline_s, settings.heartbeat_limit_s, settings.start_limit_s) == (0, 1, 10)
+    assert settings.model == "builtin://glm-nano"
+    assert settings.served_model_name == "glm-nano"
+
+
+def test_pods_of_a_group_meet_where_the_worker_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(1, **SPECS["two pods"]))
+    assert settings.leader_host == "chat-g1-0.chat-ranks.models.svc"
+    assert settings.http_port == names.HTTP_PORT
+    assert settings.management_port == names.MANAGEMENT_PORT
+    assert settings.coordinator_port == names.COORDINATOR_PORT
+    assert settings.rendezvous_port == names.RENDEZVOUS_PORT
+
+
+def test_the_worker_writes_only_where_a_pod_can() -> None:
+    assert WorkerSettings.model_fields["run_dir"].default.is_relative_to("/tmp")
+
+
+def test_defaults_named_in_the_api_are_the_workers() -> None:
+    defaults = {name: WorkerSettings.model_fields[name].default for name in WorkerSettings.model_fields}
+    limits = a_deployment().spec.engine.limits
+    assert limits.drain_deadline_seconds == defaults["drain_deadline_s"]
+    assert limits.heartbeat_limit_seconds == defaults["heartbeat_limit_s"]
+    assert limits.start_limit_seconds == defaults["start_limit_s"]
+    described = type(limits).model_fields
+    for name in ("max_batch_tokens", "max_num_seqs", "max_waiting_requests"):
+        assert f"Default: {defaults[name]}." in (described[name].description or "")
+    assert "256 MiB" in (WorkerSettings.model_fields["kv_cache_bytes"].description or "")
+    assert DEFAULT_KV_BYTES_ON_CPU == 256 * 2**20

@@ -1,0 +1,51 @@
+"""The chart grants what rbac.py lists, no more and no less; and what nobody should ever grant is not in it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glm_operator.rbac import RULES
+
+RULES_FILE = Path(__file__).resolve().parents[2] / "charts/glm-operator/files/rules.yaml"
+
+Grant = tuple[str, str, str]  # API group, resource, verb
+
+
+def grants(rules: list[dict[str, Any]]) -> list[Grant]:
+    return [(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]]
+
+
+def granted() -> list[Grant]:
+    return grants(yaml.safe_load(RULES_FILE.read_text()))
+
+
+def test_the_chart_grants_exactly_what_the_operator_lists() -> None:
+    listed = [(rule.api_group, rule.resource, verb) for rule in RULES for verb in rule.verbs]
+    assert sorted(granted()) == sorted(listed), "charts/glm-operator/files/rules.yaml is stale: run `make crds`"
+
+
+def test_nothing_is_granted_twice() -> None:
+    assert len(granted()) == len(set(granted()))
+
+
+def test_there_are_no_wildcards() -> None:
+    assert not [grant for grant in granted() if "*" in "".join(grant)]
+
+
+def test_secrets_exec_and_permissions_themselves_are_out_of_reach() -> None:
+    forbidden = {
+        "secrets",
+        "pods/exec",
+        "pods/attach",
+        "serviceaccounts/token",
+        "roles",
+        "clusterroles",
+        "rolebindings",
+    }
+    assert not {resource for _, resource, _ in granted()} & forbidden
+
+
+def test_the_spec_of_a_deployment_is_never_written() -> None:
+    verbs = {verb for _, resource, verb in granted() if resource == "glmdeployments"}
+    assert verbs <= {"get", "list", "watch"}
