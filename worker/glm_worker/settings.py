@@ -6,7 +6,7 @@ name, the value and the expected form. Units are in the names.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,41 +35,56 @@ class WorkerSettings(BaseSettings):
     num_pods: int = Field(1, ge=1)
     pod_index: int = Field(0, ge=0, description="0 leads: it serves HTTP and holds rank 0.")
     ranks_per_pod: int = Field(1, ge=1)
-    tensor_parallel: int = Field(1, ge=1, description="Attention heads are split over this many ranks; divides the ranks.")
-    expert_parallel: int = Field(0, ge=0, description="Experts are split over this many ranks; 0: over all of them.")
-    dispatcher: Literal["auto", "local", "all_reduce"] = Field("auto", description="auto: local on one rank, else all_reduce.")
+    tensor_parallel: int = Field(1, ge=1, description="Attention heads are split over this many; divides the ranks.")
+    expert_parallel: int = Field(0, ge=0, description="Experts are split over all ranks: their number, or 0.")
+    dispatcher: Literal["auto", "local", "all_reduce"] = Field(
+        "auto", description="auto: local on one rank, else all_reduce."
+    )
     threads_per_rank: int = Field(1, ge=1, description="CPU threads of torch in each rank.")
 
     # Addresses
-    host: str = Field("0.0.0.0", description="Address to listen on; in local mode each pod has its own loopback address.")  # noqa: S104
+    host: str = Field(
+        "0.0.0.0",  # noqa: S104
+        description="Address to listen on; in local mode each pod has its own loopback address.",
+    )
     leader_host: str = Field("127.0.0.1", description="Name or address of pod 0, resolved anew at each try.")
     http_port: int = Field(8000, ge=1, le=65535)
     management_port: int = Field(9090, ge=1, le=65535)
-    coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor listens here for its followers.")
+    coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor awaits followers here.")
     rendezvous_port: int = Field(
-        29500, ge=1, le=65471, description="First of 64 ports: each generation uses two of them, one for torch's store, one for steps."
+        29500,
+        ge=1,
+        le=65471,
+        description="First of 64 ports: each generation uses two of them, one for torch's store, one for steps.",
     )
-    run_dir: Path = Field(Path("/tmp/glm-worker"), description="Sockets and heartbeat slots; must be writable.")  # noqa: S108
+    run_dir: Path = Field(
+        Path("/tmp/glm-worker"),  # noqa: S108
+        description="Sockets and heartbeat slots; must be writable.",
+    )
 
     # Limits
-    max_model_len: int = Field(0, ge=0, description="Tokens of prompt and answer together; 0: what the checkpoint says.")
-    max_batch_tokens: int = Field(2048, ge=16, description="Tokens of one step; longer prompts are prefilled in chunks of it.")
+    max_model_len: int = Field(0, ge=0, description="Tokens of prompt and answer; 0: what the checkpoint says.")
+    max_batch_tokens: int = Field(2048, ge=16, description="Tokens of one step; longer prompts go in chunks of it.")
     max_num_seqs: int = Field(64, ge=1, description="Requests that run at once.")
     block_size: int = Field(16, ge=1, description="Tokens of one KV block.")
     kv_cache_bytes: int = Field(
-        0, ge=0, description="KV cache of one rank; 0: on cuda 90 % of what is free after loading, on cpu 256 MiB."
+        0,
+        ge=0,
+        description="KV cache of one rank; 0: on cuda 90 % of what is free after loading, on cpu 256 MiB.",
     )
     max_waiting_requests: int = Field(256, ge=0, description="Past this the answer is 503 with Retry-After.")
     max_waiting_tokens: int = Field(1_048_576, ge=0, description="Prompt tokens that may wait; past this 503.")
 
     # Times
-    heartbeat_limit_s: float = Field(30.0, gt=0, description="A rank that stands still this long with work pending is killed.")
+    heartbeat_limit_s: float = Field(30.0, gt=0, description="A rank that stands still this long is killed.")
     peer_limit_s: float = Field(10.0, gt=0, description="A pod of the group that says nothing this long is lost.")
     start_limit_s: float = Field(1800.0, gt=0, description="A generation must serve within this, loading included.")
     backoff_base_s: float = Field(1.0, gt=0, description="First wait after a generation that never served; doubles.")
     backoff_max_s: float = Field(60.0, gt=0)
-    drain_accept_s: float = Field(3.0, ge=0, description="After SIGTERM still accept this long: endpoints must follow first.")
-    drain_deadline_s: float = Field(120.0, ge=0, description="Requests may finish this long after SIGTERM; below the grace period.")
+    drain_accept_s: float = Field(3.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
+    drain_deadline_s: float = Field(
+        120.0, ge=0, description="Requests may finish this long after SIGTERM; below the grace period."
+    )
 
     @property
     def world_size(self) -> int:
@@ -85,18 +100,26 @@ class WorkerSettings(BaseSettings):
         if self.pod_index >= self.num_pods:
             raise ValueError(f"pod_index {self.pod_index} is outside the group; allowed are 0 to {self.num_pods - 1}")
         if self.world_size % self.tensor_parallel:
-            raise ValueError(f"tensor_parallel {self.tensor_parallel} does not divide the group's {self.world_size} ranks")
+            raise ValueError(
+                f"tensor_parallel {self.tensor_parallel} does not divide the group's {self.world_size} ranks"
+            )
         if self.expert_parallel not in (0, self.world_size):
             raise ValueError(
-                f"expert_parallel {self.expert_parallel} is not the group's {self.world_size} ranks; experts are split over all"
+                f"expert_parallel {self.expert_parallel} is not the group's {self.world_size} ranks;"
+                " experts are split over all"
             )
         if self.dispatcher == "local" and self.world_size > 1:
-            raise ValueError(f"dispatcher local works on one rank only, the group has {self.world_size}; use all_reduce")
+            raise ValueError(
+                f"dispatcher local works on one rank only, the group has {self.world_size}; use all_reduce"
+            )
         return self
 
 
-def read_settings(**flags: Annotated[object, "values given on the command line; they win over the environment"]) -> WorkerSettings:
-    """Return the settings, or raise ConfigError with one line a wrong value: name, value, what is expected."""
+def read_settings(**flags: object) -> WorkerSettings:
+    """Return the settings; flags, given on the command line, win over the environment.
+
+    Raises ConfigError with one line a wrong value: name, value, what is expected.
+    """
     try:
         return WorkerSettings(**flags)  # type: ignore[arg-type]
     except ValidationError as error:

@@ -1,0 +1,294 @@
+"""Requests in flight, between a client's side and an engine that only exists as the messages it is sent."""
+
+import json
+from typing import Any
+
+import pytest
+
+from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
+from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.server.deltas import Content
+from glm_worker.server.flight import Ended, Flight
+from glm_worker.server.flights import Flights
+from glm_worker.server.intake import Job, completion_job
+from glm_worker.server.journal import Journal, QueueLimits
+from glm_worker.server.telemetry import Telemetry
+from unit.worker.server_builders import checkpoint, stop_id, tokenizer
+
+LIMITS = EngineLimits(max_model_len=64, num_blocks=100, block_size=16)
+
+
+class RecordingEngine:
+    """What a generation was told."""
+
+    def __init__(self, generation: str = "g1") -> None:
+        self.generation = generation
+        self.sent: list[ToEngine] = []
+
+    def send(self, message: ToEngine) -> None:
+        self.sent.append(message)
+
+    @property
+    def submitted(self) -> list[str]:
+        return [message.request.request_id for message in self.sent if isinstance(message, Submit)]
+
+    @property
+    def cancelled(self) -> list[str]:
+        return [message.request_id for message in self.sent if isinstance(message, Cancel)]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """Flights with an engine, a clock and metrics that a test can look at."""
+
+    def __init__(self, **limits: int) -> None:
+        self.clock = Clock()
+        self.telemetry = Telemetry("m")
+        queue = QueueLimits(**{"max_waiting_requests": 10, "max_waiting_tokens": 1000, "max_num_seqs": 4, **limits})
+        self.flights = Flights(Journal(queue), self.telemetry, 64, self.clock)
+        self.engine = RecordingEngine()
+
+    def serve(self, generation: str = "g1", limits: EngineLimits = LIMITS) -> RecordingEngine:
+        self.engine = RecordingEngine(generation)
+        self.flights.serve(self.engine, limits)
+        return self.engine
+
+    def step(self, *outputs: RequestOutput, **gauges: Any) -> None:
+        values = {
+            "num_running": 0,
+            "num_waiting": 0,
+            "num_tokens_waiting": 0,
+            "kv_blocks_used": 0,
+            "num_preemptions": 0,
+        }
+        self.flights.step(
+            StepDone(generation=self.engine.generation, outputs=list(outputs), step=1, **{**values, **gauges})
+        )
+
+    def value(self, series: str) -> float:
+        lines = self.telemetry.exposition(self.flights.gauges()).splitlines()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series + " "))
+
+    def outcomes(self) -> dict[str, float]:
+        names = ("finished", "cancelled", "refused", "failed")
+        counts = {name: self.value(f'glm_requests_total{{model="m",outcome="{name}"}}') for name in names}
+        return {name: count for name, count in counts.items() if count}
+
+
+def a_job(prompt: str = "1 2 3", **fields: Any) -> Job:
+    return completion_job(json.dumps({"model": "glm-nano", "prompt": prompt, **fields}).encode(), checkpoint())
+
+
+def tokens(flight: Flight, text: str, finish: Any = None) -> RequestOutput:
+    ids = tokenizer().encode(text)
+    return RequestOutput(flight.job.id, [*ids, stop_id()] if finish == "stop" else ids, finish)
+
+
+def text(flight: Flight) -> str:
+    return "".join(delta.text for delta in flight.take() if isinstance(delta, Content))
+
+
+def test_a_request_is_submitted_answered_and_finished() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    assert world.engine.submitted == [flight.job.id]
+    world.step(tokens(flight, " 4"))
+    world.step(tokens(flight, " 5", "stop"))
+    assert text(flight) == " 4 5"
+    assert flight.ended == Ended("stop")
+    assert world.engine.cancelled == []
+    assert world.outcomes() == {"finished": 1}
+    assert len(world.flights) == 0
+
+
+def test_before_a_generation_serves_requests_are_held() -> None:
+    world = World()
+    first, second = world.flights.admit(a_job()), world.flights.admit(a_job())
+    assert world.flights.gauges().num_waiting == 2
+    assert world.serve().submitted == [first.job.id, second.job.id]
+
+
+def test_a_client_that_goes_away_cancels_at_once() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.flights.cancel(flight)
+    world.flights.cancel(flight)
+    assert world.engine.cancelled == [flight.job.id]
+    assert world.outcomes() == {"cancelled": 1}
+    world.step(tokens(flight, " 4"))  # on its way already
+    assert text(flight) == ""
+
+
+def test_a_held_request_that_is_cancelled_is_never_submitted() -> None:
+    world = World()
+    world.flights.cancel(world.flights.admit(a_job()))
+    engine = world.serve()
+    assert engine.sent == []
+
+
+def test_a_stop_string_cancels_the_engine_and_finishes() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job(stop="6"))
+    world.step(tokens(flight, " 4 5 6 7"))
+    assert text(flight) == " 4 5 "
+    assert flight.ended == Ended("stop")
+    assert world.engine.cancelled == [flight.job.id]
+    assert world.outcomes() == {"finished": 1}
+
+
+def test_what_streamed_nothing_starts_anew_in_the_next_generation() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " wrong"))
+    world.flights.lose("g1", "rank 1 was killed")
+    assert flight.ended is None
+    assert world.serve("g2").submitted == [flight.job.id]
+    world.step(tokens(flight, " right", "stop"))
+    assert text(flight) == " right"
+    assert flight.reader.num_tokens == len(tokenizer().encode(" right")) + 1
+    assert world.outcomes() == {"finished": 1}
+
+
+def test_what_has_streamed_fails_with_the_cause() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " 4"))
+    world.flights.stream(flight)
+    world.flights.lose("g1", "rank 1 was killed")
+    assert flight.ended is not None
+    assert isinstance(flight.ended.error, GenerationLost)
+    assert "rank 1 was killed" in str(flight.ended.error)
+    assert world.serve("g2").submitted == []
+    assert world.outcomes() == {"failed": 1}
+
+
+def test_a_second_loss_fails_what_streamed_nothing_too() -> None:
+    world = World()
+    flight = world.flights.admit(a_job())
+    for generation in ("g1", "g2"):
+        world.serve(generation)
+        assert flight.ended is None
+        world.flights.lose(generation, "again")
+    assert flight.ended is not None
+    assert isinstance(flight.ended.error, GenerationLost)
+
+
+def test_a_request_that_the_new_generation_cannot_hold_is_refused() -> None:
+    world = World()
+    fits, does_not = world.flights.admit(a_job(max_tokens=8)), world.flights.admit(a_job(max_tokens=50))
+    engine = world.serve(limits=EngineLimits(max_model_len=64, num_blocks=1, block_size=16))
+    assert engine.submitted == [fits.job.id]
+    assert does_not.ended is not None
+    assert isinstance(does_not.ended.error, RequestRefused)
+    assert does_not.ended.error.code == "context_length_exceeded"
+    assert world.outcomes() == {"refused": 1}
+
+
+def test_a_default_of_max_tokens_fits_every_generation() -> None:
+    world = World()
+    world.flights.admit(a_job())
+    engine = world.serve(limits=EngineLimits(max_model_len=64, num_blocks=1, block_size=16))
+    (submit,) = engine.sent
+    assert isinstance(submit, Submit)
+    assert submit.request.max_tokens == 16 - len(submit.request.prompt_token_ids)
+
+
+def test_what_is_refused_at_the_door_is_counted_once() -> None:
+    world = World(max_waiting_requests=0, max_num_seqs=1)
+    world.serve()
+    with pytest.raises(RequestRefused):
+        world.flights.admit(a_job(max_tokens=1000))
+    world.flights.admit(a_job())
+    with pytest.raises(Overloaded):
+        world.flights.admit(a_job())
+    assert world.outcomes() == {"refused": 2}
+
+
+def test_a_closed_door_says_when_to_come_back() -> None:
+    world = World()
+    world.serve()
+    world.flights.close(7)
+    with pytest.raises(Overloaded, match="draining") as caught:
+        world.flights.admit(a_job())
+    assert caught.value.retry_after_s == 7
+
+
+def test_everything_left_can_be_ended_with_an_error() -> None:
+    world = World()
+    world.serve()
+    flights = [world.flights.admit(a_job()) for _ in range(3)]
+    assert world.flights.fail_all(GenerationLost("over")) == 3
+    assert sorted(world.engine.cancelled) == sorted(flight.job.id for flight in flights)
+    assert world.outcomes() == {"failed": 3}
+
+
+def test_a_request_that_the_engine_gives_up_by_itself_fails() -> None:
+    world = World()
+    world.serve()
+    flight, other = world.flights.admit(a_job()), world.flights.admit(a_job())
+    world.step(tokens(flight, "", "cancelled"), tokens(other, " 4"))
+    assert flight.ended is not None
+    assert isinstance(flight.ended.error, EngineFailed)
+    assert text(other) == " 4"
+
+
+def test_times_are_measured_from_arrival() -> None:
+    world = World()
+    flight = world.flights.admit(a_job())
+    world.serve()
+    labels = '{model="m",slo_class="default"}'
+    world.clock.now += 2
+    world.step(scheduled=[flight.job.id])
+    world.clock.now += 1
+    world.step(tokens(flight, " 4"))
+    world.clock.now += 0.5
+    world.step(tokens(flight, " 5", "stop"))
+    assert world.value(f"glm_request_queue_time_seconds_sum{labels}") == 2
+    assert world.value(f"glm_time_to_first_token_seconds_sum{labels}") == 3
+    assert world.value(f"glm_time_to_first_answer_token_seconds_sum{labels}") == 3
+    assert world.value(f"glm_e2e_request_latency_seconds_sum{labels}") == 3.5
+    num_tokens = flight.reader.num_tokens
+    assert world.value(f"glm_inter_token_latency_seconds_count{labels}") == num_tokens - len(tokenizer().encode(" 4"))
+    assert world.value(f"glm_inter_token_latency_seconds_sum{labels}") == pytest.approx(0.5)
+    assert world.value('glm_generation_tokens_total{kind="answer",model="m"}') == num_tokens
+
+
+def test_a_second_run_observes_nothing_twice() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " 4"))
+    world.flights.lose("g1", "gone")
+    world.serve("g2")
+    world.step(tokens(flight, " 4", "stop"))
+    for name in ("glm_request_queue_time", "glm_time_to_first_token", "glm_e2e_request_latency"):
+        assert world.value(f'{name}_seconds_count{{model="m",slo_class="default"}}') == 1
+
+
+def test_gauges_are_the_engines_and_what_it_does_not_know_yet() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    assert world.flights.gauges().num_waiting == 1
+    world.step(scheduled=[flight.job.id], num_running=1, num_waiting=3, num_tokens_waiting=30, kv_blocks_used=25)
+    gauges = world.flights.gauges()
+    assert (gauges.num_running, gauges.num_waiting, gauges.num_tokens_waiting, gauges.kv_cache_usage) == (
+        1,
+        3,
+        30,
+        0.25,
+    )
+    world.flights.lose("g1", "gone")
+    gauges = world.flights.gauges()
+    assert (gauges.num_running, gauges.num_waiting, gauges.kv_cache_usage) == (0, 1, 0)

@@ -1,0 +1,163 @@
+"""From a body to a job: the prompt, the sampling, and what the model cannot hold."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import EngineLimits
+from glm_worker.request import SamplingParams
+from glm_worker.server.checkpoint import GenerationDefaults
+from glm_worker.server.intake import Job, chat_job, completion_job, longest_request
+from glm_worker.server.lexer import Tag
+from unit.worker.server_builders import checkpoint, tokenizer
+
+USER = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def a_chat(of: Any = None, **fields: Any) -> Job:
+    return chat_job(json.dumps({"model": "glm-nano", "messages": [USER], **fields}).encode(), of or checkpoint())
+
+
+def a_completion(**fields: Any) -> Job:
+    return completion_job(json.dumps({"model": "glm-nano", **fields}).encode(), checkpoint())
+
+
+def prompt_of(job: Job) -> str:
+    return checkpoint().tokenizer._inner.decode(job.prompt_token_ids, skip_special_tokens=False)
+
+
+def test_a_chat_is_rendered_through_the_template() -> None:
+    assert prompt_of(a_chat()) == "[gMASK]<sop><|user|>\nhi<|assistant|>"
+    assert (
+        prompt_of(a_chat(thinking={"type": "disabled"}))
+        == "[gMASK]<sop><|user|>\nhi/nothink<|assistant|>\n<think></think>"
+    )
+
+
+def test_developer_is_system_and_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    job = a_chat(messages=[{"role": "developer", "content": parts}, USER])
+    assert prompt_of(job) == "[gMASK]<sop><|system|>\nab<|user|>\nhi<|assistant|>"
+
+
+def test_an_earlier_call_is_rendered_with_its_arguments_as_an_object() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "x", "b": [1, "ü"]}'}}
+    turn = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls": [call]}
+    prompt = prompt_of(a_chat(messages=[USER, turn, {"role": "tool", "content": "4", "tool_call_id": "c"}]))
+    assert "<think>hm</think>\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>" in prompt
+    assert '<arg_value>[1, "ü"]</arg_value>' in prompt
+    assert prompt.endswith("<|observation|>\n<tool_response>\n4\n</tool_response><|assistant|>")
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", "5", "nonsense"])
+def test_an_earlier_call_with_bad_arguments_is_refused_by_its_path(arguments: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(RequestRefused) as caught:
+        a_chat(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
+def test_an_earlier_call_without_arguments_is_accepted() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    assert "<tool_call>f\n</tool_call>" in prompt_of(
+        a_chat(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
+    )
+
+
+def test_tools_are_offered_unless_the_choice_is_none() -> None:
+    offered = a_chat(tools=[TOOL], tool_choice="auto")
+    assert json.dumps(TOOL) in prompt_of(offered)
+    assert Tag.TOOL_CALL in offered.tags.values()
+    silent = a_chat(tools=[TOOL], tool_choice="none")
+    assert prompt_of(silent) == prompt_of(a_chat())
+    assert Tag.TOOL_CALL not in silent.tags.values()
+
+
+def test_null_in_a_tools_schema_is_kept() -> None:
+    schema = {"type": "object", "properties": {"a": {"default": None}}}
+    assert json.dumps(schema) in prompt_of(
+        a_chat(tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+    )
+
+
+def test_sampling_defaults_come_from_the_checkpoint() -> None:
+    assert a_chat().sampling.temperature == 0  # glm-nano says do_sample: false
+    assert a_chat(temperature=0.5).sampling.temperature == 0.5
+    sampled = replace(checkpoint(), defaults=GenerationDefaults(temperature=0.6, top_p=0.95, top_k=40))
+    sampling = a_chat(sampled).sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.6, 0.95, 40)
+    assert replace(checkpoint(), defaults=GenerationDefaults()).defaults.temperature == 1.0
+
+
+def test_sampling_is_passed_on() -> None:
+    sampling = a_chat(temperature=0.7, top_p=0.9, top_k=-1, min_p=0.1, seed=7).sampling
+    assert sampling == SamplingParams(temperature=0.7, top_p=0.9, top_k=0, min_p=0.1, seed=7)
+
+
+def test_a_negative_seed_becomes_one_of_63_bits() -> None:
+    assert 0 <= a_chat(seed=-5).sampling.seed < 2**63
+    assert a_chat(seed=-5).sampling == a_chat(seed=-5).sampling
+
+
+def test_without_a_seed_every_request_has_its_own() -> None:
+    assert a_chat().sampling.seed != a_chat().sampling.seed
+
+
+def test_ignoring_the_end_means_no_stop_tokens() -> None:
+    assert a_chat().stop_token_ids == checkpoint().stop_token_ids
+    assert a_chat(ignore_eos=True).stop_token_ids == ()
+
+
+def test_another_model_is_not_found() -> None:
+    with pytest.raises(RequestRefused, match="glm-nano") as caught:
+        chat_job(json.dumps({"model": "gpt-4", "messages": [USER]}).encode(), checkpoint())
+    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
+
+
+def test_what_the_prompt_leaves_is_the_default_of_max_tokens() -> None:
+    job = a_completion(prompt=[5] * 10)
+    assert job.engine_request(16).max_tokens == 6
+    assert job.engine_request(11).max_tokens == 1
+
+
+@pytest.mark.parametrize(("num_prompt", "max_tokens"), [(10, 7), (16, 1), (17, None), (16, None)])
+def test_what_is_longer_than_the_model_is_refused_with_both_numbers(num_prompt: int, max_tokens: int | None) -> None:
+    job = a_completion(prompt=[5] * num_prompt, max_tokens=max_tokens)
+    with pytest.raises(RequestRefused) as caught:
+        job.engine_request(16)
+    assert caught.value.code == "context_length_exceeded"
+    assert "16 tokens" in caught.value.message
+    assert str(num_prompt + (max_tokens or 1)) in caught.value.message
+
+
+def test_what_fits_exactly_is_accepted() -> None:
+    assert a_completion(prompt=[5] * 10, max_tokens=6).engine_request(16).max_tokens == 6
+
+
+def test_a_small_cache_is_the_limit() -> None:
+    assert longest_request(EngineLimits(max_model_len=100, num_blocks=3, block_size=16)) == 48
+    assert longest_request(EngineLimits(max_model_len=40, num_blocks=3, block_size=16)) == 40
+
+
+@pytest.mark.parametrize("token_id", [-1, 1024])
+def test_token_ids_past_the_vocabulary_are_refused(token_id: int) -> None:
+    with pytest.raises(RequestRefused, match="0 to 1023") as caught:
+        a_completion(prompt=[5, token_id])
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize("prompt", ["", []])
+def test_an_empty_prompt_is_refused(prompt: Any) -> None:
+    with pytest.raises(RequestRefused, match="at least one token"):
+        a_completion(prompt=prompt)
+
+
+def test_a_text_prompt_is_taken_as_it_is() -> None:
+    job = a_completion(prompt="2+2=", stop="\n")
+    assert job.prompt_token_ids == tokenizer().encode("2+2=")
+    assert job.stop_strings == ("\n",)
+    assert not job.tags

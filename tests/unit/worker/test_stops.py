@@ -1,0 +1,84 @@
+"""Stop strings end an answer before their first character, however the text arrives."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_worker.server.deltas import Answer, assemble
+from glm_worker.server.lexer import Piece, Tag
+from glm_worker.server.stops import StopScanner
+from unit.worker.server_builders import a_reader, tokenizer
+
+
+def scanned(parts: list[str], stops: list[str]) -> tuple[str, str | None]:
+    scanner = StopScanner(stops)
+    pieces = [piece for part in parts for piece in scanner.feed([Piece(part)])]
+    return "".join(piece.text for piece in pieces + scanner.finish()), scanner.hit
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "kept", "hit"),
+    [
+        ("one two", ["two"], "one ", "two"),
+        ("one two", ["three"], "one two", None),
+        ("aab", ["ab"], "a", "ab"),
+        ("abcd", ["bcd", "c"], "ab", "c"),  # the one that is complete first
+        ("abcd", ["cd", "bcd"], "a", "bcd"),  # of two complete together the longer
+        ("END", ["END"], "", "END"),
+        ("EN", ["END"], "EN", None),
+        ("text", [], "text", None),
+    ],
+)
+def test_the_first_complete_stop_string_ends_the_text(text: str, stops: list[str], kept: str, hit: str | None) -> None:
+    assert scanned([text], stops) == (kept, hit)
+    for at in range(1, len(text)):
+        assert scanned([text[:at], text[at:]], stops) == (kept, hit)
+
+
+@settings(deadline=None)
+@given(st.text("abc", max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.randoms())
+def test_how_the_text_is_cut_does_not_matter(text: str, stops: list[str], random) -> None:
+    cuts = sorted(random.sample(range(len(text)), random.randint(0, len(text)))) if text else []
+    parts = [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
+    kept, hit = scanned(parts, stops)
+    assert (kept, hit) == scanned([text], stops)
+    assert text.startswith(kept)
+    assert not any(stop in kept for stop in stops)
+
+
+def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+    scanner = StopScanner(["\n\nUser"])
+    assert scanner.feed([Piece("Hello\n")]) == [Piece("Hello")]
+    assert scanner.feed([Piece("there")]) == [Piece("\n"), Piece("there")]
+
+
+def test_a_tag_is_never_cut() -> None:
+    scanner = StopScanner(["k>x"])
+    assert scanner.feed([Piece("a"), Piece("<think>", Tag.THINK)]) == [Piece("a")]
+    assert scanner.feed([Piece("y")]) == [Piece("<think>", Tag.THINK), Piece("y")]
+
+
+def test_a_stop_string_may_be_a_tag() -> None:
+    reader = a_reader(stops=["</think>"])
+    deltas = reader.feed(tokenizer().encode("\n<think>hm</think>\nyes"), None)
+    assert assemble(deltas) == Answer("hm", "")
+    assert reader.finish_reason == "stop"
+
+
+def test_tokens_after_a_stop_string_count_for_nothing() -> None:
+    reader = a_reader(stops=["5"])
+    token_ids = tokenizer().encode("1 2 3 4 5 6 7")
+    together = assemble(reader.feed(token_ids, "length"))
+    one_by_one = a_reader(stops=["5"])
+    singly = assemble([delta for token_id in token_ids for delta in one_by_one.feed([token_id], None)])
+    assert together == singly == Answer("", "1 2 3 4 ")
+    assert reader.num_tokens == one_by_one.num_tokens < len(token_ids)
+    assert reader.finish_reason == one_by_one.finish_reason == "stop"
+
+
+def test_held_text_comes_out_when_the_answer_ends() -> None:
+    reader = a_reader(stops=["ab"])
+    assert assemble(reader.feed(tokenizer().encode("xa"), "length")) == Answer("", "xa")
+    assert reader.finish_reason == "length"

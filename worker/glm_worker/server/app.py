@@ -1,0 +1,86 @@
+"""The HTTP routes, and what every error looks like on them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from glm_worker.errors import GlmWorkerError, RequestRefused
+from glm_worker.server.body import ClientGone, read_body
+from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.flights import Flights
+from glm_worker.server.intake import Job, chat_job, completion_job
+from glm_worker.server.refusals import Failure, failure_of
+from glm_worker.server.replies import replies_to
+from glm_worker.server.stream import Exchange
+from glm_worker.server.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other streams go on meanwhile
+
+
+def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> FastAPI:
+    """Return the application. It keeps nothing itself."""
+    app = FastAPI(openapi_url=None)  # the API is OpenAI's, which describes it
+    started = int(time.time())
+    model = {"id": checkpoint.name, "object": "model", "created": started, "owned_by": "glm-operator"}
+    model["max_model_len"] = checkpoint.max_model_len
+
+    async def exchange(request: Request, prepare: Callable[[bytes, Checkpoint], Job]) -> Response:
+        try:
+            body = await read_body(request.receive)
+            in_thread = len(body) > INLINE_BODY_BYTES
+            job = await asyncio.to_thread(prepare, body, checkpoint) if in_thread else prepare(body, checkpoint)
+            return Exchange(job, replies_to(job, checkpoint.name, int(time.time())), flights)
+        except RequestRefused:
+            telemetry.ended("refused")
+            raise
+        except ClientGone:
+            telemetry.ended("cancelled")
+            return Response(status_code=499)  # nobody reads it
+        except Exception:
+            telemetry.ended("failed")
+            raise
+
+    @app.post("/v1/chat/completions")
+    async def create_chat_completion(request: Request) -> Response:
+        return await exchange(request, chat_job)
+
+    @app.post("/v1/completions")
+    async def create_completion(request: Request) -> Response:
+        return await exchange(request, completion_job)
+
+    @app.get("/v1/models")
+    async def list_models() -> Response:
+        return JSONResponse({"object": "list", "data": [model]})
+
+    @app.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> Response:
+        if name != checkpoint.name:
+            message = f"the model '{name}' does not exist here; this server has '{checkpoint.name}'"
+            raise RequestRefused(message, param="model", code="model_not_found", status=404)
+        return JSONResponse(model)
+
+    app.add_exception_handler(GlmWorkerError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_error)
+    return app
+
+
+async def _on_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - starlette's shape
+    return _response(failure_of(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path}: {error.detail}"
+    return _response(Failure(error.status_code, what, "invalid_request_error", code="not_found"), error.headers)
+
+
+def _response(failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(failure.body, status_code=failure.status, headers={**(headers or {}), **failure.headers})

@@ -1,0 +1,119 @@
+"""Conversations to prompts: the checkpoint's own chat template, rendered as transformers renders it.
+
+The template is a program from the checkpoint, so it runs in jinja2's immutable sandbox.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from glm_worker.errors import ConfigError, RequestRefused
+
+Message = dict[str, Any]
+
+
+class ChatTemplate:
+    """A compiled template. Safe to render from several threads at once."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        """special_tokens: by role (`eos_token`, …), as templates call them. Raises ConfigError on a syntax error."""
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"chat template, line {error.lineno}: {error.message}") from error
+        self._special_tokens = dict(special_tokens)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ChatTemplate":
+        """Read chat_template.jinja, or the chat_template of tokenizer_config.json where older checkpoints keep it."""
+        path = folder / "tokenizer_config.json"
+        try:
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        file = folder / "chat_template.jinja"
+        source = file.read_text(encoding="utf-8") if file.exists() else config.get("chat_template")
+        if not isinstance(source, str):
+            raise ConfigError(f"{folder} has no chat template: neither {file.name} nor a chat_template in {path.name}")
+        return cls(
+            source, {role: text for role, value in config.items() if (text := _token_text(role, value)) is not None}
+        )
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, enable_thinking: bool | None
+    ) -> str:
+        """Return the prompt up to where the assistant goes on. enable_thinking None leaves it to the template.
+
+        Raises RequestRefused when the template refuses the messages.
+        """
+        values: dict[str, Any] = {**self._special_tokens, "add_generation_prompt": True, "documents": None}
+        if enable_thinking is not None:
+            values["enable_thinking"] = enable_thinking
+        try:
+            return self._template.render(messages=list(messages), tools=list(tools) or None, **values)
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+            raise RequestRefused(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+
+
+def in_call_order(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with the tool results after each assistant turn in the order of its calls.
+
+    The GLM format has no call ids: a result belongs to a call by its place. Results of unknown calls go last.
+    """
+    ordered: list[Message] = []
+    results: list[Message] = []
+    rank_of_id: dict[str, int] = {}
+    for message in messages:
+        if message["role"] == "tool":
+            results.append(message)
+            continue
+        ordered += _by_rank(results, rank_of_id)
+        results = []
+        rank_of_id = {call["id"]: rank for rank, call in enumerate(message.get("tool_calls") or []) if call.get("id")}
+        ordered.append(message)
+    return ordered + _by_rank(results, rank_of_id)
+
+
+def _by_rank(results: Sequence[Message], rank_of_id: Mapping[str, int]) -> list[Message]:
+    return sorted(results, key=lambda result: rank_of_id.get(result.get("tool_call_id") or "", len(rank_of_id)))
+
+
+def _token_text(role: str, value: object) -> str | None:
+    """Return the text of a special token of tokenizer_config.json, which has it plain or as an object."""
+    if not role.endswith("_token"):
+        return None
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """jinja2's own tojson escapes HTML and knows no ensure_ascii; templates are written for transformers'."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> str:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)

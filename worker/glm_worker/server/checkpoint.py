@@ -1,0 +1,87 @@
+"""What the server needs to know of a checkpoint: tokenizer, chat template, limits, end tokens, default sampling."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from glm_worker.errors import ConfigError
+from glm_worker.model.config import ModelConfig
+from glm_worker.server.chat import ChatTemplate
+from glm_worker.server.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
+from glm_worker.server.tokenizer import Tokenizer
+
+
+class GenerationDefaults(BaseModel):
+    """generation_config.json: how the checkpoint's authors want it sampled. Other keys of the file are not ours."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    do_sample: bool = True  # unlike transformers, which is greedy unless told: a server that says nothing samples
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    eos_token_id: Annotated[
+        tuple[int, ...], BeforeValidator(lambda ids: (ids,) if isinstance(ids, int) else ids or ())
+    ] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model folder, read once at start."""
+
+    name: str
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    defaults: GenerationDefaults
+    stop_token_ids: tuple[int, ...]
+    vocab_size: int
+    max_model_len: int
+    think_tags: dict[int, Tag]
+    tool_tags: dict[int, Tag]
+
+    @classmethod
+    def read(cls, folder: Path, *, name: str, max_model_len: int) -> "Checkpoint":
+        """Read everything but the weights. name: what clients call the model, empty for the folder's name.
+
+        max_model_len: 0 for what the checkpoint was trained for. Raises ConfigError on a folder that cannot be served.
+        """
+        config = ModelConfig.read(folder)
+        tokenizer = Tokenizer.load(folder)
+        defaults = _generation_defaults(folder)
+        stop_token_ids = defaults.eos_token_id or config.eos_token_ids
+        if not stop_token_ids:
+            raise ConfigError(f"{folder}: neither generation_config.json nor config.json has an eos_token_id")
+        if max_model_len > config.max_position_embeddings:
+            most = config.max_position_embeddings
+            raise ConfigError(f"max_model_len {max_model_len} is more than the {most} tokens the model was made for")
+        return cls(
+            name=name or folder.resolve().name,
+            tokenizer=tokenizer,
+            template=ChatTemplate.load(folder),
+            defaults=defaults,
+            stop_token_ids=stop_token_ids,
+            vocab_size=config.vocab_size,
+            max_model_len=max_model_len or config.max_position_embeddings,
+            think_tags=tag_ids(tokenizer, THINK_TAGS),
+            tool_tags=tag_ids(tokenizer, TOOL_TAGS),
+        )
+
+
+def _generation_defaults(folder: Path) -> GenerationDefaults:
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return GenerationDefaults()
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return GenerationDefaults.model_validate({key: value for key, value in raw.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{path}: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}"
+        ) from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,192 @@
+"""All requests in flight, between the clients' connections and the engine of the generation that serves.
+
+Owns the journal and carries out what it decides. Everything here is synchronous and runs in the event loop's thread, so
+no client ever sees a state between two decisions.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
+from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.server.flight import Ended, Flight
+from glm_worker.server.intake import Job, longest_request
+from glm_worker.server.journal import Journal, Outcome
+from glm_worker.server.telemetry import Gauges, Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Where messages to the serving generation go."""
+
+    generation: str
+
+    def send(self, message: ToEngine) -> None: ...
+
+
+class Flights:
+    """max_model_len: what to hold requests to until the first generation says what it can do."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        telemetry: Telemetry,
+        max_model_len: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._telemetry = telemetry
+        self._max_model_len = max_model_len
+        self._clock = clock
+        self._flights: dict[str, Flight] = {}
+        self._engine: Engine | None = None
+        self._limits: EngineLimits | None = None
+        self._last_step: StepDone | None = None
+        self._closed_for_s: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def close(self, retry_after_s: int) -> None:
+        """Admit nothing from now on."""
+        self._closed_for_s = retry_after_s
+
+    def admit(self, job: Job) -> Flight:
+        """Take a job in and submit it, or hold it until a generation serves. Raises RequestRefused and Overloaded."""
+        try:
+            self._check_room(job)
+        except (RequestRefused, Overloaded):
+            self._telemetry.ended("refused")
+            raise
+        flight = self._flights[job.id] = Flight(job, self._clock())
+        self._submit_due()
+        return flight
+
+    def stream(self, flight: Flight) -> None:
+        """Note that something of the answer is about to be sent. Call it right before the sending."""
+        self._journal.stream(flight.job.id)
+
+    def cancel(self, flight: Flight) -> None:
+        """The client is gone: the engine frees the blocks at once. Without effect on a flight that has ended."""
+        if flight.ended is None:
+            self._end(flight, "cancelled", Ended())
+
+    def fail(self, flight: Flight, error: Exception) -> None:
+        """End a flight with an error. Without effect on one that has ended."""
+        if flight.ended is None:
+            self._end(flight, "refused" if isinstance(error, RequestRefused) else "failed", Ended(error=error))
+
+    def fail_all(self, error: Exception) -> int:
+        """End whatever is left with an error, and return how many that were."""
+        left = list(self._flights.values())
+        for flight in left:
+            self.fail(flight, error)
+        return len(left)
+
+    def serve(self, engine: Engine, limits: EngineLimits) -> None:
+        """A generation is ready: it gets everything that is held."""
+        self._engine = engine
+        self._limits = limits
+        self._max_model_len = longest_request(limits)
+        self._last_step = None
+        self._telemetry.generation_began()
+        self._journal.serve(engine.generation)
+        self._submit_due()
+
+    def lose(self, generation: str, cause: str) -> None:
+        """A generation is dead. What streamed nothing is held for the next one, once; the rest ends with an error."""
+        if self._engine is not None and self._engine.generation == generation:
+            self._engine = None
+            self._last_step = None
+        losses = self._journal.lose(generation)
+        for request_id in losses.held:
+            self._flights[request_id].restart()
+        for request_id in losses.failed:
+            flight = self._flights.pop(request_id)
+            flight.end(
+                Ended(error=GenerationLost(f"the engine failed while it computed this answer ({cause}); try again"))
+            )
+            self._telemetry.ended("failed")
+        if losses.held or losses.failed:
+            log.info(
+                "generation=%s lost: %d requests held, %d failed", generation, len(losses.held), len(losses.failed)
+            )
+
+    def step(self, done: StepDone) -> None:
+        """Take what one step of the serving engine brought. Outputs of requests that have ended are dropped."""
+        now = self._clock()
+        self._last_step = done
+        self._telemetry.step(done, time.time())
+        for request_id in done.scheduled:
+            self._schedule(request_id, now)
+        for output in done.outputs:
+            flight = self._flights.get(output.request_id)
+            if flight is None:
+                continue
+            self._schedule(output.request_id, now)
+            try:
+                self._read(flight, output, now)
+            except Exception as error:
+                log.exception("request=%s cannot be read", output.request_id)
+                self.fail(flight, error)
+
+    def gauges(self) -> Gauges:
+        """Return what stands now. What is held or on its way to the engine waits, though the engine does not know."""
+        step = self._last_step
+        if step is None or self._limits is None:
+            return Gauges(num_waiting=self._journal.num_waiting, num_tokens_waiting=self._journal.num_tokens_waiting)
+        return Gauges(
+            num_running=step.num_running,
+            num_waiting=max(step.num_waiting, self._journal.num_waiting),  # the engine also counts preempted ones
+            num_tokens_waiting=max(step.num_tokens_waiting, self._journal.num_tokens_waiting),
+            kv_cache_usage=step.kv_blocks_used / self._limits.num_blocks,
+        )
+
+    def _check_room(self, job: Job) -> None:
+        if self._closed_for_s is not None:
+            raise Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
+        job.engine_request(self._max_model_len)  # refuses what can never fit, before it waits
+        self._journal.admit(job.id, len(job.prompt_token_ids))
+
+    def _schedule(self, request_id: str, now: float) -> None:
+        self._journal.schedule(request_id)
+        if (flight := self._flights.get(request_id)) is not None:
+            flight.times.scheduled(self._telemetry, now, len(flight.job.prompt_token_ids))
+
+    def _read(self, flight: Flight, output: RequestOutput, now: float) -> None:
+        if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
+            raise EngineFailed(f"the engine gave up request {output.request_id}")
+        reader = flight.reader
+        before, reasoning_before = reader.num_tokens, reader.num_reasoning_tokens
+        flight.read(output)
+        num_tokens, num_reasoning = reader.num_tokens - before, reader.num_reasoning_tokens - reasoning_before
+        self._telemetry.reasoning_tokens.inc(num_reasoning)
+        self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
+        flight.times.tokens(self._telemetry, now, num_tokens, has_answer=reader.has_answer)
+        if reader.finish_reason is not None:
+            self._telemetry.finished(reader.finish_reason)
+            flight.times.ended(self._telemetry, now)
+            # The engine still has it when a stop string ended it here.
+            self._end(flight, "finished", Ended(reader.finish_reason), engine_has_it=output.finish_reason is None)
+
+    def _submit_due(self) -> None:
+        for request_id in self._journal.due():
+            assert self._engine is not None
+            flight = self._flights[request_id]
+            try:
+                request = flight.job.engine_request(self._max_model_len)
+            except RequestRefused as error:  # it fitted the generation before, or the checkpoint, but not this one
+                self._end(flight, "refused", Ended(error=error), engine_has_it=False)
+                continue
+            self._engine.send(Submit(self._engine.generation, request))
+
+    def _end(self, flight: Flight, outcome: Outcome, ended: Ended, *, engine_has_it: bool = True) -> None:
+        generation = self._journal.end(flight.job.id)
+        del self._flights[flight.job.id]
+        if engine_has_it and self._engine is not None and generation == self._engine.generation:
+            self._engine.send(Cancel(generation, flight.job.id))
+        flight.end(ended)
+        self._telemetry.ended(outcome)

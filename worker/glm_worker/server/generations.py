@@ -1,0 +1,66 @@
+"""The generation that serves, or is about to: its link to the engine, and the task that reads from it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import zmq.asyncio
+
+from glm_worker.messages import EngineReady, EngineServing, FromEngine, GenerationEnded, GenerationStarting, StepDone
+from glm_worker.server.flights import Flights
+from glm_worker.server.link import EngineLink
+
+log = logging.getLogger(__name__)
+
+
+class Generations:
+    """Follows what the supervisor says about generations. There is at most one at a time."""
+
+    def __init__(self, flights: Flights, announce: Callable[[EngineServing], None]) -> None:
+        self._flights = flights
+        self._announce = announce
+        self._context = zmq.asyncio.Context()
+        self._link: EngineLink | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    def start(self, starting: GenerationStarting) -> None:
+        """Listen for the engine of a new generation."""
+        if self._link is not None:
+            self.end(GenerationEnded(self._link.generation, "another generation took its place"))
+        log.info("generation=%s waiting for its engine at %s", starting.generation, starting.endpoint)
+        self._link = EngineLink(self._context, starting.generation, starting.endpoint)
+        self._reader = asyncio.create_task(self._read(self._link))
+
+    def end(self, ended: GenerationEnded) -> None:
+        """A generation is dead. Word of one that is not the current one changes nothing."""
+        if self._link is None or self._link.generation != ended.generation:
+            log.warning("generation=%s has ended, but it is not the current one", ended.generation)
+            return
+        log.info("generation=%s ended: %s", ended.generation, ended.cause)
+        assert self._reader is not None
+        self._reader.cancel()
+        self._link.close()
+        self._link = self._reader = None
+        self._flights.lose(ended.generation, ended.cause)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self.end(GenerationEnded(self._link.generation, "the server stops"))
+        self._context.destroy(linger=0)
+
+    async def _read(self, link: EngineLink) -> None:
+        while True:
+            message = await link.receive()
+            try:
+                self._take(link, message)
+            except Exception:
+                log.exception("generation=%s message of the engine failed", link.generation)
+
+    def _take(self, link: EngineLink, message: FromEngine) -> None:
+        match message:
+            case EngineReady(limits=limits, load_seconds=seconds):
+                log.info("generation=%s serves after %.1f s of loading: %s", link.generation, seconds, limits)
+                self._flights.serve(link, limits)
+                self._announce(EngineServing(link.generation))
+            case StepDone():
+                self._flights.step(message)

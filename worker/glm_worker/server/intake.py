@@ -1,0 +1,210 @@
+"""From a request body to a Job: parsed, checked against the checkpoint, rendered and tokenised. No I/O, any thread."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import EngineLimits
+from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.server import schema
+from glm_worker.server.chat import Message, in_call_order
+from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.lexer import Tag
+from glm_worker.server.output import OutputGrammar, OutputReader
+from glm_worker.server.parsing import Grammar, PlainText, State, Tools, initial_state
+from glm_worker.server.refusals import parse
+from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
+from glm_worker.server.tokenizer import Tokenizer
+
+_SEED_MASK = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One accepted request, with all that is needed to run it, and to run it again."""
+
+    id: str
+    is_chat: bool
+    prompt_token_ids: list[int]
+    max_tokens: int | None  # None: what the prompt leaves
+    sampling: SamplingParams
+    stop_token_ids: tuple[int, ...]
+    stop_strings: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    tokenizer: Tokenizer
+    tags: Mapping[int, Tag]
+    state: State
+    tools: Tools
+
+    def reader(self) -> OutputReader:
+        """Return a reader for one run of the job."""
+        grammar: OutputGrammar = Grammar(self.state, self.tools) if self.is_chat else PlainText()
+        return OutputReader(
+            self.tokenizer,
+            self.tags,
+            grammar,
+            state=self.state,
+            stop_strings=self.stop_strings,
+            stop_token_ids=self.stop_token_ids,
+        )
+
+    def engine_request(self, max_model_len: int) -> EngineRequest:
+        """Return what the engine has to do. Raises RequestRefused when prompt and answer are longer than the model."""
+        prompt_len = len(self.prompt_token_ids)
+        requested = 1 if self.max_tokens is None else self.max_tokens
+        if prompt_len + requested > max_model_len:
+            wanted = "at least 1 token" if self.max_tokens is None else f"{requested} tokens"
+            raise RequestRefused(
+                f"the model's context is {max_model_len} tokens; the prompt has {prompt_len} and {wanted} of answer "
+                f"were requested: {prompt_len + requested} together",
+                param="messages" if self.is_chat else "prompt",
+                code="context_length_exceeded",
+            )
+        return EngineRequest(
+            request_id=self.id,
+            prompt_token_ids=self.prompt_token_ids,
+            max_tokens=max_model_len - prompt_len if self.max_tokens is None else self.max_tokens,
+            stop_token_ids=list(self.stop_token_ids),
+            sampling=self.sampling,
+        )
+
+
+def longest_request(limits: EngineLimits) -> int:
+    """Return how many tokens of prompt and answer a generation can hold: its context, or its smaller cache."""
+    return min(limits.max_model_len, limits.num_blocks * limits.block_size)
+
+
+def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
+    """Return the job of a /v1/chat/completions body. Raises RequestRefused."""
+    request = parse(ChatCompletionRequest, body)
+    _check_model(request.model, checkpoint)
+    offered = [] if request.tool_choice == "none" else request.tools or []
+    prompt = checkpoint.template.render(
+        in_call_order([_rendered(index, message) for index, message in enumerate(request.messages)]),
+        [tool.model_dump(exclude_unset=True) for tool in offered],
+        enable_thinking=request.enable_thinking,
+    )
+    return Job(
+        id=f"chatcmpl-{secrets.token_hex(16)}",
+        is_chat=True,
+        prompt_token_ids=_checked_ids(checkpoint.tokenizer.encode(prompt), "messages"),
+        max_tokens=request.answer_tokens,
+        tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
+        state=initial_state(prompt),
+        tools={tool.function.name: tool.function.parameters for tool in offered},
+        **_shared(request, checkpoint),
+    )
+
+
+def completion_job(body: bytes, checkpoint: Checkpoint) -> Job:
+    """Return the job of a /v1/completions body. Raises RequestRefused."""
+    request = parse(CompletionRequest, body)
+    _check_model(request.model, checkpoint)
+    if isinstance(request.prompt, str):
+        token_ids = checkpoint.tokenizer.encode(request.prompt, add_special_tokens=True)
+    else:
+        token_ids = request.prompt
+        for token_id in token_ids:
+            if not 0 <= token_id < checkpoint.vocab_size:
+                raise RequestRefused(
+                    f"prompt has the token id {token_id}; allowed are 0 to {checkpoint.vocab_size - 1}", param="prompt"
+                )
+    return Job(
+        id=f"cmpl-{secrets.token_hex(16)}",
+        is_chat=False,
+        prompt_token_ids=_checked_ids(token_ids, "prompt"),
+        max_tokens=request.answer_tokens,
+        tags={},
+        state=State.CONTENT,
+        tools={},
+        **_shared(request, checkpoint),
+    )
+
+
+def _shared(request: ChatCompletionRequest | CompletionRequest, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "sampling": _sampling(request, checkpoint),
+        "stop_token_ids": () if request.ignore_eos else checkpoint.stop_token_ids,
+        "stop_strings": tuple(request.stop_strings),
+        "stream": bool(request.stream),
+        "include_usage": bool(request.stream_options and request.stream_options.include_usage),
+        "tokenizer": checkpoint.tokenizer,
+    }
+
+
+def _sampling(request: ChatCompletionRequest | CompletionRequest, checkpoint: Checkpoint) -> SamplingParams:
+    defaults = checkpoint.defaults
+    temperature = defaults.temperature if defaults.do_sample else 0.0
+    top_k = defaults.top_k if request.top_k is None else request.top_k
+    return SamplingParams(
+        temperature=temperature if request.temperature is None else request.temperature,
+        top_p=defaults.top_p if request.top_p is None else request.top_p,
+        top_k=max(top_k, 0),
+        min_p=defaults.min_p if request.min_p is None else request.min_p,
+        seed=secrets.randbits(63) if request.seed is None else request.seed & _SEED_MASK,
+    )
+
+
+def _check_model(model: str, checkpoint: Checkpoint) -> None:
+    if model != checkpoint.name:
+        raise RequestRefused(
+            f"the model '{model}' does not exist here; this server has '{checkpoint.name}'",
+            param="model",
+            code="model_not_found",
+            status=404,
+        )
+
+
+def _checked_ids(token_ids: list[int], param: str) -> list[int]:
+    if not token_ids:
+        raise RequestRefused(f"{param} is empty: there must be at least one token to go on from", param=param)
+    return token_ids
+
+
+def _rendered(index: int, message: schema.Message) -> Message:
+    """Return a message as chat templates want it: text joined, system instead of developer, arguments as objects."""
+    rendered: Message = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": _text(message.content),
+    }
+    if isinstance(message, AssistantMessage):
+        reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
+        if reasoning is not None:
+            rendered["reasoning_content"] = reasoning
+        if message.tool_calls:
+            rendered["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {
+                        "name": call.function.name,
+                        "arguments": _arguments(call.function.arguments, f"messages[{index}].tool_calls[{number}]"),
+                    },
+                }
+                for number, call in enumerate(message.tool_calls)
+            ]
+    elif message.role == "tool" and message.tool_call_id is not None:
+        rendered["tool_call_id"] = message.tool_call_id
+    return rendered
+
+
+def _text(content: Content | None) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.text for part in content or ())
+
+
+def _arguments(text: str, where: str) -> dict[str, Any]:
+    """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object."""
+    param = f"{where}.function.arguments"
+    try:
+        arguments = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(f"{param} is not valid JSON: {error}", param=param) from error
+    if not isinstance(arguments, dict):
+        raise RequestRefused(f"{param} must be a JSON object, got {text[:80]}", param=param)
+    return arguments

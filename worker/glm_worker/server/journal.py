@@ -1,0 +1,167 @@
+"""The books of requests in flight: which generation runs each one, and what happens to it when that generation dies.
+
+A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once, in one of the
+outcomes below. A request whose generation died runs again at most once, and only when its client has seen nothing yet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from glm_worker.errors import Overloaded
+
+Outcome = Literal["finished", "cancelled", "refused", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("finished", "cancelled", "refused", "failed")
+MAX_RUNS = 2
+RETRY_AFTER_S = 1  # a queue this size moves on within a second
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """How much may wait. What the engine has a free place for does not count as waiting."""
+
+    max_waiting_requests: int
+    max_waiting_tokens: int
+    max_num_seqs: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request in flight. generation is None while it is held here; is_waiting until its first token is computed."""
+
+    id: str
+    num_prompt_tokens: int
+    generation: str | None = None
+    num_runs: int = 0
+    is_waiting: bool = True
+    has_streamed: bool = False
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What the death of a generation did: these are held for the next one, those have ended as failed."""
+
+    held: list[str]
+    failed: list[str]
+
+
+class Journal:
+    """Requests in order of arrival."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self._entries: dict[str, Entry] = {}
+        self._num_waiting = 0
+        self._num_tokens_waiting = 0
+        self.generation: str | None = None  # the one that serves
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._entries))
+
+    @property
+    def num_waiting(self) -> int:
+        return self._num_waiting
+
+    @property
+    def num_tokens_waiting(self) -> int:
+        return self._num_tokens_waiting
+
+    def admit(self, request_id: str, num_prompt_tokens: int) -> None:
+        """Take a request in, held until `due` is asked. Raises Overloaded when too much waits already."""
+        assert request_id not in self._entries
+        free_places = 0 if self.generation is None else max(0, self._limits.max_num_seqs - self._num_running())
+        waiting = self._num_waiting + 1 - free_places
+        if waiting > self._limits.max_waiting_requests:
+            raise Overloaded(
+                f"the queue is full: {self._num_waiting} requests wait, {self._limits.max_waiting_requests} may",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        tokens = self._num_tokens_waiting + num_prompt_tokens
+        if waiting > 0 and self._num_waiting and tokens > self._limits.max_waiting_tokens:
+            raise Overloaded(
+                f"the queue is full: {self._num_tokens_waiting} prompt tokens wait and this request has "
+                f"{num_prompt_tokens}; {self._limits.max_waiting_tokens} may",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._entries[request_id] = Entry(request_id, num_prompt_tokens)
+        self._count(self._entries[request_id], +1)
+
+    def serve(self, generation: str) -> None:
+        """Note that a generation takes requests from now on. The one before must have been lost first."""
+        assert self.generation is None
+        self.generation = generation
+
+    def due(self) -> list[str]:
+        """Return the held requests, oldest first, that must be submitted to the serving generation now, once."""
+        if self.generation is None:
+            return []
+        held = [entry for entry in self._entries.values() if entry.generation is None]
+        for entry in held:
+            entry.generation = self.generation
+            entry.num_runs += 1
+        return [entry.id for entry in held]
+
+    def schedule(self, request_id: str) -> None:
+        """Note that the engine has begun to compute a request: it waits no more."""
+        entry = self._entries.get(request_id)
+        if entry is not None and entry.is_waiting and entry.generation is not None:
+            self._count(entry, -1)
+            entry.is_waiting = False
+
+    def stream(self, request_id: str) -> None:
+        """Note, before it happens, that the client sees something of the answer: the request cannot be run again.
+
+        Only for a request that a generation runs, or that has ended: of a held one there is nothing to see.
+        """
+        if (entry := self._entries.get(request_id)) is not None:
+            assert entry.generation is not None
+            entry.has_streamed = True
+
+    def end(self, request_id: str) -> str | None:
+        """Take a request out, and return the generation that has it, if one does. The caller notes the outcome."""
+        entry = self._entries.pop(request_id)
+        if entry.is_waiting:
+            self._count(entry, -1)
+        return entry.generation
+
+    def lose(self, generation: str) -> Losses:
+        """Note that a generation is dead. Requests it did not have are untouched."""
+        losses = Losses([], [])
+        if self.generation == generation:
+            self.generation = None
+        for entry in list(self._entries.values()):
+            if entry.generation != generation:
+                continue
+            if entry.has_streamed or entry.num_runs >= MAX_RUNS:
+                self.end(entry.id)
+                losses.failed.append(entry.id)
+            else:
+                entry.generation = None
+                if not entry.is_waiting:
+                    entry.is_waiting = True
+                    self._count(entry, +1)
+                losses.held.append(entry.id)
+        return losses
+
+    def check(self) -> None:
+        """Assert that the books are balanced."""
+        waiting = [entry for entry in self._entries.values() if entry.is_waiting]
+        assert self._num_waiting == len(waiting)
+        assert self._num_tokens_waiting == sum(entry.num_prompt_tokens for entry in waiting)
+        for entry in self._entries.values():
+            assert entry.generation in (None, self.generation), "a dead generation keeps no request"
+            assert entry.generation is not None or entry.is_waiting, "what nobody runs waits"
+            assert entry.generation is None or 1 <= entry.num_runs <= MAX_RUNS
+
+    def _num_running(self) -> int:
+        return len(self._entries) - self._num_waiting
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        self._num_waiting += sign
+        self._num_tokens_waiting += sign * entry.num_prompt_tokens

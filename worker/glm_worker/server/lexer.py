@@ -1,0 +1,63 @@
+"""Token ids to pieces of text, with the tags of the output format told apart from text that looks like them.
+
+A tag is known by its token id, looked up by its string: a model that spells `<think>` in ordinary tokens writes text.
+"""
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from glm_worker.server.tokenizer import Tokenizer
+
+
+class Tag(Enum):
+    """A token that separates the parts of an answer."""
+
+    THINK = "<think>"
+    END_THINK = "</think>"
+    TOOL_CALL = "<tool_call>"
+    END_TOOL_CALL = "</tool_call>"
+
+
+THINK_TAGS = (Tag.THINK, Tag.END_THINK)
+TOOL_TAGS = (Tag.TOOL_CALL, Tag.END_TOOL_CALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of the answer; a tag is always a piece of its own, and text is then how it is written."""
+
+    text: str
+    tag: Tag | None = None
+
+
+def tag_ids(tokenizer: Tokenizer, tags: tuple[Tag, ...]) -> dict[int, Tag]:
+    """Return the token ids of the tags that this vocabulary has."""
+    found = {tokenizer.token_id(tag.value): tag for tag in tags}
+    return {token_id: tag for token_id, tag in found.items() if token_id is not None}
+
+
+class Lexer:
+    """Decodes one answer, token by token. Never emits a part of a character; what stays cut becomes U+FFFD at the end.
+
+    The texts of all pieces joined equal the decoding of all tokens at once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, tags: Mapping[int, Tag]) -> None:
+        self._tokenizer = tokenizer
+        self._tags = tags
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token_id: int) -> list[Piece]:
+        tag = self._tags.get(token_id)
+        if tag is not None:
+            return [*self.finish(), Piece(tag.value, tag)]
+        text = self._utf8.decode(self._tokenizer.bytes_of(token_id))
+        return [Piece(text)] if text else []
+
+    def finish(self) -> list[Piece]:
+        """Give out the bytes of a character that will not be completed."""
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return [Piece(text)] if text else []

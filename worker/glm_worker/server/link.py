@@ -1,0 +1,58 @@
+"""The link to the engine of one generation: a ZMQ PAIR socket that this process binds and rank 0 connects to."""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from glm_worker.messages import FromEngine, ToEngine
+
+log = logging.getLogger(__name__)
+
+
+class EngineLink:
+    """Sends and receives whole messages. Must be made and used inside the running loop.
+
+    Nothing is dropped for want of room (no high-water mark): what is in flight is bounded by the admission of requests.
+    """
+
+    def __init__(self, context: zmq.asyncio.Context, generation: str, endpoint: str) -> None:
+        self.generation = generation
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+        self._socket = context.socket(zmq.PAIR)
+        self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(endpoint)
+
+    def send(self, message: ToEngine) -> None:
+        """Queue a message at once, in order. After close it goes nowhere: the generation is dead."""
+        if self._socket.closed:
+            return
+        sent = self._socket.send(self._encoder.encode(message))
+        assert isinstance(sent, asyncio.Future)  # zmq.asyncio says only that it can be awaited
+        sent.add_done_callback(_log_failure)
+
+    async def receive(self) -> FromEngine:
+        """Return the next message of this generation. Others, and what is no message at all, are logged and dropped."""
+        while True:
+            frame: bytes = await self._socket.recv()
+            try:
+                message = self._decoder.decode(frame)
+            except msgspec.DecodeError as error:
+                log.error("generation=%s a message of the engine cannot be read: %s", self.generation, error)
+                continue
+            if message.generation == self.generation:
+                return message
+            log.warning("generation=%s drops a message of generation %s", self.generation, message.generation)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _log_failure(sent: "asyncio.Future[Any]") -> None:
+    if not sent.cancelled() and (error := sent.exception()) is not None:
+        log.warning("a message to the engine was lost: %s", error)

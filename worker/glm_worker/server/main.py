@@ -1,0 +1,125 @@
+"""The server process: HTTP in front, the control link of its supervisor behind."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from glm_worker.control import ControlLink
+from glm_worker.errors import ConfigError, Overloaded
+from glm_worker.messages import (
+    Drain,
+    GenerationEnded,
+    GenerationStarting,
+    MetricsReply,
+    MetricsRequest,
+    ServerReady,
+    ToServer,
+)
+from glm_worker.models import resolve
+from glm_worker.server.app import make_app
+from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.draining import Drainer, OpenExchanges
+from glm_worker.server.flights import Flights
+from glm_worker.server.generations import Generations
+from glm_worker.server.journal import Journal, QueueLimits
+from glm_worker.server.telemetry import Telemetry
+from glm_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = (
+    75  # longer than the idle time of usual proxies, so that they close first and never meet a closed connection
+)
+SHUTDOWN_S = 5
+
+
+def run_server(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve until the supervisor closes the control link. Raises ConfigError for a model that cannot be served."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, control_fd))
+
+
+async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
+    """Serve in the running loop until the control link closes."""
+    checkpoint = Checkpoint.read(
+        resolve(settings.model), name=settings.served_model_name, max_model_len=settings.max_model_len
+    )
+    listener = _listen(settings.host, settings.http_port)
+    link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
+    telemetry = Telemetry(checkpoint.name)
+    limits = QueueLimits(settings.max_waiting_requests, settings.max_waiting_tokens, settings.max_num_seqs)
+    flights = Flights(Journal(limits), telemetry, checkpoint.max_model_len)
+    exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry))
+    generations = Generations(flights, link.send)
+    drainer = Drainer(exchanges, flights, link.send)
+
+    server = _HttpServer(
+        uvicorn.Config(
+            exchanges,
+            lifespan="off",
+            access_log=False,  # a line a request costs more than it tells; the metrics count them
+            log_config=None,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
+        link.send(ServerReady(listener.getsockname()[1]))
+        follower = asyncio.create_task(_follow(link, flights, telemetry, generations, drainer))
+        await asyncio.wait({serving, follower}, return_when=asyncio.FIRST_COMPLETED)
+        follower.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await follower
+    finally:
+        flights.fail_all(Overloaded("the server stops; try again", retry_after_s=1))
+        generations.close()
+        server.should_exit = True
+        await serving
+        listener.close()
+        link.close()
+
+
+async def _follow(
+    link: ControlLink[ToServer], flights: Flights, telemetry: Telemetry, generations: Generations, drainer: Drainer
+) -> None:
+    """Do what the supervisor says until it is gone."""
+    while (message := await link.receive()) is not None:
+        match message:
+            case GenerationStarting():
+                generations.start(message)
+            case GenerationEnded():
+                generations.end(message)
+            case Drain():
+                drainer.drain(message)
+            case MetricsRequest(id=request_id):
+                link.send(MetricsReply(request_id, telemetry.exposition(flights.gauges())))
+    log.info("the supervisor closed its link: stopping")
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the supervisor ends this process through the control link."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or os.strerror(error.errno or 0)}"
+        ) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,62 @@
+"""Stop strings, found in the text of an answer while it streams.
+
+They are looked for in all generated text, reasoning, tags and tool calls included, as vLLM does. The first one that is
+complete ends the answer before its first character; text that may still become one is held back.
+"""
+
+from collections.abc import Sequence
+
+from glm_worker.server.lexer import Piece
+
+
+class StopScanner:
+    """Lets pieces through up to the first stop string. How the text is cut into pieces does not change the result."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held: list[Piece] = []
+        self.hit: str | None = None
+
+    def feed(self, pieces: list[Piece]) -> list[Piece]:
+        """Return the pieces that are certainly not part of a stop string. After a hit nothing more comes through."""
+        if not self._stops:
+            return pieces
+        if self.hit is not None:
+            return []
+        self._held += pieces
+        text = "".join(piece.text for piece in self._held)
+        found = [(text.find(stop), stop) for stop in self._stops if stop in text]
+        if found:
+            start, self.hit = min(found, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
+            released, _ = _split(self._held, start)
+            self._held = []
+            return released
+        released, self._held = _split(self._held, len(text) - self._num_open(text))
+        return released
+
+    def finish(self) -> list[Piece]:
+        """Give out what was held back: the answer is over, so it is no stop string."""
+        released, self._held = self._held, []
+        return released
+
+    def _num_open(self, text: str) -> int:
+        """Return the length of the longest end of text that begins a stop string."""
+        longest = min(len(text), max(len(stop) for stop in self._stops) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+def _split(pieces: list[Piece], length: int) -> tuple[list[Piece], list[Piece]]:
+    """Cut after length characters. A tag is never cut: it goes to the second half as a whole."""
+    first: list[Piece] = []
+    for position, piece in enumerate(pieces):
+        if len(piece.text) <= length:
+            first.append(piece)
+            length -= len(piece.text)
+        elif piece.tag is not None or length == 0:
+            return first, pieces[position:]
+        else:
+            return [*first, Piece(piece.text[:length])], [Piece(piece.text[length:]), *pieces[position + 1 :]]
+    return first, []

@@ -1,0 +1,70 @@
+"""Text to token ids, and token ids to bytes.
+
+GLM tokenizers are byte-level BPE: every token stands for a fixed string of bytes. Decoding is therefore a table and a
+join, and streaming needs no re-decoding: the bytes go through an incremental UTF-8 decoder (lexer.py).
+"""
+
+import json
+from pathlib import Path
+
+import tokenizers
+
+from glm_worker.errors import ConfigError
+
+
+class Tokenizer:
+    """One checkpoint's tokenizer. Safe to use from several threads at once."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self._inner = inner
+        self._special_ids = {id_ for id_, token in inner.get_added_tokens_decoder().items() if token.special}
+        self._bytes_of: dict[int, bytes] = {}
+        self.size = inner.get_vocab_size(with_added_tokens=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read tokenizer.json. Raises ConfigError when it is missing, broken or not byte-level."""
+        path = folder / "tokenizer.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+            decoder = json.loads(text).get("decoder") or {}
+            inner = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        if decoder.get("type") != "ByteLevel":
+            raise ConfigError(f"{path}: decoder {decoder.get('type')} is not supported; GLM tokenizers use ByteLevel")
+        return cls(inner)
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Return the token ids of text. The GIL is free meanwhile, so long prompts can be encoded in a thread."""
+        return list(self._inner.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token given by its text, or None when the vocabulary has none."""
+        return self._inner.token_to_id(token)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return what a token adds to the text: nothing for special tokens and ids past the vocabulary (padding)."""
+        known = self._bytes_of.get(token_id)
+        if known is None:
+            known = self._bytes_of[token_id] = self._look_up(token_id)
+        return known
+
+    def _look_up(self, token_id: int) -> bytes:
+        token = self._inner.id_to_token(token_id)
+        if token is None or token_id in self._special_ids:
+            return b""
+        try:
+            return bytes(_BYTE_OF_CHAR[char] for char in token)
+        except KeyError:  # an added token is stored as plain text
+            return token.encode()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the byte each character of a byte-level token stands for (the table of GPT-2)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
+
+
+_BYTE_OF_CHAR = _byte_alphabet()
