@@ -37,9 +37,6 @@ class WorkerSettings(BaseSettings):
     ranks_per_pod: int = Field(1, ge=1)
     tensor_parallel: int = Field(1, ge=1, description="Attention heads are split over this many; divides the ranks.")
     expert_parallel: int = Field(0, ge=0, description="Experts are split over all ranks: their number, or 0.")
-    dispatcher: Literal["auto", "local", "all_reduce"] = Field(
-        "auto", description="auto: local on one rank, else all_reduce."
-    )
     threads_per_rank: int = Field(1, ge=1, description="CPU threads of torch in each rank.")
 
     # Addresses
@@ -107,10 +104,6 @@ class WorkerSettings(BaseSettings):
             raise ValueError(
                 f"expert_parallel {self.expert_parallel} is not the group's {self.world_size} ranks;"
                 " experts are split over all"
-            )
-        if self.dispatcher == "local" and self.world_size > 1:
-            raise ValueError(
-                f"dispatcher local works on one rank only, the group has {self.world_size}; use all_reduce"
             )
         return self
 

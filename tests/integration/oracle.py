@@ -1,0 +1,21 @@
+"""transformers' Glm4MoeForCausalLM, imported once a test session: it takes many seconds."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def oracle_logits(folder: Path, prompts: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Return the oracle's logits (tokens, V) of each prompt alone, in fp32. It reads the folder as it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other projects
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()  # it reports the MTP tensors that it skips
+        transformers.utils.logging.disable_progress_bar()
+        model = transformers.Glm4MoeForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    with torch.inference_mode():
+        return [model(prompt[None]).logits[0].float() for prompt in prompts]

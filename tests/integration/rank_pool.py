@@ -1,0 +1,158 @@
+"""Real ranks for tests: forked from this process, which has torch imported, and joined by gloo.
+
+Importing torch costs seconds; forking costs milliseconds. Forking is safe because torch is held to one thread before
+anything runs in it (hold_torch_to_one_thread), so no thread pool exists that a child would lack.
+"""
+
+import multiprocessing
+import pickle
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+import torch
+
+from glm_worker.assignment import RankAssignment
+from glm_worker.parallel.device import rank_device
+from glm_worker.parallel.groups import Communicator
+from glm_worker.parallel.mesh import Mesh
+from glm_worker.settings import Device
+
+T = TypeVar("T")
+
+
+def hold_torch_to_one_thread() -> None:
+    """Call before the first operation of torch in the process."""
+    torch.set_num_threads(1)
+
+
+class CountingWatch:
+    """A heartbeat slot that only counts."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.left = 0
+
+    def enter_collective(self) -> None:
+        self.entered += 1
+
+    def leave_collective(self) -> None:
+        self.left += 1
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a function that runs as a rank is given."""
+
+    mesh: Mesh
+    comm: Communicator
+    watch: CountingWatch
+    device: torch.device
+
+
+class RankFailedError(AssertionError):
+    """A rank raised or died; the message holds its traceback."""
+
+
+def run_ranks(
+    function: Callable[[Rank], T],
+    world_size: int,
+    tensor_parallel: int = 1,
+    *,
+    device: Device = "cpu",
+    dying: frozenset[int] = frozenset(),
+    deadline_s: float = 180,
+) -> list[T]:
+    """Return what function returns on each rank, in rank order. It may be a closure; its result must pickle.
+
+    One rank runs in this process. Several are forked and connected; the first failure or the deadline kills them all.
+    On cuda they are spawned instead, because CUDA does not survive a fork: then function must pickle too.
+    Ranks named in dying are expected to die in function: their place in the result stays None.
+    """
+    meshes = [Mesh(world_size, tensor_parallel, rank) for rank in range(world_size)]
+    port = _free_port()
+    if world_size == 1:
+        return [function(_connect(meshes[0], port, device))]
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    processes = []
+    pending: dict[Connection, int] = {}
+    for mesh in meshes:
+        receiver, sender = context.Pipe(duplex=False)
+        arguments = (function, mesh, port, device, sender, not dying)
+        process = context.Process(target=_rank_main, args=arguments, daemon=True)
+        process.start()
+        sender.close()
+        processes.append(process)
+        pending[receiver] = mesh.rank
+    try:
+        return _collect(pending, world_size, dying, time.monotonic() + deadline_s)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _collect(pending: dict[Connection, int], world_size: int, dying: frozenset[int], deadline: float) -> list:
+    results: list = [None] * world_size
+    while pending:
+        ready = wait(list(pending), timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise RankFailedError(f"ranks {sorted(pending.values())} did not finish in time")
+        for connection in ready:
+            rank = pending.pop(connection)
+            try:
+                is_result, payload = pickle.loads(connection.recv_bytes())
+            except EOFError as error:
+                if rank in dying:
+                    continue
+                raise RankFailedError(f"rank {rank} died without a word") from error
+            if not is_result:
+                raise RankFailedError(f"rank {rank} failed:\n{payload}")
+            results[rank] = payload
+    return results
+
+
+def _rank_main(
+    function: Callable[[Rank], object],
+    mesh: Mesh,
+    port: int,
+    device: Device,
+    sender: Connection,
+    leave_together: bool,
+) -> None:
+    try:
+        rank = _connect(mesh, port, device)
+        message = (True, function(rank))
+        if leave_together:  # or gloo reports the first that leaves as an error
+            rank.comm.all_reduce_min(0)
+            rank.comm.close()
+    except BaseException:  # noqa: BLE001 - whatever it was, the test shows it
+        message = (False, traceback.format_exc())
+    sender.send_bytes(pickle.dumps(message))
+
+
+def _connect(mesh: Mesh, port: int, kind: Device) -> Rank:
+    device = rank_device(kind, mesh.rank)
+    assignment = RankAssignment(
+        rank=mesh.rank,
+        local_rank=mesh.rank,
+        world_size=mesh.world_size,
+        generation="test-1",
+        leader_host="127.0.0.1",
+        store_port=port,
+        channel_port=port,
+        server_endpoint=None,
+        slots_path="",
+        num_local_slots=mesh.world_size,
+    )
+    watch = CountingWatch()
+    return Rank(mesh, Communicator.connect(assignment, mesh, device, watch), watch, device)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

@@ -1,0 +1,78 @@
+"""The communicator between real gloo ranks."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from glm_worker.errors import EngineFailed
+from glm_worker.parallel.mesh import Axis
+from integration.rank_pool import Rank, RankFailedError, hold_torch_to_one_thread, run_ranks
+
+hold_torch_to_one_thread()
+
+MESHES = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
+
+
+@pytest.mark.parametrize(("world_size", "tensor_parallel"), MESHES)
+def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(world_size: int, tensor_parallel: int) -> None:
+    def exchange(rank: Rank) -> tuple[float, float, list[int], int, int, int]:
+        own = float(2**rank.mesh.rank)
+        met = rank.watch.entered
+        over_tp = rank.comm.all_reduce(torch.tensor([own]), Axis.TP).item()
+        over_ep = rank.comm.all_reduce(torch.tensor([own]), Axis.EP).item()
+        gathered = rank.comm.all_gather(torch.tensor([[rank.mesh.rank]]), Axis.TP)[0].tolist()
+        least = rank.comm.all_reduce_min(10 - rank.mesh.rank)
+        return over_tp, over_ep, gathered, least, met, rank.watch.left
+
+    for rank, found in enumerate(run_ranks(exchange, world_size, tensor_parallel)):
+        start = rank - rank % tensor_parallel
+        group = list(range(start, start + tensor_parallel))
+        exchanges = (2 * (tensor_parallel > 1) + 2) if world_size > 1 else 0  # two over tp, two over all
+        met = int(world_size > 1)
+        expected = (sum(2**r for r in group), 2**world_size - 1, group, 10 - (world_size - 1), met, met + exchanges)
+        assert found == expected
+
+
+def test_nothing_to_exchange_is_no_exchange() -> None:
+    def exchange(rank: Rank) -> tuple[list[int], list[int], int]:
+        before = rank.watch.entered
+        reduced = rank.comm.all_reduce(torch.empty(0, 5), Axis.EP)
+        gathered = rank.comm.all_gather(torch.empty(0, 5), Axis.TP)
+        return list(reduced.shape), list(gathered.shape), rank.watch.entered - before
+
+    assert run_ranks(exchange, 2, 2) == [([0, 5], [0, 10], 0)] * 2
+
+
+def test_bf16_is_summed_too() -> None:
+    def exchange(rank: Rank) -> list[float]:
+        return rank.comm.all_reduce(torch.full((3,), 1.5, dtype=torch.bfloat16), Axis.EP).tolist()
+
+    assert run_ranks(exchange, 2) == [[3.0] * 3] * 2
+
+
+def test_a_lost_peer_fails_the_engine_of_the_other() -> None:
+    def exchange(rank: Rank) -> str:
+        if rank.mesh.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with pytest.raises(EngineFailed) as caught:
+            rank.comm.all_reduce(torch.ones(1), Axis.EP)
+        assert rank.watch.entered == rank.watch.left
+        return str(caught.value)
+
+    message, nothing = run_ranks(exchange, 2, dying=frozenset({1}))
+    assert message.startswith("all_reduce over ep failed: ")
+    assert nothing is None
+
+
+def test_a_rank_that_fails_ends_the_run_with_its_traceback() -> None:
+    """The pool itself: the rank that waits for the failed one must not hold the test up."""
+
+    def fail(rank: Rank) -> None:
+        if rank.mesh.rank == 1:
+            raise ValueError("of no use")
+        rank.comm.all_reduce(torch.ones(1), Axis.EP)
+
+    with pytest.raises(RankFailedError, match=r"rank [01] failed:\n"):
+        run_ranks(fail, 2)

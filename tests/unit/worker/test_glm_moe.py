@@ -1,0 +1,92 @@
+"""The whole model on one rank, against itself: what must not change its logits. For the oracle see test_parity.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm_worker.model.config import ModelConfig
+from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.glm_moe import GlmMoe
+from glm_worker.model.kv_cache import KVCache
+from glm_worker.model.weights import load_model
+from glm_worker.parallel.groups import Communicator
+from glm_worker.parallel.mesh import Mesh
+from integration.rank_pool import hold_torch_to_one_thread
+from integration.teacher_forcing import mixed_steps, teacher_forced_logits, whole_prompts
+from integration.tiny_models import a_config, write_checkpoint
+
+hold_torch_to_one_thread()
+
+CPU = torch.device("cpu")
+CONFIG = ModelConfig.model_validate(a_config(attention_bias=True, use_qk_norm=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), a_config(attention_bias=True, use_qk_norm=True))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> GlmMoe:
+    return load_model(folder, CONFIG, Mesh(), Communicator.single(), CPU, torch.float32)
+
+
+def a_cache() -> KVCache:
+    return KVCache.allocate(CONFIG, Mesh(), 4, 16, torch.float32, CPU)
+
+
+def one_prompt(num_tokens: int, logit_rows: list[int]) -> ForwardBatch:
+    token_ids = torch.arange(num_tokens) + 5
+    positions = torch.arange(num_tokens)
+    sequences = [list(range(-(-num_tokens // 16)))] if num_tokens else []
+    return ForwardBatch(
+        token_ids_T=token_ids,
+        positions_T=positions,
+        slots_T=positions,
+        cu_query_lens=[0, num_tokens] if num_tokens else [0],
+        context_lens=[num_tokens] if num_tokens else [],
+        block_tables=sequences,
+        logit_rows_S=torch.tensor(logit_rows, dtype=torch.int64),
+    )
+
+
+def test_a_step_without_tokens_gives_no_logits(model: GlmMoe) -> None:
+    assert model(one_prompt(0, []), a_cache()).shape == (0, CONFIG.vocab_size)
+
+
+def test_a_chunk_whose_logits_nobody_wants_gives_none_but_fills_the_cache(model: GlmMoe) -> None:
+    cache = a_cache()
+    assert model(one_prompt(20, []), cache).shape == (0, CONFIG.vocab_size)
+    written = [layer.k.flatten(0, 1).abs().sum((1, 2)) > 0 for layer in cache.layers]
+    assert all(slots.tolist() == [True] * 20 + [False] * 44 for slots in written)
+
+
+def test_asked_for_some_rows_gives_those_of_all_in_that_order(model: GlmMoe) -> None:
+    every, some = (model(one_prompt(20, rows), a_cache()) for rows in (list(range(20)), [19, 3]))
+    torch.testing.assert_close(some, every[[19, 3]], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 64])
+def test_the_size_of_a_block_and_the_division_into_steps_do_not_change_the_logits(
+    model: GlmMoe, block_size: int
+) -> None:
+    prompts = [torch.arange(n) % CONFIG.vocab_size for n in (1, 40, 65)]
+    expected = teacher_forced_logits(model, Mesh(), prompts, whole_prompts(prompts))
+    found = teacher_forced_logits(model, Mesh(), prompts, mixed_steps(prompts, block_size), block_size, seed=block_size)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_bf16_gives_the_logits_of_fp32_to_the_precision_of_bf16(folder: Path, model: GlmMoe) -> None:
+    """bf16 keeps 8 bits: each of some 20 roundings in a row moves values of order 1 by 1/256 or less, at random.
+
+    A near tie of the router may flip an expert and move a token's logits by more: rare, so most rows must be close.
+    """
+    narrow = load_model(folder, CONFIG, Mesh(), Communicator.single(), CPU, torch.bfloat16)
+    prompts = [torch.arange(n) % CONFIG.vocab_size for n in (1, 33, 100)]
+    expected = torch.cat(teacher_forced_logits(model, Mesh(), prompts, whole_prompts(prompts)))
+    found = torch.cat(teacher_forced_logits(narrow, Mesh(), prompts, mixed_steps(prompts, 0)))
+    assert found.dtype == torch.float32
+    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert error.quantile(0.8) < 0.03
+    assert error.max() < 0.5
