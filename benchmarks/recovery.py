@@ -1,0 +1,242 @@
+"""How long a group is out of service when one of its ranks is killed.
+
+Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, CPU:
+- ours: `glm-worker serve`. From SIGKILL of the rank to the first right answer of a POST /v1/chat/completions sent after
+  it, retried at once on any error.
+- peer: the same model code under torchrun (torch's elastic agent, one agent a pod; elastic_worker.py), monitor interval
+  0.1 s, c10d rendezvous. From SIGKILL of the rank to the first right answer on rank 0's socket, retried likewise.
+An answer counts when it contains --expect. Both are warm: the kill falls into an idle group that has answered before.
+
+Ends with a JSON line for each case: seconds as p95 over the kills (with fewer than 20, the largest).
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+GOAL_S = 3.0
+LIMIT_S = 300.0
+SHAPES = {"1 pod x 2 ranks": (1, 2), "2 pods x 1 rank": (2, 1)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and what a right answer contains."""
+
+    model: str
+    text: str
+    expect: str
+
+
+class Group:
+    """A running group: ask it, find its ranks."""
+
+    def __init__(
+        self,
+        roots: list[subprocess.Popen[bytes]],
+        ask: Callable[[], str],
+        rank_of: Callable[[psutil.Process], int | None],
+    ) -> None:
+        self._roots = roots
+        self._ask = ask
+        self._rank_of = rank_of
+
+    def answers(self, expect: str) -> bool:
+        """Ask once; return whether the answer came and is right."""
+        try:
+            return expect in self._ask()
+        except (httpx.HTTPError, OSError):
+            return False
+
+    def wait_for_answer(self, expect: str) -> float:
+        """Ask until the answer is right; return the seconds it took."""
+        began = time.monotonic()
+        while not self.answers(expect):
+            if time.monotonic() - began > LIMIT_S:
+                raise SystemExit(f"no answer with {expect!r} in {LIMIT_S:.0f} s")
+            time.sleep(0.005)
+        return time.monotonic() - began
+
+    def rank(self, number: int) -> psutil.Process:
+        """Return the process of a rank."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            for root in self._roots:
+                for process in psutil.Process(root.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        if self._rank_of(process) == number:
+                            return process
+            time.sleep(0.05)
+        raise SystemExit(f"there is no rank {number}")
+
+
+@contextlib.contextmanager
+def our_group(question: Question, pods: int, ranks_per_pod: int, folder: Path) -> Iterator[Group]:
+    """`glm-worker serve`, each pod on a loopback address of its own."""
+    hosts = [_loopback_address() for _ in range(pods)]
+    shared = {"model": question.model, "num_pods": pods, "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
+    environments = [
+        {f"GLM_{name.upper()}": str(value) for name, value in own.items()}
+        for own in ({**shared, "pod_index": pod, "host": host, "run_dir": folder} for pod, host in enumerate(hosts))
+    ]
+
+    def ask() -> str:
+        body = {
+            "model": Path(question.model.rpartition("/")[2]).name,
+            "messages": [{"role": "user", "content": question.text}],
+            "temperature": 0,
+            "max_tokens": 256,
+        }
+        response = httpx.post(f"http://{hosts[0]}:8000/v1/chat/completions", json=body, timeout=LIMIT_S)
+        response.raise_for_status()
+        return str(response.json()["choices"][0]["message"]["content"])
+
+    def rank_of(process: psutil.Process) -> int | None:
+        name = process.name()
+        return int(name.removeprefix("glm-rank-")) if name.startswith("glm-rank-") else None
+
+    command = [sys.executable, "-m", "glm_worker.main", "serve"]
+    with _running([(command, environment) for environment in environments], folder) as roots:
+        yield Group(roots, ask, rank_of)
+
+
+@contextlib.contextmanager
+def elastic_group(question: Question, pods: int, ranks_per_pod: int, folder: Path) -> Iterator[Group]:
+    """torchrun, an agent for each pod."""
+    rendezvous, answers = _free_port(), _free_port()
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={ranks_per_pod}"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{rendezvous}", "--rdzv-id=recovery"]
+    command += ["--max-restarts=1000", "--monitor-interval=0.1", "--local-addr=127.0.0.1"]
+    command += [str(Path(__file__).with_name("elastic_worker.py")), "--model", question.model]
+    command += ["--question", question.text, "--port", str(answers)]
+
+    def ask() -> str:
+        with socket.create_connection(("127.0.0.1", answers), timeout=LIMIT_S) as connection:
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+
+    def rank_of(process: psutil.Process) -> int | None:
+        is_worker = any(part.endswith("elastic_worker.py") for part in process.cmdline()[:3])
+        return int(process.environ()["RANK"]) if is_worker else None
+
+    with _running([(command, {"OMP_NUM_THREADS": "1"})] * pods, folder) as roots:
+        yield Group(roots, ask, rank_of)
+
+
+def measure(name: str, group: Group, expect: str, num_kills: int) -> dict[int, list[float]]:
+    """Kill each of the two ranks num_kills times; return the seconds until the next right answer, by rank."""
+    print(f"{name}: first answer after {group.wait_for_answer(expect):.1f} s", flush=True)
+    seconds: dict[int, list[float]] = {}
+    for rank in (0, 1):
+        seconds[rank] = []
+        for _ in range(num_kills):
+            group.wait_for_answer(expect)
+            group.rank(rank).kill()
+            seconds[rank].append(group.wait_for_answer(expect))
+        p50, p95, most = (percentile(seconds[rank], p) for p in (50, 95, 100))
+        print(f"{name}, rank {rank}: {num_kills} kills, p50 {p50:.2f} s, p95 {p95:.2f} s, max {most:.2f} s", flush=True)
+    return seconds
+
+
+def percentile(values: list[float], p: float) -> float:
+    """Return the nearest-rank percentile."""
+    return sorted(values)[max(0, math.ceil(len(values) * p / 100) - 1)]
+
+
+@contextlib.contextmanager
+def _running(commands: list[tuple[list[str], dict[str, str]]], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    roots: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, (command, environment) in enumerate(commands):
+            with (folder / f"{number}.log").open("wb") as log:
+                environment = {**os.environ, **environment}
+                roots.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        yield roots
+    except BaseException:
+        for path in sorted(folder.glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}", file=sys.stderr)
+        raise
+    finally:
+        _stop(roots)
+
+
+def _stop(roots: list[subprocess.Popen[bytes]]) -> None:
+    left: list[psutil.Process] = []
+    for root in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left += psutil.Process(root.pid).children(recursive=True)
+        root.send_signal(signal.SIGKILL)
+        root.wait()
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=30)
+
+
+def _loopback_address() -> str:
+    return f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="of each rank in each shape")
+    parser.add_argument("--peer-kills", type=int, default=5, help="the same for torch's elastic agent; 0 leaves it out")
+    parser.add_argument("--model", default="builtin://glm-nano")
+    parser.add_argument("--question", default="What is 12+30?")
+    parser.add_argument("--expect", default="42")
+    arguments = parser.parse_args()
+    question = Question(arguments.model, arguments.question, arguments.expect)
+    cores, load = os.cpu_count(), os.getloadavg()[0]
+    print(f"{cores} cores, load {load:.1f}, question {question.text!r}, right when it contains {question.expect!r}")
+    lines = []
+    for shape, (pods, ranks_per_pod) in SHAPES.items():
+        with tempfile.TemporaryDirectory() as folder, our_group(question, pods, ranks_per_pod, Path(folder)) as group:
+            ours = measure(f"glm-worker, {shape}", group, question.expect, arguments.kills)
+        peers: dict[int, list[float]] = {}
+        if arguments.peer_kills:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                elastic_group(question, pods, ranks_per_pod, Path(folder)) as group,
+            ):
+                peers = measure(f"torchrun, {shape}", group, question.expect, arguments.peer_kills)
+        lines += [_line(shape, rank, ours[rank], peers.get(rank)) for rank in ours]
+    for line in lines:
+        print(json.dumps(line))
+    return 0 if all(line["met"] for line in lines) else 1
+
+
+def _line(shape: str, rank: int, ours: list[float], peer: list[float] | None) -> dict[str, object]:
+    seconds = percentile(ours, 95)
+    peer_seconds = percentile(peer, 95) if peer else None
+    return {
+        "bench": "recovery",
+        "metric": f"p95 seconds from SIGKILL to the next right answer, {shape}, rank {rank}, {len(ours)} kills",
+        "ours": round(seconds, 3),
+        "peer": peer_seconds and round(peer_seconds, 3),
+        "ratio": peer_seconds and round(peer_seconds / seconds, 1),
+        "goal": GOAL_S,
+        "met": seconds <= GOAL_S,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

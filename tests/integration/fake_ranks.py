@@ -1,0 +1,140 @@
+"""Ranks without torch for the tests of the supervisor: real processes, real collectives over TCP, no model.
+
+Each function is a rank target: run_rank(settings, assignment, slot). Rank 0 says EngineReady to the server as the real
+one does. A collective here is a gather to rank 0 and an answer to all.
+"""
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+import zmq
+
+from glm_worker.assignment import RankAssignment
+from glm_worker.errors import ConfigError, EngineFailed
+from glm_worker.heartbeat import RankSlot
+from glm_worker.messages import EngineLimits, EngineReady
+from glm_worker.settings import WorkerSettings
+
+_CONNECT_LIMIT_S = 60.0
+
+
+class Ring:
+    """The connections of one rank: rank 0 holds one to each other rank, the others one to rank 0."""
+
+    def __init__(self, assignment: RankAssignment, slot: RankSlot) -> None:
+        self._slot = slot
+        self._is_root = assignment.rank == 0
+        address = (assignment.leader_host, assignment.store_port)
+        if self._is_root:
+            with socket.create_server(address) as server:
+                server.settimeout(_CONNECT_LIMIT_S)
+                self._peers = [server.accept()[0] for _ in range(assignment.world_size - 1)]
+        else:
+            self._peers = [_connect(address)]
+
+    def collective(self) -> None:
+        """Wait for every rank."""
+        self._slot.enter_collective()
+        if not self._is_root:
+            self._send_all()
+        for peer in self._peers:
+            try:
+                data = peer.recv(1)
+            except ConnectionError as error:
+                raise EngineFailed(f"lost a peer: {error}") from error
+            if not data:
+                raise EngineFailed("lost a peer: its connection ended")
+        if self._is_root:
+            self._send_all()
+        self._slot.leave_collective()
+
+    def _send_all(self) -> None:
+        for peer in self._peers:
+            try:
+                peer.send(b"x")
+            except ConnectionError as error:
+                raise EngineFailed(f"lost a peer: {error}") from error
+
+
+def compute(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Step after step with a collective in each, as a rank under load."""
+
+    def step(ring: Ring, number: int) -> None:
+        slot.beat(number)
+        time.sleep(0.01)  # the work of a step, outside of collectives
+        ring.collective()
+
+    _serve(assignment, slot, step)
+
+
+def rest(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Never a step: as a group without requests."""
+
+    def step(ring: Ring, number: int) -> None:
+        slot.idle()
+        time.sleep(0.1)
+
+    _serve(assignment, slot, step)
+
+
+def refuse(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Fail at once as with a model folder that cannot be."""
+    raise ConfigError(f"no model in {settings.model}")
+
+
+def crash_in_load(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Read half of the weights, then fail with an error of Python on the last rank; the others wait for it."""
+    slot.loading(50, 100)
+    if assignment.rank == assignment.world_size - 1:
+        raise ZeroDivisionError("half of nothing")
+    threading.Event().wait()
+
+
+def leave_orphans(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Start a process that ends at once and one that does not, as a library of the engine might, then serve."""
+    for command in (["true"], ["sleep", "3600"]):
+        subprocess.Popen(command)  # nobody waits for them
+    rest(settings, assignment, slot)
+
+
+def load_for_ever(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Read half of the weights and stay there."""
+    slot.loading(50, 100)
+    threading.Event().wait()
+
+
+def _serve(assignment: RankAssignment, slot: RankSlot, step: Callable[[Ring, int], None]) -> None:
+    slot.loading(0, 100)
+    ring = Ring(assignment, slot)
+    slot.loading(100, 100)
+    ring.collective()
+    if assignment.server_endpoint is not None:
+        sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+        sock.connect(assignment.server_endpoint)
+        limits = EngineLimits(max_model_len=16, num_blocks=1, block_size=16)
+        sock.send(
+            msgspec.msgpack.encode(EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0))
+        )
+    slot.ready()
+    number = 0
+    while True:
+        number += 1
+        step(ring, number)
+
+
+def _connect(address: tuple[str, int]) -> socket.socket:
+    deadline = time.monotonic() + _CONNECT_LIMIT_S
+    while True:
+        try:
+            sock = socket.create_connection(address, timeout=1.0)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            sock.settimeout(None)
+            return sock

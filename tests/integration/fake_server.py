@@ -1,0 +1,67 @@
+"""A server without HTTP for the tests of the supervisor: it speaks the control link and the engine's socket."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from glm_worker.control import ControlLink
+from glm_worker.errors import ConfigError
+from glm_worker.messages import (
+    Drain,
+    Drained,
+    EngineReady,
+    EngineServing,
+    FromEngine,
+    GenerationEnded,
+    GenerationStarting,
+    MetricsReply,
+    MetricsRequest,
+    ServerReady,
+    ToServer,
+)
+from glm_worker.settings import WorkerSettings
+
+
+def run_server(settings: WorkerSettings, control_fd: int) -> None:
+    """Say what a server says, until the supervisor hangs up."""
+    asyncio.run(_run(settings, control_fd))
+
+
+def never_drained(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, with a request in flight that does not end."""
+    asyncio.run(_run(settings, control_fd, drains=False))
+
+
+def refuse(settings: WorkerSettings, control_fd: int) -> None:
+    """Fail at once, as with a tokenizer that is missing."""
+    raise ConfigError(f"no tokenizer in {settings.model}")
+
+
+async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True) -> None:
+    link: ControlLink[ToServer] = await ControlLink.open(control_fd, ToServer)
+    link.send(ServerReady(port=settings.http_port))
+    engine: asyncio.Task[None] | None = None
+    while (message := await link.receive()) is not None:
+        match message:
+            case GenerationStarting(endpoint=endpoint):
+                engine = asyncio.create_task(_engine(link, endpoint))
+            case GenerationEnded() if engine is not None:
+                engine.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await engine
+            case Drain() if drains:
+                link.send(Drained(num_ended_early=0))
+            case MetricsRequest(id=number):
+                link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
+
+
+async def _engine(link: ControlLink[ToServer], endpoint: str) -> None:
+    with zmq.asyncio.Context() as context, context.socket(zmq.PAIR, socket_class=zmq.asyncio.Socket) as sock:
+        sock.bind(endpoint)
+        while True:
+            message = msgspec.msgpack.decode(await sock.recv(), type=FromEngine)
+            if isinstance(message, EngineReady):
+                link.send(EngineServing(generation=message.generation))

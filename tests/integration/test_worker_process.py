@@ -1,0 +1,184 @@
+"""`glm-worker serve` as it is shipped: torch, gloo ranks, HTTP, glm-nano; one pod of two ranks and two pods of one.
+
+What an answer should be is asked of the same group before anything is broken (temperature 0): these tests are about
+the group, not about the model.
+"""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from glm_worker.models import resolve
+from integration.pods import Group, eventually, running_group
+
+HEARTBEAT_LIMIT_S = 5.0
+ANSWER_LIMIT_S = 180.0
+
+
+@pytest.fixture(scope="module", params=[(1, 2), (2, 1)], ids=["1 pod x 2 ranks", "2 pods x 1 rank"])
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    pods, ranks = request.param
+    folder = tmp_path_factory.mktemp("group")
+    with running_group(folder, pods=pods, ranks_per_pod=ranks, heartbeat_limit_s=HEARTBEAT_LIMIT_S) as group:
+        group.serving()
+        yield group
+
+
+@pytest.fixture(scope="module")
+def right_answer(group: Group) -> str:
+    return answer(group)
+
+
+def url(group: Group) -> str:
+    return f"http://{group.leader.host}:8000/v1/chat/completions"
+
+
+def question(**fields: object) -> dict[str, object]:
+    messages = [{"role": "user", "content": "Count from 1 to 30."}]
+    return {"model": "glm-nano", "messages": messages, "temperature": 0, "max_tokens": 48, **fields}
+
+
+def answer(group: Group) -> str:
+    """Ask, and return the answer's text and thinking. Anything but an answer is a failure."""
+    response = httpx.post(url(group), json=question(), timeout=ANSWER_LIMIT_S)
+    assert response.status_code == 200, response.text
+    message = response.json()["choices"][0]["message"]
+    return str(message.get("reasoning_content") or "") + str(message["content"])
+
+
+def asked_in_the_background(group: Group, **fields: object) -> "Future[httpx.Response]":
+    """Send a long question; return when the ranks are at work on it."""
+    before = steps(group)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, url(group), json=question(max_tokens=200, **fields), timeout=ANSWER_LIMIT_S)
+        eventually(lambda: steps(group) > before)
+        pool.shutdown(wait=False)
+    return asked
+
+
+def steps(group: Group) -> float:
+    text = group.leader.get("/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("glm_engine_steps_total")]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
+
+
+def has_text(event: dict[str, Any]) -> bool:
+    """Return whether a streamed event shows the client something of the answer."""
+    delta = event["choices"][0]["delta"] if event.get("choices") else {}
+    return bool(delta.get("content") or delta.get("reasoning_content"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_costs_one_generation_and_no_wrong_answer(group: Group, right_answer: str, rank: int) -> None:
+    before = group.serving()["generation"]
+    group.rank(rank).kill()
+    assert answer(group) == right_answer  # held by the server, or answered by the next generation
+    group.serving(after=before)
+    cause = group.last_end(before)
+    assert (cause["rank"], cause["reason"], cause["signal"]) == (rank, "killed", 9)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(group: Group, rank: int) -> None:
+    before = group.serving()["generation"]
+    asked = asked_in_the_background(group)
+    group.rank(rank).kill()
+    assert asked.result().status_code == 200, asked.result().text
+    assert group.last_end(before)["rank"] == rank
+
+
+def test_a_stream_cut_off_by_a_death_ends_with_an_error_event(group: Group) -> None:
+    before = group.serving()["generation"]
+    victim = group.rank(0)
+    events = []
+    body = question(stream=True, max_tokens=1000)
+    with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                events.append(json.loads(line.removeprefix("data: ")))
+                if has_text(events[-1]):
+                    victim.kill()
+    assert "error" in events[-1], events[-3:]
+    group.serving(after=before)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_stopped_at_work_is_named_and_the_request_answered(group: Group, rank: int) -> None:
+    before = group.serving()["generation"]
+    asked = asked_in_the_background(group)
+    stopped_at = time.monotonic()
+    group.rank(rank).suspend()
+    cause = group.last_end(before)
+    assert time.monotonic() - stopped_at < HEARTBEAT_LIMIT_S + 5
+    assert (cause["rank"], cause["reason"]) == (rank, "hung")
+    assert asked.result().status_code == 200, asked.result().text
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_stopped_while_idle_is_named(group: Group, right_answer: str, rank: int) -> None:
+    before = group.serving()["generation"]
+    stopped_at = time.monotonic()
+    group.rank(rank).suspend()
+    cause = group.last_end(before)
+    assert time.monotonic() - stopped_at < HEARTBEAT_LIMIT_S + 5
+    assert (cause["rank"], cause["reason"]) == (rank, "hung")
+    assert answer(group) == right_answer
+
+
+def test_a_killed_zygote_is_replaced(group: Group, right_answer: str) -> None:
+    before = group.serving()["generation"]
+    group.pods[-1].child("zygote").kill()
+    assert "zygote" in group.last_end(before)["message"]
+    assert answer(group) == right_answer
+
+
+def test_a_killed_server_is_replaced(group: Group, right_answer: str) -> None:
+    before = group.serving()["generation"]
+    group.leader.child("server").kill()
+    assert group.last_end(before)["reason"] == "server_died"
+    group.serving(after=before)
+    assert answer(group) == right_answer
+
+
+def test_a_pod_that_is_killed_comes_back(group: Group, right_answer: str) -> None:
+    before = group.serving()["generation"]
+    pod = group.pods[-1]
+    pod.process.kill()
+    pod.process.wait(60)
+    pod.start()
+    group.serving(after=before)
+    assert answer(group) == right_answer
+
+
+def test_sigterm_finishes_what_runs_and_exits_with_0(group: Group) -> None:
+    """Last of its group: nothing serves after it."""
+    group.serving()
+    asked = asked_in_the_background(group)
+    for pod in group.pods:  # as when the group is deleted: all pods at once
+        pod.process.send_signal(signal.SIGTERM)
+    eventually(lambda: group.leader.get("/readyz").status_code == 503)
+    assert asked.result().status_code == 200, asked.result().text
+    assert [pod.process.wait(60) for pod in group.pods] == [0] * len(group.pods)
+
+
+def test_a_checkpoint_without_a_tensor_is_named_with_it_and_backs_off(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(resolve("builtin://glm-nano"), folder, ignore=shutil.ignore_patterns("*.py", ".*", "__pycache__"))
+    weights = folder / "model.safetensors"
+    header_length = int.from_bytes(weights.read_bytes()[:8], "little")
+    data = weights.read_bytes()
+    header = data[8 : 8 + header_length].replace(b'"model.norm.weight"', b'"model.nerm.weight"')
+    weights.write_bytes(data[:8] + header + data[8 + header_length :])
+    with running_group(tmp_path, ranks_per_pod=2, model=folder) as group:
+        seen = eventually(lambda: (g := group.leader.group()) and g["consecutive_start_failures"] >= 2 and g)
+        cause = seen["generations"][-1]["cause"]
+        assert (cause["reason"], cause["exit_code"]) == ("failed", 78)
+        assert "model.norm.weight" in cause["message"]

@@ -1,0 +1,18 @@
+"""The environment in which the supervisor starts its children. Pure."""
+
+from collections.abc import Mapping
+
+from glm_worker.settings import WorkerSettings
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def child_environment(settings: WorkerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return inherited with the settings as GLM_* in it: flags of `glm-worker serve` reach the children this way."""
+    values = settings.model_dump(mode="json")
+    return {**inherited, **{f"GLM_{name.upper()}": str(value) for name, value in values.items()}}
+
+
+def zygote_environment(settings: WorkerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return child_environment with one thread for every library that would start a pool when imported."""
+    return {**child_environment(settings, inherited), **_ONE_THREAD}

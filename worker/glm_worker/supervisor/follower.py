@@ -1,0 +1,241 @@
+"""The supervisor of a pod that follows: dials the leader and runs this pod's ranks as told.
+
+It outlives its leader. When the link ends, or the leader says nothing for peer_limit_s, it kills its ranks (a leader
+that cannot hear us has given the generation up, or is about to) and dials again, resolving the name anew.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from glm_worker.control import ControlLink, ProtocolError
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.causes import Cause, Failure
+from glm_worker.supervisor.children import Children
+from glm_worker.supervisor.history import History, State
+from glm_worker.supervisor.pod import Pod
+from glm_worker.supervisor.protocol import (
+    READY_GRACE_S,
+    TICK_S,
+    AgedCause,
+    Dismissed,
+    EndGeneration,
+    Hello,
+    Leaving,
+    PodFailed,
+    PodOver,
+    Refused,
+    Report,
+    StartGeneration,
+    Status,
+    ToFollower,
+    Welcome,
+)
+from glm_worker.supervisor.rundir import RunDir
+from glm_worker.supervisor.telemetry import Telemetry
+from glm_worker.supervisor.watchdog import Stopwatch
+
+_log = logging.getLogger("glm_worker.supervisor")
+
+REDIAL_S = 0.5
+LEAVE_MARGIN_S = 10.0  # past the leader's own drain
+
+
+class Follower:
+    """One life of a pod whose leader comes and goes."""
+
+    def __init__(
+        self, settings: WorkerSettings, children: Children, run_dir: RunDir, incarnation: str, *, rank_target: str
+    ) -> None:
+        self._settings = settings
+        self._incarnation = incarnation
+        self._history = History()
+        self._telemetry = Telemetry()
+        self._pod = Pod(settings, children, run_dir, rank_target, on_change=self._report, on_failure=self._on_failure)
+        self._link: ControlLink[ToFollower] | None = None
+        self._num_messages = 0
+        self._silence = Stopwatch()
+        self._leader_state: State | None = None
+        self._served_until_s: float | None = None
+        self._refused: str | None = None
+        self._is_leaving = False
+        self._may_leave = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pod.keep_zygote())
+            tasks.create_task(self._watch())
+            tasks.create_task(self._follow_forever())
+
+    async def drain(self) -> None:
+        """Keep the ranks until the leader is done with its requests; return then, or when waiting makes no sense."""
+        self._is_leaving = True
+        settings = self._settings
+        if self._link is None:
+            return
+        self._link.send(Leaving())
+        limit_s = settings.drain_accept_s + settings.drain_deadline_s + LEAVE_MARGIN_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._may_leave.wait()
+        except TimeoutError:
+            _log.error("the leader did not dismiss this pod within %.0f s; leaving", limit_s)
+
+    async def close(self) -> None:
+        """Hang up; the leader sees it at once."""
+        if self._link is not None:
+            self._link.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this pod takes part in a group that serves (or is interrupted shortly)."""
+        if self._is_leaving or self._link is None:
+            return False
+        recently = self._served_until_s is not None and time.monotonic() - self._served_until_s < READY_GRACE_S
+        return self._leader_state == "serving" or recently
+
+    @property
+    def state(self) -> State:
+        if self._is_leaving:
+            return "draining"
+        return self._leader_state or "waiting_for_peers"
+
+    def group(self) -> dict[str, Any]:
+        """Return what GET /group shows: the leader's has the history, this one says how the pod sees its leader."""
+        views = [report.view for report in self._pod.look(time.monotonic())]
+        return {
+            "group": self._settings.group,
+            "revision": self._settings.revision,
+            "incarnation": self._incarnation,
+            "state": self.state,
+            "generation": self._pod.generation,
+            "load": {
+                "done_bytes": sum(view.done_bytes for view in views),
+                "total_bytes": sum(view.total_bytes for view in views),
+            },
+            "leader": self._settings.leader_host,
+            "connected": self._link is not None,
+            "refused": self._refused,
+        }
+
+    async def metrics(self) -> str:
+        """Return the exposition text of this process."""
+        return self._telemetry.render(self.state, self._history)
+
+    async def _follow_forever(self) -> None:
+        settings = self._settings
+        was_reachable = True
+        while True:
+            try:
+                async with asyncio.timeout(settings.peer_limit_s):
+                    streams = await asyncio.open_connection(settings.leader_host, settings.coordinator_port)
+            except (OSError, TimeoutError) as error:
+                if was_reachable:  # once, not at each try
+                    where = f"{settings.leader_host}:{settings.coordinator_port}"
+                    _log.info("the leader at %s is not there: %s; dialling until it is", where, error or "timeout")
+                was_reachable = False
+                await asyncio.sleep(REDIAL_S)
+                continue
+            was_reachable = True
+            await self._follow(ControlLink(*streams, ToFollower))
+            await asyncio.sleep(REDIAL_S)
+
+    async def _follow(self, link: ControlLink[ToFollower]) -> None:
+        """Serve one connection from its greeting to its end."""
+        settings = self._settings
+        link.send(
+            Hello(
+                group=settings.group,
+                revision=settings.revision,
+                pod_index=settings.pod_index,
+                num_pods=settings.num_pods,
+                ranks_per_pod=settings.ranks_per_pod,
+                incarnation=self._incarnation,
+            )
+        )
+        self._silence = Stopwatch()
+        self._link = link
+        try:
+            while (message := await link.receive()) is not None:
+                self._num_messages += 1
+                await self._obey(message)
+        except ProtocolError as error:
+            _log.error("the leader speaks another protocol: %s", error)
+        finally:
+            link.close()
+            self._link = None
+            self._set_leader_state(None)
+            if self._pod.generation is not None:
+                _log.warning("generation=%s the leader is gone; ending it here", self._pod.generation)
+            await self._pod.end()
+            self._may_leave.set()  # nobody is left to be waited for
+
+    async def _obey(self, message: ToFollower) -> None:
+        match message:
+            case Welcome(incarnation=incarnation):
+                _log.info("joined the leader (incarnation %s)", incarnation)
+                self._refused = None
+                self._report()
+                if self._is_leaving:
+                    self._send(Leaving())
+            case Refused(reason=reason):
+                if reason != self._refused:
+                    _log.error("the leader refuses this pod: %s", reason)
+                self._refused = reason
+            case StartGeneration(generation=generation, store_port=store_port, channel_port=channel_port):
+                self._start(generation, store_port, channel_port)
+            case EndGeneration(generation=generation):
+                failures = await self._pod.end() if generation == self._pod.generation else []
+                self._send(PodOver(generation=generation, failures=[_aged(failure) for failure in failures]))
+                self._report()
+            case Status(state=state):
+                self._set_leader_state(state)
+            case Dismissed():
+                self._may_leave.set()
+
+    def _start(self, generation: str, store_port: int, channel_port: int) -> None:
+        if self._pod.can_start:
+            _log.info("generation=%s starts", generation)
+            self._pod.start(generation, store_port, channel_port)
+            return
+        # The zygote died between our last report and this message.
+        cause = Cause(rank=None, pod=self._settings.pod_index, reason="failed", message="this pod's zygote is gone")
+        self._send(PodFailed(generation=generation, failure=AgedCause(cause=cause, age_s=0.0)))
+
+    async def _watch(self) -> None:
+        """Report several times a second, and hang up on a leader that says nothing."""
+        while True:
+            self._report()
+            link = self._link
+            if link is not None:
+                silent_s = self._silence.look(self._num_messages, time.monotonic())
+                if silent_s >= self._settings.peer_limit_s:
+                    _log.warning("the leader has said nothing for %.1f s; hanging up", silent_s)
+                    self._silence = Stopwatch()  # say it once; the reader sees the end of the link
+                    link.close()
+            await asyncio.sleep(TICK_S)
+
+    def _report(self) -> None:
+        ranks = self._pod.look(time.monotonic())
+        self._send(Report(generation=self._pod.generation, can_start=self._pod.can_start, ranks=ranks))
+
+    def _on_failure(self, generation: str | None, cause: Cause) -> None:
+        _log.warning("generation=%s %s", generation, cause)
+        self._send(PodFailed(generation=generation, failure=AgedCause(cause=cause, age_s=0.0)))
+
+    def _set_leader_state(self, state: State | None) -> None:
+        if self._leader_state == "serving" and state != "serving":
+            self._served_until_s = time.monotonic()
+        self._leader_state = state
+
+    def _send(self, message: msgspec.Struct) -> None:
+        if self._link is not None:
+            self._link.send(message)
+
+
+def _aged(failure: Failure) -> AgedCause:
+    return AgedCause(cause=failure.cause, age_s=time.monotonic() - failure.at_s)

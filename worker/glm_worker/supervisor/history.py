@@ -1,0 +1,71 @@
+"""What the group went through: generations, failures and counters, as /group shows them. Pure: time is passed in.
+
+Times are seconds of the wall clock, shown as RFC 3339 in UTC.
+"""
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from glm_worker.supervisor.causes import Cause
+
+State = Literal["waiting_for_peers", "starting", "serving", "backing_off", "draining"]
+STATES: tuple[State, ...] = ("waiting_for_peers", "starting", "serving", "backing_off", "draining")
+
+LENGTH = 20
+
+
+class Generation(msgspec.Struct, kw_only=True):
+    """One try to serve."""
+
+    id: str
+    started_at: str
+    ready_at: str | None = None
+    ended_at: str | None = None
+    cause: Cause | None = None
+
+
+class History:
+    """The last generations and how they ended. One that ended before it was ready is a failed start."""
+
+    def __init__(self) -> None:
+        self.generations: deque[Generation] = deque(maxlen=LENGTH)
+        self.num_generations = 0
+        self.consecutive_start_failures = 0
+        self.deaths_while_serving = 0
+
+    @property
+    def current(self) -> Generation | None:
+        """The generation that has not ended."""
+        return self.generations[-1] if self.generations and self.generations[-1].ended_at is None else None
+
+    def begin(self, generation: str, now: float) -> None:
+        assert self.current is None
+        self.num_generations += 1
+        self.generations.append(Generation(id=generation, started_at=rfc3339(now)))
+
+    def serve(self, now: float) -> None:
+        assert self.current is not None
+        self.current.ready_at = rfc3339(now)
+        self.consecutive_start_failures = 0
+
+    def end(self, cause: Cause, now: float, *, planned: bool = False) -> None:
+        """Close the current generation. planned: a pod was told to go, which is no death.
+
+        A pod that is lost while the generation starts is no failure of the start: its return is waited for anyway.
+        """
+        assert self.current is not None
+        generation = self.current
+        generation.cause = cause
+        generation.ended_at = rfc3339(now)
+        if generation.ready_at is not None:
+            self.deaths_while_serving += not planned
+        elif cause.reason != "peer_lost":
+            self.consecutive_start_failures += 1
+
+
+def rfc3339(seconds: float) -> str:
+    """Return a moment of the wall clock as Kubernetes writes it, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

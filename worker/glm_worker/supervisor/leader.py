@@ -1,0 +1,309 @@
+"""The leading supervisor (pod 0): runs generation after generation over all pods of the group.
+
+Level-triggered: whatever happens anywhere only wakes the loop, which then looks at what is true now. What went wrong
+during a generation is collected until every rank of it is dead everywhere; only then it is decided whom to name.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from glm_worker.messages import GenerationEnded, GenerationStarting
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.backoff import backoff_s
+from glm_worker.supervisor.causes import Cause, Failure, primary
+from glm_worker.supervisor.children import Children
+from glm_worker.supervisor.history import History, State
+from glm_worker.supervisor.peers import Peers, lost_pod
+from glm_worker.supervisor.pod import Pod
+from glm_worker.supervisor.protocol import READY_GRACE_S, TICK_S, Dismissed, StartGeneration, Status
+from glm_worker.supervisor.rundir import RunDir
+from glm_worker.supervisor.server_keeper import ServerKeeper
+from glm_worker.supervisor.telemetry import Telemetry
+from glm_worker.supervisor.watchdog import RankReport, judge, start_limit_cause
+
+_log = logging.getLogger("glm_worker.supervisor")
+
+END_LIMIT_S = 7.0  # for followers to confirm that their ranks are dead; longer than they need to give up a zygote
+NUM_PORT_PAIRS = 32  # settings.rendezvous_port is the first of twice as many
+
+
+class _GenerationOver(Exception):
+    """Something failed: leave the attempt."""
+
+
+class Leader:
+    """One life of the group as seen by pod 0."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        children: Children,
+        run_dir: RunDir,
+        incarnation: str,
+        *,
+        rank_target: str,
+        server_target: str,
+    ) -> None:
+        self._settings = settings
+        self._run_dir = run_dir
+        self._incarnation = incarnation
+        self._born_s = time.monotonic()
+        self._changed = asyncio.Event()
+        self._history = History()
+        self._telemetry = Telemetry()
+        self._failures: list[Failure] = []
+        self._generation: str | None = None
+        self._is_serving = False
+        self._served_until_s: float | None = None
+        self._retry_at_s: float | None = None
+        self._reports: list[RankReport] = []
+        self._is_stopping = False
+        self._release: asyncio.Task[None] | None = None  # draining because other pods leave
+        wake = self._changed.set
+        self._pod = Pod(settings, children, run_dir, rank_target, on_change=wake, on_failure=self._on_cause)
+        self._server = ServerKeeper(
+            settings, children, server_target, on_serving=self._on_serving, on_change=wake, on_failure=self._note
+        )
+        self._peers = Peers(
+            settings, incarnation, on_change=wake, on_failure=self._on_failure, on_lost=self._on_lost_peer
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._peers.listen()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pod.keep_zygote())
+            tasks.create_task(self._server.keep())
+            tasks.create_task(self._server.watch())
+            tasks.create_task(self._watch())
+            tasks.create_task(self._attempt_forever())
+
+    async def drain(self) -> None:
+        """Take nothing new, and return when nothing is left. Not ready from the first moment; may be called again."""
+        self._is_stopping = True
+        await self._server.drain()
+
+    async def close(self) -> None:
+        """Tell the followers that they may go. The children are killed by their owner."""
+        self._peers.send(Dismissed())
+        await self._peers.close()
+
+    # What the management port shows
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here: serving, or interrupted so shortly that they may wait."""
+        if self._is_draining or not self._server.is_listening:
+            return False
+        recently = self._served_until_s is not None and time.monotonic() - self._served_until_s < READY_GRACE_S
+        return self._is_serving or recently
+
+    @property
+    def state(self) -> State:
+        if self._is_draining:
+            return "draining"
+        if self._is_serving:
+            return "serving"
+        if self._retry_at_s is not None:
+            return "backing_off"
+        if self._generation is None and self._peers.missing:
+            return "waiting_for_peers"
+        return "starting"
+
+    def group(self) -> dict[str, Any]:
+        """Return what GET /group shows."""
+        retry_in_s = None if self._retry_at_s is None else max(0.0, self._retry_at_s - time.monotonic())
+        return {
+            "group": self._settings.group,
+            "revision": self._settings.revision,
+            "incarnation": self._incarnation,
+            "state": self.state,
+            "generation": self._generation,
+            "load": {
+                "done_bytes": sum(report.view.done_bytes for report in self._reports),
+                "total_bytes": sum(report.view.total_bytes for report in self._reports),
+            },
+            "consecutive_start_failures": self._history.consecutive_start_failures,
+            "retry_in_s": retry_in_s,
+            "deaths_while_serving": self._history.deaths_while_serving,
+            "missing_pods": self._peers.missing,
+            "refused_pods": list(self._peers.refused.values()),
+            "drained": self._is_stopping and self._server.is_drained,
+            "generations": list(self._history.generations),
+        }
+
+    async def metrics(self) -> str:
+        """Return the exposition text of this process and of the server."""
+        return self._telemetry.render(self.state, self._history) + await self._server.metrics()
+
+    # The loop
+
+    async def _attempt_forever(self) -> None:
+        while True:
+            await self._back_off()
+            self._finish_release()
+            self._failures = []
+            try:
+                await self._until(self._is_assembled)
+                await self._start()
+                await self._until(lambda: False)
+            except _GenerationOver:
+                await self._end()
+
+    async def _back_off(self) -> None:
+        settings = self._settings
+        num_failures = self._history.consecutive_start_failures
+        delay_s = backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s)
+        if delay_s == 0.0:
+            return
+        _log.warning("%d starts in a row failed; the next is in %.1f s", num_failures, delay_s)
+        self._retry_at_s = time.monotonic() + delay_s
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._retry_at_s = None
+
+    def _is_assembled(self) -> bool:
+        return self._pod.can_start and self._server.is_listening and self._peers.can_start
+
+    async def _start(self) -> None:
+        """Start a generation everywhere, and return when it serves."""
+        settings = self._settings
+        began_s = time.monotonic()
+        number = self._history.num_generations + 1
+        generation = f"{self._incarnation}-{number}"
+        store_port = settings.rendezvous_port + 2 * (number % NUM_PORT_PAIRS)
+        self._history.begin(generation, time.time())
+        self._generation = generation
+        _log.info("generation=%s starts: %d ranks in %d pods", generation, settings.world_size, settings.num_pods)
+        self._server.send(GenerationStarting(generation=generation, endpoint=self._run_dir.endpoint(generation)))
+        self._peers.send(StartGeneration(generation=generation, store_port=store_port, channel_port=store_port + 1))
+        self._pod.start(generation, store_port, store_port + 1)
+        try:
+            async with asyncio.timeout(settings.start_limit_s):
+                await self._until(lambda: self._is_serving)
+        except TimeoutError:
+            self._note(start_limit_cause(self._reports, settings.ranks_per_pod, settings.start_limit_s))
+            raise _GenerationOver from None
+        now_s = time.monotonic()
+        self._history.serve(time.time())
+        self._telemetry.serving(
+            start_s=now_s - began_s,
+            cold_start_s=now_s - self._born_s,
+            import_s=self._pod.import_seconds,
+            interrupted_s=None if self._served_until_s is None else now_s - self._served_until_s,
+        )
+        _log.info("generation=%s serves after %.2f s", generation, now_s - began_s)
+
+    async def _end(self) -> None:
+        """Kill the generation everywhere, and write down why it ended."""
+        began_s = time.monotonic()
+        generation = self._generation
+        if generation is None:  # a zygote or the server died before there was one: a start that failed all the same
+            generation = f"{self._incarnation}-{self._history.num_generations + 1}"
+            self._history.begin(generation, time.time())
+        else:
+            self._peers.end(generation)
+            await self._pod.end()
+            await self._wait_for_peers_end(generation)
+        cause = primary(self._failures)
+        if self._generation is not None:
+            self._server.send(GenerationEnded(generation=generation, cause=str(cause)))
+        self._history.end(cause, time.time(), planned=self._release is not None and self._release.done())
+        self._telemetry.ended(cause)
+        self._generation = None
+        self._reports = []
+        seconds = time.monotonic() - began_s
+        _log.warning("generation=%s ended: %s (all ranks dead after %.3f s)", generation, cause, seconds)
+
+    async def _wait_for_peers_end(self, generation: str) -> None:
+        deadline_s = time.monotonic() + END_LIMIT_S
+        while not self._peers.is_over(generation):
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(deadline_s - time.monotonic()):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._peers.drop_unfinished(generation)
+
+    async def _until(self, is_true: Callable[[], bool]) -> None:
+        """Return when is_true; raise _GenerationOver when anything has failed."""
+        while True:
+            self._changed.clear()
+            if self._failures:
+                raise _GenerationOver
+            if is_true():
+                return
+            await self._changed.wait()
+
+    # What happens
+
+    def _on_serving(self, generation: str) -> None:
+        if generation == self._generation and not self._failures:
+            self._is_serving = True
+            self._changed.set()
+
+    def _on_failure(self, generation: str | None, failure: Failure) -> None:
+        if generation != self._generation:
+            return  # news from the past
+        if all(failure.cause != known.cause for known in self._failures):
+            _log.warning("generation=%s %s", generation, failure.cause)
+            self._failures.append(failure)
+        if self._is_serving:
+            self._is_serving = False
+            self._served_until_s = time.monotonic()
+        self._changed.set()
+
+    def _on_cause(self, generation: str | None, cause: Cause) -> None:
+        self._on_failure(generation, Failure(cause=cause, at_s=time.monotonic()))
+
+    def _note(self, cause: Cause) -> None:
+        self._on_cause(self._generation, cause)
+
+    def _on_lost_peer(self, pod_index: int, why: str) -> None:
+        if self._generation is not None:
+            self._note(lost_pod(pod_index, why))
+
+    async def _watch(self) -> None:
+        """Look at every rank and every pod, several times a second."""
+        while True:
+            now_s = time.monotonic()
+            local = self._pod.look(now_s)
+            self._peers.check_silence(now_s)
+            self._peers.send(Status(state=self.state, generation=self._generation))
+            if self._generation is not None:
+                self._reports = local + self._peers.reports(self._generation)
+                self._judge()
+            if self._peers.leaving and self._release is None and not self._is_stopping:
+                self._release = asyncio.create_task(self._release_pods())
+            await asyncio.sleep(TICK_S)
+
+    def _judge(self) -> None:
+        verdict = judge(self._reports, self._settings.heartbeat_limit_s)
+        if verdict is not None and not self._failures:
+            pod = verdict.rank // self._settings.ranks_per_pod
+            self._note(Cause(rank=verdict.rank, pod=pod, reason="hung", message=verdict.message))
+
+    # Draining
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._is_stopping or self._release is not None
+
+    async def _release_pods(self) -> None:
+        """Let pods go that were told to stop while this one was not: finish first, then end the generation."""
+        _log.warning("pods %s were told to stop; draining the group for them", self._peers.leaving)
+        await self._server.drain()
+        for pod_index in self._peers.leaving:
+            self._note(Cause(rank=None, pod=pod_index, reason="peer_lost", message=f"pod {pod_index} was told to stop"))
+            self._peers.dismiss(pod_index)
+
+    def _finish_release(self) -> None:
+        """Take requests again after pods have left: with a new server, for the old one is drained."""
+        if self._release is not None and self._release.done():
+            self._release = None
+            self._served_until_s = None  # not ready before the next generation
+            self._server.replace()

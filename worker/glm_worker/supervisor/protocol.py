@@ -1,0 +1,108 @@
+"""Messages between the supervisors of a group's pods: followers dial the leader, frames as in glm_worker.control.
+
+A follower greets with Hello and is answered with Welcome or Refused. From then on both sides say something several
+times a second (Report, Status), so silence means that the pod is lost.
+"""
+
+import msgspec
+
+from glm_worker.supervisor.causes import Cause
+from glm_worker.supervisor.history import State
+from glm_worker.supervisor.watchdog import RankReport
+
+TICK_S = 0.25  # how often both sides look at what they have and say so
+READY_GRACE_S = 10.0  # a new generation this short changes no readiness: requests wait in the server's journal
+
+# follower -> leader
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """Who dials, and what must be equal in all pods of a group."""
+
+    group: str
+    revision: str
+    pod_index: int
+    num_pods: int
+    ranks_per_pod: int
+    incarnation: str
+
+
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """The pod's ranks now. can_start: its zygote stands by and no rank of an older generation is left."""
+
+    generation: str | None  # to which the ranks belong
+    can_start: bool
+    ranks: list[RankReport]
+
+
+class AgedCause(msgspec.Struct, frozen=True):
+    """A failure, age_s before the message was sent: clocks of two machines are not comparable."""
+
+    cause: Cause
+    age_s: float
+
+
+class PodFailed(msgspec.Struct, frozen=True, tag=True):
+    """Something of this pod's share in the generation is dead. generation is None outside of one."""
+
+    generation: str | None
+    failure: AgedCause
+
+
+class PodOver(msgspec.Struct, frozen=True, tag=True):
+    """Answer to EndGeneration: no rank of it is left. failures: what had died before we killed the rest."""
+
+    generation: str
+    failures: list[AgedCause]
+
+
+class Leaving(msgspec.Struct, frozen=True, tag=True):
+    """This pod was told to stop. It keeps its ranks until the leader dismisses it."""
+
+
+ToLeader = Hello | Report | PodFailed | PodOver | Leaving
+
+# leader -> follower
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True):
+    incarnation: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    reason: str
+
+
+class StartGeneration(msgspec.Struct, frozen=True, tag=True):
+    generation: str
+    store_port: int
+    channel_port: int
+
+
+class EndGeneration(msgspec.Struct, frozen=True, tag=True):
+    generation: str
+
+
+class Status(msgspec.Struct, frozen=True, tag=True):
+    """The state of the group as /group shows it; sent several times a second, also as keep-alive."""
+
+    state: State
+    generation: str | None
+
+
+class Dismissed(msgspec.Struct, frozen=True, tag=True):
+    """The leader needs this pod's ranks no more: a pod that is leaving may go."""
+
+
+ToFollower = Welcome | Refused | StartGeneration | EndGeneration | Status | Dismissed
+
+
+def refusal(hello: Hello, *, group: str, revision: str, num_pods: int, ranks_per_pod: int) -> str | None:
+    """Return why the leader of this group refuses the pod that says hello, or None to welcome it. Pure."""
+    expected = {"group": group, "revision": revision, "num_pods": num_pods, "ranks_per_pod": ranks_per_pod}
+    for name, value in expected.items():
+        if getattr(hello, name) != value:
+            return f"pod {hello.pod_index} is of {name} {getattr(hello, name)!r}, this group's is {value!r}"
+    if not 1 <= hello.pod_index < num_pods:
+        return f"pod_index {hello.pod_index} cannot follow; allowed are 1 to {num_pods - 1}"
+    return None

@@ -1,0 +1,150 @@
+"""The supervisor's handle on the HTTP server's process (rank-0 pod only). It outlives generations."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from glm_worker.control import ControlLink, ProtocolError
+from glm_worker.messages import (
+    Drain,
+    Drained,
+    EngineServing,
+    FromServer,
+    MetricsReply,
+    MetricsRequest,
+    ServerFailed,
+    ServerReady,
+)
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.causes import Cause, Exit
+from glm_worker.supervisor.children import Child, Children
+from glm_worker.supervisor.environment import child_environment
+
+_log = logging.getLogger("glm_worker.supervisor")
+
+DRAIN_MARGIN_S = 5.0  # past the deadline that the server keeps itself
+CLOSE_LIMIT_S = 6.0  # for a drained server to hang up; it gives its connections 5
+
+
+class ServerClient:
+    """One server process, from its start to its end."""
+
+    def __init__(
+        self,
+        child: Child,
+        link: ControlLink[FromServer],
+        on_serving: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.pid = child.pid
+        self.ended: asyncio.Future[Exit] = child.ended
+        self.is_listening = False
+        self.has_served = False
+        self.was_told_to_drain = False
+        self._child = child
+        self._link = link
+        self._on_serving = on_serving
+        self._on_change = on_change
+        self._last_word = ""
+        self._drained: asyncio.Future[Drained] = asyncio.get_running_loop().create_future()
+        self._metrics: dict[int, asyncio.Future[str]] = {}
+        self._ids = itertools.count()
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(
+        cls,
+        children: Children,
+        settings: WorkerSettings,
+        server_target: str,
+        on_serving: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> "ServerClient":
+        """Start the process. It is up when is_listening says so."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            environment = child_environment(settings, os.environ)
+            module = "glm_worker.supervisor.server_process"
+            child = children.spawn_python("server", module, ["--target", server_target], environment, theirs)
+        return cls(child, await ControlLink.open(ours, FromServer), on_serving, on_change)
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.ended.done()
+
+    def cause_of_end(self) -> Cause:
+        """Describe the end. Needs the process to have ended."""
+        ended = self.ended.result()
+        message = f"the server (process {self.pid}) {ended}" + (f": {self._last_word}" if self._last_word else "")
+        return Cause(rank=None, pod=0, reason="server_died", exit_code=ended.code, signal=ended.signal, message=message)
+
+    def send(self, message: msgspec.Struct) -> None:
+        self._link.send(message)
+
+    async def drain(self, accept_s: float, deadline_s: float) -> None:
+        """Return when the server has nothing left, or has died, or is past its own deadline."""
+        self.was_told_to_drain = True
+        self._link.send(Drain(accept_s=accept_s, deadline_s=deadline_s))
+        limit_s = accept_s + deadline_s + DRAIN_MARGIN_S
+        waited: set[asyncio.Future[Any]] = {self._drained, self.ended}
+        await asyncio.wait(waited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._drained.done():
+            _log.info("the server is drained; %d requests were ended early", self._drained.result().num_ended_early)
+        else:
+            _log.error("the server did not drain within %.0f s", limit_s)
+
+    async def metrics(self, limit_s: float) -> str | None:
+        """Return the server's exposition text, or None if it says nothing in time."""
+        number = next(self._ids)
+        reply = self._metrics[number] = asyncio.get_running_loop().create_future()
+        self._link.send(MetricsRequest(id=number))
+        try:
+            waited: set[asyncio.Future[Any]] = {reply, self.ended}
+            await asyncio.wait(waited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            return reply.result() if reply.done() else None
+        finally:
+            del self._metrics[number]
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    async def close(self) -> None:
+        """End the process. A drained one may still push the last bytes of its answers to slow clients."""
+        if self.was_told_to_drain:
+            self._link.close()
+            await asyncio.wait({self.ended}, timeout=CLOSE_LIMIT_S)
+        self.kill()
+        await self.ended
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reader, 1.0)  # for its last word
+        self._link.close()
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._link.receive()) is not None:
+                match message:
+                    case ServerReady(port=port):
+                        _log.info("the server listens on port %d", port)
+                        self.is_listening = True
+                        self._on_change()
+                    case EngineServing(generation=generation):
+                        self.has_served = True
+                        self._on_serving(generation)
+                    case MetricsReply(id=number, text=text):
+                        if (reply := self._metrics.get(number)) is not None and not reply.done():
+                            reply.set_result(text)
+                    case Drained():
+                        if not self._drained.done():
+                            self._drained.set_result(message)
+                    case ServerFailed(message=last_word):
+                        self._last_word = last_word
+        except ProtocolError:
+            _log.exception("the server (process %d) spoke nonsense; killing it", self.pid)
+            self.kill()

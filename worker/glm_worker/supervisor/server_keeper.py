@@ -1,0 +1,111 @@
+"""Keeps an HTTP server running beside the generations, and drains it when asked."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.backoff import backoff_s
+from glm_worker.supervisor.causes import Cause
+from glm_worker.supervisor.children import Children
+from glm_worker.supervisor.server_client import ServerClient
+
+_log = logging.getLogger("glm_worker.supervisor")
+
+CHECK_INTERVAL_S = 5.0
+METRICS_LIMIT_S = 2.0
+
+
+class ServerKeeper:
+    """At most one server at a time; the next one starts when it ends."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        children: Children,
+        server_target: str,
+        *,
+        on_serving: Callable[[str], None],
+        on_change: Callable[[], None],
+        on_failure: Callable[[Cause], None],
+    ) -> None:
+        self.start_seconds: float | None = None  # of the last server that came to listen
+        self._settings = settings
+        self._children = children
+        self._target = server_target
+        self._on_serving = on_serving
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._server: ServerClient | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    @property
+    def is_listening(self) -> bool:
+        return self._server is not None and self._server.is_listening and not self._server.ended.done()
+
+    @property
+    def is_drained(self) -> bool:
+        return self._drain is not None and self._drain.done()
+
+    async def keep(self) -> None:
+        """Have a server for as long as this runs: start another when it ends, with backoff if it never listened."""
+        settings = self._settings
+        num_failures = 0
+        while True:
+            await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
+            self._server = server = await ServerClient.start(
+                self._children, settings, self._target, self._on_serving, self._on_change
+            )
+            try:
+                await asyncio.shield(server.ended)
+            finally:
+                await server.close()
+            num_failures = 0 if server.is_listening else num_failures + 1
+            if not server.was_told_to_drain:
+                self._on_failure(server.cause_of_end())
+            self._on_change()
+
+    async def watch(self) -> None:
+        """Kill a server that does not answer: stopped or hung, it would hold its clients for ever."""
+        limit_s = self._settings.heartbeat_limit_s
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            server = self._server
+            if server is None or not self.is_listening:
+                continue
+            if await server.metrics(limit_s) is None and not server.ended.done():
+                _log.error("the server (process %d) has not answered for %.0f s; killing it", server.pid, limit_s)
+                server.kill()
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Tell the server, if there is one."""
+        if self._server is not None:
+            self._server.send(message)
+
+    async def metrics(self) -> str:
+        """Return the server's exposition text; empty while it has none to give."""
+        if self._server is None or not self.is_listening:
+            return ""
+        return await self._server.metrics(METRICS_LIMIT_S) or ""
+
+    async def drain(self) -> None:
+        """Have the running server take nothing new; return when it has nothing left. Calls join each other."""
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._drain_once())
+        await asyncio.shield(self._drain)
+
+    def replace(self) -> None:
+        """Be open again after a drain: a server that was told to drain gives way to a new one."""
+        self._drain = None
+        if self._server is not None and self._server.was_told_to_drain:
+            self._server.kill()
+
+    async def _drain_once(self) -> None:
+        server = self._server
+        if server is None or server.ended.done() or not server.has_served:
+            return  # no endpoint ever pointed here
+        accept_s, deadline_s = self._settings.drain_accept_s, self._settings.drain_deadline_s
+        _log.info("draining: accepting for %.1f s more, then %.0f s to finish", accept_s, deadline_s)
+        await server.drain(accept_s, deadline_s)
