@@ -9,13 +9,22 @@ PLURAL = "glmdeployments"
 KIND = "GLMDeployment"
 FIELD_MANAGER = "glm-operator"
 
+DEFAULT_WORKER_IMAGE = "glm-worker:0.1.0"
+"""Worker image of a GLMDeployment that names none; the chart sets another through the operator's settings."""
+
 # Labels. The first three are on every object we own; the last two on groups and their pods.
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 NAME_LABEL = "app.kubernetes.io/name"
 GROUP_LABEL = f"{GROUP}/group"
 REVISION_LABEL = f"{GROUP}/revision"
+RECORD_LABEL = f"{GROUP}/accepted-spec"  # on ControllerRevisions that hold an accepted spec
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet controller since Kubernetes 1.28
+
+REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it
+APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 HTTP_PORT = 8000
 MANAGEMENT_PORT = 9090
@@ -42,6 +51,15 @@ def rendezvous_service(deployment: str) -> str:
 
 def service_account(deployment: str) -> str:
     return f"{deployment}-worker"
+
+
+def record_name(deployment: str, spec_hash: str) -> str:
+    """Name of the ControllerRevision that keeps one accepted spec."""
+    return f"{deployment}-{spec_hash}"
+
+
+RESERVED_SUFFIXES = r"-(g[0-9]+|ranks|worker)"
+"""A deployment may not be named like an object derived from another one: `chat-ranks` beside `chat`."""
 
 
 def leader_host(deployment: str, group: str, namespace: str) -> str:

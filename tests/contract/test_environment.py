@@ -1,5 +1,8 @@
-"""Every GLM_* variable the operator renders is a setting of the worker, with a value it accepts."""
+"""Every variable one program sets for another is a setting there, with a value it accepts."""
 
+import re
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +10,11 @@ import pytest
 from glm_operator import names
 from glm_operator.render import render
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
+from glm_operator.settings import OperatorSettings
 from glm_worker.settings import WorkerSettings
 from unit.operator.operator_builders import a_deployment, a_layout
 
+CHART = Path(__file__).resolve().parents[2] / "charts/glm-operator"
 LIMITS = {
     "maxModelLen": 512,
     "maxBatchTokens": 64,
@@ -95,3 +100,20 @@ def test_defaults_named_in_the_api_are_the_workers() -> None:
         assert f"Default: {defaults[name]}." in (described[name].description or "")
     assert "256 MiB" in (WorkerSettings.model_fields["kv_cache_bytes"].description or "")
     assert DEFAULT_KV_BYTES_ON_CPU == 256 * 2**20
+
+
+def test_the_chart_sets_only_what_the_operator_reads() -> None:
+    template = (CHART / "templates/deployment.yaml").read_text()
+    known = {f"GLM_OPERATOR_{name.upper()}" for name in OperatorSettings.model_fields}
+    found = set(re.findall(r"GLM_OPERATOR_\w+", template))
+    assert found
+    assert found <= known
+
+
+def test_the_chart_probes_the_port_the_operator_serves() -> None:
+    template = (CHART / "templates/deployment.yaml").read_text()
+    assert re.findall(r"containerPort: (\d+)", template) == [str(OperatorSettings().management_port)]
+
+
+def test_the_default_worker_image_is_of_this_version() -> None:
+    assert f"glm-worker:{metadata.version('glm-operator')}" == names.DEFAULT_WORKER_IMAGE

@@ -1,0 +1,49 @@
+"""GLMDeployments in files, and their plan."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from glm_operator.api import GLMDeployment, InvalidSpec, parse_deployment
+from glm_operator.names import KIND
+from glm_operator.planner import Layout, Refusal, plan
+
+
+class FileError(Exception):
+    """A file that holds no GLMDeployment. The message names the file and what it holds."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A spec that can be: what the operator would make of it."""
+
+    deployment: GLMDeployment
+    layout: Layout
+
+
+def read_planned(path: Path) -> Planned:
+    """Return the one GLMDeployment of a file with its layout.
+
+    Raises FileError (no such file, not YAML, none or several) or InvalidSpec (what the operator says of it).
+    """
+    deployment = parse_deployment(_only_body(path))
+    layout = plan(deployment)
+    if isinstance(layout, Refusal):
+        raise InvalidSpec(layout.message)
+    return Planned(deployment, layout)
+
+
+def _only_body(path: Path) -> dict[str, object]:
+    try:
+        text = sys.stdin.read() if path == Path("-") else path.read_text()
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise FileError(f"{path} is not YAML: {error}") from error
+    kinds = [document.get("kind", "no kind") if isinstance(document, dict) else "no object" for document in documents]
+    if kinds != [KIND]:
+        raise FileError(f"{path} must hold exactly one {KIND}; it holds: {', '.join(map(str, kinds)) or 'nothing'}")
+    return dict(documents[0])

@@ -1,0 +1,147 @@
+"""`glm local`: run a GLMDeployment as processes of this machine."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size
+from glm_operator.cli.files import read_planned
+from glm_operator.cli.follow import follow
+from glm_operator.local import down as local_down
+from glm_operator.local import up as local_up
+from glm_operator.local.processes import worker_program
+from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
+from glm_operator.local.status import group_statuses, url
+from glm_operator.render import render
+
+app = typer.Typer(help="Run GLMDeployments as processes of this machine: no cluster, no root.", no_args_is_help=True)
+
+Name = Annotated[str | None, typer.Argument(help="One deployment; default: all of them.")]
+
+
+@app.command()
+def up(
+    file: SpecFile,
+    wait: Annotated[
+        float | None,
+        typer.Option(help="Seconds to wait until every group serves; default: the spec's startLimitSeconds."),
+    ] = None,
+) -> None:
+    """Make what runs equal to the file, wait until it serves, and print one URL a group.
+
+    Running it again changes only what differs. The spec's image, resources and node selection mean nothing here.
+    """
+    folder = StateFolder.of_user()
+    with plain_errors():
+        planned = read_planned(file)
+        program = worker_program()
+        with folder.locked(), progress("starting") as show:
+            started = local_up.bring_up(
+                folder,
+                planned.deployment.name,
+                render(planned.deployment, planned.layout),
+                program,
+                stopping=lambda pods: show(_stopping(pods)),
+            )
+        done = started.changes
+        err.print(f"started {len(done.start)}, stopped {len(done.stop)}, left alone {len(done.keep)} pods")
+        limit = wait if wait is not None else max((pod.start_limit_s for pod in started.state.pods), default=0.0)
+        with progress("waiting") as show:
+            local_up.wait_until_ready(
+                started.state, folder, limit, lambda groups: show("; ".join(map(_progress, groups)))
+            )
+        for group, pods in started.state.groups.items():
+            out.print(f"{group} serves at {url(pods[0])}")
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+) -> None:
+    """Print what every group does."""
+    with plain_errors():
+        if output not in ("table", "json"):
+            raise CommandError(f"--output {output} is not known; use table or json")
+        groups = group_statuses(StateFolder.of_user().deployments())
+    if output == "json":
+        out.print_json(json.dumps([group.as_dict() for group in groups]))
+        return
+    if not groups:
+        out.print("nothing runs; start something with: glm local up -f examples/nano.yaml")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Group", "State", "Generation", "Pods", "URL", "Restarts", "Memory"):
+        table.add_column(column)
+    for group in groups:
+        pods = f"{group.pods_alive}/{group.pods}"
+        table.add_row(
+            group.group, group.state, group.generation, pods, group.url, str(group.restarts), size(group.memory_bytes)
+        )
+    out.print(table)
+    for group in groups:
+        if group.last_failure:
+            out.print(f"{group.group}: last failure: {group.last_failure}", markup=False)
+
+
+@app.command()
+def logs(
+    group: Annotated[
+        str | None, typer.Argument(help="A group (nano-g0) or a pod (nano-g0-1); default: everything.")
+    ] = None,
+    keep_following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing what is added, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Print the logs of pods, each line with its pod's name when there are several."""
+    folder = StateFolder.of_user()
+    with plain_errors():
+        pods = [(state.name, pod.name, pod.group) for state in folder.deployments() for pod in state.pods]
+        chosen = {pod: folder.log_file(name, pod) for name, pod, of in pods if group in (None, of, pod)}
+        if not chosen:
+            known = ", ".join(dict.fromkeys(of for _, _, of in pods)) or "none"
+            raise CommandError(f"no group or pod {group!r} runs; groups are: {known}" if group else "nothing runs")
+        follow(chosen, forever=keep_following, write=lambda line: out.print(line, markup=False))
+
+
+@app.command()
+def down(
+    name: Name = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="Seconds that requests may take to finish; default: the spec's drainDeadlineSeconds."),
+    ] = None,
+) -> None:
+    """Let requests finish, stop every process, and check that none is left."""
+    folder = StateFolder.of_user()
+    with plain_errors(), folder.locked():
+        states = [state for state in folder.deployments() if name in (None, state.name)]
+        if name is not None and not states:
+            raise CommandError(f"no deployment {name!r} runs")
+        with progress("stopping") as show:
+            for state in states:
+                _stop(folder, state, deadline, show)
+        if not states:
+            out.print("nothing runs")
+
+
+def _stop(folder: StateFolder, state: DeploymentState, deadline: float | None, show: Callable[[str], None]) -> None:
+    killed = local_down.stop_pods(state.pods, deadline, report=lambda pods: show(_stopping(pods)))
+    folder.remove(state)
+    if killed:
+        err.print(f"killed after the deadline, with requests unfinished or hung: {', '.join(killed)}")
+    out.print(f"{state.name} stopped: {len(state.pods)} pods, no process left")
+
+
+def _stopping(pods: Sequence[PodRecord]) -> str:
+    return f"waiting for requests of {', '.join(pod.name for pod in pods)} to finish"
+
+
+def _progress(waiting: local_up.Waiting) -> str:
+    if waiting.view is None:
+        return f"{waiting.group}: starting its supervisor"
+    load = waiting.view.load
+    loaded = f", {size(load.done_bytes)} of {size(load.total_bytes)} loaded" if load.total_bytes else ""
+    return f"{waiting.group}: {waiting.view.state.replace('_', ' ')}{loaded}"

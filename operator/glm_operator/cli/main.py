@@ -1,0 +1,16 @@
+"""Puts the commands together."""
+
+import typer
+
+from glm_operator.cli import crd, local, plan
+
+app = typer.Typer(
+    name="glm",
+    help="Plan GLMDeployments, run them on this machine, and look after the CRD.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("plan")(plan.plan_command)
+app.add_typer(local.app, name="local")
+app.add_typer(crd.app, name="crd")

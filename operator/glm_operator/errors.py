@@ -1,0 +1,43 @@
+"""Every error the operator's own modules raise on purpose about the cluster.
+
+KubeError
+├── ForeignObject   an object of a name we need belongs to somebody else; never taken over
+├── LeftOver        it belongs to an earlier deployment of the same name and is about to be collected; wait
+├── Rejected        the API server says our object cannot be (422, 400); only another spec mends it
+├── Vanishing       the namespace is being deleted: there is nothing left to do
+│   └── Missing     what was to be read or written is not there (404)
+└── Unavailable     anything a later try may mend: timeouts, throttling, a server that is down
+    └── Conflict    the object is not the one that was meant, or another manager owns its fields (409)
+"""
+
+
+class KubeError(Exception):
+    """Root of the tree above. The message is a sentence for people."""
+
+
+class ForeignObject(KubeError):
+    """An object of a name we need belongs to somebody else."""
+
+
+class LeftOver(KubeError):
+    """An object of an earlier deployment of the same name is still there."""
+
+
+class Rejected(KubeError):
+    """The API server refuses an object for what it says."""
+
+
+class Vanishing(KubeError):
+    """What we would write into is being deleted."""
+
+
+class Missing(Vanishing):
+    """It is not there."""
+
+
+class Unavailable(KubeError):
+    """The API server did not do it this time."""
+
+
+class Conflict(Unavailable):
+    """It is not the object that was meant."""

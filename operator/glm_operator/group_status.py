@@ -1,0 +1,122 @@
+"""The status of one replica group, and what is to be said about one that is not ready. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from glm_operator import names
+from glm_operator.observed import Observed, ObservedGroup
+from glm_operator.report import GroupReport
+from glm_operator.status import Failure, GroupState, GroupStatus, Reason
+
+SEVERITY: tuple[Reason, ...] = (
+    "ContainerConfigError",
+    "ImagePullFailed",
+    "LoadFailed",
+    "CrashLooping",
+    "Unschedulable",
+    "GroupsNotReady",
+    "GroupsStarting",
+    "GroupsPending",
+)
+"""Worst first: of several groups that are not ready, this order decides which one is told of."""
+
+_BAD = SEVERITY[: SEVERITY.index("GroupsNotReady")]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why one wanted group is not ready."""
+
+    group: str
+    reason: Reason
+    message: str
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it is more than a matter of waiting."""
+        return self.reason in _BAD
+
+
+def worst(findings: list[Finding]) -> Finding:
+    """Return the first of the worst findings; there must be one."""
+    return min(findings, key=lambda finding: SEVERITY.index(finding.reason))
+
+
+def group_status(
+    observed: Observed, reports: Mapping[str, GroupReport], deployment: str, index: int, wanted: int
+) -> tuple[GroupStatus, Finding | None]:
+    """Return a group's status and, if it is wanted and not ready, why."""
+    name = names.group_name(deployment, index)
+    group = observed.groups.get(index) or ObservedGroup(index, name, exists=False, revision="", num_pods=0, pods=())
+    report = reports.get(name)
+    finding = None if group.is_available or index >= wanted else _finding(group, report)
+    status = GroupStatus(
+        name=name,
+        revision=group.revision or next((pod.revision for pod in group.pods), ""),
+        ready=group.is_available,
+        state="Draining" if index >= wanted else _state(finding, report),
+        generation=report.generation if report is not None else None,
+        load=report.load_progress() if report is not None and not group.is_available else None,
+        restarts=sum(pod.restarts for pod in group.pods) + (report.deaths_while_serving if report is not None else 0),
+        last_failure=_last_failure(group, report),
+    )
+    return status, finding
+
+
+def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
+    trouble = group.trouble
+    if trouble is not None:
+        return Finding(group.name, trouble.reason, trouble.message)
+    if report is None:
+        return _finding_without_report(group)
+    failure = report.last_failure(group.name)
+    if report.consecutive_start_failures and failure is not None:
+        who = f"rank {failure.rank} of pod {failure.pod}" if failure.rank is not None else f"pod {failure.pod}"
+        num_failed = report.consecutive_start_failures
+        in_a_row = f" ({num_failed} starts failed in a row)" if num_failed > 1 else ""
+        return Finding(group.name, "LoadFailed", f"{who} {failure.reason} while starting: {failure.message}{in_a_row}")
+    if report.has_served and report.state != "serving":
+        said = f"; {failure.reason}: {failure.message}" if failure is not None else ""
+        return Finding(group.name, "GroupsNotReady", f"served before and is starting anew{said}")
+    return Finding(group.name, "GroupsStarting", _progress(report))
+
+
+def _finding_without_report(group: ObservedGroup) -> Finding:
+    if any(pod.is_scheduled and pod.ip for pod in group.pods):
+        return Finding(group.name, "GroupsStarting", "containers are starting")
+    if any(pod.is_scheduled and not pod.is_deleting for pod in group.pods):
+        return Finding(group.name, "GroupsStarting", "containers are being made: images pulled, volumes mounted")
+    if any(pod.is_deleting or pod.revision != group.revision for pod in group.pods):
+        return Finding(group.name, "GroupsPending", "pods of the revision before are draining")
+    return Finding(group.name, "GroupsPending", "pods are being made")
+
+
+def _progress(report: GroupReport) -> str:
+    if report.state == "waiting_for_peers":
+        missing = ", ".join(str(index) for index in report.missing_pods)
+        return f"waiting for pods {missing} of the group" if missing else "waiting for the pods of the group to meet"
+    load = report.load_progress()
+    if report.state == "starting" and load is not None:
+        return f"loading weights, {load.done_bytes * 100 // load.total_bytes} %"
+    return {"serving": "serving, not ready yet", "draining": "draining"}.get(report.state, "starting")
+
+
+def _state(finding: Finding | None, report: GroupReport | None) -> GroupState:
+    if finding is None:
+        return "Ready"
+    if report is not None and report.state == "backing_off":
+        return "BackingOff"
+    states: dict[Reason, GroupState] = {
+        "CrashLooping": "BackingOff",
+        "LoadFailed": "BackingOff",
+        "GroupsNotReady": "NotReady",
+        "GroupsStarting": "Starting",
+    }
+    return states.get(finding.reason, "Pending")
+
+
+def _last_failure(group: ObservedGroup, report: GroupReport | None) -> Failure | None:
+    for pod in group.pods:
+        if pod.trouble is not None and pod.trouble.reason == "CrashLooping":
+            return Failure(rank=None, pod=pod.name, reason="exited", message=pod.trouble.message, time=None)
+    return report.last_failure(group.name) if report is not None else None

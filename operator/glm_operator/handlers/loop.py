@@ -1,0 +1,116 @@
+"""The operator's own tasks: passes over what is due, and the resync that makes everything due now and then."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from glm_operator.errors import Unavailable
+from glm_operator.handlers.queue import Key, Queue
+from glm_operator.handlers.reconcile import Outcome
+from glm_operator.manifest import Manifest
+from glm_operator.settings import OperatorSettings
+from glm_operator.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+LIVENESS_RESYNCS = 3
+WAIT_S = 5.0
+
+Reconcile = Callable[[str, str], Awaitable[Outcome]]
+ListDeployments = Callable[[str | None], Awaitable[list[Manifest]]]
+
+
+class Loop:
+    """Runs passes until it is cancelled. `age_s` tells whether it still does."""
+
+    def __init__(self, settings: OperatorSettings, reconcile: Reconcile, deployments: ListDeployments) -> None:
+        self.queue = Queue()
+        self.telemetry = Telemetry(age_s=self.age_s, queue_length=self.queue.__len__)
+        self._settings = settings
+        self._reconcile = reconcile
+        self._deployments = deployments
+        self._quiet: dict[Key, int] = {}  # unsettled passes in a row that changed nothing
+        self._last_turn = time.monotonic()
+
+    def age_s(self) -> float:
+        """Return the seconds since a pass or a resync ended, well or not: a restart mends no API server."""
+        return time.monotonic() - self._last_turn
+
+    @property
+    def is_alive(self) -> bool:
+        return self.age_s() <= LIVENESS_RESYNCS * self._settings.resync_s
+
+    async def run(self) -> None:
+        """Resync and reconcile for ever. A task that ends takes the others, and so the process, with it."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync(), name="resync")
+            for number in range(self._settings.concurrency):
+                tasks.create_task(self._work(), name=f"reconcile-{number}")
+
+    async def wait_until_served(self) -> None:
+        """Return once the API server knows GLMDeployments and lets us see them: kopf looks for its kinds only once."""
+        while True:
+            try:
+                await self.resync_once()
+                return
+            except Unavailable as error:
+                logger.warning("waiting: %s", error)
+            self._last_turn = time.monotonic()
+            await asyncio.sleep(WAIT_S)
+
+    async def resync_once(self) -> None:
+        """Make every deployment due."""
+        for namespace in self._settings.namespaces or (None,):
+            for body in await self._deployments(namespace):
+                self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+
+    async def pass_once(self, key: Key) -> None:
+        """Run one pass and put the deployment back where it belongs."""
+        started = time.monotonic()
+        outcome = "error"
+        try:
+            async with asyncio.timeout(self._settings.pass_limit_s):
+                result = await self._reconcile(key.namespace, key.name)
+            outcome = "gone" if not result.exists else "changed" if result.changed else "unchanged"
+            self._finish(key, result)
+        except (Unavailable, TimeoutError) as error:
+            outcome = "unavailable"
+            delay_s = self.queue.retry(key)
+            reason = str(error) or f"the pass took more than {self._settings.pass_limit_s:.0f} s"
+            logger.warning("%s: %s; next try in %.1f s", key, reason, delay_s)
+        except Exception:  # the outermost loop: a fault in one deployment must not stop the others
+            delay_s = self.queue.retry(key)
+            logger.exception("%s: the pass failed; next try in %.1f s", key, delay_s)
+        finally:
+            self._last_turn = time.monotonic()
+            self.telemetry.passed(outcome, time.monotonic() - started)
+
+    def _finish(self, key: Key, result: Outcome) -> None:
+        if not result.exists:
+            self._quiet.pop(key, None)
+            self.queue.forget(key)
+            return
+        self.queue.done(key)
+        if result.settled:
+            self._quiet.pop(key, None)
+            return
+        # Loading shows up in no event, so it is asked for; what stands still is asked for ever more rarely.
+        quiet = 0 if result.changed else self._quiet.get(key, 0) + 1
+        self._quiet[key] = quiet
+        delay_s = self._settings.starting_resync_s * 2.0 ** min(quiet, 16)
+        if delay_s < self._settings.resync_s:
+            self.queue.add_later(key, delay_s)
+
+    async def _work(self) -> None:
+        while True:
+            await self.pass_once(await self.queue.take())
+
+    async def _resync(self) -> None:
+        while True:
+            try:
+                await self.resync_once()
+            except Unavailable as error:
+                logger.warning("resync: %s", error)
+            self._last_turn = time.monotonic()
+            await asyncio.sleep(self._settings.resync_s)

@@ -1,0 +1,102 @@
+"""kopf's part: watches that say which deployment may have changed, and nothing else.
+
+Only on.event, on.startup, on.cleanup and on.login: every other kind of handler makes kopf add a finalizer, and then
+nothing could be deleted while the operator is down.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+from kubernetes.aio import client
+
+from glm_operator import names
+from glm_operator.handlers.loop import Loop
+from glm_operator.handlers.queue import Key
+from glm_operator.settings import OperatorSettings
+
+OWNED_KINDS = (
+    ("apps", "v1", "statefulsets"),
+    ("", "v1", "pods"),
+    ("", "v1", "services"),
+    ("", "v1", "serviceaccounts"),
+)
+OURS = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+
+
+def build_registry(
+    loop: Loop,
+    credentials: Callable[[], Awaitable[kopf.ConnectionInfo]],
+    ended: Callable[[asyncio.Task[None]], None],
+) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: they fill the loop's queue, and run it between start-up and clean-up.
+
+    credentials: asked at the start and whenever the API server no longer takes the ones before.
+    ended: called with the loop's task when it ends; one that was not cancelled must not leave the process up, idle.
+    """
+    registry = kopf.OperatorRegistry()
+    background: list[asyncio.Task[None]] = []
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+    async def wake_itself(name: str | None, namespace: str | None, **_: Any) -> None:
+        """Note that a deployment may have changed. What changed does not matter."""
+        loop.queue.add(Key(namespace or "", name or ""), urgent=True)
+
+    async def wake_owner(labels: kopf.Labels, namespace: str | None, **_: Any) -> None:
+        """Note that something a deployment owns may have changed."""
+        loop.queue.add(Key(namespace or "", labels[names.DEPLOYMENT_LABEL]))
+
+    for kind in OWNED_KINDS:
+        kopf.on.event(*kind, labels={names.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=registry)(wake_owner)
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await credentials()
+
+    @kopf.on.startup(registry=registry)
+    async def start(**_: Any) -> None:
+        task = asyncio.create_task(loop.run(), name="glm-operator")
+        task.add_done_callback(ended)
+        background.append(task)
+
+    @kopf.on.cleanup(registry=registry)
+    async def end(**_: Any) -> None:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    return registry
+
+
+def build_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
+    """Return kopf's settings: one operator, no discovery of what may not be seen, watches that cannot die unnoticed."""
+    ours = kopf.OperatorSettings()
+    ours.peering.standalone = True  # one replica, strategy Recreate; a peering named "default" would freeze us
+    ours.scanning.disabled = True  # no right to list CRDs or namespaces is needed
+    ours.posting.enabled = False  # Events are posted by kube.py, at transitions only
+    ours.watching.server_timeout = 600
+    ours.watching.client_timeout = 660
+    ours.watching.connect_timeout = 10
+    ours.watching.inactivity_timeout = 70
+    ours.networking.request_timeout = 60
+    ours.networking.connect_timeout = 10
+    ours.queueing.worker_limit = settings.concurrency * 4
+    ours.execution.max_workers = 1  # every handler is async
+    for group, version, plural in OWNED_KINDS:
+        ours.watching.label_selectors[group, version, plural] = OURS
+    return ours
+
+
+def connection_info(configuration: client.Configuration) -> kopf.ConnectionInfo:
+    """Return the credentials of our own client in kopf's form, so that both are the same user."""
+    scheme, _, token = configuration.api_key.get("BearerToken", "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        scheme=scheme.capitalize() or None,
+        token=token or None,
+    )

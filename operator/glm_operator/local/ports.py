@@ -1,0 +1,52 @@
+"""Loopback addresses and ports: which are free, who holds one."""
+
+import errno
+import socket
+from collections.abc import Callable, Collection, Sequence
+
+from glm_operator import names
+from glm_operator.local.errors import LocalError
+
+NETWORKS = range(64, 255)  # 127.64.0.0 and up: away from what else people put on loopback
+LEADER_PORTS = (names.HTTP_PORT, names.MANAGEMENT_PORT, names.COORDINATOR_PORT)
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: a closing connection is not a listener
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise LocalError(f"cannot use loopback address {address}: {error.strerror}") from error
+    return True
+
+
+def busy_ports(address: str, ports: Sequence[int] = LEADER_PORTS) -> list[int]:
+    return [port for port in ports if not is_free(address, port)]
+
+
+def how_to_find(port: int) -> str:
+    """The command that names the program listening on a port."""
+    return f"ss -ltnp 'sport = :{port}'"
+
+
+def free_network(taken: Collection[int], busy: Callable[[str], list[int]] = busy_ports) -> int:
+    """Return a second byte of 127.x.0.0 that no deployment has and on whose first address the ports are free."""
+    first_busy: list[int] = []
+    for network in NETWORKS:
+        if network in taken:
+            continue
+        ports = busy(f"127.{network}.0.1")
+        if not ports:
+            return network
+        first_busy = first_busy or ports
+    held = ", ".join(map(str, first_busy)) or "none"
+    raise LocalError(
+        f"no loopback network is free: ports in use on all of 127.64.0.1 to 127.254.0.1: {held}. "
+        f"Something listens on every address; find it with: {how_to_find(first_busy[0] if first_busy else 0)}"
+    )

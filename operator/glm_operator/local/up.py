@@ -1,0 +1,181 @@
+"""`glm local up`: make what runs equal to what the manifests say, then wait until it serves."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from glm_operator.local import gpus, ports, processes
+from glm_operator.local.changes import Changes, changes
+from glm_operator.local.down import stop_pods
+from glm_operator.local.errors import LocalError
+from glm_operator.local.management import GroupView, Management
+from glm_operator.local.pods import LocalPod, Placement, local_pods
+from glm_operator.local.processes import Process
+from glm_operator.local.state import DRAIN_DEADLINE_S, DeploymentState, PodRecord, StateFolder
+from glm_operator.manifest import Manifest
+
+POLL_S = 0.2
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `up` did, and what it left alone."""
+
+    state: DeploymentState
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A group that does not serve yet."""
+
+    group: str
+    view: GroupView | None  # None while its supervisor does not answer
+
+
+def bring_up(
+    folder: StateFolder,
+    name: str,
+    manifests: Sequence[Manifest],
+    program: Sequence[str],
+    stopping: Callable[[list[PodRecord]], None] = lambda _: None,
+) -> Started:
+    """Start, restart and stop pods until exactly the manifests' pods run. Hold the folder's lock.
+
+    stopping is called with the pods that are being waited for while they finish their requests.
+    """
+    old = _known_state(folder, name)
+    others = [state for state in folder.deployments() if state.name != name]
+    network = old.network if old.pods else ports.free_network({state.network for state in others})
+    wanted = local_pods(manifests, Placement(network, lambda pod: folder.run_dir(name, pod)))
+    devices = _devices(wanted, others)
+    wanted = [_with_devices(pod, devices) for pod in wanted]
+
+    alive = {pod.name for pod in old.pods if processes.is_alive(Process(pod.pid, pod.start_ticks))}
+    plan = changes(wanted, old.pods, alive)
+    stop_pods(plan.stop, report=stopping)
+    folder.remove_run_dirs(name, plan.stop)
+    _check_ports(plan.start)
+    state = msgspec.structs.replace(old, network=network, pods=plan.keep)
+    folder.write(state)
+    for pod in plan.start:
+        state = _start(folder, state, pod, program, devices.get(pod.name, []))
+    return Started(state, plan)
+
+
+def wait_until_ready(
+    state: DeploymentState, folder: StateFolder, deadline_s: float, report: Callable[[Sequence[Waiting]], None]
+) -> None:
+    """Return when every group serves. LocalError names the group that does not, why, and the end of its log.
+
+    report is called with the groups still waited for, several times a second.
+    """
+    deadline = time.monotonic() + deadline_s
+    waiting = dict(state.groups)
+    with Management() as management:
+        while True:
+            waiting = {group: pods for group, pods in waiting.items() if not management.is_ready(pods[0].address)}
+            if not waiting:
+                return
+            views = {group: management.group(pods[0].address) for group, pods in waiting.items()}
+            report([Waiting(group, view) for group, view in views.items()])
+            for group, pods in waiting.items():
+                _raise_if_hopeless(folder, state, group, pods, views[group])
+            if time.monotonic() > deadline:
+                raise LocalError(_too_late(folder, state, views, deadline_s))
+            time.sleep(POLL_S)
+
+
+def _known_state(folder: StateFolder, name: str) -> DeploymentState:
+    known = {state.name: state for state in folder.deployments()}
+    return known.get(name, DeploymentState(name=name, network=0))
+
+
+def _devices(wanted: Sequence[LocalPod], others: Sequence[DeploymentState]) -> dict[str, list[int]]:
+    if not any(pod.num_gpus for pod in wanted):
+        return {}
+    taken = {device for state in others for pod in state.pods for device in pod.gpus}
+    return gpus.assign_gpus(wanted, processes.count_gpus(), taken)
+
+
+def _with_devices(pod: LocalPod, devices: Mapping[str, list[int]]) -> LocalPod:
+    if pod.name not in devices:
+        return pod
+    return replace(pod, env={**pod.env, "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices[pod.name]))})
+
+
+def _check_ports(start: Sequence[LocalPod]) -> None:
+    for pod in start:
+        needed = ports.LEADER_PORTS if pod.index == 0 else ports.LEADER_PORTS[1:2]
+        if busy := ports.busy_ports(pod.address, needed):
+            raise LocalError(
+                f"pod {pod.name} needs {pod.address}:{busy[0]}, which another program holds; "
+                f"find it with: {ports.how_to_find(busy[0])}"
+            )
+
+
+def _start(
+    folder: StateFolder, state: DeploymentState, pod: LocalPod, program: Sequence[str], devices: list[int]
+) -> DeploymentState:
+    """Record the pod, start it, record its process. Whatever dies in between, the token finds it again."""
+    record = PodRecord(
+        name=pod.name,
+        group=pod.group,
+        index=pod.index,
+        address=pod.address,
+        fingerprint=pod.fingerprint,
+        token=secrets.token_hex(16),
+        drain_s=float(pod.env.get("GLM_DRAIN_DEADLINE_S", DRAIN_DEADLINE_S)),
+        start_limit_s=pod.start_limit_s,
+        gpus=devices,
+    )
+    before = state.pods
+    folder.write(msgspec.structs.replace(state, pods=[*before, record]))
+    log = folder.log_file(state.name, pod.name)
+    process = processes.start(
+        [*program, *pod.arguments], pod.env, record.token, folder.run_dir(state.name, pod.name), log
+    )
+    started = msgspec.structs.replace(record, pid=process.pid, start_ticks=process.start_ticks)
+    state = msgspec.structs.replace(state, pods=[*before, started])
+    folder.write(state)
+    return state
+
+
+MAX_START_FAILURES = 3
+"""A group that failed to start this often in a row will not start by waiting."""
+
+
+def _raise_if_hopeless(
+    folder: StateFolder, state: DeploymentState, group: str, pods: Sequence[PodRecord], view: GroupView | None
+) -> None:
+    for pod in pods:
+        if not processes.is_alive(Process(pod.pid, pod.start_ticks)):
+            log = folder.log_file(state.name, pod.name)
+            raise LocalError(
+                f"group {group}: pod {pod.name} ended before it served. The end of {log}:\n{last_lines(log)}"
+            )
+    if view is not None and view.consecutive_start_failures >= MAX_START_FAILURES:
+        raise LocalError(
+            f"group {group} failed to start {view.consecutive_start_failures} times in a row. {view.last_failure}"
+        )
+
+
+def _too_late(
+    folder: StateFolder, state: DeploymentState, views: Mapping[str, GroupView | None], deadline_s: float
+) -> str:
+    group, view = next(iter(views.items()))
+    said = "its supervisor does not answer" if view is None else f"it is {view.state}. {view.last_failure}".rstrip()
+    log = folder.log_file(state.name, state.groups[group][0].name)
+    return f"group {group} does not serve after {deadline_s:.0f} s: {said}. The end of {log}:\n{last_lines(log)}"
+
+
+def last_lines(log: Path, count: int = LOG_LINES) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except FileNotFoundError:
+        return "(no log)"

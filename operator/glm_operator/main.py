@@ -1,0 +1,92 @@
+"""`glm-operator`: reads the settings, connects, and runs kopf with our triggers, the loop and the probes."""
+
+import asyncio
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import kopf
+import typer
+
+from glm_operator import kube, probes
+from glm_operator.errors import KubeError
+from glm_operator.handlers.loop import Loop
+from glm_operator.handlers.reconcile import Reconciler
+from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
+from glm_operator.settings import OperatorSettings, SettingsError, read_settings
+from glm_operator.workers import Workers
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
+    """Run the operator until it is told to stop. Raises what ended its loop, should that end by itself."""
+    failures: list[BaseException] = []
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            failures.append(task.exception() or RuntimeError("the loop returned"))
+        stopping.set()
+
+    async def credentials() -> kopf.ConnectionInfo:
+        return connection_info(await kube.read_configuration(settings.kubeconfig))
+
+    workers = Workers()
+    async with kube.connect(await kube.read_configuration(settings.kubeconfig)) as client:
+        reconciler = Reconciler(client, workers, settings.worker_image, now=lambda: datetime.now(UTC))
+        loop = Loop(settings, reconciler.reconcile, client.deployments)
+        runner = await probes.serve(loop, settings.management_port)
+        try:
+            await loop.wait_until_served()
+            await kopf.operator(
+                registry=build_registry(loop, credentials, ended),
+                settings=build_settings(settings),
+                namespaces=settings.namespaces,
+                clusterwide=not settings.namespaces,
+                stop_flag=stopping,
+            )
+        finally:
+            await runner.cleanup()
+            await workers.close()
+    if failures:
+        raise failures[0]
+
+
+def start(
+    worker_image: Annotated[str | None, typer.Option(help="Worker image of deployments that name none.")] = None,
+    namespaces: Annotated[str | None, typer.Option(help="Namespaces to serve, by commas. Default: all.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to talk to from outside.")] = None,
+    management_port: Annotated[int | None, typer.Option(help="Port of /livez and /metrics.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Reconcile GLMDeployments. Every option is also the variable GLM_OPERATOR_<OPTION>."""
+    try:
+        settings = read_settings(
+            worker_image=worker_image,
+            namespaces=namespaces,
+            kubeconfig=kubeconfig,
+            management_port=management_port,
+            log_level=log_level,
+        )
+    except SettingsError as error:
+        sys.stderr.write(f"glm-operator: {error}\n")
+        raise typer.Exit(2) from None
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    logging.getLogger("kopf.objects").setLevel("WARNING")  # a line an event; what we do is logged where we do it
+    logging.getLogger("httpx").setLevel("WARNING")
+    try:
+        asyncio.run(run(settings, asyncio.Event()))
+    except KubeError as error:
+        sys.stderr.write(f"glm-operator: {error}\n")
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """Console entry point."""
+    typer.run(start)
+
+
+if __name__ == "__main__":
+    main()

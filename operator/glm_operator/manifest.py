@@ -1,0 +1,46 @@
+"""Kubernetes objects as plain dicts, and what can be said of them without a cluster. Pure."""
+
+from typing import Any
+
+from glm_operator.names import APPLIED_ANNOTATION
+
+Manifest = dict[str, Any]
+
+
+def name_of(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def kind_of(manifest: Manifest) -> tuple[str, str]:
+    """Return apiVersion and kind."""
+    return str(manifest["apiVersion"]), str(manifest["kind"])
+
+
+def is_contained(wanted: object, live: object) -> bool:
+    """Tell whether everything in wanted is in live as well; the API server adds defaults, which do not matter.
+
+    Lists must have equal length and match item by item. A quantity that the server writes in another form counts as
+    different: that costs one apply that changes nothing.
+    """
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and is_contained(wanted[key], live[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(wanted) == len(live)
+            and all(is_contained(left, right) for left, right in zip(wanted, live, strict=True))
+        )
+    return wanted == live
+
+
+def is_applied(manifest: Manifest, live: Manifest | None) -> bool:
+    """Tell whether an apply of manifest would change nothing.
+
+    Two things are looked at: the hash of what was applied last, which sees a field that is no longer sent, and the
+    live object itself, which shows what others changed.
+    """
+    if live is None:
+        return False
+    annotation = (live["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION)
+    wanted = (manifest["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION)
+    return wanted is not None and annotation == wanted and is_contained(manifest, live)

@@ -1,0 +1,164 @@
+"""What exists of one deployment, read out of live objects into values. Pure: dicts in, Observed out.
+
+Only what a decision or a sentence in the status needs is kept; the live objects themselves stay in `live`, for the
+comparison with what is to be applied.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from glm_operator import names
+from glm_operator.manifest import Manifest, kind_of, name_of
+from glm_operator.status import Reason
+from glm_operator.trouble import Trouble, trouble_of
+
+ObjectKey = tuple[str, str, str]  # apiVersion, kind, name
+
+
+@dataclass(frozen=True)
+class ObservedPod:
+    """One pod of a group."""
+
+    name: str
+    uid: str
+    index: int
+    revision: str
+    is_ready: bool
+    is_deleting: bool
+    is_scheduled: bool
+    ip: str | None
+    restarts: int
+    trouble: Trouble | None
+
+
+@dataclass(frozen=True)
+class ObservedGroup:
+    """One replica group: its StatefulSet, if there is one, and the pods that carry its name."""
+
+    index: int
+    name: str
+    exists: bool  # has a StatefulSet that is not being deleted
+    revision: str  # of the StatefulSet's template; "" without one
+    num_pods: int
+    pods: tuple[ObservedPod, ...]
+
+    @property
+    def is_available(self) -> bool:
+        """Whether all pods are there, ready, staying, and of the revision the group is frozen at."""
+        current = [pod for pod in self.pods if pod.revision == self.revision and pod.is_ready and not pod.is_deleting]
+        return self.exists and 0 < len(current) == self.num_pods == len(self.pods)
+
+    @property
+    def leader(self) -> ObservedPod | None:
+        """The rank-0 pod, if it is of the group's revision."""
+        return next((pod for pod in self.pods if pod.index == 0 and pod.revision == self.revision), None)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps the first troubled pod down; pods on their way out have no say."""
+        return next((pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_deleting), None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One accepted spec, as kept in a ControllerRevision."""
+
+    name: str
+    number: int  # the highest is the last accepted
+    spec: Mapping[str, object]
+    revision: str  # of the pod template rendered from it
+    replicas: int | None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything of one deployment at one moment."""
+
+    groups: Mapping[int, ObservedGroup] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    live: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """An object that could not be applied, and why; told in the status instead of raised."""
+
+    name: str
+    reason: Reason
+    message: str
+
+
+def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterable[Manifest]) -> Observed:
+    """Return what exists of a deployment. objects: all with its label; what others control is ignored."""
+    owned = [item for item in objects if is_controlled_by(item, uid)]
+    sets = {index: item for item in owned if (index := _group_index(deployment, item)) is not None}
+    by_group: dict[int, list[ObservedPod]] = {}
+    for pod in pods:
+        index = _group_index(deployment, pod)
+        if index is not None:
+            by_group.setdefault(index, []).append(_pod(pod))
+    return Observed(
+        groups={
+            index: _group(deployment, index, sets.get(index), by_group.get(index, []))
+            for index in sorted(sets.keys() | by_group.keys())
+        },
+        records=tuple(_record(item) for item in owned if item["kind"] == "ControllerRevision"),
+        live={(*kind_of(item), name_of(item)): item for item in owned},
+    )
+
+
+def is_controlled_by(manifest: Manifest, uid: str) -> bool:
+    """Tell whether the object's controller is the deployment of that uid."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def _group_index(deployment: str, item: Manifest) -> int | None:
+    group = (item["metadata"].get("labels") or {}).get(names.GROUP_LABEL, "")
+    match = re.fullmatch(re.escape(deployment) + r"-g(\d{1,6})", group)
+    return int(match[1]) if match else None
+
+
+def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: list[ObservedPod]) -> ObservedGroup:
+    exists = stateful_set is not None and "deletionTimestamp" not in stateful_set["metadata"]
+    spec = stateful_set["spec"] if stateful_set is not None and exists else {}
+    template_labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
+    return ObservedGroup(
+        index=index,
+        name=names.group_name(deployment, index),
+        exists=exists,
+        revision=template_labels.get(names.REVISION_LABEL, ""),
+        num_pods=spec.get("replicas", 0),
+        pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.name))),
+    )
+
+
+def _pod(pod: Manifest) -> ObservedPod:
+    status, labels = pod.get("status", {}), pod["metadata"].get("labels", {})
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
+    # The label is set by the StatefulSet controller; the ordinal at the end of the name is the same.
+    ordinal = labels.get(names.POD_INDEX_LABEL) or name_of(pod).rpartition("-")[2]
+    return ObservedPod(
+        name=name_of(pod),
+        uid=pod["metadata"].get("uid", ""),
+        index=int(ordinal) if ordinal.isdigit() else 0,
+        revision=labels.get(names.REVISION_LABEL, ""),
+        is_ready=conditions.get("Ready") == "True",
+        is_deleting="deletionTimestamp" in pod["metadata"],
+        is_scheduled=conditions.get("PodScheduled") == "True",
+        ip=status.get("podIP"),
+        restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
+        trouble=trouble_of(pod),
+    )
+
+
+def _record(item: Manifest) -> Record:
+    replicas = (item["metadata"].get("annotations") or {}).get(names.REPLICAS_ANNOTATION, "")
+    return Record(
+        name=name_of(item),
+        number=int(item.get("revision", 0)),
+        spec=item.get("data") or {},
+        revision=(item["metadata"].get("labels") or {}).get(names.REVISION_LABEL, ""),
+        replicas=int(replicas) if replicas.isdigit() else None,
+    )

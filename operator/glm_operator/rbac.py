@@ -1,0 +1,35 @@
+"""Every API verb the operator uses, as data. tests/contract compares it with the chart's Role, both ways.
+
+Pure. One line a reason: a verb nobody can name a caller for does not belong here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of a Role: what may be done to one resource (`plural` or `plural/subresource`) of one API group."""
+
+    api_group: str  # "" is the core group
+    resource: str
+    verbs: frozenset[str]
+
+
+RULES: tuple[Rule, ...] = (
+    # kopf lists and watches; a pass reads the resource anew.
+    Rule("glm-operator.io", "glmdeployments", frozenset({"get", "list", "watch"})),
+    # The only write on the resource. Server-side apply never touches its spec.
+    Rule("glm-operator.io", "glmdeployments/status", frozenset({"patch"})),
+    # get: the owner of an object of that name, before it is applied. create: apply of what does not exist needs it
+    # beside patch. delete: groups past spec.replicas.
+    Rule("apps", "statefulsets", frozenset({"get", "list", "watch", "create", "patch", "delete"})),
+    # Accepted specs; the oldest are deleted. Not watched: only we write them, and the resync sees a loss.
+    Rule("apps", "controllerrevisions", frozenset({"get", "list", "create", "patch", "delete"})),
+    # Deleted by the garbage collector through their ownerReferences, never by us.
+    Rule("", "services", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("", "serviceaccounts", frozenset({"get", "list", "watch", "create", "patch"})),
+    # delete: pods of another revision than their group's.
+    Rule("", "pods", frozenset({"list", "watch", "delete"})),
+    # Told to people at transitions of conditions.
+    Rule("", "events", frozenset({"create"})),
+)

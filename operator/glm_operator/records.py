@@ -1,0 +1,73 @@
+"""The records of accepted specs: ControllerRevisions, one for each spec that was ever laid out. Pure.
+
+Why: a bad edit must leave running groups and their repair untouched, also when the operator restarts and can no longer
+remember the good spec. The data of a ControllerRevision cannot change, so each accepted spec has its own; the number
+of wanted groups is no part of it and is kept in an annotation.
+"""
+
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from glm_operator import names
+from glm_operator.api import GLMDeployment, GLMDeploymentSpec
+from glm_operator.hashing import hash_of
+from glm_operator.manifest import Manifest
+from glm_operator.observed import Observed, Record
+from glm_operator.planner import Layout, plan
+from glm_operator.render.labels import labels
+from glm_operator.rollout import Target
+
+KEPT = 5
+"""Records kept besides those a group still runs: enough to see what was there before."""
+
+
+def latest(records: Iterable[Record]) -> Record | None:
+    """Return the record of the spec accepted last."""
+    return max(records, key=lambda record: record.number, default=None)
+
+
+def record(target: Target, records: tuple[Record, ...]) -> Manifest:
+    """Return the record of the target's spec. An older one of the same spec is numbered anew: it is the last again."""
+    spec = target.deployment.spec.normal_form()
+    name = names.record_name(target.deployment.name, hash_of(spec))
+    last = latest(records)
+    number = (last.number if last.name == name else last.number + 1) if last is not None else 1
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": name,
+            "namespace": target.deployment.namespace,
+            "labels": {
+                **labels(target.deployment.name, "record"),
+                names.RECORD_LABEL: "true",
+                names.REVISION_LABEL: target.revision,
+            },
+            "annotations": {names.REPLICAS_ANNOTATION: str(target.replicas)},
+        },
+        "data": spec,
+        "revision": number,
+    }
+
+
+def surplus(observed: Observed, current: str) -> list[str]:
+    """Return the names of the records to delete: not current, not among the last, and no group runs their revision."""
+    in_use = {group.revision for group in observed.groups.values()}
+    newest = sorted(observed.records, key=lambda record: -record.number)
+    return [record.name for record in newest[KEPT:] if record.name != current and record.revision not in in_use]
+
+
+def restore(body: Manifest, observed: Observed) -> Target | None:
+    """Return the last accepted spec as a target, or None if there is none that this version still understands."""
+    last = latest(observed.records)
+    if last is None:
+        return None
+    replicas = last.replicas if last.replicas is not None else 1 + max(observed.groups, default=-1)
+    try:
+        spec = GLMDeploymentSpec.model_validate({**last.spec, "replicas": replicas})
+        deployment = GLMDeployment.model_validate({"metadata": body["metadata"], "spec": spec})
+    except ValidationError:
+        return None
+    layout = plan(deployment)
+    return Target.of(deployment, layout) if isinstance(layout, Layout) else None

@@ -1,0 +1,22 @@
+"""render(deployment, layout) -> manifests. Pure: the same input gives the same bytes."""
+
+from collections.abc import Iterable
+
+from glm_operator.api import GLMDeployment
+from glm_operator.manifest import Manifest
+from glm_operator.planner import Layout
+from glm_operator.render.group import revision_of, stateful_set
+from glm_operator.render.network import rendezvous, service, service_account
+
+__all__ = ["Manifest", "render", "render_shared", "revision_of", "stateful_set"]
+
+
+def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:
+    """Return every object of a deployment in the order to apply it. groups: indices; default: all of spec.replicas."""
+    indices = range(deployment.spec.replicas) if groups is None else groups
+    return [*render_shared(deployment), *(stateful_set(deployment, layout, index) for index in indices)]
+
+
+def render_shared(deployment: GLMDeployment) -> list[Manifest]:
+    """Return the objects all groups share. They do not depend on the layout, so no bad edit can touch them."""
+    return [service_account(deployment), rendezvous(deployment), service(deployment)]

@@ -1,0 +1,36 @@
+"""The StatefulSet of one replica group, and the revision its pods share. Pure."""
+
+from glm_operator import names
+from glm_operator.api import GLMDeployment
+from glm_operator.hashing import hash_of
+from glm_operator.manifest import Manifest
+from glm_operator.planner import Layout
+from glm_operator.render.labels import group_labels
+from glm_operator.render.pod import pod_template
+
+
+def revision_of(deployment: GLMDeployment, layout: Layout) -> str:
+    """Return the hash of what would restart a pod: its template, with the names of group and revision left out."""
+    return hash_of(pod_template(deployment, layout, group="", revision=""))
+
+
+def stateful_set(deployment: GLMDeployment, layout: Layout, index: int) -> Manifest:
+    """Return one group: all its pods at once, replaced only by us (OnDelete), so that it moves as a whole."""
+    group, revision = names.group_name(deployment.name, index), revision_of(deployment, layout)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {
+            "name": group,
+            "namespace": deployment.namespace,
+            "labels": group_labels(deployment.name, group, revision),
+        },
+        "spec": {
+            "replicas": layout.pods_per_group,
+            "serviceName": names.rendezvous_service(deployment.name),
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "selector": {"matchLabels": {names.DEPLOYMENT_LABEL: deployment.name, names.GROUP_LABEL: group}},
+            "template": pod_template(deployment, layout, group, revision),
+        },
+    }

@@ -1,0 +1,169 @@
+"""The pod of a replica group: environment, probes, volumes, resources, security. Pure.
+
+The pod meets the *restricted* Pod Security Standard and asks for nothing it does not use.
+"""
+
+from glm_operator import names
+from glm_operator.api import GLMDeployment
+from glm_operator.manifest import Manifest
+from glm_operator.planner import CLAIM_MOUNT, Layout
+from glm_operator.quantity import canonical, mebibytes, to_bytes
+from glm_operator.render.labels import group_labels
+
+WORKER_UID = 65532
+"""User of the worker image, named by number so that the kubelet can tell that it is not root."""
+
+DRAIN_ACCEPT_S = 3
+"""After SIGTERM a pod still accepts this long: endpoints need the time to follow its readiness."""
+
+GRACE_MARGIN_S = 15
+"""Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
+
+PROBE_TIMEOUT_S = 5
+STARTUP_PERIOD_S = 2
+DEFAULT_KV_BYTES_ON_CPU = 256 * 2**20  # the worker's own default
+BASE_MEMORY_BYTES = 512 * 2**20  # supervisor, server and one imported torch, shared by the forked ranks
+
+
+def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> Manifest:
+    """Return the pod template of one group. It names its revision, in a label and to its supervisor."""
+    spec, limits = deployment.spec, deployment.spec.engine.limits
+    optional = {
+        "imagePullSecrets": [secret.model_dump() for secret in spec.engine.image_pull_secrets or []],
+        "nodeSelector": dict(spec.hardware.node_selector or {}),
+        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in spec.hardware.tolerations or []],
+    }
+    return {
+        "metadata": {"labels": group_labels(deployment.name, group, revision)},
+        "spec": {
+            "serviceAccountName": names.service_account(deployment.name),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": DRAIN_ACCEPT_S + limits.drain_deadline_seconds + GRACE_MARGIN_S,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": WORKER_UID,
+                "runAsGroup": WORKER_UID,
+                "fsGroup": WORKER_UID,
+                # A claim with a big checkpoint would be walked file by file at each mount otherwise.
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(deployment, layout, group, revision)],
+            "volumes": _volumes(deployment, layout),
+            **{key: value for key, value in optional.items() if value},
+        },
+    }
+
+
+def environment(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> list[Manifest]:
+    """Return the worker's settings as environment, named as in glm_worker.settings (a contract test compares)."""
+    spec, limits = deployment.spec, deployment.spec.engine.limits
+    leader = names.leader_host(deployment.name, group, deployment.namespace)
+    values: dict[str, object] = {
+        "MODEL": layout.model,
+        "SERVED_MODEL_NAME": spec.model.served_name or ("" if spec.model.name == "custom" else spec.model.name),
+        "DEVICE": spec.hardware.device,
+        "GROUP": group,
+        "REVISION": revision,
+        "NUM_PODS": layout.pods_per_group,
+        "RANKS_PER_POD": layout.ranks_per_pod,
+        "TENSOR_PARALLEL": layout.tensor,
+        "EXPERT_PARALLEL": layout.expert,
+        "LEADER_HOST": leader if layout.pods_per_group > 1 else "127.0.0.1",
+        "HTTP_PORT": names.HTTP_PORT,
+        "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
+        "COORDINATOR_PORT": names.COORDINATOR_PORT,
+        "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
+        "MAX_MODEL_LEN": limits.max_model_len,
+        "MAX_BATCH_TOKENS": limits.max_batch_tokens,
+        "MAX_NUM_SEQS": limits.max_num_seqs,
+        "MAX_WAITING_REQUESTS": limits.max_waiting_requests,
+        "KV_CACHE_BYTES": limits.kv_cache and to_bytes(limits.kv_cache),
+        "HEARTBEAT_LIMIT_S": limits.heartbeat_limit_seconds,
+        "START_LIMIT_S": limits.start_limit_seconds,
+        "DRAIN_ACCEPT_S": DRAIN_ACCEPT_S,
+        "DRAIN_DEADLINE_S": limits.drain_deadline_seconds,
+    }
+    literal = [{"name": f"GLM_{name}", "value": str(value)} for name, value in values.items() if value is not None]
+    index = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{names.POD_INDEX_LABEL}']"}}
+    return [*literal, {"name": "GLM_POD_INDEX", "valueFrom": index}]
+
+
+def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> Manifest:
+    mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
+    if layout.claim is not None:
+        mounts.append({"name": "model", "mountPath": CLAIM_MOUNT, "readOnly": True})
+    start_limit_s = deployment.spec.engine.limits.start_limit_seconds
+    return {
+        "name": "worker",
+        "image": deployment.spec.engine.image,
+        "imagePullPolicy": deployment.spec.engine.image_pull_policy,
+        "command": ["glm-worker", "serve"],
+        "env": environment(deployment, layout, group, revision),
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in (
+                ("http", names.HTTP_PORT),
+                ("management", names.MANAGEMENT_PORT),
+                ("coordinator", names.COORDINATOR_PORT),
+            )
+        ],
+        # The supervisor answers /livez while weights load, and ends a start that takes too long by itself; the start-up
+        # probe only keeps a busy node from killing it before it answers at all.
+        "startupProbe": _probe("/livez", period_s=STARTUP_PERIOD_S, failures=-(-start_limit_s // STARTUP_PERIOD_S)),
+        "livenessProbe": _probe("/livez", period_s=10, failures=6),
+        "readinessProbe": _probe("/readyz", period_s=2, failures=3),
+        "resources": resources(deployment, layout),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # The last lines of the log explain a container that died: they end up in its status, and so in ours.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def resources(deployment: GLMDeployment, layout: Layout) -> Manifest:
+    """Return requests and limits of one pod: what it surely needs, overlaid by the spec, and its GPUs."""
+    hardware = deployment.spec.hardware
+    given = hardware.resources
+    limits = {key: canonical(value) for key, value in ((given and given.limits) or {}).items()}
+    requests = {key: value for key, value in _default_requests(deployment, layout).items() if key not in limits}
+    requests |= {key: canonical(value) for key, value in ((given and given.requests) or {}).items()}
+    if hardware.gpu is not None:
+        limits[hardware.gpu.resource_name] = str(layout.gpus_per_pod)
+    return {"requests": requests} | ({"limits": limits} if limits else {})
+
+
+def _default_requests(deployment: GLMDeployment, layout: Layout) -> dict[str, str]:
+    ranks = layout.ranks_per_pod
+    if layout.gpus_per_pod:
+        # Weights pass through host memory a tensor at a time; CUDA's own context takes about 2 GiB a rank.
+        return {"cpu": str(ranks + 1), "memory": mebibytes(BASE_MEMORY_BYTES + ranks * 4 * 2**30)}
+    kv_cache = deployment.spec.engine.limits.kv_cache
+    kv_bytes = to_bytes(kv_cache) if kv_cache is not None else DEFAULT_KV_BYTES_ON_CPU
+    per_rank = (layout.memory.weight_bytes_per_rank if layout.memory else 0) + kv_bytes
+    return {"cpu": canonical(f"{100 * ranks}m"), "memory": mebibytes(BASE_MEMORY_BYTES + ranks * per_rank)}
+
+
+def _volumes(deployment: GLMDeployment, layout: Layout) -> list[Manifest]:
+    shared_memory = canonical(deployment.spec.hardware.shared_memory)
+    volumes: list[Manifest] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
+    ]
+    if layout.claim is not None:
+        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": layout.claim, "readOnly": True}})
+    return volumes
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "management"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": PROBE_TIMEOUT_S,
+        "failureThreshold": failures,
+    }

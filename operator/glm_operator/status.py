@@ -1,0 +1,126 @@
+"""The status of a GLMDeployment as Python types: filled by `conditions.py`, and part of the generated CRD. Pure."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer, StringConstraints
+
+from glm_operator.fields import ApiModel
+
+ConditionType = Literal["Planned", "GroupsReady", "Progressing", "Degraded", "Ready"]
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+Reason = Literal[
+    # Planned
+    "LayoutFound",
+    "InvalidSpec",  # a field, or two together, cannot be; the message names value, what is allowed, the nearest
+    "LayoutRefused",  # as above, said by the planner
+    # GroupsReady and Ready
+    "AllGroupsReady",
+    "ScaledToZero",
+    "GroupsPending",  # pods are being made or placed
+    "GroupsStarting",  # ranks meet and load; status.groups[].load shows how far
+    "GroupsNotReady",  # a group that served is starting anew
+    "EditRefused",  # groups of the last accepted spec serve, the newest edit was refused
+    # What keeps a group down; also of Degraded
+    "Unschedulable",
+    "ImagePullFailed",
+    "ContainerConfigError",
+    "CrashLooping",
+    "LoadFailed",
+    "NameConflict",  # an object of a name we need belongs to somebody else
+    "ApplyRefused",  # the API server refuses an object we made from the spec
+    # Progressing
+    "Settled",
+    "RollingOut",
+    "ScalingDown",
+    # Degraded
+    "Healthy",
+]
+"""Every reason a condition can have. Ready takes the reason of what keeps it from being true."""
+
+GroupState = Literal["Pending", "Starting", "Ready", "NotReady", "BackingOff", "Draining"]
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
+    Field(description="Time, UTC."),
+]
+Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+class Condition(ApiModel):
+    """One condition, in the shape of metav1.Condition."""
+
+    type: ConditionType = Field(description="What is claimed.")
+    status: ConditionStatus = Field(description="Whether it holds.")
+    reason: Reason = Field(description="Why, in one word for programs.")
+    message: Text = Field(description="Why, in a sentence for people.")
+    observed_generation: int = Field(description="Generation of the spec this was said about.")
+    last_transition_time: Timestamp = Field(description="When status last flipped.")
+
+
+class PlanStatus(ApiModel):
+    """How one copy of the model lies over ranks and pods."""
+
+    tensor: int = Field(description="Ranks the attention heads are split over.")
+    expert: int = Field(description="Ranks the experts are split over: the ranks of a group.")
+    ranks_per_pod: int = Field(description="Ranks of one pod.")
+    pods_per_group: int = Field(description="Pods of one group.")
+    gpus_per_group: int = Field(description="GPUs of one group; 0 on cpu.")
+    parameters: int | None = Field(default=None, description="Parameters of the model, where its shape is known.")
+    weight_bytes_per_rank: int | None = Field(default=None, description="Bytes of weights one rank holds.")
+    kv_bytes_per_token_per_rank: int | None = Field(
+        default=None, description="Bytes of KV cache a token takes on a rank."
+    )
+
+
+class LoadProgress(ApiModel):
+    """Bytes of weights the group has read and will read, while it starts."""
+
+    done_bytes: int = Field(description="Bytes read so far, over all ranks of the leading pod.")
+    total_bytes: int = Field(description="Bytes to read.")
+
+
+class Failure(ApiModel):
+    """The first rank that failed when a group's last generation ended, or a container that died, and why."""
+
+    rank: int | None = Field(default=None, description="Global rank; none if a container died as a whole.")
+    pod: str | None = Field(default=None, description="Pod of that rank.")
+    reason: Text = Field(description="exited, killed, hung, peer_lost, server_died, failed; or the kubelet's word.")
+    message: Text = Field(description="What it said last.")
+    time: Timestamp | None = Field(default=None, description="When.")
+
+
+class GroupStatus(ApiModel):
+    """One replica group, as seen in the last pass."""
+
+    name: str = Field(description="Name of the group and of its StatefulSet.")
+    revision: str = Field(description="Revision its StatefulSet is frozen at.")
+    ready: bool = Field(description="All its pods are ready and of its revision.")
+    state: GroupState = Field(description="Where it stands; derived, drives nothing.")
+    generation: str | None = Field(default=None, description="Generation of its ranks that runs now.")
+    load: LoadProgress | None = Field(default=None, description="Progress of loading, while it starts.")
+    restarts: int = Field(description="Generations that died while serving, and restarts of containers.")
+    last_failure: Failure | None = Field(default=None, description="What failed last.")
+
+
+class GLMDeploymentStatus(ApiModel):
+    """What exists, as seen in the last pass."""
+
+    observed_generation: int | None = Field(default=None, description="Generation of the spec the status speaks of.")
+    replicas: int | None = Field(default=None, description="Groups that exist (read by the scale subresource).")
+    ready_replicas: int | None = Field(default=None, description="Groups that are ready.")
+    ready: str | None = Field(default=None, description="Ready groups of wanted ones, as in 2/3.")
+    gpus: int | None = Field(default=None, description="GPUs all wanted groups take.")
+    selector: str | None = Field(default=None, description="Selects the rank-0 pods, so that an HPA counts groups.")
+    revision: str | None = Field(default=None, description="Revision the groups are moved to.")
+    endpoint: str | None = Field(default=None, description="Base URL of the OpenAI API, inside the cluster.")
+    plan: PlanStatus | None = Field(default=None, description="How one copy of the model lies over ranks and pods.")
+    groups: list[GroupStatus] | None = Field(default=None, max_length=1100, description="The replica groups.")
+    conditions: list[Condition] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="Planned, GroupsReady, Progressing, Degraded, Ready.",
+    )

@@ -1,0 +1,48 @@
+"""The operator's own Prometheus metrics. Every series exists from the start: nothing missing is to be read as zero."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+OUTCOMES = ("unchanged", "changed", "gone", "unavailable", "error")
+"""unavailable: the API server did not do it this time; error: a fault of the operator itself, with a traceback."""
+
+
+class Telemetry:
+    """Metrics of one operator process, in a registry of their own."""
+
+    def __init__(self, *, age_s: Callable[[], float], queue_length: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self._duration = Histogram(
+            "glm_operator_reconcile_duration_seconds",
+            "Time of one pass over one GLMDeployment.",
+            ["outcome"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "glm_operator_reconcile_errors_total",
+            "Passes that failed and are tried again.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in OUTCOMES:
+            self._duration.labels(outcome)
+        for outcome in ("unavailable", "error"):
+            self._errors.labels(outcome)
+        age = Gauge(
+            "glm_operator_last_pass_age_seconds",
+            "Time since a pass or a resync last ended; /livez fails past three resyncs.",
+            registry=self.registry,
+        )
+        age.set_function(age_s)
+        length = Gauge("glm_operator_queue_length", "Deployments that wait for a pass.", registry=self.registry)
+        length.set_function(queue_length)
+
+    def passed(self, outcome: str, duration_s: float) -> None:
+        """Count one pass."""
+        self._duration.labels(outcome).observe(duration_s)
+        if outcome in ("unavailable", "error"):
+            self._errors.labels(outcome).inc()

@@ -1,0 +1,61 @@
+"""What keeps a pod down, read from its status, in the words of whoever said it. Pure."""
+
+from dataclasses import dataclass
+
+from glm_operator.manifest import Manifest, name_of
+from glm_operator.status import Reason
+
+_WAITING: dict[str, Reason] = {
+    "ImagePullBackOff": "ImagePullFailed",
+    "ErrImagePull": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "CreateContainerConfigError": "ContainerConfigError",
+    "CreateContainerError": "ContainerConfigError",
+    "RunContainerError": "ContainerConfigError",
+    "CrashLoopBackOff": "CrashLooping",
+}
+
+CRASH_LOOP_RESTARTS = 2
+"""A container that was restarted this often and is not ready is crash-looping, also in the seconds it runs again."""
+
+MESSAGE_LENGTH = 1000
+"""Of a container's last words this many characters are kept: the end, where the error is."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One pod's trouble."""
+
+    reason: Reason
+    message: str
+
+
+def trouble_of(pod: Manifest) -> Trouble | None:
+    """Return what keeps this pod from becoming ready by itself, or None while it may."""
+    status = pod.get("status", {})
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return Trouble("Unschedulable", f"pod {name_of(pod)}: {condition.get('message', '')}")
+    for container in status.get("containerStatuses") or []:
+        trouble = _container_trouble(name_of(pod), container)
+        if trouble is not None:
+            return trouble
+    return None
+
+
+def _container_trouble(pod: str, container: Manifest) -> Trouble | None:
+    waiting = container.get("state", {}).get("waiting") or {}
+    said = waiting.get("reason", "")
+    reason = _WAITING.get(said)
+    if reason == "ImagePullFailed":
+        return Trouble(reason, f"pod {pod}: image {container.get('image')}: {said}: {waiting.get('message', '')}")
+    if reason == "ContainerConfigError":
+        return Trouble(reason, f"pod {pod}: {said}: {waiting.get('message', '')}")
+    looping = container.get("restartCount", 0) >= CRASH_LOOP_RESTARTS and not container.get("ready")
+    if reason == "CrashLooping" or looping:
+        ended = container.get("lastState", {}).get("terminated") or {}
+        last_words = (ended.get("message") or "").strip()[-MESSAGE_LENGTH:]
+        how = f"exit code {ended.get('exitCode', 'unknown')} ({ended.get('reason', 'unknown')})"
+        return Trouble("CrashLooping", f"pod {pod} ended {how}" + (f": {last_words}" if last_words else ""))
+    return None

@@ -1,0 +1,315 @@
+"""A small Kubernetes in memory, behind real HTTP: the API server the operator needs and the controllers around it.
+
+Honest where it matters: server-side apply removes what its manager no longer sends and refuses another uid, status is a
+subresource, immutable fields are immutable, deletes honour preconditions, owners take their children with them, watches
+stream. Nothing happens by itself: `step()` runs the garbage collector, the StatefulSet controller and the kubelet once.
+"""
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+Manifest = dict[str, Any]
+Key = tuple[str, str, str]  # plural, namespace, name
+
+KINDS = {
+    "glmdeployments": ("glm-operator.io", "v1alpha1", "GLMDeployment"),
+    "statefulsets": ("apps", "v1", "StatefulSet"),
+    "controllerrevisions": ("apps", "v1", "ControllerRevision"),
+    "services": ("", "v1", "Service"),
+    "serviceaccounts": ("", "v1", "ServiceAccount"),
+    "pods": ("", "v1", "Pod"),
+    "events": ("", "v1", "Event"),
+}
+DEFAULTS: dict[str, Manifest] = {
+    "services": {"spec": {"sessionAffinity": "None"}},
+    "statefulsets": {"spec": {"revisionHistoryLimit": 10}},
+}
+
+
+class Refused(Exception):
+    """An answer other than success."""
+
+    def __init__(self, status: int, reason: str, message: str = "", causes: tuple[str, ...] = ()) -> None:
+        super().__init__(message or reason)
+        details = {"causes": [{"reason": cause} for cause in causes]}
+        self.status = status
+        self.body = {"kind": "Status", "code": status, "reason": reason, "message": str(self), "details": details}
+
+
+class FakeKubernetes:
+    """Objects, the writes made to them, and faults to come."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, Manifest] = {}
+        self.writes: list[str] = []
+        self.before_write: Callable[[str], None] = lambda _: None  # may raise Refused
+        self._applied: dict[Key, Manifest] = {}
+        self._numbers = itertools.count(1)
+        self._log: list[tuple[int, str, str, Manifest]] = []  # version, plural, type, object
+
+    # The API
+
+    def put(self, plural: str, manifest: Manifest) -> Manifest:
+        """Create or replace an object as somebody else than the operator."""
+        metadata = manifest["metadata"]
+        key = plural, metadata.setdefault("namespace", "models"), metadata["name"]
+        metadata.setdefault("uid", f"uid-{next(self._numbers)}")
+        self._store(key, manifest)
+        return manifest
+
+    def edit(self, plural: str, name: str, change: Callable[[Manifest], None]) -> None:
+        """Change an object in place; a change of its spec counts up its generation."""
+        key = plural, "models", name
+        manifest = copy.deepcopy(self.objects[key])
+        change(manifest)
+        if manifest.get("spec") != self.objects[key].get("spec"):
+            manifest["metadata"]["generation"] = manifest["metadata"].get("generation", 0) + 1
+        self._store(key, manifest)
+
+    def get(self, plural: str, name: str) -> Manifest:
+        return self.objects[plural, "models", name]
+
+    def names(self, plural: str) -> list[str]:
+        return sorted(name for kind, _, name in self.objects if kind == plural)
+
+    def apply(self, key: Key, manifest: Manifest, *, force: bool, subresource: str) -> Manifest:
+        live, uid = self.objects.get(key), manifest["metadata"].get("uid")
+        if (live is None and (uid or subresource)) or (live and uid and live["metadata"]["uid"] != uid):
+            raise Refused(404 if live is None and subresource else 409, "Conflict", "uid mismatch")
+        before = self._applied.get((*key[:2], key[2] + subresource), {})
+        if live and not subresource and not before and not force:
+            raise Refused(409, "Conflict", "another manager owns these fields")
+        wanted = {"status": manifest.get("status", {})} if subresource else manifest
+        if not subresource:
+            wanted = {name: value for name, value in manifest.items() if name != "status"}
+        merged = _merged(_without(copy.deepcopy(live or DEFAULTS.get(key[0], {})), before, wanted), wanted)
+        self._check_immutable(key, live, merged)
+        merged["metadata"].setdefault("uid", f"uid-{next(self._numbers)}")
+        self._applied[(*key[:2], key[2] + subresource)] = copy.deepcopy(wanted)
+        if merged != live:
+            self._store(key, merged)
+        return self.objects[key]
+
+    def delete(self, key: Key, uid: str | None = None) -> None:
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, "NotFound")
+        if uid is not None and live["metadata"]["uid"] != uid:
+            raise Refused(409, "Conflict", "precondition failed")
+        if key[0] == "pods" and "deletionTimestamp" not in live["metadata"]:
+            live = copy.deepcopy(live)
+            live["metadata"]["deletionTimestamp"] = "now"
+            self._store(key, live)
+        elif key[0] != "pods":
+            self._drop(key)
+
+    @staticmethod
+    def _check_immutable(key: Key, live: Manifest | None, merged: Manifest) -> None:
+        fields = {"controllerrevisions": [["data"]], "statefulsets": [["spec", "selector"], ["spec", "serviceName"]]}
+        for path in fields.get(key[0], []) if live else []:
+            before, after = live, merged
+            for part in path:
+                before, after = (before or {}).get(part), after.get(part)  # type: ignore[assignment]
+            if before != after:
+                raise Refused(422, "Invalid", f"{'.'.join(path)}: field is immutable")
+
+    def _store(self, key: Key, manifest: Manifest) -> None:
+        version = next(self._numbers)
+        group, api_version, kind = KINDS[key[0]]
+        manifest |= {"apiVersion": f"{group}/{api_version}".lstrip("/"), "kind": kind}
+        manifest["metadata"]["resourceVersion"] = str(version)
+        event = "MODIFIED" if key in self.objects else "ADDED"
+        self.objects[key] = manifest
+        self._log.append((version, key[0], event, copy.deepcopy(manifest)))
+
+    def _drop(self, key: Key) -> None:
+        self._applied = {applied: body for applied, body in self._applied.items() if applied[:2] != key[:2] or not (
+            applied[2] == key[2] or applied[2] == key[2] + "/status"
+        )}  # fmt: skip
+        gone = self.objects.pop(key)
+        self._log.append((next(self._numbers), key[0], "DELETED", gone))
+
+    # The controllers around it
+
+    def step(self) -> bool:
+        """Run each controller once; return whether anything changed."""
+        before = len(self._log)
+        self._collect_garbage()
+        self._end_pods()
+        self._make_pods()
+        self._run_pods()
+        return len(self._log) != before
+
+    def _collect_garbage(self) -> None:
+        uids = {manifest["metadata"]["uid"] for manifest in self.objects.values()}
+        for key, manifest in list(self.objects.items()):
+            owners = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
+            if owners and not uids & set(owners):
+                self.delete(key)
+
+    def _end_pods(self) -> None:
+        for key, manifest in list(self.objects.items()):
+            if key[0] == "pods" and "deletionTimestamp" in manifest["metadata"]:
+                self._drop(key)
+
+    def _make_pods(self) -> None:
+        for (plural, namespace, name), stateful_set in list(self.objects.items()):
+            if plural != "statefulsets":
+                continue
+            template, metadata = stateful_set["spec"]["template"], stateful_set["metadata"]
+            for index in range(stateful_set["spec"]["replicas"]):
+                if ("pods", namespace, f"{name}-{index}") not in self.objects:
+                    labels = template["metadata"]["labels"] | {"apps.kubernetes.io/pod-index": str(index)}
+                    owner = {"kind": "StatefulSet", "name": name, "uid": metadata["uid"], "controller": True}
+                    pod = {"metadata": {"name": f"{name}-{index}", "namespace": namespace, "labels": labels}}
+                    pod["metadata"]["ownerReferences"] = [owner]
+                    self.put("pods", copy.deepcopy({**pod, "spec": template["spec"], "status": {}}))
+
+    def _run_pods(self) -> None:
+        """Make pods ready, but not those whose image is missing."""
+        for key, pod in list(self.objects.items()):
+            if key[0] != "pods" or pod["status"] or "deletionTimestamp" in pod["metadata"]:
+                continue
+            image = pod["spec"]["containers"][0]["image"]
+            conditions = [{"type": "PodScheduled", "status": "True"}]
+            status: Manifest = {"conditions": conditions}
+            if "missing" in image:
+                state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+                status["containerStatuses"] = [{"image": image, "state": state}]
+            else:
+                conditions.append({"type": "Ready", "status": "True"})
+            self._store(key, {**copy.deepcopy(pod), "status": status})
+
+    # HTTP
+
+    def app(self) -> web.Application:
+        application = web.Application()
+        application.add_routes([web.route("*", "/{path:.*}", self._answer)])
+        return application
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._route(request)
+        except Refused as refused:
+            return web.json_response(refused.body, status=refused.status)
+
+    async def _route(self, request: web.Request) -> web.StreamResponse:
+        parts = request.path.strip("/").split("/")
+        parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if not parts:
+            return web.json_response(_discovery(request.path.strip("/")))
+        namespace = parts[1] if parts[0] == "namespaces" else ""
+        plural, *rest = parts[2:] if namespace else parts
+        if plural not in KINDS:
+            raise Refused(404, "NotFound")
+        if request.method == "GET" and not rest:
+            return await self._list(request, plural, namespace)
+        if request.method == "GET":
+            if (plural, namespace, rest[0]) not in self.objects:
+                raise Refused(404, "NotFound")
+            return web.json_response(self.objects[plural, namespace, rest[0]])
+        return await self._write(request, plural, namespace, *rest)
+
+    async def _write(
+        self, request: web.Request, plural: str, namespace: str, name: str = "", subresource: str = ""
+    ) -> web.Response:
+        body = await request.json() if request.can_read_body else {}
+        what = f"{request.method} {plural}/{name}{'/' + subresource if subresource else ''}".rstrip("/")
+        self.before_write(what)
+        if request.method == "PATCH":
+            assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
+            assert request.query["fieldManager"] == "glm-operator"
+            force = request.query.get("force", "").lower() == "true"
+            suffix = f"/{subresource}" if subresource else ""
+            result = self.apply((plural, namespace, name), body, force=force, subresource=suffix)
+        elif request.method == "DELETE":
+            self.delete((plural, namespace, name), body.get("preconditions", {}).get("uid"))
+            result = {}
+        else:
+            assert request.method == "POST"
+            body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._numbers)}"
+            result = self.put(plural, body)
+        self.writes.append(what)
+        return web.json_response(result)
+
+    async def _list(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+        wanted = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)
+
+        def is_wanted(manifest: Manifest) -> bool:
+            labels = manifest["metadata"].get("labels", {})
+            return namespace in ("", manifest["metadata"]["namespace"]) and wanted.items() <= labels.items()
+
+        if request.query.get("watch") == "true":
+            return await self._watch(request, plural, is_wanted)
+        items = [body for key, body in sorted(self.objects.items()) if key[0] == plural and is_wanted(body)]
+        bare = [{name: value for name, value in item.items() if name not in ("apiVersion", "kind")} for item in items]
+        version = str(self._log[-1][0] if self._log else 0)
+        return web.json_response({"metadata": {"resourceVersion": version}, "items": bare})
+
+    async def _watch(
+        self, request: web.Request, plural: str, is_wanted: Callable[[Manifest], bool]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        seen = int(request.query.get("resourceVersion") or 0)
+        while True:
+            for version, kind, event, manifest in [entry for entry in self._log if entry[0] > seen]:
+                seen = version
+                if kind == plural and is_wanted(manifest):
+                    await response.write(json.dumps({"type": event, "object": manifest}).encode() + b"\n")
+            await asyncio.sleep(0.01)
+
+
+def _discovery(path: str) -> Manifest:
+    """Answer kopf's question of what there is."""
+    groups = sorted({(group, version) for group, version, _ in KINDS.values() if group})
+    if path == "api":
+        return {"versions": ["v1"]}
+    if path == "apis":
+        served = [{"groupVersion": f"{group}/{version}", "version": version} for group, version in groups]
+        return {
+            "groups": [
+                {"name": group, "versions": [one], "preferredVersion": one}
+                for (group, _), one in zip(groups, served, strict=True)
+            ]
+        }
+    group, version = (["", "v1"] if path == "api/v1" else path.split("/")[1:])[:2]
+    verbs = ["get", "list", "watch", "patch"]
+    return {
+        "resources": [
+            {"name": plural, "kind": kind, "singularName": kind.lower(), "namespaced": True, "verbs": verbs}
+            for plural, (of_group, of_version, kind) in KINDS.items()
+            if (of_group, of_version) == (group, version)
+        ]
+    }
+
+
+def _without(live: Any, before: Any, wanted: Any) -> Any:
+    """Return live without what was applied before and is not wanted any more. Lists are one value."""
+    if not (isinstance(live, dict) and isinstance(before, dict)):
+        return live
+    for name, value in before.items():
+        if name not in live:
+            continue
+        if not isinstance(wanted, dict) or name not in wanted:
+            if isinstance(value, dict):
+                live[name] = _without(live[name], value, {})
+                if not live[name]:
+                    del live[name]
+            else:
+                del live[name]
+        else:
+            live[name] = _without(live[name], value, wanted[name])
+    return live
+
+
+def _merged(live: Any, wanted: Any) -> Any:
+    if isinstance(live, dict) and isinstance(wanted, dict):
+        return {**live, **{name: _merged(live.get(name), value) for name, value in wanted.items()}}
+    return copy.deepcopy(wanted)

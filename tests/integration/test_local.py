@@ -1,0 +1,229 @@
+"""Local mode with real processes: what it starts it finds again, stops, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from glm_operator.api import parse_deployment
+from glm_operator.cli import app
+from glm_operator.local import ports, processes
+from glm_operator.local.down import stop_pods
+from glm_operator.local.errors import LocalError
+from glm_operator.local.processes import Process
+from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
+from glm_operator.local.status import GroupStatus, group_statuses
+from glm_operator.local.up import Started, bring_up, wait_until_ready
+from glm_operator.manifest import Manifest
+from glm_operator.planner import Layout, plan
+from glm_operator.render import render
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
+DEADLINE_S = 60.0
+
+
+def manifests(**spec: Any) -> list[Manifest]:
+    body = {
+        "apiVersion": "glm-operator.io/v1alpha1",
+        "kind": "GLMDeployment",
+        "metadata": {"name": "nano"},
+        "spec": {
+            "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
+            "hardware": {"device": "cpu", "ranksPerPod": 1},
+            "parallelism": {"expert": 2},
+            **spec,
+        },
+    }
+    deployment = parse_deployment(body)
+    layout = plan(deployment)
+    assert isinstance(layout, Layout)
+    return render(deployment, layout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFolder]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = StateFolder.of_user()
+    yield folder
+    for state in folder.deployments():
+        stop_pods(state.pods, deadline_s=0)
+        folder.remove(state)
+
+
+def start(folder: StateFolder, **spec: Any) -> Started:
+    with folder.locked():
+        return bring_up(folder, "nano", manifests(**spec), PROGRAM)
+
+
+def wait(folder: StateFolder, state: DeploymentState, deadline_s: float = DEADLINE_S) -> None:
+    wait_until_ready(state, folder, deadline_s, lambda _: None)
+
+
+def up(folder: StateFolder, **spec: Any) -> DeploymentState:
+    started = start(folder, **spec)
+    wait(folder, started.state)
+    return started.state
+
+
+def only_status(folder: StateFolder) -> GroupStatus:
+    (status,) = group_statuses(folder.deployments())
+    return status
+
+
+def pids(state: DeploymentState) -> dict[str, int]:
+    return {pod.name: pod.pid for pod in state.pods}
+
+
+def left_of(pods: list[PodRecord]) -> list[int]:
+    return [pid for pod in pods for pid in processes.members(pod.token)]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.02)
+
+
+def test_a_group_of_two_pods_serves_and_stops_without_a_trace(folder: StateFolder) -> None:
+    state = up(folder)
+    status = only_status(folder)
+    assert (status.state, status.pods_alive, status.pods) == ("serving", 2, 2)
+    assert status.memory_bytes > 2**20
+    assert len(left_of(state.pods)) == 4  # two supervisors, each with a child
+
+    assert stop_pods(state.pods) == []
+    folder.remove(state)
+    assert left_of(state.pods) == []
+    assert folder.deployments() == []
+    assert not any(folder.run_dir("nano", pod.name).exists() for pod in state.pods)
+
+
+def test_a_second_up_of_the_same_file_leaves_every_process_alone(folder: StateFolder) -> None:
+    first = up(folder)
+    again = start(folder)
+    assert pids(again.state) == pids(first)
+    assert (again.changes.start, again.changes.stop) == ([], [])
+
+
+def test_a_change_restarts_the_group(folder: StateFolder) -> None:
+    first = up(folder)
+    second = up(folder, engine={"limits": {"maxNumSeqs": 7}})
+    assert not set(pids(first).values()) & set(pids(second).values())
+    assert left_of(first.pods) == []
+
+
+def test_replicas_scale_without_touching_what_stays(folder: StateFolder) -> None:
+    one = up(folder, replicas=1)
+    three = up(folder, replicas=3)
+    assert list(three.groups) == ["nano-g0", "nano-g1", "nano-g2"]
+    back = up(folder, replicas=1)
+    assert pids(back) == pids(one)
+    assert left_of([pod for pod in three.pods if pod.group != "nano-g0"]) == []
+
+
+def test_a_killed_supervisor_is_started_again_and_what_it_left_is_swept(folder: StateFolder) -> None:
+    first = up(folder)
+    leader, follower = first.groups["nano-g0"]
+    os.kill(leader.pid, signal.SIGKILL)
+    until(lambda: not processes.is_alive(Process(leader.pid, leader.start_ticks)))
+    assert only_status(folder).state == "dead"
+
+    second = up(folder)
+    assert pids(second)[follower.name] == follower.pid
+    assert pids(second)[leader.name] != leader.pid
+    assert left_of([leader]) == []
+
+
+def test_a_command_that_died_while_starting_leaves_nothing_unknown(folder: StateFolder) -> None:
+    first = up(folder)
+    forgotten = [msgspec.structs.replace(pod, pid=0, start_ticks=0) for pod in first.pods]  # recorded, pid not yet
+    folder.write(msgspec.structs.replace(first, pods=forgotten))
+    second = up(folder)
+    assert not set(pids(first).values()) & set(pids(second).values())
+    assert left_of(first.pods) == []
+
+
+def test_a_recycled_pid_is_never_signalled(folder: StateFolder) -> None:
+    state = up(folder)
+    (bystander,) = [pod for pod in state.pods if pod.index == 1]
+    impostor = Process(bystander.pid, bystander.start_ticks - 1)  # same number, started at another time
+    assert not processes.is_alive(impostor)
+    processes.terminate(impostor)
+    assert processes.is_alive(Process(bystander.pid, bystander.start_ticks))
+
+
+def test_a_pod_that_ignores_sigterm_is_killed_after_the_deadline(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEND", "hangs")
+    state = up(folder)
+    assert sorted(stop_pods(state.pods, deadline_s=0.2)) == ["nano-g0-0", "nano-g0-1"]
+    assert left_of(state.pods) == []
+
+
+def test_a_pod_that_ends_at_once_is_reported_with_the_end_of_its_log(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEND", "crashes")
+    started = start(folder)
+    with pytest.raises(
+        LocalError, match=r"(?s)group nano-g0: pod nano-g0-\d ended before it served.*no such model: /nowhere"
+    ):
+        wait(folder, started.state)
+
+
+def test_a_group_that_fails_again_and_again_is_not_waited_for(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEND", "fails")
+    started = start(folder)
+    with pytest.raises(LocalError, match=r"failed to start 3 times in a row. rank 1 failed"):
+        wait(folder, started.state)
+
+
+def test_a_group_that_never_serves_is_named_at_the_deadline_with_its_state(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEND", "loads")
+    started = start(folder)
+    with pytest.raises(LocalError, match="does not serve after 2 s: it is starting"):
+        wait(folder, started.state, deadline_s=2)
+
+
+def test_a_port_that_somebody_holds_is_avoided_by_another_network(folder: StateFolder) -> None:
+    network = ports.free_network([])
+    with socket.create_server((f"127.{network}.0.1", 9090)):
+        state = up(folder)
+    assert state.network != network
+
+
+def test_variables_of_the_calling_shell_do_not_reach_the_worker(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM_MAX_NUM_SEQS", "1")
+    state = up(folder)
+    assert b"GLM_MAX_NUM_SEQS" not in Path(f"/proc/{state.pods[0].pid}/environ").read_bytes()
+
+
+def test_the_commands_show_status_and_logs_and_stop_everything(folder: StateFolder) -> None:
+    state = up(folder)
+    run = CliRunner()
+    status = run.invoke(app, ["local", "status"])
+    assert status.exit_code == 0
+    assert "nano-g0" in status.stdout
+    assert "serving" in status.stdout
+    logs = run.invoke(app, ["local", "logs", "nano-g0"])
+    assert "nano-g0-1 | nano-g0 pod 1: ['serve']" in logs.stdout
+    down = run.invoke(app, ["local", "down"])
+    assert "nano stopped: 2 pods, no process left" in down.stdout
+    assert left_of(state.pods) == []
+    assert "nothing runs" in run.invoke(app, ["local", "status"]).stdout

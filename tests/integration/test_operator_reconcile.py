@@ -1,0 +1,280 @@
+"""Passes against an API server: what exists afterwards, for a user who applies, edits, breaks and deletes."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from integration.fake_kubernetes import FakeKubernetes, Refused
+from integration.operator_rig import Rig, a_deployment_body, a_rig
+
+BAD = {"tensor": 1, "expert": 3}  # CEL would refuse it; the operator must not depend on that
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_deployment_body())) as made:
+        yield made
+
+
+def set_spec(rig: Rig, **spec: Any) -> None:
+    rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].update(spec))
+
+
+def revisions(rig: Rig, plural: str = "pods") -> dict[str, str]:
+    return {
+        name: rig.fake.get(plural, name)["metadata"]["labels"][names.REVISION_LABEL] for name in rig.fake.names(plural)
+    }
+
+
+def uids(rig: Rig, plural: str = "pods") -> dict[str, str]:
+    return {name: rig.fake.get(plural, name)["metadata"]["uid"] for name in rig.fake.names(plural)}
+
+
+async def test_a_deployment_becomes_ready_with_what_it_needs(rig: Rig) -> None:
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == ["chat-g0"]
+    assert rig.fake.names("services") == ["chat", "chat-ranks"]
+    assert rig.fake.names("serviceaccounts") == ["chat-worker"]
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_everything_is_owned_by_its_deployment(rig: Rig) -> None:
+    await rig.settle()
+    uid = rig.fake.get("glmdeployments", "chat")["metadata"]["uid"]
+    for plural in ("statefulsets", "services", "serviceaccounts", "controllerrevisions"):
+        for name in rig.fake.names(plural):
+            assert [owner["uid"] for owner in rig.fake.get(plural, name)["metadata"]["ownerReferences"]] == [uid]
+
+
+async def test_a_settled_deployment_is_not_written_again(rig: Rig) -> None:
+    await rig.settle()
+    before = len(rig.fake.writes)
+    outcome = await rig.run_pass()
+    assert (outcome.changed, outcome.settled) == (False, True)
+    assert len(rig.fake.writes) == before
+
+
+async def test_the_deployment_itself_is_never_written_but_for_its_status(rig: Rig) -> None:
+    await rig.settle()
+    written = {write for write in rig.fake.writes if "glmdeployments" in write}
+    assert written == {"PATCH glmdeployments/chat/status"}
+    assert "finalizers" not in rig.fake.get("glmdeployments", "chat")["metadata"]
+
+
+async def test_people_are_told_once(rig: Rig) -> None:
+    await rig.settle()
+    told = [rig.fake.get("events", name)["reason"] for name in rig.fake.names("events")]
+    assert sorted(told) == ["AllGroupsReady", "LayoutFound"]
+
+
+async def test_an_edit_rolls_one_group_after_another(rig: Rig) -> None:
+    set_spec(rig, replicas=3)
+    await rig.settle()
+    old = set(revisions(rig).values())
+    set_spec(rig, engine={"image": "worker:2"})
+    seen_down = set()
+    for _ in range(30):
+        await rig.run_pass()
+        down = {name for name, revision in revisions(rig).items() if revision in old} ^ set(revisions(rig))
+        seen_down |= down
+        gone = [pod for pod in rig.fake.names("pods") if "deletionTimestamp" in rig.fake.get("pods", pod)["metadata"]]
+        assert len(gone) <= 1
+        rig.fake.step()
+    assert not set(revisions(rig).values()) & old
+    assert rig.condition("Progressing")[:2] == ("False", "Settled")
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 3])
+async def test_scaling_leaves_as_many_groups(rig: Rig, replicas: int) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    before = uids(rig)
+    set_spec(rig, replicas=replicas)
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == [f"chat-g{index}" for index in range(replicas)]
+    kept = {name: uid for name, uid in uids(rig).items() if name in before}
+    assert kept.items() <= before.items()
+    assert rig.fake.get("glmdeployments", "chat")["status"]["replicas"] == replicas
+
+
+async def test_a_bad_edit_touches_nothing_and_repair_goes_on_after_a_restart(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    before, writes = uids(rig), len(rig.fake.writes)
+    set_spec(rig, parallelism=BAD, replicas=5)
+    await rig.end()  # the next pass is of an operator that remembers nothing
+    await rig.settle()
+    assert uids(rig) == before
+    assert {write.split("/")[0] for write in rig.fake.writes[writes:]} <= {"PATCH glmdeployments", "POST events"}
+    assert rig.condition("Planned")[:2] == ("False", "LayoutRefused")
+    assert "allowed are 1, 2, 4, 8, nearest: 4" in rig.condition("Planned")[2]
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    good = revisions(rig)
+    rig.fake.delete(("statefulsets", "models", "chat-g1"))
+    rig.fake.delete(("services", "models", "chat"))
+    rig.fake.delete(("pods", "models", "chat-g0-0"))
+    await rig.settle()
+    assert revisions(rig) == good
+    assert "chat" in rig.fake.names("services")
+
+
+async def test_a_bad_edit_taken_back_restarts_nothing(rig: Rig) -> None:
+    await rig.settle()
+    before = uids(rig)
+    set_spec(rig, parallelism=BAD)
+    await rig.settle()
+    set_spec(rig, parallelism={"tensor": 1, "expert": 2})
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_a_spec_that_was_never_good_makes_nothing(rig: Rig) -> None:
+    set_spec(rig, parallelism=BAD)
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == []
+    assert rig.condition("Ready")[:2] == ("False", "LayoutRefused")
+
+
+async def test_an_unknown_field_is_told_and_changes_nothing(rig: Rig) -> None:
+    await rig.settle()
+    before = uids(rig)
+    set_spec(rig, flavour="vanilla")
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.condition("Planned") == ("False", "InvalidSpec", "spec.flavour is not a known field")
+
+
+async def test_a_field_set_and_unset_leaves_no_trace(rig: Rig) -> None:
+    await rig.settle()
+    before = rig.end_state()["statefulsets/chat-g0"]
+    set_spec(rig, hardware={"device": "cpu", "nodeSelector": {"pool": "big"}, "tolerations": [{"operator": "Exists"}]})
+    await rig.settle()
+    assert rig.end_state()["statefulsets/chat-g0"] != before
+    set_spec(rig, hardware={"device": "cpu"})
+    await rig.settle()
+    assert rig.end_state()["statefulsets/chat-g0"] == before
+
+
+@pytest.mark.parametrize("plural", ["statefulsets", "services", "serviceaccounts", "controllerrevisions"])
+async def test_whatever_is_deleted_comes_back(rig: Rig, plural: str) -> None:
+    await rig.settle()
+    before = rig.fake.names(plural)
+    for name in before:
+        rig.fake.delete((plural, "models", name))
+    await rig.settle()
+    assert rig.fake.names(plural) == before
+    assert rig.condition("Ready")[0] == "True"
+
+
+async def test_what_a_hand_changed_is_changed_back(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.edit(
+        "services",
+        "chat",
+        lambda service: service["spec"]["selector"].update(app="other", **{names.POD_INDEX_LABEL: "1"}),
+    )
+    await rig.settle()
+    assert rig.fake.get("services", "chat")["spec"]["selector"][names.POD_INDEX_LABEL] == "0"
+
+
+async def test_a_foreign_object_is_left_alone_and_named_and_the_rest_goes_on(rig: Rig) -> None:
+    theirs = rig.fake.put("services", {"metadata": {"name": "chat"}, "spec": {"selector": {"app": "web"}}})
+    await rig.settle()
+    assert rig.fake.get("services", "chat")["spec"] == theirs["spec"]
+    assert "ownerReferences" not in rig.fake.get("services", "chat")["metadata"]
+    assert rig.condition("Ready")[:2] == ("False", "NameConflict")
+    assert "Service chat has no owner and is not taken over" in rig.condition("Ready")[2]
+    assert rig.fake.names("statefulsets") == ["chat-g0"]
+    rig.fake.delete(("services", "models", "chat"))
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_an_object_that_lost_its_labels_is_still_ours(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.edit("services", "chat", lambda service: service["metadata"].pop("labels"))
+    await rig.settle()
+    assert rig.fake.get("services", "chat")["metadata"]["labels"][names.DEPLOYMENT_LABEL] == "chat"
+
+
+async def test_what_an_earlier_deployment_left_is_waited_for(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    rig.fake.put("glmdeployments", a_deployment_body())
+    await rig.run_pass()
+    assert rig.condition("Ready")[:2] == ("False", "GroupsPending")
+    assert rig.condition("Degraded")[0] == "False"
+    await rig.settle()
+    assert rig.condition("Ready")[0] == "True"
+
+
+async def test_a_deployment_on_its_way_out_is_not_touched(rig: Rig) -> None:
+    rig.fake.edit("glmdeployments", "chat", lambda body: body["metadata"].update(deletionTimestamp="now"))
+    outcome = await rig.run_pass()
+    assert not outcome.exists
+    assert rig.fake.writes == []
+
+
+async def test_deleting_the_deployment_removes_all_of_it_without_the_operator(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    while rig.fake.step():
+        pass
+    assert {plural for plural, _, _ in rig.fake.objects} <= {"events"}
+
+
+async def test_a_namespace_on_its_way_out_is_no_error(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(write: str) -> None:
+        raise Refused(403, "Forbidden", "forbidden: unable to create new content", ("NamespaceTerminating",))
+
+    rig.fake.before_write = refuse
+    outcome = await rig.run_pass()
+    assert (outcome.exists, outcome.settled) == (True, False)
+    assert "403" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_an_object_the_server_refuses_is_told_in_its_words(rig: Rig) -> None:
+    def refuse(write: str) -> None:
+        if "statefulsets" in write:
+            raise Refused(422, "Invalid", "spec.template.spec.nodeSelector: Invalid value")
+
+    rig.fake.before_write = refuse
+    await rig.settle()
+    assert rig.condition("Ready") == ("False", "ApplyRefused", "spec.template.spec.nodeSelector: Invalid value")
+
+
+async def test_an_image_that_cannot_be_pulled_is_told_and_can_be_taken_back(rig: Rig) -> None:
+    await rig.settle()
+    set_spec(rig, engine={"image": "missing:1"})
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("False", "ImagePullFailed")
+    assert "missing:1" in rig.condition("Ready")[2]
+    set_spec(rig, engine={})
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_a_second_deployment_is_a_world_of_its_own() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_deployment_body("chat"))
+        fake.put("glmdeployments", a_deployment_body("chat-2"))
+
+    async with a_rig(prepare) as rig:
+        await rig.settle("chat")
+        await rig.settle("chat-2")
+        before = rig.end_state()
+        set_spec(rig, replicas=0)
+        await rig.settle("chat")
+        assert rig.fake.names("statefulsets") == ["chat-2-g0"]
+        assert rig.end_state()["statefulsets/chat-2-g0"] == before["statefulsets/chat-2-g0"]
+
+
+async def test_only_the_last_records_are_kept(rig: Rig) -> None:
+    for num_seqs in range(1, 10):
+        set_spec(rig, engine={"limits": {"maxNumSeqs": num_seqs}})
+        await rig.settle()
+    assert len(rig.fake.names("controllerrevisions")) == 5

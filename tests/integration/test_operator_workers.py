@@ -1,0 +1,78 @@
+"""What leaders of groups say at /group, and what becomes of those that do not answer."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from glm_operator import workers
+from glm_operator.workers import Workers, group_url
+from unit.operator.operator_builders import a_group, a_pod
+
+SERVING = {"group": "chat-g0", "state": "serving", "generation": "a-1", "load": {"done_bytes": 3, "total_bytes": 3}}
+
+
+def some_workers(answers: dict[str, Any]) -> Workers:
+    """Return workers by the address of their leader: an answer, an exception, or None for silence."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = answers[request.url.host]
+        if said is None:
+            await asyncio.Event().wait()
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, httpx.Response) else httpx.Response(200, json=said)
+
+    return Workers(httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+
+
+def a_led_group(index: int, ip: str | None, **pod: Any) -> Any:
+    return a_group(index, pods=(a_pod(f"chat-g{index}", ip=ip, **pod),))
+
+
+async def ask(answers: dict[str, Any], *groups: Any) -> dict[str, str]:
+    asked = some_workers(answers)
+    try:
+        return {name: report.state for name, report in (await asked.reports(groups)).items()}
+    finally:
+        await asked.close()
+
+
+async def test_each_leader_is_asked() -> None:
+    answers = {"10.0.0.1": SERVING, "10.0.0.2": {**SERVING, "state": "starting"}}
+    said = await ask(answers, a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2"))
+    assert said == {"chat-g0": "serving", "chat-g1": "starting"}
+
+
+async def test_fields_of_another_version_are_ignored() -> None:
+    assert await ask({"10.0.0.1": {**SERVING, "mood": "good"}}, a_led_group(0, "10.0.0.1")) == {"chat-g0": "serving"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.ConnectError("refused"), httpx.Response(500), httpx.Response(200, text="<html>"), {"state": "dancing"}],
+    ids=["refused", "error", "not json", "unknown state"],
+)
+async def test_one_that_does_not_answer_is_left_out_and_the_others_are_heard(answer: Any) -> None:
+    said = await ask({"10.0.0.1": answer, "10.0.0.2": SERVING}, a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2"))
+    assert said == {"chat-g1": "serving"}
+
+
+async def test_a_silent_one_does_not_hold_up_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "DEADLINE_S", 0.05)
+    async with asyncio.timeout(30):
+        said = await ask(
+            {"10.0.0.1": None, "10.0.0.2": SERVING}, a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2")
+        )
+    assert said == {"chat-g1": "serving"}
+
+
+async def test_a_leader_of_another_revision_or_without_address_is_not_asked() -> None:
+    stray = a_group(1, pods=(a_pod("chat-g1", revision="old"),))
+    assert await ask({}, a_led_group(0, None), stray) == {}
+
+
+def test_an_address_of_ipv6_is_written_as_one() -> None:
+    assert group_url("fd00::1") == "http://[fd00::1]:9090/group"
+    assert group_url("10.0.0.1") == "http://10.0.0.1:9090/group"

@@ -1,0 +1,99 @@
+"""The command line: what it prints of good and of bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from glm_operator.cli import app
+
+NANO = """
+apiVersion: glm-operator.io/v1alpha1
+kind: GLMDeployment
+metadata: {name: nano}
+spec:
+  model: {name: glm-nano, source: "builtin://glm-nano"}
+  hardware: {device: cpu}
+  parallelism: {expert: 2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def glm(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def plan(spec: str) -> Result:
+    return glm("plan", "-f", "-", stdin=spec)
+
+
+def test_plan_says_how_the_model_is_sharded() -> None:
+    result = plan(NANO)
+    assert result.exit_code == 0
+    assert "2 on cpu (1 x 2 a pod)" in result.stdout
+    assert "expert-parallel over 2 ranks" in result.stdout
+
+
+def test_plan_prints_the_objects_the_operator_would_apply() -> None:
+    result = glm("plan", "--manifests", "-f", "-", stdin=NANO)
+    kinds = [document["kind"] for document in yaml.safe_load_all(result.stdout)]
+    assert kinds == ["ServiceAccount", "Service", "Service", "StatefulSet"]
+
+
+def test_what_the_planner_refuses_is_printed_in_its_words() -> None:
+    result = plan(NANO.replace("expert: 2", "expert: 3"))
+    assert result.exit_code == 1
+    assert "expert 3 does not divide the 8 routed experts" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_field_is_named() -> None:
+    result = plan(NANO.replace("expert: 2", "expert: 2, pipeline: 2"))
+    assert (result.exit_code, "spec.parallelism.pipeline is not a known field" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold exactly one GLMDeployment; it holds: nothing"),
+        ("kind: Pod", "it holds: Pod"),
+        (f"{NANO}---{NANO}", "it holds: GLMDeployment, GLMDeployment"),
+        ("- 1", "it holds: no object"),
+        ("{", "is not YAML"),
+    ],
+)
+def test_a_file_without_exactly_one_deployment_is_refused_with_what_it_holds(text: str, said: str) -> None:
+    result = plan(text)
+    assert (result.exit_code, said in result.stderr) == (1, True), result.stderr
+
+
+def test_a_file_that_is_missing_is_named() -> None:
+    result = glm("local", "up", "-f", "/nowhere.yaml")
+    assert (result.exit_code, "cannot read /nowhere.yaml: No such file" in result.stderr) == (1, True)
+
+
+def test_status_of_nothing_says_how_to_start_something() -> None:
+    assert "glm local up -f" in glm("local", "status").stdout
+
+
+def test_status_as_json_is_json() -> None:
+    assert json.loads(glm("local", "status", "-o", "json").stdout) == []
+
+
+def test_an_unknown_output_form_is_refused() -> None:
+    assert glm("local", "status", "-o", "xml").exit_code == 1
+
+
+def test_stopping_what_does_not_run_is_an_error_only_when_it_was_named() -> None:
+    assert glm("local", "down").exit_code == 0
+    assert glm("local", "down", "nano").exit_code == 1
+
+
+def test_the_crd_is_printed_as_yaml() -> None:
+    assert yaml.safe_load(glm("crd", "print").stdout)["metadata"]["name"] == "glmdeployments.glm-operator.io"

@@ -1,0 +1,226 @@
+"""What the status says, and when people are told."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+
+from glm_operator.conditions import Facts, Refused, summarize, transitions
+from glm_operator.group_status import SEVERITY
+from glm_operator.observed import Blocked, ObservedGroup
+from glm_operator.report import GroupReport
+from glm_operator.rollout import plan_rollout
+from glm_operator.status import Reason
+from glm_operator.trouble import Trouble
+from unit.operator.operator_builders import a_group, a_pod, a_target, observed
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TARGET = replace(a_target(replicas=2), revision="new")
+REFUSED = Refused("LayoutRefused", "parallelism.expert 3 does not divide 8")
+UNSCHEDULABLE = Trouble("Unschedulable", "pod chat-g1-0: no GPU")
+
+
+def facts(*groups: ObservedGroup, **changes: Any) -> Facts:
+    """Return facts of a deployment whose two groups serve, unless others are given."""
+    found = observed(*(groups or (a_group(0), a_group(1))))
+    whole: dict[str, Any] = {
+        "name": "chat",
+        "namespace": "models",
+        "generation": 7,
+        "target": TARGET,
+        "refused": None,
+        "rollout": plan_rollout(TARGET, found),
+        "observed": found,
+    }
+    return Facts(**{**whole, **changes})
+
+
+def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {condition["type"]: (condition["status"], condition["reason"]) for condition in status["conditions"]}
+
+
+def message(status: dict[str, Any], kind: str = "Ready") -> str:
+    return next(str(condition["message"]) for condition in status["conditions"] if condition["type"] == kind)
+
+
+def a_report(state: str = "starting", **said: Any) -> GroupReport:
+    return GroupReport.model_validate({"state": state, **said})
+
+
+def a_failure(message: str = "no such tensor", *, reason: str = "failed") -> dict[str, Any]:
+    cause = {"rank": 1, "pod": 0, "reason": reason, "exit_code": 1, "signal": None, "message": message}
+    return {"id": "a-1", "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:09.5Z", "cause": cause}
+
+
+def test_all_is_well() -> None:
+    status = summarize(facts(), NOW)
+    assert conditions(status) == {
+        "Planned": ("True", "LayoutFound"),
+        "GroupsReady": ("True", "AllGroupsReady"),
+        "Progressing": ("False", "Settled"),
+        "Degraded": ("False", "Healthy"),
+        "Ready": ("True", "AllGroupsReady"),
+    }
+    assert (status["ready"], status["readyReplicas"], status["replicas"], status["gpus"]) == ("2/2", 2, 2, 0)
+    assert status["endpoint"] == "http://chat.models.svc:8000/v1"
+    assert status["selector"] == "apps.kubernetes.io/pod-index=0,glm-operator.io/deployment=chat"
+
+
+def test_every_condition_speaks_of_the_generation_it_saw() -> None:
+    status = summarize(facts(), NOW)
+    assert (
+        {condition["observedGeneration"] for condition in status["conditions"]} == {status["observedGeneration"]} == {7}
+    )
+
+
+def test_a_spec_that_never_was_good_is_not_ready() -> None:
+    status = summarize(facts(target=None, refused=REFUSED, rollout=None, observed=observed()), NOW)
+    assert conditions(status)["Planned"] == ("False", "LayoutRefused")
+    assert conditions(status)["Ready"] == ("False", "LayoutRefused")
+    assert REFUSED.message in message(status)
+    assert status["ready"] == "0/0"
+
+
+def test_a_bad_edit_is_told_while_the_groups_go_on() -> None:
+    status = summarize(facts(refused=REFUSED), NOW)
+    assert conditions(status)["Planned"] == ("False", "LayoutRefused")
+    assert conditions(status)["Ready"] == ("True", "EditRefused")
+    assert conditions(status)["Degraded"] == ("True", "EditRefused")
+    assert "2/2 groups are ready on the last accepted spec" in message(status)
+
+
+def test_groups_without_any_accepted_spec_are_not_called_draining() -> None:
+    status = summarize(facts(target=None, refused=REFUSED, rollout=None), NOW)
+    assert [group["state"] for group in status["groups"]] == ["Ready", "Ready"]
+
+
+def test_what_a_pod_waits_for_is_told_in_ready() -> None:
+    stuck = a_group(1, pods=(a_pod("chat-g1", ready=False, trouble=UNSCHEDULABLE, ip=None, is_scheduled=False),))
+    status = summarize(facts(a_group(0), stuck), NOW)
+    assert conditions(status)["Ready"] == ("False", "Unschedulable")
+    assert message(status) == "1/2 groups are ready; chat-g1: pod chat-g1-0: no GPU"
+    assert conditions(status)["Degraded"] == ("True", "Unschedulable")
+    assert conditions(status)["Progressing"] == ("False", "Unschedulable")
+    assert status["groups"][1]["state"] == "Pending"
+
+
+def test_the_worst_of_several_is_told_and_the_others_counted() -> None:
+    starting = a_group(0, ready=False)
+    stuck = a_group(1, pods=(a_pod("chat-g1", ready=False, trouble=UNSCHEDULABLE),))
+    assert message(summarize(facts(starting, stuck), NOW)).endswith("chat-g1: pod chat-g1-0: no GPU (and 1 more)")
+
+
+def test_progress_of_loading_is_told() -> None:
+    report = a_report(load={"done_bytes": 30, "total_bytes": 120})
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsStarting")
+    assert "chat-g1: loading weights, 25 %" in message(status)
+    assert status["groups"][1]["load"] == {"doneBytes": 30, "totalBytes": 120}
+    assert conditions(status)["Progressing"] == ("True", "GroupsStarting")
+
+
+def test_a_failed_load_is_told_with_the_rank_that_failed_first() -> None:
+    report = a_report("backing_off", consecutive_start_failures=2, generations=[a_failure()])
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Ready"] == ("False", "LoadFailed")
+    told = "chat-g1: rank 1 of pod chat-g1-0 failed while starting: no such tensor (2 starts failed in a row)"
+    assert told in message(status)
+    group = status["groups"][1]
+    assert group["state"] == "BackingOff"
+    assert group["lastFailure"] == {
+        "rank": 1,
+        "pod": "chat-g1-0",
+        "reason": "failed",
+        "message": "no such tensor",
+        "time": "2026-01-01T00:00:09Z",
+    }
+
+
+def test_a_group_that_served_is_told_apart_from_one_that_starts() -> None:
+    report = a_report(deaths_while_serving=1, generations=[a_failure("killed", reason="killed")])
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsNotReady")
+    assert (status["groups"][1]["state"], status["groups"][1]["restarts"]) == ("NotReady", 1)
+
+
+def test_a_group_that_waits_for_its_pods_names_them() -> None:
+    report = a_report("waiting_for_peers", missing_pods=[1, 3])
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert "waiting for pods 1, 3 of the group" in message(status)
+
+
+def test_a_rollout_is_progress_until_the_last_group_has_moved() -> None:
+    status = summarize(facts(a_group(0), a_group(1, revision="old")), NOW)
+    assert conditions(status)["Progressing"] == ("True", "RollingOut")
+    assert "chat-g1" in message(status, "Progressing")
+
+
+def test_surplus_groups_drain_and_count_for_nothing() -> None:
+    status = summarize(facts(a_group(0), a_group(1), a_group(2)), NOW)
+    assert (status["ready"], status["groups"][2]["state"]) == ("2/2", "Draining")
+    assert conditions(status)["Progressing"] == ("True", "ScalingDown")
+
+
+def test_a_deployment_scaled_to_zero_is_settled_and_not_ready() -> None:
+    target = replace(a_target(replicas=0), revision="new")
+    none = observed()
+    status = summarize(facts(target=target, observed=none, rollout=plan_rollout(target, none)), NOW)
+    assert conditions(status)["Ready"] == ("False", "ScaledToZero")
+    assert conditions(status)["Progressing"] == ("False", "Settled")
+    assert conditions(status)["Degraded"] == ("False", "Healthy")
+
+
+def test_a_foreign_object_is_named() -> None:
+    blocked = Blocked("chat", "NameConflict", "Service chat has no owner and is not taken over")
+    status = summarize(facts(blocked=(blocked,)), NOW)
+    assert conditions(status)["Ready"] == ("False", "NameConflict")
+    assert "Service chat" in message(status, "Degraded")
+
+
+def test_waiting_for_an_earlier_deployment_to_go_is_no_fault() -> None:
+    status = summarize(facts(blocked=(Blocked("chat", "GroupsPending", "still being deleted"),)), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsPending")
+    assert conditions(status)["Degraded"] == ("False", "Healthy")
+
+
+def test_a_transition_is_dated_only_when_the_status_flips() -> None:
+    before = summarize(facts(), NOW)
+    later = NOW + timedelta(hours=1)
+    dates = {
+        condition["type"]: condition["lastTransitionTime"]
+        for condition in summarize(facts(a_group(0), a_group(1, ready=False), previous=before), later)["conditions"]
+    }
+    assert dates["Ready"] == "2026-01-02T04:04:05Z"
+    assert dates["Planned"] == "2026-01-02T03:04:05Z"
+
+
+def test_the_same_facts_make_the_same_status() -> None:
+    before = summarize(facts(), NOW)
+    assert summarize(facts(previous=before), NOW + timedelta(days=1)) == before
+
+
+def test_people_are_told_at_transitions_only() -> None:
+    starting = summarize(facts(a_group(0), a_group(1, ready=False)), NOW)
+    ready = summarize(facts(previous=starting), NOW)
+    assert [told.reason for told in transitions({}, starting)] == ["LayoutFound"]
+    assert [told.reason for told in transitions(starting, ready)] == ["AllGroupsReady"]
+    assert transitions(ready, summarize(facts(previous=ready), NOW)) == []
+
+
+def test_a_refused_edit_is_told_once_and_as_a_warning() -> None:
+    before = summarize(facts(), NOW)
+    told = transitions(before, summarize(facts(refused=REFUSED, previous=before), NOW))
+    assert [(event.reason, event.is_warning) for event in told] == [("LayoutRefused", True)]
+
+
+def test_trouble_that_is_over_is_told() -> None:
+    stuck = a_group(1, pods=(a_pod("chat-g1", ready=False, trouble=UNSCHEDULABLE),))
+    before = summarize(facts(a_group(0), stuck), NOW)
+    told = transitions(before, summarize(facts(previous=before), NOW))
+    assert ("Healthy", False) in [(event.reason, event.is_warning) for event in told]
+
+
+@pytest.mark.parametrize("reason", SEVERITY)
+def test_every_finding_has_a_documented_reason(reason: str) -> None:
+    assert reason in get_args(Reason)

@@ -1,0 +1,24 @@
+"""Choosing loopback networks."""
+
+import pytest
+
+from glm_operator.local.errors import LocalError
+from glm_operator.local.ports import NETWORKS, free_network
+
+
+def test_the_first_network_is_taken_when_nothing_is_in_the_way() -> None:
+    assert free_network([], lambda _: []) == NETWORKS[0]
+
+
+def test_networks_of_other_deployments_are_passed_over() -> None:
+    assert free_network([NETWORKS[0], NETWORKS[2]], lambda _: []) == NETWORKS[1]
+
+
+def test_a_network_whose_ports_somebody_holds_is_passed_over() -> None:
+    busy = {f"127.{NETWORKS[0]}.0.1": [8000]}
+    assert free_network([], lambda address: busy.get(address, [])) == NETWORKS[1]
+
+
+def test_a_port_held_on_every_address_is_named_with_how_to_find_its_holder() -> None:
+    with pytest.raises(LocalError, match=r"9090.*ss -ltnp 'sport = :9090'"):
+        free_network([], lambda _: [9090])

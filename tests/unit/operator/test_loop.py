@@ -1,0 +1,162 @@
+"""Passes and resync: what is run, when again, and what the probe and the metrics make of it."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from glm_operator.errors import Unavailable
+from glm_operator.handlers.loop import Loop
+from glm_operator.handlers.queue import Key
+from glm_operator.handlers.reconcile import Outcome
+from glm_operator.settings import OperatorSettings
+from unit.operator.operator_builders import a_body
+
+KEY = Key("models", "chat")
+
+
+def a_loop(*results: Outcome | Exception, bodies: list[dict[str, Any]] | None = None, **settings: Any) -> Loop:
+    """Return a loop whose passes end as given, one after another, the last for ever."""
+    left = list(results or [Outcome()])
+
+    async def reconcile(namespace: str, name: str) -> Outcome:
+        assert (namespace, name) == ("models", "chat")
+        result = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def deployments(namespace: str | None) -> list[dict[str, Any]]:
+        assert namespace is None or namespace in loop_settings.namespaces
+        return [a_body()] if bodies is None else bodies
+
+    loop_settings = OperatorSettings(**settings)
+    return Loop(loop_settings, reconcile, deployments)
+
+
+async def run_pass(loop: Loop) -> None:
+    loop.queue.add(KEY, urgent=True)
+    await loop.pass_once(await loop.queue.take())
+
+
+def counted(loop: Loop, name: str, outcome: str) -> float:
+    return loop.telemetry.registry.get_sample_value(f"glm_operator_reconcile_{name}", {"outcome": outcome}) or 0.0
+
+
+async def test_a_resync_makes_everything_due() -> None:
+    loop = a_loop()
+    await loop.resync_once()
+    assert await loop.queue.take() == KEY
+
+
+async def test_each_namespace_is_listed_by_itself() -> None:
+    loop = a_loop(namespaces=("one", "two"), bodies=[])
+    await loop.resync_once()
+    assert len(loop.queue) == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome"),
+    [
+        (Outcome(), "unchanged"),
+        (Outcome(changed=True, settled=False), "changed"),
+        (Outcome(exists=False), "gone"),
+        (Unavailable("503"), "unavailable"),
+        (KeyError("bug"), "error"),
+    ],
+)
+async def test_every_pass_is_counted_by_how_it_ended(result: Outcome | Exception, outcome: str) -> None:
+    loop = a_loop(result)
+    await run_pass(loop)
+    assert counted(loop, "duration_seconds_count", outcome) == 1.0
+
+
+async def test_every_series_exists_from_the_start() -> None:
+    loop = a_loop()
+    assert loop.telemetry.registry.get_sample_value(
+        "glm_operator_reconcile_errors_total", {"outcome": "error"}
+    ) == pytest.approx(0.0)
+
+
+async def test_a_server_that_is_down_is_a_warning_and_a_bug_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    loop = a_loop(Unavailable("API server: get /x: timeout"), KeyError("bug"))
+    await run_pass(loop)
+    await run_pass(loop)
+    first, second = caplog.records
+    assert (first.levelno, first.exc_info) == (logging.WARNING, None)
+    assert (second.levelno, second.exc_info is not None) == (logging.ERROR, True)
+
+
+async def test_what_failed_is_tried_again_by_itself() -> None:
+    loop = a_loop(Unavailable("503"), Outcome())
+    await run_pass(loop)
+    async with asyncio.timeout(30):
+        assert await loop.queue.take() == KEY
+
+
+async def test_what_starts_is_looked_at_again_soon() -> None:
+    loop = a_loop(Outcome(changed=True, settled=False), starting_resync_s=0.01)
+    await run_pass(loop)
+    async with asyncio.timeout(10):
+        assert await loop.queue.take() == KEY
+
+
+async def test_what_is_settled_waits_for_an_event_or_the_resync() -> None:
+    loop = a_loop(Outcome(), starting_resync_s=0.001)
+    await run_pass(loop)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await loop.queue.take()
+
+
+async def test_a_pass_that_hangs_is_given_up() -> None:
+    async def hang(namespace: str, name: str) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def none(namespace: str | None) -> list[dict[str, Any]]:
+        return []
+
+    loop = Loop(OperatorSettings(pass_limit_s=0.01), hang, none)
+    await run_pass(loop)
+    assert counted(loop, "errors_total", "unavailable") == 1.0
+
+
+async def test_the_probe_fails_when_nothing_ended_for_three_resyncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("glm_operator.handlers.loop.time.monotonic", lambda: now[0])
+    loop = a_loop(resync_s=10.0)
+    now[0] = 30.0
+    assert loop.is_alive
+    now[0] = 30.1
+    assert not loop.is_alive
+    await run_pass(loop)
+    assert loop.is_alive
+
+
+async def test_a_server_that_is_down_does_not_fail_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("glm_operator.handlers.loop.time.monotonic", lambda: now[0])
+    loop = a_loop(Unavailable("503"), resync_s=10.0)
+    now[0] = 100.0
+    await run_pass(loop)
+    assert loop.is_alive
+
+
+async def test_it_waits_until_the_kind_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glm_operator.handlers.loop.WAIT_S", 0.0)
+    answers: list[Exception | list[dict[str, Any]]] = [Unavailable("no such kind"), [a_body()]]
+
+    async def deployments(namespace: str | None) -> list[dict[str, Any]]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def reconcile(namespace: str, name: str) -> Outcome:
+        return Outcome()
+
+    loop = Loop(OperatorSettings(), reconcile, deployments)
+    await loop.wait_until_served()
+    assert await loop.queue.take() == KEY

@@ -1,0 +1,135 @@
+"""From live objects to what a pass knows."""
+
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from glm_operator.observed import observe
+from glm_operator.trouble import trouble_of
+
+OURS = [{"controller": True, "kind": "GLMDeployment", "name": "chat", "uid": "uid-1"}]
+
+
+def a_stateful_set(
+    group: str = "chat-g0", *, owners: list[dict[str, Any]] | None = None, **metadata: Any
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {
+            "name": group,
+            "labels": {names.GROUP_LABEL: group},
+            "ownerReferences": OURS if owners is None else owners,
+            **metadata,
+        },
+        "spec": {"replicas": 1, "template": {"metadata": {"labels": {names.REVISION_LABEL: "r1"}}}},
+    }
+
+
+def a_live_pod(group: str = "chat-g0", index: int = 0, *, ready: str = "True", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"{group}-{index}",
+            "uid": "uid-pod",
+            "labels": {names.GROUP_LABEL: group, names.REVISION_LABEL: "r1", names.POD_INDEX_LABEL: str(index)},
+        },
+        "status": {
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": ready}],
+            **status,
+        },
+    }
+
+
+def waiting(reason: str, message: str = "", **container: Any) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return a_live_pod(ready="False", containerStatuses=[{"image": "worker:1", "state": state, **container}])
+
+
+def test_a_group_is_its_stateful_set_and_the_pods_of_its_name() -> None:
+    group = observe("chat", "uid-1", [a_stateful_set()], [a_live_pod()]).groups[0]
+    assert (group.name, group.revision, group.num_pods, group.is_available) == ("chat-g0", "r1", 1, True)
+    assert group.leader is not None
+    assert group.leader.ip == "10.0.0.1"
+
+
+def test_a_stateful_set_of_somebody_else_is_not_ours() -> None:
+    assert observe("chat", "uid-1", [a_stateful_set(owners=[])], []).groups == {}
+
+
+def test_a_group_of_a_deployment_with_a_longer_name_is_not_ours() -> None:
+    assert observe("chat", "uid-1", [a_stateful_set("chat-2-g0")], [a_live_pod("chat-2-g0")]).groups == {}
+
+
+def test_a_stateful_set_on_its_way_out_no_longer_exists() -> None:
+    group = observe("chat", "uid-1", [a_stateful_set(deletionTimestamp="now")], [a_live_pod()]).groups[0]
+    assert (group.exists, group.is_available) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [[], [a_live_pod(ready="False")], [a_live_pod(), a_live_pod(index=1)]],
+    ids=["none", "not ready", "too many"],
+)
+def test_a_group_is_available_only_with_exactly_its_pods_ready(pods: list[dict[str, Any]]) -> None:
+    assert not observe("chat", "uid-1", [a_stateful_set()], pods).groups[0].is_available
+
+
+def test_a_record_is_read_back() -> None:
+    record = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": "chat-abc",
+            "labels": {names.REVISION_LABEL: "r1"},
+            "annotations": {names.REPLICAS_ANNOTATION: "3"},
+            "ownerReferences": OURS,
+        },
+        "data": {"model": {}},
+        "revision": 4,
+    }
+    (read,) = observe("chat", "uid-1", [record], []).records
+    assert (read.name, read.number, read.replicas, read.revision) == ("chat-abc", 4, 3, "r1")
+
+
+def test_a_pod_that_fits_no_node_is_told_in_the_schedulers_words() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}
+    trouble = trouble_of(a_live_pod(conditions=[condition]))
+    assert trouble is not None
+    assert (trouble.reason, trouble.message) == ("Unschedulable", "pod chat-g0-0: 0/1 nodes: no GPU")
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_pulled_is_named(reason: str) -> None:
+    trouble = trouble_of(waiting(reason, "not found"))
+    assert trouble is not None
+    assert trouble.reason == "ImagePullFailed"
+    assert f"image worker:1: {reason}: not found" in trouble.message
+
+
+def test_a_container_that_cannot_be_made_is_told() -> None:
+    trouble = trouble_of(waiting("CreateContainerConfigError", "image has non-numeric user"))
+    assert trouble is not None
+    assert (trouble.reason, "non-numeric user" in trouble.message) == ("ContainerConfigError", True)
+
+
+def test_a_crash_loop_is_told_with_the_last_words_of_the_container() -> None:
+    ended = {"terminated": {"exitCode": 78, "reason": "Error", "message": "GLM_DEVICE=tpu: not a device\n"}}
+    trouble = trouble_of(waiting("CrashLoopBackOff", lastState=ended, restartCount=3))
+    assert trouble is not None
+    assert trouble.reason == "CrashLooping"
+    assert "exit code 78 (Error): GLM_DEVICE=tpu: not a device" in trouble.message
+
+
+def test_a_crash_loop_is_one_also_in_the_seconds_it_runs() -> None:
+    ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    running = {"state": {"running": {}}, "lastState": ended, "restartCount": 2, "ready": False}
+    trouble = trouble_of(a_live_pod(ready="False", containerStatuses=[running]))
+    assert trouble is not None
+    assert trouble.reason == "CrashLooping"
+
+
+@pytest.mark.parametrize("pod", [a_live_pod(), waiting("ContainerCreating"), a_live_pod(conditions=[])])
+def test_a_pod_on_its_way_is_in_no_trouble(pod: dict[str, Any]) -> None:
+    assert trouble_of(pod) is None
