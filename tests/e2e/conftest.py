@@ -1,0 +1,87 @@
+"""One cluster and one operator for all stories; a clean operator log after each; diagnostics of a failed one."""
+
+import contextlib
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from e2e.deployments import Deployed, nano
+from e2e.operator_release import Release
+from e2e.target import Target, find_target
+from glm_cluster.errors import CommandFailed
+
+OPERATOR_NAMESPACE = "glm-system"
+MODEL_NAMESPACE = "models"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    target = find_target()
+    for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
+    yield target
+    for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
+        target.kubectl("delete", "namespace", namespace, "--ignore-not-found", timeout_s=180)
+
+
+@pytest.fixture(scope="session")
+def release(target: Target) -> Iterator[Release]:
+    release = Release(target, "glm", OPERATOR_NAMESPACE)
+    release.install()
+    yield release
+    with contextlib.suppress(CommandFailed):  # the last story uninstalls it itself
+        release.uninstall()
+
+
+@pytest.fixture(scope="session")
+def shared(release: Release) -> Iterator[Deployed]:
+    """One deployment of 1 pod x 2 ranks that stories may use and must leave as they found it."""
+    deployed = Deployed(release.target, "nano", MODEL_NAMESPACE)
+    release.target.apply(nano("nano", MODEL_NAMESPACE))
+    deployed.wait_ready()
+    yield deployed
+    release.target.kubectl("delete", "glmd", "nano", "-n", MODEL_NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+@pytest.fixture(autouse=True)
+def _clean_operator_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "release" in request.fixturenames or "shared" in request.fixturenames:
+        release: Release = request.getfixturevalue("release")
+        for pod in release.pods():
+            release.assert_clean_log(pod)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach the state of the cluster to a failed story."""
+    report = yield
+    target = getattr(item, "funcargs", {}).get("target")
+    if report.failed and isinstance(target, Target):
+        report.sections.append(("the cluster when it failed", diagnostics(target)))
+    return report
+
+
+def diagnostics(target: Target) -> str:
+    """Return objects, events and logs of both namespaces."""
+    commands = [
+        ("get", "glmd,statefulsets,pods,services", "-A", "-o", "wide"),
+        ("get", "glmd", "-A", "-o", "yaml"),
+        ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+        ("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=200"),
+        ("logs", "-n", MODEL_NAMESPACE, "-l", "app.kubernetes.io/managed-by=glm-operator", "--tail=60", "--prefix"),
+    ]
+    parts = []
+    for command in commands:
+        try:
+            said = target.kubectl(*command)
+        except CommandFailed as error:
+            said = str(error)
+        parts.append(f"$ kubectl {' '.join(command)}\n{said}")
+    return "\n".join(parts)

@@ -1,0 +1,142 @@
+"""GLMDeployments on the cluster under test: made, watched, asked."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+
+from e2e.target import Target
+
+WORKER_CONTAINER = "worker"
+
+KILL_RANK = """
+import os, pathlib, signal, sys
+rank, sig = sys.argv[1], int(sys.argv[2])
+names = pathlib.Path("/proc").glob("[0-9]*/comm")
+found = [path.parent.name for path in names if path.read_text().strip() == f"glm-rank-{rank}"]
+assert len(found) == 1, found
+os.kill(int(found[0]), sig)
+print(found[0])
+"""
+"""Runs in a worker's container, which has Python and no tool to signal a process by name."""
+
+
+def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> None:
+    """Return when is_so() is true; fail with its last value, or the last assertion, when it never was."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        last: object
+        try:
+            last = is_so()
+            if last:
+                return
+        except (AssertionError, LookupError, openai.APIError) as error:
+            last = f"{type(error).__name__}: {error}"
+        assert time.monotonic() < deadline, f"{what} was not so within {timeout_s:.0f} s; last: {last}"
+        time.sleep(0.2)
+
+
+def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, **hardware: object) -> dict[str, Any]:
+    """Return a GLMDeployment of glm-nano."""
+    return {
+        "apiVersion": "glm-operator.io/v1alpha1",
+        "kind": "GLMDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
+            "hardware": {"device": "cpu", "ranksPerPod": ranks_per_pod, **hardware},
+            "parallelism": {"tensor": ranks, "expert": ranks},
+            "engine": {"limits": {"drainDeadlineSeconds": 10, "heartbeatLimitSeconds": 5}},
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One GLMDeployment by name."""
+
+    target: Target
+    name: str
+    namespace: str
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.target.get("glmd", self.name, "-n", self.namespace).get("status", {})
+        return found
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """Return a condition that speaks of the present spec; LookupError until there is one."""
+        found = self.target.get("glmd", self.name, "-n", self.namespace)
+        for condition in found.get("status", {}).get("conditions", []):
+            if condition["type"] == kind and condition["observedGeneration"] == found["metadata"]["generation"]:
+                return dict(condition)
+        raise LookupError(f"no condition {kind} of generation {found['metadata']['generation']} yet")
+
+    def wait_ready(self, *, timeout_s: float = 180.0) -> None:
+        self.target.kubectl(
+            "wait", "--for=condition=Ready", f"glmd/{self.name}", "-n", self.namespace,
+            f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 10,
+        )  # fmt: skip
+
+    def wait_settled(self, ready: str, *, timeout_s: float = 180.0) -> None:
+        """Wait until the status of this very generation counts ready groups like `2/2` and nothing is left to do."""
+
+        def is_settled() -> bool:
+            return (
+                self.status().get("ready") == ready
+                and self.condition("Progressing")["status"] == "False"
+                and self.condition("Ready")["status"] == "True"
+            )
+
+        wait_for(f"{self.name} settled at {ready}", is_settled, timeout_s=timeout_s)
+
+    def pods(self) -> list[dict[str, Any]]:
+        return self.target.items("pods", self.namespace, f"glm-operator.io/deployment={self.name}")
+
+    def pod_uids(self) -> dict[str, str]:
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.pods()}
+
+    def owned(self) -> list[str]:
+        """Return kind/name of everything in the namespace that the operator made for this deployment."""
+        kinds = "statefulsets,services,serviceaccounts,controllerrevisions.apps,pods"
+        found = self.target.items(kinds, self.namespace, f"glm-operator.io/deployment={self.name}")
+        return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[openai.OpenAI]:
+        with (
+            self.target.base_url(self.name, self.namespace) as url,
+            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=60) as client,
+        ):
+            yield client
+
+    def answer(self, question: str = "What is 12+30?") -> tuple[str, str]:
+        """Return thinking and answer of one streamed chat through the Service."""
+        thinking, content = "", ""
+        with self.client() as client:
+            stream = client.chat.completions.create(
+                model="glm-nano", messages=[{"role": "user", "content": question}], stream=True
+            )
+            for chunk in stream:
+                delta = chunk.choices[0].delta
+                thinking += getattr(delta, "reasoning_content", None) or ""
+                content += delta.content or ""
+        return thinking, content
+
+    def answers_right(self) -> bool:
+        thinking, content = self.answer()
+        return bool(thinking.strip()) and "42" in content
+
+    def signal_rank(self, pod: str, rank: int, signal: int) -> None:
+        """Send a signal to one rank, from inside its container."""
+        command = ["python3", "-c", KILL_RANK, str(rank), str(signal)]
+        self.target.kubectl("exec", pod, "-n", self.namespace, "-c", WORKER_CONTAINER, "--", *command)
+
+    def group(self, pod: str) -> dict[str, Any]:
+        """Return what the supervisor of a leading pod says of its group."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/group"
+        found: dict[str, Any] = json.loads(self.target.kubectl("get", "--raw", path))
+        return found

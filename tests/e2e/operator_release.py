@@ -1,0 +1,60 @@
+"""The operator as installed by Helm, and what its log says."""
+
+import re
+from dataclasses import dataclass
+
+from e2e.deployments import wait_for
+from e2e.target import CHART, Target
+
+FORBIDDEN_IN_LOG = re.compile(r"Traceback|\b403\b|Forbidden|forbidden|ERROR|CRITICAL")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Helm release of the operator in a namespace of its own."""
+
+    target: Target
+    name: str
+    namespace: str
+
+    def install(self, *flags: str) -> None:
+        """Install or upgrade, and wait until the operator runs."""
+        self.target.helm(
+            "upgrade", "--install", self.name, CHART, "-n", self.namespace, *self.target.image_values(), *flags,
+            "--wait", "--timeout", "3m",
+        )  # fmt: skip
+
+    def uninstall(self) -> None:
+        self.target.helm("uninstall", self.name, "-n", self.namespace, "--wait")
+
+    @property
+    def deployment(self) -> str:
+        found = self.target.items("deployments", self.namespace, f"app.kubernetes.io/instance={self.name}")
+        return str(found[0]["metadata"]["name"])
+
+    def pods(self) -> list[str]:
+        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=operator"
+        return [pod["metadata"]["name"] for pod in self.target.items("pods", self.namespace, selector)]
+
+    def delete_pod(self) -> None:
+        """Delete the operator's pod without waiting: what a node failure looks like."""
+        for pod in self.pods():
+            self.assert_clean_log(pod)
+            self.target.kubectl(
+                "delete", "pod", pod, "-n", self.namespace, "--wait=false", "--grace-period=0", "--force"
+            )
+
+    def scale(self, replicas: int) -> None:
+        for pod in self.pods():
+            self.assert_clean_log(pod)
+        self.target.kubectl("scale", f"deployment/{self.deployment}", f"--replicas={replicas}", "-n", self.namespace)
+        wait_for("the operator scaled", lambda: len(self.pods()) == replicas, timeout_s=60)
+        if replicas:
+            rollout = f"deployment/{self.deployment}"
+            self.target.kubectl("rollout", "status", rollout, "-n", self.namespace, "--timeout=120s", timeout_s=130)
+
+    def assert_clean_log(self, pod: str) -> None:
+        """Fail when this operator pod's log has an error, a traceback or a refused call."""
+        log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1")
+        bad = [line for line in log.splitlines() if FORBIDDEN_IN_LOG.search(line)]
+        assert not bad, f"the log of {pod} has:\n" + "\n".join(bad[:20])

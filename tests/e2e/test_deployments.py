@@ -1,0 +1,289 @@
+"""Stories of one who serves a model: apply, chat, scale, edit, repair, delete."""
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.conftest import MODEL_NAMESPACE
+from e2e.deployments import Deployed, nano, wait_for
+from e2e.operator_release import Release
+from e2e.target import CHECKOUT
+from glm_cluster.errors import CommandFailed
+
+
+@pytest.fixture
+def two_pods(release: Release) -> Iterator[Deployed]:
+    """A second deployment: one group of 2 pods x 1 rank, each with a GPU that the scheduler counts."""
+    gpu = {"limits": {"nvidia.com/gpu": "1"}}
+    deployed = Deployed(release.target, "two-pods", MODEL_NAMESPACE)
+    release.target.apply(nano("two-pods", MODEL_NAMESPACE, ranks_per_pod=1, resources=gpu))
+    deployed.wait_ready()
+    yield deployed
+    release.target.kubectl("delete", "glmd", "two-pods", "-n", MODEL_NAMESPACE, "--timeout=60s")
+
+
+def test_the_example_serves_a_chat_that_thinks_and_answers_right(release: Release) -> None:
+    target = release.target
+    target.kubectl("apply", "-n", MODEL_NAMESPACE, "-f", CHECKOUT / "examples/nano.yaml")
+    deployed = Deployed(target, "nano", MODEL_NAMESPACE)
+    deployed.wait_ready(timeout_s=180)
+    thinking, content = deployed.answer("What is 12+30?")
+    assert "42" in content
+    assert thinking.strip()
+    columns = target.kubectl("get", "glmd", "nano", "-n", MODEL_NAMESPACE)
+    assert "1/1" in columns
+    target.kubectl("delete", "glmd", "nano", "-n", MODEL_NAMESPACE, "--timeout=60s")
+    wait_for("everything of nano gone", lambda: not deployed.owned(), timeout_s=60)
+
+
+def test_a_tool_call_is_made_and_its_result_answered(shared: Deployed) -> None:
+    weather = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the weather of a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+    messages: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+    with shared.client() as client:
+        first = client.chat.completions.create(model="glm-nano", messages=messages, tools=[weather])  # type: ignore[list-item]
+        call = first.choices[0].message.tool_calls[0]  # type: ignore[index]
+        assert call.function.name == "get_weather"  # type: ignore[union-attr]
+        assert "Paris" in call.function.arguments  # type: ignore[union-attr]
+        result = '{"city": "Paris", "temperature": 18, "condition": "sunny"}'
+        messages += [
+            first.choices[0].message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": call.id, "content": result},
+        ]
+        second = client.chat.completions.create(model="glm-nano", messages=messages, tools=[weather])  # type: ignore[list-item]
+    assert "18" in (second.choices[0].message.content or "")
+
+
+def test_a_group_of_two_pods_serves_beside_the_first_deployment(shared: Deployed, two_pods: Deployed) -> None:
+    pods = two_pods.pods()
+    assert len(pods) == 2
+    assert all(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1" for pod in pods)
+    assert two_pods.answers_right()
+    assert shared.answers_right()
+
+
+def test_kubectl_scale_goes_up_and_down(shared: Deployed) -> None:
+    target = shared.target
+    target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=3")
+    shared.wait_settled("3/3", timeout_s=180)
+    endpoints = target.items("endpointslices", MODEL_NAMESPACE, "kubernetes.io/service-name=nano")
+    assert sum(len(s["endpoints"]) for s in endpoints) == 3, "only rank-0 pods answer"
+    selector = target.get("glmd", "nano", "-n", MODEL_NAMESPACE)["status"]["selector"]
+    assert len(target.items("pods", MODEL_NAMESPACE, selector)) == 3
+    target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=1")
+    shared.wait_settled("1/1", timeout_s=120)
+    wait_for("one pod left", lambda: len(shared.pods()) == 1, timeout_s=60)
+    assert shared.answers_right()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_replaced_without_a_new_pod(shared: Deployed, rank: int) -> None:
+    before, generation = shared.pod_uids(), shared.group("nano-g0-0")["generation"]
+    shared.signal_rank("nano-g0-0", rank, signal.SIGKILL)
+    wait_for("the right answer", shared.answers_right, timeout_s=60)
+    assert shared.pod_uids() == before
+    group = shared.group("nano-g0-0")
+    assert group["generation"] != generation
+    ended = [g for g in group["generations"] if g["id"] == generation]
+    assert ended[0]["cause"]["rank"] == rank
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_of_a_group_of_two_pods_is_replaced_without_a_new_pod(two_pods: Deployed, rank: int) -> None:
+    before = two_pods.pod_uids()
+    two_pods.signal_rank(f"two-pods-g0-{rank}", rank, signal.SIGKILL)
+    wait_for("the right answer", two_pods.answers_right, timeout_s=60)
+    assert two_pods.pod_uids() == before
+    wait_for("the failure in the status", lambda: _last_failure(two_pods)["rank"] == rank, timeout_s=90)
+
+
+def test_a_hung_rank_is_found_and_named(shared: Deployed) -> None:
+    generation = shared.group("nano-g0-0")["generation"]
+    shared.signal_rank("nano-g0-0", 1, signal.SIGSTOP)
+    wait_for(
+        "another generation", lambda: shared.group("nano-g0-0")["generation"] not in (generation, None), timeout_s=60
+    )
+    cause = next(g["cause"] for g in shared.group("nano-g0-0")["generations"] if g["id"] == generation)
+    assert (cause["rank"], cause["reason"]) == (1, "hung")
+    wait_for("the right answer", shared.answers_right, timeout_s=60)
+
+
+@pytest.mark.parametrize("pod", ["two-pods-g0-0", "two-pods-g0-1"])
+def test_a_deleted_pod_comes_back_and_the_group_serves_again(two_pods: Deployed, pod: str) -> None:
+    before = two_pods.pod_uids()[pod]
+    two_pods.target.kubectl("delete", "pod", pod, "-n", MODEL_NAMESPACE, "--wait=false")
+    wait_for("another pod", lambda: two_pods.pod_uids().get(pod) not in (None, before), timeout_s=60)
+    two_pods.wait_settled("1/1", timeout_s=180)
+    assert two_pods.answers_right()
+
+
+@pytest.mark.parametrize(
+    "owned", ["statefulset/nano-g0", "service/nano", "service/nano-ranks", "serviceaccount/nano-worker"]
+)
+def test_a_deleted_object_comes_back(shared: Deployed, owned: str) -> None:
+    target = shared.target
+    before = target.get(owned, "-n", MODEL_NAMESPACE)["metadata"]["uid"]
+    target.kubectl("delete", owned, "-n", MODEL_NAMESPACE, "--wait=false")
+
+    def is_another() -> bool:
+        try:
+            return bool(target.get(owned, "-n", MODEL_NAMESPACE)["metadata"]["uid"] != before)
+        except CommandFailed:
+            return False
+
+    wait_for(f"{owned} made again", is_another, timeout_s=60)
+    shared.wait_settled("1/1", timeout_s=180)
+    wait_for("the right answer", shared.answers_right, timeout_s=60)
+
+
+def test_a_field_set_and_unset_again_leaves_no_trace(shared: Deployed) -> None:
+    def template() -> dict[str, Any]:
+        found = shared.target.get("statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
+        spec: dict[str, Any] = found["spec"]["template"]
+        return spec
+
+    def patch(limits: dict[str, Any] | None) -> None:
+        change = {"spec": {"engine": {"limits": {"maxNumSeqs": (limits or {}).get("maxNumSeqs")}}}}
+        _merge(shared, change)
+
+    before = template()
+    patch({"maxNumSeqs": 7})
+    wait_for(
+        "the new template", lambda: {"name": "GLM_MAX_NUM_SEQS", "value": "7"} in _environment(template()), timeout_s=60
+    )
+    shared.wait_settled("1/1", timeout_s=180)
+    assert all(_pod_environment(pod).get("GLM_MAX_NUM_SEQS") == "7" for pod in shared.pods())
+    patch(None)
+    wait_for("the old template", lambda: template() == before, timeout_s=60)
+    shared.wait_settled("1/1", timeout_s=180)
+    assert shared.answers_right()
+
+
+def test_an_image_that_cannot_be_pulled_says_so_and_can_be_taken_back(shared: Deployed) -> None:
+    _merge(shared, {"spec": {"engine": {"image": "10.201.0.2:5000/no-such-image:1"}}})
+
+    def is_told() -> bool:
+        ready = shared.condition("Ready")
+        return (
+            ready["status"] == "False"
+            and ready["reason"] == "ImagePullFailed"
+            and "no-such-image:1" in ready["message"]
+        )
+
+    wait_for("ImagePullFailed in Ready", is_told, timeout_s=120)
+    _merge(shared, {"spec": {"engine": {"image": None}}})
+    shared.wait_settled("1/1", timeout_s=180)
+    assert shared.answers_right()
+
+
+def test_a_pod_that_fits_no_node_says_so(release: Release) -> None:
+    target = release.target
+    target.apply(nano("too-big", MODEL_NAMESPACE, resources={"limits": {"nvidia.com/gpu": "64"}}))
+    deployed = Deployed(target, "too-big", MODEL_NAMESPACE)
+
+    def is_told() -> bool:
+        ready = deployed.condition("Ready")
+        return ready["reason"] == "Unschedulable" and "nvidia.com/gpu" in ready["message"]
+
+    wait_for("Unschedulable in Ready", is_told, timeout_s=60)
+    target.kubectl("delete", "glmd", "too-big", "-n", MODEL_NAMESPACE, "--timeout=60s")
+
+
+def test_a_model_that_does_not_load_says_so(release: Release) -> None:
+    target = release.target
+    broken = nano("no-model", MODEL_NAMESPACE)
+    broken["spec"]["model"] = {"name": "custom", "source": "file:///no/such/model"}
+    target.apply(broken)
+    deployed = Deployed(target, "no-model", MODEL_NAMESPACE)
+
+    def is_told() -> bool:
+        ready = deployed.condition("Ready")
+        return ready["reason"] == "LoadFailed" and "/no/such/model" in ready["message"]
+
+    wait_for("LoadFailed in Ready", is_told, timeout_s=120)
+    target.kubectl("delete", "glmd", "no-model", "-n", MODEL_NAMESPACE, "--timeout=60s")
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "experts",
+        {"parallelism": {"expert": 3, "tensor": 1}},
+        "parallelism.expert 3 does not divide the 8 routed experts",
+    ),
+    ("heads", {"parallelism": {"expert": 8, "tensor": 8}}, "parallelism.tensor 8 does not divide the 4 heads"),
+    ("replicas", {"replicas": -1}, "spec.replicas"),
+    ("device", {"hardware": {"device": "cuda"}}, "device cuda needs hardware.gpu"),
+    ("unknown", {"hardware": {"device": "cpu", "gpus": 3}}, "unknown field"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_the_api_server_refuses_what_cannot_be(
+    release: Release, name: str, change: dict[str, Any], message: str
+) -> None:
+    manifest = nano(f"bad-{name}", MODEL_NAMESPACE)
+    manifest["spec"].update(change)
+    with pytest.raises(CommandFailed, match=message):
+        release.target.apply(manifest)
+
+
+@pytest.mark.parametrize("name", ["glm-4.5-air", "x" * 41, "chat-g0"])
+def test_the_api_server_refuses_names_that_nothing_can_be_derived_from(release: Release, name: str) -> None:
+    with pytest.raises(CommandFailed, match=r"metadata\.name"):
+        release.target.apply(nano(name, MODEL_NAMESPACE))
+
+
+def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
+    target, before = shared.target, shared.pod_uids()
+    with pytest.raises(CommandFailed, match="does not divide"):
+        _merge(shared, {"spec": {"parallelism": {"tensor": 1, "expert": 5}}})
+    # what CEL cannot see: units of a quantity that make no sense together are the planner's to refuse
+    _merge(shared, {"spec": {"hardware": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}})
+
+    def is_refused() -> bool:
+        planned = shared.condition("Planned")
+        return planned["status"] == "False" and "memory" in planned["message"]
+
+    wait_for("Planned=False", is_refused, timeout_s=60)
+    assert shared.pod_uids() == before
+    assert shared.answers_right()
+    target.kubectl("delete", "pod", "nano-g0-0", "-n", MODEL_NAMESPACE)  # repair goes on with the accepted spec
+    wait_for("the right answer", lambda: _answers_now(shared), timeout_s=180)
+    _merge(shared, {"spec": {"hardware": {"resources": None}}})
+    shared.wait_settled("1/1", timeout_s=180)
+
+
+def _answers_now(deployed: Deployed) -> bool:
+    try:
+        return deployed.answers_right()
+    except OSError:
+        return False
+
+
+def _merge(deployed: Deployed, change: dict[str, Any]) -> None:
+    deployed.target.kubectl(
+        "patch", "glmd", deployed.name, "-n", deployed.namespace, "--type=merge", "-p", json.dumps(change)
+    )
+
+
+def _environment(template: dict[str, Any]) -> list[dict[str, Any]]:
+    env: list[dict[str, Any]] = template["spec"]["containers"][0]["env"]
+    return env
+
+
+def _pod_environment(pod: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry.get("value", "") for entry in pod["spec"]["containers"][0]["env"]}
+
+
+def _last_failure(deployed: Deployed) -> dict[str, Any]:
+    failure: dict[str, Any] = deployed.status()["groups"][0]["lastFailure"]
+    return failure

@@ -1,0 +1,58 @@
+"""Stories of one who installs: helm test, upgrade, uninstall, and an install under another name. Runs last."""
+
+from e2e.conftest import OPERATOR_NAMESPACE
+from e2e.deployments import Deployed, wait_for
+from e2e.operator_release import Release
+from e2e.target import Target
+from glm_cluster.errors import CommandFailed
+
+CRD = "glmdeployments.glm-operator.io"
+
+
+def test_the_installed_release_passes_its_own_test(release: Release) -> None:
+    assert "Succeeded" in release.target.helm("test", release.name, "-n", release.namespace)
+
+
+def test_an_upgrade_mends_the_crd_and_serving_goes_on(shared: Deployed, release: Release) -> None:
+    before = shared.pod_uids()
+    spoilt = '[{"op":"remove","path":"/spec/versions/0/additionalPrinterColumns"}]'
+    release.target.kubectl("patch", "crd", CRD, "--type=json", "-p", spoilt)
+    release.install("--set", "logLevel=debug")
+    assert "additionalPrinterColumns" in release.target.get("crd", CRD)["spec"]["versions"][0]
+    assert shared.pod_uids() == before
+    shared.wait_settled("1/1", timeout_s=60)
+    assert shared.answers_right()
+
+
+def test_the_operator_asks_for_nothing_it_may_not(release: Release) -> None:
+    for pod in release.pods():
+        release.assert_clean_log(pod)
+
+
+def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
+    shared: Deployed, release: Release
+) -> None:
+    target, before = release.target, shared.pod_uids()
+    release.uninstall()
+    assert shared.pod_uids() == before
+    assert shared.answers_right()
+    assert _exists(target, "crd", CRD)
+    other = Release(target, "another-name", OPERATOR_NAMESPACE)
+    other.install()
+    target.kubectl("delete", "service/nano", "-n", shared.namespace)
+    wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
+    shared.wait_settled("1/1", timeout_s=60)
+    assert shared.answers_right()
+    target.kubectl("delete", "glmd", "nano", "-n", shared.namespace, "--timeout=60s")
+    wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
+    for pod in other.pods():
+        other.assert_clean_log(pod)
+    other.uninstall()
+
+
+def _exists(target: Target, *what: str) -> bool:
+    try:
+        target.get(*what)
+    except CommandFailed:
+        return False
+    return True
