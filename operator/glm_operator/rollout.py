@@ -7,7 +7,8 @@
 - Groups at and past the wanted number are deleted, the rest is never touched by a change of that number.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from glm_operator import names
 from glm_operator.api import GLMDeployment
@@ -65,6 +66,22 @@ def plan_rollout(target: Target, observed: Observed) -> Rollout:
         outdated=tuple(group.name for group in groups if group.exists and group.revision != target.revision),
         surplus=tuple(group.name for group in surplus),
     )
+
+
+def foresee(observed: Observed, steps: Iterable[GroupStep], target: Target | None) -> Observed:
+    """Return what is observed as these steps leave it, so that a status never praises what its pass just took down."""
+    groups = dict(observed.groups)
+    for step in steps:
+        group = groups.get(step.index)
+        if step.render and target is not None:
+            group = group or _missing(target, step.index)
+            num_pods = target.layout.pods_per_group
+            group = replace(group, exists=True, revision=target.revision, num_pods=num_pods)
+        if group is not None:
+            going = group.pods if step.delete else step.delete_pods
+            pods = tuple(replace(pod, is_deleting=pod.is_deleting or pod in going) for pod in group.pods)
+            groups[step.index] = replace(group, exists=group.exists and not step.delete, pods=pods)
+    return replace(observed, groups=groups)
 
 
 def repair(observed: Observed) -> tuple[GroupStep, ...]:

@@ -1,8 +1,8 @@
 """The CEL rules of the CRD, as data: what the API server refuses at once, and the sentence it answers.
 
 Pure. `api.py` hangs them on its models and `crd.py` writes them out. The API server refuses a CRD whose rules could
-become expensive, and estimates that from declared bounds alone: degrees are spelled out for each model instead of looked
-up in a map, and numbers are written digit by digit.
+become expensive, and estimates that from declared bounds alone: degrees are spelled out for each model instead of
+looked up in a map, and numbers are written digit by digit.
 """
 
 from pydantic import JsonValue

@@ -86,6 +86,14 @@ async def test_an_edit_rolls_one_group_after_another(rig: Rig) -> None:
     assert rig.condition("Progressing")[:2] == ("False", "Settled")
 
 
+async def test_an_edit_is_never_called_ready_by_the_pass_that_takes_its_group_down(rig: Rig) -> None:
+    await rig.settle()
+    set_spec(rig, engine={"image": "worker:2"})
+    await rig.run_pass()
+    assert rig.condition("Ready")[0] == "False"
+    assert rig.condition("Progressing")[:2] == ("True", "RollingOut")
+
+
 @pytest.mark.parametrize("replicas", [0, 1, 3])
 async def test_scaling_leaves_as_many_groups(rig: Rig, replicas: int) -> None:
     set_spec(rig, replicas=2)

@@ -19,7 +19,7 @@ from glm_operator.observed import Blocked, Observed, ObservedGroup
 from glm_operator.planner import Layout, plan
 from glm_operator.render import render_shared, stateful_set
 from glm_operator.report import GroupReport
-from glm_operator.rollout import GroupStep, Rollout, Target, plan_rollout, repair
+from glm_operator.rollout import GroupStep, Rollout, Target, foresee, plan_rollout, repair
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Reconciler:
             target=target,
             refused=refused,
             rollout=rollout,
-            observed=observed,
+            observed=foresee(observed, steps, target),
             reports=await self.workers.reports(observed.groups.values()),
             blocked=tuple(blocked),
             previous=body.get("status") or {},

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_operator.quantity import QUANTITY_PATTERN, canonical, mebibytes, parse_quantity, to_bytes
@@ -47,6 +47,7 @@ def test_a_quantity_is_rendered_as_the_api_server_writes_it(text: str | int, for
     assert canonical(text) == form
 
 
+@settings(deadline=None)
 @given(st.from_regex(QUANTITY_PATTERN, fullmatch=True).filter(lambda text: len(text) < 20))
 def test_no_value_is_lost_in_the_canonical_form(text: str) -> None:
     form = canonical(text)

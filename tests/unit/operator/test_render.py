@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_operator import names
@@ -229,6 +229,7 @@ def test_every_optional_field_does_something(path: str) -> None:
     assert rendered(with_field(BASE, path, CHANGES[path])) != rendered(BASE)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(sorted(CHANGES)), unique=True, max_size=6))
 def test_fields_set_and_unset_leave_the_bytes_of_never_set(paths: list[str]) -> None:
     spec = BASE

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from glm_operator.observed import ObservedGroup
-from glm_operator.rollout import Rollout, Target, plan_rollout, repair
+from glm_operator.rollout import Rollout, Target, foresee, plan_rollout, repair
 from unit.operator.operator_builders import a_group, a_pod, a_target, observed
 
 TARGET = replace(a_target(replicas=2), revision="new")
@@ -96,6 +96,24 @@ def test_a_surplus_group_that_drains_is_left_to_drain() -> None:
 def test_pods_that_somebody_orphaned_go_with_their_surplus_group() -> None:
     orphaned = replace(a_group(2), exists=False)
     assert deleted_pods(steps(a_group(0), a_group(1), orphaned)) == ["chat-g2-0"]
+
+
+def test_what_a_step_takes_down_is_foreseen_as_down() -> None:
+    before = observed(a_group(0, revision="old"), a_group(1), a_group(2))
+    after = foresee(before, plan_rollout(TARGET, before).steps, TARGET)
+    assert [group.is_available for group in after.groups.values()] == [False, True, False]
+    assert [group.exists for group in after.groups.values()] == [True, True, False]
+    assert all(pod.is_deleting for pod in after.groups[0].pods)
+
+
+def test_what_a_step_makes_is_foreseen_as_there_and_not_ready() -> None:
+    after = foresee(observed(), plan_rollout(TARGET, observed()).steps, TARGET)
+    assert [(group.exists, group.is_available) for group in after.groups.values()] == [(True, False), (True, False)]
+
+
+def test_steps_that_change_nothing_foresee_what_is() -> None:
+    before = observed(a_group(0), a_group(1))
+    assert foresee(before, plan_rollout(TARGET, before).steps, TARGET) == before
 
 
 def test_a_group_whose_stateful_set_was_emptied_is_not_available() -> None:
