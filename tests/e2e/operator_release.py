@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from e2e.deployments import wait_for
 from e2e.target import CHART, Target
 
-FORBIDDEN_IN_LOG = re.compile(r"Traceback|\b403\b|Forbidden|forbidden|ERROR|CRITICAL")
+FORBIDDEN_IN_LOG = re.compile(r"Traceback|(?<![,.\d])403\b|[Ff]orbidden|\bERROR\b|\bCRITICAL\b")
+"""The 403 of a refused call, not the milliseconds of a time."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from e2e.target import CHECKOUT
 from glm_cluster.errors import CommandFailed
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_pods(release: Release) -> Iterator[Deployed]:
     """A second deployment: one group of 2 pods x 1 rank, each with a GPU that the scheduler counts."""
     gpu = {"limits": {"nvidia.com/gpu": "1"}}

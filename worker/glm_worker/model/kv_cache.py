@@ -1,6 +1,8 @@
 """The KV cache of one rank: blocks of slots, per layer, for this rank's KV heads. Which request owns a block is not its
 business: the scheduler's block manager keeps those books."""
 
+import math
+import mmap
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +40,7 @@ class KVCache:
         """Allocate num_blocks blocks. Zeroed: attention hides unused slots by weight 0, and 0 times NaN is NaN."""
         num_heads = len(mesh.heads(config.num_key_value_heads, "num_key_value_heads"))
         shape = (2, num_blocks, block_size, num_heads, config.head_dim)
-        tensors = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        tensors = [_zeros(shape, dtype, device) for _ in range(config.num_hidden_layers)]
         return cls([LayerKV(kv[0], kv[1]) for kv in tensors], num_blocks, block_size)
 
     @staticmethod
@@ -46,3 +48,15 @@ class KVCache:
         """Return what one block costs a rank over all layers."""
         num_heads = len(mesh.heads(config.num_key_value_heads, "num_key_value_heads"))
         return 2 * config.num_hidden_layers * block_size * num_heads * config.head_dim * dtype.itemsize
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return torch.zeros(shape), on the CPU without touching it.
+
+    The kernel hands out zeroed pages when they are first used: a new generation of ranks does not wait for a cache to
+    be filled that is mostly never reached, and the pod does not pay for it.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
