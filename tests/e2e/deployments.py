@@ -13,6 +13,9 @@ from e2e.target import Target
 
 WORKER_CONTAINER = "worker"
 
+TIMEOUT = openai.Timeout(60, connect=3)
+"""A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
+
 KILL_RANK = """
 import os, pathlib, signal, sys
 rank, sig = sys.argv[1], int(sys.argv[2])
@@ -109,7 +112,7 @@ class Deployed:
     def client(self) -> Iterator[openai.OpenAI]:
         with (
             self.target.base_url(self.name, self.namespace) as url,
-            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=60) as client,
+            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT) as client,
         ):
             yield client
 

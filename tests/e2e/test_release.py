@@ -42,7 +42,7 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     target.kubectl("delete", "service/nano", "-n", shared.namespace)
     wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)
-    assert shared.answers_right()
+    wait_for("the right answer", shared.answers_right, timeout_s=60)
     target.kubectl("delete", "glmd", "nano", "-n", shared.namespace, "--timeout=60s")
     wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
     for pod in other.pods():
