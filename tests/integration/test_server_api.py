@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ async def answered(
     """Answer the next request."""
     request = await engine.next_request()
     await engine.say(request, text, end=end, finish=finish)
+    return request
+
+
+async def begin(engine: ScriptedEngine) -> EngineRequest:
+    """Say the first word of the next request's answer."""
+    request = await engine.next_request()
+    await engine.say(request, "1")
     return request
 
 
@@ -249,13 +257,23 @@ async def test_a_prompt_that_is_too_long_is_told_with_both_numbers(world: Server
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/embeddings", 404)],
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("GET", "/" + "x" * 3000, 404, "not_found"),
+        ("GET", "/v1/models/" + "x" * 3000, 404, "model_not_found"),
+    ],
 )
-async def test_errors_of_routing_have_the_same_shape(world: ServerWorld, method: str, path: str, status: int) -> None:
+async def test_errors_of_routing_have_the_same_shape(
+    world: ServerWorld, method: str, path: str, status: int, code: str
+) -> None:
     response = await world.http.request(method, path)
     assert response.status_code == status
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.json()["error"]["code"] == code
+    assert len(response.json()["error"]["message"]) < 250
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe"])
@@ -270,6 +288,41 @@ async def test_a_body_that_is_too_large_is_refused_and_the_connection_lives_on(w
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"
     assert (await world.http.get("/v1/models")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_body_far_longer_than_the_context_is_refused_while_a_stream_flows(
+    world: ServerWorld, engine: ScriptedEngine, path: str
+) -> None:
+    flowing = await asyncio.gather(
+        world.openai.completions.create(model=MODEL, prompt="1", stream=True, timeout=DEADLINE_S), begin(engine)
+    )
+    stream, request = flowing
+    assert (await anext(stream)).choices[0].text == "1"
+    text = "a b c " * 2_600_000
+    body = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
+    huge = asyncio.create_task(world.http.post(path, content=json.dumps({"model": MODEL, **body}).encode()))
+    longest_gap_s, num_turns = 0.0, 0
+    while not huge.done() or num_turns < 3:
+        begun = time.monotonic()
+        await engine.say(request, "2")
+        assert (await anext(stream)).choices[0].text == "2"
+        longest_gap_s = max(longest_gap_s, time.monotonic() - begun)
+        num_turns += 1
+    await stream.close()
+    response = await huge
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "2048 tokens" in response.json()["error"]["message"]
+    assert longest_gap_s < 5  # it was 30 s of standstill
+
+
+async def test_a_lone_surrogate_in_the_arguments_of_a_call_is_refused(world: ServerWorld) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":"\\ud83d"}'}}
+    messages = [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    response = await world.http.post("/v1/chat/completions", json={"model": MODEL, "messages": messages})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages[1].tool_calls[0].function.arguments"
 
 
 async def test_a_long_prompt_is_tokenised_without_holding_up_others(world: ServerWorld, engine: ScriptedEngine) -> None:

@@ -1,5 +1,7 @@
 """Streaming text never holds half a character and adds up to the decoding of all tokens at once."""
 
+import threading
+
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -66,3 +68,43 @@ def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_text_has_at_least_its_bytes_by_the_longest_token(text: str) -> None:
+    assert tokenizer().min_tokens(text) <= len(tokenizer().encode(text))
+
+
+def test_the_longest_token_is_found_whether_special_or_not() -> None:
+    assert tokenizer().longest_token_bytes == 20
+    assert tokenizer().min_tokens("x" * 41) == 3
+    inner = tokenizers.Tokenizer.from_str(INNER.to_str())
+    inner.add_special_tokens([tokenizers.AddedToken("<" + "ü" * 20 + ">", special=True)])
+    assert Tokenizer(inner).longest_token_bytes == 42
+
+
+def test_nothing_is_promised_when_text_is_stripped_or_changed() -> None:
+    changing, stripping = (tokenizers.Tokenizer.from_str(INNER.to_str()) for _ in range(2))
+    changing.normalizer = tokenizers.normalizers.NFC()
+    stripping.add_special_tokens([tokenizers.AddedToken("<s>", special=True, lstrip=True)])
+    for inner in (changing, stripping):
+        assert Tokenizer(inner).min_tokens("x" * 1000) == 0
+
+
+def test_other_threads_run_while_a_long_text_is_encoded() -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def encode() -> None:
+        begun.set()
+        tokenizer().encode("a b c " * 20_000)
+        done.set()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    begun.wait()
+    num_turns = 0
+    while not done.wait(0.001):
+        num_turns += 1
+    thread.join()
+    assert num_turns > 5  # with the GIL held there is none, or one

@@ -53,7 +53,7 @@ def test_an_earlier_call_is_rendered_with_its_arguments_as_an_object() -> None:
     assert prompt.endswith("<|observation|>\n<tool_response>\n4\n</tool_response><|assistant|>")
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "5", "nonsense"])
+@pytest.mark.parametrize("arguments", ["{", "[1]", "5", "nonsense", '{"a":"\\ud83d"}', '{"\\ude00": 1}'])
 def test_an_earlier_call_with_bad_arguments_is_refused_by_its_path(arguments: str) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
     with pytest.raises(RequestRefused) as caught:
@@ -161,3 +161,37 @@ def test_a_text_prompt_is_taken_as_it_is() -> None:
     assert job.prompt_token_ids == tokenizer().encode("2+2=")
     assert job.stop_strings == ("\n",)
     assert not job.tags
+
+
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(
+    is_chat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: Any, **__: Any) -> list[int]:
+        raise AssertionError("tokenised")
+
+    monkeypatch.setattr(tokenizer(), "encode", encode)
+    text = "x" * (checkpoint().max_model_len * 20)  # 20: the longest token of glm-nano
+    with pytest.raises(RequestRefused, match=r"context is 2048 tokens.*at least (2048|2050)$") as caught:
+        a_chat(messages=[{"role": "user", "content": text}]) if is_chat else a_completion(prompt=text)
+    assert (caught.value.code, caught.value.status) == ("context_length_exceeded", 400)
+    assert caught.value.param == ("messages" if is_chat else "prompt")
+
+
+def test_a_prompt_whose_bytes_could_fit_is_tokenised() -> None:
+    job = a_completion(prompt="x" * (2047 * 20))
+    with pytest.raises(RequestRefused, match="together"):
+        job.engine_request(2048)
+
+
+def test_a_long_model_name_is_told_in_short() -> None:
+    with pytest.raises(RequestRefused) as caught:
+        chat_job(json.dumps({"model": "m" * 3000, "messages": [USER]}).encode(), checkpoint())
+    assert len(caught.value.message) < 200
+
+
+def test_a_body_that_is_enough_for_every_prompt_is_derived_from_the_model() -> None:
+    assert checkpoint().max_prompt_json_bytes == 2048 * 20 * 6 + 2**20
+    # Each character of the longest prompt that fits, written as an escape, is still within it.
+    longest = "\n" * (2047 * 20)
+    assert len(json.dumps({"prompt": longest}).replace("\\n", "\\u000a")) < 2048 * 20 * 6 + 2**20

@@ -240,3 +240,56 @@ def test_completions_refuse_what_comes_later(fields: dict[str, Any]) -> None:
     with pytest.raises(RequestRefused) as caught:
         parse(CompletionRequest, json.dumps({"model": "m", "prompt": "x", **fields}).encode())
     assert caught.value.param == next(iter(fields)) or caught.value.param == "prompt[0]"
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], ["a"], [[1], [2]], [1, "a"], None, 5])
+def test_prompts_that_are_not_one_are_told_what_to_send(prompt: Any) -> None:
+    with pytest.raises(
+        RequestRefused, match="a list of prompts is not supported; send one string or one list"
+    ) as caught:
+        parse(CompletionRequest, json.dumps({"model": "m", "prompt": prompt}).encode())
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"z" * 3000: 1},
+        {"messages": [{"role": "r" * 3000, "content": "hi"}]},
+        {"messages": [{**USER, "z" * 3000: 1}]},
+        {"tools": [{"type": "t" * 3000}]},
+        {"temperature": "9" * 3000},
+        {"temperature": 10**3000},
+        {"stop": [{"k" * 3000: 1}]},
+        {"tool_choice": {"k" * 3000: ["v" * 3000] * 3000}},
+    ],
+)
+def test_nothing_is_told_back_at_length(fields: dict[str, Any]) -> None:
+    error = refused(**fields)
+    allowed = error.message.partition("allowed")[0]  # what follows are our own words
+    assert len(allowed) < 250
+    assert len(error.message) < 1000
+    assert len(error.param or "") <= 100
+
+
+def test_of_many_wrong_items_the_first_is_told() -> None:
+    assert refused(messages=[{"role": "robot"}] * 2000).param == "messages[0].role"
+    assert refused(messages=[{"role": "user", "content": [5] * 2000}]).param == "messages[0].content[0]"
+
+
+def test_very_many_unknown_fields_are_only_counted() -> None:
+    assert "2000 mistakes" in refused(**{f"z{number}": 1 for number in range(2000)}).message
+
+
+def test_lone_surrogates_are_refused_in_every_text() -> None:
+    lone = "\ud83d"
+    for fields in (
+        {"messages": [{"role": "user", "content": lone}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": lone}]}]},
+        {"messages": [{"role": "assistant", "reasoning_content": lone}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": lone}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {lone: lone}}}]},
+        {"stop": lone},
+        {"user": lone},
+    ):
+        assert "JSON" in refused(**fields).message

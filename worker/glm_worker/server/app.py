@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,7 +15,7 @@ from glm_worker.server.body import ClientGone, read_body
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.flights import Flights
 from glm_worker.server.intake import Job, chat_job, completion_job
-from glm_worker.server.refusals import Failure, failure_of
+from glm_worker.server.refusals import Failure, failure_of, model_not_found, shortened
 from glm_worker.server.replies import replies_to
 from glm_worker.server.stream import Exchange
 from glm_worker.server.telemetry import Telemetry
@@ -33,7 +34,7 @@ def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> 
 
     async def exchange(request: Request, prepare: Callable[[bytes, Checkpoint], Job]) -> Response:
         try:
-            body = await read_body(request.receive)
+            body = await read_body(request.receive, checkpoint)
             in_thread = len(body) > INLINE_BODY_BYTES
             job = await asyncio.to_thread(prepare, body, checkpoint) if in_thread else prepare(body, checkpoint)
             return Exchange(job, replies_to(job, checkpoint.name, int(time.time())), flights)
@@ -62,8 +63,7 @@ def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> 
     @app.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> Response:
         if name != checkpoint.name:
-            message = f"the model '{name}' does not exist here; this server has '{checkpoint.name}'"
-            raise RequestRefused(message, param="model", code="model_not_found", status=404)
+            raise model_not_found(name, checkpoint.name)
         return JSONResponse(model)
 
     app.add_exception_handler(GlmWorkerError, _on_error)
@@ -78,8 +78,9 @@ async def _on_error(request: Request, error: Exception) -> Response:  # noqa: AR
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.url.path}: {error.detail}"
-    return _response(Failure(error.status_code, what, "invalid_request_error", code="not_found"), error.headers)
+    what = f"{request.method} {shortened(request.url.path)}: {error.detail}"
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return _response(Failure(error.status_code, what, "invalid_request_error", code=code), error.headers)
 
 
 def _response(failure: Failure, headers: Mapping[str, str] | None = None) -> Response:

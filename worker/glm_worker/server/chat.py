@@ -13,6 +13,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from glm_worker.errors import ConfigError, RequestRefused
+from glm_worker.server.refusals import shortened
 
 Message = dict[str, Any]
 
@@ -64,7 +65,7 @@ class ChatTemplate:
             return self._template.render(messages=list(messages), tools=list(tools) or None, **values)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             raise RequestRefused(
-                f"the model's chat template refuses these messages: {error}", param="messages"
+                f"the model's chat template refuses these messages: {shortened(str(error), 300)}", param="messages"
             ) from error
 
 

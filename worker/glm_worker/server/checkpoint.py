@@ -13,6 +13,9 @@ from glm_worker.server.chat import ChatTemplate
 from glm_worker.server.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
 from glm_worker.server.tokenizer import Tokenizer
 
+_JSON_BYTES_PER_BYTE = 6  # "\\u000a" for a newline
+_JSON_MARGIN_BYTES = 2**20  # for what templates leave out, such as the reasoning of earlier turns
+
 
 class GenerationDefaults(BaseModel):
     """generation_config.json: how the checkpoint's authors want it sampled. Other keys of the file are not ours."""
@@ -42,6 +45,12 @@ class Checkpoint:
     max_model_len: int
     think_tags: dict[int, Tag]
     tool_tags: dict[int, Tag]
+
+    @property
+    def max_prompt_json_bytes(self) -> int | None:
+        """How long the JSON of a request whose prompt fits can be, about; None when the tokenizer gives no bound."""
+        longest = self.tokenizer.longest_token_bytes
+        return None if longest is None else self.max_model_len * longest * _JSON_BYTES_PER_BYTE + _JSON_MARGIN_BYTES
 
     @classmethod
     def read(cls, folder: Path, *, name: str, max_model_len: int) -> "Checkpoint":

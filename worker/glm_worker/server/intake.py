@@ -1,10 +1,11 @@
 """From a request body to a Job: parsed, checked against the checkpoint, rendered and tokenised. No I/O, any thread."""
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json
 
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
@@ -15,7 +16,7 @@ from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.lexer import Tag
 from glm_worker.server.output import OutputGrammar, OutputReader
 from glm_worker.server.parsing import Grammar, PlainText, State, Tools, initial_state
-from glm_worker.server.refusals import parse
+from glm_worker.server.refusals import model_not_found, parse, shortened
 from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
 from glm_worker.server.tokenizer import Tokenizer
 
@@ -91,7 +92,7 @@ def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
     return Job(
         id=f"chatcmpl-{secrets.token_hex(16)}",
         is_chat=True,
-        prompt_token_ids=_checked_ids(checkpoint.tokenizer.encode(prompt), "messages"),
+        prompt_token_ids=_encoded(prompt, "messages", checkpoint),
         max_tokens=request.answer_tokens,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
         state=initial_state(prompt),
@@ -105,18 +106,19 @@ def completion_job(body: bytes, checkpoint: Checkpoint) -> Job:
     request = parse(CompletionRequest, body)
     _check_model(request.model, checkpoint)
     if isinstance(request.prompt, str):
-        token_ids = checkpoint.tokenizer.encode(request.prompt, add_special_tokens=True)
+        token_ids = _encoded(request.prompt, "prompt", checkpoint, add_special_tokens=True)
     else:
-        token_ids = request.prompt
+        token_ids = _checked_ids(request.prompt, "prompt")
         for token_id in token_ids:
             if not 0 <= token_id < checkpoint.vocab_size:
                 raise RequestRefused(
-                    f"prompt has the token id {token_id}; allowed are 0 to {checkpoint.vocab_size - 1}", param="prompt"
+                    f"prompt has the token id {shortened(str(token_id))}; allowed are 0 to {checkpoint.vocab_size - 1}",
+                    param="prompt",
                 )
     return Job(
         id=f"cmpl-{secrets.token_hex(16)}",
         is_chat=False,
-        prompt_token_ids=_checked_ids(token_ids, "prompt"),
+        prompt_token_ids=token_ids,
         max_tokens=request.answer_tokens,
         tags={},
         state=State.CONTENT,
@@ -151,12 +153,19 @@ def _sampling(request: ChatCompletionRequest | CompletionRequest, checkpoint: Ch
 
 def _check_model(model: str, checkpoint: Checkpoint) -> None:
     if model != checkpoint.name:
+        raise model_not_found(model, checkpoint.name)
+
+
+def _encoded(text: str, param: str, checkpoint: Checkpoint, *, add_special_tokens: bool = False) -> list[int]:
+    """Return the token ids of a prompt. One that cannot fit is refused before the work; engine_request is exact."""
+    min_tokens = checkpoint.tokenizer.min_tokens(text)
+    if min_tokens >= checkpoint.max_model_len:
         raise RequestRefused(
-            f"the model '{model}' does not exist here; this server has '{checkpoint.name}'",
-            param="model",
-            code="model_not_found",
-            status=404,
+            f"the model's context is {checkpoint.max_model_len} tokens; the prompt alone has at least {min_tokens}",
+            param=param,
+            code="context_length_exceeded",
         )
+    return _checked_ids(checkpoint.tokenizer.encode(text, add_special_tokens=add_special_tokens), param)
 
 
 def _checked_ids(token_ids: list[int], param: str) -> list[int]:
@@ -202,8 +211,8 @@ def _arguments(text: str, where: str) -> dict[str, Any]:
     """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object."""
     param = f"{where}.function.arguments"
     try:
-        arguments = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
+        arguments = from_json(text) if text.strip() else {}
+    except ValueError as error:
         raise RequestRefused(f"{param} is not valid JSON: {error}", param=param) from error
     if not isinstance(arguments, dict):
         raise RequestRefused(f"{param} must be a JSON object, got {text[:80]}", param=param)

@@ -1,7 +1,8 @@
 """The books of requests in flight: which generation runs each one, and what happens to it when that generation dies.
 
 A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once, in one of the
-outcomes below. A request whose generation died runs again at most once, and only when its client has seen nothing yet.
+outcomes below. A request whose generation died runs again at most once, and only when its client has seen nothing yet:
+a second loss answers it with 503. A request that kills the ranks that run it would otherwise kill every generation.
 """
 
 from collections.abc import Iterator

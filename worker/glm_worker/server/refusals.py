@@ -6,6 +6,7 @@ Also turns what pydantic found wrong with a request into a sentence that names t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from reprlib import Repr
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,11 @@ from glm_worker.errors import GenerationLost, Overloaded, RequestRefused
 
 Request = TypeVar("Request", bound=BaseModel)
 Json = dict[str, Any]
+
+MAX_ECHO = 100
+_MAX_MISTAKES = 1000
+_repr = Repr()  # of a value of megabytes it writes, and looks at, only the beginning
+_repr.maxstring = _repr.maxother = _repr.maxlong = MAX_ECHO
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,27 @@ def failure_of(error: Exception) -> Failure:
             )
 
 
+def shortened(text: str, most: int = MAX_ECHO) -> str:
+    """Return the text, cut when it is longer than most: what clients sent is told back, but not at any length."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def model_not_found(name: str, served: str) -> RequestRefused:
+    return RequestRefused(
+        f"the model '{shortened(name)}' does not exist here; this server has '{served}'",
+        param="model",
+        code="model_not_found",
+        status=404,
+    )
+
+
 def parse(model: type[Request], body: bytes) -> Request:
     """Return the request in a JSON body, or raise RequestRefused with a sentence about one thing wrong with it."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > _MAX_MISTAKES:  # to list them takes seconds when there are a million
+            raise RequestRefused(f"the body has {error.error_count()} mistakes, too many to name one") from error
         # Of the options of a union the one that was followed furthest is the one that was meant.
         details = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
         raise _refusal(model, body, details) from error
@@ -71,9 +93,8 @@ def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> Requ
     if not isinstance(raw, dict):
         return RequestRefused("the body must be a JSON object")
     path = list(_json_path(raw, details["loc"], is_missing=details["type"] == "missing"))
-    param = _spelled(path) or None
-    value = f"{details['input']!r}"
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
+    param = shortened(_spelled(path)) or None
+    shown = shortened(_repr.repr(details["input"]))
     match details["type"]:
         case "missing":
             return RequestRefused(f"{param} is missing", param=param, code="missing_required_parameter")
@@ -82,7 +103,7 @@ def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> Requ
         case "union_tag_invalid":
             ctx = details["ctx"]
             return RequestRefused(
-                f"{param}.role is '{ctx['tag']}'; allowed: {ctx['expected_tags']}", param=f"{param}.role"
+                f"{param}.role is '{shortened(ctx['tag'])}'; allowed: {ctx['expected_tags']}", param=f"{param}.role"
             )
         case "extra_forbidden":
             allowed = ", ".join(_fields(model, raw, path[:-1])) or "none"

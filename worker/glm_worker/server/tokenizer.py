@@ -5,11 +5,15 @@ join, and streaming needs no re-decoding: the bytes go through an incremental UT
 """
 
 import json
+import os
 from pathlib import Path
 
 import tokenizers
 
 from glm_worker.errors import ConfigError
+
+# One text is one thread's work, ours. The library's own pool would let a long text hold up the short ones behind it.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 class Tokenizer:
@@ -20,6 +24,7 @@ class Tokenizer:
         self._special_ids = {id_ for id_, token in inner.get_added_tokens_decoder().items() if token.special}
         self._bytes_of: dict[int, bytes] = {}
         self.size = inner.get_vocab_size(with_added_tokens=True)
+        self.longest_token_bytes = _longest_token_bytes(inner)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -36,8 +41,17 @@ class Tokenizer:
         return cls(inner)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Return the token ids of text. The GIL is free meanwhile, so long prompts can be encoded in a thread."""
-        return list(self._inner.encode(text, add_special_tokens=add_special_tokens).ids)
+        """Return the token ids of text. Takes seconds for megabytes: encode long texts in a thread.
+
+        Only the library's batch calls let go of the GIL, so that other threads run meanwhile.
+        """
+        (encoding,) = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return list(encoding.ids)
+
+    def min_tokens(self, text: str) -> int:
+        """Return a number of tokens that text has at least, without encoding it; 0 when nothing can be said."""
+        longest = self.longest_token_bytes
+        return 0 if longest is None else -(-len(text.encode()) // longest)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token given by its text, or None when the vocabulary has none."""
@@ -58,6 +72,16 @@ class Tokenizer:
             return bytes(_BYTE_OF_CHAR[char] for char in token)
         except KeyError:  # an added token is stored as plain text
             return token.encode()
+
+
+def _longest_token_bytes(inner: tokenizers.Tokenizer) -> int | None:
+    """Return how much text one token can stand for; None when there is no bound, as text is changed or stripped."""
+    added = inner.get_added_tokens_decoder().values()
+    if inner.normalizer is not None or any(token.lstrip or token.rstrip for token in added):
+        return None
+    # A character of a byte-level token is one byte of text; added tokens are stored as plain text.
+    lengths = [len(token) for token in inner.get_vocab(with_added_tokens=False)]
+    return max(lengths + [len(token.content.encode()) for token in added], default=None)
 
 
 def _byte_alphabet() -> dict[str, int]:
