@@ -1,4 +1,4 @@
-# Two images from one file: `operator` (operator and gateway, no torch) and `worker` (one rank group's pod).
+# Two images from one file: `operator` (the operator and the `glm` command, no torch) and `worker` (one rank group's pod).
 #   docker build --target worker -t glm-worker .
 #   docker run -p 8000:8000 -v ./GLM-4.5-Air:/model glm-worker serve --model /model
 #
@@ -21,7 +21,7 @@ FROM runtime AS operator
 # A company's own certificate authorities: the path of their file, which the build must see (a mount, or in BASE).
 ARG SSL_CERT_FILE
 LABEL org.opencontainers.image.title="glm-operator" \
-    org.opencontainers.image.description="Operator and gateway of GLMDeployments"
+    org.opencontainers.image.description="Operator of GLMDeployments"
 # uv installs what the hashed locks name, several times as fast as pip; it comes and goes within the step that uses it.
 COPY locks/uv.txt locks/operator.txt /opt/glm/locks/
 RUN python3 -m venv --without-pip /opt/glm && python3 -m venv /opt/uv \

@@ -57,9 +57,9 @@ format: $(INSTALLED) ## ruff: rewrite what lint would refuse, where it can
 	@$(BIN)/ruff format $(CODE)
 
 .PHONY: types
-types: $(INSTALLED) ## mypy --strict on both packages, the scripts and the demo
+types: $(INSTALLED) ## mypy --strict on both packages, the scripts, the benchmarks and the demo
 	@$(BIN)/mypy
-	@MYPYPATH=tests/cluster $(BIN)/mypy scripts/*.py examples/*.py
+	@MYPYPATH=tests/cluster $(BIN)/mypy scripts/*.py examples/*.py benchmarks/*.py benchmarks/peers/*.py
 
 .PHONY: imports
 imports: $(INSTALLED) ## import-linter: who may import whom
@@ -122,7 +122,7 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 
 .PHONY: bench
-bench: $(INSTALLED) ## Every benchmark; each ends with one JSON line
+bench: $(INSTALLED) ## Every benchmark; each ends with its JSON lines
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python "$$script"; done
 
 .PHONY: clean

@@ -1,6 +1,7 @@
 """`make e2e`: bring the cluster up if it is not, run the stories, and take it down again if it was not up before.
 
-With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down.
+With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down. What is left out is said,
+and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
 """
 
 import os
@@ -16,10 +17,10 @@ sys.path.insert(0, str(ROOT / "tests/cluster"))
 from glm_cluster import Cluster, ClusterError  # noqa: E402
 from glm_cluster.paths import find_paths  # noqa: E402
 
-STORIES = [
+STORIES = ["tests/e2e"]
+OF_OUR_CLUSTER = [
     "tests/integration/test_cluster_runs_pods.py",  # first: what fails here is the cluster's fault
     "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
-    "tests/e2e",
 ]
 CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters of its own, so none may be up
 
@@ -39,6 +40,21 @@ def pytest(tests: list[str]) -> int:
     ).returncode
 
 
+def leave_out(tests: list[str], reason: str) -> None:
+    line = f"{', '.join(tests)}: {reason}"
+    print(f"LEFT OUT: {line}", flush=True)
+    notes = os.environ.get("STAGES_LEFT_OUT")
+    if notes:
+        with Path(notes).open("a") as file:
+            file.write(f"{line}\n")
+
+
+def on_given_cluster() -> int:
+    status = pytest(STORIES)
+    leave_out([*OF_OUR_CLUSTER, *CLUSTER_DOWN], "E2E_KUBECONFIG names a cluster, and these are about the one made here")
+    return status
+
+
 def on_own_cluster() -> int:
     """Run the stories on this machine's cluster and leave it as it was found: up or down."""
     was_up = is_up()
@@ -46,17 +62,18 @@ def on_own_cluster() -> int:
         if not was_up:
             cluster("up")
         cluster("images")  # by now, for its progress: inside a test nobody would see it
-        status = pytest(STORIES)
+        status = pytest([*OF_OUR_CLUSTER, *STORIES])
     finally:
         if not was_up:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             cluster("down")
-    if was_up:
+    if was_up or status:
+        leave_out(CLUSTER_DOWN, "a cluster is up (make cluster-down)" if was_up else "what came before it failed")
         return status
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, interrupt)
-    return status or pytest(CLUSTER_DOWN)
+    return pytest(CLUSTER_DOWN)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -66,7 +83,7 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     if os.environ.get("E2E_KUBECONFIG"):
-        return pytest(["tests/e2e"])
+        return on_given_cluster()
     try:
         return on_own_cluster()
     except subprocess.CalledProcessError as error:

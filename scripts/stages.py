@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,15 +34,25 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """How a stage that ran ended. left_out: the parts of it that did not run, each with the reason."""
+
+    status: int
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     stage: Stage
     result: str  # passed, failed, left out, interrupted
     seconds: float = 0.0
     reason: str = ""
+    left_out: tuple[str, ...] = ()  # parts of a stage that ran
 
-    def line(self) -> str:
+    def lines(self) -> list[str]:
         time_or_reason = self.reason or f"{self.seconds:7.1f} s"
-        return f"  {self.stage.target:<12} {self.result:<11} {time_or_reason}"
+        parts = [f"  {'':<12} LEFT OUT    {part}" for part in self.left_out]
+        return [f"  {self.stage.target:<12} {self.result:<11} {time_or_reason}", *parts]
 
 
 def no_gpu() -> str | None:
@@ -74,8 +85,8 @@ STAGES = (
 )
 
 
-def run_stages(stages: Sequence[Stage], run: Callable[[Stage], int], say: Callable[[str], None]) -> list[Outcome]:
-    """Run the stages in order and return what became of each. run returns an exit status and may be interrupted."""
+def run_stages(stages: Sequence[Stage], run: Callable[[Stage], Ran], say: Callable[[str], None]) -> list[Outcome]:
+    """Run the stages in order and return what became of each. run may be interrupted."""
     outcomes: list[Outcome] = []
     for stage in stages:
         has_failed = any(outcome.result == "failed" for outcome in outcomes)
@@ -87,11 +98,12 @@ def run_stages(stages: Sequence[Stage], run: Callable[[Stage], int], say: Callab
         say(f"==> {stage.target}: {stage.about}")
         start = time.monotonic()
         try:
-            status = run(stage)
+            ran = run(stage)
         except KeyboardInterrupt:
             outcomes.append(Outcome(stage, "interrupted", time.monotonic() - start))
             return outcomes
-        outcomes.append(Outcome(stage, "failed" if status else "passed", time.monotonic() - start))
+        result = "failed" if ran.status else "passed"
+        outcomes.append(Outcome(stage, result, time.monotonic() - start, left_out=ran.left_out))
     return outcomes
 
 
@@ -100,15 +112,18 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
     return 130 if "interrupted" in results else int("failed" in results)
 
 
-def make(stage: Stage) -> int:
+def make(stage: Stage) -> Ran:
     """Run `make TARGET`; when interrupted, let it clean up first."""
-    child = subprocess.Popen(["make", stage.target], cwd=ROOT)
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
-        child.wait()
-        raise
+    with tempfile.NamedTemporaryFile("r", prefix="stages-") as left_out:
+        environment = os.environ | {"STAGES_LEFT_OUT": left_out.name}
+        child = subprocess.Popen(["make", stage.target], cwd=ROOT, env=environment)
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
+            child.wait()
+            raise
+        return Ran(status, tuple(left_out.read().splitlines()))
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -125,7 +140,8 @@ def main() -> int:
     outcomes = run_stages(STAGES, make, say)
     say("\nStages:")
     for outcome in outcomes:
-        say(outcome.line())
+        for line in outcome.lines():
+            say(line)
     status = exit_status(outcomes)
     say(f"{'All that ran passed' if not status else 'NOT passed'} in {time.monotonic() - start:.0f} s.")
     return status

@@ -114,7 +114,7 @@ class _Claim:
 
 
 def _conditions(facts: Facts, groups: list[GroupStatus], findings: list[Finding], now: datetime) -> list[Condition]:
-    groups_ready = _groups_ready(groups, findings)
+    groups_ready = _groups_ready(facts, groups, findings)
     claims: dict[ConditionType, _Claim] = {
         "Planned": _planned(facts),
         "GroupsReady": groups_ready,
@@ -153,8 +153,10 @@ def _planned(facts: Facts) -> _Claim:
     return _Claim("True", "LayoutFound", message)
 
 
-def _groups_ready(groups: list[GroupStatus], findings: list[Finding]) -> _Claim:
+def _groups_ready(facts: Facts, groups: list[GroupStatus], findings: list[Finding]) -> _Claim:
     num_ready = sum(group.ready for group in groups)
+    if not groups and facts.target is None:
+        return _never_accepted(facts)
     if not groups:
         return _Claim("True", "ScaledToZero", "no group is wanted")
     if num_ready == len(groups):
@@ -171,7 +173,9 @@ def _progressing(facts: Facts, groups_ready: _Claim) -> _Claim:
         return _Claim("True", "RollingOut", f"to be moved to revision {_revision(facts)}: {left}")
     if facts.rollout is not None and facts.rollout.surplus:
         return _Claim("True", "ScalingDown", f"draining: {', '.join(facts.rollout.surplus)}")
-    if groups_ready.status == "True" or facts.target is None:
+    if facts.target is None:
+        return _never_accepted(facts)
+    if groups_ready.status == "True":
         return _Claim("False", "Settled", "nothing is to be done")
     is_moving = groups_ready.reason in ("GroupsPending", "GroupsStarting", "GroupsNotReady")
     return _Claim("True" if is_moving else "False", groups_ready.reason, groups_ready.message)
@@ -192,8 +196,7 @@ def _degraded(facts: Facts, findings: list[Finding]) -> _Claim:
 
 def _ready(facts: Facts, groups_ready: _Claim) -> _Claim:
     if facts.target is None:
-        assert facts.refused is not None
-        return _Claim("False", facts.refused.reason, facts.refused.message)
+        return _never_accepted(facts)
     if facts.blocked:
         return _Claim("False", facts.blocked[0].reason, facts.blocked[0].message)
     if groups_ready.reason == "ScaledToZero":
@@ -202,6 +205,11 @@ def _ready(facts: Facts, groups_ready: _Claim) -> _Claim:
         message = f"{groups_ready.message} on the last accepted spec; the newest was refused: {facts.refused.message}"
         return _Claim("True", "EditRefused", message)
     return groups_ready
+
+
+def _never_accepted(facts: Facts) -> _Claim:
+    assert facts.refused is not None
+    return _Claim("False", facts.refused.reason, facts.refused.message)
 
 
 def _revision(facts: Facts) -> str:

@@ -7,7 +7,8 @@ KubeError
 ├── Vanishing       the namespace is being deleted: there is nothing left to do
 │   └── Missing     what was to be read or written is not there (404)
 └── Unavailable     anything a later try may mend: timeouts, throttling, a server that is down
-    └── Conflict    the object is not the one that was meant, or another manager owns its fields (409)
+    ├── Conflict    the object is not the one that was meant, or another manager owns its fields (409)
+    └── Denied      a quota, an admission webhook or our permissions forbid it (403); somebody may allow it later
 """
 
 
@@ -41,3 +42,7 @@ class Unavailable(KubeError):
 
 class Conflict(Unavailable):
     """It is not the object that was meant."""
+
+
+class Denied(Unavailable):
+    """It is forbidden, for now."""

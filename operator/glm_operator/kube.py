@@ -20,7 +20,7 @@ from kubernetes.aio.dynamic import DynamicClient, Resource
 
 from glm_operator import names
 from glm_operator.conditions import Transition
-from glm_operator.errors import Conflict, KubeError, Missing, Rejected, Unavailable, Vanishing
+from glm_operator.errors import Conflict, Denied, KubeError, Missing, Rejected, Unavailable, Vanishing
 from glm_operator.manifest import Manifest, is_applied, kind_of, name_of
 from glm_operator.observed import Observed, observe
 from glm_operator.ownership import check_ownership, owned
@@ -248,7 +248,9 @@ def _translated(error: ApiException, request: str) -> KubeError:
         return Vanishing(f"{request}: the namespace is being deleted")
     if error.status in (400, 422):
         return Rejected(str(answer.get("message") or error.reason))
-    kinds: dict[int, type[KubeError]] = {404: Missing, 409: Conflict}
+    if error.status == 403 and "message" in answer:
+        return Denied(str(answer["message"]))  # says itself what was to be done, and is told to people as it is
+    kinds: dict[int, type[KubeError]] = {403: Denied, 404: Missing, 409: Conflict}
     kind = kinds.get(error.status)
     return kind(message) if kind is not None else Unavailable(f"{message} (status {error.status})")
 

@@ -85,7 +85,10 @@ def start(
 
 def main() -> None:
     """Console entry point."""
-    typer.run(start)
+    # What we do not expect belongs in the log as Python prints it: no boxes, and no values of variables.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(start)
+    app()
 
 
 if __name__ == "__main__":

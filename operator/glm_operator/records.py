@@ -2,7 +2,7 @@
 
 Why: a bad edit must leave running groups and their repair untouched, also when the operator restarts and can no longer
 remember the good spec. The data of a ControllerRevision cannot change, so each accepted spec has its own; the number
-of wanted groups is no part of it and is kept in an annotation.
+of wanted groups is no part of it and is kept in an annotation: scaling works, too, while the newest spec is refused.
 """
 
 from collections.abc import Iterable
@@ -59,13 +59,26 @@ def surplus(observed: Observed, current: str) -> list[str]:
 
 
 def restore(body: Manifest, observed: Observed) -> Target | None:
-    """Return the last accepted spec as a target, or None if there is none that this version still understands."""
+    """Return the last accepted spec as a target, or None if there is none that this version still understands.
+
+    Of the newest spec only the number of groups counts, where that is a possible one: scaling is no new spec.
+    """
     last = latest(observed.records)
     if last is None:
         return None
-    replicas = last.replicas if last.replicas is not None else 1 + max(observed.groups, default=-1)
+    recorded = last.replicas if last.replicas is not None else 1 + max(observed.groups, default=-1)
+    return _target(body, last, _wanted_now(body)) or _target(body, last, recorded)
+
+
+def _wanted_now(body: Manifest) -> int | None:
+    spec = body.get("spec")
+    replicas = spec.get("replicas") if isinstance(spec, dict) else None
+    return replicas if type(replicas) is int else None
+
+
+def _target(body: Manifest, record: Record, replicas: int | None) -> Target | None:
     try:
-        spec = GLMDeploymentSpec.model_validate({**last.spec, "replicas": replicas})
+        spec = GLMDeploymentSpec.model_validate({**record.spec, "replicas": replicas})
         deployment = GLMDeployment.model_validate({"metadata": body["metadata"], "spec": spec})
     except ValidationError:
         return None

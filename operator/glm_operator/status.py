@@ -30,6 +30,7 @@ Reason = Literal[
     "LoadFailed",
     "NameConflict",  # an object of a name we need belongs to somebody else
     "ApplyRefused",  # the API server refuses an object we made from the spec
+    "WriteDenied",  # a quota, an admission webhook or missing permissions forbid a write; it is tried again
     # Progressing
     "Settled",
     "RollingOut",

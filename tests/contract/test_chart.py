@@ -98,6 +98,13 @@ def test_the_hook_may_touch_only_our_crd() -> None:
     assert re.findall(r"verbs: \[(.*)\]", text) == ["get, patch"]
 
 
+def test_both_values_that_matter_for_cluster_wide_permissions_name_each_other() -> None:
+    comments = (CHART / "values.yaml").read_text()
+    about_namespaces, rest = comments.split("\nwatchNamespaces:")
+    assert "crd.upgrade: false" in about_namespaces.rpartition("\n\n")[2]
+    assert "watchNamespaces" in rest.partition("  upgrade:")[0]
+
+
 def test_the_default_worker_image_is_the_one_the_operator_falls_back_to() -> None:
     image, version = read("values.yaml")["worker"]["image"], read("Chart.yaml")["appVersion"]
     assert f"{image['repository']}:{image['tag'] or version}" == names.DEFAULT_WORKER_IMAGE

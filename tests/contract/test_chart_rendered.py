@@ -48,6 +48,33 @@ def test_named_namespaces_are_served_by_roles_and_nothing_cluster_wide() -> None
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
 
 
+def test_with_the_default_hook_named_namespaces_still_need_a_cluster_role_for_the_crd() -> None:
+    objects = rendered({"watchNamespaces": ["a"]})
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        (item,) = of_kind(objects, kind)
+        assert "helm.sh/hook" in item["metadata"]["annotations"]
+    (role,) = of_kind(objects, "ClusterRole")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions"],
+            "resourceNames": ["glmdeployments.glm-operator.io"],
+            "verbs": ["get", "patch"],
+        }
+    ]
+
+
+def test_a_failed_hook_keeps_its_job_for_the_log_and_none_of_its_permissions() -> None:
+    policies = {
+        item["kind"]: set(item["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(","))
+        for item in rendered()
+        if "pre-upgrade" in item["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    }
+    always = {"before-hook-creation", "hook-succeeded"}
+    permissions = dict.fromkeys(("ServiceAccount", "ClusterRole", "ClusterRoleBinding"), always | {"hook-failed"})
+    assert policies == permissions | {"Job": always}
+
+
 def test_every_binding_is_to_an_account_and_a_role_of_this_release() -> None:
     objects = rendered()
     accounts = {item["metadata"]["name"] for item in of_kind(objects, "ServiceAccount")}

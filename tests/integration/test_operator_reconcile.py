@@ -111,7 +111,7 @@ async def test_a_bad_edit_touches_nothing_and_repair_goes_on_after_a_restart(rig
     set_spec(rig, replicas=2)
     await rig.settle()
     before, writes = uids(rig), len(rig.fake.writes)
-    set_spec(rig, parallelism=BAD, replicas=5)
+    set_spec(rig, parallelism=BAD)
     await rig.end()  # the next pass is of an operator that remembers nothing
     await rig.settle()
     assert uids(rig) == before
@@ -126,6 +126,24 @@ async def test_a_bad_edit_touches_nothing_and_repair_goes_on_after_a_restart(rig
     await rig.settle()
     assert revisions(rig) == good
     assert "chat" in rig.fake.names("services")
+
+
+async def test_scaling_works_under_a_bad_edit_and_restarts_nothing(rig: Rig) -> None:
+    await rig.settle()
+    before = uids(rig)
+    set_spec(rig, parallelism=BAD)
+    await rig.settle()
+    set_spec(rig, replicas=3)  # kubectl scale
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == ["chat-g0", "chat-g1", "chat-g2"]
+    assert before.items() <= uids(rig).items()
+    assert set(revisions(rig).values()) == set(revisions(rig, "statefulsets").values())
+    assert len(set(revisions(rig).values())) == 1
+    assert rig.condition("Planned")[:2] == ("False", "LayoutRefused")
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    set_spec(rig, replicas=1)
+    await rig.settle()
+    assert uids(rig) == before
 
 
 async def test_a_bad_edit_taken_back_restarts_nothing(rig: Rig) -> None:
@@ -253,6 +271,41 @@ async def test_an_object_the_server_refuses_is_told_in_its_words(rig: Rig) -> No
     rig.fake.before_write = refuse
     await rig.settle()
     assert rig.condition("Ready") == ("False", "ApplyRefused", "spec.template.spec.nodeSelector: Invalid value")
+
+
+async def test_a_denied_write_is_told_and_made_up_for_once_it_is_allowed(rig: Rig) -> None:
+    quota = 'statefulsets.apps "chat-g0" is forbidden: exceeded quota: models'
+
+    def deny(write: str) -> None:
+        if "statefulsets" in write:
+            raise Refused(403, "Forbidden", quota)
+
+    rig.fake.before_write = deny
+    await rig.settle()
+    assert rig.condition("Ready") == ("False", "WriteDenied", quota)
+    assert rig.condition("Degraded") == ("True", "WriteDenied", quota)
+    assert rig.fake.names("services") == ["chat", "chat-ranks"]
+    assert not (await rig.run_pass()).settled
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
+
+
+async def test_a_denied_delete_keeps_nothing_else_from_being_done(rig: Rig) -> None:
+    set_spec(rig, replicas=3)
+    await rig.settle()
+
+    def deny(write: str) -> None:
+        if write == "DELETE statefulsets/chat-g1":
+            raise Refused(403, "Forbidden", 'admission webhook "keep.example" denied the request: protected')
+
+    rig.fake.before_write = deny
+    set_spec(rig, replicas=1)
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == ["chat-g0", "chat-g1"]
+    assert rig.condition("Degraded")[:2] == ("True", "WriteDenied")
+    assert "protected" in rig.condition("Degraded")[2]
 
 
 async def test_an_image_that_cannot_be_pulled_is_told_and_can_be_taken_back(rig: Rig) -> None:

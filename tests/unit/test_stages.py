@@ -9,19 +9,29 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts/stages.py"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def loaded(name: str) -> Iterator[ModuleType]:
+    """A script as a module; its name is prefixed, for tests/ has a folder e2e."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
 def stages() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("stages", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["stages"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["stages"]
+    yield from loaded("stages")
+
+
+@pytest.fixture
+def e2e() -> Iterator[ModuleType]:
+    yield from loaded("e2e")
 
 
 def run(module: ModuleType, statuses: dict[str, Any], **options: Any) -> dict[str, str]:
@@ -32,13 +42,13 @@ def run(module: ModuleType, statuses: dict[str, Any], **options: Any) -> dict[st
         module.Stage("slow", "", is_slow=True),
     ]
 
-    def status(stage: Any) -> int:
+    def ran(stage: Any) -> Any:
         result = statuses.get(stage.target, 0)
         if isinstance(result, BaseException):
             raise result
-        return int(result)
+        return module.Ran(int(result))
 
-    outcomes = module.run_stages(listed, status, lambda _: None)
+    outcomes = module.run_stages(listed, ran, lambda _: None)
     return {outcome.stage.target: outcome.result for outcome in outcomes} | {"exit": module.exit_status(outcomes)}
 
 
@@ -60,7 +70,7 @@ def test_an_interrupt_ends_the_run(stages: ModuleType) -> None:
 
 def test_what_is_left_out_is_said_loudly(stages: ModuleType) -> None:
     said: list[str] = []
-    stages.run_stages([stages.Stage("e2e", "", lambda: "no root")], lambda _: 0, said.append)
+    stages.run_stages([stages.Stage("e2e", "", lambda: "no root")], lambda _: stages.Ran(0), said.append)
     assert said == ["==> e2e: LEFT OUT: no root"]
 
 
@@ -70,5 +80,63 @@ def test_fast_stages_come_first(stages: ModuleType) -> None:
 
 
 def test_every_stage_is_a_target_of_the_makefile(stages: ModuleType) -> None:
-    makefile = (SCRIPT.parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{stage.target}: " in makefile for stage in stages.STAGES)
+
+
+def test_the_summary_says_what_a_stage_that_ran_left_out(stages: ModuleType) -> None:
+    (outcome,) = stages.run_stages([stages.Stage("e2e", "")], lambda _: stages.Ran(0, ("x.py: no Go",)), lambda _: None)
+    first, second = outcome.lines()
+    assert first.split()[:2] == ["e2e", "passed"]
+    assert second.split() == ["LEFT", "OUT", "x.py:", "no", "Go"]
+
+
+def test_a_stage_tells_what_it_left_out_through_a_file(
+    stages: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "make"
+    program.write_text('#!/bin/sh\necho "$1.py: no Go" >> "$STAGES_LEFT_OUT"\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert stages.make(stages.Stage("e2e", "")) == stages.Ran(3, ("e2e.py: no Go",))
+
+
+@pytest.mark.parametrize(
+    ("kubeconfig", "is_up", "stories", "said"),
+    [
+        ("", False, 0, ""),
+        ("", True, 0, "a cluster is up"),
+        ("", False, 1, "what came before it failed"),
+        ("given", False, 0, "E2E_KUBECONFIG names a cluster"),
+    ],
+)
+def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
+    e2e: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kubeconfig: str,
+    is_up: bool,
+    stories: int,
+    said: str,
+) -> None:
+    ran: list[str] = []
+
+    def pytest_runs(tests: list[str]) -> int:
+        ran.extend(tests)
+        return stories
+
+    notes = tmp_path / "left-out"
+    monkeypatch.setenv("E2E_KUBECONFIG", kubeconfig)
+    monkeypatch.setenv("STAGES_LEFT_OUT", str(notes))
+    monkeypatch.setattr(e2e, "is_up", lambda: is_up)
+    monkeypatch.setattr(e2e, "cluster", lambda _: None)
+    monkeypatch.setattr(e2e, "pytest", pytest_runs)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    assert e2e.main() == stories
+    told = capsys.readouterr().out
+    assert said in told
+    assert ("LEFT OUT: " in told) == bool(said)
+    assert told == "".join(f"LEFT OUT: {line}\n" for line in (notes.read_text() if said else "").splitlines())
+    known = [*e2e.OF_OUR_CLUSTER, *e2e.STORIES, *e2e.CLUSTER_DOWN]
+    assert all((test in ran) != (test in told) for test in known)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from glm_operator import records
 from glm_operator.api import InvalidSpec, parse_deployment
 from glm_operator.conditions import Facts, Refused, Transition, summarize, transitions
-from glm_operator.errors import ForeignObject, LeftOver, Rejected, Vanishing
+from glm_operator.errors import Denied, ForeignObject, LeftOver, Rejected, Vanishing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observed import Blocked, Observed, ObservedGroup
 from glm_operator.planner import Layout, plan
@@ -161,6 +161,8 @@ class _Act:
             self.blocked.append(Blocked(name_of(manifest), "GroupsPending", str(error)))
         except Rejected as error:
             self.blocked.append(Blocked(name_of(manifest), "ApplyRefused", str(error)))
+        except Denied as error:
+            self.blocked.append(Blocked(name_of(manifest), "WriteDenied", str(error)))
         else:
             return True
         return False
@@ -170,8 +172,12 @@ class _Act:
         await self.delete("StatefulSet", name, live["metadata"]["uid"])
 
     async def delete(self, kind: str, name: str, uid: str) -> None:
-        await self._kube.delete(kind, self._body["metadata"]["namespace"], name, uid)
-        self._log("deleted", kind, name)
+        try:
+            await self._kube.delete(kind, self._body["metadata"]["namespace"], name, uid)
+        except Denied as error:
+            self.blocked.append(Blocked(name, "WriteDenied", str(error)))
+        else:
+            self._log("deleted", kind, name)
 
     def _log(self, done: str, kind: str, name: str) -> None:
         self.changed = True

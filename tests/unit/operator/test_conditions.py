@@ -77,6 +77,8 @@ def test_every_condition_speaks_of_the_generation_it_saw() -> None:
 def test_a_spec_that_never_was_good_is_not_ready() -> None:
     status = summarize(facts(target=None, refused=REFUSED, rollout=None, observed=observed()), NOW)
     assert conditions(status)["Planned"] == ("False", "LayoutRefused")
+    assert conditions(status)["GroupsReady"] == ("False", "LayoutRefused")
+    assert conditions(status)["Progressing"] == ("False", "LayoutRefused")
     assert conditions(status)["Ready"] == ("False", "LayoutRefused")
     assert REFUSED.message in message(status)
     assert status["ready"] == "0/0"
@@ -176,6 +178,14 @@ def test_a_foreign_object_is_named() -> None:
     status = summarize(facts(blocked=(blocked,)), NOW)
     assert conditions(status)["Ready"] == ("False", "NameConflict")
     assert "Service chat" in message(status, "Degraded")
+
+
+def test_a_denied_write_is_told_in_the_words_of_who_denied_it() -> None:
+    blocked = Blocked("chat-g1", "WriteDenied", "exceeded quota: models, requested: count/statefulsets.apps=1")
+    status = summarize(facts(a_group(0), blocked=(blocked,)), NOW)
+    assert conditions(status)["Ready"] == ("False", "WriteDenied")
+    assert conditions(status)["Degraded"] == ("True", "WriteDenied")
+    assert message(status) == message(status, "Degraded") == blocked.message
 
 
 def test_waiting_for_an_earlier_deployment_to_go_is_no_fault() -> None:

@@ -79,6 +79,30 @@ def test_a_record_without_a_count_keeps_the_groups_there_are() -> None:
     assert restored.replicas == 2
 
 
+@pytest.mark.parametrize("replicas", [0, 1, 5])
+def test_scaling_works_while_the_newest_spec_is_refused(replicas: int) -> None:
+    target = limited(1, replicas=3)
+    refused = a_body(replicas=replicas, parallelism={"tensor": 1, "expert": 3})
+    restored = records.restore(refused, Observed(records=accept(target)))
+    assert restored is not None
+    assert restored.replicas == replicas
+    assert restored.revision == target.revision
+
+
+@pytest.mark.parametrize("replicas", [-1, 1001, "2", True, 1.5, None])
+def test_a_number_of_groups_that_cannot_be_leaves_the_recorded_one(replicas: object) -> None:
+    restored = records.restore(a_body(replicas=replicas), Observed(records=accept(limited(1, replicas=3))))
+    assert restored is not None
+    assert restored.replicas == 3
+
+
+@pytest.mark.parametrize("spec", [None, [], "text"])
+def test_a_spec_that_is_none_leaves_the_recorded_number_of_groups(spec: object) -> None:
+    restored = records.restore(a_body() | {"spec": spec}, Observed(records=accept(limited(1, replicas=3))))
+    assert restored is not None
+    assert restored.replicas == 3
+
+
 @pytest.mark.parametrize("num_accepted", [1, records.KEPT, records.KEPT + 1, records.KEPT + 3])
 def test_the_last_few_are_kept(num_accepted: int) -> None:
     found = accept(*(limited(n) for n in range(1, num_accepted + 1)))
