@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -30,6 +31,11 @@ def run_server(settings: WorkerSettings, control_fd: int) -> None:
     asyncio.run(_run(settings, control_fd))
 
 
+def drained_once_answered(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, with a request in flight that ends when there is a file `answered` beside the run folder."""
+    asyncio.run(_run(settings, control_fd, answered=settings.run_dir.parent / "answered"))
+
+
 def never_drained(settings: WorkerSettings, control_fd: int) -> None:
     """Serve, with a request in flight that does not end."""
     asyncio.run(_run(settings, control_fd, drains=False))
@@ -40,10 +46,11 @@ def refuse(settings: WorkerSettings, control_fd: int) -> None:
     raise ConfigError(f"no tokenizer in {settings.model}")
 
 
-async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True) -> None:
+async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True, answered: Path | None = None) -> None:
     link: ControlLink[ToServer] = await ControlLink.open(control_fd, ToServer)
     link.send(ServerReady(port=settings.http_port))
     engine: asyncio.Task[None] | None = None
+    draining: asyncio.Task[None] | None = None
     while (message := await link.receive()) is not None:
         match message:
             case GenerationStarting(endpoint=endpoint):
@@ -53,9 +60,15 @@ async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True
                 with contextlib.suppress(asyncio.CancelledError):
                     await engine
             case Drain() if drains:
-                link.send(Drained(num_ended_early=0))
+                draining = draining or asyncio.create_task(_drain(link, answered))
             case MetricsRequest(id=number):
                 link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
+
+
+async def _drain(link: ControlLink[ToServer], answered: Path | None) -> None:
+    while answered is not None and not answered.exists():  # noqa: ASYNC110, ASYNC240 - a file of a test tells no event
+        await asyncio.sleep(0.02)
+    link.send(Drained(num_ended_early=0))
 
 
 async def _engine(link: ControlLink[ToServer], endpoint: str) -> None:

@@ -77,6 +77,7 @@ class Follower:
         settings = self._settings
         if self._link is None:
             return
+        self._may_leave.clear()  # of earlier links; the end of this one sets it again, seen by us already or not
         self._link.send(Leaving())
         limit_s = settings.drain_accept_s + settings.drain_deadline_s + LEAVE_MARGIN_S
         try:

@@ -1,14 +1,12 @@
-"""The management port: probes, metrics, drain and the history of generations.
+"""The management port: probes, metrics and the history of generations. It changes nothing: anyone may ask.
 
 /livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to mend, and a
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state.
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the last generations and why each ended.
-/drain   POST: take nothing new and finish what runs. The process stays; /group says when it is drained.
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -39,12 +37,9 @@ class Role(Protocol):
 
     async def metrics(self) -> str: ...
 
-    async def drain(self) -> None: ...
-
 
 def management_app(role: Role) -> Starlette:
     """Return the ASGI application."""
-    draining: set[asyncio.Task[None]] = set()  # keeps the task from being collected
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -58,20 +53,12 @@ def management_app(role: Role) -> Starlette:
     async def group(_: Request) -> Response:
         return Response(msgspec.json.encode(role.group()), media_type="application/json")
 
-    async def drain(_: Request) -> Response:
-        task = asyncio.create_task(role.drain())
-        draining.add(task)
-        task.add_done_callback(draining.discard)
-        await asyncio.sleep(0)  # let it begin: the answer, and readiness from now on, say draining
-        return Response(msgspec.json.encode(role.group()), status_code=202, media_type="application/json")
-
     return Starlette(
         routes=[
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/group", group),
-            Route("/drain", drain, methods=["POST"]),
         ]
     )
 

@@ -82,7 +82,7 @@ class Leader:
             tasks.create_task(self._attempt_forever())
 
     async def drain(self) -> None:
-        """Take nothing new, and return when nothing is left. Not ready from the first moment; may be called again."""
+        """Take nothing new, and return when nothing is left. Not ready from the first moment."""
         self._is_stopping = True
         await self._server.drain()
 
@@ -131,7 +131,6 @@ class Leader:
             "deaths_while_serving": self._history.deaths_while_serving,
             "missing_pods": self._peers.missing,
             "refused_pods": list(self._peers.refused.values()),
-            "drained": self._is_stopping and self._server.is_drained,
             "generations": list(self._history.generations),
         }
 
@@ -202,6 +201,8 @@ class Leader:
         """Kill the generation everywhere, and write down why it ended."""
         began_s = time.monotonic()
         generation = self._generation
+        if generation is None and not self._failures:
+            return  # pods have left while there was none
         if generation is None:  # a zygote or the server died before there was one: a start that failed all the same
             generation = f"{self._incarnation}-{self._history.num_generations + 1}"
             self._history.begin(generation, time.time())
@@ -212,7 +213,7 @@ class Leader:
         cause = primary(self._failures)
         if self._generation is not None:
             self._server.send(GenerationEnded(generation=generation, cause=str(cause)))
-        self._history.end(cause, time.time(), planned=self._release is not None and self._release.done())
+        self._history.end(cause, time.time(), planned=self._is_release_over)
         self._telemetry.ended(cause)
         self._generation = None
         self._reports = []
@@ -230,10 +231,10 @@ class Leader:
                 self._peers.drop_unfinished(generation)
 
     async def _until(self, is_true: Callable[[], bool]) -> None:
-        """Return when is_true; raise _GenerationOver when anything has failed."""
+        """Return when is_true; raise _GenerationOver when anything has failed or pods have been released."""
         while True:
             self._changed.clear()
-            if self._failures:
+            if self._failures or self._is_release_over:
                 raise _GenerationOver
             if is_true():
                 return
@@ -278,7 +279,8 @@ class Leader:
                 self._reports = local + self._peers.reports(self._generation)
                 self._judge()
             if self._peers.leaving and self._release is None and not self._is_stopping:
-                self._release = asyncio.create_task(self._release_pods())
+                self._release = asyncio.create_task(self._release_pods(self._peers.leaving))
+                self._release.add_done_callback(lambda _: self._changed.set())
             await asyncio.sleep(TICK_S)
 
     def _judge(self) -> None:
@@ -293,17 +295,28 @@ class Leader:
     def _is_draining(self) -> bool:
         return self._is_stopping or self._release is not None
 
-    async def _release_pods(self) -> None:
-        """Let pods go that were told to stop while this one was not: finish first, then end the generation."""
-        _log.warning("pods %s were told to stop; draining the group for them", self._peers.leaving)
+    @property
+    def _is_release_over(self) -> bool:
+        """Whether pods were let go and the group still does not take requests again."""
+        return self._release is not None and self._release.done()
+
+    async def _release_pods(self, first: list[int]) -> None:
+        """Let pods go that were told to stop while this one was not: finish first, then end the generation.
+
+        A pod may be gone by then without our leave, and back in a generation that the drained server cannot serve.
+        """
+        _log.warning("pods %s were told to stop; draining the group for them", first)
         await self._server.drain()
-        for pod_index in self._peers.leaving:
-            self._note(Cause(rank=None, pod=pod_index, reason="peer_lost", message=f"pod {pod_index} was told to stop"))
-            self._peers.dismiss(pod_index)
+        leaving = self._peers.leaving
+        if self._generation is not None:
+            for pod in sorted({*first, *leaving}):
+                self._note(Cause(rank=None, pod=pod, reason="peer_lost", message=f"pod {pod} was told to stop"))
+        for pod in leaving:
+            self._peers.dismiss(pod)
 
     def _finish_release(self) -> None:
         """Take requests again after pods have left: with a new server, for the old one is drained."""
-        if self._release is not None and self._release.done():
+        if self._is_release_over:
             self._release = None
             self._served_until_s = None  # not ready before the next generation
             self._server.replace()

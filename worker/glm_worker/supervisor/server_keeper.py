@@ -45,10 +45,6 @@ class ServerKeeper:
     def is_listening(self) -> bool:
         return self._server is not None and self._server.is_listening and not self._server.ended.done()
 
-    @property
-    def is_drained(self) -> bool:
-        return self._drain is not None and self._drain.done()
-
     async def keep(self) -> None:
         """Have a server for as long as this runs: start another when it ends, with backoff if it never listened."""
         settings = self._settings
@@ -101,11 +97,13 @@ class ServerKeeper:
         self._drain = None
         if self._server is not None and self._server.was_told_to_drain:
             self._server.kill()
+            self._server = None  # it listens until the kernel has killed it, but no generation may start with it
 
     async def _drain_once(self) -> None:
         server = self._server
-        if server is None or server.ended.done() or not server.has_served:
-            return  # no endpoint ever pointed here
-        accept_s, deadline_s = self._settings.drain_accept_s, self._settings.drain_deadline_s
+        if server is None or not self.is_listening:
+            return
+        accept_s = self._settings.drain_accept_s if server.has_served else 0.0  # else no endpoint ever pointed to it
+        deadline_s = self._settings.drain_deadline_s
         _log.info("draining: accepting for %.1f s more, then %.0f s to finish", accept_s, deadline_s)
         await server.drain(accept_s, deadline_s)
