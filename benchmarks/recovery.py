@@ -3,11 +3,14 @@
 Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, CPU:
 - ours: `glm-worker serve`. From SIGKILL of the rank to the first right answer of a POST /v1/chat/completions sent after
   it, retried at once on any error.
-- peer: the same model code under torchrun (torch's elastic agent, one agent a pod; elastic_worker.py), monitor interval
-  0.1 s, c10d rendezvous. From SIGKILL of the rank to the first right answer on rank 0's socket, retried likewise.
+- peer: the same model code under torchrun (torch's elastic agent, one agent a pod; peers/elastic_worker.py), monitor
+  interval 0.1 s, c10d rendezvous. From SIGKILL of the rank to the first right answer on rank 0's socket, retried
+  likewise.
 An answer counts when it contains --expect. Both are warm: the kill falls into an idle group that has answered before.
+A group that does not answer within 120 s counts with 120 s, and is started anew for the next kill.
 
-Ends with a JSON line for each case: seconds as p95 over the kills (with fewer than 20, the largest).
+Ends with a JSON line for each case: seconds as p95 over the kills (with fewer than 20, the largest), and how many kills
+each side did not recover from (lost).
 """
 
 import argparse
@@ -29,8 +32,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+ELASTIC_WORKER = Path(__file__).resolve().parent / "peers/elastic_worker.py"
 GOAL_S = 3.0
-LIMIT_S = 300.0
+START_LIMIT_S = 300.0
+GIVE_UP_S = 120.0
 SHAPES = {"1 pod x 2 ranks": (1, 2), "2 pods x 1 rank": (2, 1)}
 
 
@@ -63,18 +68,18 @@ class Group:
         except (httpx.HTTPError, OSError):
             return False
 
-    def wait_for_answer(self, expect: str) -> float:
-        """Ask until the answer is right; return the seconds it took."""
+    def wait_for_answer(self, expect: str, limit_s: float) -> float | None:
+        """Ask until the answer is right; return the seconds it took, None past limit_s."""
         began = time.monotonic()
         while not self.answers(expect):
-            if time.monotonic() - began > LIMIT_S:
-                raise SystemExit(f"no answer with {expect!r} in {LIMIT_S:.0f} s")
+            if time.monotonic() - began > limit_s:
+                return None
             time.sleep(0.005)
         return time.monotonic() - began
 
     def rank(self, number: int) -> psutil.Process:
         """Return the process of a rank."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             for root in self._roots:
                 for process in psutil.Process(root.pid).children(recursive=True):
@@ -102,7 +107,7 @@ def our_group(question: Question, pods: int, ranks_per_pod: int, folder: Path) -
             "temperature": 0,
             "max_tokens": 256,
         }
-        response = httpx.post(f"http://{hosts[0]}:8000/v1/chat/completions", json=body, timeout=LIMIT_S)
+        response = httpx.post(f"http://{hosts[0]}:8000/v1/chat/completions", json=body, timeout=GIVE_UP_S)
         response.raise_for_status()
         return str(response.json()["choices"][0]["message"]["content"])
 
@@ -122,34 +127,67 @@ def elastic_group(question: Question, pods: int, ranks_per_pod: int, folder: Pat
     command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={pods}", f"--nproc-per-node={ranks_per_pod}"]
     command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{rendezvous}", "--rdzv-id=recovery"]
     command += ["--max-restarts=1000", "--monitor-interval=0.1", "--local-addr=127.0.0.1"]
-    command += [str(Path(__file__).with_name("elastic_worker.py")), "--model", question.model]
+    command += [str(ELASTIC_WORKER), "--model", question.model]
     command += ["--question", question.text, "--port", str(answers)]
 
     def ask() -> str:
-        with socket.create_connection(("127.0.0.1", answers), timeout=LIMIT_S) as connection:
+        with socket.create_connection(("127.0.0.1", answers), timeout=GIVE_UP_S) as connection:
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
 
     def rank_of(process: psutil.Process) -> int | None:
-        is_worker = any(part.endswith("elastic_worker.py") for part in process.cmdline()[:3])
+        is_worker = any(part == str(ELASTIC_WORKER) for part in process.cmdline()[:3])
         return int(process.environ()["RANK"]) if is_worker else None
 
     with _running([(command, {"OMP_NUM_THREADS": "1"})] * pods, folder) as roots:
         yield Group(roots, ask, rank_of)
 
 
-def measure(name: str, group: Group, expect: str, num_kills: int) -> dict[int, list[float]]:
-    """Kill each of the two ranks num_kills times; return the seconds until the next right answer, by rank."""
-    print(f"{name}: first answer after {group.wait_for_answer(expect):.1f} s", flush=True)
-    seconds: dict[int, list[float]] = {}
-    for rank in (0, 1):
-        seconds[rank] = []
-        for _ in range(num_kills):
-            group.wait_for_answer(expect)
-            group.rank(rank).kill()
-            seconds[rank].append(group.wait_for_answer(expect))
-        p50, p95, most = (percentile(seconds[rank], p) for p in (50, 95, 100))
-        print(f"{name}, rank {rank}: {num_kills} kills, p50 {p50:.2f} s, p95 {p95:.2f} s, max {most:.2f} s", flush=True)
-    return seconds
+@dataclass
+class Result:
+    """What the kills of one rank took; those that were not recovered from count with GIVE_UP_S."""
+
+    seconds: list[float]
+    num_lost: int
+
+
+def measure(
+    name: str, start: Callable[[Path], contextlib.AbstractContextManager[Group]], expect: str, num_kills: int
+) -> dict[int, Result]:
+    """Kill each of the two ranks num_kills times; return what came of it, by rank."""
+    results: dict[int, Result] = {}
+    with contextlib.ExitStack() as stack:
+        group = _started(name, start, stack, expect)
+        for rank in (0, 1):
+            result = results[rank] = Result([], 0)
+            while len(result.seconds) < num_kills:
+                if group.wait_for_answer(expect, GIVE_UP_S) is None:
+                    raise SystemExit(f"{name}: a group that was answering does not any more")
+                group.rank(rank).kill()
+                seconds = group.wait_for_answer(expect, GIVE_UP_S)
+                result.seconds.append(GIVE_UP_S if seconds is None else seconds)
+                if seconds is None:
+                    result.num_lost += 1
+                    stack.close()
+                    group = _started(name, start, stack, expect)
+            p50, p95, most = (percentile(result.seconds, p) for p in (50, 95, 100))
+            said = f"p50 {p50:.2f} s, p95 {p95:.2f} s, max {most:.2f} s, {result.num_lost} not recovered from"
+            print(f"{name}, rank {rank}: {num_kills} kills, {said}", flush=True)
+    return results
+
+
+def _started(
+    name: str,
+    start: Callable[[Path], contextlib.AbstractContextManager[Group]],
+    stack: contextlib.ExitStack,
+    expect: str,
+) -> Group:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    group = stack.enter_context(start(folder))
+    seconds = group.wait_for_answer(expect, START_LIMIT_S)
+    if seconds is None:
+        raise SystemExit(f"{name}: no answer with {expect!r} in {START_LIMIT_S:.0f} s")
+    print(f"{name}: first answer after {seconds:.1f} s", flush=True)
+    return group
 
 
 def percentile(values: list[float], p: float) -> float:
@@ -209,32 +247,40 @@ def main() -> int:
     print(f"{cores} cores, load {load:.1f}, question {question.text!r}, right when it contains {question.expect!r}")
     lines = []
     for shape, (pods, ranks_per_pod) in SHAPES.items():
-        with tempfile.TemporaryDirectory() as folder, our_group(question, pods, ranks_per_pod, Path(folder)) as group:
-            ours = measure(f"glm-worker, {shape}", group, question.expect, arguments.kills)
-        peers: dict[int, list[float]] = {}
+
+        def ours(
+            folder: Path, pods: int = pods, ranks: int = ranks_per_pod
+        ) -> contextlib.AbstractContextManager[Group]:
+            return our_group(question, pods, ranks, folder)
+
+        def peer(
+            folder: Path, pods: int = pods, ranks: int = ranks_per_pod
+        ) -> contextlib.AbstractContextManager[Group]:
+            return elastic_group(question, pods, ranks, folder)
+
+        our_results = measure(f"glm-worker, {shape}", ours, question.expect, arguments.kills)
+        peer_results: dict[int, Result] = {}
         if arguments.peer_kills:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                elastic_group(question, pods, ranks_per_pod, Path(folder)) as group,
-            ):
-                peers = measure(f"torchrun, {shape}", group, question.expect, arguments.peer_kills)
-        lines += [_line(shape, rank, ours[rank], peers.get(rank)) for rank in ours]
+            peer_results = measure(f"torchrun, {shape}", peer, question.expect, arguments.peer_kills)
+        lines += [_line(shape, rank, result, peer_results.get(rank)) for rank, result in our_results.items()]
     for line in lines:
         print(json.dumps(line))
     return 0 if all(line["met"] for line in lines) else 1
 
 
-def _line(shape: str, rank: int, ours: list[float], peer: list[float] | None) -> dict[str, object]:
-    seconds = percentile(ours, 95)
-    peer_seconds = percentile(peer, 95) if peer else None
+def _line(shape: str, rank: int, ours: Result, peer: Result | None) -> dict[str, object]:
+    seconds = percentile(ours.seconds, 95)
+    peer_seconds = percentile(peer.seconds, 95) if peer else None
     return {
         "bench": "recovery",
-        "metric": f"p95 seconds from SIGKILL to the next right answer, {shape}, rank {rank}, {len(ours)} kills",
+        "metric": f"p95 seconds from SIGKILL to the next right answer, {shape}, rank {rank}, {len(ours.seconds)} kills",
         "ours": round(seconds, 3),
         "peer": peer_seconds and round(peer_seconds, 3),
         "ratio": peer_seconds and round(peer_seconds / seconds, 1),
         "goal": GOAL_S,
-        "met": seconds <= GOAL_S,
+        "met": seconds <= GOAL_S and not ours.num_lost,
+        "lost": ours.num_lost,
+        "peer_lost": peer and peer.num_lost,
     }
 
 

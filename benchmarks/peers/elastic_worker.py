@@ -7,6 +7,7 @@ before each, all ranks meet in a collective, and each step has the same collecti
 
 import argparse
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="where rank 0 answers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    # Short, or an attempt that meets what an earlier one left in the agent's store hangs for the default 30 minutes.
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     folder = resolve(arguments.model)
     engine = make_engine(folder)
     checkpoint = Checkpoint.read(folder, name="", max_model_len=0)
