@@ -16,7 +16,6 @@ from glm_cluster.paths import Paths
 from glm_cluster.progress import step
 
 SUITE = "bookworm"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv")
 PYTHON_LINKS = ("python", "python3")
 RECIPE_LABEL = "glm-operator.io/base-recipe"
@@ -47,7 +46,7 @@ def ensure_base_image(paths: Paths, name: str) -> None:
         try:
             root = Path(buildah("mount", container))
             options = ("--variant=minbase", f"--include={','.join(PACKAGES)}")
-            log_to(log, "debootstrap", *options, SUITE, root, mirror(), env=debootstrap_environment())
+            log_to(log, "debootstrap", *options, SUITE, root, *mirror(), env=debootstrap_environment())
             strip(root)
             buildah("umount", container)
             buildah("config", "--label", f"{RECIPE_LABEL}={recipe()}", "--env", "LANG=C.UTF-8", container)
@@ -67,10 +66,10 @@ def strip(root: Path) -> None:
         (root / "usr/local/bin" / link).symlink_to("/usr/bin/python3")
 
 
-def mirror() -> str:
-    """Return the Debian archive that this machine's apt uses, which may be a company's own."""
+def mirror() -> list[str]:
+    """Return the Debian archive that this machine's apt uses, which may be a company's own; none: debootstrap's own."""
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}")
-    return next(iter(targets.split()), DEFAULT_MIRROR)
+    return targets.split()[:1]
 
 
 def debootstrap_environment() -> dict[str, str]:
