@@ -4,8 +4,8 @@ Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this m
 - ours: `glm-worker serve`. From SIGKILL of the rank to the first right answer of a POST /v1/chat/completions sent after
   it, retried at once on any error.
 - peer: the same model code under torchrun (torch's elastic agent, one agent a pod; peers/elastic_worker.py), monitor
-  interval 0.1 s, c10d rendezvous. From SIGKILL of the rank to the first right answer on rank 0's socket, retried
-  likewise.
+  interval 0.1 s, c10d rendezvous, a fresh store for each attempt. From SIGKILL of the rank to the first right answer on
+  rank 0's socket, retried likewise.
 An answer counts when it contains --expect. Both are warm: the kill falls into an idle group that has answered before.
 A group that does not answer within 120 s counts with 120 s, and is started anew for the next kill.
 
@@ -138,7 +138,9 @@ def elastic_group(question: Question, pods: int, ranks_per_pod: int, folder: Pat
         is_worker = any(part == str(ELASTIC_WORKER) for part in process.cmdline()[:3])
         return int(process.environ()["RANK"]) if is_worker else None
 
-    with _running([(command, {"OMP_NUM_THREADS": "1"})] * pods, folder) as roots:
+    # Without the second, an attempt shares the agent's store with the attempts before it and can meet what they left.
+    environment = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with _running([(command, environment)] * pods, folder) as roots:
         yield Group(roots, ask, rank_of)
 
 
