@@ -74,8 +74,8 @@ contract: $(INSTALLED) ## What types cannot pin: CRD, RBAC, chart, environment n
 	@$(PYTEST) -m "not e2e" tests/contract
 
 .PHONY: integration
-integration: $(INSTALLED) ## Real neighbours: gloo ranks, HTTP, processes
-	@$(PYTEST) -m "not e2e" tests/integration
+integration: $(INSTALLED) ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for most of it is waiting
+	@$(PYTEST) -n 2 --dist loadfile -m "not e2e" tests/integration
 
 .PHONY: gpu
 gpu: $(INSTALLED) ## Parity and serving on CUDA devices; skips loudly without one

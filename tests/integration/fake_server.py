@@ -32,8 +32,8 @@ def run_server(settings: WorkerSettings, control_fd: int) -> None:
 
 
 def drained_once_answered(settings: WorkerSettings, control_fd: int) -> None:
-    """Serve, with a request in flight that ends when there is a file `answered` beside the run folder."""
-    asyncio.run(_run(settings, control_fd, answered=settings.run_dir.parent / "answered"))
+    """Serve, with a request in flight that ends when there is a file `answered` in the run folder."""
+    asyncio.run(_run(settings, control_fd, answered=settings.run_dir / "answered"))
 
 
 def never_drained(settings: WorkerSettings, control_fd: int) -> None:

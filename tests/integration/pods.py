@@ -2,9 +2,11 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ class PodProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "integration.pod_main", *self._targets],
+                [sys.executable, "-m", "integration.pod_main", str(os.getpid()), *self._targets],
                 env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT / "tests")},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -65,10 +67,12 @@ class PodProcess:
         return httpx.get(f"http://{self.host}:9090{path}", timeout=10.0)
 
     def group(self) -> dict[str, Any]:
-        """Return what /group says; nothing while the port is not open."""
+        """Return what /group says; nothing while the port is not open. A pod that has exited will never open it."""
         try:
             return dict(self.get("/group").json())
         except httpx.TransportError:
+            code = self.process.poll()
+            assert code is None, f"pod {self.index} has exited with {code}:\n{self.log.read_text()[-6000:]}"
             return {}
 
     def ranks(self) -> dict[int, psutil.Process]:
@@ -102,8 +106,9 @@ class PodProcess:
 class Group:
     """The pods of one group. Pod 0 leads."""
 
-    def __init__(self, pods: list[PodProcess]) -> None:
+    def __init__(self, pods: list[PodProcess], run_dir: Path) -> None:
         self.pods = pods
+        self.run_dir = run_dir
 
     @property
     def leader(self) -> PodProcess:
@@ -156,11 +161,12 @@ def running_group(
     server_target: str = SERVER_TARGET,
     **settings: object,
 ) -> Iterator[Group]:
-    """Run a group; at the end nothing of it may be left."""
+    """Run a group; at the end nothing of it may be left. Its logs go to folder."""
+    run_dir = Path(tempfile.mkdtemp(prefix="glm-"))  # short: the path of a socket has 107 bytes at most
     hosts = [loopback_address() for _ in range(pods)]
     values = {
         "model": "builtin://glm-nano",
-        "run_dir": folder / "run",
+        "run_dir": run_dir,
         "drain_accept_s": 0,
         "backoff_base_s": 0.2,
         **settings,
@@ -172,7 +178,7 @@ def running_group(
         processes.append(
             PodProcess(index, host, environment, folder / f"pod-{index}.log", (rank_target, server_target))
         )
-    group = Group(processes)
+    group = Group(processes, run_dir)
     seen: set[psutil.Process] = set()
     try:
         yield group
@@ -183,3 +189,4 @@ def running_group(
                 pod.process.kill()
             pod.process.wait(LIMIT_S)
     eventually(lambda: not any(process.is_running() for process in seen), limit_s=10.0)
+    shutil.rmtree(run_dir)
