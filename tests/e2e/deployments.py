@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,6 +97,21 @@ class Deployed:
 
         wait_for(f"{self.name} settled at {ready}", is_settled, timeout_s=timeout_s)
 
+    def patch(self, **spec: object) -> None:
+        """Merge fields into the spec; None unsets one."""
+        change = json.dumps({"spec": spec})
+        self.target.kubectl("patch", "glmd", self.name, "-n", self.namespace, "--type=merge", "-p", change)
+
+    def set_max_num_seqs(self, value: int | None) -> None:
+        """Change what makes a new revision and does no harm; None unsets it."""
+        self.patch(engine={"limits": {"maxNumSeqs": value}})
+
+    def scale(self, replicas: int) -> None:
+        self.target.kubectl("scale", f"glmd/{self.name}", "-n", self.namespace, f"--replicas={replicas}")
+
+    def delete(self) -> None:
+        self.target.kubectl("delete", "glmd", self.name, "-n", self.namespace, "--ignore-not-found", "--timeout=60s")
+
     def pods(self) -> list[dict[str, Any]]:
         return self.target.items("pods", self.namespace, f"glm-operator.io/deployment={self.name}")
 
@@ -140,6 +156,15 @@ class Deployed:
 
     def group(self, pod: str) -> dict[str, Any]:
         """Return what the supervisor of a leading pod says of its group."""
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/group"
-        found: dict[str, Any] = json.loads(self.target.kubectl("get", "--raw", path))
+        found: dict[str, Any] = json.loads(self._from_management_port(pod, "group"))
         return found
+
+    def metric(self, pod: str, name: str) -> float:
+        """Return the sum of a metric's series on one pod; LookupError when it has none."""
+        series = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self._from_management_port(pod, "metrics"), re.MULTILINE)
+        if not series:
+            raise LookupError(f"{pod} has no metric {name}")
+        return sum(map(float, series))
+
+    def _from_management_port(self, pod: str, path: str) -> str:
+        return self.target.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/{path}")

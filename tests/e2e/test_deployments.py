@@ -1,17 +1,19 @@
 """Stories of one who serves a model: apply, chat, scale, edit, repair, delete."""
 
-import json
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from e2e.chats import chats
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, nano, wait_for
 from e2e.operator_release import Release
 from e2e.target import CHECKOUT
 from glm_cluster.errors import CommandFailed
+
+RECORD, SHARED = "glm-operator.io/accepted-spec=true", "glm-operator.io/deployment=nano"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def two_pods(release: Release) -> Iterator[Deployed]:
     release.target.apply(nano("two-pods", MODEL_NAMESPACE, ranks_per_pod=1, resources=gpu))
     deployed.wait_ready()
     yield deployed
-    release.target.kubectl("delete", "glmd", "two-pods", "-n", MODEL_NAMESPACE, "--timeout=60s")
+    deployed.delete()
 
 
 def test_the_example_serves_a_chat_that_thinks_and_answers_right(release: Release) -> None:
@@ -35,7 +37,7 @@ def test_the_example_serves_a_chat_that_thinks_and_answers_right(release: Releas
     assert thinking.strip()
     columns = target.kubectl("get", "glmd", "nano", "-n", MODEL_NAMESPACE)
     assert "1/1" in columns
-    target.kubectl("delete", "glmd", "nano", "-n", MODEL_NAMESPACE, "--timeout=60s")
+    deployed.delete()
     wait_for("everything of nano gone", lambda: not deployed.owned(), timeout_s=60)
 
 
@@ -73,13 +75,13 @@ def test_a_group_of_two_pods_serves_beside_the_first_deployment(shared: Deployed
 
 def test_kubectl_scale_goes_up_and_down(shared: Deployed) -> None:
     target = shared.target
-    target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=3")
+    shared.scale(3)
     shared.wait_settled("3/3", timeout_s=180)
     endpoints = target.items("endpointslices", MODEL_NAMESPACE, "kubernetes.io/service-name=nano")
     assert sum(len(s["endpoints"]) for s in endpoints) == 3, "only rank-0 pods answer"
     selector = target.get("glmd", "nano", "-n", MODEL_NAMESPACE)["status"]["selector"]
     assert len(target.items("pods", MODEL_NAMESPACE, selector)) == 3
-    target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=1")
+    shared.scale(1)
     shared.wait_settled("1/1", timeout_s=120)
     wait_for("one pod left", lambda: len(shared.pods()) == 1, timeout_s=60)
     assert shared.answers_right()
@@ -107,20 +109,37 @@ def test_a_killed_rank_of_a_group_of_two_pods_is_replaced_without_a_new_pod(two_
 
 
 def test_a_hung_rank_is_found_and_named(shared: Deployed) -> None:
-    generation = shared.group("nano-g0-0")["generation"]
-    shared.signal_rank("nano-g0-0", 1, signal.SIGSTOP)
-    wait_for(
-        "another generation", lambda: shared.group("nano-g0-0")["generation"] not in (generation, None), timeout_s=60
-    )
-    cause = next(g["cause"] for g in shared.group("nano-g0-0")["generations"] if g["id"] == generation)
-    assert (cause["rank"], cause["reason"]) == (1, "hung")
-    wait_for("the right answer", shared.answers_right, timeout_s=60)
+    _assert_hung_rank_is_named(shared, "nano-g0-0", "nano-g0-0", rank=1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_hung_rank_of_a_group_of_two_pods_is_found_and_named(two_pods: Deployed, rank: int) -> None:
+    _assert_hung_rank_is_named(two_pods, "two-pods-g0-0", f"two-pods-g0-{rank}", rank=rank)
+
+
+def _assert_hung_rank_is_named(deployed: Deployed, leader: str, pod: str, *, rank: int) -> None:
+    """Stop a rank while it and the others compute a chat: the others, which wait for it, are not to blame."""
+    generation = deployed.group(leader)["generation"]
+    with chats(deployed) as in_flight:
+        in_flight.open_on(leader)
+        deployed.signal_rank(pod, rank, signal.SIGSTOP)
+        wait_for(
+            "another generation", lambda: deployed.group(leader)["generation"] not in (generation, None), timeout_s=60
+        )
+        in_flight.assert_none_is_silent()
+    cause = next(g["cause"] for g in deployed.group(leader)["generations"] if g["id"] == generation)
+    assert (cause["rank"], cause["reason"]) == (rank, "hung")
+    wait_for("the right answer", deployed.answers_right, timeout_s=60)
 
 
 @pytest.mark.parametrize("pod", ["two-pods-g0-0", "two-pods-g0-1"])
-def test_a_deleted_pod_comes_back_and_the_group_serves_again(two_pods: Deployed, pod: str) -> None:
+def test_a_deleted_pod_finishes_its_chats_comes_back_and_the_group_serves_again(two_pods: Deployed, pod: str) -> None:
     before = two_pods.pod_uids()[pod]
-    two_pods.target.kubectl("delete", "pod", pod, "-n", MODEL_NAMESPACE, "--wait=false")
+    with chats(two_pods) as in_flight:
+        in_flight.open_on("two-pods-g0-0")
+        two_pods.target.kubectl("delete", "pod", pod, "-n", MODEL_NAMESPACE, "--wait=false")
+        assert in_flight.are_open()
+        in_flight.assert_all_right()
     wait_for("another pod", lambda: two_pods.pod_uids().get(pod) not in (None, before), timeout_s=60)
     two_pods.wait_settled("1/1", timeout_s=180)
     assert two_pods.answers_right()
@@ -145,31 +164,38 @@ def test_a_deleted_object_comes_back(shared: Deployed, owned: str) -> None:
     wait_for("the right answer", shared.answers_right, timeout_s=60)
 
 
+def test_a_deleted_record_of_the_accepted_spec_comes_back(shared: Deployed) -> None:
+    def uids() -> dict[str, str]:
+        found = shared.target.items("controllerrevisions.apps", MODEL_NAMESPACE, f"{RECORD},{SHARED}")
+        return {item["metadata"]["name"]: item["metadata"]["uid"] for item in found}
+
+    before = uids()
+    shared.target.kubectl("delete", "controllerrevisions.apps", "-n", MODEL_NAMESPACE, "-l", f"{RECORD},{SHARED}")
+    wait_for("the record made again", lambda: before.items() - uids().items() and before.keys() & uids(), timeout_s=60)
+    shared.wait_settled("1/1", timeout_s=60)
+
+
 def test_a_field_set_and_unset_again_leaves_no_trace(shared: Deployed) -> None:
     def template() -> dict[str, Any]:
         found = shared.target.get("statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
         spec: dict[str, Any] = found["spec"]["template"]
         return spec
 
-    def patch(limits: dict[str, Any] | None) -> None:
-        change = {"spec": {"engine": {"limits": {"maxNumSeqs": (limits or {}).get("maxNumSeqs")}}}}
-        _merge(shared, change)
-
     before = template()
-    patch({"maxNumSeqs": 7})
+    shared.set_max_num_seqs(7)
     wait_for(
         "the new template", lambda: {"name": "GLM_MAX_NUM_SEQS", "value": "7"} in _environment(template()), timeout_s=60
     )
     shared.wait_settled("1/1", timeout_s=180)
     assert all(_pod_environment(pod).get("GLM_MAX_NUM_SEQS") == "7" for pod in shared.pods())
-    patch(None)
+    shared.set_max_num_seqs(None)
     wait_for("the old template", lambda: template() == before, timeout_s=60)
     shared.wait_settled("1/1", timeout_s=180)
     assert shared.answers_right()
 
 
 def test_an_image_that_cannot_be_pulled_says_so_and_can_be_taken_back(shared: Deployed) -> None:
-    _merge(shared, {"spec": {"engine": {"image": "10.201.0.2:5000/no-such-image:1"}}})
+    shared.patch(engine={"image": "10.201.0.2:5000/no-such-image:1"})
 
     def is_told() -> bool:
         ready = shared.condition("Ready")
@@ -180,7 +206,7 @@ def test_an_image_that_cannot_be_pulled_says_so_and_can_be_taken_back(shared: De
         )
 
     wait_for("ImagePullFailed in Ready", is_told, timeout_s=120)
-    _merge(shared, {"spec": {"engine": {"image": None}}})
+    shared.patch(engine={"image": None})
     shared.wait_settled("1/1", timeout_s=180)
     assert shared.answers_right()
 
@@ -195,7 +221,7 @@ def test_a_pod_that_fits_no_node_says_so(release: Release) -> None:
         return ready["reason"] == "Unschedulable" and "nvidia.com/gpu" in ready["message"]
 
     wait_for("Unschedulable in Ready", is_told, timeout_s=60)
-    target.kubectl("delete", "glmd", "too-big", "-n", MODEL_NAMESPACE, "--timeout=60s")
+    deployed.delete()
 
 
 def test_a_model_that_does_not_load_says_so(release: Release) -> None:
@@ -210,7 +236,7 @@ def test_a_model_that_does_not_load_says_so(release: Release) -> None:
         return ready["reason"] == "LoadFailed" and "/no/such/model" in ready["message"]
 
     wait_for("LoadFailed in Ready", is_told, timeout_s=120)
-    target.kubectl("delete", "glmd", "no-model", "-n", MODEL_NAMESPACE, "--timeout=60s")
+    deployed.delete()
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -245,9 +271,9 @@ def test_the_api_server_refuses_names_that_nothing_can_be_derived_from(release: 
 def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
     target, before = shared.target, shared.pod_uids()
     with pytest.raises(CommandFailed, match="does not divide"):
-        _merge(shared, {"spec": {"parallelism": {"tensor": 1, "expert": 5}}})
+        shared.patch(parallelism={"tensor": 1, "expert": 5})
     # what CEL cannot see: units of a quantity that make no sense together are the planner's to refuse
-    _merge(shared, {"spec": {"hardware": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}})
+    shared.patch(hardware={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})
 
     def is_refused() -> bool:
         planned = shared.condition("Planned")
@@ -258,7 +284,7 @@ def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
     assert shared.answers_right()
     target.kubectl("delete", "pod", "nano-g0-0", "-n", MODEL_NAMESPACE)  # repair goes on with the accepted spec
     wait_for("the right answer", lambda: _answers_now(shared), timeout_s=180)
-    _merge(shared, {"spec": {"hardware": {"resources": None}}})
+    shared.patch(hardware={"resources": None})
     shared.wait_settled("1/1", timeout_s=180)
 
 
@@ -267,12 +293,6 @@ def _answers_now(deployed: Deployed) -> bool:
         return deployed.answers_right()
     except OSError:
         return False
-
-
-def _merge(deployed: Deployed, change: dict[str, Any]) -> None:
-    deployed.target.kubectl(
-        "patch", "glmd", deployed.name, "-n", deployed.namespace, "--type=merge", "-p", json.dumps(change)
-    )
 
 
 def _environment(template: dict[str, Any]) -> list[dict[str, Any]]:

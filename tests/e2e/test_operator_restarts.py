@@ -1,17 +1,15 @@
 """Stories of an operator that dies in the middle: the end state is the same."""
 
-import json
-
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, nano, wait_for
 from e2e.operator_release import Release
 
 
 def test_an_operator_killed_while_scaling_ends_in_the_same_state(shared: Deployed, release: Release) -> None:
-    shared.target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=2")
+    shared.scale(2)
     release.delete_pod()
     shared.wait_settled("2/2", timeout_s=240)
-    shared.target.kubectl("scale", "glmd/nano", "-n", MODEL_NAMESPACE, "--replicas=1")
+    shared.scale(1)
     release.delete_pod()
     shared.wait_settled("1/1", timeout_s=240)
     wait_for("one pod left", lambda: len(shared.pods()) == 1, timeout_s=60)
@@ -20,11 +18,11 @@ def test_an_operator_killed_while_scaling_ends_in_the_same_state(shared: Deploye
 
 def test_an_operator_killed_in_an_edit_ends_in_the_same_state(shared: Deployed, release: Release) -> None:
     before = shared.status()["revision"]
-    _set_limit(shared, 9)
+    shared.set_max_num_seqs(9)
     release.delete_pod()
     wait_for("another revision", lambda: shared.status()["revision"] != before, timeout_s=120)
     shared.wait_settled("1/1", timeout_s=240)
-    _set_limit(shared, None)
+    shared.set_max_num_seqs(None)
     release.delete_pod()
     wait_for("the first revision", lambda: shared.status()["revision"] == before, timeout_s=120)
     shared.wait_settled("1/1", timeout_s=240)
@@ -43,13 +41,7 @@ def test_deleting_removes_everything_while_the_operator_is_down(release: Release
     deployed.wait_ready()
     release.scale(0)
     try:
-        release.target.kubectl("delete", "glmd", "short-lived", "-n", MODEL_NAMESPACE, "--timeout=60s")
+        deployed.delete()
         wait_for("everything gone", lambda: not deployed.owned(), timeout_s=60)
     finally:
         release.scale(1)
-
-
-def _set_limit(deployed: Deployed, value: int | None) -> None:
-    change = {"spec": {"engine": {"limits": {"maxNumSeqs": value}}}}
-    patch = ["--type=merge", "-p", json.dumps(change)]
-    deployed.target.kubectl("patch", "glmd", deployed.name, "-n", deployed.namespace, *patch)

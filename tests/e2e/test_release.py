@@ -43,7 +43,7 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)
     wait_for("the right answer", shared.answers_right, timeout_s=60)
-    target.kubectl("delete", "glmd", "nano", "-n", shared.namespace, "--timeout=60s")
+    shared.delete()
     wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
     for pod in other.pods():
         other.assert_clean_log(pod)

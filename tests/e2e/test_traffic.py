@@ -1,0 +1,50 @@
+"""Stories of clients that chat while the cluster changes: what is in flight is finished, what is new is answered."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.chats import asking_all_along, chats
+from e2e.deployments import Deployed, wait_for
+
+LEADERS = ("nano-g0-0", "nano-g1-0")
+
+
+@pytest.fixture
+def two_groups(shared: Deployed) -> Iterator[Deployed]:
+    shared.scale(2)
+    shared.wait_settled("2/2")
+    yield shared
+    shared.scale(1)
+    shared.wait_settled("1/1")
+
+
+def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_groups: Deployed) -> None:
+    before = two_groups.pod_uids()
+    with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
+        in_flight.open_on(*LEADERS)
+        two_groups.set_max_num_seqs(11)
+        assert in_flight.are_open()
+        wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=180)
+        two_groups.wait_settled("2/2")
+        in_flight.assert_all_right()
+        two_groups.set_max_num_seqs(None)
+        two_groups.wait_settled("2/2")
+    assert asked.failures == []
+    assert asked.num_right > 0
+
+
+def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
+    with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
+        in_flight.open_on(*LEADERS)
+        two_groups.scale(1)
+        assert in_flight.are_open()
+        in_flight.assert_all_right()
+        two_groups.wait_settled("1/1")
+    assert asked.failures == []
+    assert asked.num_right > 0
+
+
+def _all_replaced(deployed: Deployed, before: dict[str, str]) -> bool:
+    now = deployed.pod_uids()
+    return now.keys() == before.keys() and not set(now.values()) & set(before.values())
