@@ -31,6 +31,7 @@ class Queue:
         self._jitter = jitter
         self._due: dict[Key, None] = {}  # in order of arrival
         self._running: set[Key] = set()
+        self._urgent: set[Key] = set()  # of those that run: edited since they were taken
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._wake = asyncio.Event()
@@ -42,6 +43,8 @@ class Queue:
         """Note that a deployment is due now. One that backs off keeps waiting, unless this is urgent."""
         if key in self._failures and key in self._later and not urgent:
             return
+        if urgent and key in self._running:
+            self._urgent.add(key)
         self._put(key)
 
     def add_later(self, key: Key, delay_s: float) -> None:
@@ -71,8 +74,14 @@ class Queue:
         self._end(key)
 
     def retry(self, key: Key) -> float:
-        """End a pass that failed; return the seconds until the next one, which double each time."""
+        """End a pass that failed; return the seconds until the next one, which double each time.
+
+        0 where an edit has arrived meanwhile: the pass that failed did not know of it.
+        """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
+        if key in self._urgent:
+            self._end(key)
+            return 0.0
         ceiling = min(BACKOFF_BASE_S * 2.0 ** min(failures - 1, 16), BACKOFF_MAX_S)
         delay_s = ceiling * (0.5 + self._jitter() / 2)
         self._due.pop(key, None)
@@ -100,4 +109,5 @@ class Queue:
 
     def _end(self, key: Key) -> None:
         self._running.discard(key)
+        self._urgent.discard(key)
         self._wake.set()

@@ -77,6 +77,17 @@ async def test_an_edit_does(queue: Queue) -> None:
     assert await queue.take() == A
 
 
+async def test_an_edit_during_a_pass_that_fails_is_due_at_once(queue: Queue) -> None:
+    queue.add(A)
+    queue.retry(await queue.take())
+    queue.add(A, urgent=True)
+    key = await queue.take()
+    queue.add(A, urgent=True)
+    assert queue.retry(key) == 0.0
+    assert queue.retry(await queue.take()) == 4 * BACKOFF_BASE_S, "the next one waits again"
+    assert await is_idle(queue)
+
+
 async def test_a_failure_does_not_hold_up_another_deployment(queue: Queue) -> None:
     queue.add(A)
     queue.retry(await queue.take())
