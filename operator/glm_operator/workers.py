@@ -3,13 +3,14 @@
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import httpx
 from pydantic import ValidationError
 
 from glm_operator import names
-from glm_operator.observed import ObservedGroup
+from glm_operator.observed import ObservedGroup, ObservedPod
 from glm_operator.report import GroupReport
 
 logger = logging.getLogger(__name__)
@@ -20,11 +21,17 @@ DEADLINE_S = 2.0
 
 MAX_CONNECTIONS = 64
 
+REMEMBERED_S = 30.0
+"""What a leader said counts this long while it says nothing: on a busy node one answer is late now and then, and the
+status must not forget a failure for it."""
+
 
 class Workers:
     """Asks the leading supervisors of groups how they are."""
 
-    def __init__(self, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, http: httpx.AsyncClient | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, tuple[float, GroupReport]] = {}  # by uid of the pod: when, and what
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
         # trust_env off: pods are never behind a proxy of ours.
         self._http = http or httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False)
@@ -33,18 +40,25 @@ class Workers:
         await self._http.aclose()
 
     async def reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
-        """Return what the leaders of these groups say, by group; a silent one is left out."""
-        leaders = [(group.name, group.leader) for group in groups]
-        urls = {name: group_url(leader.ip) for name, leader in leaders if leader is not None and leader.ip}
-        tasks = {asyncio.create_task(self._ask(url)): name for name, url in urls.items()}
+        """Return what the leaders of these groups say, or said a moment ago, by group; a silent one is left out."""
+        leaders = {group.name: leader for group in groups if (leader := group.leader) is not None and leader.ip}
+        await self._ask_all(leaders.values())
+        now_s = self._clock()
+        self._said = {uid: said for uid, said in self._said.items() if now_s - said[0] <= REMEMBERED_S}
+        return {name: self._said[leader.uid][1] for name, leader in leaders.items() if leader.uid in self._said}
+
+    async def _ask_all(self, leaders: Iterable[ObservedPod]) -> None:
+        """Ask all at once, and note what those say that answer in time."""
+        tasks = {asyncio.create_task(self._ask(group_url(leader.ip or ""))): leader.uid for leader in leaders}
         if not tasks:
-            return {}
+            return
         done, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        answers = {tasks[task]: task.result() for task in done}
-        return {name: report for name, report in answers.items() if report is not None}
+        for task in done:
+            if (report := task.result()) is not None:
+                self._said[tasks[task]] = self._clock(), report
 
     async def _ask(self, url: str) -> GroupReport | None:
         try:

@@ -1,19 +1,21 @@
 """What leaders of groups say at /group, and what becomes of those that do not answer."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from glm_operator import workers
-from glm_operator.workers import Workers, group_url
+from glm_operator.workers import REMEMBERED_S, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
 SERVING = {"group": "chat-g0", "state": "serving", "generation": "a-1", "load": {"done_bytes": 3, "total_bytes": 3}}
 
 
-def some_workers(answers: dict[str, Any]) -> Workers:
+def some_workers(answers: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> Workers:
     """Return workers by the address of their leader: an answer, an exception, or None for silence."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -24,7 +26,7 @@ def some_workers(answers: dict[str, Any]) -> Workers:
             raise said
         return said if isinstance(said, httpx.Response) else httpx.Response(200, json=said)
 
-    return Workers(httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    return Workers(httpx.AsyncClient(transport=httpx.MockTransport(answer)), clock)
 
 
 def a_led_group(index: int, ip: str | None, **pod: Any) -> Any:
@@ -66,6 +68,21 @@ async def test_a_silent_one_does_not_hold_up_the_pass(monkeypatch: pytest.Monkey
             {"10.0.0.1": None, "10.0.0.2": SERVING}, a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2")
         )
     assert said == {"chat-g1": "serving"}
+
+
+async def test_what_a_leader_said_counts_while_it_says_nothing_for_a_moment() -> None:
+    answers: dict[str, Any] = {"10.0.0.1": SERVING}
+    now_s = 100.0
+    group, other = a_led_group(0, "10.0.0.1", uid="first"), a_led_group(0, "10.0.0.1", uid="second")
+    asked = some_workers(answers, lambda: now_s)
+    said = await asked.reports([group])
+    answers["10.0.0.1"] = httpx.ConnectError("refused")
+    now_s += REMEMBERED_S
+    assert await asked.reports([group]) == said
+    assert await asked.reports([other]) == {}, "another pod is asked itself"
+    now_s += 1
+    assert await asked.reports([group]) == {}
+    await asked.close()
 
 
 async def test_a_leader_of_another_revision_or_without_address_is_not_asked() -> None:
