@@ -96,7 +96,7 @@ def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterab
     by_group: dict[int, list[ObservedPod]] = {}
     for pod in pods:
         index = _group_index(deployment, pod)
-        if index is not None:
+        if index is not None and _is_member(pod, names.group_name(deployment, index)):
             by_group.setdefault(index, []).append(_pod(pod))
     return Observed(
         groups={
@@ -118,6 +118,11 @@ def _group_index(deployment: str, item: Manifest) -> int | None:
     group = (item["metadata"].get("labels") or {}).get(names.GROUP_LABEL, "")
     match = re.fullmatch(re.escape(deployment) + r"-g(\d{1,6})", group)
     return int(match[1]) if match else None
+
+
+def _is_member(pod: Manifest, group: str) -> bool:
+    """Tell whether the name is one its StatefulSet gives; a debugging copy has the labels, too, and is no member."""
+    return re.fullmatch(re.escape(group) + r"-\d+", name_of(pod)) is not None
 
 
 def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: list[ObservedPod]) -> ObservedGroup:

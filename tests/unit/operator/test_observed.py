@@ -54,6 +54,14 @@ def test_a_group_is_its_stateful_set_and_the_pods_of_its_name() -> None:
     assert group.leader.ip == "10.0.0.1"
 
 
+def test_a_debugging_copy_of_a_pod_is_no_member_of_its_group() -> None:
+    copied = a_live_pod()
+    copied["metadata"]["name"] = "chat-g0-0-debug"
+    group = observe("chat", "uid-1", [a_stateful_set()], [a_live_pod(), copied]).groups[0]
+    assert [pod.name for pod in group.pods] == ["chat-g0-0"]
+    assert group.is_available
+
+
 def test_a_stateful_set_of_somebody_else_is_not_ours() -> None:
     assert observe("chat", "uid-1", [a_stateful_set(owners=[])], []).groups == {}
 
