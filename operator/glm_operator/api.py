@@ -294,6 +294,8 @@ def parse_deployment(body: Mapping[str, object], *, default_image: str = names.D
 def _sentence(fault: dict[str, object]) -> str:
     location = fault["loc"]
     assert isinstance(location, tuple)
+    if location[-1] == "[key]":  # of a map; pydantic puts the key itself before it
+        location = (*location[:-2], "keys")
     path = ".".join(str(part) for part in location)
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "missing":

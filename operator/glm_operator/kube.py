@@ -90,9 +90,10 @@ class Kube:
         )
         return observe(metadata["name"], metadata["uid"], [*sets, *services, *accounts, *records], pods)
 
-    async def apply(self, manifest: Manifest, owner: Manifest, observed: Observed) -> bool:
+    async def apply(self, manifest: Manifest, owner: Manifest, observed: Observed, *, dry_run: bool = False) -> bool:
         """Make the object as the manifest says, unless it is already; return whether anything was written.
 
+        dry_run: have it checked by the API server and its webhooks as if, and write nothing.
         Raises ForeignObject or LeftOver instead of taking over what is not the owner's.
         """
         wanted = owned(manifest, owner)
@@ -107,7 +108,7 @@ class Kube:
             # With its uid the apply fails if another object took the name since we looked.
             wanted["metadata"]["uid"] = live["metadata"]["uid"]
         # Of what is ours we own every field we send: a hand that changed one of them is overruled.
-        applied = await self._apply(wanted, force=live is not None)
+        applied = await self._apply(wanted, force=live is not None, dry_run=dry_run)
         return live is None or applied["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
@@ -193,7 +194,9 @@ class Kube:
             if not token:
                 return items
 
-    async def _apply(self, manifest: Manifest, *, force: bool, subresource: str = "") -> Manifest:
+    async def _apply(
+        self, manifest: Manifest, *, force: bool, subresource: str = "", dry_run: bool = False
+    ) -> Manifest:
         name, namespace = name_of(manifest), manifest["metadata"]["namespace"]
         return await self._request(
             "patch",
@@ -202,6 +205,7 @@ class Kube:
             content_type="application/apply-patch+yaml",
             field_manager=names.FIELD_MANAGER,
             force_conflicts=force,
+            dry_run="All" if dry_run else None,
         )
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> Manifest:

@@ -27,10 +27,15 @@ def latest(records: Iterable[Record]) -> Record | None:
     return max(records, key=lambda record: record.number, default=None)
 
 
+def name_of_spec(deployment: GLMDeployment) -> str:
+    """Return the name of the record of a deployment's spec."""
+    return names.record_name(deployment.name, hash_of(deployment.spec.normal_form()))
+
+
 def record(target: Target, records: tuple[Record, ...]) -> Manifest:
     """Return the record of the target's spec. An older one of the same spec is numbered anew: it is the last again."""
     spec = target.deployment.spec.normal_form()
-    name = names.record_name(target.deployment.name, hash_of(spec))
+    name = name_of_spec(target.deployment)
     last = latest(records)
     number = (last.number if last.name == name else last.number + 1) if last is not None else 1
     return {

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from glm_operator.names import pod_name
-from glm_operator.status import Failure, LoadProgress
+from glm_operator.status import MAX_TEXT, Failure, LoadProgress
 
 
 class _Said(BaseModel):
@@ -76,8 +76,8 @@ class GroupReport(_Said):
         return Failure(
             rank=cause.rank,
             pod=None if cause.pod is None else pod_name(group, cause.pod),
-            reason=cause.reason,
-            message=_sentence(cause),
+            reason=cause.reason[:MAX_TEXT],
+            message=_sentence(cause)[:MAX_TEXT],
             time=ended_at,
         )
 

@@ -31,6 +31,7 @@ Reason = Literal[
     "NameConflict",  # an object of a name we need belongs to somebody else
     "ApplyRefused",  # the API server refuses an object we made from the spec
     "WriteDenied",  # a quota, an admission webhook or missing permissions forbid a write; it is tried again
+    "WriteFailed",  # the API server or a webhook it asks failed to do a write; it is tried again
     # Progressing
     "Settled",
     "RollingOut",
@@ -47,7 +48,8 @@ Timestamp = Annotated[
     PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
     Field(description="Time, UTC."),
 ]
-Text = Annotated[str, StringConstraints(max_length=4096)]
+MAX_TEXT = 4096
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 
 
 class Condition(ApiModel):
@@ -79,7 +81,7 @@ class PlanStatus(ApiModel):
 class LoadProgress(ApiModel):
     """Bytes of weights the group has read and will read, while it starts."""
 
-    done_bytes: int = Field(description="Bytes read so far, over all ranks of the leading pod.")
+    done_bytes: int = Field(description="Bytes read so far, over all ranks of the group.")
     total_bytes: int = Field(description="Bytes to read.")
 
 

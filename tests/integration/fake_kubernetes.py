@@ -78,7 +78,7 @@ class FakeKubernetes:
     def names(self, plural: str) -> list[str]:
         return sorted(name for kind, _, name in self.objects if kind == plural)
 
-    def apply(self, key: Key, manifest: Manifest, *, force: bool, subresource: str) -> Manifest:
+    def apply(self, key: Key, manifest: Manifest, *, force: bool, subresource: str, dry_run: bool = False) -> Manifest:
         live, uid = self.objects.get(key), manifest["metadata"].get("uid")
         if (live is None and (uid or subresource)) or (live and uid and live["metadata"]["uid"] != uid):
             raise Refused(404 if live is None and subresource else 409, "Conflict", "uid mismatch")
@@ -90,6 +90,9 @@ class FakeKubernetes:
             wanted = {name: value for name, value in manifest.items() if name != "status"}
         merged = _merged(_without(copy.deepcopy(live or DEFAULTS.get(key[0], {})), before, wanted), wanted)
         self._check_immutable(key, live, merged)
+        if dry_run:
+            merged["metadata"].setdefault("resourceVersion", "")
+            return merged
         merged["metadata"].setdefault("uid", f"uid-{next(self._numbers)}")
         self._applied[(*key[:2], key[2] + subresource)] = copy.deepcopy(wanted)
         if merged != live:
@@ -221,13 +224,16 @@ class FakeKubernetes:
     ) -> web.Response:
         body = await request.json() if request.can_read_body else {}
         what = f"{request.method} {plural}/{name}{'/' + subresource if subresource else ''}".rstrip("/")
-        self.before_write(what)
+        dry_run = request.query.get("dryRun") == "All"
+        self.before_write(f"{what} (dry run)" if dry_run else what)
         if request.method == "PATCH":
             assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
             assert request.query["fieldManager"] == "glm-operator"
             force = request.query.get("force", "").lower() == "true"
             suffix = f"/{subresource}" if subresource else ""
-            result = self.apply((plural, namespace, name), body, force=force, subresource=suffix)
+            result = self.apply((plural, namespace, name), body, force=force, subresource=suffix, dry_run=dry_run)
+            if dry_run:
+                return web.json_response(result)
         elif request.method == "DELETE":
             self.delete((plural, namespace, name), body.get("preconditions", {}).get("uid"))
             result = {}

@@ -263,14 +263,98 @@ async def test_a_namespace_on_its_way_out_is_no_error(rig: Rig, caplog: pytest.L
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
-async def test_an_object_the_server_refuses_is_told_in_its_words(rig: Rig) -> None:
+def answer(rig: Rig, what: str, status: int, reason: str, message: str) -> None:
+    """Have the API server answer writes of this kind with an error."""
+
     def refuse(write: str) -> None:
-        if "statefulsets" in write:
-            raise Refused(422, "Invalid", "spec.template.spec.nodeSelector: Invalid value")
+        if what in write:
+            raise Refused(status, reason, message)
 
     rig.fake.before_write = refuse
+
+
+async def test_pods_the_server_refuses_are_told_in_its_words(rig: Rig) -> None:
+    answer(rig, "statefulsets", 422, "Invalid", "spec.template.spec.tolerations[0]: Invalid value")
     await rig.settle()
-    assert rig.condition("Ready") == ("False", "ApplyRefused", "spec.template.spec.nodeSelector: Invalid value")
+    for kind in ("Planned", "Ready"):
+        assert rig.condition(kind) == ("False", "ApplyRefused", "spec.template.spec.tolerations[0]: Invalid value")
+    assert rig.fake.names("controllerrevisions") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [(422, "Invalid", "ApplyRefused"), (403, "Forbidden", "WriteDenied"), (500, "InternalError", "WriteFailed")],
+)
+async def test_an_edit_whose_pods_the_server_does_not_take_leaves_groups_and_their_repair(
+    rig: Rig, status: int, reason: str, told: str
+) -> None:
+    await rig.settle()
+    before, good = uids(rig), revisions(rig)
+    set_spec(rig, hardware={"device": "cpu", "tolerations": [{"operator": "Exists", "value": "x"}]})
+    answer(rig, "PATCH statefulsets/chat-g0", status, reason, "no such pods")
+    for _ in range(3):
+        await rig.run_pass()
+        rig.fake.step()
+    assert uids(rig) == before
+    assert rig.condition("Planned")[:2] == ("False", told)
+    assert "no such pods" in rig.condition("Planned")[2]
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    assert (await rig.run_pass()).settled == (status == 422), "what only another spec mends is not asked again"
+    answer(rig, "(dry run)", status, reason, "no such pods")
+    rig.fake.delete(("statefulsets", "models", "chat-g0"))
+    await rig.end()  # the next pass is of an operator that remembers nothing
+    await rig.settle()
+    assert revisions(rig) == good
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+
+
+async def test_an_edit_is_taken_once_the_server_takes_its_pods(rig: Rig) -> None:
+    await rig.settle()
+    before = revisions(rig)
+    set_spec(rig, engine={"image": "worker:2"})
+    answer(rig, "PATCH statefulsets/chat-g0", 403, "Forbidden", "registry not allowed")
+    await rig.settle()
+    assert revisions(rig) == before
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert revisions(rig).keys() == before.keys()
+    assert revisions(rig) != before
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_a_group_whose_template_cannot_be_written_is_told_as_it_is(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    before = revisions(rig)
+    set_spec(rig, engine={"image": "worker:2"}, replicas=3)
+
+    def refuse(write: str) -> None:
+        if write.startswith("PATCH statefulsets") and not write.endswith("(dry run)"):
+            raise Refused(403, "Forbidden", "exceeded quota: models")
+
+    rig.fake.before_write = refuse
+    await rig.run_pass()
+    status = rig.fake.get("glmdeployments", "chat")["status"]
+    assert revisions(rig) == before
+    assert (status["replicas"], status["readyReplicas"], status["ready"]) == (2, 2, "2/3")
+    assert [group["ready"] for group in status["groups"]] == [True, True, False]
+    assert {group["revision"] for group in status["groups"][:2]} == set(before.values())
+    assert rig.condition("Degraded")[:2] == ("True", "WriteDenied")
+
+
+async def test_a_write_that_fails_keeps_nothing_else_from_being_done_and_is_told(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.delete(("services", "models", "chat"))
+    rig.fake.delete(("statefulsets", "models", "chat-g0"))
+    answer(rig, "services/chat", 500, "InternalError", "failed calling webhook: connection refused")
+    await rig.settle()
+    assert rig.fake.names("statefulsets") == ["chat-g0"]
+    assert rig.condition("Ready")[:2] == ("False", "WriteFailed")
+    assert "failed calling webhook: connection refused" in rig.condition("Ready")[2]
+    assert not (await rig.run_pass()).settled
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
 async def test_a_denied_write_is_told_and_made_up_for_once_it_is_allowed(rig: Rig) -> None:

@@ -6,20 +6,21 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
 from glm_operator import records
 from glm_operator.api import InvalidSpec, parse_deployment
 from glm_operator.conditions import Facts, Refused, Transition, summarize, transitions
-from glm_operator.errors import Denied, ForeignObject, LeftOver, Rejected, Vanishing
+from glm_operator.errors import Conflict, Denied, ForeignObject, LeftOver, Rejected, Unavailable, Vanishing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observed import Blocked, Observed, ObservedGroup
 from glm_operator.planner import Layout, plan
 from glm_operator.render import render_shared, stateful_set
 from glm_operator.report import GroupReport
 from glm_operator.rollout import GroupStep, Rollout, Target, foresee, plan_rollout, repair
+from glm_operator.status import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ class Cluster(Protocol):
 
     async def deployment(self, namespace: str, name: str) -> Manifest | None: ...
     async def observe(self, body: Manifest) -> Observed: ...
-    async def apply(self, manifest: Manifest, owner: Manifest, observed: Observed) -> bool: ...
+    async def apply(
+        self, manifest: Manifest, owner: Manifest, observed: Observed, *, dry_run: bool = False
+    ) -> bool: ...
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None: ...
     async def patch_status(self, body: Manifest, status: Mapping[str, Any]) -> bool: ...
     async def post_events(self, body: Manifest, transitions: Iterable[Transition], now: datetime) -> None: ...
@@ -73,13 +76,14 @@ class Reconciler:
 
     async def _reconcile(self, body: Manifest) -> Outcome:
         observed = await self.kube.observe(body)
-        target, refused = self._decide(body, observed)
+        target, refused = await self._decide(body, observed)
         if target is not None:
             rollout = plan_rollout(target, observed)
             steps = rollout.steps
         else:
             rollout, steps = None, repair(observed)
-        changed, blocked = await self._act(body, target, steps, observed)
+        act = await self._act(body, target, steps, observed)
+        changed = act.changed
         facts = Facts(
             name=name_of(body),
             namespace=body["metadata"]["namespace"],
@@ -87,9 +91,9 @@ class Reconciler:
             target=target,
             refused=refused,
             rollout=rollout,
-            observed=foresee(observed, steps, target),
+            observed=foresee(observed, act.done, target),
             reports=await self.workers.reports(observed.groups.values()),
-            blocked=tuple(blocked),
+            blocked=tuple(act.blocked),
             previous=body.get("status") or {},
         )
         status = summarize(facts, self.now())
@@ -101,23 +105,53 @@ class Reconciler:
                     "deployment=%s/%s %s: %s", facts.namespace, facts.name, transition.reason, transition.message
                 )
             await self.kube.post_events(body, told, self.now())
-        return Outcome(changed=changed, settled=not changed and not blocked and _is_settled(facts, rollout))
+        return Outcome(changed=changed, settled=not changed and _is_settled(facts, rollout))
 
-    def _decide(self, body: Manifest, observed: Observed) -> tuple[Target | None, Refused | None]:
+    async def _decide(self, body: Manifest, observed: Observed) -> tuple[Target | None, Refused | None]:
         """Return where the groups go: to the newest spec, or, where that cannot be, to the last accepted one."""
+        newest = self._newest(body)
+        refused = await self._try(body, newest, observed) if isinstance(newest, Target) else newest
+        if isinstance(newest, Target) and refused is None:
+            return newest, None
+        return records.restore(body, observed), refused
+
+    def _newest(self, body: Manifest) -> Target | Refused:
+        """Return where the newest spec would have the groups go, or why it cannot be."""
         try:
             deployment = parse_deployment(body, default_image=self.default_image)
         except InvalidSpec as error:
-            return records.restore(body, observed), Refused("InvalidSpec", str(error))
+            return Refused("InvalidSpec", str(error))
         layout = plan(deployment)
         if isinstance(layout, Layout):
-            return Target.of(deployment, layout), None
-        return records.restore(body, observed), Refused("LayoutRefused", layout.message)
+            return Target.of(deployment, layout)
+        return Refused("LayoutRefused", layout.message)
+
+    async def _try(self, body: Manifest, newest: Target, observed: Observed) -> Refused | None:
+        """Ask the API server whether it would take the pods of a spec not accepted yet; return why not.
+
+        Only it knows every rule of a pod, and the policies of its cluster. What it refuses must not become the record
+        that running groups are repaired from.
+        """
+        last = records.latest(observed.records)
+        if last is not None and last.name == records.name_of_spec(newest.deployment):
+            return None
+        try:
+            await self.kube.apply(stateful_set(newest.deployment, newest.layout, 0), body, observed, dry_run=True)
+        except (ForeignObject, LeftOver):
+            return None  # the spec is not to blame; told when it is applied
+        except Rejected as error:
+            return Refused("ApplyRefused", str(error))
+        except Conflict:
+            raise
+        except Unavailable as error:
+            # With nothing to fall back to, everything else is made, and the one write that fails is told as blocked.
+            return Refused(_reason(error), str(error)) if last is not None else None
+        return None
 
     async def _act(
         self, body: Manifest, target: Target | None, steps: Iterable[GroupStep], observed: Observed
-    ) -> tuple[bool, list[Blocked]]:
-        """Take one step of everything; return whether anything was written, and what could not be."""
+    ) -> "_Act":
+        """Take one step of everything; return what was written, and what could not be."""
         act = _Act(self.kube, body, observed)
         if target is not None:
             # The record comes first: what groups are moved to must be known to whoever continues.
@@ -126,18 +160,12 @@ class Reconciler:
             for manifest in render_shared(target.deployment):
                 await act.apply(manifest)
         for step in steps:
-            if step.render and target is not None:
-                if not await act.apply(stateful_set(target.deployment, target.layout, step.index)):
-                    continue  # its pods stay until its template is what it should be
-            elif step.delete:
-                await act.delete_group(step.name)
-            for pod in step.delete_pods:
-                await act.delete("Pod", pod.name, pod.uid)
+            await act.take(step, target)
         if target is not None:
             for name in records.surplus(observed, name_of(record)):
                 live = observed.live["apps/v1", "ControllerRevision", name]
                 await act.delete("ControllerRevision", name, live["metadata"]["uid"])
-        return act.changed, act.blocked
+        return act
 
 
 class _Act:
@@ -149,6 +177,7 @@ class _Act:
         self._observed = observed
         self.changed = False
         self.blocked: list[Blocked] = []
+        self.done: list[GroupStep] = []  # of the steps, what was carried out
 
     async def apply(self, manifest: Manifest) -> bool:
         """Apply one object; return whether it is now as it should be."""
@@ -161,23 +190,35 @@ class _Act:
             self.blocked.append(Blocked(name_of(manifest), "GroupsPending", str(error)))
         except Rejected as error:
             self.blocked.append(Blocked(name_of(manifest), "ApplyRefused", str(error)))
-        except Denied as error:
-            self.blocked.append(Blocked(name_of(manifest), "WriteDenied", str(error)))
+        except Conflict:
+            raise  # it has changed since we looked: so may everything else
+        except Unavailable as error:
+            self.blocked.append(Blocked(name_of(manifest), _reason(error), str(error)))
         else:
             return True
         return False
 
-    async def delete_group(self, name: str) -> None:
-        live = self._observed.live["apps/v1", "StatefulSet", name]
-        await self.delete("StatefulSet", name, live["metadata"]["uid"])
+    async def take(self, step: GroupStep, target: Target | None) -> None:
+        """Apply or delete one group's StatefulSet, then delete its pods that have to go."""
+        if step.render and target is not None:
+            if not await self.apply(stateful_set(target.deployment, target.layout, step.index)):
+                return  # its pods stay until its template is what it should be
+        elif step.delete:
+            live = self._observed.live["apps/v1", "StatefulSet", step.name]
+            if not await self.delete("StatefulSet", step.name, live["metadata"]["uid"]):
+                return
+        deleted = [pod for pod in step.delete_pods if await self.delete("Pod", pod.name, pod.uid)]
+        self.done.append(replace(step, delete_pods=tuple(deleted)))
 
-    async def delete(self, kind: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, name: str, uid: str) -> bool:
+        """Delete one object; return whether it is gone or going."""
         try:
             await self._kube.delete(kind, self._body["metadata"]["namespace"], name, uid)
-        except Denied as error:
-            self.blocked.append(Blocked(name, "WriteDenied", str(error)))
-        else:
-            self._log("deleted", kind, name)
+        except Unavailable as error:
+            self.blocked.append(Blocked(name, _reason(error), str(error)))
+            return False
+        self._log("deleted", kind, name)
+        return True
 
     def _log(self, done: str, kind: str, name: str) -> None:
         self.changed = True
@@ -185,8 +226,14 @@ class _Act:
         logger.info("deployment=%s/%s %s %s %s", metadata["namespace"], metadata["name"], done, kind, name)
 
 
+def _reason(error: Unavailable) -> Reason:
+    return "WriteDenied" if isinstance(error, Denied) else "WriteFailed"
+
+
 def _is_settled(facts: Facts, rollout: Rollout | None) -> bool:
     """Tell whether nothing is on its way: what is still to come would show up in no event of the cluster."""
+    if facts.blocked or (facts.refused is not None and facts.refused.reason in ("WriteDenied", "WriteFailed")):
+        return False
     if rollout is not None and (rollout.outdated or rollout.surplus):
         return False
     groups = facts.observed.groups

@@ -37,6 +37,7 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
         ({"hardware": {"device": "cpu", "gpu": {}}}, "device cpu uses no GPU"),
         ({"hardware": {**CPU, "sharedMemory": "1GiB"}}, "spec.hardware.sharedMemory is '1GiB'"),
         ({"hardware": {**CPU, "nodeSelector": {"a": "b c"}}}, "spec.hardware.nodeSelector.a is 'b c'"),
+        ({"hardware": {**CPU, "nodeSelector": {"a b": "c"}}}, "spec.hardware.nodeSelector.keys is 'a b'"),
         (
             {"hardware": {"device": "cuda", "gpu": {}, "resources": {"limits": {"nvidia.com/gpu": 1}}}},
             "must not name nvidia.com/gpu",

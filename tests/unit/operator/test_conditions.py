@@ -11,7 +11,7 @@ from glm_operator.group_status import SEVERITY
 from glm_operator.observed import Blocked, ObservedGroup
 from glm_operator.report import GroupReport
 from glm_operator.rollout import plan_rollout
-from glm_operator.status import Reason
+from glm_operator.status import MAX_TEXT, Reason
 from glm_operator.trouble import Trouble
 from unit.operator.operator_builders import a_group, a_pod, a_target, observed
 
@@ -51,6 +51,13 @@ def a_report(state: str = "starting", **said: Any) -> GroupReport:
 def a_failure(message: str = "no such tensor", *, reason: str = "failed") -> dict[str, Any]:
     cause = {"rank": 1, "pod": 0, "reason": reason, "exit_code": 1, "signal": None, "message": message}
     return {"id": "a-1", "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:09.5Z", "cause": cause}
+
+
+def test_a_long_last_word_of_a_rank_is_cut() -> None:
+    report = a_report("backing_off", consecutive_start_failures=1, generations=[a_failure("x" * 9000)])
+    failure = report.last_failure("chat-g0")
+    assert failure is not None
+    assert failure.message == "x" * MAX_TEXT
 
 
 def test_all_is_well() -> None:
