@@ -82,7 +82,7 @@ gpu: $(INSTALLED) ## Parity and serving on CUDA devices; skips loudly without on
 	@$(PYTEST) tests/gpu
 
 .PHONY: e2e
-e2e: $(INSTALLED) ## User stories on the real cluster, or on the one of E2E_KUBECONFIG (Linux, root and Go, or a kubeconfig)
+e2e: $(INSTALLED) ## User stories on a real cluster: ours (Linux, root, Go), or E2E_KUBECONFIG with E2E_OPERATOR_IMAGE and E2E_WORKER_IMAGE
 	@$(BIN)/python scripts/e2e.py
 
 ##@ Run a real cluster on this machine

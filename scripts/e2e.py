@@ -1,7 +1,7 @@
 """`make e2e`: bring the cluster up if it is not, run the stories, and take it down again if it was not up before.
 
-With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down. What is left out is said,
-and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
+With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down (CONTRIBUTING.md). What is
+left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
 """
 
 import os
@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/cluster"))
 
 from glm_cluster import Cluster, ClusterError  # noqa: E402
+from glm_cluster.given import given_cluster  # noqa: E402
 from glm_cluster.paths import find_paths  # noqa: E402
+from glm_cluster.preflight import check  # noqa: E402
 
 STORIES = ["tests/e2e"]
 OF_OUR_CLUSTER = [
@@ -58,6 +60,8 @@ def on_given_cluster() -> int:
 def on_own_cluster() -> int:
     """Run the stories on this machine's cluster and leave it as it was found: up or down."""
     was_up = is_up()
+    if not was_up:
+        check(find_paths(os.environ), with_images=True)  # the images come last, and what they need is to be said first
     try:
         if not was_up:
             cluster("up")
@@ -82,10 +86,8 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
-    if os.environ.get("E2E_KUBECONFIG"):
-        return on_given_cluster()
     try:
-        return on_own_cluster()
+        return on_own_cluster() if given_cluster(os.environ) is None else on_given_cluster()
     except subprocess.CalledProcessError as error:
         return error.returncode  # glm_cluster has said why
     except ClusterError as error:

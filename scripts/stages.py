@@ -4,7 +4,6 @@ A failed stage does not hide the next one, but the slow ones are not begun then.
 """
 
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/cluster"))
 
 from glm_cluster.errors import ClusterError  # noqa: E402
-from glm_cluster.preflight import check_caller  # noqa: E402
+from glm_cluster.given import given_cluster  # noqa: E402
+from glm_cluster.paths import find_paths  # noqa: E402
+from glm_cluster.preflight import check  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ def no_gpu() -> str | None:
 
 def no_cluster() -> str | None:
     """Why the end-to-end stories cannot run: they need a cluster, or what it takes to bring one up."""
-    if os.environ.get("E2E_KUBECONFIG"):
-        return None
-    way_out = "; to run it anyway point E2E_KUBECONFIG at a cluster"
-    if platform.system() == "Linux" and shutil.which("go") is None:
-        return f"Go is not installed, and the cluster is built from source{way_out}"
     try:
-        check_caller()
+        if given_cluster(os.environ) is not None:
+            return None
     except ClusterError as error:
-        return f"{error}{way_out}"
+        return str(error)
+    try:
+        check(find_paths(os.environ), with_images=True)
+    except ClusterError as error:
+        return f"{error}; to run it anyway point E2E_KUBECONFIG at a cluster (CONTRIBUTING.md)"
     return None
 
 

@@ -2,16 +2,21 @@
 
 import contextlib
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
 from e2e.deployments import Deployed, nano
 from e2e.operator_release import Release
 from e2e.target import Target, find_target
+from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.errors import CommandFailed
 
 OPERATOR_NAMESPACE = "glm-system"
 MODEL_NAMESPACE = "models"
+
+GPUS_AT_ONCE = 8
+"""Three groups of `nano`, each a pod with two, beside the two pods of `two-pods` with one each."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,10 +46,26 @@ def release(target: Target) -> Iterator[Release]:
 
 
 @pytest.fixture(scope="session")
-def shared(release: Release) -> Iterator[Deployed]:
+def counted_gpus(target: Target) -> int:
+    """Return how many GPUs the stories may ask for: all they want, or none of a given cluster that has fewer."""
+    num_gpus = target.num_gpus()
+    assert target.cluster is None or num_gpus >= GPUS_AT_ONCE
+    return GPUS_AT_ONCE if num_gpus >= GPUS_AT_ONCE else 0
+
+
+@pytest.fixture(scope="session")
+def gpus(counted_gpus: int) -> None:
+    """Leave out a story whose pods ask for GPUs that a given cluster does not have."""
+    if not counted_gpus:
+        pytest.skip(f"this cluster has fewer than {GPUS_AT_ONCE} allocatable {GPU_RESOURCE}, which the stories ask for")
+
+
+@pytest.fixture(scope="session")
+def shared(release: Release, counted_gpus: int) -> Iterator[Deployed]:
     """One deployment of 1 pod x 2 ranks that stories may use and must leave as they found it."""
     deployed = Deployed(release.target, "nano", MODEL_NAMESPACE)
-    release.target.apply(nano("nano", MODEL_NAMESPACE))
+    hardware: dict[str, Any] = {"resources": {"limits": {GPU_RESOURCE: "2"}}} if counted_gpus else {}
+    release.target.apply(nano("nano", MODEL_NAMESPACE, **hardware))
     deployed.wait_ready()
     yield deployed
     deployed.delete()

@@ -67,6 +67,10 @@ class Deployed:
     name: str
     namespace: str
 
+    def spec(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.target.get("glmd", self.name, "-n", self.namespace)["spec"]
+        return found
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.target.get("glmd", self.name, "-n", self.namespace).get("status", {})
         return found
@@ -102,6 +106,11 @@ class Deployed:
         change = json.dumps({"spec": spec})
         self.target.kubectl("patch", "glmd", self.name, "-n", self.namespace, "--type=merge", "-p", change)
 
+    def replace(self, field: str, value: object) -> None:
+        """Put a field of the spec back as it was read."""
+        change = json.dumps([{"op": "replace", "path": f"/spec/{field}", "value": value}])
+        self.target.kubectl("patch", "glmd", self.name, "-n", self.namespace, "--type=json", "-p", change)
+
     def set_max_num_seqs(self, value: int | None) -> None:
         """Change what makes a new revision and does no harm; None unsets it."""
         self.patch(engine={"limits": {"maxNumSeqs": value}})
@@ -114,6 +123,10 @@ class Deployed:
 
     def pods(self) -> list[dict[str, Any]]:
         return self.target.items("pods", self.namespace, f"glm-operator.io/deployment={self.name}")
+
+    def limits(self, resource: str) -> list[str | None]:
+        """Return the limit of each pod."""
+        return [pod["spec"]["containers"][0]["resources"].get("limits", {}).get(resource) for pod in self.pods()]
 
     def pod_uids(self) -> dict[str, str]:
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.pods()}

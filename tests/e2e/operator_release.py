@@ -2,8 +2,10 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from e2e.deployments import wait_for
+from e2e.refusals import refusals, since
 from e2e.target import CHART, Target
 
 FORBIDDEN_IN_LOG = re.compile(r"Traceback|(?<![,.\d])403\b|[Ff]orbidden|\bERROR\b|\bCRITICAL\b")
@@ -33,8 +35,16 @@ class Release:
 
     @property
     def deployment(self) -> str:
-        found = self.target.items("deployments", self.namespace, f"app.kubernetes.io/instance={self.name}")
-        return str(found[0]["metadata"]["name"])
+        return str(self._deployment()["metadata"]["name"])
+
+    @property
+    def user(self) -> str:
+        """Name under which the operator's requests reach the API server."""
+        account = self._deployment()["spec"]["template"]["spec"]["serviceAccountName"]
+        return f"system:serviceaccount:{self.namespace}:{account}"
+
+    def _deployment(self) -> dict[str, Any]:
+        return self.target.items("deployments", self.namespace, f"app.kubernetes.io/instance={self.name}")[0]
 
     def pods(self) -> list[str]:
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=operator"
@@ -62,3 +72,18 @@ class Release:
         log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1")
         bad = [line for line in log.splitlines() if FORBIDDEN_IN_LOG.search(line) and not ASKED_FOR.search(line)]
         assert not bad, f"the log of {pod} has:\n" + "\n".join(bad[:20])
+
+    def assert_nothing_refused(self) -> None:
+        """Fail when the API server refused the operator anything that no story asked for.
+
+        Our cluster's audit log has every request of this run; of a given one there is only the log of the present pod.
+        """
+        cluster = self.target.cluster
+        if cluster is None:
+            for pod in self.pods():
+                self.assert_clean_log(pod)
+            return
+        requests = since(cluster.audit_events(self.user), self.target.began)
+        assert requests, f"the audit log has no request of {self.user}"
+        bad = refusals(requests)
+        assert not bad, f"{self.user} was refused:\n" + "\n".join(bad[:20])

@@ -1,7 +1,7 @@
 """The cluster that the stories run on: ours (`make cluster`), or any other one by E2E_KUBECONFIG.
 
-Another cluster needs E2E_OPERATOR_IMAGE and E2E_WORKER_IMAGE, references that its nodes can pull, and kubectl and helm
-on PATH. There, Services are reached through `kubectl port-forward`; on ours by their ClusterIP, as a client would.
+CONTRIBUTING.md says what another cluster needs. There, Services are reached through `kubectl port-forward`; on ours by
+their ClusterIP, as a client would.
 """
 
 import contextlib
@@ -10,14 +10,17 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from glm_cluster import Cluster
+from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.commands import run
+from glm_cluster.given import given_cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHART = CHECKOUT / "charts/glm-operator"
@@ -30,7 +33,8 @@ class Target:
     environ: Mapping[str, str]
     operator_image: str
     worker_image: str
-    has_direct_network: bool
+    cluster: Cluster | None  # ours; None: a given one
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def kubectl(self, *args: str | Path, stdin: str | None = None, timeout_s: float = 120.0) -> str:
         """Return what kubectl prints; CommandFailed has what it said when it failed."""
@@ -62,10 +66,14 @@ class Target:
                 flags += ["--set", f"{prefix}.repository={repository}", "--set", f"{prefix}.tag={tag}"]
         return flags
 
+    def num_gpus(self) -> int:
+        """Return how many GPUs the scheduler may give away, on all nodes together."""
+        return sum(int(node["status"]["allocatable"].get(GPU_RESOURCE, 0)) for node in self.get("nodes")["items"])
+
     @contextlib.contextmanager
     def base_url(self, service: str, namespace: str) -> Iterator[str]:
         """Yield the base URL of the OpenAI API behind a Service."""
-        if self.has_direct_network:
+        if self.cluster is not None:
             spec = self.get("service", service, "-n", namespace)["spec"]
             yield f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}/v1"
             return
@@ -82,13 +90,13 @@ class Target:
 
 def find_target() -> Target:
     """Return the cluster that the environment names, else ours with images built from this checkout."""
-    kubeconfig = os.environ.get("E2E_KUBECONFIG")
-    if kubeconfig:
+    given = given_cluster(os.environ)
+    if given is not None:
         return Target(
-            environ={**os.environ, "KUBECONFIG": kubeconfig},
-            operator_image=os.environ["E2E_OPERATOR_IMAGE"],
-            worker_image=os.environ["E2E_WORKER_IMAGE"],
-            has_direct_network=False,
+            environ={**os.environ, "KUBECONFIG": str(given.kubeconfig)},
+            operator_image=given.operator_image,
+            worker_image=given.worker_image,
+            cluster=None,
         )
     cluster = Cluster.running()
     images = cluster.push_images()
@@ -96,5 +104,5 @@ def find_target() -> Target:
         environ=cluster.environment(),
         operator_image=images.operator.reference,
         worker_image=images.worker.reference,
-        has_direct_network=True,
+        cluster=cluster,
     )

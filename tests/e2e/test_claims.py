@@ -39,7 +39,7 @@ def test_a_model_on_a_claim_waits_for_it_by_name_and_serves(on_claim: Deployed, 
 
     wait_for("the missing claim in Ready", is_told, timeout_s=60)
     target = on_claim.target
-    target.apply(*_volumes(tmp_path if target.has_direct_network else None))
+    target.apply(*_volumes(tmp_path if target.cluster is not None else None))
     target.apply(_filler(target.worker_image))
     target.kubectl(
         "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/fill-claim", "-n", MODEL_NAMESPACE, "--timeout=120s",

@@ -11,15 +11,16 @@ from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, nano, wait_for
 from e2e.operator_release import Release
 from e2e.target import CHECKOUT
+from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.errors import CommandFailed
 
 RECORD, SHARED = "glm-operator.io/accepted-spec=true", "glm-operator.io/deployment=nano"
 
 
 @pytest.fixture(scope="module")
-def two_pods(release: Release) -> Iterator[Deployed]:
+def two_pods(release: Release, gpus: None) -> Iterator[Deployed]:
     """A second deployment: one group of 2 pods x 1 rank, each with a GPU that the scheduler counts."""
-    gpu = {"limits": {"nvidia.com/gpu": "1"}}
+    gpu = {"limits": {GPU_RESOURCE: "1"}}
     deployed = Deployed(release.target, "two-pods", MODEL_NAMESPACE)
     release.target.apply(nano("two-pods", MODEL_NAMESPACE, ranks_per_pod=1, resources=gpu))
     deployed.wait_ready()
@@ -66,9 +67,8 @@ def test_a_tool_call_is_made_and_its_result_answered(shared: Deployed) -> None:
 
 
 def test_a_group_of_two_pods_serves_beside_the_first_deployment(shared: Deployed, two_pods: Deployed) -> None:
-    pods = two_pods.pods()
-    assert len(pods) == 2
-    assert all(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1" for pod in pods)
+    assert two_pods.limits(GPU_RESOURCE) == ["1", "1"]
+    assert shared.limits(GPU_RESOURCE) == ["2"]
     assert two_pods.answers_right()
     assert shared.answers_right()
 
@@ -213,12 +213,12 @@ def test_an_image_that_cannot_be_pulled_says_so_and_can_be_taken_back(shared: De
 
 def test_a_pod_that_fits_no_node_says_so(release: Release) -> None:
     target = release.target
-    target.apply(nano("too-big", MODEL_NAMESPACE, resources={"limits": {"nvidia.com/gpu": "64"}}))
+    target.apply(nano("too-big", MODEL_NAMESPACE, resources={"limits": {GPU_RESOURCE: "64"}}))
     deployed = Deployed(target, "too-big", MODEL_NAMESPACE)
 
     def is_told() -> bool:
         ready = deployed.condition("Ready")
-        return ready["reason"] == "Unschedulable" and "nvidia.com/gpu" in ready["message"]
+        return ready["reason"] == "Unschedulable" and GPU_RESOURCE in ready["message"]
 
     wait_for("Unschedulable in Ready", is_told, timeout_s=60)
     deployed.delete()
@@ -237,6 +237,31 @@ def test_a_model_that_does_not_load_says_so(release: Release) -> None:
 
     wait_for("LoadFailed in Ready", is_told, timeout_s=120)
     deployed.delete()
+
+
+@pytest.fixture
+def on_gpus(release: Release, gpus: None) -> Iterator[Deployed]:
+    """A deployment for CUDA devices, on a node that counts some and has none."""
+    if release.target.cluster is None:
+        pytest.skip("the GPUs of this cluster may be real ones, and this story is about a node without")
+    # By default a rank on a GPU asks for a core and 4 GiB of memory, more than the machine of a test may have.
+    requests = {"cpu": "100m", "memory": "1Gi"}
+    manifest = nano("on-gpus", MODEL_NAMESPACE, device="cuda", gpu={}, resources={"requests": requests})
+    del manifest["spec"]["hardware"]["ranksPerPod"]
+    release.target.apply(manifest)
+    deployed = Deployed(release.target, "on-gpus", MODEL_NAMESPACE)
+    yield deployed
+    deployed.delete()
+
+
+def test_ranks_for_cuda_take_a_gpu_each_and_say_when_there_is_none(on_gpus: Deployed) -> None:
+    def is_told() -> bool:
+        ready = on_gpus.condition("Ready")
+        return ready["reason"] == "LoadFailed" and "device cuda" in ready["message"] and "sees 0" in ready["message"]
+
+    wait_for("LoadFailed in Ready", is_told, timeout_s=120)
+    assert on_gpus.status()["gpus"] == 2
+    assert on_gpus.limits(GPU_RESOURCE) == ["2"]
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -269,7 +294,7 @@ def test_the_api_server_refuses_names_that_nothing_can_be_derived_from(release: 
 
 
 def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
-    target, before = shared.target, shared.pod_uids()
+    target, before, hardware = shared.target, shared.pod_uids(), shared.spec()["hardware"]
     with pytest.raises(CommandFailed, match="does not divide"):
         shared.patch(parallelism={"tensor": 1, "expert": 5})
     # what CEL cannot see: units of a quantity that make no sense together are the planner's to refuse
@@ -284,7 +309,26 @@ def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
     assert shared.answers_right()
     target.kubectl("delete", "pod", "nano-g0-0", "-n", MODEL_NAMESPACE)  # repair goes on with the accepted spec
     wait_for("the right answer", lambda: _answers_now(shared), timeout_s=180)
-    shared.patch(hardware={"resources": None})
+    shared.replace("hardware", hardware)
+    shared.wait_settled("1/1", timeout_s=180)
+
+
+def test_an_edit_that_only_the_api_server_can_refuse_leaves_the_group_and_its_repair_alone(shared: Deployed) -> None:
+    target, before, hardware = shared.target, shared.pod_uids(), shared.spec()["hardware"]
+    revision = shared.status()["revision"]
+    shared.patch(hardware={"tolerations": [{"operator": "Exists", "value": "x"}]})
+
+    def is_refused() -> bool:
+        planned = shared.condition("Planned")
+        return planned["reason"] == "ApplyRefused" and "tolerations[0]" in planned["message"]
+
+    wait_for("Planned=False", is_refused, timeout_s=60)
+    assert shared.condition("Ready")["reason"] == "EditRefused"
+    assert shared.pod_uids() == before
+    target.kubectl("delete", "statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
+    wait_for("the right answer", lambda: _answers_now(shared), timeout_s=180)
+    assert shared.status()["revision"] == revision
+    shared.replace("hardware", hardware)
     shared.wait_settled("1/1", timeout_s=180)
 
 

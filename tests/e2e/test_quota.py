@@ -6,25 +6,24 @@ import pytest
 
 from e2e.deployments import Deployed, nano, wait_for
 from e2e.operator_release import Release
+from e2e.refusals import FULL_NAMESPACE
 from e2e.target import Target
-
-NAMESPACE = "models-full"
 
 
 @pytest.fixture
 def full_namespace(target: Target) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": FULL_NAMESPACE, "labels": labels}})
     target.apply(
         {
             "apiVersion": "v1",
             "kind": "ResourceQuota",
-            "metadata": {"name": "full", "namespace": NAMESPACE},
+            "metadata": {"name": "full", "namespace": FULL_NAMESPACE},
             "spec": {"hard": {"count/statefulsets.apps": "0"}},
         }
     )
-    yield NAMESPACE
-    target.kubectl("delete", "namespace", NAMESPACE, timeout_s=180)
+    yield FULL_NAMESPACE
+    target.kubectl("delete", "namespace", FULL_NAMESPACE, timeout_s=180)
 
 
 def test_a_write_that_a_quota_forbids_is_told_and_made_when_there_is_room(

@@ -25,8 +25,7 @@ def test_an_upgrade_mends_the_crd_and_serving_goes_on(shared: Deployed, release:
 
 
 def test_the_operator_asks_for_nothing_it_may_not(release: Release) -> None:
-    for pod in release.pods():
-        release.assert_clean_log(pod)
+    release.assert_nothing_refused()
 
 
 def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
@@ -47,6 +46,7 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
     for pod in other.pods():
         other.assert_clean_log(pod)
+    other.assert_nothing_refused()
     other.uninstall()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from glm_cluster.errors import ClusterError
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -127,7 +129,8 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
         return stories
 
     notes = tmp_path / "left-out"
-    monkeypatch.setenv("E2E_KUBECONFIG", kubeconfig)
+    monkeypatch.setattr(e2e, "given_cluster", lambda _: kubeconfig or None)
+    monkeypatch.setattr(e2e, "check", lambda _, with_images: None)
     monkeypatch.setenv("STAGES_LEFT_OUT", str(notes))
     monkeypatch.setattr(e2e, "is_up", lambda: is_up)
     monkeypatch.setattr(e2e, "cluster", lambda _: None)
@@ -140,3 +143,61 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
     assert told == "".join(f"LEFT OUT: {line}\n" for line in (notes.read_text() if said else "").splitlines())
     known = [*e2e.OF_OUR_CLUSTER, *e2e.STORIES, *e2e.CLUSTER_DOWN]
     assert all((test in ran) != (test in told) for test in known)
+
+
+def test_a_given_cluster_without_images_is_told_and_nothing_runs(
+    e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_kubeconfig(monkeypatch, tmp_path)
+    monkeypatch.setattr(e2e, "pytest", pytest.fail)
+    monkeypatch.setattr(e2e, "cluster", pytest.fail)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    assert e2e.main() == 1
+    assert capsys.readouterr().err.startswith("E2E_OPERATOR_IMAGE is not set; ")
+
+
+def test_a_machine_that_cannot_have_a_cluster_is_told_before_anything_is_done(
+    e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("E2E_KUBECONFIG", raising=False)
+    monkeypatch.setattr(e2e, "is_up", lambda: False)
+    monkeypatch.setattr(e2e, "check", refuse)
+    monkeypatch.setattr(e2e, "cluster", pytest.fail)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    assert e2e.main() == 1
+    assert capsys.readouterr().err == "no room\n"
+
+
+def test_e2e_is_left_out_where_no_cluster_can_be_had(stages: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("E2E_KUBECONFIG", raising=False)
+    monkeypatch.setattr(stages, "check", refuse)
+    assert stages.no_cluster().startswith("no room; to run it anyway point E2E_KUBECONFIG at a cluster")
+    monkeypatch.setattr(stages, "check", lambda _, with_images: None)
+    assert stages.no_cluster() is None
+
+
+def test_e2e_on_a_given_cluster_needs_its_images_and_nothing_of_this_machine(
+    stages: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    give_kubeconfig(monkeypatch, tmp_path)
+    monkeypatch.setattr(stages, "check", refuse)
+    assert stages.no_cluster().startswith("E2E_OPERATOR_IMAGE is not set; ")
+    monkeypatch.setenv("E2E_OPERATOR_IMAGE", "registry.example/operator:1")
+    monkeypatch.setenv("E2E_WORKER_IMAGE", "registry.example/worker:1")
+    assert stages.no_cluster() is None
+
+
+def refuse(_: object, *, with_images: bool) -> None:
+    assert with_images
+    raise ClusterError("no room")
+
+
+def give_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Name a cluster with programs to use it, and no images."""
+    for program in ("kubectl", "helm"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("E2E_KUBECONFIG", str(tmp_path / "kubectl"))
+    monkeypatch.delenv("E2E_OPERATOR_IMAGE", raising=False)
+    monkeypatch.delenv("E2E_WORKER_IMAGE", raising=False)

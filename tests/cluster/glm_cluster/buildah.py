@@ -1,5 +1,6 @@
 """buildah with a storage of its own in the cache: layers outlive the cluster, and nobody else's are touched."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,13 @@ class Buildah:
             return self("inspect", "--type", "image", "--format", template, image) or None
         except CommandFailed:
             return None
+
+    def images(self) -> set[str]:
+        """Return the names of the images, from the storage's own index: asking buildah would make a storage."""
+        index = self.paths.buildah_root / "overlay-images/images.json"
+        if not index.exists():
+            return set()
+        return {name for image in json.loads(index.read_text()) for name in image.get("names") or []}
 
     def _command(self) -> list[str]:
         storage = {"root": self.paths.buildah_root, "runroot": self.paths.buildah_run, "storage-driver": "overlay"}

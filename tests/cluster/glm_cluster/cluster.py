@@ -114,7 +114,8 @@ class Cluster:
 
     def audit_events(self, user: str = "") -> list[dict[str, Any]]:
         """Return the audited requests so far, of one user (system:serviceaccount:NAMESPACE:NAME) or of all."""
-        text = self.audit_log.read_text() if self.audit_log.exists() else ""
+        files = sorted(self.audit_log.parent.glob("audit*.jsonl"))  # at 100 MB the API server goes on in a new one
+        text = "".join(file.read_text() for file in files)
         whole_lines = text.rpartition("\n")[0].splitlines()  # the API server may be writing the last one
         events: list[dict[str, Any]] = [json.loads(line) for line in whole_lines]
         return [event for event in events if user in ("", event["user"]["username"])]

@@ -4,7 +4,6 @@ Layers are cached, so a change of our code costs a second: only the layer that h
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 from glm_cluster.addresses import REGISTRY
 from glm_cluster.base_image import base_name, ensure_base_image
 from glm_cluster.buildah import Buildah
-from glm_cluster.errors import ClusterError
 from glm_cluster.paths import CHECKOUT, Paths
 from glm_cluster.progress import step
+from glm_cluster.space import require_space
 
 TAG = "dev"
 STAGES = ("operator", "worker")
@@ -50,7 +49,7 @@ class Images:
 
 def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
     """Build both images and push them; what has not changed takes no time."""
-    check_space(paths)
+    require_space(paths.cache, missing_bytes(paths), "the first build of the images")
     dockerfile = checkout / "Dockerfile"
     ensure_base_image(paths, base_name(dockerfile.read_text()))
     for stage in STAGES:
@@ -99,13 +98,6 @@ def certificate_options(environ: Mapping[str, str]) -> list[str]:
     return [f"--volume={file.parent}:{file.parent}:ro", f"--build-arg=SSL_CERT_FILE={file}"]
 
 
-def check_space(paths: Paths) -> None:
-    """Raise ClusterError when a first build would fill the disk."""
-    free = shutil.disk_usage(paths.cache).free
-    is_built = Buildah(paths).label(local_name("worker"), "org.opencontainers.image.title") is not None
-    if not is_built and free < COLD_BUILD_BYTES:
-        need, have = COLD_BUILD_BYTES / 1e9, free / 1e9
-        raise ClusterError(
-            f"the first build of the images needs {need:.0f} GB in {paths.cache}, {have:.0f} GB are free; "
-            "free some, or set GLM_CACHE_DIR to a folder on a larger disk"
-        )
+def missing_bytes(paths: Paths) -> int:
+    """Return the disk space that building the images takes: after the first build next to none."""
+    return 0 if local_name("worker") in Buildah(paths).images() else COLD_BUILD_BYTES

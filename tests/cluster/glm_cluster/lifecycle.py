@@ -32,7 +32,7 @@ from glm_cluster.node import (
 from glm_cluster.packages import install_missing
 from glm_cluster.paths import Paths
 from glm_cluster.pause import pause_archive
-from glm_cluster.preflight import check_caller, check_machine
+from glm_cluster.preflight import check, check_caller, load_modules
 from glm_cluster.processes import Processes
 from glm_cluster.programs import Programs
 from glm_cluster.progress import duration, say, step
@@ -44,10 +44,10 @@ PATIENCE_S = 120.0
 
 def up(paths: Paths) -> Cluster:
     """Return a running cluster: the one that is up already if it is whole, else a new one."""
-    check_caller()
+    check(paths)
     with locked(paths):
         install_missing()
-        check_machine()
+        load_modules()
         build_missing(paths)
         cluster = Cluster(paths)
         if not cluster.is_whole():

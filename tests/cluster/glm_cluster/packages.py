@@ -36,15 +36,21 @@ def missing_packages() -> list[str]:
     return sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None})
 
 
+def require_packages() -> None:
+    """Raise ClusterError when something is missing and cannot be installed."""
+    packages = missing_packages()
+    if packages and shutil.which("apt-get") is None:
+        names = " ".join(packages)
+        raise ClusterError(f"these programs are missing and there is no apt-get to install them with: {names}")
+
+
 def install_missing() -> None:
     """Install what is missing with apt-get, without starting a service; without apt-get, say what is missing."""
+    require_packages()
     packages = missing_packages()
     if not packages:
         return
-    names = " ".join(packages)
-    if shutil.which("apt-get") is None:
-        raise ClusterError(f"these programs are missing and there is no apt-get to install them with: {names}")
-    say(f"Installing Debian packages: {names}")
+    say(f"Installing Debian packages: {' '.join(packages)}")
     with step("apt-get install"), services_stay_off():
         noninteractive = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         run("apt-get", "update", "-qq", env=noninteractive, timeout_s=600)

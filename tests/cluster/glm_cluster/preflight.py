@@ -1,18 +1,39 @@
 """Say at once, and in a sentence, why this machine cannot run the cluster."""
 
 import ipaddress
-import json
 import os
 import platform
+import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from glm_cluster import building, images
 from glm_cluster.addresses import HOST_LINK, NETWORK, POD_CIDR, SERVICE_CIDR
 from glm_cluster.commands import run
 from glm_cluster.errors import ClusterError
+from glm_cluster.packages import require_packages
+from glm_cluster.paths import Paths
+from glm_cluster.space import require_space
 
+MODULES = ("overlay", "br_netfilter", "veth")
 CAPABILITIES = {12: "NET_ADMIN", 21: "SYS_ADMIN", 19: "SYS_PTRACE"}
 NEEDED_CONTROLLERS = {"cpu", "memory", "pids"}
+
+
+def check(paths: Paths, *, with_images: bool = False) -> None:
+    """Raise ClusterError with why no cluster can be had here. Changes nothing on the machine.
+
+    with_images: it is to run our images too, so there must be room to build them.
+    """
+    check_caller()
+    require_packages()
+    modules_dep = Path("/lib/modules") / os.uname().release / "modules.dep"
+    check_kernel(loadable_modules(modules_dep.read_text()) if modules_dep.exists() else ())
+    check_addresses()
+    building.require_programs(paths)
+    need_bytes = building.missing_bytes(paths) + (images.missing_bytes(paths) if with_images else 0)
+    require_space(paths.cache, need_bytes, "the first build")
 
 
 def check_caller() -> None:
@@ -29,19 +50,29 @@ def check_caller() -> None:
         )
 
 
-def check_machine() -> None:
-    """Raise ClusterError when the kernel lacks something or the network's addresses are taken."""
-    for module in ("overlay", "br_netfilter", "veth"):
-        with suppress(ClusterError):  # built in, or not to be had; the checks below tell
-            run("modprobe", module)
-    if "overlay" not in Path("/proc/filesystems").read_text().split():
+def check_kernel(loadable: Collection[str] = (), proc: Path = Path("/proc")) -> None:
+    """Raise ClusterError when the kernel lacks something that is not among the modules it could load."""
+    if "overlay" not in {*(proc / "filesystems").read_text().split(), *loadable}:
         raise ClusterError("the kernel has no overlay file system (module overlay), which containers need")
-    if not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+    if "br_netfilter" not in loadable and not (proc / "sys/net/bridge/bridge-nf-call-iptables").exists():
         raise ClusterError("the kernel cannot filter bridged packets (module br_netfilter), which Services need")
-    if lacking := NEEDED_CONTROLLERS - cgroup_controllers(Path("/proc/cgroups").read_text()):
+    if lacking := NEEDED_CONTROLLERS - cgroup_controllers((proc / "cgroups").read_text()):
         raise ClusterError(f"the kernel has no cgroup controller {', '.join(sorted(lacking))}, which the kubelet needs")
-    if taken := conflicting_route(run("ip", "-json", "route")):
-        raise ClusterError(f"the cluster's addresses overlap with this machine's route {taken}")
+
+
+def load_modules() -> None:
+    """Load the kernel modules that the cluster needs; raise ClusterError when one is not to be had."""
+    for module in MODULES:
+        with suppress(ClusterError):  # built in, or not to be had; the check tells
+            run("modprobe", module)
+    check_kernel()
+
+
+def check_addresses() -> None:
+    """Raise ClusterError when the cluster's addresses are in use on this machine."""
+    if taken := conflicting_route(Path("/proc/net/route").read_text()):
+        ours = f"{NETWORK}, {POD_CIDR}, {SERVICE_CIDR}"
+        raise ClusterError(f"the cluster's addresses ({ours}) overlap with this machine's route {taken}")
 
 
 def missing_capabilities(status: str) -> list[str]:
@@ -57,13 +88,23 @@ def cgroup_controllers(text: str) -> set[str]:
     return {name for name, _, _, enabled in rows if enabled == "1"}
 
 
+def loadable_modules(modules_dep: str) -> set[str]:
+    """Return the names of the modules in a modules.dep."""
+    files = [line.partition(":")[0] for line in modules_dep.splitlines()]
+    return {Path(file).name.partition(".")[0].replace("-", "_") for file in files}
+
+
 def conflicting_route(routes: str) -> str | None:
-    """Return a route of the machine (`ip -json route`) into our address ranges which is not our own."""
+    """Return a route of the machine (/proc/net/route) into our address ranges which is not our own."""
     ours = [ipaddress.ip_network(n) for n in (NETWORK, POD_CIDR, SERVICE_CIDR)]
-    for route in json.loads(routes):
-        if route["dst"] == "default" or route.get("dev") == HOST_LINK:
-            continue
-        with suppress(ValueError):
-            if any(ipaddress.ip_network(route["dst"], strict=False).overlaps(n) for n in ours):
-                return f"{route['dst']} ({route.get('dev', route.get('type', 'no device'))})"
+    for line in routes.splitlines()[1:]:
+        device, destination, *_, mask, _, _, _ = line.split()
+        route = ipaddress.ip_network(f"{address(destination)}/{address(mask)}")
+        if device != HOST_LINK and route.prefixlen and any(route.overlaps(n) for n in ours):
+            return f"{route} ({'no device' if device == '*' else device})"
     return None
+
+
+def address(number: str) -> ipaddress.IPv4Address:
+    """Return the address that the kernel writes as a hexadecimal number of the machine's byte order."""
+    return ipaddress.IPv4Address(int(number, 16).to_bytes(4, sys.byteorder))

@@ -1,8 +1,22 @@
-import json
+import shutil
+import sys
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from glm_cluster.preflight import cgroup_controllers, conflicting_route, missing_capabilities
+from glm_cluster import lifecycle, preflight
+from glm_cluster.errors import ClusterError
+from glm_cluster.paths import Paths
+from glm_cluster.preflight import (
+    cgroup_controllers,
+    check_kernel,
+    conflicting_route,
+    loadable_modules,
+    missing_capabilities,
+)
+from glm_cluster.programs import TOOLS, Programs
 
 
 @pytest.mark.parametrize(
@@ -23,17 +37,145 @@ def test_disabled_cgroup_controllers_do_not_count() -> None:
     assert cgroup_controllers(text) == {"cpu"}
 
 
+def routes(*lines: tuple[str, str, str]) -> str:
+    """Return /proc/net/route with these routes: device, network, gateway."""
+    header = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT"
+    rows = []
+    for device, network, gateway in lines:
+        route = ip_network(network)
+        destination, via, mask = (
+            f"{int.from_bytes(address.packed, sys.byteorder):08X}"
+            for address in (route.network_address, IPv4Address(gateway), route.netmask)
+        )
+        rows.append(f"{device}\t{destination}\t{via}\t0001\t0\t0\t0\t{mask}\t0\t0\t0" + " " * 20)
+    return "\n".join([header, *rows]) + "\n"
+
+
 @pytest.mark.parametrize(
-    ("route", "conflict"),
+    ("device", "network", "conflict"),
     [
-        ({"dst": "default", "gateway": "192.0.2.1", "dev": "eth0"}, None),
-        ({"dst": "192.0.2.0/24", "dev": "eth0"}, None),
-        ({"dst": "10.244.0.0/16", "dev": "glm-h"}, None),  # our own, from a run that died
-        ({"dst": "10.244.0.0/24", "dev": "flannel.1"}, "10.244.0.0/24 (flannel.1)"),
-        ({"dst": "10.0.0.0/8", "dev": "tun0"}, "10.0.0.0/8 (tun0)"),
-        ({"dst": "10.201.0.2", "dev": "eth1"}, "10.201.0.2 (eth1)"),
-        ({"type": "blackhole", "dst": "10.96.0.0/12"}, "10.96.0.0/12 (blackhole)"),
+        ("eth0", "0.0.0.0/0", None),
+        ("eth0", "192.0.2.0/24", None),
+        ("glm-h", "10.244.0.0/16", None),  # our own, from a run that died
+        ("flannel.1", "10.244.0.0/24", "10.244.0.0/24 (flannel.1)"),
+        ("tun0", "10.0.0.0/8", "10.0.0.0/8 (tun0)"),
+        ("eth1", "10.201.0.2/32", "10.201.0.2/32 (eth1)"),
+        ("*", "10.96.0.0/12", "10.96.0.0/12 (no device)"),  # a blackhole
     ],
 )
-def test_a_route_of_the_machine_into_our_addresses_is_named(route: dict[str, str], conflict: str | None) -> None:
-    assert conflicting_route(json.dumps([{"dst": "127.0.0.0/8", "dev": "lo"}, route])) == conflict
+def test_a_route_of_the_machine_into_our_addresses_is_named(device: str, network: str, conflict: str | None) -> None:
+    table = routes(("eth0", "0.0.0.0/0", "192.0.2.1"), (device, network, "0.0.0.0"))
+    assert conflicting_route(table) == conflict
+
+
+def test_a_table_as_the_kernel_writes_it_is_read() -> None:
+    table = (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                        \n"
+        "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0                                             \n"
+        "docker0\t0001F40A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0                                          \n"
+    )
+    assert sys.byteorder != "little" or conflicting_route(table) == "10.244.1.0/24 (docker0)"
+
+
+def test_modules_are_found_whatever_they_are_packed_with() -> None:
+    lines = ("kernel/fs/overlayfs/overlay.ko.xz:", "net/br_netfilter.ko: net/bridge.ko", "drivers/net/b-c.ko.zst:")
+    assert loadable_modules("\n".join(lines)) == {"overlay", "br_netfilter", "b_c"}
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """The /proc of a kernel with what the cluster needs built in."""
+    (tmp_path / "sys/net/bridge").mkdir(parents=True)
+    (tmp_path / "sys/net/bridge/bridge-nf-call-iptables").touch()
+    (tmp_path / "filesystems").write_text("nodev\tsysfs\nnodev\toverlay\n\text4\n")
+    (tmp_path / "cgroups").write_text("".join(f"{name}\t0\t1\t1\n" for name in ("cpu", "memory", "pids")))
+    return tmp_path
+
+
+def test_a_kernel_with_everything_passes(proc: Path) -> None:
+    check_kernel(proc=proc)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"), [("overlay", "filesystems"), ("br_netfilter", "sys/net/bridge/bridge-nf-call-iptables")]
+)
+def test_what_the_kernel_lacks_is_named_unless_it_is_a_module_to_load(proc: Path, module: str, file: str) -> None:
+    (proc / file).unlink()
+    if file == "filesystems":
+        (proc / file).write_text("nodev\tsysfs\n")
+    with pytest.raises(ClusterError, match=rf"\(module {module}\)"):
+        check_kernel(proc=proc)
+    check_kernel({module}, proc)
+
+
+def test_cgroup_controllers_are_no_module_to_load(proc: Path) -> None:
+    (proc / "cgroups").write_text("cpu\t0\t1\t1\npids\t0\t1\t1\n")
+    with pytest.raises(ClusterError, match="no cgroup controller memory, which the kubelet needs"):
+        check_kernel({"overlay", "br_netfilter"}, proc)
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A machine that could run the cluster, with an empty cache that is not even a folder yet, and nothing on PATH."""
+    for name in ("check_caller", "require_packages", "check_kernel", "check_addresses"):
+        monkeypatch.setattr(preflight, name, lambda *_: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=30 * 10**9))
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return Paths(cache=tmp_path / "cache", state=tmp_path / "state")
+
+
+def install_go(tmp_path: Path, version: str) -> None:
+    go = tmp_path / "bin/go"
+    go.write_text(f"#!/bin/sh\necho {version}\n")
+    go.chmod(0o755)
+
+
+def build_programs(paths: Paths) -> None:
+    for tool in TOOLS:
+        Programs(paths).folder(tool).mkdir(parents=True)
+
+
+def test_without_go_the_programs_cannot_be_built(cold: Paths) -> None:
+    with pytest.raises(ClusterError, match=r"^Go 1\.24 or newer is needed .* there is no `go` on the PATH"):
+        preflight.check(cold)
+
+
+def test_the_go_of_debian_12_is_too_old(cold: Paths, tmp_path: Path) -> None:
+    install_go(tmp_path, "go1.19.8")
+    with pytest.raises(ClusterError, match=r"^Go 1\.24 or newer is needed .* is go1\.19\.8"):
+        preflight.check(cold)
+
+
+def test_with_every_program_in_the_cache_no_go_is_needed(cold: Paths) -> None:
+    build_programs(cold)
+    preflight.check(cold)
+
+
+def test_a_disk_too_small_for_the_images_is_told_before_anything_is_built(cold: Paths, tmp_path: Path) -> None:
+    install_go(tmp_path, "go1.24.1")
+    preflight.check(cold)
+    with pytest.raises(
+        ClusterError, match=f"^the first build needs 34 GB of disk, and 30 GB are free in {cold.cache};"
+    ):
+        preflight.check(cold, with_images=True)
+
+
+def test_images_that_are_built_need_no_room(cold: Paths) -> None:
+    build_programs(cold)
+    index = cold.buildah_root / "overlay-images/images.json"
+    index.parent.mkdir(parents=True)
+    index.write_text('[{"id": "1"}, {"id": "2", "names": ["localhost/glm-worker:dev"]}]')
+    preflight.check(cold, with_images=True)
+
+
+def test_the_question_leaves_nothing_behind(cold: Paths, tmp_path: Path) -> None:
+    install_go(tmp_path, "go1.24.1")
+    preflight.check(cold)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "bin"]
+
+
+def test_up_asks_before_it_changes_anything(cold: Paths) -> None:
+    with pytest.raises(ClusterError, match="no `go` on the PATH"):
+        lifecycle.up(cold)
+    assert not cold.cache.exists()
