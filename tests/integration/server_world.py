@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +88,7 @@ class ScriptedEngine:
     async def step(self, *outputs: RequestOutput, generation: str | None = None, **gauges: Any) -> None:
         self._step += 1
         values = {
+            "began_s": time.monotonic(),
             "num_running": 1,
             "num_waiting": 0,
             "num_tokens_waiting": 0,

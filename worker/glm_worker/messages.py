@@ -65,12 +65,14 @@ class RequestOutput(msgspec.Struct, frozen=True):
 class StepDone(msgspec.Struct, frozen=True, tag=True):
     """What one engine step brought, with the gauges as they stand after it.
 
-    scheduled: ids of the requests whose first token was computed for the first time in this step (ends the queue time).
+    scheduled: ids of the requests whose first token was computed for the first time in this step. Their queue time has
+    ended at began_s, when the step began, on the monotonic clock that all processes of the machine share.
     """
 
     generation: str
     outputs: list[RequestOutput]
     step: int
+    began_s: float
     num_running: int
     num_waiting: int
     num_tokens_waiting: int

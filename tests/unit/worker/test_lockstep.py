@@ -71,8 +71,14 @@ class Pair:
         self.server, self.channel, self.slots = FakeServer(), FakeChannel(), [FakeSlot(), FakeSlot()]
         self.runners = [FakeRunner(), FakeRunner()]
         self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
-        self.leader = Leader(self.engines[0], self.server, self.channel, self.slots[0], "g-1")  # type: ignore[arg-type]
+        self.now_s = 100.0
+        self.leader = Leader(self.engines[0], self.server, self.channel, self.slots[0], "g-1", self.clock)  # type: ignore[arg-type]
         self.follower = Follower(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
+
+    def clock(self) -> float:
+        """A second passes at each look."""
+        self.now_s += 1
+        return self.now_s
 
     def turn(self, *commands: ToEngine) -> None:
         self.server.commands.append(list(commands))
@@ -151,6 +157,7 @@ def test_a_step_reports_tokens_and_gauges() -> None:
         generation="g-1",
         outputs=[RequestOutput("a", [2])],
         step=1,
+        began_s=101.0,
         num_running=2,
         num_waiting=0,
         num_tokens_waiting=0,
@@ -160,6 +167,16 @@ def test_a_step_reports_tokens_and_gauges() -> None:
     )
     pair.turn()
     assert reports(pair)[1].scheduled == []
+    assert reports(pair)[1].began_s == 102.0
+
+
+def test_a_step_began_before_it_ran() -> None:
+    """Or the time of the step would count as time in the queue."""
+    pair = Pair()
+    run = pair.runners[0].run
+    pair.runners[0].run = lambda plan: (pair.clock(), run(plan))[1]  # type: ignore[method-assign]
+    pair.turn(a_submit("a"))
+    assert (reports(pair)[0].began_s, pair.now_s) == (101.0, 102.0)
 
 
 def test_a_follower_whose_plans_differ_fails_before_it_runs() -> None:

@@ -42,6 +42,7 @@ def a_step(preemptions: int = 0) -> StepDone:
         generation="g",
         outputs=[],
         step=1,
+        began_s=0.0,
         num_running=0,
         num_waiting=0,
         num_tokens_waiting=0,

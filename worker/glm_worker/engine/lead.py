@@ -1,5 +1,7 @@
 """What rank 0 does for the life of a generation: take commands, lead each step, sample, and hand out the tokens."""
 
+import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from glm_worker.engine.channel import REPEAT_S, KeepAlive, LeaderChannel, StepInput
@@ -14,13 +16,20 @@ class Leader:
     """Rank 0. An idle group waits on the server's socket, never inside a collective."""
 
     def __init__(
-        self, engine: Engine, server: ServerLink, channel: LeaderChannel, slot: RankSlot, generation: str
+        self,
+        engine: Engine,
+        server: ServerLink,
+        channel: LeaderChannel,
+        slot: RankSlot,
+        generation: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._server = server
         self._channel = channel
         self._slot = slot
         self._generation = generation
+        self._clock = clock
         self._token_ids: list[int] = []  # sampled in the last step; the followers have not heard of them
         self._commands: list[ToEngine] = []  # obeyed here; the followers have not heard of them
 
@@ -40,12 +49,13 @@ class Leader:
             return
         self._slot.idle()
         if outputs:
-            self._report(outputs, first_scheduled=())
+            self._report(outputs, self._clock(), first_scheduled=())
         if not commands:
             self._channel.send(KeepAlive())
 
     def _step(self, outputs: list[RequestOutput]) -> None:
         """Plan, tell the followers, run, sample, commit, report. Collective with the followers' steps."""
+        began_s = self._clock()
         plan = self._engine.plan()
         self._slot.beat(plan.step)
         self._channel.send(StepInput(plan.step, self._token_ids, self._commands, self._engine.digest))
@@ -54,15 +64,16 @@ class Leader:
         sampled = plan.sampled
         self._token_ids = sample(logits_SV, [s.sampling for s in sampled], [s.end for s in sampled])
         outputs += self._engine.commit(self._token_ids)
-        self._report(outputs, plan.first_scheduled)
+        self._report(outputs, began_s, plan.first_scheduled)
 
-    def _report(self, outputs: list[RequestOutput], first_scheduled: tuple[str, ...]) -> None:
+    def _report(self, outputs: list[RequestOutput], began_s: float, first_scheduled: tuple[str, ...]) -> None:
         scheduler = self._engine.scheduler
         self._server.send(
             StepDone(
                 generation=self._generation,
                 outputs=outputs,
                 step=scheduler.step,
+                began_s=began_s,
                 num_running=scheduler.num_running,
                 num_waiting=scheduler.num_waiting,
                 num_tokens_waiting=scheduler.num_tokens_waiting,

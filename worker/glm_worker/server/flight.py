@@ -75,10 +75,11 @@ class RequestTimes:
         """The next token is not the successor of the last one."""
         self._last_token_at = None
 
-    def scheduled(self, telemetry: Telemetry, now: float, num_prompt_tokens: int) -> None:
+    def scheduled(self, telemetry: Telemetry, began_s: float, num_prompt_tokens: int) -> None:
+        """Note that the engine has begun with the request, in a step that began at began_s."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            telemetry.queue_time.observe(now - self._arrival)
+            telemetry.queue_time.observe(began_s - self._arrival)
             telemetry.prompt_tokens.inc(num_prompt_tokens)
 
     def tokens(self, telemetry: Telemetry, now: float, num_tokens: int, *, has_answer: bool) -> None:

@@ -121,12 +121,12 @@ class Flights:
         self._last_step = done
         self._telemetry.step(done, time.time())
         for request_id in done.scheduled:
-            self._schedule(request_id, now)
+            self._schedule(request_id, done.began_s)
         for output in done.outputs:
             flight = self._flights.get(output.request_id)
             if flight is None:
                 continue
-            self._schedule(output.request_id, now)
+            self._schedule(output.request_id, done.began_s)
             try:
                 self._read(flight, output, now)
             except Exception as error:
@@ -151,10 +151,10 @@ class Flights:
         job.engine_request(self._max_model_len)  # refuses what can never fit, before it waits
         self._journal.admit(job.id, len(job.prompt_token_ids))
 
-    def _schedule(self, request_id: str, now: float) -> None:
+    def _schedule(self, request_id: str, began_s: float) -> None:
         self._journal.schedule(request_id)
         if (flight := self._flights.get(request_id)) is not None:
-            flight.times.scheduled(self._telemetry, now, len(flight.job.prompt_token_ids))
+            flight.times.scheduled(self._telemetry, began_s, len(flight.job.prompt_token_ids))
 
     def _read(self, flight: Flight, output: RequestOutput, now: float) -> None:
         if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
