@@ -72,7 +72,7 @@ def make_engine(folder: Path) -> Engine:
     mesh = Mesh(dist.get_world_size(), 1, dist.get_rank())
     world = dist.group.WORLD
     assert world is not None
-    comm = Communicator(mesh, device, None, {Axis.EP: world})
+    comm = Communicator(mesh, None, {Axis.EP: world})
     model = load_model(folder, config, mesh, comm, device, torch.float32, lambda _done, _total: None)
     kv_cache = KVCache.allocate(config, mesh, NUM_BLOCKS, BLOCK_SIZE, torch.float32, device)
     limits = SchedulerLimits(

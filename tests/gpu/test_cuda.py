@@ -99,7 +99,7 @@ def test_a_moe_layer_never_waits_for_the_device() -> None:
     """No host synchronisation, so a decode step can be captured as a CUDA graph."""
     config = ModelConfig.model_validate(a_config(first_k_dense_replace=0))
     device = torch.device("cuda")
-    moe = build(config, Mesh(), Communicator.single(device), device, torch.bfloat16).layers[0].mlp
+    moe = build(config, Mesh(), Communicator.single(), device, torch.bfloat16).layers[0].mlp
     for parameter in moe.parameters():
         parameter.fill_(0.01)
     x_TD = torch.ones(7, config.hidden_size, device=device, dtype=torch.bfloat16)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,7 @@ import torch
 from glm_worker.assignment import RankAssignment
 from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
-from glm_worker.parallel.mesh import Mesh
+from glm_worker.parallel.mesh import Axis, Mesh
 from glm_worker.settings import Device
 
 T = TypeVar("T")
@@ -36,6 +37,10 @@ class CountingWatch:
     def __init__(self) -> None:
         self.entered = 0
         self.left = 0
+        self.alive_signs = 0
+
+    def alive(self) -> None:
+        self.alive_signs += 1
 
     def enter_collective(self) -> None:
         self.entered += 1
@@ -64,25 +69,27 @@ def run_ranks(
     tensor_parallel: int = 1,
     *,
     device: Device = "cpu",
+    meeting_dir: Path | None = None,
     dying: frozenset[int] = frozenset(),
     deadline_s: float = 180,
 ) -> list[T]:
     """Return what function returns on each rank, in rank order. It may be a closure; its result must pickle.
 
-    One rank runs in this process. Several are forked and connected; the first failure or the deadline kills them all.
+    One rank runs in this process. Several are forked and connected, by files of meeting_dir if it is given, else at a
+    port; the first failure or the deadline kills them all.
     On cuda they are spawned instead, because CUDA does not survive a fork: then function must pickle too.
     Ranks named in dying are expected to die in function: their place in the result stays None.
     """
     meshes = [Mesh(world_size, tensor_parallel, rank) for rank in range(world_size)]
-    port = _free_port()
+    place = (str(meeting_dir) if meeting_dir else None, _free_port())
     if world_size == 1:
-        return [function(_connect(meshes[0], port, device))]
+        return [function(_connect(meshes[0], place, device))]
     context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
     processes = []
     pending: dict[Connection, int] = {}
     for mesh in meshes:
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (function, mesh, port, device, sender, not dying)
+        arguments = (function, mesh, place, device, sender, not dying)
         process = context.Process(target=_rank_main, args=arguments, daemon=True)
         process.start()
         sender.close()
@@ -119,29 +126,32 @@ def _collect(pending: dict[Connection, int], world_size: int, dying: frozenset[i
 def _rank_main(
     function: Callable[[Rank], object],
     mesh: Mesh,
-    port: int,
+    place: tuple[str | None, int],
     device: Device,
     sender: Connection,
     leave_together: bool,
 ) -> None:
     try:
-        rank = _connect(mesh, port, device)
+        rank = _connect(mesh, place, device)
         message = (True, function(rank))
         if leave_together:  # or gloo reports the first that leaves as an error
-            rank.comm.all_reduce_min(0)
+            rank.comm.all_reduce(torch.zeros(1, device=rank.device), Axis.EP)
             rank.comm.close()
     except BaseException:  # noqa: BLE001 - whatever it was, the test shows it
         message = (False, traceback.format_exc())
     sender.send_bytes(pickle.dumps(message))
 
 
-def _connect(mesh: Mesh, port: int, kind: Device) -> Rank:
+def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
     device = rank_device(kind, mesh.rank)
+    meeting_dir, port = place
     assignment = RankAssignment(
         rank=mesh.rank,
         local_rank=mesh.rank,
         world_size=mesh.world_size,
         generation="test-1",
+        secret="",
+        meeting_dir=meeting_dir,
         leader_host="127.0.0.1",
         store_port=port,
         channel_port=port,

@@ -2,12 +2,16 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from glm_worker.errors import EngineFailed
 from glm_worker.parallel.mesh import Axis
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.environment import zygote_environment
+from integration.listening import listening
 from integration.rank_pool import Rank, RankFailedError, hold_torch_to_one_thread, run_ranks
 
 hold_torch_to_one_thread()
@@ -23,15 +27,15 @@ def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(world_size
         over_tp = rank.comm.all_reduce(torch.tensor([own]), Axis.TP).item()
         over_ep = rank.comm.all_reduce(torch.tensor([own]), Axis.EP).item()
         gathered = rank.comm.all_gather(torch.tensor([[rank.mesh.rank]]), Axis.TP)[0].tolist()
-        least = rank.comm.all_reduce_min(10 - rank.mesh.rank)
-        return over_tp, over_ep, gathered, least, met, rank.watch.left
+        return over_tp, over_ep, gathered, met, rank.watch.left, rank.watch.alive_signs
 
     for rank, found in enumerate(run_ranks(exchange, world_size, tensor_parallel)):
         start = rank - rank % tensor_parallel
         group = list(range(start, start + tensor_parallel))
-        exchanges = (2 * (tensor_parallel > 1) + 2) if world_size > 1 else 0  # two over tp, two over all
+        exchanges = 2 * (tensor_parallel > 1) + (world_size > 1)  # two over tp, one over all
         met = int(world_size > 1)
-        expected = (sum(2**r for r in group), 2**world_size - 1, group, 10 - (world_size - 1), met, met + exchanges)
+        alone = 3 - exchanges  # on an axis of one rank nothing is exchanged, but the rank says that it is alive
+        expected = (sum(2**r for r in group), 2**world_size - 1, group, met, met + exchanges, alone)
         assert found == expected
 
 
@@ -43,6 +47,20 @@ def test_nothing_to_exchange_is_no_exchange() -> None:
         return list(reduced.shape), list(gathered.shape), rank.watch.entered - before
 
     assert run_ranks(exchange, 2, 2) == [([0, 5], [0, 10], 0)] * 2
+
+
+def test_ranks_of_one_pod_meet_by_files_and_listen_on_loopback_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gloo connects the ranks over TCP whatever the store is."""
+    environment = zygote_environment(WorkerSettings(model="m", ranks_per_pod=4), {})
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", environment["GLOO_SOCKET_IFNAME"])
+
+    def exchange(rank: Rank) -> tuple[float, float, set[str]]:
+        over_tp, over_ep = (rank.comm.all_reduce(torch.ones(1), axis).item() for axis in (Axis.TP, Axis.EP))
+        return over_tp, over_ep, {address for address, _ in listening()}
+
+    assert run_ranks(exchange, 4, 2, meeting_dir=tmp_path) == [(2.0, 4.0, {"127.0.0.1"})] * 4
 
 
 def test_bf16_is_summed_too() -> None:

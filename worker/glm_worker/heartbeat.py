@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-MESSAGE_BYTES = 3072  # longest message; a longer one keeps its beginning
+MESSAGE_BYTES = 3072  # longest last word; a longer one keeps its beginning
 SLOT_BYTES = 4096
 _SLOT_WORDS = SLOT_BYTES // 8
 _MESSAGE_OFFSET = SLOT_BYTES - MESSAGE_BYTES
@@ -85,6 +85,10 @@ class RankSlot:
         self._set(_Field.step, step)
         self._touch()
 
+    def alive(self) -> None:
+        """Say that the step goes on. For a rank whose step may last longer than the watchdog is patient."""
+        self._touch()
+
     def idle(self) -> None:
         """Say that there is nothing to do. Call it at least every 0.5 s while waiting: an idle rank is watched too."""
         self._touch()
@@ -113,7 +117,7 @@ class RankSlot:
 
     def fail(self, message: str) -> None:
         """Leave a last word: why this rank ends."""
-        data = message.encode()[:MESSAGE_BYTES]
+        data = cut(message).encode()
         self._memory[self._message_at : self._message_at + len(data)] = data
         self._set(_Field.message_len, len(data))
         self._set(_Field.phase, Phase.failed)
@@ -132,7 +136,7 @@ class RankSlot:
             changed_ns=self._get(_Field.changed_ns),
             done_bytes=self._get(_Field.done_bytes),
             total_bytes=self._get(_Field.total_bytes),
-            message=data.decode(errors="ignore"),  # the cut at MESSAGE_BYTES may split a character
+            message=data.decode(errors="ignore"),  # whatever a broken rank wrote must not break its reader
         )
 
     def close(self) -> None:
@@ -148,6 +152,12 @@ class RankSlot:
 
     def _touch(self) -> None:
         self._words[self._base + _Field.changed_ns] = time.monotonic_ns()
+
+
+def cut(message: str) -> str:
+    """Return a last word no longer than MESSAGE_BYTES in UTF-8, ended between two characters."""
+    data = message.encode(errors="backslashreplace")  # a file name in it may hold what is no character
+    return data[:MESSAGE_BYTES].decode(errors="ignore")
 
 
 def create_slots(path: Path, num_slots: int) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from glm_worker.heartbeat import RankSlot, create_slots
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.forward_batch import ForwardBatch
 from glm_worker.model.glm_moe import GlmMoe
@@ -65,6 +66,21 @@ def test_a_chunk_whose_logits_nobody_wants_gives_none_but_fills_the_cache(model:
 def test_asked_for_some_rows_gives_those_of_all_in_that_order(model: GlmMoe) -> None:
     every, some = (model(one_prompt(20, rows), a_cache()) for rows in (list(range(20)), [19, 3]))
     torch.testing.assert_close(some, every[[19, 3]], atol=1e-6, rtol=0)
+
+
+def test_a_lone_rank_says_that_it_is_alive_in_every_layer(folder: Path, tmp_path: Path) -> None:
+    """A step of one rank on CPU may last longer than the watchdog is patient."""
+    create_slots(tmp_path / "slots", 1)
+    slot = RankSlot.open(tmp_path / "slots", 0)
+    model = load_model(folder, CONFIG, Mesh(), Communicator(Mesh(), slot, {}), CPU, torch.float32)
+    changed_ns = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda *_: changed_ns.append(slot.snapshot().changed_ns))
+    model(one_prompt(20, [19]), a_cache())
+    assert len(set(changed_ns)) == len(model.layers) > 1
+    assert slot.snapshot().changed_ns > changed_ns[-1]  # before the tokens are sampled
+    assert not slot.snapshot().in_collective
+    slot.close()
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 64])

@@ -37,7 +37,7 @@ def test_slots_do_not_touch_each_other(slots: Path) -> None:
     assert RankSlot.open(slots, 0).snapshot() == SlotView()
 
 
-@pytest.mark.parametrize("act", ["begin", "idle", "enter_collective", "leave_collective", "ready"])
+@pytest.mark.parametrize("act", ["begin", "idle", "alive", "enter_collective", "leave_collective", "ready"])
 def test_every_sign_of_life_moves_the_time_of_change(slots: Path, act: str) -> None:
     slot = RankSlot.open(slots, 0)
     before = slot.snapshot().changed_ns
@@ -57,6 +57,12 @@ def test_a_last_word_that_is_too_long_is_cut_between_characters(slots: Path) -> 
     slot = RankSlot.open(slots, 0)
     slot.fail("x" + "é" * MESSAGE_BYTES)
     assert slot.snapshot().message == "x" + "é" * ((MESSAGE_BYTES - 1) // 2)
+
+
+def test_a_last_word_about_a_name_that_is_no_text_is_kept(slots: Path) -> None:
+    slot = RankSlot.open(slots, 0)
+    slot.fail(f"no such folder: {os.fsdecode(bytes([0xFF]))}")
+    assert slot.snapshot().message == "no such folder: \\udcff"
 
 
 def test_a_closed_slot_is_unmapped(slots: Path) -> None:

@@ -73,6 +73,11 @@ def test_rank_0_stopped_is_named_while_its_followers_wait_for_the_next_step() ->
     assert hung(a_rank(0, still=30, state="T"), a_rank(1, still=0.2), a_rank(2, still=0.4)) == 0
 
 
+@pytest.mark.parametrize("state", ["T", "S", "R"])
+def test_a_lone_rank_that_stands_still_is_named(state: str) -> None:
+    assert hung(a_rank(0, still=30, seq=0, state=state)) == 0
+
+
 def test_a_deadlocked_idle_rank_is_named_without_a_stop() -> None:
     assert hung(a_rank(0, still=0.2), a_rank(1, still=31)) == 1
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from glm_worker.control import encode_frame
 from glm_worker.errors import ConfigError
+from glm_worker.heartbeat import cut
 from glm_worker.messages import ServerFailed
 from glm_worker.settings import WorkerSettings, read_settings
 from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_CRASH
@@ -43,20 +44,21 @@ def main() -> int:
         target(settings, arguments.control_fd)
     except ConfigError as error:
         _log.error("the server cannot run: %s", error)
-        _tell(last_word, str(error))
+        tell(last_word, str(error))
         return EXIT_CONFIG
     except Exception as error:  # noqa: BLE001 - the outermost frame of its process; logged
         _log.exception("the server crashed")
-        _tell(last_word, f"{type(error).__name__}: {error}")
+        tell(last_word, f"{type(error).__name__}: {error}")
         return EXIT_CRASH
     return 0
 
 
-def _tell(control_fd: int, message: str) -> None:
+def tell(control_fd: int, message: str) -> None:
+    """Say why the server cannot go on. Closes the descriptor."""
     with socket.socket(fileno=control_fd) as sock:
         sock.setblocking(True)
         try:
-            sock.sendall(encode_frame(ServerFailed(message=message)))
+            sock.sendall(encode_frame(ServerFailed(message=cut(message))))
         except OSError as error:
             _log.error("cannot tell the supervisor: %s", error)
 
