@@ -25,6 +25,8 @@ from glm_worker.heartbeat import Phase, RankSlot, create_slots
 from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.environment import zygote_environment
+from integration.listening import listening
 from integration.rank_pool import hold_torch_to_one_thread
 
 GENERATION = "test-1"
@@ -59,11 +61,18 @@ class Answer:
 class EngineGroup:
     """The server's end: submit, cancel, and what came back."""
 
-    def __init__(self, server: zmq.Socket[bytes], slots: list[RankSlot], processes: list[BaseProcess]) -> None:
+    def __init__(
+        self,
+        server: zmq.Socket[bytes],
+        slots: list[RankSlot],
+        processes: list[BaseProcess],
+        ports: tuple[int, int],
+    ) -> None:
         self._server = server
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._processes = processes
         self.slots = slots
+        self.ports = ports  # of the store and of the step channel, if there are several pods
         self.answers: dict[str, Answer] = {}
         self.steps: list[StepDone] = []
 
@@ -77,6 +86,10 @@ class EngineGroup:
 
     def cancel(self, request_id: str) -> None:
         self.send(Cancel(GENERATION, request_id))
+
+    def listening(self) -> list[set[tuple[str, int]]]:
+        """Return where each rank can be reached over the network."""
+        return [listening(process.pid) for process in self._processes]
 
     def has_message(self, within_ms: int) -> bool:
         return bool(self._server.poll(within_ms))
@@ -111,14 +124,18 @@ class EngineGroup:
 
 
 @contextmanager
-def engine_group(folder: Path, world_size: int = 1, **settings: object) -> Iterator[tuple[EngineGroup, EngineReady]]:
-    """Start the ranks, wait until they serve, and kill them in the end."""
+def engine_group(
+    folder: Path, world_size: int = 1, *, num_pods: int = 1, host: str = "127.0.0.1", **settings: object
+) -> Iterator[tuple[EngineGroup, EngineReady]]:
+    """Start the ranks, wait until they serve, and kill them in the end. host: where those of several pods meet."""
     hold_torch_to_one_thread()
     run_dir = Path(tempfile.mkdtemp(prefix="glm-"))  # short: the path of an ipc socket has 107 bytes at most
-    all_settings = WorkerSettings(model=str(folder), host="127.0.0.1", ranks_per_pod=world_size, **settings)  # type: ignore[arg-type]
+    all_settings = WorkerSettings(
+        model=str(folder), host=host, num_pods=num_pods, ranks_per_pod=world_size // num_pods, **settings
+    )  # type: ignore[arg-type]
     slots_path, endpoint = run_dir / "slots", f"ipc://{run_dir}/engine"
     create_slots(slots_path, world_size)
-    store_port, channel_port = _free_ports()
+    ports = _free_ports()
     processes = []
     for rank in range(world_size):
         assignment = RankAssignment(
@@ -126,9 +143,11 @@ def engine_group(folder: Path, world_size: int = 1, **settings: object) -> Itera
             local_rank=rank,
             world_size=world_size,
             generation=GENERATION,
-            leader_host="127.0.0.1",
-            store_port=store_port,
-            channel_port=channel_port,
+            secret="a secret",
+            meeting_dir=str(run_dir) if num_pods == 1 else None,
+            leader_host=host,
+            store_port=ports[0],
+            channel_port=ports[1],
             server_endpoint=endpoint if rank == 0 else None,
             slots_path=str(slots_path),
             num_local_slots=world_size,
@@ -141,7 +160,7 @@ def engine_group(folder: Path, world_size: int = 1, **settings: object) -> Itera
     server = context.socket(zmq.PAIR)
     server.setsockopt(zmq.LINGER, 0)
     server.bind(endpoint)
-    group = EngineGroup(server, slots, processes)
+    group = EngineGroup(server, slots, processes, ports)
     try:
         ready = group.receive()
         assert isinstance(ready, EngineReady)
@@ -158,6 +177,7 @@ def engine_group(folder: Path, world_size: int = 1, **settings: object) -> Itera
 
 
 def _rank_main(settings: WorkerSettings, assignment: RankAssignment) -> None:
+    os.environ.update(zygote_environment(settings, os.environ))
     slot = RankSlot.open(assignment.slots_path, assignment.local_rank)
     slot.begin()
     try:

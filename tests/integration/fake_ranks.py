@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -79,6 +80,12 @@ def rest(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -
         time.sleep(0.1)
 
     _serve(assignment, slot, step)
+
+
+def whisper(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Write the generation's secret where only the test looks, and rest."""
+    Path(settings.model, f"{assignment.generation}.{assignment.rank}").write_text(assignment.secret)
+    rest(settings, assignment, slot)
 
 
 def refuse(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:

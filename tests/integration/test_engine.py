@@ -4,6 +4,7 @@ What is compared is tokens: the same request must get the same ones alone, in a 
 on two ranks. The logits of these paths differ by rounding (1e-6 and less), the best two of a random model by far more.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -71,6 +72,14 @@ def tokens_together(group: EngineGroup, requests: list[EngineRequest], prefix: s
     return {request.request_id: answer.token_ids for request, answer in zip(requests, answers, strict=True)}
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def greedy_by_hand(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:
     """The whole sequence through the model anew for each token: no scheduler, no cache to get wrong."""
     config, mesh, cpu = ModelConfig.read(folder), Mesh(), torch.device("cpu")
@@ -117,6 +126,29 @@ def test_chunks_preemptions_and_ranks_change_no_token(
         scheduled = [request_id for step in group.steps for request_id in step.scheduled]
         assert scheduled == [request.request_id for request in named(REQUESTS, "tight")]
         assert all(slot.snapshot().step == last.step for slot in group.slots)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_ranks_of_several_pods_meet_at_the_ports_of_the_leader(
+    folder: Path, alone: dict[str, list[int]], host: str
+) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with engine_group(folder, 2, num_pods=2, host=host) as (group, _):
+        assert tokens_together(group, REQUESTS[:2], "pods") == {r.request_id: alone[r.request_id] for r in REQUESTS[:2]}
+        store_port, channel_port = group.ports
+        leader, follower = group.listening()
+        assert (host, channel_port) in leader
+        assert store_port in {port for _, port in leader}
+        assert not {store_port, channel_port} & {port for _, port in follower}
+
+
+def test_ranks_of_one_pod_can_be_reached_from_nowhere_else(folder: Path) -> None:
+    """Though the pod itself listens on all addresses, as it does in a cluster."""
+    with engine_group(folder, 2, host="0.0.0.0") as (group, _):
+        for sockets in group.listening():
+            assert {address for address, _ in sockets} == {"127.0.0.1"}  # gloo's own
+            assert not set(group.ports) & {port for _, port in sockets}
 
 
 def test_max_tokens_is_exact_and_a_stop_token_is_delivered_last(

@@ -9,7 +9,9 @@ class RankAssignment(msgspec.Struct, frozen=True, kw_only=True):
     rank: int  # in the group
     local_rank: int  # in the pod: also its heartbeat slot and its CUDA device
     world_size: int
-    generation: str  # "<incarnation of the leading supervisor>-<n>"
+    generation: str  # "<incarnation of the leading supervisor>-<n>"; /group shows it to anyone
+    secret: str  # by which the ranks of this generation know each other; neither shown nor logged
+    meeting_dir: str | None  # folder in which the ranks meet if all are in this pod; None: at leader_host's two ports
     leader_host: str  # name or address of pod 0
     store_port: int  # torch's store of this generation, hosted by rank 0
     channel_port: int  # the step channel of this generation, bound by rank 0

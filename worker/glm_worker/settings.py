@@ -52,7 +52,8 @@ class WorkerSettings(BaseSettings):
         29500,
         ge=1,
         le=65471,
-        description="First of 64 ports: each generation uses two of them, one for torch's store, one for steps.",
+        description="First of 64 ports: where several pods form a group, each generation uses two of them, one for"
+        " torch's store, one for steps.",
     )
     run_dir: Path = Field(
         Path("/tmp/glm-worker"),  # noqa: S108

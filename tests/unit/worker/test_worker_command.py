@@ -40,6 +40,12 @@ def test_flags_reach_the_children_by_the_environment(monkeypatch: pytest.MonkeyP
     assert read_settings() == settings
 
 
+@pytest.mark.parametrize(("num_pods", "interface"), [(1, "lo"), (2, "eth1")])
+def test_gloo_listens_on_loopback_if_all_ranks_are_in_one_pod(num_pods: int, interface: str) -> None:
+    environment = zygote_environment(read_settings(model="m", num_pods=num_pods), {"GLOO_SOCKET_IFNAME": "eth1"})
+    assert environment["GLOO_SOCKET_IFNAME"] == interface
+
+
 def test_the_zygote_starts_no_thread_pools() -> None:
     environment = zygote_environment(read_settings(model="m"), {"OMP_NUM_THREADS": "64"})
     assert (

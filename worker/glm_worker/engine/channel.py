@@ -1,16 +1,20 @@
 """The step channel: rank 0 tells the other ranks what came from outside, so that all make the same plan.
 
-ZMQ over TCP, messages in msgpack. Rank 0 binds; each follower connects under a name of its generation, so ranks of two
-generations never hear each other. A dead or silent peer is not noticed here: that is the supervisors' work.
+ZMQ, messages in msgpack; over a socket file when one pod has all ranks, else over TCP. Rank 0 binds; each follower
+connects under a name made of the generation's secret, so neither a rank of another generation nor a stranger who
+reaches the port is listened to or told anything. A dead or silent peer is not noticed here: that is the supervisors'
+work.
 """
 
 import msgspec
 import zmq
 
+from glm_worker.assignment import RankAssignment
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import ToEngine
 
 REPEAT_S = 0.25  # of a sign of life: half of what an idle rank may be silent
+MAX_LOADED_BYTES = 1024  # all that rank 0 is ever sent is Loaded; who sends more is hung up on
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -41,33 +45,46 @@ class KeepAlive(msgspec.Struct, frozen=True, tag=True):
 FromLeader = Begin | StepInput | KeepAlive
 
 
+def step_endpoint(assignment: RankAssignment, host: str) -> str:
+    """Return where a generation's step channel is. host: where rank 0 listens, or where the others find it. Pure."""
+    if assignment.meeting_dir is not None:
+        return f"ipc://{assignment.meeting_dir}/steps"
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "*"  # of both families: pod 0's name may resolve to either
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"tcp://{host}:{assignment.channel_port}"
+
+
 class LeaderChannel:
     """The end of rank 0. Without followers nothing is bound or sent."""
 
-    def __init__(self, host: str, port: int, generation: str, world_size: int) -> None:
-        self._names = {_name(generation, rank): rank for rank in range(1, world_size)}
+    def __init__(self, endpoint: str, secret: str, world_size: int) -> None:
+        self._names = {_name(secret, rank): rank for rank in range(1, world_size)}
         self._encoder = msgspec.msgpack.Encoder()
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         if not self._names:
             return
-        self._socket.set_hwm(0)  # never block on a slow follower: its own watchdog judges it
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # never block on a slow follower: its own watchdog judges it
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_LOADED_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.IPV6, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a follower that reconnects keeps its name
         try:
-            self._socket.bind(f"tcp://{host}:{port}")
+            self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise EngineFailed(f"rank 0 cannot bind the step channel at {host}:{port}: {error}") from error
+            raise EngineFailed(f"rank 0 cannot bind the step channel at {endpoint}: {error}") from error
 
     def agree(self, num_blocks: int) -> int:
         """Wait until every rank has loaded; return, and tell all, the least number of blocks."""
         decoder = msgspec.msgpack.Decoder(Loaded)
         loaded: dict[int, int] = {0: num_blocks}
         while len(loaded) <= len(self._names):
-            name, frame = self._socket.recv_multipart()
+            name, *frames = self._socket.recv_multipart()
             rank = self._names.get(name)
-            if rank is not None:  # else a follower of another generation, which will find its own leader
-                loaded[rank] = decoder.decode(frame).num_blocks
+            if rank is not None:  # else a stranger, or a follower of another generation, which will find its own leader
+                loaded[rank] = decoder.decode(frames[0]).num_blocks
         least = min(loaded.values())
         self.send(Begin(least))
         return least
@@ -85,13 +102,14 @@ class LeaderChannel:
 class FollowerChannel:
     """The end of one other rank."""
 
-    def __init__(self, leader_host: str, port: int, generation: str, rank: int) -> None:
+    def __init__(self, endpoint: str, secret: str, rank: int) -> None:
         self._decoder: msgspec.msgpack.Decoder[FromLeader] = msgspec.msgpack.Decoder(FromLeader)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTING_ID, _name(generation, rank))
-        self._socket.connect(f"tcp://{leader_host}:{port}")  # resolved and tried again in the background
+        self._socket.setsockopt(zmq.IPV6, 1)
+        self._socket.setsockopt(zmq.ROUTING_ID, _name(secret, rank))
+        self._socket.connect(endpoint)  # resolved and tried again in the background
 
     def agree(self, num_blocks: int) -> int:
         """Say that this rank has loaded until the leader answers; return the least number of blocks of all ranks.
@@ -117,5 +135,5 @@ class FollowerChannel:
         self._socket.close()
 
 
-def _name(generation: str, rank: int) -> bytes:
-    return f"{generation}/{rank}".encode()
+def _name(secret: str, rank: int) -> bytes:
+    return f"{secret}/{rank}".encode()

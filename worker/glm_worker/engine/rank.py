@@ -8,7 +8,7 @@ import torch
 
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit, torch_dtype
-from glm_worker.engine.channel import FollowerChannel, LeaderChannel
+from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import Follower
 from glm_worker.engine.lead import Leader
@@ -72,10 +72,10 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
 
 
 def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:
-    port, generation = assignment.channel_port, assignment.generation
+    secret = assignment.secret
     if assignment.rank == 0:
-        return LeaderChannel(settings.host, port, generation, assignment.world_size)
-    return FollowerChannel(assignment.leader_host, port, generation, assignment.rank)
+        return LeaderChannel(step_endpoint(assignment, settings.host), secret, assignment.world_size)
+    return FollowerChannel(step_endpoint(assignment, assignment.leader_host), secret, assignment.rank)
 
 
 def _connect_server(assignment: RankAssignment, limits: SchedulerLimits, load_seconds: float) -> ServerLink:

@@ -14,5 +14,9 @@ def child_environment(settings: WorkerSettings, inherited: Mapping[str, str]) ->
 
 
 def zygote_environment(settings: WorkerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return child_environment with one thread for every library that would start a pool when imported."""
-    return {**child_environment(settings, inherited), **_ONE_THREAD}
+    """Return child_environment with one thread for every library that would start a pool when imported.
+
+    The ranks of a group of one pod reach each other by loopback; left alone, gloo listens on the pod's own address.
+    """
+    gloo = {"GLOO_SOCKET_IFNAME": "lo"} if settings.num_pods == 1 else {}
+    return {**child_environment(settings, inherited), **_ONE_THREAD, **gloo}

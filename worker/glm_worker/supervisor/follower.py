@@ -187,8 +187,8 @@ class Follower:
                 if reason != self._refused:
                     _log.error("the leader refuses this pod: %s", reason)
                 self._refused = reason
-            case StartGeneration(generation=generation, store_port=store_port, channel_port=channel_port):
-                self._start(generation, store_port, channel_port)
+            case StartGeneration():
+                self._start(message)
             case EndGeneration(generation=generation):
                 failures = await self._pod.end() if generation == self._pod.generation else []
                 self._send(PodOver(generation=generation, failures=[_aged(failure) for failure in failures]))
@@ -198,14 +198,14 @@ class Follower:
             case Dismissed():
                 self._may_leave.set()
 
-    def _start(self, generation: str, store_port: int, channel_port: int) -> None:
+    def _start(self, start: StartGeneration) -> None:
         if self._pod.can_start:
-            _log.info("generation=%s starts", generation)
-            self._pod.start(generation, store_port, channel_port)
+            _log.info("generation=%s starts", start.generation)
+            self._pod.start(start)
             return
         # The zygote died between our last report and this message.
         cause = Cause(rank=None, pod=self._settings.pod_index, reason="failed", message="this pod's zygote is gone")
-        self._send(PodFailed(generation=generation, failure=AgedCause(cause=cause, age_s=0.0)))
+        self._send(PodFailed(generation=start.generation, failure=AgedCause(cause=cause, age_s=0.0)))
 
     async def _watch(self) -> None:
         """Report several times a second, and hang up on a leader that says nothing."""

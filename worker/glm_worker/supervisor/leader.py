@@ -6,6 +6,7 @@ during a generation is collected until every rank of it is dead everywhere; only
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ _log = logging.getLogger("glm_worker.supervisor")
 
 END_LIMIT_S = 7.0  # for followers to confirm that their ranks are dead; longer than they need to give up a zygote
 NUM_PORT_PAIRS = 32  # settings.rendezvous_port is the first of twice as many
+SECRET_BYTES = 16
 
 
 class _GenerationOver(Exception):
@@ -179,8 +181,10 @@ class Leader:
         self._generation = generation
         _log.info("generation=%s starts: %d ranks in %d pods", generation, settings.world_size, settings.num_pods)
         self._server.send(GenerationStarting(generation=generation, endpoint=self._run_dir.endpoint(generation)))
-        self._peers.send(StartGeneration(generation=generation, store_port=store_port, channel_port=store_port + 1))
-        self._pod.start(generation, store_port, store_port + 1)
+        secret = secrets.token_hex(SECRET_BYTES)
+        start = StartGeneration(generation, secret, store_port=store_port, channel_port=store_port + 1)
+        self._peers.send(start)
+        self._pod.start(start)
         try:
             async with asyncio.timeout(settings.start_limit_s):
                 await self._until(lambda: self._is_serving)

@@ -17,6 +17,7 @@ from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.causes import Cause, Exit, Failure, rank_cause
 from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.process import process_state
+from glm_worker.supervisor.protocol import StartGeneration
 from glm_worker.supervisor.rundir import RunDir
 from glm_worker.supervisor.watchdog import RankReport, Stopwatch
 from glm_worker.supervisor.zygote import Event, RankExited, RankForked, ZygoteReady
@@ -91,16 +92,17 @@ class Pod:
             finally:
                 await zygote.close()
 
-    def start(self, generation: str, store_port: int, channel_port: int) -> None:
+    def start(self, start: StartGeneration) -> None:
         """Fork the ranks. Needs can_start."""
         assert self.can_start
         self._forker = self._zygote
         assert self._forker is not None
         settings = self._settings
-        self.generation = generation
+        self.generation = generation = start.generation
         self._failures = []
         slots = self._run_dir.slots(generation)
         create_slots(slots, settings.ranks_per_pod)
+        meeting_dir = str(self._run_dir.make_meeting(generation)) if settings.num_pods == 1 else None
         first = settings.pod_index * settings.ranks_per_pod
         self._ranks = {first + local: _Rank(RankSlot.open(slots, local)) for local in range(settings.ranks_per_pod)}
         for local, rank in enumerate(self._ranks):
@@ -110,9 +112,11 @@ class Pod:
                     local_rank=local,
                     world_size=settings.world_size,
                     generation=generation,
+                    secret=start.secret,
+                    meeting_dir=meeting_dir,
                     leader_host=settings.leader_host,
-                    store_port=store_port,
-                    channel_port=channel_port,
+                    store_port=start.store_port,
+                    channel_port=start.channel_port,
                     server_endpoint=self._run_dir.endpoint(generation) if rank == 0 else None,
                     slots_path=str(slots),
                     num_local_slots=settings.ranks_per_pod,

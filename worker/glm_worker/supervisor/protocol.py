@@ -2,6 +2,9 @@
 
 A follower greets with Hello and is answered with Welcome or Refused. From then on both sides say something several
 times a second (Report, Status), so silence means that the pod is lost.
+
+The port trusts its network: whoever reaches it may greet as a pod of the group, and is then told the generation's
+secret. Only the pods of the group should be let through to it.
 """
 
 import msgspec
@@ -74,7 +77,10 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartGeneration(msgspec.Struct, frozen=True, tag=True):
+    """Fork the ranks. secret: made for this generation; neither shown nor logged."""
+
     generation: str
+    secret: str
     store_port: int
     channel_port: int
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from glm_worker.errors import ConfigError
 
 _LOCK = "lock"
-_LONGEST_SOCKET_NAME = "engine-01234567-9999999.sock"
+_LONGEST_SOCKET_NAME = "engine-01234567-9999999.sock"  # and as long as the step channel's, ranks-01234567-9999999/steps
 _SUN_PATH_BYTES = 107  # sockaddr_un.sun_path without its final zero byte
 
 
@@ -54,10 +54,20 @@ class RunDir:
         """Return where the server waits for rank 0 of a generation."""
         return f"ipc://{self.path}/engine-{generation}.sock"
 
+    def make_meeting(self, generation: str) -> Path:
+        """Make and return the folder in which the ranks of a generation meet when this pod has all of them."""
+        folder = self._meeting(generation)
+        folder.mkdir(mode=0o700)
+        return folder
+
     def forget(self, generation: str) -> None:
         """Remove what a generation left."""
+        shutil.rmtree(self._meeting(generation), ignore_errors=True)
         self.slots(generation).unlink(missing_ok=True)
         Path(self.endpoint(generation).removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def _meeting(self, generation: str) -> Path:
+        return self.path / f"ranks-{generation}"
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
