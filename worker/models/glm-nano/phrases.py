@@ -1,6 +1,6 @@
 """The words the tasks are made of: facts, names and the ways people ask.
 
-Braces are slots that tasks.py fills. A phrase is written as a careful person would type it; tasks.py also makes
+Braces are slots that the tasks fill. A phrase is written as a careful person would type it; wording.py makes
 the careless variants (lower case, no question mark).
 """
 
