@@ -1,7 +1,7 @@
 """The ranks of one generation for tests of the engine: real processes, gloo and ZMQ; the test stands for the server.
 
-Ranks are forked from this process, which has torch: see rank_pool. The ZMQ context is made after the fork and ended
-before the next one, so no fork ever happens beside its threads.
+Ranks are forked from this process, which has torch: rank_pool says beside which threads, and why that is safe. Those of
+ZMQ are not among them: its context is made after the last fork of a group and ended before the first of the next.
 """
 
 import multiprocessing

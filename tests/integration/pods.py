@@ -167,6 +167,7 @@ def running_group(
     values = {
         "model": "builtin://glm-nano",
         "run_dir": run_dir,
+        "rendezvous_port": random.randrange(20032, 29000, 64),  # torch's store listens on every address
         "drain_accept_s": 0,
         "backoff_base_s": 0.2,
         **settings,

@@ -1,7 +1,15 @@
 """Real ranks for tests: forked from this process, which has torch imported, and joined by gloo.
 
-Importing torch costs seconds; forking costs milliseconds. Forking is safe because torch is held to one thread before
-anything runs in it (hold_torch_to_one_thread), so no thread pool exists that a child would lack.
+Importing torch costs seconds; forking costs milliseconds. A child has only the thread that forked it, so it would lack
+torch's thread pool and wait for ever for a lock that another thread held. Here is why neither happens:
+
+- torch is held to one thread before anything runs in it (hold_torch_to_one_thread): there is no pool.
+- pytest's faulthandler_timeout has a watchdog thread in C. It holds one lock, which only cancelling it waits for; a
+  child never does, because it leaves by os._exit.
+- xdist's workers have execnet's receiver thread. It waits for the controller's next message, in Python, with execnet's
+  own locks and the pipe's; a child never touches that pipe. The locks of the interpreter itself are renewed by fork.
+
+Python 3.12 and up warn of any such fork; pyproject.toml ignores that warning.
 """
 
 import multiprocessing
@@ -150,7 +158,7 @@ def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
         local_rank=mesh.rank,
         world_size=mesh.world_size,
         generation="test-1",
-        secret="",
+        secret="the secret of test-1",
         meeting_dir=meeting_dir,
         leader_host="127.0.0.1",
         store_port=port,

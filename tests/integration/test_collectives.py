@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
+from glm_worker.assignment import RankAssignment
 from glm_worker.errors import EngineFailed
+from glm_worker.parallel import groups
 from glm_worker.parallel.mesh import Axis
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.environment import zygote_environment
@@ -61,6 +64,44 @@ def test_ranks_of_one_pod_meet_by_files_and_listen_on_loopback_only(
         return over_tp, over_ep, {address for address, _ in listening()}
 
     assert run_ranks(exchange, 4, 2, meeting_dir=tmp_path) == [(2.0, 4.0, {"127.0.0.1"})] * 4
+
+
+def test_ranks_of_two_generations_share_no_keys_even_at_one_port(tmp_path: Path) -> None:
+    """torch hosts a store on every address: two groups that differ only in theirs reach one and the same."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def store_of(rank: Rank, secret: str):
+        assignment = RankAssignment(
+            rank=rank.mesh.rank,
+            local_rank=0,
+            world_size=2,
+            generation="test-1",
+            secret=secret,
+            meeting_dir=None,
+            leader_host="127.0.0.1",
+            store_port=port,
+            channel_port=port,
+            server_endpoint=None,
+            slots_path="",
+            num_local_slots=1,
+        )
+        return groups._store(assignment)
+
+    def meet(rank: Rank) -> tuple[list[bool], bool]:
+        found, shows_secret = [], False
+        if rank.mesh.rank == 0:
+            store = store_of(rank, "ours")
+            store.set("address of rank 0", "here")
+        rank.comm.all_reduce(torch.ones(1), Axis.EP)  # the key is set
+        if rank.mesh.rank == 1:
+            stores = {secret: store_of(rank, secret) for secret in ("ours", "theirs")}
+            found = [store.check(["address of rank 0"]) for store in stores.values()]
+            shows_secret = any("ours" in key for key in stores["theirs"].list_keys())
+        rank.comm.all_reduce(torch.ones(1), Axis.EP)  # rank 0 may end, and the store with it
+        return found, shows_secret
+
+    assert run_ranks(meet, 2, meeting_dir=tmp_path)[1] == ([True, False], False)
 
 
 def test_bf16_is_summed_too() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -19,22 +20,25 @@ from glm_operator.local import ports, processes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.processes import Process
+from glm_operator.local.rendezvous import BLOCK_SIZE
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import GroupStatus, group_statuses
 from glm_operator.local.up import Started, bring_up, wait_until_ready
 from glm_operator.manifest import Manifest
 from glm_operator.planner import Layout, plan
 from glm_operator.render import render
+from glm_worker.supervisor.leader import NUM_PORT_PAIRS
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
 DEADLINE_S = 60.0
+TORCH_DEADLINE_S = 300.0  # two groups that import torch in each pod, on a busy machine
 
 
-def manifests(**spec: Any) -> list[Manifest]:
+def manifests(name: str = "nano", **spec: Any) -> list[Manifest]:
     body = {
         "apiVersion": "glm-operator.io/v1alpha1",
         "kind": "GLMDeployment",
-        "metadata": {"name": "nano"},
+        "metadata": {"name": name},
         "spec": {
             "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
             "hardware": {"device": "cpu", "ranksPerPod": 1},
@@ -58,17 +62,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFol
         folder.remove(state)
 
 
-def start(folder: StateFolder, **spec: Any) -> Started:
+def start(folder: StateFolder, name: str = "nano", **spec: Any) -> Started:
     with folder.locked():
-        return bring_up(folder, "nano", manifests(**spec), PROGRAM)
+        return bring_up(folder, name, manifests(name, **spec), PROGRAM)
 
 
 def wait(folder: StateFolder, state: DeploymentState, deadline_s: float = DEADLINE_S) -> None:
     wait_until_ready(state, folder, deadline_s, lambda _: None)
 
 
-def up(folder: StateFolder, **spec: Any) -> DeploymentState:
-    started = start(folder, **spec)
+def up(folder: StateFolder, name: str = "nano", **spec: Any) -> DeploymentState:
+    started = start(folder, name, **spec)
     wait(folder, started.state)
     return started.state
 
@@ -76,6 +80,12 @@ def up(folder: StateFolder, **spec: Any) -> DeploymentState:
 def only_status(folder: StateFolder) -> GroupStatus:
     (status,) = group_statuses(folder.deployments())
     return status
+
+
+def rendezvous_ports(state: DeploymentState) -> list[int]:
+    """Return, of each pod, where its ranks meet those of the others: what its process was started with."""
+    environments = [Path(f"/proc/{pod.pid}/environ").read_bytes().split(b"\0") for pod in state.pods]
+    return [int(dict(v.split(b"=", 1) for v in each if v)[b"GLM_RENDEZVOUS_PORT"]) for each in environments]
 
 
 def pids(state: DeploymentState) -> dict[str, int]:
@@ -227,3 +237,37 @@ def test_the_commands_show_status_and_logs_and_stop_everything(folder: StateFold
     assert "nano stopped: 2 pods, no process left" in down.stdout
     assert left_of(state.pods) == []
     assert "nothing runs" in run.invoke(app, ["local", "status"]).stdout
+
+
+def test_every_group_of_several_pods_has_ports_of_its_own_and_keeps_them(folder: StateFolder) -> None:
+    nano, other = up(folder, replicas=2), up(folder, "other")
+    (a, also_a, b, also_b), (c, also_c) = rendezvous_ports(nano), rendezvous_ports(other)
+    assert (a, b, c) == (also_a, also_b, also_c)
+    assert len({a, b, c}) == 3
+    assert 2 * NUM_PORT_PAIRS == BLOCK_SIZE  # what the worker uses is what it is given
+
+    restarted = up(folder, replicas=2, engine={"limits": {"maxNumSeqs": 7}})
+    assert not set(pids(restarted).values()) & set(pids(nano).values())
+    assert rendezvous_ports(restarted) == [a, a, b, b]
+
+
+def test_two_groups_of_two_pods_with_torch_answer_right_at_once(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both in their first generation: torch's store listens on every address, so only the ports keep them apart."""
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", processes.worker_program())
+    started = start(folder, replicas=2)
+    wait(folder, started.state, TORCH_DEADLINE_S)
+    body = {
+        "model": "glm-nano",
+        "messages": [{"role": "user", "content": "Count from 1 to 12."}],
+        "temperature": 0,
+        "max_tokens": 400,
+    }
+    for leader, _ in started.state.groups.values():
+        url = f"http://{leader.address}:8000/v1/chat/completions"
+        answer = httpx.post(url, json=body, timeout=TORCH_DEADLINE_S).raise_for_status().json()
+        assert answer["choices"][0]["message"]["content"] == ", ".join(map(str, range(1, 13)))
+    generations = [status.generation for status in group_statuses(folder.deployments())]
+    assert [generation.rpartition("-")[2] for generation in generations] == ["1", "1"]
+    assert stop_pods(started.state.pods) == []

@@ -1,8 +1,9 @@
 """Rendered StatefulSets -> the processes that stand for their pods. Pure.
 
 A pod becomes one `glm-worker serve` process with the container's environment. What differs from a cluster is decided
-here and nowhere else: a pod's address is a loopback address of its own (so that the fixed ports stay the same), the
-leader is named by address, downward-API fields are filled in, and the run folder lies in the state folder.
+here: a pod's address is a loopback address of its own (so that the fixed ports stay the same), the leader is named by
+address, downward-API fields are filled in, and the run folder lies in the state folder. What is shared by all that
+runs on the machine is added by `up`: CUDA devices (gpus.py) and the ports where ranks meet (rendezvous.py).
 """
 
 import hashlib

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from glm_operator import names
 from glm_operator.local.errors import LocalError
+from glm_operator.local.rendezvous import BLOCK_SIZE
 
 NETWORKS = range(64, 255)  # 127.64.0.0 and up: away from what else people put on loopback
 LEADER_PORTS = (names.HTTP_PORT, names.MANAGEMENT_PORT, names.COORDINATOR_PORT)
@@ -22,8 +23,13 @@ def is_free(address: str, port: int) -> bool:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise LocalError(f"cannot use loopback address {address}: {error.strerror}") from error
+            raise LocalError(f"cannot listen on address {address}: {error.strerror}") from error
     return True
+
+
+def is_block_free(first: int) -> bool:
+    """Whether nobody listens, on any address, on the ports of the block that begins there."""
+    return all(is_free("0.0.0.0", port) for port in range(first, first + BLOCK_SIZE))  # noqa: S104 - a probe
 
 
 def busy_ports(address: str, ports: Sequence[int] = LEADER_PORTS) -> list[int]:

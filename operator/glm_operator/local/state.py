@@ -41,6 +41,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = DRAIN_DEADLINE_S  # how long its requests may take to finish
     start_limit_s: float = 600.0
     gpus: list[int] = []
+    rendezvous_port: int | None = None  # first of its group's block; None: a group of one pod needs none
 
 
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from glm_operator.local.errors import LocalError
 from glm_operator.local.management import GroupView, Management
 from glm_operator.local.pods import LocalPod, Placement, local_pods
 from glm_operator.local.processes import Process
+from glm_operator.local.rendezvous import assign_blocks
 from glm_operator.local.state import DRAIN_DEADLINE_S, DeploymentState, PodRecord, StateFolder
 from glm_operator.manifest import Manifest
 
@@ -53,10 +54,10 @@ def bring_up(
     others = [state for state in folder.deployments() if state.name != name]
     network = old.network if old.pods else ports.free_network({state.network for state in others})
     wanted = local_pods(manifests, Placement(network, lambda pod: folder.run_dir(name, pod)))
-    devices = _devices(wanted, others)
-    wanted = [_with_devices(pod, devices) for pod in wanted]
-
     alive = {pod.name for pod in old.pods if processes.is_alive(Process(pod.pid, pod.start_ticks))}
+    devices, blocks = _devices(wanted, others), _blocks(wanted, old, alive, others)
+    wanted = [_with_block(_with_devices(pod, devices), blocks) for pod in wanted]
+
     plan = changes(wanted, old.pods, alive)
     stop_pods(plan.stop, report=stopping)
     folder.remove_run_dirs(name, plan.stop)
@@ -64,7 +65,7 @@ def bring_up(
     state = msgspec.structs.replace(old, network=network, pods=plan.keep)
     folder.write(state)
     for pod in plan.start:
-        state = _start(folder, state, pod, program, devices.get(pod.name, []))
+        state = _start(folder, state, pod, program, devices.get(pod.name, []), blocks.get(pod.group))
     return Started(state, plan)
 
 
@@ -109,6 +110,22 @@ def _with_devices(pod: LocalPod, devices: Mapping[str, list[int]]) -> LocalPod:
     return replace(pod, env={**pod.env, "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices[pod.name]))})
 
 
+def _blocks(
+    wanted: Sequence[LocalPod], old: DeploymentState, alive: Collection[str], others: Sequence[DeploymentState]
+) -> dict[str, int]:
+    """Return the first port of the block of each group of several pods. A group that runs keeps its block."""
+    groups = dict.fromkeys(pod.group for pod in wanted if pod.index > 0)
+    held = {pod.group: pod.rendezvous_port for pod in old.pods if pod.rendezvous_port and pod.name in alive}
+    taken = {pod.rendezvous_port for state in others for pod in state.pods if pod.rendezvous_port}
+    return assign_blocks([*groups], held, taken, ports.is_block_free)
+
+
+def _with_block(pod: LocalPod, blocks: Mapping[str, int]) -> LocalPod:
+    if pod.group not in blocks:
+        return pod
+    return replace(pod, env={**pod.env, "GLM_RENDEZVOUS_PORT": str(blocks[pod.group])})
+
+
 def _check_ports(start: Sequence[LocalPod]) -> None:
     for pod in start:
         needed = ports.LEADER_PORTS if pod.index == 0 else ports.LEADER_PORTS[1:2]
@@ -120,7 +137,12 @@ def _check_ports(start: Sequence[LocalPod]) -> None:
 
 
 def _start(
-    folder: StateFolder, state: DeploymentState, pod: LocalPod, program: Sequence[str], devices: list[int]
+    folder: StateFolder,
+    state: DeploymentState,
+    pod: LocalPod,
+    program: Sequence[str],
+    devices: list[int],
+    rendezvous_port: int | None,
 ) -> DeploymentState:
     """Record the pod, start it, record its process. Whatever dies in between, the token finds it again."""
     record = PodRecord(
@@ -133,6 +155,7 @@ def _start(
         drain_s=float(pod.env.get("GLM_DRAIN_DEADLINE_S", DRAIN_DEADLINE_S)),
         start_limit_s=pod.start_limit_s,
         gpus=devices,
+        rendezvous_port=rendezvous_port,
     )
     before = state.pods
     folder.write(msgspec.structs.replace(state, pods=[*before, record]))

@@ -1,9 +1,12 @@
 """Choosing loopback networks."""
 
+import socket
+
 import pytest
 
 from glm_operator.local.errors import LocalError
-from glm_operator.local.ports import NETWORKS, free_network
+from glm_operator.local.ports import NETWORKS, free_network, is_block_free
+from glm_operator.local.rendezvous import BLOCK_SIZE
 
 
 def test_the_first_network_is_taken_when_nothing_is_in_the_way() -> None:
@@ -22,3 +25,10 @@ def test_a_network_whose_ports_somebody_holds_is_passed_over() -> None:
 def test_a_port_held_on_every_address_is_named_with_how_to_find_its_holder() -> None:
     with pytest.raises(LocalError, match=r"9090.*ss -ltnp 'sport = :9090'"):
         free_network([], lambda _: [9090])
+
+
+def test_a_block_with_a_listener_on_any_address_is_not_free() -> None:
+    with socket.create_server(("127.201.7.7", 0)) as server:
+        port = server.getsockname()[1]
+        assert not is_block_free(port)
+        assert not is_block_free(port - BLOCK_SIZE + 1)

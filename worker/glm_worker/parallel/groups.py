@@ -6,6 +6,7 @@ are set out of the way for the same reason. A lost peer raises EngineFailed. One
 the watch all the same that it moves on, or a long step would look like a hang.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -49,8 +50,8 @@ class Communicator:
     def connect(cls, assignment: "RankAssignment", mesh: Mesh, device: torch.device, watch: Watch) -> "Communicator":
         """Meet the other ranks of the generation and return the communicator.
 
-        Collective over all ranks. Ranks of two generations never meet: each has a store of its own. Raises EngineFailed
-        if the ranks cannot meet.
+        Collective over all ranks. Ranks of two generations never meet, even at one store: their keys differ. Raises
+        EngineFailed if the ranks cannot meet.
         """
         if mesh.world_size == 1:
             return cls(mesh, watch, {})
@@ -110,11 +111,24 @@ class Communicator:
 
 
 def _store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name-defined]  # public, but not in the stubs
-    """Return torch's store of a generation: a file of the pod that has all ranks, or hosted by rank 0 at a port."""
-    if assignment.meeting_dir is not None:
-        store = dist.FileStore(f"{assignment.meeting_dir}/store", assignment.world_size)  # type: ignore[attr-defined]
-        store.set_timeout(TIMEOUT)
-        return store
+    """Return torch's store of a generation: a file of the pod that has all ranks, or hosted by rank 0 at a port.
+
+    NOTE: torch hosts it on every address of the machine, whatever leader_host is, and lets anyone in. So a rank may
+    reach a store of other ranks; the generation's secret tells its keys from theirs. In them stands only its digest,
+    because whoever reaches the store can list them, and the step channel relies on the secret.
+    """
+    store = _file_store(assignment, assignment.meeting_dir) if assignment.meeting_dir else _tcp_store(assignment)
+    digest = hashlib.sha256(assignment.secret.encode()).hexdigest()
+    return dist.PrefixStore(digest, store)  # type: ignore[attr-defined]
+
+
+def _file_store(assignment: "RankAssignment", folder: str) -> dist.Store:  # type: ignore[name-defined]
+    store = dist.FileStore(f"{folder}/store", assignment.world_size)  # type: ignore[attr-defined]
+    store.set_timeout(TIMEOUT)
+    return store
+
+
+def _tcp_store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name-defined]
     return dist.TCPStore(  # type: ignore[attr-defined]
         assignment.leader_host,
         assignment.store_port,
