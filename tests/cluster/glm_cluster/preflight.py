@@ -50,13 +50,19 @@ def check_caller() -> None:
         )
 
 
-def check_kernel(loadable: Collection[str] = (), proc: Path = Path("/proc")) -> None:
+def check_kernel(
+    loadable: Collection[str] = (), proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> None:
     """Raise ClusterError when the kernel lacks something that is not among the modules it could load."""
     if "overlay" not in {*(proc / "filesystems").read_text().split(), *loadable}:
         raise ClusterError("the kernel has no overlay file system (module overlay), which containers need")
     if "br_netfilter" not in loadable and not (proc / "sys/net/bridge/bridge-nf-call-iptables").exists():
         raise ClusterError("the kernel cannot filter bridged packets (module br_netfilter), which Services need")
-    if lacking := NEEDED_CONTROLLERS - cgroup_controllers((proc / "cgroups").read_text()):
+    version_2 = cgroup / "cgroup.controllers"
+    controllers = cgroup_controllers(
+        (proc / "cgroups").read_text(), version_2.read_text() if version_2.exists() else ""
+    )
+    if lacking := NEEDED_CONTROLLERS - controllers:
         raise ClusterError(f"the kernel has no cgroup controller {', '.join(sorted(lacking))}, which the kubelet needs")
 
 
@@ -82,10 +88,13 @@ def missing_capabilities(status: str) -> list[str]:
     return [name for bit, name in CAPABILITIES.items() if not effective >> bit & 1]
 
 
-def cgroup_controllers(text: str) -> set[str]:
-    """Return the enabled controllers of /proc/cgroups."""
-    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return {name for name, _, _, enabled in rows if enabled == "1"}
+def cgroup_controllers(proc_cgroups: str, version_2: str) -> set[str]:
+    """Return the controllers enabled in /proc/cgroups or listed in the cgroup.controllers of version 2's root.
+
+    Since 6.12 a kernel without version 1 of a controller leaves it out of /proc/cgroups, though version 2 has it.
+    """
+    rows = [line.split() for line in proc_cgroups.splitlines() if line and not line.startswith("#")]
+    return {name for name, _, _, enabled in rows if enabled == "1"} | {*version_2.split()}
 
 
 def loadable_modules(modules_dep: str) -> set[str]:

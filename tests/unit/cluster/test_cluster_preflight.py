@@ -34,7 +34,14 @@ def test_root_without_its_powers_is_told_which_are_missing(effective: str, lacki
 
 def test_disabled_cgroup_controllers_do_not_count() -> None:
     text = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t0\t1\t0\n"
-    assert cgroup_controllers(text) == {"cpu"}
+    assert cgroup_controllers(text, "") == {"cpu"}
+
+
+def test_a_controller_that_only_version_2_has_counts() -> None:
+    """As with CONFIG_MEMCG_V1=n, where /proc/cgroups has no line for memory."""
+    proc_cgroups = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\npids\t0\t1\t1\n"
+    assert cgroup_controllers(proc_cgroups, "cpuset cpu io memory pids\n") >= {"cpu", "memory", "pids"}
+    assert cgroup_controllers(proc_cgroups, "cpuset cpu io pids\n") == {"cpuset", "cpu", "io", "pids"}
 
 
 def routes(*lines: tuple[str, str, str]) -> str:
@@ -93,7 +100,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_a_kernel_with_everything_passes(proc: Path) -> None:
-    check_kernel(proc=proc)
+    check_kernel(proc=proc, cgroup=proc)
 
 
 @pytest.mark.parametrize(
@@ -104,14 +111,16 @@ def test_what_the_kernel_lacks_is_named_unless_it_is_a_module_to_load(proc: Path
     if file == "filesystems":
         (proc / file).write_text("nodev\tsysfs\n")
     with pytest.raises(ClusterError, match=rf"\(module {module}\)"):
-        check_kernel(proc=proc)
-    check_kernel({module}, proc)
+        check_kernel(proc=proc, cgroup=proc)
+    check_kernel({module}, proc, proc)
 
 
 def test_cgroup_controllers_are_no_module_to_load(proc: Path) -> None:
     (proc / "cgroups").write_text("cpu\t0\t1\t1\npids\t0\t1\t1\n")
     with pytest.raises(ClusterError, match="no cgroup controller memory, which the kubelet needs"):
-        check_kernel({"overlay", "br_netfilter"}, proc)
+        check_kernel({"overlay", "br_netfilter"}, proc, proc)
+    (proc / "cgroup.controllers").write_text("cpu memory pids\n")
+    check_kernel({"overlay", "br_netfilter"}, proc, proc)
 
 
 @pytest.fixture
