@@ -239,6 +239,8 @@ class FakeKubernetes:
             result = {}
         else:
             assert request.method == "POST"
+            if dry_run:
+                return web.json_response(body)
             body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._numbers)}"
             result = self.put(plural, body)
         self.writes.append(what)
@@ -273,8 +275,13 @@ class FakeKubernetes:
 
 
 def _discovery(path: str) -> Manifest:
-    """Answer kopf's question of what there is."""
-    groups = sorted({(group, version) for group, version, _ in KINDS.values() if group})
+    """Answer kopf's question of what there is. It watches nothing before it has seen namespaces and CRDs."""
+    kinds = {
+        **KINDS,
+        "namespaces": ("", "v1", "Namespace"),
+        "customresourcedefinitions": ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+    }
+    groups = sorted({(group, version) for group, version, _ in kinds.values() if group})
     if path == "api":
         return {"versions": ["v1"]}
     if path == "apis":
@@ -289,8 +296,14 @@ def _discovery(path: str) -> Manifest:
     verbs = ["get", "list", "watch", "patch"]
     return {
         "resources": [
-            {"name": plural, "kind": kind, "singularName": kind.lower(), "namespaced": True, "verbs": verbs}
-            for plural, (of_group, of_version, kind) in KINDS.items()
+            {
+                "name": plural,
+                "kind": kind,
+                "singularName": kind.lower(),
+                "namespaced": plural in KINDS,
+                "verbs": verbs,
+            }
+            for plural, (of_group, of_version, kind) in kinds.items()
             if (of_group, of_version) == (group, version)
         ]
     }

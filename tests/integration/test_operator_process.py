@@ -15,11 +15,12 @@ import pytest
 import yaml
 from aiohttp.test_utils import TestServer
 
-from integration.fake_kubernetes import FakeKubernetes
+from integration.fake_kubernetes import FakeKubernetes, Refused
 from integration.operator_rig import a_deployment_body
 
 START_S = 120.0  # importing kopf and the client takes seconds of CPU, on a machine that may be busy
 REACT_S = 60.0
+STARTING_RESYNC_S = 0.5
 
 
 @dataclass
@@ -76,16 +77,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def test_an_operator_from_start_to_end(tmp_path: Path) -> None:
+async def test_an_operator_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeKubernetes()
     fake.put("glmdeployments", a_deployment_body())
+    monkeypatch.setenv("GLM_OPERATOR_RESYNC_S", str(10 * REACT_S))  # what wakes it must be events
+    monkeypatch.setenv("GLM_OPERATOR_STARTING_RESYNC_S", str(STARTING_RESYNC_S))
     async with an_operator(tmp_path, fake, "--namespaces", "models", "--worker-image", "worker:1") as operator:
         await operator.wait_for("the deployment ready", operator.is_ready, timeout_s=START_S)
 
         # events wake it: an edit of the resource, a loss of something owned, another resource
         fake.edit("glmdeployments", "chat", lambda body: body["spec"].update(replicas=2))
         await operator.wait_for("a second group", lambda: "chat-g1-0" in fake.names("pods"), timeout_s=REACT_S)
-        fake.delete(("services", "models", "chat"))
+        await _a_webhook_that_is_down_is_asked_ever_more_rarely(operator)
         await operator.wait_for("the Service again", lambda: "chat" in fake.names("services"))
         fake.put("glmdeployments", a_deployment_body("other"))
         await operator.wait_for("the other deployment ready", lambda: operator.is_ready("other"))
@@ -111,6 +114,22 @@ async def test_an_operator_from_start_to_end(tmp_path: Path) -> None:
     }
     for name in ("chat", "other"):
         assert not {"finalizers", "annotations"} & fake.get("glmdeployments", name)["metadata"].keys()
+
+
+async def _a_webhook_that_is_down_is_asked_ever_more_rarely(operator: Operator) -> None:
+    """Each attempt writes other words into the status, and a write of the status is an event of the deployment."""
+    attempts: list[float] = []
+
+    def refuse(write: str) -> None:
+        if write == "PATCH services/chat":
+            attempts.append(time.monotonic())
+            raise Refused(500, "InternalError", f"failed calling webhook: read tcp 10.0.0.1:{len(attempts)}: reset")
+
+    operator.fake.before_write = refuse
+    operator.fake.delete(("services", "models", "chat"))
+    await operator.wait_for("three attempts", lambda: len(attempts) >= 3)
+    operator.fake.before_write = lambda _: None
+    assert attempts[2] - attempts[0] > 2 * STARTING_RESYNC_S
 
 
 async def test_an_operator_whose_loop_ends_does_not_stay_up_idle(tmp_path: Path) -> None:

@@ -39,9 +39,14 @@ def build_registry(
     background: list[asyncio.Task[None]] = []
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
-    async def wake_itself(name: str | None, namespace: str | None, **_: Any) -> None:
-        """Note that a deployment may have changed. What changed does not matter."""
-        loop.queue.add(Key(namespace or "", name or ""), urgent=True)
+    async def wake_itself(
+        event: kopf.RawEvent, name: str | None, namespace: str | None, meta: kopf.Meta, memo: kopf.Memo, **_: Any
+    ) -> None:
+        """Note that a deployment's spec has changed, or that it goes. Our own writes of its status wake nobody."""
+        version = (event["type"] == "DELETED", meta.get("generation"), meta.get("deletionTimestamp"))
+        if memo.get("version") != version:
+            memo["version"] = version
+            loop.queue.add(Key(namespace or "", name or ""), urgent=True)
 
     async def wake_owner(labels: kopf.Labels, namespace: str | None, **_: Any) -> None:
         """Note that something a deployment owns may have changed."""
