@@ -111,6 +111,11 @@ class Kube:
         applied = await self._apply(wanted, force=live is not None, dry_run=dry_run)
         return live is None or applied["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
 
+    async def try_pod(self, pod: Manifest) -> None:
+        """Have a pod judged by the API server and its admission as if it were to be made, and make none."""
+        path = self._resources["Pod"].path(namespace=pod["metadata"]["namespace"])
+        await self._request("post", path, body=pod, dry_run="All")
+
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete an object if it is still the one with this uid; gone or replaced counts as done."""
         body = {

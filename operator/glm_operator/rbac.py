@@ -28,8 +28,9 @@ RULES: tuple[Rule, ...] = (
     # Deleted by the garbage collector through their ownerReferences, never by us.
     Rule("", "services", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("", "serviceaccounts", frozenset({"get", "list", "watch", "create", "patch"})),
+    # create: dry runs only, to learn whether a new spec's pods would be taken. No new power: a StatefulSet makes pods.
     # delete: pods of another revision than their group's.
-    Rule("", "pods", frozenset({"list", "watch", "delete"})),
+    Rule("", "pods", frozenset({"list", "watch", "create", "delete"})),
     # Told to people at transitions of conditions.
     Rule("", "events", frozenset({"create"})),
 )

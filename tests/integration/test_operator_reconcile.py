@@ -281,17 +281,18 @@ async def test_pods_the_server_refuses_are_told_in_its_words(rig: Rig) -> None:
     assert rig.fake.names("controllerrevisions") == []
 
 
+@pytest.mark.parametrize("what", ["PATCH statefulsets/chat-g0 (dry run)", "POST pods (dry run)"])
 @pytest.mark.parametrize(
     ("status", "reason", "told"),
     [(422, "Invalid", "ApplyRefused"), (403, "Forbidden", "WriteDenied"), (500, "InternalError", "WriteFailed")],
 )
 async def test_an_edit_whose_pods_the_server_does_not_take_leaves_groups_and_their_repair(
-    rig: Rig, status: int, reason: str, told: str
+    rig: Rig, what: str, status: int, reason: str, told: str
 ) -> None:
     await rig.settle()
     before, good = uids(rig), revisions(rig)
     set_spec(rig, hardware={"device": "cpu", "tolerations": [{"operator": "Exists", "value": "x"}]})
-    answer(rig, "PATCH statefulsets/chat-g0", status, reason, "no such pods")
+    answer(rig, what, status, reason, "no such pods")
     for _ in range(3):
         await rig.run_pass()
         rig.fake.step()
@@ -299,13 +300,36 @@ async def test_an_edit_whose_pods_the_server_does_not_take_leaves_groups_and_the
     assert rig.condition("Planned")[:2] == ("False", told)
     assert "no such pods" in rig.condition("Planned")[2]
     assert rig.condition("Ready")[:2] == ("True", "EditRefused")
-    assert (await rig.run_pass()).settled == (status == 422), "what only another spec mends is not asked again"
-    answer(rig, "(dry run)", status, reason, "no such pods")
+    assert (await rig.run_pass()).settled == (status == 422), "what another spec must mend is left to the resync"
     rig.fake.delete(("statefulsets", "models", "chat-g0"))
     await rig.end()  # the next pass is of an operator that remembers nothing
     await rig.settle()
     assert revisions(rig) == good
     assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+
+
+async def test_a_quota_full_of_the_pods_to_be_replaced_refuses_no_edit(rig: Rig) -> None:
+    await rig.settle()
+    before = revisions(rig)
+    set_spec(rig, engine={"image": "worker:2"})
+    answer(rig, "POST pods (dry run)", 403, "Forbidden", 'pods "chat-g0-x" is forbidden: exceeded quota: gpus')
+    await rig.settle()
+    assert set(revisions(rig).values()).isdisjoint(before.values())
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_the_pod_that_is_tried_has_an_account_that_exists(rig: Rig) -> None:
+    accounts: list[set[str]] = []
+
+    def see(write: str) -> None:
+        if write == "POST pods (dry run)":
+            accounts.append({"default", *rig.fake.names("serviceaccounts")})
+
+    rig.fake.before_write = see
+    await rig.settle()
+    set_spec(rig, engine={"image": "worker:2"})
+    await rig.settle()
+    assert accounts == [{"default"}, {"default", "chat-worker"}]
 
 
 async def test_an_edit_is_taken_once_the_server_takes_its_pods(rig: Rig) -> None:
@@ -376,15 +400,12 @@ async def test_a_denied_write_is_told_and_made_up_for_once_it_is_allowed(rig: Ri
     assert rig.condition("Degraded")[:2] == ("False", "Healthy")
 
 
-async def test_a_denied_delete_keeps_nothing_else_from_being_done(rig: Rig) -> None:
+@pytest.mark.parametrize(("status", "reason"), [(403, "Forbidden"), (400, "BadRequest")])
+async def test_a_denied_delete_keeps_nothing_else_from_being_done(rig: Rig, status: int, reason: str) -> None:
     set_spec(rig, replicas=3)
     await rig.settle()
-
-    def deny(write: str) -> None:
-        if write == "DELETE statefulsets/chat-g1":
-            raise Refused(403, "Forbidden", 'admission webhook "keep.example" denied the request: protected')
-
-    rig.fake.before_write = deny
+    said = 'admission webhook "keep.example" denied the request: protected'
+    answer(rig, "DELETE statefulsets/chat-g1", status, reason, said)
     set_spec(rig, replicas=1)
     await rig.settle()
     assert rig.fake.names("statefulsets") == ["chat-g0", "chat-g1"]
@@ -416,6 +437,15 @@ async def test_a_second_deployment_is_a_world_of_its_own() -> None:
         await rig.settle("chat")
         assert rig.fake.names("statefulsets") == ["chat-2-g0"]
         assert rig.end_state()["statefulsets/chat-2-g0"] == before["statefulsets/chat-2-g0"]
+
+
+async def test_a_record_that_cannot_be_deleted_harms_nothing(rig: Rig) -> None:
+    answer(rig, "DELETE controllerrevisions", 403, "Forbidden", "protected")
+    for num_seqs in range(1, 10):
+        set_spec(rig, engine={"limits": {"maxNumSeqs": num_seqs}})
+        await rig.settle()
+    assert len(rig.fake.names("controllerrevisions")) == 9
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
 async def test_only_the_last_records_are_kept(rig: Rig) -> None:

@@ -34,3 +34,19 @@ def stateful_set(deployment: GLMDeployment, layout: Layout, index: int) -> Manif
             "template": pod_template(deployment, layout, group, revision),
         },
     }
+
+
+def trial_pod(deployment: GLMDeployment, layout: Layout, *, has_account: bool) -> Manifest:
+    """Return a pod as the StatefulSet controller would make it, for the API server to judge; never to be made.
+
+    has_account: whether the deployment's ServiceAccount exists; else the pod is judged with the namespace's own.
+    """
+    group = names.group_name(deployment.name, 0)
+    template = pod_template(deployment, layout, group, revision_of(deployment, layout))
+    account = names.service_account(deployment.name) if has_account else "default"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "generateName": f"{group}-", "namespace": deployment.namespace},
+        "spec": {**template["spec"], "serviceAccountName": account},
+    }
