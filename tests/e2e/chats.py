@@ -11,6 +11,7 @@ import openai
 
 from e2e.deployments import Deployed, wait_for
 
+RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
 ANSWER_LIMIT_S = 120.0
 RIGHT = ", ".join(map(str, range(1, 101)))
@@ -29,12 +30,19 @@ class Chats:
 
         def are_busy() -> bool:
             self._answers.append(self._threads.submit(self._deployed.answer, QUESTION))
-            return all(self._deployed.metric(pod, "glm_num_requests_running") > 0 for pod in pods)
+            return all(self._deployed.metric(pod, RUNNING) > 0 for pod in pods)
 
         wait_for(f"chats on {', '.join(pods)}", are_busy, timeout_s=60)
 
-    def are_open(self) -> bool:
-        return any(not answer.done() for answer in self._answers)
+    def wait_in_flight(self, pod: str) -> None:
+        """Wait until this pod has been told to go, with a chat of ours still on it."""
+
+        def leaves_with_a_chat() -> bool:
+            is_leaving, num_running = self._deployed.is_leaving(pod), self._deployed.metric(pod, RUNNING)
+            assert num_running > 0, "its chats have ended: this story is about none"
+            return is_leaving
+
+        wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=30)
 
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong."""

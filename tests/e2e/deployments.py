@@ -128,6 +128,10 @@ class Deployed:
         """Return the limit of each pod."""
         return [pod["spec"]["containers"][0]["resources"].get("limits", {}).get(resource) for pod in self.pods()]
 
+    def is_leaving(self, pod: str) -> bool:
+        found = self.target.get("pod", pod, "-n", self.namespace)
+        return "deletionTimestamp" in found["metadata"]
+
     def pod_uids(self) -> dict[str, str]:
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.pods()}
 

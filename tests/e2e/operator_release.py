@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from e2e.deployments import wait_for
-from e2e.refusals import refusals, since
+from e2e.refusals import ASKED_FOR, refusals, since
 from e2e.target import CHART, Target
 
 FORBIDDEN_IN_LOG = re.compile(r"Traceback|(?<![,.\d])403\b|[Ff]orbidden|\bERROR\b|\bCRITICAL\b")
 """The 403 of a refused call, not the milliseconds of a time."""
-
-ASKED_FOR = re.compile(r"exceeded quota: full\b")
-"""The refusal that a story brings about (test_quota.py), and that the operator is to tell."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """What the API server refused a service account, as its audit log has it. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 FULL_NAMESPACE = "models-full"
-"""Namespace of the story of a quota that leaves no room (test_quota.py)."""
+"""Namespace of the story of quotas and limits (test_quota.py)."""
+
+ASKED_FOR = re.compile(r"exceeded quota: full\b|maximum memory usage per Container is 4Gi")
+"""The refusals that this story brings about, and that the operator is to tell."""
 
 
 def since(events: Iterable[Mapping[str, Any]], began: datetime) -> list[Mapping[str, Any]]:
@@ -23,12 +27,13 @@ def _code(event: Mapping[str, Any]) -> int:
 
 
 def _is_asked_for(event: Mapping[str, Any]) -> bool:
-    """Whether the quota of that story refused it, and not RBAC, which speaks of the user."""
+    """Whether a quota or limit of that story refused it, and not RBAC, which speaks of the user."""
     about = event.get("objectRef", {})
     return (
-        (about.get("namespace"), about.get("resource")) == (FULL_NAMESPACE, "statefulsets")
+        about.get("namespace") == FULL_NAMESPACE
+        and about.get("resource") in ("statefulsets", "pods")
         and event["verb"] in ("create", "patch")
-        and "exceeded quota: full," in event["responseStatus"].get("message", "")
+        and ASKED_FOR.search(event["responseStatus"].get("message", "")) is not None
     )
 
 

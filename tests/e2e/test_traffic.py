@@ -24,7 +24,7 @@ def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_group
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
         in_flight.open_on(*LEADERS)
         two_groups.set_max_num_seqs(11)
-        assert in_flight.are_open()
+        in_flight.wait_in_flight(LEADERS[0])
         wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=180)
         two_groups.wait_settled("2/2")
         in_flight.assert_all_right()
@@ -38,7 +38,7 @@ def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
         in_flight.open_on(*LEADERS)
         two_groups.scale(1)
-        assert in_flight.are_open()
+        in_flight.wait_in_flight(LEADERS[1])
         in_flight.assert_all_right()
         two_groups.wait_settled("1/1")
     assert asked.failures == []

@@ -27,7 +27,12 @@ def event(code: int | None = 403, **changes: Any) -> dict[str, Any]:
 
 
 def test_what_a_story_asks_for_is_no_fault() -> None:
-    assert refusals([event(), event(verb="create")]) == []
+    limit = {
+        "code": 403,
+        "message": 'pods "nano-g0-x" is forbidden: maximum memory usage per Container is 4Gi, but ...',
+    }
+    pods = {"resource": "pods", "namespace": "models-full"}
+    assert refusals([event(), event(verb="create"), event(verb="create", objectRef=pods, responseStatus=limit)]) == []
 
 
 def test_answers_that_refuse_nothing_are_no_fault() -> None:
