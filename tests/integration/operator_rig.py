@@ -74,15 +74,21 @@ class Rig:
             self._operator = None
 
     async def settle(self, name: str = "chat") -> None:
-        """Run passes and controllers until neither has anything to do; a dead operator is started again."""
+        """Run passes and controllers until neither has anything to do; a dead operator is started again.
+
+        A pass that is not settled is followed by another, as by the poll, even if nothing moved.
+        """
+        was_quiet = False
         for _ in range(60):
             try:
                 outcome = await self.run_pass(name)
             except (Died, Unavailable):
                 self.fake.step()
                 continue
-            if not self.fake.step() and not outcome.changed:
+            is_quiet = not self.fake.step() and not outcome.changed
+            if is_quiet and (outcome.settled or was_quiet):
                 return
+            was_quiet = is_quiet
         raise AssertionError("no end")
 
     def condition(self, kind: str, name: str = "chat") -> tuple[str, str, str]:

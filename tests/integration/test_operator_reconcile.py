@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from glm_operator import names
+from glm_operator.render import pod
 from integration.fake_kubernetes import FakeKubernetes, Refused
 from integration.operator_rig import Rig, a_deployment_body, a_rig
 
@@ -312,24 +313,80 @@ async def test_a_quota_full_of_the_pods_to_be_replaced_refuses_no_edit(rig: Rig)
     await rig.settle()
     before = revisions(rig)
     set_spec(rig, engine={"image": "worker:2"})
-    answer(rig, "POST pods (dry run)", 403, "Forbidden", 'pods "chat-g0-x" is forbidden: exceeded quota: gpus')
+    said = "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
+    answer(rig, "POST pods (dry run)", 403, "Forbidden", said)
     await rig.settle()
     assert set(revisions(rig).values()).isdisjoint(before.values())
     assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
 async def test_the_pod_that_is_tried_has_an_account_that_exists(rig: Rig) -> None:
-    accounts: list[set[str]] = []
+    accounts: list[list[str]] = []
 
     def see(write: str) -> None:
         if write == "POST pods (dry run)":
-            accounts.append({"default", *rig.fake.names("serviceaccounts")})
+            accounts.append(rig.fake.names("serviceaccounts"))
 
     rig.fake.before_write = see
     await rig.settle()
     set_spec(rig, engine={"image": "worker:2"})
     await rig.settle()
-    assert accounts == [{"default"}, {"default", "chat-worker"}]
+    assert accounts == [["chat-worker"], ["chat-worker"]]
+
+
+async def test_a_first_spec_whose_pods_are_denied_is_told_and_taken_once_they_are_not(rig: Rig) -> None:
+    answer(rig, "POST pods (dry run)", 403, "Forbidden", "maximum memory usage per Container is 1Mi")
+    await rig.settle()
+    for kind in ("Planned", "Ready"):
+        assert rig.condition(kind) == ("False", "WriteDenied", "maximum memory usage per Container is 1Mi")
+    assert not (await rig.run_pass()).settled
+    assert rig.fake.names("controllerrevisions") == []
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_a_refusal_in_ever_new_words_is_no_progress(rig: Rig) -> None:
+    await rig.settle()
+    set_spec(rig, engine={"image": "worker:2"})
+    for number in range(3):
+        answer(rig, "POST pods (dry run)", 500, "InternalError", f"failed calling webhook: port {number}")
+        outcome = await rig.run_pass()
+        assert (outcome.changed, outcome.settled) == (False, False)
+
+
+@pytest.mark.parametrize("edit", [{}, {"engine": {"image": "worker:2"}}], ids=["same spec", "with an edit"])
+async def test_an_operator_of_another_version_moves_no_group_to_pods_that_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, edit: dict[str, Any]
+) -> None:
+    await rig.settle()
+    before, records = uids(rig), revisions(rig, "controllerrevisions")
+    monkeypatch.setattr(pod, "DRAIN_ACCEPT_S", pod.DRAIN_ACCEPT_S + 1)  # it renders the same spec in another way
+    answer(rig, "POST pods (dry run)", 422, "Invalid", "no such pods")
+    set_spec(rig, **edit)
+    await rig.end()
+    await rig.settle()
+    assert uids(rig) == before
+    assert revisions(rig, "controllerrevisions") == records
+    assert rig.condition("Planned") == ("False", "ApplyRefused", "no such pods")
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert set(uids(rig).values()).isdisjoint(before.values())
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_no_group_moves_to_a_spec_that_cannot_be_recorded(rig: Rig) -> None:
+    await rig.settle()
+    before = uids(rig)
+    answer(rig, "PATCH controllerrevisions", 500, "InternalError", "no room")
+    set_spec(rig, engine={"image": "worker:2"})
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.condition("Degraded")[:2] == ("True", "WriteFailed")
+    rig.fake.before_write = lambda _: None
+    await rig.settle()
+    assert set(uids(rig).values()).isdisjoint(before.values())
 
 
 async def test_an_edit_is_taken_once_the_server_takes_its_pods(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+from glm_operator import records
 from glm_operator.errors import Conflict, Denied, ForeignObject, LeftOver, Rejected, Unavailable
 from glm_operator.handlers.neighbours import Cluster
 from glm_operator.manifest import Manifest, name_of
@@ -43,6 +44,14 @@ class Act:
         else:
             return True
         return False
+
+    async def record(self, target: Target) -> bool:
+        """Write down the spec that groups are to be moved to; return whether they may be.
+
+        A first spec may without: nothing is lost by it. So may one that is the last record already.
+        """
+        manifest, last = records.record(target, self._observed.records), records.latest(self._observed.records)
+        return await self.apply(manifest) or last is None or last.name == name_of(manifest)
 
     async def take(self, step: GroupStep, target: Target | None) -> None:
         """Apply or delete one group's StatefulSet, then delete its pods that have to go."""

@@ -24,6 +24,9 @@ from glm_operator.rollout import GroupStep, Rollout, Target, foresee, plan_rollo
 
 logger = logging.getLogger(__name__)
 
+TRIED_AGAIN = ("WriteDenied", "WriteFailed")
+"""Reasons of a refusal that a poll may find gone."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,14 +60,15 @@ class Reconciler:
 
     async def _reconcile(self, body: Manifest) -> Outcome:
         observed = await self.kube.observe(body)
-        target, refused = await self._decide(body, observed)
-        if target is not None:
+        target, refused, is_frozen = await self._decide(body, observed)
+        act = Act(self.kube, body, observed)
+        rollout, steps = None, repair(observed)
+        # The record comes first: what groups are moved to must be known to whoever continues.
+        if target is not None and not is_frozen and await act.record(target):
             rollout = plan_rollout(target, observed)
             steps = rollout.steps
-        else:
-            rollout, steps = None, repair(observed)
-        act = await self._act(body, target, steps, observed)
-        changed = act.changed
+        await self._act(act, target, steps, observed)
+        stands_still = bool(act.blocked) or (refused is not None and refused.reason in TRIED_AGAIN)
         facts = Facts(
             name=name_of(body),
             namespace=body["metadata"]["namespace"],
@@ -77,24 +81,31 @@ class Reconciler:
             blocked=tuple(act.blocked),
             previous=body.get("status") or {},
         )
+        changed = act.changed
         status = summarize(facts, self.now())
         if await self.kube.patch_status(body, status):
-            changed = changed or not act.blocked  # what stands still in ever new words is asked for ever more rarely
+            changed = changed or not stands_still  # what stands still in ever new words is asked ever more rarely
             told = transitions(facts.previous, status)
             for transition in told:
                 logger.info(
                     "deployment=%s/%s %s: %s", facts.namespace, facts.name, transition.reason, transition.message
                 )
             await self.kube.post_events(body, told, self.now())
-        return Outcome(changed=changed, settled=not changed and _is_settled(facts, rollout))
+        return Outcome(changed=changed, settled=not changed and not stands_still and _is_settled(facts, rollout))
 
-    async def _decide(self, body: Manifest, observed: Observed) -> tuple[Target | None, Refused | None]:
-        """Return where the groups go: to the newest spec, or, where that cannot be, to the last accepted one."""
+    async def _decide(self, body: Manifest, observed: Observed) -> tuple[Target | None, Refused | None, bool]:
+        """Return where the groups go: to the newest spec, or, where that cannot be, to the last accepted one.
+
+        And whether they stay as they are: an operator of another version renders an accepted spec in another way,
+        and that may be refused, too.
+        """
         newest = self._newest(body)
         refused = await try_spec(self.kube, body, newest, observed) if isinstance(newest, Target) else newest
         if isinstance(newest, Target) and refused is None:
-            return newest, None
-        return records.restore(body, observed), refused
+            return newest, None, False
+        last = records.restore(body, observed)
+        is_frozen = last is not None and await try_spec(self.kube, body, last, observed) is not None
+        return last, refused, is_frozen
 
     def _newest(self, body: Manifest) -> Target | Refused:
         """Return where the newest spec would have the groups go, or why it cannot be."""
@@ -107,27 +118,20 @@ class Reconciler:
             return Target.of(deployment, layout)
         return Refused("LayoutRefused", layout.message)
 
-    async def _act(self, body: Manifest, target: Target | None, steps: Iterable[GroupStep], observed: Observed) -> Act:
-        """Take one step of everything; return what was written, and what could not be."""
-        act = Act(self.kube, body, observed)
+    async def _act(self, act: Act, target: Target | None, steps: Iterable[GroupStep], observed: Observed) -> None:
+        """Take one step of everything."""
         if target is not None:
-            # The record comes first: what groups are moved to must be known to whoever continues.
-            record = records.record(target, observed.records)
-            await act.apply(record)
             for manifest in render_shared(target.deployment):
                 await act.apply(manifest)
         for step in steps:
             await act.take(step, target)
         if target is not None:
-            for name in records.surplus(observed, name_of(record)):
+            for name in records.surplus(observed, records.name_of_spec(target.deployment)):
                 await act.forget(name)
-        return act
 
 
 def _is_settled(facts: Facts, rollout: Rollout | None) -> bool:
     """Tell whether nothing is on its way: what is still to come would show up in no event of the cluster."""
-    if facts.blocked or (facts.refused is not None and facts.refused.reason in ("WriteDenied", "WriteFailed")):
-        return False
     if rollout is not None and (rollout.outdated or rollout.surplus):
         return False
     groups = facts.observed.groups

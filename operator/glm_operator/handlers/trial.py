@@ -11,34 +11,57 @@ from glm_operator.handlers.act import reason_of
 from glm_operator.handlers.neighbours import Cluster
 from glm_operator.manifest import Manifest
 from glm_operator.observed import Observed
-from glm_operator.render import stateful_set, trial_pod
+from glm_operator.quota import would_fit_alone
+from glm_operator.render import service_account, stateful_set, trial_pod
 from glm_operator.rollout import Target
 
 
 async def try_spec(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> Refused | None:
-    """Return why a spec that is not the last accepted one cannot be; None if it can. Writes nothing."""
+    """Return why what is not the last accepted spec, rendered as it was then, cannot be; None if it can.
+
+    Writes nothing, but for the account of a first spec: the pod cannot be judged without one, and no edit changes it.
+    """
     last = records.latest(observed.records)
-    if last is not None and last.name == records.name_of_spec(newest.deployment):
+    accepted = (last.name, last.revision) if last is not None else None
+    if accepted == (records.name_of_spec(newest.deployment), newest.revision):
         return None
     try:
-        await _try_stateful_set(kube, body, newest, observed)
-        # The deployment's own account is there only since its first accepted spec.
-        await _try_pod(kube, trial_pod(newest.deployment, newest.layout, has_account=last is not None))
+        await _try_stateful_set(kube, body, newest, observed, is_first=last is None)
+        if last is None and not await _has_account(kube, body, newest, observed):
+            return None
+        await _try_pod(kube, trial_pod(newest.deployment, newest.layout, owner_uid=body["metadata"]["uid"]))
     except Rejected as error:
         return Refused("ApplyRefused", str(error))
     except Conflict:
         raise
     except Unavailable as error:
-        # With nothing to fall back to, everything else is made, and the one write that fails is told as blocked.
-        return Refused(reason_of(error), str(error)) if last is not None else None
+        return Refused(reason_of(error), str(error))
     return None
 
 
-async def _try_stateful_set(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> None:
+async def _try_stateful_set(
+    kube: Cluster, body: Manifest, newest: Target, observed: Observed, *, is_first: bool
+) -> None:
     try:
         await kube.apply(stateful_set(newest.deployment, newest.layout, 0), body, observed, dry_run=True)
     except (ForeignObject, LeftOver):
         return  # the spec is not to blame; told when it is applied
+    except Conflict:
+        raise
+    except Unavailable:
+        # With nothing to fall back to, everything else is made, and the one write that fails is told as blocked.
+        if not is_first:
+            raise
+
+
+async def _has_account(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> bool:
+    try:
+        await kube.apply(service_account(newest.deployment), body, observed)
+    except Conflict:
+        raise
+    except (ForeignObject, LeftOver, Rejected, Unavailable):
+        return False  # told when it is applied, as the rest
+    return True
 
 
 async def _try_pod(kube: Cluster, pod: Manifest) -> None:
@@ -46,5 +69,5 @@ async def _try_pod(kube: Cluster, pod: Manifest) -> None:
     try:
         await kube.try_pod(pod)
     except Denied as error:
-        if "exceeded quota" not in str(error):  # the pods that this one would replace hold it
+        if not would_fit_alone(str(error)):  # else the pods that this one would replace may hold the quota
             raise

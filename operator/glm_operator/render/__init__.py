@@ -8,7 +8,7 @@ from glm_operator.planner import Layout
 from glm_operator.render.group import revision_of, stateful_set, trial_pod
 from glm_operator.render.network import rendezvous, service, service_account
 
-__all__ = ["Manifest", "render", "render_shared", "revision_of", "stateful_set", "trial_pod"]
+__all__ = ["Manifest", "render", "render_shared", "revision_of", "service_account", "stateful_set", "trial_pod"]
 
 
 def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:

@@ -36,17 +36,22 @@ def stateful_set(deployment: GLMDeployment, layout: Layout, index: int) -> Manif
     }
 
 
-def trial_pod(deployment: GLMDeployment, layout: Layout, *, has_account: bool) -> Manifest:
+def trial_pod(deployment: GLMDeployment, layout: Layout, *, owner_uid: str) -> Manifest:
     """Return a pod as the StatefulSet controller would make it, for the API server to judge; never to be made.
 
-    has_account: whether the deployment's ServiceAccount exists; else the pod is judged with the namespace's own.
+    owner_uid: any; it stands for the StatefulSet's, for some policies refuse pods without an owner.
     """
     group = names.group_name(deployment.name, 0)
     template = pod_template(deployment, layout, group, revision_of(deployment, layout))
-    account = names.service_account(deployment.name) if has_account else "default"
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": group, "uid": owner_uid, "controller": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**template["metadata"], "generateName": f"{group}-", "namespace": deployment.namespace},
-        "spec": {**template["spec"], "serviceAccountName": account},
+        "metadata": {
+            "generateName": f"{group}-",
+            "namespace": deployment.namespace,
+            "labels": {**template["metadata"]["labels"], names.POD_INDEX_LABEL: "0"},
+            "ownerReferences": [owner],
+        },
+        "spec": template["spec"],
     }
