@@ -346,6 +346,16 @@ async def test_a_first_spec_whose_pods_are_denied_is_told_and_taken_once_they_ar
     assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
+async def test_a_first_spec_is_tried_also_while_an_earlier_deployment_goes(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    rig.fake.put("glmdeployments", a_deployment_body())
+    answer(rig, "POST pods (dry run)", 422, "Invalid", "no such pods")
+    await rig.settle()
+    assert rig.condition("Planned") == ("False", "ApplyRefused", "no such pods")
+    assert rig.fake.names("controllerrevisions") == []
+
+
 async def test_a_refusal_in_ever_new_words_is_no_progress(rig: Rig) -> None:
     await rig.settle()
     set_spec(rig, engine={"image": "worker:2"})

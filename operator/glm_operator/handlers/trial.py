@@ -57,9 +57,11 @@ async def _try_stateful_set(
 async def _has_account(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> bool:
     try:
         await kube.apply(service_account(newest.deployment), body, observed)
+    except (ForeignObject, LeftOver):
+        return True  # not ours, but there
     except Conflict:
         raise
-    except (ForeignObject, LeftOver, Rejected, Unavailable):
+    except (Rejected, Unavailable):
         return False  # told when it is applied, as the rest
     return True
 
