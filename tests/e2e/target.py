@@ -70,6 +70,12 @@ class Target:
         """Return how many GPUs the scheduler may give away, on all nodes together."""
         return sum(int(node["status"]["allocatable"].get(GPU_RESOURCE, 0)) for node in self.get("nodes")["items"])
 
+    def has_default_storage(self) -> bool:
+        """Whether a claim that names no StorageClass gets a volume."""
+        classes = self.get("storageclasses")["items"]
+        key = "storageclass.kubernetes.io/is-default-class"
+        return any(each["metadata"].get("annotations", {}).get(key) == "true" for each in classes)
+
     @contextlib.contextmanager
     def base_url(self, service: str, namespace: str) -> Iterator[str]:
         """Yield the base URL of the OpenAI API behind a Service."""

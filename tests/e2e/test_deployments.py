@@ -326,7 +326,12 @@ def test_an_edit_that_only_the_api_server_can_refuse_leaves_the_group_and_its_re
     assert shared.condition("Ready")["reason"] == "EditRefused"
     assert shared.pod_uids() == before
     target.kubectl("delete", "statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
+    # not the pod that is still leaving: one of the StatefulSet made again, while the spec is still refused
+    wait_for(
+        "another pod", lambda: shared.pod_uids().keys() == before.keys() and shared.pod_uids() != before, timeout_s=60
+    )
     wait_for("the right answer", lambda: _answers_now(shared), timeout_s=180)
+    assert shared.condition("Planned")["reason"] == "ApplyRefused"
     assert shared.status()["revision"] == revision
     shared.replace("hardware", hardware)
     shared.wait_settled("1/1", timeout_s=180)

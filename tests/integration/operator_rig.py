@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
-from glm_operator import kube
+from glm_operator import kube, names
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.reconcile import Outcome, Reconciler
 from glm_operator.observed import ObservedGroup
@@ -136,6 +136,20 @@ async def a_rig(prepare: Callable[[FakeKubernetes], object] | None = None) -> As
     finally:
         await rig.end()
         await server.close()
+
+
+def set_spec(rig: Rig, **spec: Any) -> None:
+    rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].update(spec))
+
+
+def revisions(rig: Rig, plural: str = "pods") -> dict[str, str]:
+    return {
+        name: rig.fake.get(plural, name)["metadata"]["labels"][names.REVISION_LABEL] for name in rig.fake.names(plural)
+    }
+
+
+def uids(rig: Rig, plural: str = "pods") -> dict[str, str]:
+    return {name: rig.fake.get(plural, name)["metadata"]["uid"] for name in rig.fake.names(plural)}
 
 
 def _without_identity(manifest: Manifest) -> Manifest:

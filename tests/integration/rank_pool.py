@@ -150,15 +150,16 @@ def _rank_main(
     sender.send_bytes(pickle.dumps(message))
 
 
-def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
-    device = rank_device(kind, mesh.rank)
-    meeting_dir, port = place
-    assignment = RankAssignment(
+def an_assignment(
+    mesh: Mesh, port: int, *, meeting_dir: str | None = None, secret: str = "the secret of test-1"
+) -> RankAssignment:
+    """Return what a rank is told of its generation: to meet the others in a folder, or at a port of this machine."""
+    return RankAssignment(
         rank=mesh.rank,
         local_rank=mesh.rank,
         world_size=mesh.world_size,
         generation="test-1",
-        secret="the secret of test-1",
+        secret=secret,
         meeting_dir=meeting_dir,
         leader_host="127.0.0.1",
         store_port=port,
@@ -167,6 +168,12 @@ def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
         slots_path="",
         num_local_slots=mesh.world_size,
     )
+
+
+def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
+    device = rank_device(kind, mesh.rank)
+    meeting_dir, port = place
+    assignment = an_assignment(mesh, port, meeting_dir=meeting_dir)
     watch = CountingWatch()
     return Rank(mesh, Communicator.connect(assignment, mesh, device, watch), watch, device)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm_worker.assignment import RankAssignment
 from glm_worker.errors import EngineFailed
 from glm_worker.parallel import groups
 from glm_worker.parallel.mesh import Axis
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.environment import zygote_environment
 from integration.listening import listening
-from integration.rank_pool import Rank, RankFailedError, hold_torch_to_one_thread, run_ranks
+from integration.rank_pool import Rank, RankFailedError, an_assignment, hold_torch_to_one_thread, run_ranks
 
 hold_torch_to_one_thread()
 
@@ -72,21 +71,7 @@ def test_ranks_of_two_generations_share_no_keys_even_at_one_port(tmp_path: Path)
         port = server.getsockname()[1]
 
     def store_of(rank: Rank, secret: str):
-        assignment = RankAssignment(
-            rank=rank.mesh.rank,
-            local_rank=0,
-            world_size=2,
-            generation="test-1",
-            secret=secret,
-            meeting_dir=None,
-            leader_host="127.0.0.1",
-            store_port=port,
-            channel_port=port,
-            server_endpoint=None,
-            slots_path="",
-            num_local_slots=1,
-        )
-        return groups._store(assignment)
+        return groups._store(an_assignment(rank.mesh, port, secret=secret))
 
     def meet(rank: Rank) -> tuple[list[bool], bool]:
         found, shows_secret = [], False
