@@ -1,18 +1,24 @@
 """A program that keeps a supervisor's promises towards local mode, in a tenth of a second instead of ten.
 
 PRETEND says how it behaves: serves, crashes (at once), loads (never ready), hangs (ignores SIGTERM), fails (backs off).
+START_S is how long a follower takes before it is there, MEMORY_BYTES what a pod holds (it takes time to give back).
+A leader is ready when all pods of its group are there, as a real one.
 Its child stands for ranks: it outlives a supervisor that is killed.
 """
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
 MODE = os.environ.get("PRETEND", "serves")
+HOST, PORT = os.environ["GLM_HOST"], int(os.environ["GLM_MANAGEMENT_PORT"])
+INDEX, NUM_PODS = int(os.environ["GLM_POD_INDEX"]), int(os.environ["GLM_NUM_PODS"])
 GENERATIONS = [
     {
         "id": "x-1",
@@ -32,7 +38,7 @@ VIEW = {
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         view = {"group": os.environ["GLM_GROUP"]} | VIEW.get(MODE, VIEW["serves"])
-        ready = view["state"] == "serving"
+        ready = view["state"] == "serving" and all(map(is_there, range(INDEX + 1, NUM_PODS)))
         body = json.dumps(view).encode() if self.path == "/group" else b"ok"
         self.send_response(200 if ready or self.path != "/readyz" else 503)
         self.send_header("Content-Length", str(len(body)))
@@ -43,8 +49,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def is_there(pod: int) -> bool:
+    """Whether a pod of this group listens; from then on it has its child and heeds SIGTERM."""
+    network = HOST.rpartition(".")[0]
+    with socket.socket() as connection:
+        return connection.connect_ex((f"{network}.{pod + 1}", PORT)) == 0
+
+
 def main() -> None:
-    print(f"{os.environ['GLM_GROUP']} pod {os.environ['GLM_POD_INDEX']}: {sys.argv[1:]}", flush=True)
+    print(f"{os.environ['GLM_GROUP']} pod {INDEX}: {sys.argv[1:]}", flush=True)
+    if INDEX > 0:
+        time.sleep(float(os.environ.get("START_S", "0")))
     if MODE == "crashes":
         sys.exit("no such model: /nowhere")
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -56,7 +71,8 @@ def main() -> None:
             os._exit(0)
 
     signal.signal(signal.SIGTERM, finish)
-    server = ThreadingHTTPServer((os.environ["GLM_HOST"], int(os.environ["GLM_MANAGEMENT_PORT"])), Handler)
+    _held = b"x" * int(os.environ.get("MEMORY_BYTES", "0"))
+    server = ThreadingHTTPServer((HOST, PORT), Handler)
     server.serve_forever()
 
 

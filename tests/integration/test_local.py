@@ -93,7 +93,7 @@ def pids(state: DeploymentState) -> dict[str, int]:
 
 
 def left_of(pods: list[PodRecord]) -> list[int]:
-    return [pid for pod in pods for pid in processes.members(pod.token)]
+    return [process.pid for pod in pods for process in processes.members(pod.token)]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -162,6 +162,16 @@ def test_a_command_that_died_while_starting_leaves_nothing_unknown(folder: State
     assert left_of(first.pods) == []
 
 
+def test_a_pod_with_much_memory_has_given_back_its_port_when_it_counts_as_stopped(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes a dying process's environment first, then its memory page by page, its sockets last."""
+    monkeypatch.setenv("MEMORY_BYTES", str(2**30))
+    state = up(folder, parallelism={"expert": 1})
+    assert stop_pods(state.pods, deadline_s=0) == ["nano-g0-0"]
+    assert ports.busy_ports(state.pods[0].address, ports.LEADER_PORTS) == []
+
+
 def test_a_recycled_pid_is_never_signalled(folder: StateFolder) -> None:
     state = up(folder)
     (bystander,) = [pod for pod in state.pods if pod.index == 1]
@@ -175,6 +185,7 @@ def test_a_pod_that_ignores_sigterm_is_killed_after_the_deadline(
     folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRETEND", "hangs")
+    monkeypatch.setenv("START_S", "0.5")
     state = up(folder)
     assert sorted(stop_pods(state.pods, deadline_s=0.2)) == ["nano-g0-0", "nano-g0-1"]
     assert left_of(state.pods) == []

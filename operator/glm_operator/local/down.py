@@ -1,7 +1,7 @@
 """`glm local down`: let requests finish, then make sure that nothing is left."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from glm_operator.local import processes
 from glm_operator.local.errors import LocalError
@@ -21,37 +21,40 @@ def stop_pods(
     """End the pods and everything they started; return the names of those that had to be killed.
 
     All get SIGTERM at once, as when a StatefulSet goes, and finish their requests. deadline_s: None is what the spec
-    allows. report is called with the pods that still run. LocalError if a process survives even SIGKILL.
+    allows. report is called with the pods that still may finish some. LocalError if a process survives even SIGKILL.
     """
-    for pod in pods:
-        processes.terminate(_process(pod))
+    supervisors = {_process(pod): pod for pod in pods}
+    for supervisor in supervisors:
+        processes.terminate(supervisor)
     limit = deadline_s if deadline_s is not None else max((pod.drain_s for pod in pods), default=0.0) + AFTER_DRAIN_S
-    running = _wait(pods, lambda pod: processes.is_alive(_process(pod)), limit, report)
-
-    # What is left: supervisors past the deadline, and whatever outlived its supervisor.
-    for pod in pods:
-        processes.kill(processes.members(pod.token))
-    left = _wait(pods, lambda pod: bool(processes.members(pod.token)), AFTER_KILL_S, report)
-    if left:
-        pids = [pid for pod in left for pid in processes.members(pod.token)]
-        raise LocalError(f"processes {', '.join(map(str, pids))} do not die on SIGKILL (blocked in the kernel?)")
+    deadline = time.monotonic() + limit
+    while (running := _alive(supervisors)) and time.monotonic() < deadline:
+        report(running)
+        time.sleep(POLL_S)
+    _kill_members(pods)
     return [pod.name for pod in running]
 
 
-def _wait(
-    pods: Sequence[PodRecord],
-    runs: Callable[[PodRecord], bool],
-    limit_s: float,
-    report: Callable[[list[PodRecord]], None],
-) -> list[PodRecord]:
-    """Return the pods that still run when none does or the limit has passed."""
-    deadline = time.monotonic() + limit_s
+def _kill_members(pods: Sequence[PodRecord]) -> None:
+    """Kill supervisors past the deadline and whatever outlived its supervisor; return when all of them are dead."""
+    deadline = time.monotonic() + AFTER_KILL_S
+    killed = {_process(pod): pod for pod in pods}  # one that ends by itself just now is found by its number only
     while True:
-        running = [pod for pod in pods if runs(pod)]
-        if not running or time.monotonic() > deadline:
-            return running
-        report(running)
+        found = {process: pod for pod in pods for process in processes.members(pod.token)}
+        killed |= found
+        for process in killed:
+            processes.kill(process)
+        if not found and not _alive(killed):
+            return
+        if time.monotonic() > deadline:
+            pids = [str(process.pid) for process in killed if processes.is_alive(process)]
+            raise LocalError(f"processes {', '.join(pids)} do not die on SIGKILL (blocked in the kernel?)")
         time.sleep(POLL_S)
+
+
+def _alive(owners: Mapping[Process, PodRecord]) -> list[PodRecord]:
+    """Return the pods of which a process is alive, each once."""
+    return list({pod.name: pod for process, pod in owners.items() if processes.is_alive(process)}.values())
 
 
 def _process(pod: PodRecord) -> Process:

@@ -58,7 +58,7 @@ def start(command: Sequence[str], env: Mapping[str, str], token: str, run_dir: P
 
 
 def is_alive(process: Process) -> bool:
-    """Whether this very process exists and is not a zombie."""
+    """Whether this very process exists and is not a zombie: until it is dead in all its threads, it holds its ports."""
     return process.pid > 0 and _start_ticks(process.pid) == process.start_ticks
 
 
@@ -68,20 +68,24 @@ def terminate(process: Process) -> None:
         _signal(process.pid, signal.SIGTERM)
 
 
-def kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        _signal(pid, signal.SIGKILL)
+def kill(process: Process) -> None:
+    if is_alive(process):
+        _signal(process.pid, signal.SIGKILL)
 
 
-def members(token: str) -> list[int]:
-    """Pids of every living process of a pod: its supervisor and all that it started."""
+def members(token: str) -> list[Process]:
+    """Every living process of a pod: its supervisor and all that it started.
+
+    One that is on its way out has no environment any more, and is not found, though it still holds its ports.
+    """
     entry = f"{TOKEN_VARIABLE}={token}".encode()
-    return [pid for pid in _pids() if entry in _read(pid, "environ").split(b"\0")]
+    found = [pid for pid in _pids() if entry in _read(pid, "environ").split(b"\0")]
+    return [Process(pid, ticks) for pid in found if (ticks := _start_ticks(pid)) is not None]
 
 
-def memory_bytes(pids: Iterable[int]) -> int:
+def memory_bytes(members: Iterable[Process]) -> int:
     """Memory of processes together; pages that they share (torch, forked once) are counted once."""
-    return sum(_proportional_bytes(pid) for pid in pids)
+    return sum(_proportional_bytes(process.pid) for process in members)
 
 
 def count_gpus() -> int:
@@ -108,9 +112,13 @@ def _read(pid: int, name: str) -> bytes:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Start time of a living process; None for one that is gone or a zombie."""
+    """Start time of a living process; None for one that is gone or a zombie.
+
+    proc(5): of the fields after the name, the first is the state, the 18th the number of threads, the 20th the start
+    time. A process whose first thread has ended shows as a zombie while others may run on.
+    """
     fields = _read(pid, "stat").rpartition(b")")[2].split()  # the name in parentheses may hold anything
-    if not fields or fields[0] in (b"Z", b"X"):
+    if not fields or (fields[0] in (b"Z", b"X") and int(fields[17]) <= 1):
         return None
     return int(fields[19])
 
