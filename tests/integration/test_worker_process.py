@@ -46,8 +46,8 @@ def url(group: Group) -> str:
     return f"http://{group.leader.host}:8000/v1/chat/completions"
 
 
-def question(**fields: object) -> dict[str, object]:
-    messages = [{"role": "user", "content": "Count from 1 to 30."}]
+def question(text: str = "Count from 1 to 30.", **fields: object) -> dict[str, object]:
+    messages = [{"role": "user", "content": text}]
     return {"model": "glm-nano", "messages": messages, "temperature": 0, "max_tokens": 48, **fields}
 
 
@@ -102,16 +102,14 @@ def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(g
 
 def test_a_stream_cut_off_by_a_death_ends_with_an_error_event(group: Group) -> None:
     before = group.serving()["generation"]
-    victim = group.rank(0)
-    events = []
-    body = question(stream=True, max_tokens=1000)
+    body = question("Count from 1 to 100.", stream=True, max_tokens=1000)
     with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
-        for line in response.iter_lines():
-            if line.startswith("data: {"):
-                events.append(json.loads(line.removeprefix("data: ")))
-                if has_text(events[-1]):
-                    victim.kill()
-    assert "error" in events[-1], events[-3:]
+        lines = response.iter_lines()
+        events = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {"))
+        next(event for event in events if has_text(event))
+        group.rank(0).kill()
+        rest = list(events)
+    assert "error" in rest[-1], rest[-3:]
     group.serving(after=before)
 
 
