@@ -84,9 +84,9 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
 def _finding_without_report(group: ObservedGroup) -> Finding:
     if any(pod.is_scheduled and pod.ip for pod in group.pods):
         return Finding(group.name, "GroupsStarting", "containers are starting")
-    if any(pod.is_scheduled and not pod.is_deleting for pod in group.pods):
+    if any(pod.is_scheduled and not pod.is_leaving for pod in group.pods):
         return Finding(group.name, "GroupsStarting", "containers are being made: images pulled, volumes mounted")
-    if any(pod.is_deleting or pod.revision != group.revision for pod in group.pods):
+    if any(pod.is_leaving or pod.revision != group.revision for pod in group.pods):
         return Finding(group.name, "GroupsPending", "pods of the revision before are draining")
     return Finding(group.name, "GroupsPending", "pods are being made")
 

@@ -25,7 +25,7 @@ class ObservedPod:
     index: int
     revision: str
     is_ready: bool
-    is_deleting: bool
+    is_leaving: bool  # told to go, or about to be: the StatefulSet that made it is gone
     is_scheduled: bool
     ip: str | None
     restarts: int
@@ -46,7 +46,7 @@ class ObservedGroup:
     @property
     def is_available(self) -> bool:
         """Whether all pods are there, ready, staying, and of the revision the group is frozen at."""
-        current = [pod for pod in self.pods if pod.revision == self.revision and pod.is_ready and not pod.is_deleting]
+        current = [pod for pod in self.pods if pod.revision == self.revision and pod.is_ready and not pod.is_leaving]
         return self.exists and 0 < len(current) == self.num_pods == len(self.pods)
 
     @property
@@ -57,7 +57,7 @@ class ObservedGroup:
     @property
     def trouble(self) -> Trouble | None:
         """What keeps the first troubled pod down; pods on their way out have no say."""
-        return next((pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_deleting), None)
+        return next((pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_leaving), None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterab
     for pod in pods:
         index = _group_index(deployment, pod)
         if index is not None and _is_member(pod, names.group_name(deployment, index)):
-            by_group.setdefault(index, []).append(_pod(pod))
+            by_group.setdefault(index, []).append(_pod(pod, sets.get(index)))
     return Observed(
         groups={
             index: _group(deployment, index, sets.get(index), by_group.get(index, []))
@@ -110,8 +110,13 @@ def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterab
 
 def is_controlled_by(manifest: Manifest, uid: str) -> bool:
     """Tell whether the object's controller is the deployment of that uid."""
+    return _controller(manifest) == uid
+
+
+def _controller(manifest: Manifest) -> str | None:
+    """Return the uid of what made the object and answers for it; None for an orphan."""
     owners = manifest["metadata"].get("ownerReferences") or []
-    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 
 
 def _group_index(deployment: str, item: Manifest) -> int | None:
@@ -139,7 +144,10 @@ def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: lis
     )
 
 
-def _pod(pod: Manifest) -> ObservedPod:
+def _pod(pod: Manifest, stateful_set: Manifest | None) -> ObservedPod:
+    """Return one pod. One made by an earlier StatefulSet of the name still runs until Kubernetes collects it."""
+    maker = _controller(pod)  # none: the present StatefulSet adopts it
+    is_of_another = stateful_set is not None and maker not in (None, stateful_set["metadata"].get("uid"))
     status, labels = pod.get("status", {}), pod["metadata"].get("labels", {})
     conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
     # The label is set by the StatefulSet controller; the ordinal at the end of the name is the same.
@@ -150,7 +158,7 @@ def _pod(pod: Manifest) -> ObservedPod:
         index=int(ordinal) if ordinal.isdigit() else 0,
         revision=labels.get(names.REVISION_LABEL, ""),
         is_ready=conditions.get("Ready") == "True",
-        is_deleting="deletionTimestamp" in pod["metadata"],
+        is_leaving="deletionTimestamp" in pod["metadata"] or is_of_another,
         is_scheduled=conditions.get("PodScheduled") == "True",
         ip=status.get("podIP"),
         restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),

@@ -79,7 +79,7 @@ def foresee(observed: Observed, steps: Iterable[GroupStep], target: Target | Non
             group = replace(group, exists=True, revision=target.revision, num_pods=num_pods)
         if group is not None:
             going = group.pods if step.delete else step.delete_pods
-            pods = tuple(replace(pod, is_deleting=pod.is_deleting or pod in going) for pod in group.pods)
+            pods = tuple(replace(pod, is_leaving=pod.is_leaving or pod in going) for pod in group.pods)
             groups[step.index] = replace(group, exists=group.exists and not step.delete, pods=pods)
     return replace(observed, groups=groups)
 
@@ -110,12 +110,12 @@ def _step(target: Target, group: ObservedGroup, *, moves: bool) -> GroupStep:
 
 def _removal(group: ObservedGroup) -> GroupStep:
     # Pods without a StatefulSet are on their way out, unless somebody orphaned them.
-    orphans = () if group.exists else tuple(pod for pod in group.pods if not pod.is_deleting)
+    orphans = () if group.exists else tuple(pod for pod in group.pods if not pod.is_leaving)
     return GroupStep(group.index, group.name, render=False, delete=group.exists, delete_pods=orphans)
 
 
 def _strays(group: ObservedGroup, revision: str) -> tuple[ObservedPod, ...]:
-    return tuple(pod for pod in group.pods if pod.revision != revision and not pod.is_deleting)
+    return tuple(pod for pod in group.pods if pod.revision != revision and not pod.is_leaving)
 
 
 def _missing(target: Target, index: int) -> ObservedGroup:

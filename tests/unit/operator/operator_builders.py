@@ -47,7 +47,7 @@ def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = Tr
         "index": index,
         "revision": revision,
         "is_ready": ready,
-        "is_deleting": False,
+        "is_leaving": False,
         "is_scheduled": True,
         "ip": "10.0.0.1",
         "restarts": 0,

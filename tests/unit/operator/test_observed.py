@@ -66,6 +66,14 @@ def test_a_stateful_set_of_somebody_else_is_not_ours() -> None:
     assert observe("chat", "uid-1", [a_stateful_set(owners=[])], []).groups == {}
 
 
+@pytest.mark.parametrize(("maker", "stays"), [("uid-now", True), (None, True), ("uid-before", False)])
+def test_a_pod_of_an_earlier_stateful_set_of_the_name_is_on_its_way_out(maker: str | None, stays: bool) -> None:
+    pod = a_live_pod()
+    pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": maker}] if maker else []
+    group = observe("chat", "uid-1", [a_stateful_set(uid="uid-now")], [pod]).groups[0]
+    assert (group.is_available, not group.pods[0].is_leaving) == (stays, stays)
+
+
 def test_a_group_of_a_deployment_with_a_longer_name_is_not_ours() -> None:
     assert observe("chat", "uid-1", [a_stateful_set("chat-2-g0")], [a_live_pod("chat-2-g0")]).groups == {}
 

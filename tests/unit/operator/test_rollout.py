@@ -66,7 +66,7 @@ def test_a_pod_of_another_revision_than_its_group_is_deleted() -> None:
 
 
 def test_a_pod_on_its_way_out_is_not_deleted_again() -> None:
-    pods = (a_pod("chat-g0", 0, revision="old", is_deleting=True),)
+    pods = (a_pod("chat-g0", 0, revision="old", is_leaving=True),)
     assert deleted_pods(steps(a_group(0, pods=pods), a_group(1))) == []
 
 
@@ -87,7 +87,7 @@ def test_surplus_groups_go_and_the_others_are_not_touched() -> None:
 
 
 def test_a_surplus_group_that_drains_is_left_to_drain() -> None:
-    draining = replace(a_group(2, pods=(a_pod("chat-g2", 0, is_deleting=True),)), exists=False)
+    draining = replace(a_group(2, pods=(a_pod("chat-g2", 0, is_leaving=True),)), exists=False)
     rollout = steps(a_group(0), a_group(1), draining)
     assert not [step for step in rollout.steps if step.delete or step.delete_pods]
     assert rollout.surplus == ("chat-g2",)
@@ -103,7 +103,7 @@ def test_what_a_step_takes_down_is_foreseen_as_down() -> None:
     after = foresee(before, plan_rollout(TARGET, before).steps, TARGET)
     assert [group.is_available for group in after.groups.values()] == [False, True, False]
     assert [group.exists for group in after.groups.values()] == [True, True, False]
-    assert all(pod.is_deleting for pod in after.groups[0].pods)
+    assert all(pod.is_leaving for pod in after.groups[0].pods)
 
 
 def test_what_a_step_makes_is_foreseen_as_there_and_not_ready() -> None:

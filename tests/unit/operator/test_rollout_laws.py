@@ -57,9 +57,7 @@ class World:
                     revision=group.revision or "",
                     num_pods=PODS,
                     pods=tuple(
-                        a_pod(
-                            f"chat-g{index}", number, revision=pod.revision, ready=pod.ready, is_deleting=pod.deleting
-                        )
+                        a_pod(f"chat-g{index}", number, revision=pod.revision, ready=pod.ready, is_leaving=pod.deleting)
                         for number, pod in sorted(group.pods.items())
                     ),
                 )
