@@ -175,6 +175,12 @@ class Limits(ApiModel):
         default=None,
         description="KV cache of one rank. Default: 90 % of the GPU memory left after loading; 256Mi on cpu.",
     )
+    drain_accept_seconds: int = Field(
+        default=5,
+        ge=0,
+        le=3_600,
+        description="How long a pod that stops still accepts: what sends it requests needs the time to notice.",
+    )
     drain_deadline_seconds: int = Field(
         default=120, ge=0, le=86_400, description="How long requests in flight may take to finish when a pod stops."
     )

@@ -21,6 +21,7 @@ LIMITS = {
     "maxNumSeqs": 3,
     "maxWaitingRequests": 0,
     "kvCache": "64Mi",
+    "drainAcceptSeconds": 0,
     "drainDeadlineSeconds": 0,
     "heartbeatLimitSeconds": 1,
     "startLimitSeconds": 10,
@@ -92,6 +93,7 @@ def test_the_worker_writes_only_where_a_pod_can() -> None:
 def test_defaults_named_in_the_api_are_the_workers() -> None:
     defaults = {name: WorkerSettings.model_fields[name].default for name in WorkerSettings.model_fields}
     limits = a_deployment().spec.engine.limits
+    assert limits.drain_accept_seconds == defaults["drain_accept_s"]
     assert limits.drain_deadline_seconds == defaults["drain_deadline_s"]
     assert limits.heartbeat_limit_seconds == defaults["heartbeat_limit_s"]
     assert limits.start_limit_seconds == defaults["start_limit_s"]

@@ -123,7 +123,7 @@ async def test_an_operator_of_another_version_moves_no_group_to_pods_that_are_re
 ) -> None:
     await rig.settle()
     before, records = uids(rig), revisions(rig, "controllerrevisions")
-    monkeypatch.setattr(pod, "DRAIN_ACCEPT_S", pod.DRAIN_ACCEPT_S + 1)  # it renders the same spec in another way
+    monkeypatch.setattr(pod, "GRACE_MARGIN_S", pod.GRACE_MARGIN_S + 1)  # it renders the same spec in another way
     answer(rig, "POST pods (dry run)", 422, "Invalid", "no such pods")
     set_spec(rig, **edit)
     await rig.end()

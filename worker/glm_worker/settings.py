@@ -79,7 +79,7 @@ class WorkerSettings(BaseSettings):
     start_limit_s: float = Field(1800.0, gt=0, description="A generation must serve within this, loading included.")
     backoff_base_s: float = Field(1.0, gt=0, description="First wait after a generation that never served; doubles.")
     backoff_max_s: float = Field(60.0, gt=0)
-    drain_accept_s: float = Field(3.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
+    drain_accept_s: float = Field(5.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
     drain_deadline_s: float = Field(
         120.0, ge=0, description="Requests may finish this long after SIGTERM; below the grace period."
     )

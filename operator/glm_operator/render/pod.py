@@ -13,9 +13,6 @@ from glm_operator.render.labels import group_labels
 WORKER_UID = 65532
 """User of the worker image, named by number so that the kubelet can tell that it is not root."""
 
-DRAIN_ACCEPT_S = 3
-"""After SIGTERM a pod still accepts this long: endpoints need the time to follow its readiness."""
-
 GRACE_MARGIN_S = 15
 """Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
 
@@ -39,7 +36,9 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
             "serviceAccountName": names.service_account(deployment.name),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": DRAIN_ACCEPT_S + limits.drain_deadline_seconds + GRACE_MARGIN_S,
+            "terminationGracePeriodSeconds": (
+                limits.drain_accept_seconds + limits.drain_deadline_seconds + GRACE_MARGIN_S
+            ),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": WORKER_UID,
@@ -82,7 +81,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "KV_CACHE_BYTES": limits.kv_cache and to_bytes(limits.kv_cache),
         "HEARTBEAT_LIMIT_S": limits.heartbeat_limit_seconds,
         "START_LIMIT_S": limits.start_limit_seconds,
-        "DRAIN_ACCEPT_S": DRAIN_ACCEPT_S,
+        "DRAIN_ACCEPT_S": limits.drain_accept_seconds,
         "DRAIN_DEADLINE_S": limits.drain_deadline_seconds,
     }
     literal = [{"name": f"GLM_{name}", "value": str(value)} for name, value in values.items() if value is not None]

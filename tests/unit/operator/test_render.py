@@ -120,11 +120,12 @@ def test_requests_in_the_spec_replace_ours_and_limits_stand_for_requests() -> No
     assert resources == {"requests": {"cpu": "1"}, "limits": {"memory": "4Gi"}}
 
 
-@pytest.mark.parametrize("deadline", [0, 120, 600])
-def test_a_pod_is_given_longer_than_its_drain(deadline: int) -> None:
-    limits = {"engine": {"limits": {"drainDeadlineSeconds": deadline}}}
+@pytest.mark.parametrize(("accept", "deadline"), [(0, 0), (5, 120), (60, 600)])
+def test_a_pod_is_given_longer_than_its_drain(accept: int, deadline: int) -> None:
+    limits = {"engine": {"limits": {"drainAcceptSeconds": accept, "drainDeadlineSeconds": deadline}}}
     told = environment(**limits)
-    assert pod(**limits)["terminationGracePeriodSeconds"] > deadline + float(told["GLM_DRAIN_ACCEPT_S"])
+    assert (told["GLM_DRAIN_ACCEPT_S"], told["GLM_DRAIN_DEADLINE_S"]) == (str(accept), str(deadline))
+    assert pod(**limits)["terminationGracePeriodSeconds"] > accept + deadline
 
 
 def test_a_slow_start_is_waited_for() -> None:
@@ -179,6 +180,7 @@ CHANGES: dict[str, Any] = {
     "engine.limits.maxNumSeqs": 3,
     "engine.limits.maxWaitingRequests": 9,
     "engine.limits.kvCache": "64Mi",
+    "engine.limits.drainAcceptSeconds": 7,
     "engine.limits.drainDeadlineSeconds": 7,
     "engine.limits.heartbeatLimitSeconds": 7,
     "engine.limits.startLimitSeconds": 70,
