@@ -65,8 +65,8 @@ def no_cluster() -> str | None:
     try:
         if given_cluster(os.environ) is not None:
             return None
-    except ClusterError as error:
-        return str(error)
+    except ClusterError:
+        return None  # whoever names a cluster wants it used: let the stage fail and say what is wrong
     try:
         check(find_paths(os.environ), with_images=True)
     except ClusterError as error:

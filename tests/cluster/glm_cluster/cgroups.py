@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from glm_cluster.addresses import CGROUP
+from glm_cluster.errors import ClusterError
 from glm_cluster.mounts import Mount, mounts_now
 from glm_cluster.waiting import wait_for
+
+KUBELET_CONTROLLERS = {"cpu", "cpuset", "hugetlb", "memory", "pids"}
+"""Those of cgroup version 2 without which, where the machine has them, the kubelet refuses its parent cgroup."""
 
 
 def hierarchies(mounts: list[Mount]) -> list[Path]:
@@ -27,9 +31,34 @@ def our_cgroups() -> list[Path]:
 
 
 def create_cgroups() -> None:
-    """Make the parent cgroup; the kubelet insists that it exists."""
+    """Make the parent cgroup; the kubelet insists that it exists, with every controller that it uses."""
     for point in hierarchies(mounts_now()):
+        for controller in sorted(withheld(point)):
+            delegate(point, controller)
         (point / CGROUP).mkdir(exist_ok=True)
+
+
+def withheld(root: Path) -> set[str]:
+    """Return the controllers that the kubelet uses, the root has, and does not hand on to its children.
+
+    Version 2 only: a child has what its parent's cgroup.subtree_control lists, and systemd lists what its units use.
+    """
+    available, handed_on = root / "cgroup.controllers", root / "cgroup.subtree_control"
+    if not available.exists():
+        return set()
+    return (KUBELET_CONTROLLERS & {*available.read_text().split()}) - {*handed_on.read_text().split()}
+
+
+def delegate(root: Path, controller: str) -> None:
+    """Let children of the root have a controller; ClusterError where the kernel does not allow it."""
+    try:
+        (root / "cgroup.subtree_control").write_text(f"+{controller}")
+    except OSError as error:
+        raise ClusterError(
+            f"the cgroup {root} cannot hand controller {controller} on to pods ({error.strerror}): a container's own "
+            "cgroup namespace does not allow it while processes live in its root; use the machine itself, or a "
+            "container with the machine's cgroup namespace"
+        ) from error
 
 
 def pids_in(cgroup: Path) -> set[int]:

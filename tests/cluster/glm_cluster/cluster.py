@@ -19,6 +19,10 @@ from glm_cluster.preload import preload
 from glm_cluster.processes import Processes
 from glm_cluster.programs import KUBERNETES_TOOL, Programs
 from glm_cluster.progress import step
+from glm_cluster.waiting import GaveUp, wait_for
+
+BUSY_S = 30.0
+"""A living API server that does not answer this long is broken; on a busy machine one answer may take seconds."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,14 @@ class Cluster:
         if not self.paths.ready_mark.exists():
             return False
         processes = Processes(self.paths.pids, self.paths.logs)
+
+        def is_answering() -> bool:
+            if not all(processes.pid(name) for name in processes.names()):
+                raise GaveUp("one of its programs has ended")
+            return self.is_api_ready()
+
         try:
-            return all(processes.pid(name) for name in processes.names()) and self.is_api_ready()
+            return wait_for("an answer of the API server", is_answering, timeout_s=BUSY_S)
         except ClusterError:
             return False
 

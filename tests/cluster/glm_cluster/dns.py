@@ -6,6 +6,7 @@ import socket
 import struct
 
 from glm_cluster.addresses import CLUSTER_DOMAIN, DNS_SERVER, NODE_IP
+from glm_cluster.errors import ClusterError
 from glm_cluster.paths import Paths
 
 TYPE_A, CLASS_IN = 1, 1
@@ -31,13 +32,16 @@ def corefile(paths: Paths) -> str:
 
 
 def resolve(name: str, *, server: str = DNS_SERVER, timeout_s: float = 1.0) -> list[str]:
-    """Return the IPv4 addresses of a fully qualified name; empty when there is none. OSError when nobody answers."""
+    """Return the IPv4 addresses of a fully qualified name, if any. ClusterError when nobody answers."""
     query_id = secrets.randbits(16)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(timeout_s)
-        udp.connect((server, 53))
-        udp.send(encode_query(query_id, name))
-        return decode_addresses(query_id, udp.recv(4096))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.settimeout(timeout_s)
+            udp.connect((server, 53))
+            udp.send(encode_query(query_id, name))
+            return decode_addresses(query_id, udp.recv(4096))
+    except OSError as error:
+        raise ClusterError(f"the DNS server does not answer: {error}") from error
 
 
 def encode_query(query_id: int, name: str) -> bytes:

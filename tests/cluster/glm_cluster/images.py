@@ -3,6 +3,7 @@
 Layers are cached, so a change of our code costs a second: only the layer that holds it is built and pushed.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from glm_cluster.space import require_space
 
 TAG = "dev"
 STAGES = ("operator", "worker")
+LOCKS_LABEL = "glm-operator.io/locks"
 COLD_BUILD_BYTES = 25 * 10**9
 """What a first build needs at its peak: the worker's layers lie in the builder, the registry and the node's store."""
 
@@ -49,7 +51,7 @@ class Images:
 
 def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
     """Build both images and push them; what has not changed takes no time."""
-    require_space(paths.cache, missing_bytes(paths), "the first build of the images")
+    require_space(paths.cache, missing_bytes(paths, checkout), "a build of the images with these packages")
     dockerfile = checkout / "Dockerfile"
     ensure_base_image(paths, base_name(dockerfile.read_text()))
     for stage in STAGES:
@@ -61,9 +63,10 @@ def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
 def build(paths: Paths, stage: str, checkout: Path) -> None:
     """Build one stage of the Dockerfile; what it prints is in the cache until it has succeeded."""
     log = paths.cache / f"build-{stage}.log"
-    first = "" if Buildah(paths).label(local_name(stage), "org.opencontainers.image.title") else first_time(stage, log)
+    first = "" if is_of_these_locks(paths, stage, checkout) else first_time(stage, log)
     with step(f"build of the {stage} image{first}"):
-        options = ("--isolation=chroot", "--network=host", "--pull-never", "--layers", "--format=oci")
+        options = ["--isolation=chroot", "--network=host", "--pull-never", "--layers", "--format=oci"]
+        options.append(f"--label={LOCKS_LABEL}={locks_digest(checkout)}")
         target = (f"--target={stage}", f"--tag={local_name(stage)}", *certificate_options(os.environ))
         Buildah(paths).logged(log, "bud", *options, *target, "--file", "Dockerfile", checkout, cwd=checkout)
     log.unlink()
@@ -98,6 +101,18 @@ def certificate_options(environ: Mapping[str, str]) -> list[str]:
     return [f"--volume={file.parent}:{file.parent}:ro", f"--build-arg=SSL_CERT_FILE={file}"]
 
 
-def missing_bytes(paths: Paths) -> int:
-    """Return the disk space that building the images takes: after the first build next to none."""
-    return 0 if local_name("worker") in Buildah(paths).images() else COLD_BUILD_BYTES
+def missing_bytes(paths: Paths, checkout: Path = CHECKOUT) -> int:
+    """Return the disk space that building the images takes: next to none once these very packages are in one."""
+    return 0 if is_of_these_locks(paths, "worker", checkout) else COLD_BUILD_BYTES
+
+
+def is_of_these_locks(paths: Paths, stage: str, checkout: Path) -> bool:
+    """Whether the storage has an image of this stage with the packages that the checkout's locks name."""
+    buildah, name = Buildah(paths), local_name(stage)
+    return name in buildah.images() and buildah.label(name, LOCKS_LABEL) == locks_digest(checkout)
+
+
+def locks_digest(checkout: Path) -> str:
+    """Return what stands for the packages of both images; a change of one installs all of them again."""
+    files = [(checkout / f"locks/{stage}.txt").read_bytes() for stage in STAGES]
+    return hashlib.sha256(b"".join(files)).hexdigest()[:12]

@@ -18,7 +18,6 @@ from glm_cluster.control_plane import (
     etcd_flags,
     scheduler_flags,
 )
-from glm_cluster.errors import ClusterError
 from glm_cluster.locking import locked
 from glm_cluster.network import create_network
 from glm_cluster.node import (
@@ -156,10 +155,7 @@ def add_gpus(cluster: Cluster) -> None:
 
 
 def dns_answers() -> bool:
-    try:
-        return bool(dns.resolve(f"kubernetes.default.svc.{CLUSTER_DOMAIN}"))
-    except OSError as error:
-        raise ClusterError(f"the DNS server does not answer: {error}") from error
+    return bool(dns.resolve(f"kubernetes.default.svc.{CLUSTER_DOMAIN}"))
 
 
 def await_program(processes: Processes, name: str, is_ready: object) -> None:

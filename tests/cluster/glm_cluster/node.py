@@ -11,8 +11,9 @@ from glm_cluster.addresses import (
     REGISTRY,
 )
 from glm_cluster.paths import Paths
+from glm_cluster.programs import PAUSE
 
-PAUSE_IMAGE = "localhost/pause:3.10"
+PAUSE_IMAGE = f"localhost/pause:{PAUSE.key}"
 
 
 def containerd_config(paths: Paths) -> str:

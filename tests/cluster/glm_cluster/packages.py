@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glm_cluster.commands import run
-from glm_cluster.errors import ClusterError
+from glm_cluster.errors import ClusterError, CommandFailed
 from glm_cluster.progress import say, step
+from glm_cluster.waiting import GaveUp, wait_for
 
 PROGRAMS = {
     "containerd": "containerd",
@@ -26,6 +27,11 @@ PROGRAMS = {
     "sysctl": "procps",
 }
 """A program that we or the kubelet call, and the Debian package it comes in."""
+
+APT_LIMIT_S = 1800.0
+APT_LOCK_S = 600.0
+LOCKED = "Could not get lock"
+"""What apt-get says, in English only, when another program holds its locks."""
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -52,12 +58,30 @@ def install_missing() -> None:
         return
     say(f"Installing Debian packages: {' '.join(packages)}")
     with step("apt-get install"), services_stay_off():
-        noninteractive = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        run("apt-get", "update", "-qq", env=noninteractive, timeout_s=600)
-        command = ("apt-get", "install", "-qq", "--yes", "--no-install-recommends")
-        run(*command, *packages, env=noninteractive, timeout_s=1800)
+        apt_get("update", "-qq")
+        apt_get("install", "-qq", "--yes", "--no-install-recommends", *packages)
     if still := missing_packages():
         raise ClusterError(f"apt-get installed {' '.join(still)}, and their programs are still not there")
+
+
+def apt_get(*args: str) -> None:
+    """Run apt-get. Another one that holds its locks is waited for: a fresh machine updates itself after its boot."""
+
+    def run_it() -> bool:
+        try:
+            run(
+                "apt-get",
+                *args,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+                timeout_s=APT_LIMIT_S,
+            )
+        except CommandFailed as error:
+            if LOCKED not in str(error):
+                raise GaveUp(str(error)) from error
+            raise
+        return True
+
+    wait_for(f"the end of another apt-get, before `apt-get {args[0]}`", run_it, timeout_s=APT_LOCK_S, interval_s=2)
 
 
 @contextmanager

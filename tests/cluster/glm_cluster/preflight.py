@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glm_cluster import building, images
 from glm_cluster.addresses import HOST_LINK, NETWORK, POD_CIDR, SERVICE_CIDR
+from glm_cluster.cgroups import withheld
 from glm_cluster.commands import run
 from glm_cluster.errors import ClusterError
 from glm_cluster.packages import require_packages
@@ -64,6 +65,17 @@ def check_kernel(
     )
     if lacking := NEEDED_CONTROLLERS - controllers:
         raise ClusterError(f"the kernel has no cgroup controller {', '.join(sorted(lacking))}, which the kubelet needs")
+    if is_shut_root(cgroup) and (kept := withheld(cgroup)):
+        raise ClusterError(
+            f"{cgroup} is the cgroup of a container, processes live in it, and pods would not get its controllers "
+            f"{', '.join(sorted(kept))}; use the machine itself, or a container with the machine's cgroup namespace"
+        )
+
+
+def is_shut_root(cgroup: Path) -> bool:
+    """Whether this version 2 root is one only to a namespace, and so may not change what its children get."""
+    is_inner = (cgroup / "cgroup.type").exists()  # the machine's root has no such file
+    return is_inner and bool((cgroup / "cgroup.procs").read_text().strip())
 
 
 def load_modules() -> None:

@@ -35,10 +35,12 @@ class Tool:
 
     @property
     def key(self) -> str:
-        """Return the name of the folder in the cache; a change of our own lines of Go gives another one."""
-        own = b"".join(file.read_bytes() for file in sorted(self.source.glob("*.go")))
-        digest = f"-{hashlib.sha256(own).hexdigest()[:8]}" if own else ""
-        return f"{self.name}-{self.version}{digest}"
+        """Return the name of the folder in the cache; a change of anything that goes into a build gives another one."""
+        files = [self.source / "go.mod", self.source / "go.sum", *sorted(self.source.glob("*.go"))]
+        parts = [file.read_bytes() for file in files if file.exists()]
+        parts += [text.encode() for text in (*self.packages, self.ldflags())]
+        digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+        return f"{self.name}-{self.version}-{hashlib.sha256(digests).hexdigest()[:8]}"
 
     def ldflags(self) -> str:
         """Return the linker's flags: no symbol tables, and the version, which source builds do not know otherwise."""

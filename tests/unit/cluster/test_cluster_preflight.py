@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from glm_cluster import lifecycle, preflight
+from glm_cluster.cgroups import delegate, withheld
 from glm_cluster.errors import ClusterError
-from glm_cluster.paths import Paths
+from glm_cluster.images import COLD_BUILD_BYTES, locks_digest, missing_bytes
+from glm_cluster.paths import CHECKOUT, Paths
 from glm_cluster.preflight import (
     cgroup_controllers,
     check_kernel,
@@ -124,6 +126,41 @@ def test_cgroup_controllers_are_no_module_to_load(proc: Path) -> None:
 
 
 @pytest.fixture
+def version_2(proc: Path) -> Path:
+    """A version 2 root that keeps hugetlb to itself, as systemd's does."""
+    (proc / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids rdma\n")
+    (proc / "cgroup.subtree_control").write_text("cpuset cpu io memory pids\n")
+    (proc / "cgroup.procs").write_text("1\n")
+    return proc
+
+
+def test_a_machines_root_hands_on_what_it_keeps(version_2: Path) -> None:
+    check_kernel(proc=version_2, cgroup=version_2)
+    assert withheld(version_2) == {"hugetlb"}
+    delegate(version_2, "hugetlb")
+    assert (version_2 / "cgroup.subtree_control").read_text() == "+hugetlb"  # as the kernel reads it
+
+
+def test_the_root_of_a_containers_namespace_cannot_while_processes_live_in_it(version_2: Path) -> None:
+    (version_2 / "cgroup.type").write_text("domain\n")
+    with pytest.raises(ClusterError, match=r"is the cgroup of a container, .* would not get its controllers hugetlb;"):
+        check_kernel(proc=version_2, cgroup=version_2)
+    (version_2 / "cgroup.procs").write_text("")
+    check_kernel(proc=version_2, cgroup=version_2)
+
+
+def test_a_root_that_the_kernel_shuts_is_told(version_2: Path) -> None:
+    (version_2 / "cgroup.subtree_control").unlink()
+    (version_2 / "cgroup.subtree_control").mkdir()
+    with pytest.raises(ClusterError, match="cannot hand controller hugetlb on to pods"):
+        delegate(version_2, "hugetlb")
+
+
+def test_version_1_has_nothing_to_hand_on(proc: Path) -> None:
+    assert withheld(proc) == set()
+
+
+@pytest.fixture
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A machine that could run the cluster, with an empty cache that is not even a folder yet, and nothing on PATH."""
     for name in ("check_caller", "require_packages", "check_kernel", "check_addresses"):
@@ -170,12 +207,17 @@ def test_a_disk_too_small_for_the_images_is_told_before_anything_is_built(cold: 
         preflight.check(cold, with_images=True)
 
 
-def test_images_that_are_built_need_no_room(cold: Paths) -> None:
+def test_images_that_are_built_need_no_room_until_their_packages_change(cold: Paths, tmp_path: Path) -> None:
     build_programs(cold)
+    buildah = tmp_path / "bin/buildah"
+    buildah.write_text(f"#!/bin/sh\necho {locks_digest(CHECKOUT)}\n")
+    buildah.chmod(0o755)
     index = cold.buildah_root / "overlay-images/images.json"
     index.parent.mkdir(parents=True)
     index.write_text('[{"id": "1"}, {"id": "2", "names": ["localhost/glm-worker:dev"]}]')
-    preflight.check(cold, with_images=True)
+    assert missing_bytes(cold) == 0
+    buildah.write_text("#!/bin/sh\necho of-other-locks\n")
+    assert missing_bytes(cold) == COLD_BUILD_BYTES
 
 
 def test_the_question_leaves_nothing_behind(cold: Paths, tmp_path: Path) -> None:

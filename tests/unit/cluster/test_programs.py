@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_cluster import programs
 from glm_cluster.building import build, parse_go_version
 from glm_cluster.paths import Paths
 from glm_cluster.programs import (
@@ -13,6 +14,7 @@ from glm_cluster.programs import (
     TOOLS,
     Programs,
     Tool,
+    helm_version_values,
     required_version,
 )
 
@@ -57,28 +59,37 @@ def test_every_module_is_locked_and_satisfied_by_go_1_24() -> None:
             assert f"{tool.module} v{tool.version} h1:" in (tool.source / "go.sum").read_text()
 
 
-def test_a_change_of_our_own_go_lines_is_built_again(tmp_path: Path) -> None:
+def test_whatever_goes_into_a_build_is_built_again_when_it_changes(tmp_path: Path) -> None:
     source = tmp_path / "ours"
     source.mkdir()
-    (source / "main.go").write_text("package main\n")
     tool = Tool("ours", "", (".",), 1, folder=tmp_path)
-    before = tool.key
-    (source / "main.go").write_text("package main // changed\n")
-    assert tool.key != before
+    keys = {tool.key, Tool("ours", "", (".", "./more"), 1, folder=tmp_path).key}
+    for file in ("main.go", "go.mod", "go.sum"):
+        for text in ("one", "another"):
+            (source / file).write_text(text)
+            keys.add(tool.key)
+    assert len(keys) == 8
+    assert Tool("ours", "", (".",), 5, folder=tmp_path).key in keys  # how long it takes is no part of it
+
+
+def test_helm_is_built_again_for_another_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = HELM.key
+    monkeypatch.setattr(programs, "helm_version_values", lambda version, _: helm_version_values(version, "9.9.9"))
+    assert HELM.key != before
 
 
 def test_programs_are_found_by_name_in_a_folder_keyed_by_version(paths: Paths) -> None:
-    programs = Programs(paths)
-    version = KUBERNETES_TOOL.version
-    assert programs["kubectl"] == paths.cache / f"programs/kubernetes-{version}/kubectl"
-    assert programs["coredns"].parent.name == COREDNS.key
+    built = Programs(paths)
+    assert built["kubectl"] == paths.cache / f"programs/{KUBERNETES_TOOL.key}/kubectl"
+    assert KUBERNETES_TOOL.key.startswith(f"kubernetes-{KUBERNETES_TOOL.version}-")
+    assert built["coredns"].parent.name == COREDNS.key
     assert set(KUBERNETES_PROGRAMS) >= {"kubelet", "kubeadm"}
 
 
 def test_what_is_in_the_cache_is_not_built_again(paths: Paths) -> None:
-    programs = Programs(paths)
-    programs.folder(PAUSE).mkdir(parents=True)
-    assert [tool.name for tool in programs.missing()] == ["etcd", "coredns", "helm", "kubernetes"]
+    built = Programs(paths)
+    built.folder(PAUSE).mkdir(parents=True)
+    assert [tool.name for tool in built.missing()] == ["etcd", "coredns", "helm", "kubernetes"]
 
 
 def test_a_failed_build_leaves_nothing_that_looks_built(
