@@ -13,6 +13,9 @@ from e2e.deployments import Deployed, wait_for
 
 RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
+MIN_RUNNING = 3
+"""Chats begun one after the other, so that they do not all end between two looks at them."""
+
 ANSWER_LIMIT_S = 120.0
 RIGHT = ", ".join(map(str, range(1, 101)))
 
@@ -26,23 +29,35 @@ class Chats:
         self._answers: list[Future[tuple[str, str]]] = []
 
     def open_on(self, *pods: str) -> None:
-        """Open chats until each of these leading pods computes at least one."""
+        """Open chats until each of these leading pods computes MIN_RUNNING of them."""
 
         def are_busy() -> bool:
-            self._answers.append(self._threads.submit(self._deployed.answer, QUESTION))
-            return all(self._deployed.metric(pod, RUNNING) > 0 for pod in pods)
+            busy = [self._has_enough(pod) for pod in pods]
+            return all(busy)
 
         wait_for(f"chats on {', '.join(pods)}", are_busy, timeout_s=60)
 
-    def wait_in_flight(self, pod: str) -> None:
-        """Wait until this pod has been told to go, with a chat of ours still on it."""
+    def wait_in_flight(self, pod: str, leader: str | None = None) -> None:
+        """Wait until this pod has been told to go while its leader (by default itself) computes a chat of ours.
+
+        Until then chats are opened as others end.
+        """
+        leader = leader or pod
 
         def leaves_with_a_chat() -> bool:
-            is_leaving, num_running = self._deployed.is_leaving(pod), self._deployed.metric(pod, RUNNING)
-            assert num_running > 0, "its chats have ended: this story is about none"
-            return is_leaving
+            if not self._deployed.is_leaving(pod):
+                self._has_enough(leader)
+                return False
+            return self._deployed.metric(leader, RUNNING) > 0
 
-        wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=30)
+        wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
+
+    def _has_enough(self, leader: str) -> bool:
+        """Whether this pod computes MIN_RUNNING chats; if not, open one more, which any pod of the Service may get."""
+        if self._deployed.metric(leader, RUNNING) >= MIN_RUNNING:
+            return True
+        self._answers.append(self._threads.submit(self._deployed.answer, QUESTION))
+        return False
 
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong."""

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ GPUS_AT_ONCE = 8
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.e2e)
+        if item.path.is_relative_to(Path(__file__).parent):  # pytest hands over those of other folders too
+            item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: item.path.name == "test_release.py")  # last: it uninstalls what the others use
 
 
@@ -67,6 +69,7 @@ def shared(release: Release, counted_gpus: int) -> Iterator[Deployed]:
     hardware: dict[str, Any] = {"resources": {"limits": {GPU_RESOURCE: "2"}}} if counted_gpus else {}
     release.target.apply(nano("nano", MODEL_NAMESPACE, **hardware))
     deployed.wait_ready()
+    deployed.wait_answers()
     yield deployed
     deployed.delete()
 
@@ -75,9 +78,7 @@ def shared(release: Release, counted_gpus: int) -> Iterator[Deployed]:
 def _clean_operator_log(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "release" in request.fixturenames or "shared" in request.fixturenames:
-        release: Release = request.getfixturevalue("release")
-        for pod in release.pods():
-            release.assert_clean_log(pod)
+        request.getfixturevalue("release").assert_clean_logs()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import openai
 
 from e2e.target import Target
+from glm_cluster.errors import CommandFailed
 
 WORKER_CONTAINER = "worker"
 
 TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
+
+NOT_YET = (AssertionError, LookupError, OSError, CommandFailed, httpx.HTTPError, openai.OpenAIError)
+"""What a look at a cluster that is still on its way may raise. A stream that breaks raises httpx's errors."""
 
 KILL_RANK = """
 import os, pathlib, signal, sys
@@ -30,7 +35,7 @@ print(found[0])
 
 
 def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> None:
-    """Return when is_so() is true; fail with its last value, or the last assertion, when it never was."""
+    """Return when is_so() is true; fail with its last value, or what it last raised, when it never was."""
     deadline = time.monotonic() + timeout_s
     while True:
         last: object
@@ -38,7 +43,7 @@ def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> Non
             last = is_so()
             if last:
                 return
-        except (AssertionError, LookupError, openai.APIError) as error:
+        except NOT_YET as error:
             last = f"{type(error).__name__}: {error}"
         assert time.monotonic() < deadline, f"{what} was not so within {timeout_s:.0f} s; last: {last}"
         time.sleep(0.2)
@@ -54,7 +59,7 @@ def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, *
             "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
             "hardware": {"device": "cpu", "ranksPerPod": ranks_per_pod, **hardware},
             "parallelism": {"tensor": ranks, "expert": ranks},
-            "engine": {"limits": {"drainDeadlineSeconds": 10, "heartbeatLimitSeconds": 5}},
+            "engine": {"limits": {"heartbeatLimitSeconds": 5}},
         },
     }
 
@@ -165,6 +170,10 @@ class Deployed:
     def answers_right(self) -> bool:
         thinking, content = self.answer()
         return bool(thinking.strip()) and "42" in content
+
+    def wait_answers(self) -> None:
+        """Wait for the right answer: a Service takes a moment to know a pod that has become ready."""
+        wait_for(f"the right answer of {self.name}", self.answers_right, timeout_s=60)
 
     def signal_rank(self, pod: str, rank: int, signal: int) -> None:
         """Send a signal to one rank, from inside its container."""

@@ -1,15 +1,11 @@
 """The operator as installed by Helm, and what its log says."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from e2e.deployments import wait_for
-from e2e.refusals import ASKED_FOR, refusals, since
+from e2e.refusals import is_fault, refusals, since
 from e2e.target import CHART, Target
-
-FORBIDDEN_IN_LOG = re.compile(r"Traceback|(?<![,.\d])403\b|[Ff]orbidden|\bERROR\b|\bCRITICAL\b")
-"""The 403 of a refused call, not the milliseconds of a time."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +37,49 @@ class Release:
         return f"system:serviceaccount:{self.namespace}:{account}"
 
     def _deployment(self) -> dict[str, Any]:
-        return self.target.items("deployments", self.namespace, f"app.kubernetes.io/instance={self.name}")[0]
+        return self._deployments()[0]
+
+    def _deployments(self) -> list[dict[str, Any]]:
+        return self.target.items("deployments", self.namespace, f"app.kubernetes.io/instance={self.name}")
 
     def pods(self) -> list[str]:
-        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=operator"
-        return [pod["metadata"]["name"] for pod in self.target.items("pods", self.namespace, selector)]
+        """Return the operator's pods but for those on their way out."""
+        return [pod["metadata"]["name"] for pod in self._all_pods() if "deletionTimestamp" not in pod["metadata"]]
 
     def delete_pod(self) -> None:
-        """Delete the operator's pod without waiting: what a node failure looks like."""
+        """Delete the operator's pod by force: the next one starts while the old one may be at work still."""
+        self.assert_clean_logs()
         for pod in self.pods():
-            self.assert_clean_log(pod)
             self.target.kubectl(
                 "delete", "pod", pod, "-n", self.namespace, "--wait=false", "--grace-period=0", "--force"
             )
 
     def scale(self, replicas: int) -> None:
-        for pod in self.pods():
-            self.assert_clean_log(pod)
+        self.assert_clean_logs()
         self.target.kubectl("scale", f"deployment/{self.deployment}", f"--replicas={replicas}", "-n", self.namespace)
-        wait_for("the operator scaled", lambda: len(self.pods()) == replicas, timeout_s=60)
-        if replicas:
-            rollout = f"deployment/{self.deployment}"
-            self.target.kubectl("rollout", "status", rollout, "-n", self.namespace, "--timeout=120s", timeout_s=130)
+        self._wait_rolled_out()
+        wait_for("the operator scaled", lambda: len(self._all_pods()) == replicas, timeout_s=60)
 
-    def assert_clean_log(self, pod: str) -> None:
-        """Fail when this operator pod's log has an error, a traceback or a refused call that no story asked for."""
-        log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1")
-        bad = [line for line in log.splitlines() if FORBIDDEN_IN_LOG.search(line) and not ASKED_FOR.search(line)]
-        assert not bad, f"the log of {pod} has:\n" + "\n".join(bad[:20])
+    def assert_clean_logs(self) -> None:
+        """Fail when an operator died, or its log has an error, traceback or refused call that no story asked for."""
+        self._wait_rolled_out()
+        for pod in self.pods():
+            statuses = self.target.get("pod", pod, "-n", self.namespace)["status"]["containerStatuses"]
+            assert all(status["restartCount"] == 0 for status in statuses), f"{pod} was restarted: {statuses}"
+            began = self.target.began.isoformat()  # a cluster that was up before may keep an older operator's pod
+            log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1", f"--since-time={began}")
+            bad = [line for line in log.splitlines() if is_fault(line)]
+            assert not bad, f"the log of {pod} has:\n" + "\n".join(bad[:20])
+
+    def _all_pods(self) -> list[dict[str, Any]]:
+        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=operator"
+        return self.target.items("pods", self.namespace, selector)
+
+    def _wait_rolled_out(self) -> None:
+        """Wait until the pods of the present Deployment run; there is none after an uninstall."""
+        for found in self._deployments():
+            rollout = f"deployment/{found['metadata']['name']}"
+            self.target.kubectl("rollout", "status", rollout, "-n", self.namespace, "--timeout=120s", timeout_s=130)
 
     def assert_nothing_refused(self) -> None:
         """Fail when the API server refused the operator anything that no story asked for.
@@ -77,8 +88,7 @@ class Release:
         """
         cluster = self.target.cluster
         if cluster is None:
-            for pod in self.pods():
-                self.assert_clean_log(pod)
+            self.assert_clean_logs()
             return
         requests = since(cluster.audit_events(self.user), self.target.began)
         assert requests, f"the audit log has no request of {self.user}"

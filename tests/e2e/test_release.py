@@ -41,11 +41,10 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     target.kubectl("delete", "service/nano", "-n", shared.namespace)
     wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)
-    wait_for("the right answer", shared.answers_right, timeout_s=60)
+    shared.wait_answers()
     shared.delete()
     wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
-    for pod in other.pods():
-        other.assert_clean_log(pod)
+    other.assert_clean_logs()
     other.assert_nothing_refused()
     other.uninstall()
 

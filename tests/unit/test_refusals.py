@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from e2e.refusals import refusals, since
+from e2e.refusals import is_fault, refusals, since
 
 QUOTA = 'statefulsets.apps "nano-g0" is forbidden: exceeded quota: full, requested: count/statefulsets.apps=1'
 RBAC = 'statefulsets.apps "nano-g0" is forbidden: User "system:serviceaccount:x:y" cannot patch resource "statefulsets"'
@@ -65,3 +65,42 @@ def test_a_path_that_is_no_resource_counts_too() -> None:
 def test_what_happened_before_the_run_is_left_out() -> None:
     events = [event(requestReceivedTimestamp=f"2026-11-22T17:45:0{second}.000000Z") for second in (4, 5, 6)]
     assert since(events, datetime(2026, 11, 22, 17, 45, 5, tzinfo=UTC)) == events[1:]
+
+
+def test_when_its_namespace_goes_after_a_failure_any_write_is_refused() -> None:
+    message = f'services "nano" is forbidden: unable to create new content {GOING}'
+    services = {"resource": "services", "namespace": "models-full"}
+    assert refusals([event(objectRef=services, responseStatus={"code": 403, "message": message})]) == []
+
+
+ATTEMPT = "2026-11-22 17:45:05,403 ERROR kopf: Request attempt #1/9 failed; will retry: GET https://x/apis -> "
+GOING = "in namespace models-full because it is being terminated"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-22 17:45:05,403 INFO kopf: step 403 of process 403, record nano-7c403",
+        f"2026-11-22 17:45:05,001 WARNING glm_operator: {QUOTA}",
+        f"2026-11-22 17:45:05,001 ERROR glm_operator: services is forbidden: unable to create new content {GOING}",
+        f"{ATTEMPT}APITooManyRequestsError('storage is (re)initializing', {{'code': 429}})",
+        f"{ATTEMPT}ServerDisconnectedError()",
+    ],
+)
+def test_a_line_that_tells_of_no_fault(line: str) -> None:
+    assert not is_fault(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Traceback (most recent call last):",
+        "2026-11-22 17:45:05,001 ERROR glm_operator: a pass failed",
+        f"2026-11-22 17:45:05,001 WARNING glm_operator: {RBAC}",
+        "kubernetes.client.exceptions.ApiException: (403)",
+        f"{ATTEMPT}APIForbiddenError('no', {{'code': 403}})",
+        f"{ATTEMPT.replace('will retry', 'escalating')}ServerDisconnectedError()",
+    ],
+)
+def test_a_line_that_tells_of_a_fault(line: str) -> None:
+    assert is_fault(line)
