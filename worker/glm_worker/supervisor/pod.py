@@ -61,6 +61,7 @@ class Pod:
         self._on_change = on_change
         self._on_failure = on_failure
         self._zygote: ZygoteClient | None = None
+        self._last_ended: ZygoteClient | None = None  # the last one whose end was told
         self._forker: ZygoteClient | None = None  # the zygote whose children the ranks of the generation are
         self._ranks: dict[int, _Rank] = {}
         self._failures: list[Failure] = []
@@ -88,7 +89,7 @@ class Pod:
                 ended = await asyncio.shield(zygote.ended)
                 self._gone.set()
                 num_failures = 0 if zygote.import_seconds is not None else num_failures + 1
-                self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}", ended))
+                self._note_end_of(zygote, ended)
             finally:
                 await zygote.close()
 
@@ -130,6 +131,8 @@ class Pod:
         assert self._forker is not None
         self._forker.kill_ranks()  # of no effect when it is dead: then the kernel has killed them
         await self._wait_for_ranks(self._forker)
+        if self._forker.ended.done():  # it may be why we were told to end, and is to be told under this generation
+            self._note_end_of(self._forker, self._forker.ended.result())
         generation, self.generation = self.generation, None
         for rank in self._ranks.values():
             rank.slot.close()
@@ -193,6 +196,12 @@ class Pod:
         view = rank.slot.snapshot()
         last_word = event.message or (view.message if view.phase == Phase.failed else "")
         self._fail(rank_cause(event.rank, self._settings.pod_index, event.ended, last_word))
+
+    def _note_end_of(self, zygote: ZygoteClient, ended: Exit) -> None:
+        """Tell of a zygote's end once: the task that keeps it and the end of a generation may see it in either order."""
+        if zygote is not self._last_ended:
+            self._last_ended = zygote
+            self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}", ended))
 
     def _cause(self, rank: int | None, message: str, ended: Exit) -> Cause:
         return Cause(
