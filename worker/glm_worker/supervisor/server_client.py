@@ -26,6 +26,7 @@ from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause, Exit
 from glm_worker.supervisor.children import Child, Children
 from glm_worker.supervisor.environment import child_environment
+from glm_worker.supervisor.protocol import TICK_S
 
 _log = logging.getLogger("glm_worker.supervisor")
 
@@ -103,13 +104,20 @@ class ServerClient:
             _log.error("the server did not drain within %.0f s", limit_s)
 
     async def metrics(self, limit_s: float) -> str | None:
-        """Return the server's exposition text, or None if it says nothing in time."""
+        """Return the server's exposition text, or None if it says nothing in time.
+
+        Only time in which this process ran counts, a tick at most for each look: when a pod that was frozen as a whole
+        wakes, the limit has long passed, and that says nothing about its server.
+        """
         number = next(self._ids)
         reply = self._metrics[number] = asyncio.get_running_loop().create_future()
         self._link.send(MetricsRequest(id=number))
         try:
             waited: set[asyncio.Future[Any]] = {reply, self.ended}
-            await asyncio.wait(waited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            waited_s = 0.0
+            while waited_s < limit_s and not any(future.done() for future in waited):
+                await asyncio.wait(waited, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+                waited_s += TICK_S
             return reply.result() if reply.done() else None
         finally:
             del self._metrics[number]

@@ -1,0 +1,56 @@
+"""The supervisor's handle on its server, with a server that is a socket."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+
+from glm_worker.control import ControlLink
+from glm_worker.messages import FromServer, MetricsReply, MetricsRequest, ToServer
+from glm_worker.supervisor.causes import Exit
+from glm_worker.supervisor.children import Child
+from glm_worker.supervisor.server_client import ServerClient
+
+LIMIT_S = 0.3
+
+
+@contextlib.asynccontextmanager
+async def a_server() -> AsyncIterator[tuple[ServerClient, ControlLink[ToServer]]]:
+    """Yield a client, and the end of its link at which the server would be."""
+    ours, theirs = socket.socketpair()
+    child, link, server = (
+        Child("server", 0),
+        await ControlLink.open(ours, FromServer),
+        await ControlLink.open(theirs, ToServer),
+    )
+    client = ServerClient(child, link, on_serving=lambda _: None, on_change=lambda: None)
+    yield client, server
+    server.close()
+    child.ended.set_result(Exit(code=0))
+    await client.close()
+
+
+async def test_a_server_is_asked_for_its_metrics() -> None:
+    async with a_server() as (client, server):
+        asked = asyncio.create_task(client.metrics(60))
+        request = await server.receive()
+        assert isinstance(request, MetricsRequest)
+        server.send(MetricsReply(id=request.id, text="a 1"))
+        assert await asked == "a 1"
+
+
+async def test_a_silent_server_has_no_metrics_after_the_limit() -> None:
+    async with a_server() as (client, _server):
+        assert await client.metrics(LIMIT_S) is None
+
+
+async def test_a_freeze_of_the_whole_pod_is_no_silence_of_its_server() -> None:
+    async with a_server() as (client, server):
+        asked = asyncio.create_task(client.metrics(LIMIT_S))
+        request = await server.receive()
+        assert isinstance(request, MetricsRequest)
+        time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 - nothing of this process runs meanwhile
+        answer = MetricsReply(id=request.id, text="a 1")
+        asyncio.get_running_loop().call_later(0.01, server.send, answer)  # the server wakes after us
+        assert await asked == "a 1"
