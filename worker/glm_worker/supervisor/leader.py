@@ -192,7 +192,6 @@ class Leader:
             self._note(start_limit_cause(self._reports, settings.ranks_per_pod, settings.start_limit_s))
             raise _GenerationOver from None
         now_s = time.monotonic()
-        self._history.serve(time.time())
         self._telemetry.serving(
             start_s=now_s - began_s,
             cold_start_s=now_s - self._born_s,
@@ -247,8 +246,9 @@ class Leader:
     # What happens
 
     def _on_serving(self, generation: str) -> None:
-        if generation == self._generation and not self._failures:
+        if generation == self._generation and not self._failures and not self._is_serving:
             self._is_serving = True
+            self._history.serve(time.time())
             self._changed.set()
 
     def _on_failure(self, generation: str | None, failure: Failure) -> None:
