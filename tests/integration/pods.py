@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import httpx
 import psutil
 
 from glm_worker.supervisor.supervisor import RANK_TARGET, SERVER_TARGET
+from glm_worker.supervisor.watchdog import LONGEST_TICK_S
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0  # an upper bound for anything here: on a busy machine torch alone has taken 80 s to import
@@ -24,16 +26,27 @@ LIMIT_S = 240.0  # an upper bound for anything here: on a busy machine torch alo
 Value = TypeVar("Value")
 
 
-def eventually(look: Callable[[], Value], *, limit_s: float = LIMIT_S) -> Value:
+def eventually(look: Callable[[], Value]) -> Value:
     """Return the first true value that look returns; fail with the last one when there is none in time."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while True:
         value = look()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit_s} s; last seen: {value!r}")
+            raise AssertionError(f"not within {LIMIT_S} s; last seen: {value!r}")
         time.sleep(0.02)
+
+
+def assert_hung(cause: dict[str, Any], rank: int, limit_s: float) -> None:
+    """Fail unless this rank was found hung within the limit and 5 s, in time during which its supervisor ran.
+
+    It may show less than the limit: the one that stood still for the limit may be a rank that waited for it.
+    """
+    assert (cause["rank"], cause["reason"]) == (rank, "hung")
+    still = re.search(r"has stood still for (\d+\.\d) s", cause["message"])
+    assert still, cause
+    assert limit_s - LONGEST_TICK_S <= float(still[1]) < limit_s + 5
 
 
 def loopback_address() -> str:
@@ -167,7 +180,8 @@ def running_group(
     values = {
         "model": "builtin://glm-nano",
         "run_dir": run_dir,
-        "rendezvous_port": random.randrange(20032, 29000, 64),  # torch's store listens on every address
+        # torch's store listens on every address; `glm local` takes the first free block from 20032 on
+        "rendezvous_port": random.randrange(24064, 29000, 64),
         "drain_accept_s": 0,
         "backoff_base_s": 0.2,
         **settings,
@@ -189,5 +203,5 @@ def running_group(
             if pod.process.is_running():
                 pod.process.kill()
             pod.process.wait(LIMIT_S)
-    eventually(lambda: not any(process.is_running() for process in seen), limit_s=10.0)
+    eventually(lambda: not any(process.is_running() for process in seen))
     shutil.rmtree(run_dir)

@@ -97,11 +97,15 @@ def test_bf16_is_summed_too() -> None:
 
 
 def test_a_lost_peer_fails_the_engine_of_the_other() -> None:
-    def exchange(rank: Rank) -> str:
-        if rank.mesh.rank == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        with pytest.raises(EngineFailed) as caught:
+    def exchange_for_ever(rank: Rank) -> None:
+        while True:
             rank.comm.all_reduce(torch.ones(1), Axis.EP)
+            if rank.mesh.rank == 1:  # which has met the other by now
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def exchange(rank: Rank) -> str:
+        with pytest.raises(EngineFailed) as caught:
+            exchange_for_ever(rank)
         assert rank.watch.entered == rank.watch.left
         return str(caught.value)
 

@@ -40,6 +40,9 @@ class Operator:
             self.fake.step()
             await asyncio.sleep(0.05)
 
+    def num_ready(self, name: str = "chat") -> int:
+        return int(self.fake.get("glmdeployments", name).get("status", {}).get("readyReplicas", 0))
+
     def is_ready(self, name: str = "chat") -> bool:
         conditions = self.fake.get("glmdeployments", name).get("status", {}).get("conditions", [])
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
@@ -88,6 +91,7 @@ async def test_an_operator_from_start_to_end(tmp_path: Path, monkeypatch: pytest
         # events wake it: an edit of the resource, a loss of something owned, another resource
         fake.edit("glmdeployments", "chat", lambda body: body["spec"].update(replicas=2))
         await operator.wait_for("a second group", lambda: "chat-g1-0" in fake.names("pods"), timeout_s=REACT_S)
+        await operator.wait_for("both ready", lambda: operator.num_ready() == 2, timeout_s=REACT_S)
         await _a_webhook_that_is_down_is_asked_ever_more_rarely(operator)
         await operator.wait_for("the Service again", lambda: "chat" in fake.names("services"))
         fake.put("glmdeployments", a_deployment_body("other"))

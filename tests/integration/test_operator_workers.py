@@ -63,11 +63,13 @@ async def test_one_that_does_not_answer_is_left_out_and_the_others_are_heard(ans
 
 async def test_a_silent_one_does_not_hold_up_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "DEADLINE_S", 0.05)
+    asked = some_workers({"10.0.0.1": None, "10.0.0.2": SERVING})
+    groups = [a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2")]
     async with asyncio.timeout(30):
-        said = await ask(
-            {"10.0.0.1": None, "10.0.0.2": SERVING}, a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2")
-        )
-    assert said == {"chat-g1": "serving"}
+        while not (said := await asked.reports(groups)):  # the other may miss so short a deadline, too
+            pass
+    assert said.keys() == {"chat-g1"}
+    await asked.close()
 
 
 async def test_what_a_leader_said_counts_while_it_says_nothing_for_a_moment() -> None:

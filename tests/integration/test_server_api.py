@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import openai
 import pytest
 import pytest_asyncio
 
+from glm_worker.errors import RequestRefused
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
+from glm_worker.server import app
+from glm_worker.server.intake import Job
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]
@@ -325,12 +329,23 @@ async def test_a_lone_surrogate_in_the_arguments_of_a_call_is_refused(world: Ser
     assert response.json()["error"]["param"] == "messages[1].tool_calls[0].function.arguments"
 
 
-async def test_a_long_prompt_is_tokenised_without_holding_up_others(world: ServerWorld, engine: ScriptedEngine) -> None:
-    long = asyncio.create_task(world.http.post("/v1/completions", json={"model": MODEL, "prompt": "a b c " * 200_000}))
-    short = asyncio.create_task(world.openai.completions.create(model=MODEL, prompt="1"))
-    await answered(engine, "2")
-    assert (await short).choices[0].text == "2"
-    assert (await long).json()["error"]["code"] == "context_length_exceeded"
+async def test_a_long_body_is_prepared_without_holding_up_others(
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, others_done = threading.Event(), threading.Event()
+
+    def prepare(*_: object) -> Job:
+        begun.set()
+        others_done.wait(DEADLINE_S)
+        raise RequestRefused("prepared")
+
+    monkeypatch.setattr(app, "completion_job", prepare)
+    long = asyncio.create_task(world.http.post("/v1/completions", content=b" " * (app.INLINE_BODY_BYTES + 1)))
+    assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+    assert (await world.http.get("/v1/models")).status_code == 200
+    assert not long.done()
+    others_done.set()
+    assert (await long).json()["error"]["message"] == "prepared"
 
 
 @pytest.mark.parametrize("stream", [False, True])

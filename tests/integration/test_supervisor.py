@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from integration.pods import Group, PodProcess, eventually, running_group
+from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
 
 COMPUTE, REST = "integration.fake_ranks:compute", "integration.fake_ranks:rest"
 SERVER = "integration.fake_server:run_server"
@@ -41,7 +42,12 @@ def _group(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, rank
 
 
 def zombies(pod: PodProcess) -> list[psutil.Process]:
-    return [process for process in pod.descendants() if process.status() == psutil.STATUS_ZOMBIE]
+    found = []
+    for process in pod.descendants():
+        with suppress(psutil.NoSuchProcess):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def sleepers(process: psutil.Process) -> list[psutil.Process]:
@@ -73,13 +79,10 @@ def test_a_rank_stopped_while_idle_is_named(resting: Group, rank: int) -> None:
 
 def _stopped_rank_is_named(group: Group, rank: int) -> None:
     before = group.serving()["generation"]
-    stopped_at = time.monotonic()
     group.rank(rank).suspend()
     cause = group.last_end(before)
-    found_after_s = time.monotonic() - stopped_at
-    assert (cause["rank"], cause["reason"]) == (rank, "hung")
+    assert_hung(cause, rank, HEARTBEAT_LIMIT_S)
     assert "process state T" in cause["message"]
-    assert HEARTBEAT_LIMIT_S - 0.5 < found_after_s < HEARTBEAT_LIMIT_S + 5
     group.serving(after=before)
 
 
@@ -155,7 +158,7 @@ def test_a_frozen_pod_is_lost_by_the_others_and_its_ranks_are_not_called_hung(tm
             process.suspend()
         cause = group.last_end(before)
         for process in frozen:
-            if process.is_running():
+            with suppress(psutil.NoSuchProcess):  # those that thawed first end what they no longer want
                 process.resume()
         assert (cause["reason"], cause["pod"]) == ("peer_lost", 1)
         group.serving(after=before)
@@ -185,7 +188,7 @@ def test_a_follower_that_is_killed_comes_back_into_a_new_generation(tmp_path: Pa
         follower = group.pods[1]
         ranks = list(follower.ranks().values())
         follower.process.kill()
-        follower.process.wait(30)
+        follower.process.wait(LIMIT_S)
         eventually(lambda: not any(rank.is_running() for rank in ranks))
         cause = group.last_end(before)
         assert (cause["rank"], cause["pod"], cause["reason"]) == (None, 1, "peer_lost")
@@ -202,7 +205,7 @@ def test_a_follower_outlives_its_leader(tmp_path: Path) -> None:
         eventually(lambda: follower.get("/readyz").status_code == 200)  # it hears of its leader's state by its ticks
         pid = follower.process.pid
         group.leader.process.kill()
-        group.leader.process.wait(30)
+        group.leader.process.wait(LIMIT_S)
         eventually(lambda: follower.group()["generation"] is None and not follower.ranks())
         group.leader.start()
         after = group.serving()
@@ -246,5 +249,5 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
         children = group.leader.descendants()
         assert len(children) == 4
         group.leader.process.kill()
-        group.leader.process.wait(30)
-        eventually(lambda: not any(child.is_running() for child in children), limit_s=10)
+        group.leader.process.wait(LIMIT_S)
+        eventually(lambda: not any(child.is_running() for child in children))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.pods import eventually, running_group
+from integration.pods import LIMIT_S, eventually, running_group
 
 COMPUTE = "integration.fake_ranks:compute"
 SERVER = "integration.fake_server:run_server"
@@ -25,7 +25,7 @@ def test_a_ctrl_c_that_reaches_every_process_drains_and_exits_with_0(tmp_path: P
     with running_group(tmp_path, ranks_per_pod=2, rank_target=COMPUTE, server_target=SERVER) as group:
         group.serving()
         os.killpg(group.leader.process.pid, signal.SIGINT)
-        assert group.leader.process.wait(60) == 0
+        assert group.leader.process.wait(LIMIT_S) == 0
         assert "is drained" in group.leader.log.read_text()
 
 
@@ -38,7 +38,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         assert group.leader.get("/readyz").status_code == 503
         assert group.rank(0).is_running()
         group.leader.process.send_signal(signal.SIGTERM)
-        assert group.leader.process.wait(30) == 1
+        assert group.leader.process.wait(LIMIT_S) == 1
 
 
 def test_a_drain_that_does_not_end_is_ended_by_its_deadline(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_sigterm_before_anything_served_finishes_the_requests_that_are_held(tmp_
         eventually(lambda: "draining" in group.leader.log.read_text() or not server.is_running())
         assert server.is_running()
         (group.run_dir / "answered").touch()
-        assert group.leader.process.wait(60) == 0
+        assert group.leader.process.wait(LIMIT_S) == 0
         assert "the server is drained" in group.leader.log.read_text()
 
 
@@ -90,7 +90,7 @@ def test_a_follower_that_saw_its_leader_restart_still_waits_for_the_drain(tmp_pa
     with running_group(tmp_path, pods=2, rank_target=COMPUTE, server_target=REQUEST_IN_FLIGHT) as group:
         first = group.serving()["generation"]
         group.leader.process.kill()
-        group.leader.process.wait(60)
+        group.leader.process.wait(LIMIT_S)
         group.leader.start()
         before = group.serving(after=first)["generation"]
         follower = group.pods[1]
@@ -98,7 +98,7 @@ def test_a_follower_that_saw_its_leader_restart_still_waits_for_the_drain(tmp_pa
         eventually(lambda: group.leader.group()["state"] != "serving")
         assert (group.leader.group()["state"], group.leader.group()["generation"]) == ("draining", before)
         (group.run_dir / "answered").touch()
-        assert follower.process.wait(60) == 0
+        assert follower.process.wait(LIMIT_S) == 0
         assert group.last_end(before)["message"] == "pod 1 was told to stop"
 
 
@@ -113,7 +113,7 @@ def test_a_group_serves_again_after_a_pod_that_was_told_to_stop_is_killed_meanwh
         follower.process.send_signal(signal.SIGTERM)
         eventually(lambda: group.leader.group()["state"] == "draining")
         follower.process.kill()
-        follower.process.wait(60)
+        follower.process.wait(LIMIT_S)
         assert group.last_end(before)["reason"] == "peer_lost"
         if returns == "during the drain":  # the request in flight is answered by a generation that ends with the drain
             follower.start()

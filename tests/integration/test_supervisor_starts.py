@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.pods import eventually, loopback_address, running_group
+from integration.pods import LIMIT_S, eventually, loopback_address, running_group
 
 REST = "integration.fake_ranks:rest"
 SERVER = "integration.fake_server:run_server"
@@ -74,5 +74,5 @@ def test_a_port_that_is_taken_is_named_and_ends_the_process(tmp_path: Path) -> N
         socket.create_server((host, 9090)),
         running_group(tmp_path, rank_target=REST, server_target=SERVER, host=host) as group,
     ):
-        assert group.leader.process.wait(60) == 78
+        assert group.leader.process.wait(LIMIT_S) == 78
         assert f"GLM_HOST:GLM_MANAGEMENT_PORT={host}:9090" in group.leader.log.read_text()

@@ -49,9 +49,12 @@ def test_a_half_written_pid_file_counts_as_no_process(processes: Processes) -> N
     assert processes.pid("etcd") is None
 
 
-@pytest.mark.parametrize("command", [["sleep", "600"], ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]])
-def test_stop_ends_a_program_even_when_it_ignores_sigterm(processes: Processes, command: list[str]) -> None:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+@pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
+def test_stop_ends_a_program_even_when_it_ignores_sigterm(processes: Processes, trap: str) -> None:
+    command = ["sh", "-c", f"{trap}echo ready; while :; do sleep 1; done"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"  # from here on it is trapped
         stat = stat_of(child.pid)
         assert stat is not None
         note(processes, "etcd", child.pid, stat.start_ticks)

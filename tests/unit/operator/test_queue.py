@@ -105,8 +105,9 @@ async def test_a_success_forgets_the_failures_before(queue: Queue) -> None:
 
 
 async def test_what_is_put_off_comes_back_by_itself(queue: Queue) -> None:
-    queue.add_later(A, 0.01)
+    queue.add_later(A, 60)
     assert await is_idle(queue)
+    queue.add_later(A, 0)
     async with asyncio.timeout(10):
         assert await queue.take() == A
 

@@ -93,6 +93,11 @@ def test_nothing_is_promised_when_text_is_stripped_or_changed() -> None:
 
 
 def test_other_threads_run_while_a_long_text_is_encoded() -> None:
+    """With the GIL held there is no turn for us, or one. A busy machine may starve us once, not every time."""
+    assert any(turns_beside_an_encode() > 5 for _ in range(20))
+
+
+def turns_beside_an_encode() -> int:
     begun, done = threading.Event(), threading.Event()
 
     def encode() -> None:
@@ -107,4 +112,4 @@ def test_other_threads_run_while_a_long_text_is_encoded() -> None:
     while not done.wait(0.001):
         num_turns += 1
     thread.join()
-    assert num_turns > 5  # with the GIL held there is none, or one
+    return num_turns
