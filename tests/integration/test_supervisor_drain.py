@@ -100,6 +100,7 @@ def test_a_follower_that_saw_its_leader_restart_still_waits_for_the_drain(tmp_pa
         (group.run_dir / "answered").touch()
         assert follower.process.wait(LIMIT_S) == 0
         assert group.last_end(before)["message"] == "pod 1 was told to stop"
+        assert "was killed by signal" not in follower.log.read_text()  # what a pod that stops kills itself is no news
 
 
 @pytest.mark.parametrize("returns", ["after the drain", "during the drain"])

@@ -61,7 +61,7 @@ class Pod:
         self._on_change = on_change
         self._on_failure = on_failure
         self._zygote: ZygoteClient | None = None
-        self._last_ended: ZygoteClient | None = None  # the last one whose end was told
+        self._told: ZygoteClient | None = None  # the last one whose end was told, or is our own doing
         self._forker: ZygoteClient | None = None  # the zygote whose children the ranks of the generation are
         self._ranks: dict[int, _Rank] = {}
         self._failures: list[Failure] = []
@@ -85,12 +85,13 @@ class Pod:
             self._zygote = zygote = await ZygoteClient.start(
                 self._children, self._settings, self._rank_target, self._on_event
             )
+            zygote.ended.add_done_callback(lambda _: self._gone.set())
             try:
                 ended = await asyncio.shield(zygote.ended)
-                self._gone.set()
                 num_failures = 0 if zygote.import_seconds is not None else num_failures + 1
                 self._note_end_of(zygote, ended)
             finally:
+                self._told = zygote  # of a zygote that we kill there is nothing to tell
                 await zygote.close()
 
     def start(self, start: StartGeneration) -> None:
@@ -169,6 +170,7 @@ class Pod:
         while not all(rank.is_gone or _is_orphan_gone(zygote, rank) for rank in self._ranks.values()):
             if not zygote.ended.done() and time.monotonic() > give_up_at_s:
                 _log.error("generation=%s ranks do not die; killing their zygote", self.generation)
+                self._told = zygote
                 zygote.kill()
                 await zygote.ended
             self._gone.clear()
@@ -198,9 +200,9 @@ class Pod:
         self._fail(rank_cause(event.rank, self._settings.pod_index, event.ended, last_word))
 
     def _note_end_of(self, zygote: ZygoteClient, ended: Exit) -> None:
-        """Tell of a zygote's end once: the task that keeps it and the end of a generation may see it in either order."""
-        if zygote is not self._last_ended:
-            self._last_ended = zygote
+        """Tell of a zygote's end, once. The task that keeps it may see it first, or the end of a generation."""
+        if zygote is not self._told:
+            self._told = zygote
             self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}", ended))
 
     def _cause(self, rank: int | None, message: str, ended: Exit) -> Cause:
