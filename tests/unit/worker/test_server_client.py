@@ -6,13 +6,15 @@ import socket
 import time
 from collections.abc import AsyncIterator
 
+import pytest
+
 from glm_worker.control import ControlLink
-from glm_worker.messages import FromServer, MetricsReply, MetricsRequest, ToServer
+from glm_worker.messages import Drain, FromServer, MetricsReply, MetricsRequest, ToServer
 from glm_worker.supervisor.causes import Exit
 from glm_worker.supervisor.children import Child
 from glm_worker.supervisor.server_client import ServerClient
 
-LIMIT_S = 0.3
+LIMIT_S = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +29,8 @@ async def a_server() -> AsyncIterator[tuple[ServerClient, ControlLink[ToServer]]
     client = ServerClient(child, link, on_serving=lambda _: None, on_change=lambda: None)
     yield client, server
     server.close()
-    child.ended.set_result(Exit(code=0))
+    if not child.ended.done():
+        child.ended.set_result(Exit(code=0))
     await client.close()
 
 
@@ -45,12 +48,23 @@ async def test_a_silent_server_has_no_metrics_after_the_limit() -> None:
         assert await client.metrics(LIMIT_S) is None
 
 
+async def test_a_server_that_ends_in_its_drain_is_not_called_late(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_server() as (client, server):
+        draining = asyncio.create_task(client.drain(accept_s=60, deadline_s=60))
+        assert isinstance(await server.receive(), Drain)
+        client.ended.set_result(Exit(signal=9))
+        await draining
+    assert [record.message for record in caplog.records] == [
+        "the server ended before it was drained: it was killed by signal 9 (SIGKILL)"
+    ]
+
+
 async def test_a_freeze_of_the_whole_pod_is_no_silence_of_its_server() -> None:
     async with a_server() as (client, server):
         asked = asyncio.create_task(client.metrics(LIMIT_S))
         request = await server.receive()
         assert isinstance(request, MetricsRequest)
-        time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 - nothing of this process runs meanwhile
+        time.sleep(1.5 * LIMIT_S)  # noqa: ASYNC251 - nothing of this process runs meanwhile
         answer = MetricsReply(id=request.id, text="a 1")
         asyncio.get_running_loop().call_later(0.01, server.send, answer)  # the server wakes after us
         assert await asked == "a 1"

@@ -99,7 +99,7 @@ class ServerClient:
         if self._drained.done():
             _log.info("the server is drained; %d requests were ended early", self._drained.result().num_ended_early)
         elif self.ended.done():
-            _log.error("the server ended before it was drained: %s", self.ended.result())
+            _log.error("the server ended before it was drained: it %s", self.ended.result())
         else:
             _log.error("the server did not drain within %.0f s", limit_s)
 
