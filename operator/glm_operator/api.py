@@ -182,7 +182,7 @@ class Limits(ApiModel):
         description="How long a pod that stops still accepts: what sends it requests needs the time to notice.",
     )
     drain_deadline_seconds: int = Field(
-        default=120, ge=0, le=86_400, description="How long requests in flight may take to finish when a pod stops."
+        default=120, ge=0, le=86_400, description="How long requests in flight may take to finish after that."
     )
     heartbeat_limit_seconds: int = Field(
         default=30, ge=1, le=3_600, description="A rank that stands still this long with work pending is killed."

@@ -72,7 +72,8 @@ def test_values_arrive_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> No
     settings = settings_of(monkeypatch, environment(0, **SPECS["every limit"]))
     assert (settings.max_model_len, settings.max_batch_tokens, settings.max_num_seqs) == (512, 64, 3)
     assert (settings.max_waiting_requests, settings.kv_cache_bytes) == (0, 64 * 2**20)
-    assert (settings.drain_deadline_s, settings.heartbeat_limit_s, settings.start_limit_s) == (0, 1, 10)
+    assert (settings.drain_accept_s, settings.drain_deadline_s) == (0, 0)
+    assert (settings.heartbeat_limit_s, settings.start_limit_s) == (1, 10)
     assert settings.model == "builtin://glm-nano"
     assert settings.served_model_name == "glm-nano"
 

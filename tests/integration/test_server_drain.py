@@ -53,6 +53,16 @@ async def test_requests_are_accepted_for_a_while_and_connections_closed(tmp_path
         assert response.headers["connection"] == "close"
 
 
+async def test_what_is_accepted_late_has_the_whole_deadline(tmp_path: Path) -> None:
+    async with a_server(tmp_path) as world:
+        engine = await world.serve()
+        world.drain(accept_s=FOR_EVER_S, deadline_s=0)
+        await world.metrics()
+        asked = ask(world)
+        await answer_next(engine)
+        assert (await asked).status_code == 200
+
+
 async def test_after_that_new_requests_get_503_and_old_ones_finish(tmp_path: Path) -> None:
     async with a_server(tmp_path) as world:
         engine = await world.serve()

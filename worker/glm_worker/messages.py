@@ -102,10 +102,10 @@ class GenerationEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Finish what runs; answer Drained when nothing is left. Past deadline_s the rest is ended with an error event."""
+    """Finish what runs; answer Drained when nothing is left. What runs past both times is ended with an error event."""
 
-    deadline_s: float
     accept_s: float  # keep accepting that long: endpoints need time to follow readiness
+    deadline_s: float  # then finish within this
 
 
 class MetricsRequest(msgspec.Struct, frozen=True, tag=True):

@@ -81,7 +81,7 @@ class WorkerSettings(BaseSettings):
     backoff_max_s: float = Field(60.0, gt=0)
     drain_accept_s: float = Field(5.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
     drain_deadline_s: float = Field(
-        120.0, ge=0, description="Requests may finish this long after SIGTERM; below the grace period."
+        120.0, ge=0, description="Requests may finish this long after that; both together below the grace period."
     )
 
     @property

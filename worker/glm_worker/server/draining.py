@@ -71,12 +71,15 @@ class Drainer:
     def drain(self, request: Drain) -> None:
         """Begin, or hurry up."""
         now = asyncio.get_running_loop().time()
-        self._deadline = min(self._deadline, now + request.deadline_s)
-        self._accept_until = min(self._accept_until, now + request.accept_s, self._deadline)
+        accept_until = now + request.accept_s
+        self._accept_until = min(self._accept_until, accept_until)
+        self._deadline = min(self._deadline, accept_until + request.deadline_s)
         if self._drained is not None:
             self._answer(self._drained)
         elif self._task is None:
-            log.info("drain: accepting for %.1f s more, finishing within %.1f s", request.accept_s, request.deadline_s)
+            log.info(
+                "drain: accepting for %.1f s more, then finishing within %.1f s", request.accept_s, request.deadline_s
+            )
             self._task = asyncio.create_task(self._run())
         else:
             _reschedule(self._accepting, self._accept_until)
