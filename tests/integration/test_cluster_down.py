@@ -18,7 +18,7 @@ from glm_cluster.cleanup import CONTAINER_LOG_LINKS, command_line, is_shim, pids
 from glm_cluster.commands import run
 from glm_cluster.lifecycle import down, up
 from glm_cluster.mounts import mounts_now
-from glm_cluster.node import PAUSE_IMAGE
+from glm_cluster.node import pause_image
 from glm_cluster.paths import Paths, find_paths
 from glm_cluster.processes import Processes, stat_of
 from glm_cluster.waiting import wait_for
@@ -35,7 +35,7 @@ POD = {
         "containers": [
             {
                 "name": "pause",
-                "image": PAUSE_IMAGE,
+                "image": pause_image(),
                 "imagePullPolicy": "Never",
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 "volumeMounts": [{"name": "memory", "mountPath": "/memory"}],

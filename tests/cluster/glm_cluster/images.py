@@ -18,7 +18,6 @@ from glm_cluster.space import require_space
 
 TAG = "dev"
 STAGES = ("operator", "worker")
-LOCKS_LABEL = "glm-operator.io/locks"
 COLD_BUILD_BYTES = 25 * 10**9
 """What a first build needs at its peak: the worker's layers lie in the builder, the registry and the node's store."""
 
@@ -63,12 +62,12 @@ def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
 def build(paths: Paths, stage: str, checkout: Path) -> None:
     """Build one stage of the Dockerfile; what it prints is in the cache until it has succeeded."""
     log = paths.cache / f"build-{stage}.log"
-    first = "" if is_of_these_locks(paths, stage, checkout) else first_time(stage, log)
+    first = "" if has_packages(paths, stage, checkout) else first_time(stage, log)
     with step(f"build of the {stage} image{first}"):
-        options = ["--isolation=chroot", "--network=host", "--pull-never", "--layers", "--format=oci"]
-        options.append(f"--label={LOCKS_LABEL}={locks_digest(checkout)}")
+        options = ("--isolation=chroot", "--network=host", "--pull-never", "--layers", "--format=oci")
         target = (f"--target={stage}", f"--tag={local_name(stage)}", *certificate_options(os.environ))
         Buildah(paths).logged(log, "bud", *options, *target, "--file", "Dockerfile", checkout, cwd=checkout)
+    packages_note(paths, stage).write_text(packages_digest(stage, checkout))
     log.unlink()
 
 
@@ -103,16 +102,23 @@ def certificate_options(environ: Mapping[str, str]) -> list[str]:
 
 def missing_bytes(paths: Paths, checkout: Path = CHECKOUT) -> int:
     """Return the disk space that building the images takes: next to none once these very packages are in one."""
-    return 0 if is_of_these_locks(paths, "worker", checkout) else COLD_BUILD_BYTES
+    return 0 if has_packages(paths, "worker", checkout) else COLD_BUILD_BYTES
 
 
-def is_of_these_locks(paths: Paths, stage: str, checkout: Path) -> bool:
-    """Whether the storage has an image of this stage with the packages that the checkout's locks name."""
-    buildah, name = Buildah(paths), local_name(stage)
-    return name in buildah.images() and buildah.label(name, LOCKS_LABEL) == locks_digest(checkout)
+def has_packages(paths: Paths, stage: str, checkout: Path) -> bool:
+    """Whether the last image of a stage was built with the packages that the checkout names. Asks nobody but files."""
+    note = packages_note(paths, stage)
+    is_there = local_name(stage) in Buildah(paths).images() and note.exists()
+    return is_there and note.read_text() == packages_digest(stage, checkout)
 
 
-def locks_digest(checkout: Path) -> str:
-    """Return what stands for the packages of both images; a change of one installs all of them again."""
-    files = [(checkout / f"locks/{stage}.txt").read_bytes() for stage in STAGES]
-    return hashlib.sha256(b"".join(files)).hexdigest()[:12]
+def packages_digest(stage: str, checkout: Path) -> str:
+    """Return what stands for the packages of a stage: a change of one of these files installs them again."""
+    files = ("Dockerfile", "locks/uv.txt", f"locks/{stage}.txt")
+    digests = b"".join(hashlib.sha256((checkout / file).read_bytes()).digest() for file in files)
+    return hashlib.sha256(digests).hexdigest()
+
+
+def packages_note(paths: Paths, stage: str) -> Path:
+    """Return where the digest of the last image's packages is written."""
+    return paths.cache / f"packages-{stage}"

@@ -21,12 +21,12 @@ from glm_cluster.control_plane import (
 from glm_cluster.locking import locked
 from glm_cluster.network import create_network
 from glm_cluster.node import (
-    PAUSE_IMAGE,
     cni_conflist,
     containerd_config,
     kube_proxy_flags,
     kubelet_configuration,
     kubelet_flags,
+    pause_image,
 )
 from glm_cluster.packages import install_missing
 from glm_cluster.paths import Paths
@@ -126,7 +126,7 @@ def prepare_runtime(paths: Paths, processes: Processes) -> None:
         processes.stop("containerd")
         processes.start("containerd", "containerd", "--config", paths.config / "containerd.toml")
         await_program(processes, "containerd", containerd.is_answering)
-    if PAUSE_IMAGE not in containerd.images():
+    if pause_image() not in containerd.images():
         containerd.import_image(pause_archive(paths))
 
 

@@ -13,7 +13,10 @@ from glm_cluster.addresses import (
 from glm_cluster.paths import Paths
 from glm_cluster.programs import PAUSE
 
-PAUSE_IMAGE = f"localhost/pause:{PAUSE.key}"
+
+def pause_image() -> str:
+    """Return the name of the image that holds a pod's namespaces open; another program of ours is another image."""
+    return f"localhost/pause:{PAUSE.key}"
 
 
 def containerd_config(paths: Paths) -> str:
@@ -34,7 +37,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 address = "{paths.containerd_socket}"
 
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{PAUSE_IMAGE}"
+sandbox_image = "{pause_image()}"
 disable_apparmor = true
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from glm_cluster.buildah import Buildah
-from glm_cluster.node import PAUSE_IMAGE
+from glm_cluster.node import pause_image
 from glm_cluster.paths import Paths
 from glm_cluster.programs import Programs
 
@@ -17,7 +17,7 @@ def pause_archive(paths: Paths) -> Path:
     try:
         buildah("copy", container, Programs(paths)["pause"], "/pause")
         buildah("config", "--entrypoint", '["/pause"]', "--user", "65535:65535", container)
-        buildah("commit", container, f"oci-archive:{archive}:{PAUSE_IMAGE}")
+        buildah("commit", container, f"oci-archive:{archive}:{pause_image()}")
     finally:
         buildah("rm", container)
     return archive

@@ -35,7 +35,7 @@ class Tool:
 
     @property
     def key(self) -> str:
-        """Return the name of the folder in the cache; a change of anything that goes into a build gives another one."""
+        """Return the name of the folder in the cache. Other modules, flags or Go lines of ours: another one."""
         files = [self.source / "go.mod", self.source / "go.sum", *sorted(self.source.glob("*.go"))]
         parts = [file.read_bytes() for file in files if file.exists()]
         parts += [text.encode() for text in (*self.packages, self.ldflags())]

@@ -41,7 +41,7 @@ def test_containerd_keeps_images_in_the_cache_and_the_rest_in_the_state() -> Non
     assert config["root"] == "/cache/containerd"
     assert config["state"].startswith("/state/")
     cri = config["plugins"]["io.containerd.grpc.v1.cri"]
-    assert cri["sandbox_image"] == node.PAUSE_IMAGE
+    assert cri["sandbox_image"] == node.pause_image()
     assert cri["registry"]["mirrors"][REGISTRY]["endpoint"] == [f"http://{REGISTRY}"]
 
 

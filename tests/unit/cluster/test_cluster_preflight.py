@@ -9,7 +9,7 @@ import pytest
 from glm_cluster import lifecycle, preflight
 from glm_cluster.cgroups import delegate, withheld
 from glm_cluster.errors import ClusterError
-from glm_cluster.images import COLD_BUILD_BYTES, locks_digest, missing_bytes
+from glm_cluster.images import COLD_BUILD_BYTES, missing_bytes, packages_digest, packages_note
 from glm_cluster.paths import CHECKOUT, Paths
 from glm_cluster.preflight import (
     cgroup_controllers,
@@ -207,16 +207,16 @@ def test_a_disk_too_small_for_the_images_is_told_before_anything_is_built(cold: 
         preflight.check(cold, with_images=True)
 
 
-def test_images_that_are_built_need_no_room_until_their_packages_change(cold: Paths, tmp_path: Path) -> None:
+def test_images_that_are_built_need_no_room_until_their_packages_change(cold: Paths) -> None:
     build_programs(cold)
-    buildah = tmp_path / "bin/buildah"
-    buildah.write_text(f"#!/bin/sh\necho {locks_digest(CHECKOUT)}\n")
-    buildah.chmod(0o755)
     index = cold.buildah_root / "overlay-images/images.json"
     index.parent.mkdir(parents=True)
     index.write_text('[{"id": "1"}, {"id": "2", "names": ["localhost/glm-worker:dev"]}]')
+    assert missing_bytes(cold) == COLD_BUILD_BYTES
+    packages_note(cold, "worker").write_text(packages_digest("worker", CHECKOUT))
+    preflight.check(cold, with_images=True)
     assert missing_bytes(cold) == 0
-    buildah.write_text("#!/bin/sh\necho of-other-locks\n")
+    packages_note(cold, "worker").write_text("others")
     assert missing_bytes(cold) == COLD_BUILD_BYTES
 
 
