@@ -116,12 +116,12 @@ def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(g
 
 def test_a_stream_cut_off_by_a_death_ends_with_an_error_event(group: Group) -> None:
     before = group.serving()["generation"]
-    body = question(stream=True, **LONG)
+    victim, body = group.rank(0), question(stream=True, **LONG)
     with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
         lines = response.iter_lines()
         events = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {"))
         next(event for event in events if has_text(event))
-        group.rank(0).kill()
+        victim.kill()
         rest = list(events)
     assert "error" in rest[-1], rest[-3:]
     group.serving(after=before)

@@ -32,7 +32,8 @@ def up(
 ) -> None:
     """Make what runs equal to the file, wait until it serves, and print one URL a group.
 
-    Running it again changes only what differs. The spec's image, resources and node selection mean nothing here.
+    Running it again changes only what differs. The spec's image, resources, node selection and
+    drainAcceptSeconds mean nothing here.
     """
     folder = StateFolder.of_user()
     with plain_errors():

@@ -36,7 +36,10 @@ def stop_pods(
 
 
 def _kill_members(pods: Sequence[PodRecord]) -> None:
-    """Kill supervisors past the deadline and whatever outlived its supervisor; return when all of them are dead."""
+    """Kill supervisors past the deadline and whatever outlived its supervisor; return when all of them are dead.
+
+    Not waited for is what was dying already when its supervisor had gone: nothing tells whose it is.
+    """
     deadline = time.monotonic() + AFTER_KILL_S
     killed = {_process(pod): pod for pod in pods}  # one that ends by itself just now is found by its number only
     while True:

@@ -83,9 +83,9 @@ def members(token: str) -> list[Process]:
     return [Process(pid, ticks) for pid in found if (ticks := _start_ticks(pid)) is not None]
 
 
-def memory_bytes(members: Iterable[Process]) -> int:
+def memory_bytes(of: Iterable[Process]) -> int:
     """Memory of processes together; pages that they share (torch, forked once) are counted once."""
-    return sum(_proportional_bytes(process.pid) for process in members)
+    return sum(_proportional_bytes(process.pid) for process in of)
 
 
 def count_gpus() -> int:
