@@ -61,7 +61,6 @@ class Pod:
         self._on_change = on_change
         self._on_failure = on_failure
         self._zygote: ZygoteClient | None = None
-        self._told: ZygoteClient | None = None  # the last one whose end was told, or is our own doing
         self._forker: ZygoteClient | None = None  # the zygote whose children the ranks of the generation are
         self._ranks: dict[int, _Rank] = {}
         self._failures: list[Failure] = []
@@ -91,7 +90,7 @@ class Pod:
                 num_failures = 0 if zygote.import_seconds is not None else num_failures + 1
                 self._note_end_of(zygote, ended)
             finally:
-                self._told = zygote  # of a zygote that we kill there is nothing to tell
+                zygote.is_told = True  # of one that we kill there is nothing to tell
                 await zygote.close()
 
     def start(self, start: StartGeneration) -> None:
@@ -170,7 +169,7 @@ class Pod:
         while not all(rank.is_gone or _is_orphan_gone(zygote, rank) for rank in self._ranks.values()):
             if not zygote.ended.done() and time.monotonic() > give_up_at_s:
                 _log.error("generation=%s ranks do not die; killing their zygote", self.generation)
-                self._told = zygote
+                zygote.is_told = True
                 zygote.kill()
                 await zygote.ended
             self._gone.clear()
@@ -201,8 +200,8 @@ class Pod:
 
     def _note_end_of(self, zygote: ZygoteClient, ended: Exit) -> None:
         """Tell of a zygote's end, once. The task that keeps it may see it first, or the end of a generation."""
-        if zygote is not self._told:
-            self._told = zygote
+        if not zygote.is_told:
+            zygote.is_told = True
             self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}", ended))
 
     def _cause(self, rank: int | None, message: str, ended: Exit) -> Cause:

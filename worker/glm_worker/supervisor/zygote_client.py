@@ -25,6 +25,7 @@ class ZygoteClient:
         self.pid = child.pid
         self.ended: asyncio.Future[Exit] = child.ended
         self.import_seconds: float | None = None  # None: not ready yet
+        self.is_told = False  # its end, to whom it matters; or it is our own doing
         self._child = child
         self._link = link
         self._on_event = on_event
