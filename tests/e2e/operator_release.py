@@ -68,7 +68,8 @@ class Release:
             began = self.target.began.isoformat()  # a cluster that was up before may keep an older operator's pod
             for status in self.target.get("pod", pod, "-n", self.namespace)["status"]["containerStatuses"]:
                 ended = status["lastState"].get("terminated")
-                is_of_now = ended and datetime.fromisoformat(ended["finishedAt"]) >= self.target.began
+                finished_at = ended and ended["finishedAt"]  # null: lost with its node, which is not this run's
+                is_of_now = finished_at and datetime.fromisoformat(finished_at) >= self.target.began
                 assert not is_of_now, f"{pod} was restarted: {ended}"
             log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1", f"--since-time={began}")
             bad = [line for line in log.splitlines() if is_fault(line)]

@@ -113,7 +113,7 @@ def has_packages(paths: Paths, stage: str, checkout: Path) -> bool:
 
 
 def packages_digest(stage: str, checkout: Path) -> str:
-    """Return what stands for the packages of a stage: a change of one of these files installs them again."""
+    """Return what stands for the packages of a stage. Other lines of the Dockerfile count, too: better room in vain."""
     files = ("Dockerfile", "locks/uv.txt", f"locks/{stage}.txt")
     digests = b"".join(hashlib.sha256((checkout / file).read_bytes()).digest() for file in files)
     return hashlib.sha256(digests).hexdigest()
