@@ -1,6 +1,7 @@
 """How long a group is out of service when one of its ranks is killed.
 
-Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, CPU:
+Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, on CPU; with
+--device cuda for each rank of one pod with a rank a GPU, on two GPUs or the only one:
 - ours: `glm-worker serve`. From SIGKILL of the rank to the first right answer of a POST /v1/chat/completions sent after
   it, retried at once on any error.
 - peer: the same model code under torchrun (torch's elastic agent, one agent a pod; peers/elastic_worker.py), monitor
@@ -36,14 +37,14 @@ ELASTIC_WORKER = Path(__file__).resolve().parent / "peers/elastic_worker.py"
 GOAL_S = 3.0
 START_LIMIT_S = 300.0
 GIVE_UP_S = 120.0
-SHAPES = {"1 pod x 2 ranks": (1, 2), "2 pods x 1 rank": (2, 1)}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and what a right answer contains."""
+    """What is asked of what, and what a right answer contains."""
 
     model: str
+    device: str
     text: str
     expect: str
 
@@ -94,7 +95,8 @@ class Group:
 def our_group(question: Question, pods: int, ranks_per_pod: int, folder: Path) -> Iterator[Group]:
     """`glm-worker serve`, each pod on a loopback address of its own."""
     hosts = [_loopback_address() for _ in range(pods)]
-    shared = {"model": question.model, "num_pods": pods, "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
+    shape = {"num_pods": pods, "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
+    shared = {"model": question.model, "device": question.device, **shape}
     environments = [
         {f"GLM_{name.upper()}": str(value) for name, value in own.items()}
         for own in ({**shared, "pod_index": pod, "host": host, "run_dir": folder} for pod, host in enumerate(hosts))
@@ -128,7 +130,7 @@ def elastic_group(question: Question, pods: int, ranks_per_pod: int, folder: Pat
     command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{rendezvous}", "--rdzv-id=recovery"]
     command += ["--max-restarts=1000", "--monitor-interval=0.1", "--local-addr=127.0.0.1"]
     command += [str(ELASTIC_WORKER), "--model", question.model]
-    command += ["--question", question.text, "--port", str(answers)]
+    command += ["--device", question.device, "--question", question.text, "--port", str(answers)]
 
     def ask() -> str:
         with socket.create_connection(("127.0.0.1", answers), timeout=GIVE_UP_S) as connection:
@@ -153,13 +155,17 @@ class Result:
 
 
 def measure(
-    name: str, start: Callable[[Path], contextlib.AbstractContextManager[Group]], expect: str, num_kills: int
+    name: str,
+    start: Callable[[Path], contextlib.AbstractContextManager[Group]],
+    expect: str,
+    num_ranks: int,
+    num_kills: int,
 ) -> dict[int, Result]:
-    """Kill each of the two ranks num_kills times; return what came of it, by rank."""
+    """Kill each of the ranks num_kills times; return what came of it, by rank."""
     results: dict[int, Result] = {}
     with contextlib.ExitStack() as stack:
         group = _started(name, start, stack, expect)
-        for rank in (0, 1):
+        for rank in range(num_ranks):
             result = results[rank] = Result([], 0)
             while len(result.seconds) < num_kills:
                 if group.wait_for_answer(expect, GIVE_UP_S) is None:
@@ -240,15 +246,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each rank in each shape")
     parser.add_argument("--peer-kills", type=int, default=5, help="the same for torch's elastic agent; 0 leaves it out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", default="builtin://glm-nano")
     parser.add_argument("--question", default="What is 12+30?")
     parser.add_argument("--expect", default="42")
     arguments = parser.parse_args()
-    question = Question(arguments.model, arguments.question, arguments.expect)
+    question = Question(arguments.model, arguments.device, arguments.question, arguments.expect)
     cores, load = os.cpu_count(), os.getloadavg()[0]
-    print(f"{cores} cores, load {load:.1f}, question {question.text!r}, right when it contains {question.expect!r}")
+    print(f"{cores} cores, load {load:.1f}, {question.device}")
+    print(f"question {question.text!r}, right when it contains {question.expect!r}")
     lines = []
-    for shape, (pods, ranks_per_pod) in SHAPES.items():
+    for pods, ranks_per_pod in _shapes(question.device):
+        shape = f"{_counted(pods, 'pod')} x {_counted(ranks_per_pod, 'rank')}"
 
         def ours(
             folder: Path, pods: int = pods, ranks: int = ranks_per_pod
@@ -260,22 +269,38 @@ def main() -> int:
         ) -> contextlib.AbstractContextManager[Group]:
             return elastic_group(question, pods, ranks, folder)
 
-        our_results = measure(f"glm-worker, {shape}", ours, question.expect, arguments.kills)
+        num_ranks = pods * ranks_per_pod
+        our_results = measure(f"glm-worker, {shape}", ours, question.expect, num_ranks, arguments.kills)
         peer_results: dict[int, Result] = {}
         if arguments.peer_kills:
-            peer_results = measure(f"torchrun, {shape}", peer, question.expect, arguments.peer_kills)
-        lines += [_line(shape, rank, result, peer_results.get(rank)) for rank, result in our_results.items()]
+            peer_results = measure(f"torchrun, {shape}", peer, question.expect, num_ranks, arguments.peer_kills)
+        lines += [
+            _line(question.device, shape, rank, result, peer_results.get(rank)) for rank, result in our_results.items()
+        ]
     for line in lines:
         print(json.dumps(line))
     return 0 if all(line["met"] for line in lines) else 1
 
 
-def _line(shape: str, rank: int, ours: Result, peer: Result | None) -> dict[str, object]:
+def _shapes(device: str) -> list[tuple[int, int]]:
+    """Return pods and ranks of a pod. Pods of one machine would share its GPUs, so there is one."""
+    if device == "cpu":
+        return [(1, 2), (2, 1)]
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True)
+    return [(1, min(2, len(listed.stdout.splitlines())))]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _line(device: str, shape: str, rank: int, ours: Result, peer: Result | None) -> dict[str, object]:
     seconds = percentile(ours.seconds, 95)
     peer_seconds = percentile(peer.seconds, 95) if peer else None
     return {
         "bench": "recovery",
-        "metric": f"p95 seconds from SIGKILL to the next right answer, {shape}, rank {rank}, {len(ours.seconds)} kills",
+        "metric": f"p95 seconds from SIGKILL to the next right answer, {device}, {shape}, rank {rank}, "
+        f"{len(ours.seconds)} kills",
         "ours": round(seconds, 3),
         "peer": peer_seconds and round(peer_seconds, 3),
         "ratio": peer_seconds and round(peer_seconds / seconds, 1),

@@ -6,6 +6,7 @@ before each, all ranks meet in a collective, and each step has the same collecti
 """
 
 import argparse
+import os
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from glm_worker.model.config import ModelConfig
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
 from glm_worker.models import resolve
+from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Axis, Mesh
 from glm_worker.request import EngineRequest, SamplingParams
@@ -35,14 +37,16 @@ NUM_BLOCKS = 4096  # as many as `glm-worker` makes for this model
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--question", required=True)
     parser.add_argument("--port", type=int, required=True, help="where rank 0 answers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     # Short, or an attempt that meets what an earlier one left in the agent's store hangs for the default 30 minutes.
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    device = rank_device(arguments.device, int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=60))
     folder = resolve(arguments.model)
-    engine = make_engine(folder)
+    engine = make_engine(folder, device)
     checkpoint = Checkpoint.read(folder, name="", max_model_len=0)
     messages = [{"role": "user", "content": arguments.question}]
     prompt = checkpoint.tokenizer.encode(checkpoint.template.render(messages, (), enable_thinking=None))
@@ -65,16 +69,16 @@ def main() -> None:
                 connection.sendall(text)
 
 
-def make_engine(folder: Path) -> Engine:
+def make_engine(folder: Path, device: torch.device) -> Engine:
     """Load this rank's share. Collective."""
     config = ModelConfig.read(folder)
-    device = torch.device("cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     mesh = Mesh(dist.get_world_size(), 1, dist.get_rank())
     world = dist.group.WORLD
     assert world is not None
     comm = Communicator(mesh, None, {Axis.EP: world})
-    model = load_model(folder, config, mesh, comm, device, torch.float32, lambda _done, _total: None)
-    kv_cache = KVCache.allocate(config, mesh, NUM_BLOCKS, BLOCK_SIZE, torch.float32, device)
+    model = load_model(folder, config, mesh, comm, device, dtype)
+    kv_cache = KVCache.allocate(config, mesh, NUM_BLOCKS, BLOCK_SIZE, dtype, device)
     limits = SchedulerLimits(
         max_model_len=config.max_position_embeddings,
         max_batch_tokens=2048,

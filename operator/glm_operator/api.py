@@ -173,7 +173,7 @@ class Limits(ApiModel):
     )
     kv_cache: Quantity | None = Field(
         default=None,
-        description="KV cache of one rank. Default: 90 % of the GPU memory left after loading; 256Mi on cpu.",
+        description="KV cache of one rank. Default: what weights and the largest step leave of the GPU; 256Mi on cpu.",
     )
     drain_accept_seconds: int = Field(
         default=5,

@@ -37,6 +37,11 @@ def tolerance(expected: Tensor) -> float:
     return max(1e-5, 16 * torch.finfo(torch.float32).eps * expected.abs().max().item())
 
 
+def relative_errors(logits: Tensor, expected: Tensor) -> Tensor:
+    """Return how far the logits of each token are from the expected ones, relative to their size. (T, V) -> (T,)."""
+    return (logits - expected).norm(dim=-1) / expected.norm(dim=-1)
+
+
 class Outcome(NamedTuple):
     """What a rank found when it compared its logits with the oracle's."""
 
@@ -59,7 +64,7 @@ def compare(steps: list[Step], case: Case, rank: Rank, dtype: torch.dtype = torc
         largest_difference=(logits - expected).abs().max().item(),
         tolerance=allowed,
         wrong_greedy_tokens=int((is_clear & (logits.argmax(-1) != expected.argmax(-1))).sum()),
-        typical_error=((logits - expected).norm(dim=-1) / expected.norm(dim=-1)).quantile(0.8).item(),
+        typical_error=relative_errors(logits, expected).quantile(0.8).item(),
         digest=hashlib.sha256(logits.numpy().tobytes()).hexdigest(),
     )
 

@@ -1,4 +1,4 @@
-"""Tiny random glm4_moe checkpoints in Hugging Face layout, written without transformers.
+"""Random glm4_moe checkpoints in Hugging Face layout, tiny unless asked otherwise, written without transformers.
 
 Weights have the scale 1 / sqrt(inputs), so that every part of the network matters to the logits and these are of
 order 1, as in a trained model.
@@ -61,12 +61,14 @@ def copy_of_nano(folder: Path) -> Path:
     return folder
 
 
-def random_tensors(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def random_tensors(
+    config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> dict[str, torch.Tensor]:
     """Return every tensor by its name in the checkpoint. Norms are near 1, biases (also the router's) not zero."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     tensors = {}
     for read in sorted(tensor_reads(config, Mesh()), key=lambda read: read.name):
-        noise = torch.randn(read.shape, generator=generator)
+        noise = torch.randn(read.shape, generator=generator, device=device)
         if read.name.endswith("e_score_correction_bias"):
             tensors[read.name] = 0.1 * noise  # float32 in every checkpoint; wide enough to change many choices
         elif "norm" in read.name:
@@ -79,11 +81,19 @@ def random_tensors(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torc
     return tensors
 
 
-def write_checkpoint(folder: Path, config: dict[str, object], num_shards: int = 1, seed: int = 0) -> Path:
-    """Write config.json and random weights into folder, in one file or in shards with an index."""
+def write_checkpoint(
+    folder: Path,
+    config: dict[str, object],
+    num_shards: int = 1,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Path:
+    """Write config.json and random weights, made on device, into folder, in one file or in shards with an index."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    write_weights(folder, random_tensors(ModelConfig.read(folder), seed), num_shards)
+    tensors = random_tensors(ModelConfig.read(folder), seed, dtype, device)
+    write_weights(folder, {name: tensor.cpu() for name, tensor in tensors.items()}, num_shards)
     return folder
 
 

@@ -68,7 +68,7 @@ class WorkerSettings(BaseSettings):
     kv_cache_bytes: int = Field(
         0,
         ge=0,
-        description="KV cache of one rank; 0: on cuda 90 % of what is free after loading, on cpu 256 MiB.",
+        description="KV cache of one rank; 0: on cuda what weights and the largest step leave, on cpu 256 MiB.",
     )
     max_waiting_requests: int = Field(256, ge=0, description="Past this the answer is 503 with Retry-After.")
     max_waiting_tokens: int = Field(1_048_576, ge=0, description="Prompt tokens that may wait; past this 503.")

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit, torch_dtype
+from glm_worker.engine.capacity import (
+    cache_bytes,
+    max_model_len,
+    num_blocks_that_fit,
+    room_beside_largest_step,
+    torch_dtype,
+)
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.model.config import ModelConfig
 from glm_worker.settings import WorkerSettings
@@ -42,9 +48,22 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
         max_model_len(some_settings(max_model_len=101), config)
 
 
-def test_the_cache_of_a_cpu_rank_has_a_quarter_of_a_gib_unless_told_otherwise() -> None:
-    assert cache_bytes(some_settings(), torch.device("cpu")) == 256 * MIB
-    assert cache_bytes(some_settings(kv_cache_bytes=7), torch.device("cpu")) == 7
+def test_the_cache_of_a_rank_is_as_asked_or_the_room_there_is_and_on_a_cpu_a_quarter_of_a_gib() -> None:
+    assert cache_bytes(some_settings(), lambda: 3) == 256 * MIB
+    assert cache_bytes(some_settings(device="cuda"), lambda: 3) == 3
+    for device in ("cpu", "cuda"):
+        assert cache_bytes(some_settings(device=device, kv_cache_bytes=7), lambda: 3) == 7
+
+
+def test_a_cache_leaves_a_gpu_the_largest_step_and_two_layers_gathered() -> None:
+    room = room_beside_largest_step(free_bytes=21_000, total_bytes=50_000, step_bytes=5_000, num_layers=4)
+    assert room + 2 * room / 4 == 21_000 - 5_000 - 50_000 // 50
+
+
+def test_no_room_beside_the_largest_step_is_told_with_the_numbers() -> None:
+    gib = 2**30
+    with pytest.raises(EngineFailed, match=r"4\.0 GiB of 80\.0 GiB are free .* step takes 3\.0 GiB; use more ranks"):
+        room_beside_largest_step(4 * gib, 80 * gib, 3 * gib, num_layers=4)
 
 
 @pytest.mark.parametrize(("num_bytes", "num_blocks"), [(100, 1), (199, 1), (200, 2), (10**9, 2 * 4)])

@@ -14,6 +14,7 @@ from glm_worker.engine.follow import Follower
 from glm_worker.engine.lead import Leader
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.server_link import ServerLink
+from glm_worker.engine.trial import room_on_gpu
 from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
 from glm_worker.messages import EngineLimits, EngineReady
@@ -49,8 +50,9 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     comm = Communicator.connect(assignment, mesh, device, slot)
     model = load_model(folder, config, mesh, comm, device, dtype, slot.loading)
 
+    num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, settings, model_len, dtype, device))
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
-    num_blocks = channel.agree(num_blocks_that_fit(settings, cache_bytes(settings, device), bytes_per_block, model_len))
+    num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
     kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
     runner = Runner(model, kv_cache, device)
     runner.warm_up()

@@ -1,0 +1,62 @@
+"""The largest step there can be, run once before there is a KV cache, to see what a step takes of a GPU.
+
+Without it a cache that fills the device would make the first long prompt fail, long after the start.
+"""
+
+from itertools import count
+
+import torch
+
+from glm_worker.engine.capacity import room_beside_largest_step
+from glm_worker.engine.runner import Runner
+from glm_worker.engine.sampling import sample
+from glm_worker.model.glm_moe import GlmMoe
+from glm_worker.model.kv_cache import KVCache
+from glm_worker.parallel.mesh import Mesh
+from glm_worker.request import SamplingParams
+from glm_worker.scheduler.block_manager import blocks_for
+from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
+from glm_worker.settings import WorkerSettings
+
+_SAMPLING = SamplingParams(temperature=1.0, top_p=0.5)  # what takes the most memory
+
+
+def largest_step(settings: WorkerSettings, model_len: int) -> ScheduledBatch:
+    """Return a step with as many sequences and as many tokens as one may have, each sequence sampled."""
+    num_seqs = min(settings.max_num_seqs, settings.max_batch_tokens)
+    left = settings.max_batch_tokens - num_seqs  # each has a token already
+    block_ids = count()
+    sequences = []
+    for number in range(num_seqs):
+        num_tokens = 1 + min(left, model_len - 1)
+        left -= num_tokens - 1
+        table = [next(block_ids) for _ in range(blocks_for(num_tokens, settings.block_size))]
+        sequences.append(ScheduledSequence(f"trial-{number}", 0, [0] * num_tokens, table, True, _SAMPLING))
+    return ScheduledBatch(0, tuple(sequences), (), ())
+
+
+def room_on_gpu(
+    model: GlmMoe, mesh: Mesh, settings: WorkerSettings, model_len: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Return the bytes that a KV cache can have on the GPU that holds the model. Collective: it runs the largest step.
+
+    Raises EngineFailed if there is no room.
+    """
+    num_layers = model.config.num_hidden_layers
+    step_bytes = _run(largest_step(settings, model_len), model, mesh, settings.block_size, dtype, device)
+    torch.cuda.empty_cache()  # what loading and the step left in torch's pool counts as free
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return room_beside_largest_step(free_bytes, total_bytes, step_bytes, num_layers)
+
+
+def _run(
+    step: ScheduledBatch, model: GlmMoe, mesh: Mesh, block_size: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Run the step with a cache just for it; return the bytes it took besides."""
+    num_blocks = 1 + max(max(sequence.block_table) for sequence in step.sequences)
+    kv_cache = KVCache.allocate(model.config, mesh, num_blocks, block_size, dtype, device)
+    torch.cuda.reset_peak_memory_stats(device)
+    held_bytes = torch.cuda.memory_allocated(device)
+    logits_SV = Runner(model, kv_cache, device).run(step)
+    sample(logits_SV, [s.sampling for s in step.sequences], [s.end for s in step.sequences])
+    return torch.cuda.max_memory_allocated(device) - held_bytes
