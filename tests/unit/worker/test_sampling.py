@@ -110,6 +110,14 @@ def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
     assert sample(logits, [GREEDY], [0]) == [17]
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-45, 1e-40, 1e-20, 1e-6, 1e-5, 1e-4])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}], ids=str)
+def test_next_to_no_temperature_only_the_best_token_is_drawn(temperature: float, filters: dict[str, float]) -> None:
+    params = [SamplingParams(temperature=temperature, seed=seed, **filters) for seed in range(20)]
+    logits_SV = torch.tensor([[1.0, 3.0, 2.9, -40.0]]).expand(20, 4)
+    assert sample(logits_SV, params, range(20)) == [1] * 20
+
+
 def test_greedy_ignores_filters_and_seed() -> None:
     logits = random_logits(1, 100)
     odd = SamplingParams(temperature=0, top_p=0.1, top_k=3, min_p=0.9, seed=5)

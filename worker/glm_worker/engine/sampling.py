@@ -21,6 +21,7 @@ from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 
 NUM_CANDIDATES = 1024  # filters nearly always keep fewer, and sorting 150,000 tokens of a row is slow
+LEAST_TEMPERATURE = 1e-5  # below it only the best token has any weight, and near 1e-46 fp32 would divide by zero
 
 
 def sample(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
@@ -37,7 +38,7 @@ def sample(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Seque
         raise EngineFailed(
             f"the largest logits of rows {rows} of {len(params)} are not finite: broken weights or arithmetic"
         )
-    drawn = [i for i, p in enumerate(params) if p.temperature > 0]
+    drawn = [i for i, p in enumerate(params) if p.temperature >= LEAST_TEMPERATURE]
     for rows, draw in (
         ([i for i in drawn if not _has_filter(params[i])], _draw_unfiltered),
         ([i for i in drawn if _has_filter(params[i])], _draw_filtered),
