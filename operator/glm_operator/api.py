@@ -62,7 +62,9 @@ class GpuSpec(ApiModel):
     """The GPUs of a node. A rank takes one."""
 
     resource_name: ResourceName = Field(default="nvidia.com/gpu", description="Extended resource a pod asks for.")
-    per_node: int = Field(default=8, ge=1, le=64, description="GPUs of one node: the most ranks a pod may have.")
+    per_node: int = Field(
+        default=8, ge=1, le=rules.MAX_GPUS_PER_NODE, description="GPUs of one node: the most ranks a pod may have."
+    )
 
 
 class Toleration(ApiModel):
@@ -103,7 +105,7 @@ class Hardware(ApiModel):
     ranks_per_pod: int | None = Field(
         default=None,
         ge=1,
-        le=64,
+        le=rules.MAX_RANKS_PER_POD,
         description="Ranks of one pod; divides parallelism.expert. Default: the whole group, or what fits a node.",
     )
     gpu: GpuSpec | None = Field(
@@ -137,12 +139,15 @@ class Parallelism(ApiModel):
     """How one copy of the model is split over ranks."""
 
     tensor: int = Field(
-        default=1, ge=1, le=64, description="Attention heads are split over this many ranks; divides expert."
+        default=1,
+        ge=1,
+        le=rules.MAX_TENSOR,
+        description="Attention heads are split over this many ranks; divides expert.",
     )
     expert: int = Field(
         default=1,
         ge=1,
-        le=512,
+        le=rules.MAX_EXPERT,
         description="Ranks of a group: experts are split over them. Divides the routed experts.",
     )
 

@@ -3,6 +3,9 @@
 Pure. `api.py` hangs them on its models and `crd.py` writes them out. The API server refuses a CRD whose rules could
 become expensive, and estimates that from declared bounds alone: degrees are spelled out for each model instead of
 looked up in a map, and numbers are written digit by digit.
+
+A number outside its field's own bounds stops no rule: the rules that divide by it or write it hold there, and leave
+the word to the schema.
 """
 
 from pydantic import JsonValue
@@ -12,6 +15,12 @@ from glm_operator.shapes import SHAPES, Shape, allowed_tensor, divisors
 
 Rules = dict[str, JsonValue]
 """A piece of JSON schema, to be merged into a model's own (pydantic's json_schema_extra)."""
+
+# Greatest values of fields, at most three digits: _number writes no more.
+MAX_TENSOR = 64
+MAX_EXPERT = 512
+MAX_RANKS_PER_POD = 64
+MAX_GPUS_PER_NODE = 64
 
 
 def _number(expression: str) -> str:
@@ -32,6 +41,15 @@ _TENSOR = _number("self.parallelism.tensor")
 _EXPERT = _number("self.parallelism.expert")
 
 
+def _outside(expression: str, maximum: int) -> str:
+    """Return CEL that holds for a number the schema refuses by itself."""
+    return f"{expression} < 1 || {expression} > {maximum}"
+
+
+_NO_TENSOR = _outside("self.parallelism.tensor", MAX_TENSOR)
+_NO_EXPERT = _outside("self.parallelism.expert", MAX_EXPERT)
+
+
 def _rule(expression: str, *message: str, field_path: str | None = None) -> Rules:
     """Return one rule. message: one plain sentence, or the parts of a CEL expression that makes one."""
     rule: Rules = {"rule": expression, "message": message[0], "reason": "FieldValueInvalid"}
@@ -49,14 +67,14 @@ def _degrees(name: str, shape: Shape) -> list[JsonValue]:
     experts, heads, kv_heads = shape.num_routed_experts, shape.num_heads, shape.num_kv_heads
     return [
         _rule(
-            f"self.model.name != '{name}' || {experts} % self.parallelism.expert == 0",
+            f"self.model.name != '{name}' || {_NO_EXPERT} || {experts} % self.parallelism.expert == 0",
             "'parallelism.expert '",
             _EXPERT,
             f"' does not divide the {experts} routed experts of {name}; allowed are {_listed(divisors(experts))}'",
             field_path=".parallelism.expert",
         ),
         _rule(
-            f"self.model.name != '{name}' || ({heads} % self.parallelism.tensor == 0"
+            f"self.model.name != '{name}' || {_NO_TENSOR} || ({heads} % self.parallelism.tensor == 0"
             f" && {kv_heads} % self.parallelism.tensor == 0)",
             "'parallelism.tensor '",
             _TENSOR,
@@ -98,7 +116,7 @@ SPEC_RULES: Rules = {
     "x-kubernetes-validations": [
         *(rule for name, shape in SHAPES.items() for rule in _degrees(name, shape)),
         _rule(
-            "self.parallelism.expert % self.parallelism.tensor == 0",
+            f"{_NO_TENSOR} || {_NO_EXPERT} || self.parallelism.expert % self.parallelism.tensor == 0",
             "'parallelism.tensor '",
             _TENSOR,
             "' does not divide parallelism.expert '",
@@ -107,7 +125,8 @@ SPEC_RULES: Rules = {
             field_path=".parallelism.tensor",
         ),
         _rule(
-            "!has(self.hardware.ranksPerPod) || self.parallelism.expert % self.hardware.ranksPerPod == 0",
+            f"!has(self.hardware.ranksPerPod) || {_outside('self.hardware.ranksPerPod', MAX_RANKS_PER_POD)}"
+            f" || {_NO_EXPERT} || self.parallelism.expert % self.hardware.ranksPerPod == 0",
             "'hardware.ranksPerPod '",
             _number("self.hardware.ranksPerPod"),
             "' does not divide parallelism.expert '",
@@ -148,7 +167,8 @@ HARDWARE_RULES: Rules = {
             field_path=".gpu",
         ),
         _rule(
-            "!has(self.gpu) || !has(self.ranksPerPod) || self.ranksPerPod <= self.gpu.perNode",
+            f"!has(self.gpu) || !has(self.ranksPerPod) || {_outside('self.ranksPerPod', MAX_RANKS_PER_POD)}"
+            f" || {_outside('self.gpu.perNode', MAX_GPUS_PER_NODE)} || self.ranksPerPod <= self.gpu.perNode",
             "'hardware.ranksPerPod '",
             _number("self.ranksPerPod"),
             "' is more than the '",

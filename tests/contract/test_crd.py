@@ -1,6 +1,7 @@
 """The CRD is what the API server takes, and says what the Python types say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,21 @@ def test_columns_point_at_fields_that_exist() -> None:
     paths = {path for path, _ in FIELDS} | {".metadata.creationTimestamp"}
     for column in VERSION["additionalPrinterColumns"]:
         assert column["jsonPath"].replace('[?(@.type=="Ready")]', "[]") in paths
+
+
+RULES = [(path, rule) for path, schema in FIELDS for rule in schema.get("x-kubernetes-validations", [])]
+
+
+@pytest.mark.parametrize(("path", "rule"), RULES, ids=[f"{path} {rule['rule'][:60]}" for path, rule in RULES])
+def test_a_number_outside_its_bounds_is_told_by_the_schema_alone(path: str, rule: dict[str, Any]) -> None:
+    # A minimum that is missed does not stop CEL: `8 % 0` would fail, and 1024 be written as 024.
+    text = f"{rule['rule']} {rule.get('messageExpression', '')}"
+    numbers = {*re.findall(r"% self\.([A-Za-z.]+)", text), *re.findall(r"\(self\.([A-Za-z.]+) >= 100 ", text)}
+    for number in numbers:
+        bounds = dict(FIELDS)[f"{path}.{number}"]
+        guard = f"self.{number} < {bounds['minimum']} || self.{number} > {bounds['maximum']} ||"
+        assert guard in rule["rule"]
+        assert bounds["maximum"] <= 999
 
 
 CASES: list[dict[str, Any]] = [
