@@ -86,7 +86,7 @@ def make_engine(folder: Path, device: torch.device) -> Engine:
         num_blocks=NUM_BLOCKS,
         block_size=BLOCK_SIZE,
     )
-    return Engine(Scheduler(limits), Runner(model, kv_cache, device))
+    return Engine(Scheduler(limits), Runner(model, kv_cache, comm, device))
 
 
 def run(engine: Engine, request: EngineRequest) -> list[int]:

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from glm_worker.engine.sampling import sample
 from glm_worker.errors import ConfigError
 from glm_worker.kernels.grouped_experts import grouped_experts, grouped_experts_plain
 from glm_worker.kernels.paged_attention import AttentionPlan, paged_attention, paged_attention_plain
@@ -14,9 +15,10 @@ from glm_worker.model.glm_moe import build
 from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
+from glm_worker.request import SamplingParams
 from integration.oracle import oracle_logits
 from integration.parity import Case, Outcome, compare, some_prompts
-from integration.rank_pool import run_ranks
+from integration.rank_pool import CountingWatch, run_ranks
 from integration.teacher_forcing import mixed_steps, prefill_then_decode, whole_prompts
 from integration.tiny_models import a_config, copy_of_nano, write_checkpoint
 
@@ -109,6 +111,24 @@ def test_a_moe_layer_never_waits_for_the_device() -> None:
         moe(x_TD)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_rank_waits_for_its_gpu_as_in_a_collective() -> None:
+    watch, device = CountingWatch(), torch.device("cuda")
+    torch.cuda._sleep(10**9)  # cycles: half a second
+    end = torch.cuda.Event()
+    end.record()
+    assert not end.query()
+    Communicator(Mesh(), watch, {}).settle(device)
+    assert end.query()
+    assert (watch.entered, watch.left) == (1, 1)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, {"top_p": 0.7}, {"top_k": 5, "min_p": 0.01}, {}], ids=str)
+def test_sampling_gives_the_tokens_that_the_cpu_gives(params: dict[str, float]) -> None:
+    logits_SV = torch.randn(64, 20_000, generator=torch.Generator().manual_seed(0)) * 4
+    rules = [SamplingParams(seed=seed, **params) for seed in range(64)]
+    assert sample(logits_SV.cuda(), rules, range(64)) == sample(logits_SV, rules, range(64))
 
 
 def test_a_rank_without_a_gpu_of_its_own_is_refused() -> None:

@@ -129,12 +129,12 @@ def test_a_cache_that_fills_the_gpu_leaves_room_for_any_step(case: Case) -> None
 
     def on_rank(rank: Rank) -> None:
         model = load_model(case.folder, config, rank.mesh, rank.comm, rank.device, torch.bfloat16)
-        room = room_on_gpu(model, rank.mesh, settings, model_len, torch.bfloat16, rank.device)
+        room = room_on_gpu(model, rank.mesh, rank.comm, settings, model_len, torch.bfloat16, rank.device)
         num_blocks = room // KVCache.bytes_per_block(config, rank.mesh, settings.block_size, torch.bfloat16)
         cache = KVCache.allocate(config, rank.mesh, num_blocks, settings.block_size, torch.bfloat16, rank.device)
         free_bytes, total_bytes = torch.cuda.mem_get_info(rank.device)
         print(f"{room / 2**30:.1f} GiB of cache, {free_bytes / 2**30:.1f} of {total_bytes / 2**30:.1f} GiB left free")
-        runner = Runner(model, cache, rank.device)
+        runner = Runner(model, cache, rank.comm, rank.device)
         runner.run(largest_step(settings, model_len))
         longest = model_len // settings.block_size
         tables = [list(range(longest))]

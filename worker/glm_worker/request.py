@@ -4,7 +4,7 @@ import msgspec
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How to choose the next token. temperature 0, or next to it, is greedy; then top_p, top_k and min_p have no effect.
+    """How to choose the next token. temperature 0, or next to it, is greedy: then top_p, top_k and min_p do nothing.
 
     seed: with the token's position it keys the random number, so a result does not depend on batch, order or ranks.
     """

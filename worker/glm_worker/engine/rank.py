@@ -50,11 +50,11 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     comm = Communicator.connect(assignment, mesh, device, slot)
     model = load_model(folder, config, mesh, comm, device, dtype, slot.loading)
 
-    num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, settings, model_len, dtype, device))
+    num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, dtype, device))
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
     num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
     kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
-    runner = Runner(model, kv_cache, device)
+    runner = Runner(model, kv_cache, comm, device)
     runner.warm_up()
     limits = SchedulerLimits(
         max_model_len=model_len,

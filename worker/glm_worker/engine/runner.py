@@ -7,6 +7,7 @@ from glm_worker.engine.batch import build
 from glm_worker.model.forward_batch import ForwardBatch
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
+from glm_worker.parallel.groups import Communicator
 from glm_worker.request import SamplingParams
 from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
 
@@ -14,13 +15,16 @@ from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
 class Runner:
     """This rank's part of the model, its KV cache and its device."""
 
-    def __init__(self, model: GlmMoe, kv_cache: KVCache, device: torch.device) -> None:
+    def __init__(self, model: GlmMoe, kv_cache: KVCache, comm: Communicator, device: torch.device) -> None:
         self._model = model
         self._kv_cache = kv_cache
+        self._comm = comm
         self._device = device
 
     def run(self, plan: ScheduledBatch) -> Tensor:
         """Return logits (S, V) in fp32, a row for each sampled sequence, the same on every rank; fill the KV slots.
+
+        They are there when it returns, not only on their way.
 
         Collective over all ranks, each with the same plan.
         """
@@ -35,6 +39,7 @@ class Runner:
             logit_rows_S=self._ids(indices.logit_rows),
         )
         logits_SV: Tensor = self._model(batch, self._kv_cache)
+        self._comm.settle(self._device)
         return logits_SV
 
     def warm_up(self) -> None:

@@ -12,6 +12,7 @@ from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling import sample
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
+from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
 from glm_worker.request import SamplingParams
 from glm_worker.scheduler.block_manager import blocks_for
@@ -36,27 +37,32 @@ def largest_step(settings: WorkerSettings, model_len: int) -> ScheduledBatch:
 
 
 def room_on_gpu(
-    model: GlmMoe, mesh: Mesh, settings: WorkerSettings, model_len: int, dtype: torch.dtype, device: torch.device
+    model: GlmMoe,
+    mesh: Mesh,
+    comm: Communicator,
+    settings: WorkerSettings,
+    model_len: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> int:
     """Return the bytes that a KV cache can have on the GPU that holds the model. Collective: it runs the largest step.
 
     Raises EngineFailed if there is no room.
     """
-    num_layers = model.config.num_hidden_layers
-    step_bytes = _run(largest_step(settings, model_len), model, mesh, settings.block_size, dtype, device)
+    step = largest_step(settings, model_len)
+    num_blocks = 1 + max(max(sequence.block_table) for sequence in step.sequences)
+    kv_cache = KVCache.allocate(model.config, mesh, num_blocks, settings.block_size, dtype, device)
+    step_bytes = _peak_bytes(Runner(model, kv_cache, comm, device), step, device)
+    del kv_cache
     torch.cuda.empty_cache()  # what loading and the step left in torch's pool counts as free
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-    return room_beside_largest_step(free_bytes, total_bytes, step_bytes, num_layers)
+    return room_beside_largest_step(free_bytes, total_bytes, step_bytes, model.config.num_hidden_layers)
 
 
-def _run(
-    step: ScheduledBatch, model: GlmMoe, mesh: Mesh, block_size: int, dtype: torch.dtype, device: torch.device
-) -> int:
-    """Run the step with a cache just for it; return the bytes it took besides."""
-    num_blocks = 1 + max(max(sequence.block_table) for sequence in step.sequences)
-    kv_cache = KVCache.allocate(model.config, mesh, num_blocks, block_size, dtype, device)
+def _peak_bytes(runner: Runner, step: ScheduledBatch, device: torch.device) -> int:
+    """Run a step; return the most bytes that it held at once, besides what was there before."""
     torch.cuda.reset_peak_memory_stats(device)
     held_bytes = torch.cuda.memory_allocated(device)
-    logits_SV = Runner(model, kv_cache, device).run(step)
+    logits_SV = runner.run(step)
     sample(logits_SV, [s.sampling for s in step.sequences], [s.end for s in step.sequences])
     return torch.cuda.max_memory_allocated(device) - held_bytes
