@@ -264,6 +264,37 @@ def test_every_group_of_several_pods_has_ports_of_its_own_and_keeps_them(folder:
     assert rendezvous_ports(restarted) == [a, a, b, b]
 
 
+def visible_devices(state: DeploymentState) -> list[str]:
+    """Return, of each pod, the CUDA devices that its process was started with."""
+    environments = [Path(f"/proc/{pod.pid}/environ").read_bytes().split(b"\0") for pod in state.pods]
+    prefix = b"CUDA_VISIBLE_DEVICES="
+    return [v.removeprefix(prefix).decode() for each in environments for v in each if v.startswith(prefix)]
+
+
+CUDA = {"hardware": {"device": "cuda", "ranksPerPod": 1, "gpu": {"perNode": 8}}, "parallelism": {"expert": 1}}
+
+
+def test_pods_get_the_devices_that_the_shell_lists(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,GPU-5ce1")
+    assert visible_devices(up(folder, replicas=2, **CUDA)) == ["6", "GPU-5ce1"]
+
+
+def test_a_group_that_runs_keeps_its_devices_whatever_else_comes_and_goes(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    other, nano = up(folder, "other", **CUDA), up(folder, **CUDA)
+    stop_pods(other.pods)
+    folder.remove(other)
+    assert pids(up(folder, **CUDA)) == pids(nano)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert pids(up(folder, **CUDA)) == pids(nano)
+
+    os.kill(nano.pods[0].pid, signal.SIGKILL)
+    until(lambda: not processes.is_alive(Process(nano.pods[0].pid, nano.pods[0].start_ticks)))
+    assert visible_devices(up(folder, **CUDA)) == ["2"]  # its own is none of this shell's
+
+
 def test_two_groups_of_two_pods_with_torch_answer_right_at_once(
     folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from glm_operator.local.errors import LocalError
+from glm_operator.local.gpus import listed_devices
 
 TOKEN_VARIABLE = "GLM_LOCAL_TOKEN"  # noqa: S105 - a name, not a secret
 
@@ -88,16 +89,17 @@ def memory_bytes(of: Iterable[Process]) -> int:
     return sum(_proportional_bytes(process.pid) for process in of)
 
 
-def count_gpus() -> int:
-    """Number of CUDA devices that processes started from here may use."""
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices that processes started from here may use, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip()])
+        return listed_devices(visible)
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return []
     listing = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-    return listing.stdout.count("GPU ") if listing.returncode == 0 else 0
+    num_gpus = listing.stdout.count("GPU ") if listing.returncode == 0 else 0
+    return [str(index) for index in range(num_gpus)]
 
 
 def _pids() -> list[int]:

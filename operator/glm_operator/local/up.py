@@ -55,7 +55,7 @@ def bring_up(
     network = old.network if old.pods else ports.free_network({state.network for state in others})
     wanted = local_pods(manifests, Placement(network, lambda pod: folder.run_dir(name, pod)))
     alive = {pod.name for pod in old.pods if processes.is_alive(Process(pod.pid, pod.start_ticks))}
-    devices, blocks = _devices(wanted, others), _blocks(wanted, old, alive, others)
+    devices, blocks = _devices(wanted, old, alive, others), _blocks(wanted, old, alive, others)
     wanted = [_with_block(_with_devices(pod, devices), blocks) for pod in wanted]
 
     plan = changes(wanted, old.pods, alive)
@@ -97,17 +97,23 @@ def _known_state(folder: StateFolder, name: str) -> DeploymentState:
     return known.get(name, DeploymentState(name=name, network=0))
 
 
-def _devices(wanted: Sequence[LocalPod], others: Sequence[DeploymentState]) -> dict[str, list[int]]:
+def _devices(
+    wanted: Sequence[LocalPod], old: DeploymentState, alive: Collection[str], others: Sequence[DeploymentState]
+) -> dict[str, list[str]]:
+    """Return the devices of each pod on CUDA. A group that runs keeps its own, a dead one those still to be had."""
     if not any(pod.num_gpus for pod in wanted):
         return {}
+    visible = processes.visible_gpus()
+    running = {pod.group for pod in old.pods if pod.name in alive}
+    held = {pod.name: pod.gpus for pod in old.pods if pod.group in running or {*pod.gpus} <= {*visible}}
     taken = {device for state in others for pod in state.pods for device in pod.gpus}
-    return gpus.assign_gpus(wanted, processes.count_gpus(), taken)
+    return gpus.assign_gpus(wanted, visible, taken, held)
 
 
-def _with_devices(pod: LocalPod, devices: Mapping[str, list[int]]) -> LocalPod:
+def _with_devices(pod: LocalPod, devices: Mapping[str, list[str]]) -> LocalPod:
     if pod.name not in devices:
         return pod
-    return replace(pod, env={**pod.env, "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices[pod.name]))})
+    return replace(pod, env={**pod.env, "CUDA_VISIBLE_DEVICES": ",".join(devices[pod.name])})
 
 
 def _blocks(
@@ -141,7 +147,7 @@ def _start(
     state: DeploymentState,
     pod: LocalPod,
     program: Sequence[str],
-    devices: list[int],
+    devices: list[str],
     rendezvous_port: int | None,
 ) -> DeploymentState:
     """Record the pod, start it, record its process. Whatever dies in between, the token finds it again."""
