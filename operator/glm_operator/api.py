@@ -11,7 +11,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glm_operator import names, rules
-from glm_operator.fields import ApiModel, LabelKey, LabelValue, ObjectName, Quantity, ResourceName
+from glm_operator.fields import (
+    LabelKey,
+    LabelValue,
+    ObjectName,
+    Quantity,
+    ResourceName,
+    SpecModel,
+    as_read_by_the_api_server,
+)
 
 
 class InvalidSpec(ValueError):
@@ -26,7 +34,7 @@ SOURCE_PATTERN = (
 )
 
 
-class ModelSpec(ApiModel):
+class ModelSpec(SpecModel):
     """The model that is served, and where its files are."""
 
     model_config = ConfigDict(json_schema_extra=rules.MODEL_RULES)
@@ -58,7 +66,7 @@ class ModelSpec(ApiModel):
         return self
 
 
-class GpuSpec(ApiModel):
+class GpuSpec(SpecModel):
     """The GPUs of a node. A rank takes one."""
 
     resource_name: ResourceName = Field(default="nvidia.com/gpu", description="Extended resource a pod asks for.")
@@ -67,7 +75,7 @@ class GpuSpec(ApiModel):
     )
 
 
-class Toleration(ApiModel):
+class Toleration(SpecModel):
     """A taint the pods tolerate, as in a pod's spec."""
 
     key: LabelKey | None = Field(default=None, description="Key of the taint. Default: every key.")
@@ -83,7 +91,7 @@ class Toleration(ApiModel):
     )
 
 
-class Resources(ApiModel):
+class Resources(SpecModel):
     """Requests and limits of one pod, added to what the operator asks for by itself."""
 
     requests: dict[ResourceName, Quantity] | None = Field(
@@ -96,7 +104,7 @@ class Resources(ApiModel):
     )
 
 
-class Hardware(ApiModel):
+class Hardware(SpecModel):
     """What the ranks run on."""
 
     model_config = ConfigDict(json_schema_extra=rules.HARDWARE_RULES)
@@ -135,7 +143,7 @@ class Hardware(ApiModel):
         return self
 
 
-class Parallelism(ApiModel):
+class Parallelism(SpecModel):
     """How one copy of the model is split over ranks."""
 
     tensor: int = Field(
@@ -152,7 +160,7 @@ class Parallelism(ApiModel):
     )
 
 
-class Limits(ApiModel):
+class Limits(SpecModel):
     """Bounds of one group's engine. What is left out follows from the checkpoint and the memory."""
 
     max_model_len: int | None = Field(
@@ -200,13 +208,13 @@ class Limits(ApiModel):
     )
 
 
-class PullSecret(ApiModel):
+class PullSecret(SpecModel):
     """A Secret of the same namespace with registry credentials."""
 
     name: ObjectName = Field(description="Name of the Secret.")
 
 
-class Engine(ApiModel):
+class Engine(SpecModel):
     """The worker program."""
 
     image: str | None = Field(
@@ -224,7 +232,7 @@ class Engine(ApiModel):
     limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
 
 
-class GLMDeploymentSpec(ApiModel):
+class GLMDeploymentSpec(SpecModel):
     """What is wanted: a model, what it runs on, and how many copies."""
 
     model_config = ConfigDict(json_schema_extra=rules.SPEC_RULES)
@@ -292,8 +300,9 @@ def parse_deployment(body: Mapping[str, object], *, default_image: str = names.D
     ]
     if faults:
         raise InvalidSpec("; ".join(faults))
+    spec = as_read_by_the_api_server(body.get("spec"))
     try:
-        deployment = GLMDeployment.model_validate({"metadata": body.get("metadata"), "spec": body.get("spec")})
+        deployment = GLMDeployment.model_validate({"metadata": body.get("metadata"), "spec": spec})
     except ValidationError as error:
         raise InvalidSpec("; ".join(_sentence(dict(fault)) for fault in error.errors())) from error
     if deployment.spec.engine.image is None:

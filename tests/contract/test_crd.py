@@ -50,9 +50,16 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def without_nulls(value: object) -> object:
+    """Return a spec as the API server prunes it before it fills in defaults and validates."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return value
+
+
 def is_valid(body: dict[str, Any]) -> bool:
     validator = jsonschema.Draft202012Validator(strict(SCHEMA["properties"]["spec"]))
-    return bool(validator.is_valid(body["spec"]))
+    return bool(validator.is_valid(without_nulls(body["spec"])))
 
 
 def test_the_file_in_the_tree_is_the_one_the_code_makes() -> None:
@@ -117,21 +124,42 @@ CASES: list[dict[str, Any]] = [
     {"replicas": -1},
     {"replicas": 1001},
     {"replicas": "two"},
+    {"replicas": "2"},
+    {"replicas": True},
+    {"replicas": 2.0},
+    {"replicas": 2.5},
+    {"replicas": None},
     {"unknown": 1},
+    {"parallelism": None},
+    {"parallelism": {"expert": "4"}},
     {"hardware": {}},
     {"hardware": {"device": "tpu"}},
     {"hardware": {"device": "cpu", "ranksPerPod": 0}},
     {"hardware": {"device": "cpu", "sharedMemory": "1GiB"}},
+    {"hardware": {"device": None}},
+    {"hardware": {"device": "cpu", "ranks_per_pod": 1}},
     {"hardware": {"device": "cpu", "sharedMemory": 1024}},
+    {"hardware": {"device": "cpu", "sharedMemory": -1}},
+    {"hardware": {"device": "cpu", "sharedMemory": "-1"}},
+    {"hardware": {"device": "cpu", "sharedMemory": 1.5}},
+    {"hardware": {"device": "cpu", "sharedMemory": 2.0}},
+    {"hardware": {"device": "cpu", "sharedMemory": True}},
+    {"hardware": {"device": "cpu", "nodeSelector": {"a": None}}},
+    {"hardware": {"device": "cpu", "nodeSelector": {"a": 1}}},
     {"hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"expert": 8}},
     {"hardware": {"device": "cpu", "tolerations": [{"operator": "Sometimes"}]}},
     {"hardware": {"device": "cpu", "tolerations": [{"operator": "Exists"}]}},
+    {"hardware": {"device": "cpu", "tolerations": [None]}},
     {"hardware": {"device": "cpu", "resources": {"limits": {"memory": "lots"}}}},
+    {"hardware": {"device": "cpu", "resources": {"limits": {"cpu": 0.5}}}},
+    {"hardware": {"device": "cpu", "resources": {"limits": {"cpu": "0.5", "memory": None}}}},
     {"model": {"name": "glm-nano", "source": "hf://x"}},
     {"model": {"name": "GPT", "source": "file:///x"}},
     {"model": {"name": "custom", "source": "file:///x", "servedName": ""}},
     {"engine": {"image": "a b"}},
     {"engine": {"limits": {"maxNumSeqs": 0}}},
+    {"engine": {"limits": {"startLimitSeconds": "60"}}},
+    {"engine": {"limits": {"start_limit_seconds": 60}}},
     {"engine": {"imagePullSecrets": [{"name": "UPPER"}]}},
 ]
 

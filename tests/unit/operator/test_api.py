@@ -36,6 +36,13 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
         ({"hardware": {"device": "cuda"}}, "device cuda needs hardware.gpu"),
         ({"hardware": {"device": "cpu", "gpu": {}}}, "device cpu uses no GPU"),
         ({"hardware": {**CPU, "sharedMemory": "1GiB"}}, "spec.hardware.sharedMemory is '1GiB'"),
+        (
+            {"hardware": {**CPU, "resources": {"limits": {"cpu": 0.5}}}},
+            'spec.hardware.resources.limits.cpu is 0.5: a fraction is no integer; write it as text: "0.5"',
+        ),
+        ({"hardware": {**CPU, "sharedMemory": True}}, "spec.hardware.sharedMemory is True"),
+        ({"parallelism": {"expert": "4"}}, "spec.parallelism.expert is '4'"),
+        ({"hardware": {**CPU, "ranks_per_pod": 1}}, "spec.hardware.ranks_per_pod is not a known field"),
         ({"hardware": {**CPU, "nodeSelector": {"a": "b c"}}}, "spec.hardware.nodeSelector.a is 'b c'"),
         ({"hardware": {**CPU, "nodeSelector": {"a b": "c"}}}, "spec.hardware.nodeSelector.keys is 'a b'"),
         (
@@ -70,6 +77,11 @@ def test_several_faults_are_told_together() -> None:
     said = refusal(a_body(replicas=-1, parallelism={"expert": 0}))
     assert "spec.replicas" in said
     assert "spec.parallelism.expert" in said
+
+
+def test_null_is_a_field_left_out() -> None:
+    spec = parse_deployment(a_body(replicas=None, hardware={**CPU, "gpu": None, "nodeSelector": {"a": None}})).spec
+    assert (spec.replicas, spec.hardware.gpu, spec.hardware.node_selector) == (1, None, {})
 
 
 def test_scaling_is_no_new_spec() -> None:
