@@ -42,6 +42,7 @@ class ObservedGroup:
     revision: str  # of the StatefulSet's template; "" without one
     num_pods: int
     pods: tuple[ObservedPod, ...]
+    refused: Trouble | None = None  # what the API server says of the first missing pod, where it was asked
 
     @property
     def is_available(self) -> bool:
@@ -55,9 +56,18 @@ class ObservedGroup:
         return next((pod for pod in self.pods if pod.index == 0 and pod.revision == self.revision), None)
 
     @property
+    def missing(self) -> tuple[int, ...]:
+        """Indices of the pods its StatefulSet has to make; none while others leave, whose places they take."""
+        if any(pod.is_leaving for pod in self.pods):
+            return ()
+        there = {pod.index for pod in self.pods}
+        return tuple(index for index in range(self.num_pods) if index not in there)
+
+    @property
     def trouble(self) -> Trouble | None:
-        """What keeps the first troubled pod down; pods on their way out have no say."""
-        return next((pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_leaving), None)
+        """What keeps the first troubled pod down, or from being made; pods on their way out have no say."""
+        troubles = (pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_leaving)
+        return next(troubles, self.refused)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,21 @@ def test_what_quotas_and_limits_forbid_is_told_and_harms_no_group(release: Relea
     deployed.set_max_num_seqs(7)
     wait_for("another pod", lambda: deployed.pod_uids().items() - before.items(), timeout_s=60)
     deployed.wait_settled("1/1")
+
+    # A group that no longer fits: scaling is no new spec, so only its missing pod can tell.
+    serving = deployed.pod_uids()
+    deployed.scale(2)
+
+    def is_missing() -> bool:
+        ready, degraded = deployed.condition("Ready"), deployed.condition("Degraded")
+        told = "1/2 groups are ready; nano-g1: " in ready["message"] and "exceeded quota: full" in ready["message"]
+        return told and ready["reason"] == degraded["reason"] == "WriteDenied" and degraded["status"] == "True"
+
+    wait_for("WriteDenied of the second group", is_missing, timeout_s=60)
+    assert deployed.pod_uids() == serving
+    release.target.kubectl("delete", "resourcequota", "full", "-n", full_namespace)
+    deployed.wait_settled("2/2")
+    assert serving.items() <= deployed.pod_uids().items()
     deployed.delete()
 
 

@@ -49,6 +49,7 @@ class FakeKubernetes:
         self.objects: dict[Key, Manifest] = {}
         self.writes: list[str] = []
         self.before_write: Callable[[str], None] = lambda _: None  # may raise Refused
+        self.pod_quota: int | None = None  # of the namespace; the StatefulSet controller is held to it, too
         self._applied: dict[Key, Manifest] = {}
         self._numbers = itertools.count(1)
         self._log: list[tuple[int, str, str, Manifest]] = []  # version, plural, type, object
@@ -167,12 +168,19 @@ class FakeKubernetes:
                 continue
             template, metadata = stateful_set["spec"]["template"], stateful_set["metadata"]
             for index in range(stateful_set["spec"]["replicas"]):
-                if ("pods", namespace, f"{name}-{index}") not in self.objects:
+                if ("pods", namespace, f"{name}-{index}") not in self.objects and self._quota_says() is None:
                     labels = template["metadata"]["labels"] | {"apps.kubernetes.io/pod-index": str(index)}
                     owner = {"kind": "StatefulSet", "name": name, "uid": metadata["uid"], "controller": True}
                     pod = {"metadata": {"name": f"{name}-{index}", "namespace": namespace, "labels": labels}}
                     pod["metadata"]["ownerReferences"] = [owner]
                     self.put("pods", copy.deepcopy({**pod, "spec": template["spec"], "status": {}}))
+
+    def _quota_says(self) -> str | None:
+        """Return what the quota says of one more pod; None: it may be made."""
+        used = len(self.names("pods"))
+        if self.pod_quota is None or used < self.pod_quota:
+            return None
+        return f"exceeded quota: q, requested: pods=1, used: pods={used}, limited: pods={self.pod_quota}"
 
     def _run_pods(self) -> None:
         """Make pods ready, but not those whose image is missing."""
@@ -240,11 +248,20 @@ class FakeKubernetes:
         else:
             assert request.method == "POST"
             if dry_run:
-                return web.json_response(body)
+                return self._try(plural, namespace, body)
             body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._numbers)}"
             result = self.put(plural, body)
         self.writes.append(what)
         return web.json_response(result)
+
+    def _try(self, plural: str, namespace: str, body: Manifest) -> web.Response:
+        """Answer a dry run of a creation: admission has its say before the name is looked at."""
+        name = body["metadata"].get("name") or f"{body['metadata']['generateName']}x7k2p"
+        if plural == "pods" and (said := self._quota_says()) is not None:
+            raise Refused(403, "Forbidden", f'pods "{name}" is forbidden: {said}')
+        if (plural, namespace, name) in self.objects:
+            raise Refused(409, "AlreadyExists", f'{plural} "{name}" already exists')
+        return web.json_response(body)
 
     async def _list(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
         wanted = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)

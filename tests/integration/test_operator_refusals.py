@@ -72,6 +72,78 @@ async def test_a_quota_full_of_the_pods_to_be_replaced_refuses_no_edit(rig: Rig)
     assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
+async def test_a_pod_that_finds_no_room_in_a_quota_is_told_until_there_is(rig: Rig) -> None:
+    rig.fake.pod_quota = 2
+    await rig.settle()
+    set_spec(rig, replicas=4)  # kubectl scale: no new spec, so none is tried
+    await rig.settle()
+    told = 'chat-g2: pods "chat-g2-0" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2'
+    assert rig.condition("Ready") == ("False", "WriteDenied", f"2/4 groups are ready; {told} (and 1 more)")
+    assert rig.condition("Degraded") == ("True", "WriteDenied", told)
+    assert rig.condition("Progressing")[:2] == ("False", "WriteDenied")
+    assert not (await rig.run_pass()).settled
+    rig.fake.pod_quota = None
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
+
+
+async def test_a_first_pod_that_would_fit_a_quota_that_others_fill_is_told(rig: Rig) -> None:
+    rig.fake.put("pods", {"metadata": {"name": "other"}, "spec": {}, "status": {"phase": "Running"}})
+    rig.fake.pod_quota = 1
+    await rig.settle()
+    assert rig.condition("Planned")[0] == "True"
+    for kind, status in (("Ready", "False"), ("Degraded", "True")):
+        assert rig.condition(kind)[:2] == (status, "WriteDenied")
+        assert "exceeded quota: q" in rig.condition(kind)[2]
+    rig.fake.delete(("pods", "models", "other"))
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+
+
+async def test_a_pod_that_cannot_be_made_again_is_told_under_a_refused_edit_too(rig: Rig) -> None:
+    await rig.settle()
+    set_spec(rig, flavour="vanilla")
+    rig.fake.delete(("pods", "models", "chat-g0-0"))
+    rig.fake.pod_quota = 0
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("False", "WriteDenied")
+    assert 'pods "chat-g0-0" is forbidden' in rig.condition("Ready")[2]
+
+
+async def test_a_pod_made_while_it_was_tried_is_not_told_as_refused(rig: Rig) -> None:
+    await rig.run_pass()
+    rig.fake.pod_quota = 1
+
+    def make(write: str) -> None:
+        if write == "POST pods (dry run)":
+            rig.fake.step()
+
+    rig.fake.before_write = make
+    await rig.run_pass()
+    assert rig.fake.names("pods") == ["chat-g0-0"]
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
+
+
+async def test_a_pod_whose_name_is_taken_is_told(rig: Rig) -> None:
+    rig.fake.put("pods", {"metadata": {"name": "chat-g0-0"}, "spec": {}, "status": {"phase": "Running"}})
+    await rig.settle()
+    assert rig.condition("Degraded")[:2] == ("True", "NameConflict")
+    assert 'pods "chat-g0-0" already exists' in rig.condition("Ready")[2]
+
+
+async def test_a_refusal_of_a_missing_pod_in_ever_new_words_is_no_progress(rig: Rig) -> None:
+    await rig.settle()
+    rig.fake.pod_quota = 0
+    rig.fake.delete(("pods", "models", "chat-g0-0"))
+    rig.fake.step()
+    for number in range(3):
+        answer(rig, "POST pods (dry run)", 500, "InternalError", f"failed calling webhook: port {number}")
+        outcome = await rig.run_pass()
+        assert rig.condition("Degraded")[:2] == ("True", "WriteFailed")
+        assert (outcome.changed, outcome.settled) == (False, False)
+
+
 async def test_the_pod_that_is_tried_has_an_account_that_exists(rig: Rig) -> None:
     accounts: list[list[str]] = []
 

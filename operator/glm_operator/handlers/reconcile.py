@@ -6,7 +6,7 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from glm_operator import records
@@ -15,7 +15,7 @@ from glm_operator.conditions import Facts, Refused, summarize, transitions
 from glm_operator.errors import Vanishing
 from glm_operator.handlers.act import Act
 from glm_operator.handlers.neighbours import Cluster, Leaders
-from glm_operator.handlers.trial import try_spec
+from glm_operator.handlers.trial import try_missing_pod, try_spec
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observed import Observed
 from glm_operator.planner import Layout, plan
@@ -68,7 +68,13 @@ class Reconciler:
             rollout = plan_rollout(target, observed)
             steps = rollout.steps
         await self._act(act, target, steps, observed)
-        stands_still = bool(act.blocked) or (refused is not None and refused.reason in TRIED_AGAIN)
+        after = foresee(observed, act.done, target)
+        untouched = [group for index, group in after.groups.items() if group == observed.groups.get(index)]
+        lacking = await try_missing_pod(self.kube, body, observed, untouched)
+        if lacking is not None:
+            after = replace(after, groups={**after.groups, lacking.index: lacking})
+        is_refused = refused is not None and refused.reason in TRIED_AGAIN
+        stands_still = bool(act.blocked) or is_refused or lacking is not None
         facts = Facts(
             name=name_of(body),
             namespace=body["metadata"]["namespace"],
@@ -76,7 +82,7 @@ class Reconciler:
             target=target,
             refused=refused,
             rollout=rollout,
-            observed=foresee(observed, act.done, target),
+            observed=after,
             reports=await self.workers.reports(observed.groups.values()),
             blocked=tuple(act.blocked),
             previous=body.get("status") or {},

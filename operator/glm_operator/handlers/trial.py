@@ -1,8 +1,12 @@
-"""try_spec: ask the API server, before anything is moved to a spec, whether it would take the pods of it.
+"""Ask the API server about a pod: of a spec, before anything is moved to it, and of a group that lacks one.
 
 Only it knows every rule of a pod and every policy of its cluster, and what it refuses must not become the record that
-running groups are repaired from (docs/design/0004-accepted-specs.md).
+running groups are repaired from (docs/design/0004-accepted-specs.md). Of a pod that a StatefulSet may not make, nothing
+else would tell but an Event of that StatefulSet.
 """
+
+from collections.abc import Iterable
+from dataclasses import replace
 
 from glm_operator import records
 from glm_operator.conditions import Refused
@@ -10,10 +14,11 @@ from glm_operator.errors import Conflict, Denied, ForeignObject, LeftOver, Rejec
 from glm_operator.handlers.act import reason_of
 from glm_operator.handlers.neighbours import Cluster
 from glm_operator.manifest import Manifest
-from glm_operator.observed import Observed
+from glm_operator.observed import Observed, ObservedGroup
 from glm_operator.quota import would_fit_alone
-from glm_operator.render import service_account, stateful_set, trial_pod
+from glm_operator.render import missing_pod, service_account, stateful_set, trial_pod
 from glm_operator.rollout import Target
+from glm_operator.trouble import Trouble
 
 
 async def try_spec(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> Refused | None:
@@ -37,6 +42,32 @@ async def try_spec(kube: Cluster, body: Manifest, newest: Target, observed: Obse
     except Unavailable as error:
         return Refused(reason_of(error), str(error))
     return None
+
+
+async def try_missing_pod(
+    kube: Cluster, body: Manifest, observed: Observed, groups: Iterable[ObservedGroup]
+) -> ObservedGroup | None:
+    """Return the group whose missing pod cannot be made, with what the API server says; None if there is none.
+
+    groups: those that this pass has not changed: the others' StatefulSets are about to make other pods.
+    One pod is tried, the first that is missing: where many are, the first to be refused is enough to tell.
+    """
+    group = next((group for group in groups if group.missing), None)
+    if group is None:
+        return None
+    index = group.missing[0]
+    try:
+        await kube.try_pod(missing_pod(observed.live["apps/v1", "StatefulSet", group.name], index))
+        return None
+    except Rejected as error:
+        refused = Trouble("ApplyRefused", str(error))
+    except Conflict as error:
+        refused = Trouble("NameConflict", str(error))
+    except Unavailable as error:
+        refused = Trouble(reason_of(error), str(error))
+    # It may have been made since we looked, and be itself what has the name or the last of a quota.
+    now = (await kube.observe(body)).groups.get(group.index)
+    return replace(group, refused=refused) if now is not None and index in now.missing else None
 
 
 async def _try_stateful_set(
@@ -71,5 +102,5 @@ async def _try_pod(kube: Cluster, pod: Manifest) -> None:
     try:
         await kube.try_pod(pod)
     except Denied as error:
-        if not would_fit_alone(str(error)):  # else the pods that this one would replace may hold the quota
+        if not would_fit_alone(str(error)):  # else those it would replace may hold it; if not, its group tells
             raise

@@ -5,10 +5,19 @@ from collections.abc import Iterable
 from glm_operator.api import GLMDeployment
 from glm_operator.manifest import Manifest
 from glm_operator.planner import Layout
-from glm_operator.render.group import revision_of, stateful_set, trial_pod
+from glm_operator.render.group import missing_pod, revision_of, stateful_set, trial_pod
 from glm_operator.render.network import rendezvous, service, service_account
 
-__all__ = ["Manifest", "render", "render_shared", "revision_of", "service_account", "stateful_set", "trial_pod"]
+__all__ = [
+    "Manifest",
+    "missing_pod",
+    "render",
+    "render_shared",
+    "revision_of",
+    "service_account",
+    "stateful_set",
+    "trial_pod",
+]
 
 
 def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:

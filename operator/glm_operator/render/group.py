@@ -3,7 +3,7 @@
 from glm_operator import names
 from glm_operator.api import GLMDeployment
 from glm_operator.hashing import hash_of
-from glm_operator.manifest import Manifest
+from glm_operator.manifest import Manifest, name_of
 from glm_operator.planner import Layout
 from glm_operator.render.labels import group_labels
 from glm_operator.render.pod import pod_template
@@ -41,16 +41,26 @@ def trial_pod(deployment: GLMDeployment, layout: Layout, *, owner_uid: str) -> M
 
     owner_uid: any; it stands for the StatefulSet's, for some policies refuse pods without an owner.
     """
-    group = names.group_name(deployment.name, 0)
-    template = pod_template(deployment, layout, group, revision_of(deployment, layout))
-    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": group, "uid": owner_uid, "controller": True}
+    made = stateful_set(deployment, layout, 0)
+    made["metadata"]["uid"] = owner_uid
+    pod = missing_pod(made, 0)
+    del pod["metadata"]["name"]  # one of that name may run
+    pod["metadata"]["generateName"] = f"{name_of(made)}-"
+    return pod
+
+
+def missing_pod(stateful_set: Manifest, index: int) -> Manifest:
+    """Return a pod that a live StatefulSet lacks, as its controller would make it, for the API server to judge."""
+    metadata, template = stateful_set["metadata"], stateful_set["spec"]["template"]
+    group = name_of(stateful_set)
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": group, "uid": metadata["uid"], "controller": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "generateName": f"{group}-",
-            "namespace": deployment.namespace,
-            "labels": {**template["metadata"]["labels"], names.POD_INDEX_LABEL: "0"},
+            "name": names.pod_name(group, index),
+            "namespace": metadata["namespace"],
+            "labels": {**template["metadata"]["labels"], names.POD_INDEX_LABEL: str(index)},
             "ownerReferences": [owner],
         },
         "spec": template["spec"],

@@ -114,6 +114,15 @@ def test_what_a_pod_waits_for_is_told_in_ready() -> None:
     assert status["groups"][1]["state"] == "Pending"
 
 
+def test_a_pod_that_cannot_be_made_is_told_in_the_words_of_who_refused_it() -> None:
+    refused = Trouble("WriteDenied", 'pods "chat-g1-0" is forbidden: exceeded quota: gpus')
+    status = summarize(facts(a_group(0), replace(a_group(1, pods=()), refused=refused)), NOW)
+    assert conditions(status)["Ready"] == ("False", "WriteDenied")
+    assert conditions(status)["Degraded"] == ("True", "WriteDenied")
+    assert message(status) == f"1/2 groups are ready; chat-g1: {refused.message}"
+    assert status["groups"][1]["state"] == "Pending"
+
+
 def test_the_worst_of_several_is_told_and_the_others_counted() -> None:
     starting = a_group(0, ready=False)
     stuck = a_group(1, pods=(a_pod("chat-g1", ready=False, trouble=UNSCHEDULABLE),))

@@ -92,6 +92,17 @@ def test_a_group_is_available_only_with_exactly_its_pods_ready(pods: list[dict[s
     assert not observe("chat", "uid-1", [a_stateful_set()], pods).groups[0].is_available
 
 
+def test_pods_are_missing_that_a_stateful_set_has_still_to_make() -> None:
+    three = a_stateful_set()
+    three["spec"]["replicas"] = 3
+    leaving = a_live_pod()
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    pods_and_missing = {"none": ([], (0, 1, 2)), "one": ([a_live_pod(index=1)], (0, 2)), "leaving": ([leaving], ())}
+    for pods, missing in pods_and_missing.values():
+        assert observe("chat", "uid-1", [three], pods).groups[0].missing == missing
+    assert observe("chat", "uid-1", [], [a_live_pod()]).groups[0].missing == ()
+
+
 def test_a_record_is_read_back() -> None:
     record = {
         "apiVersion": "apps/v1",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from glm_operator import names
 from glm_operator.api import GLMDeploymentSpec
 from glm_operator.crd import structural_schema
-from glm_operator.render import render, revision_of
+from glm_operator.render import missing_pod, render, revision_of, trial_pod
 from unit.operator.operator_builders import a_deployment, a_layout
 
 CUDA = {"device": "cuda", "gpu": {"perNode": 8}}
@@ -118,6 +118,24 @@ def test_requests_in_the_spec_replace_ours_and_limits_stand_for_requests() -> No
     given = {"requests": {"cpu": 1}, "limits": {"memory": "4Gi"}}
     resources = pod(hardware={"device": "cpu", "resources": given})["containers"][0]["resources"]
     assert resources == {"requests": {"cpu": "1"}, "limits": {"memory": "4Gi"}}
+
+
+def test_a_missing_pod_is_what_its_stateful_set_would_make() -> None:
+    made = group(1, replicas=2)
+    made["metadata"]["uid"] = "uid-set"
+    missing = missing_pod(made, 3)
+    assert (missing["metadata"]["name"], missing["spec"]) == ("chat-g1-3", made["spec"]["template"]["spec"])
+    assert missing["metadata"]["labels"] == {
+        **made["spec"]["template"]["metadata"]["labels"],
+        names.POD_INDEX_LABEL: "3",
+    }
+    assert missing["metadata"]["ownerReferences"][0]["uid"] == "uid-set"
+
+
+def test_a_pod_on_trial_takes_no_name_of_one_that_runs() -> None:
+    deployment = a_deployment()
+    metadata = trial_pod(deployment, a_layout(deployment), owner_uid="uid-1")["metadata"]
+    assert (metadata["generateName"], "name" in metadata) == ("chat-g0-", False)
 
 
 @pytest.mark.parametrize(("accept", "deadline"), [(0, 0), (5, 120), (60, 600)])
