@@ -4,6 +4,7 @@ With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or
 left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,12 @@ CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters 
 
 def is_up() -> bool:
     return Cluster(find_paths(os.environ)).is_whole()
+
+
+def operators() -> list[str]:
+    """Return the Helm releases on our cluster, which is up: `make cluster-nano` makes one."""
+    listed = json.loads(Cluster.running().helm("list", "--all-namespaces", "--output", "json"))
+    return [f"{each['name']} in {each['namespace']}" for each in listed]
 
 
 def cluster(command: str) -> None:
@@ -58,8 +65,11 @@ def on_given_cluster() -> int:
 
 
 def on_own_cluster() -> int:
-    """Run the stories on this machine's cluster and leave it as it was found: up or down."""
+    """Run the stories on this machine's cluster and leave it as it was found, up or down, but for an operator in it."""
     was_up = is_up()
+    before = operators() if was_up else []
+    if before:
+        print(f"The stories use, and at their end uninstall, what is installed here: {', '.join(before)}.", flush=True)
     if not was_up:
         check(find_paths(os.environ), with_images=True)  # the images come last, and what they need is to be said first
     try:
@@ -72,6 +82,12 @@ def on_own_cluster() -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             cluster("down")
+    if before:
+        print(
+            f"No operator is left: the stories have uninstalled {', '.join(before)}. Deployments in other namespaces "
+            "serve on, and nobody repairs or scales them; to install it again: make cluster-nano",
+            flush=True,
+        )
     if was_up or status:
         leave_out(CLUSTER_DOWN, "a cluster is up (make cluster-down)" if was_up else "what came before it failed")
         return status

@@ -1,6 +1,7 @@
 """One cluster and one operator for all stories; a clean operator log after each; diagnostics of a failed one."""
 
 import contextlib
+import json
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,11 @@ from typing import Any
 import pytest
 
 from e2e.deployments import Deployed, nano
+from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE, in_the_way
 from e2e.operator_release import Release
 from e2e.target import Target, find_target
 from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.errors import CommandFailed
-
-OPERATOR_NAMESPACE = "glm-system"
-MODEL_NAMESPACE = "models"
 
 GPUS_AT_ONCE = 8
 """Three groups of `nano`, each a pod with two, beside the two pods of `two-pods` with one each."""
@@ -29,13 +28,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
+    """Return the cluster with the namespaces of the stories, which go at the end with all that is in them.
+
+    Of a given cluster only what was made here goes: the run ends before it has begun where one of them is there. Our
+    own cluster is the stories' own, namespaces that an earlier run left in it included.
+    """
     target = find_target()
-    for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
-    yield target
-    for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
-        target.kubectl("delete", "namespace", namespace, "--ignore-not-found", timeout_s=180)
+    if target.cluster is None and (reason := in_the_way(*target.found())):
+        pytest.exit(reason, returncode=1)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    verb = "create" if target.cluster is None else "apply"
+    with contextlib.ExitStack() as made:
+        for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
+            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+            target.kubectl(verb, "-f", "-", stdin=json.dumps(manifest))
+            delete = ("delete", "namespace", namespace, "--ignore-not-found")
+            made.callback(target.kubectl, *delete, timeout_s=180)
+        yield target
 
 
 @pytest.fixture(scope="session")

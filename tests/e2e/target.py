@@ -24,6 +24,7 @@ from glm_cluster.given import given_cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHART = CHECKOUT / "charts/glm-operator"
+CRD = "glmdeployments.glm-operator.io"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Target:
                 repository, _, tag = reference.rpartition(":")
                 flags += ["--set", f"{prefix}.repository={repository}", "--set", f"{prefix}.tag={tag}"]
         return flags
+
+    def found(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the cluster's namespaces, the releases of our chart, and the GLMDeployments, as NAMESPACE/NAME."""
+        namespaces = [each["metadata"]["name"] for each in self.get("namespaces")["items"]]
+        releases = [
+            f"{each['namespace']}/{each['name']}"
+            for each in json.loads(self.helm("list", "--all-namespaces", "--output", "json"))
+            if re.fullmatch(rf"{CHART.name}-\d.*", each["chart"])
+        ]
+        has_crd = self.kubectl("get", "crd", CRD, "--ignore-not-found", "--output", "name").strip()
+        bodies = [each["metadata"] for each in self.get("glmd", "--all-namespaces")["items"]] if has_crd else []
+        return namespaces, releases, [f"{each['namespace']}/{each['name']}" for each in bodies]
 
     def num_gpus(self) -> int:
         """Return how many GPUs the scheduler may give away, on all nodes together."""

@@ -1,12 +1,10 @@
 """Stories of one who installs: helm test, upgrade, uninstall, and an install under another name. Runs last."""
 
-from e2e.conftest import OPERATOR_NAMESPACE
 from e2e.deployments import Deployed, wait_for
+from e2e.footprint import OPERATOR_NAMESPACE
 from e2e.operator_release import Release
-from e2e.target import Target
+from e2e.target import CRD, Target
 from glm_cluster.errors import CommandFailed
-
-CRD = "glmdeployments.glm-operator.io"
 
 
 def test_the_installed_release_passes_its_own_test(release: Release) -> None:

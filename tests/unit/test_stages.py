@@ -133,6 +133,7 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
     monkeypatch.setattr(e2e, "check", lambda _, with_images: None)
     monkeypatch.setenv("STAGES_LEFT_OUT", str(notes))
     monkeypatch.setattr(e2e, "is_up", lambda: is_up)
+    monkeypatch.setattr(e2e, "operators", list)
     monkeypatch.setattr(e2e, "cluster", lambda _: None)
     monkeypatch.setattr(e2e, "pytest", pytest_runs)
     monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
@@ -143,6 +144,22 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
     assert told == "".join(f"LEFT OUT: {line}\n" for line in (notes.read_text() if said else "").splitlines())
     known = [*e2e.OF_OUR_CLUSTER, *e2e.STORIES, *e2e.CLUSTER_DOWN]
     assert all((test in ran) != (test in told) for test in known)
+
+
+def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_told(
+    e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("E2E_KUBECONFIG", raising=False)
+    monkeypatch.setattr(e2e, "is_up", lambda: True)
+    monkeypatch.setattr(e2e, "operators", lambda: ["glm in glm-system"])
+    monkeypatch.setattr(e2e, "cluster", lambda _: None)
+    monkeypatch.setattr(e2e, "pytest", lambda _: print("RUN") or 0)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    assert e2e.main() == 0
+    before, _, after = capsys.readouterr().out.partition("RUN")
+    assert "at their end uninstall, what is installed here: glm in glm-system" in before
+    assert "No operator is left" in after
+    assert "make cluster-nano" in after
 
 
 def test_a_given_cluster_without_images_is_told_and_nothing_runs(
