@@ -17,9 +17,11 @@ from glm_operator.fields import (
     ObjectName,
     Quantity,
     ResourceName,
+    Source,
     SpecModel,
     as_read_by_the_api_server,
 )
+from glm_operator.forms import DEPLOYMENT_NAME_PATTERN, FORMS, IMAGE_PATTERN, SERVED_NAME_PATTERN
 
 
 class InvalidSpec(ValueError):
@@ -28,10 +30,6 @@ class InvalidSpec(ValueError):
 
 ModelName = Literal["glm-nano", "GLM-4.5", "GLM-4.5-Air", "custom"]
 Device = Literal["cpu", "cuda"]
-
-SOURCE_PATTERN = (
-    r"^(builtin://glm-nano|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9._-]+)*|file://(/[A-Za-z0-9._-]+)+)$"
-)
 
 
 class ModelSpec(SpecModel):
@@ -43,16 +41,14 @@ class ModelSpec(SpecModel):
         description="Which model it is: the planner knows the shapes of all but `custom`, whose config.json the "
         "worker reads. Cannot change."
     )
-    source: str = Field(
-        pattern=SOURCE_PATTERN,
-        max_length=512,
+    source: Source = Field(
         description="Folder of the checkpoint (safetensors, config.json, tokenizer.json): `builtin://glm-nano` inside "
         "the worker image; `pvc://CLAIM/PATH` on a PersistentVolumeClaim of the same namespace, mounted read-only; "
         "`file:///PATH` inside the worker image.",
     )
     served_name: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+        pattern=SERVED_NAME_PATTERN,
         max_length=128,
         description="Name clients ask for. Default: the model's name; for `custom` the name of its folder.",
     )
@@ -219,7 +215,7 @@ class Engine(SpecModel):
 
     image: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+        pattern=IMAGE_PATTERN,
         max_length=512,
         description="Worker image. Default: the one the operator was installed with.",
     )
@@ -255,7 +251,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
-    name: str = Field(max_length=names.MAX_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    name: str = Field(max_length=names.MAX_NAME_LENGTH, pattern=DEPLOYMENT_NAME_PATTERN)
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
@@ -324,4 +320,12 @@ def _sentence(fault: dict[str, object]) -> str:
         return f"{path} is not a known field"
     if fault["type"] == "value_error":
         return f"{path}: {message}"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{path} is {fault['input']!r}; allowed is {FORMS[_pattern(fault)]}"
     return f"{path} is {fault['input']!r}: {message}"
+
+
+def _pattern(fault: dict[str, object]) -> str:
+    context = fault["ctx"]
+    assert isinstance(context, dict)
+    return str(context["pattern"])

@@ -7,6 +7,13 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from glm_operator.forms import (
+    LABEL_KEY_PATTERN,
+    LABEL_VALUE_PATTERN,
+    OBJECT_NAME_PATTERN,
+    RESOURCE_NAME_PATTERN,
+    SOURCE_PATTERN,
+)
 from glm_operator.quantity import QUANTITY_PATTERN
 
 
@@ -56,13 +63,12 @@ Quantity = Annotated[
         }
     ),
 ]
-ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-LabelKey = Annotated[
+ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN, max_length=253)]
+LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN, max_length=317)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
+ResourceName = Annotated[str, StringConstraints(pattern=RESOURCE_NAME_PATTERN, max_length=253)]
+Source = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
-        max_length=317,
-    ),
+    StringConstraints(pattern=SOURCE_PATTERN, max_length=512),
+    WithJsonSchema({"type": "string", "maxLength": 512}),  # a rule says what is allowed; a pattern would show itself
 ]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
-ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$", max_length=253)]

@@ -10,6 +10,7 @@ the word to the schema.
 
 from pydantic import JsonValue
 
+from glm_operator.forms import DEPLOYMENT_NAME_PATTERN, FORMS, SOURCE_PATTERN
 from glm_operator.names import MAX_NAME_LENGTH, RESERVED_SUFFIXES
 from glm_operator.shapes import SHAPES, Shape, allowed_tensor, divisors
 
@@ -50,12 +51,12 @@ _NO_TENSOR = _outside("self.parallelism.tensor", MAX_TENSOR)
 _NO_EXPERT = _outside("self.parallelism.expert", MAX_EXPERT)
 
 
-def _rule(expression: str, *message: str, field_path: str | None = None) -> Rules:
+def _rule(expression: str, *message: str, field_path: str | None = None, plain: str = "not allowed") -> Rules:
     """Return one rule. message: one plain sentence, or the parts of a CEL expression that makes one."""
     rule: Rules = {"rule": expression, "message": message[0], "reason": "FieldValueInvalid"}
     if len(message) > 1:
-        # The API server wants a plain message too, for the day the expression fails.
-        rule |= {"message": "not allowed", "messageExpression": " + ".join(message)}
+        # The API server wants a plain message too, for the day the expression fails or makes more than one line.
+        rule |= {"message": plain, "messageExpression": " + ".join(message)}
     return rule | ({"fieldPath": field_path} if field_path else {})
 
 
@@ -87,7 +88,7 @@ def _degrees(name: str, shape: Shape) -> list[JsonValue]:
 
 NAME_RULES: list[JsonValue] = [
     _rule(
-        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        f"self.metadata.name.matches('{DEPLOYMENT_NAME_PATTERN}')",
         "'metadata.name '",
         "self.metadata.name",
         "' becomes the name of a Service: lower-case letters, digits and dashes, starting with a letter; for example '",
@@ -140,7 +141,15 @@ SPEC_RULES: Rules = {
 MODEL_RULES: Rules = {
     "x-kubernetes-validations": [
         _rule(
-            "!self.source.startsWith('builtin://') || self.name == 'glm-nano'",
+            f"self.source.matches('{SOURCE_PATTERN}')",
+            "'model.source \"'",
+            "self.source",
+            f"'\" names no folder that a worker can read; allowed is {FORMS[SOURCE_PATTERN]}'",
+            field_path=".source",
+            plain=f"model.source names no folder that a worker can read; allowed is {FORMS[SOURCE_PATTERN]}",
+        ),
+        _rule(
+            "self.source != 'builtin://glm-nano' || self.name == 'glm-nano'",
             "source builtin://glm-nano holds the model glm-nano only; use pvc://CLAIM/PATH or file:///PATH for others",
             field_path=".source",
         ),

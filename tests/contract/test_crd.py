@@ -153,7 +153,6 @@ CASES: list[dict[str, Any]] = [
     {"hardware": {"device": "cpu", "resources": {"limits": {"memory": "lots"}}}},
     {"hardware": {"device": "cpu", "resources": {"limits": {"cpu": 0.5}}}},
     {"hardware": {"device": "cpu", "resources": {"limits": {"cpu": "0.5", "memory": None}}}},
-    {"model": {"name": "glm-nano", "source": "hf://x"}},
     {"model": {"name": "GPT", "source": "file:///x"}},
     {"model": {"name": "custom", "source": "file:///x", "servedName": ""}},
     {"engine": {"image": "a b"}},

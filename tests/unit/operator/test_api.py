@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from glm_operator.api import InvalidSpec, parse_deployment
+from glm_operator.api import GLMDeploymentSpec, InvalidSpec, Metadata, parse_deployment
+from glm_operator.forms import FORMS
 from unit.operator.operator_builders import a_body
 
 CPU = {"device": "cpu"}
@@ -35,7 +36,14 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
         ({"hardware": {"device": "tpu"}}, "spec.hardware.device is 'tpu'"),
         ({"hardware": {"device": "cuda"}}, "device cuda needs hardware.gpu"),
         ({"hardware": {"device": "cpu", "gpu": {}}}, "device cpu uses no GPU"),
-        ({"hardware": {**CPU, "sharedMemory": "1GiB"}}, "spec.hardware.sharedMemory is '1GiB'"),
+        (
+            {"hardware": {**CPU, "sharedMemory": "1GiB"}},
+            "spec.hardware.sharedMemory is '1GiB'; allowed is a number that is not negative, with an optional unit",
+        ),
+        (
+            {"hardware": {**CPU, "sharedMemory": -1}},
+            "spec.hardware.sharedMemory is '-1'; allowed is a number that is not",
+        ),
         (
             {"hardware": {**CPU, "resources": {"limits": {"cpu": 0.5}}}},
             'spec.hardware.resources.limits.cpu is 0.5: a fraction is no integer; write it as text: "0.5"',
@@ -44,14 +52,20 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
         ({"parallelism": {"expert": "4"}}, "spec.parallelism.expert is '4'"),
         ({"hardware": {**CPU, "ranks_per_pod": 1}}, "spec.hardware.ranks_per_pod is not a known field"),
         ({"hardware": {**CPU, "nodeSelector": {"a": "b c"}}}, "spec.hardware.nodeSelector.a is 'b c'"),
-        ({"hardware": {**CPU, "nodeSelector": {"a b": "c"}}}, "spec.hardware.nodeSelector.keys is 'a b'"),
+        (
+            {"hardware": {**CPU, "nodeSelector": {"a b": "c"}}},
+            "nodeSelector.keys is 'a b'; allowed is the key of a label",
+        ),
         (
             {"hardware": {"device": "cuda", "gpu": {}, "resources": {"limits": {"nvidia.com/gpu": 1}}}},
             "must not name nvidia.com/gpu",
         ),
         ({"model": {"name": "GLM-4.5", "source": "builtin://glm-nano"}}, "holds the model glm-nano only"),
         ({"model": {"name": "custom", "source": "file:///models/../etc"}}, "must not step out"),
-        ({"model": {"name": "custom", "source": "hf://zai-org/GLM-4.5"}}, "spec.model.source is"),
+        (
+            {"model": {"name": "custom", "source": "hf://zai-org/GLM-4.5"}},
+            "spec.model.source is 'hf://zai-org/GLM-4.5'; allowed is builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH",
+        ),
         ({"engine": {"image": "a b"}}, "spec.engine.image is 'a b'"),
     ],
 )
@@ -71,6 +85,21 @@ def test_other_names_are_taken(name: str) -> None:
 
 def test_another_kind_is_refused() -> None:
     assert "kind is 'Deployment'; expected 'GLMDeployment'" in refusal({**a_body(), "kind": "Deployment"})
+
+
+def test_what_a_pattern_allows_is_told_in_words() -> None:
+    schemas = (model.model_json_schema() for model in (GLMDeploymentSpec, Metadata))
+    assert {pattern for schema in schemas for pattern in patterns(schema)} <= FORMS.keys()
+
+
+def patterns(schema: object) -> set[str]:
+    """Return every pattern in a JSON schema, those of keys with them."""
+    if isinstance(schema, list):
+        return set().union(*map(patterns, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+    return own | set(schema.get("patternProperties", {})) | patterns(list(schema.values()))
 
 
 def test_several_faults_are_told_together() -> None:
