@@ -23,6 +23,7 @@ class ObservedPod:
     name: str
     uid: str
     index: int
+    controller: str | None  # uid of what made it and would make it again; None for an orphan
     revision: str
     is_ready: bool
     is_leaving: bool  # told to go, or about to be: the StatefulSet that made it is gone
@@ -88,6 +89,9 @@ class Observed:
     groups: Mapping[int, ObservedGroup] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     live: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
+    foreign: Mapping[str, Manifest] = field(
+        default_factory=dict
+    )  # StatefulSets with a group's labels that are not ours
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ class Blocked:
 
 def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterable[Manifest]) -> Observed:
     """Return what exists of a deployment. objects: all with its label; what others control is ignored."""
-    owned = [item for item in objects if is_controlled_by(item, uid)]
+    found = list(objects)
+    owned = [item for item in found if is_controlled_by(item, uid)]
+    others = [item for item in found if not is_controlled_by(item, uid)]
     sets = {index: item for item in owned if (index := _group_index(deployment, item)) is not None}
     by_group: dict[int, list[ObservedPod]] = {}
     for pod in pods:
@@ -115,6 +121,7 @@ def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterab
         },
         records=tuple(_record(item) for item in owned if item["kind"] == "ControllerRevision"),
         live={(*kind_of(item), name_of(item)): item for item in owned},
+        foreign={name_of(item): item for item in others if _group_index(deployment, item) is not None},
     )
 
 
@@ -166,6 +173,7 @@ def _pod(pod: Manifest, stateful_set: Manifest | None) -> ObservedPod:
         name=name_of(pod),
         uid=pod["metadata"].get("uid", ""),
         index=int(ordinal) if ordinal.isdigit() else 0,
+        controller=maker,
         revision=labels.get(names.REVISION_LABEL, ""),
         is_ready=conditions.get("Ready") == "True",
         is_leaving="deletionTimestamp" in pod["metadata"] or is_of_another,

@@ -109,9 +109,10 @@ def _step(target: Target, group: ObservedGroup, *, moves: bool) -> GroupStep:
 
 
 def _removal(group: ObservedGroup) -> GroupStep:
-    # Pods without a StatefulSet are on their way out, unless somebody orphaned them.
-    orphans = () if group.exists else tuple(pod for pod in group.pods if not pod.is_leaving)
-    return GroupStep(group.index, group.name, render=False, delete=group.exists, delete_pods=orphans)
+    # Pods of a StatefulSet that is gone are collected, those of somebody else's would only be made again.
+    orphans = tuple(pod for pod in group.pods if pod.controller is None and not pod.is_leaving)
+    going = () if group.exists else orphans
+    return GroupStep(group.index, group.name, render=False, delete=group.exists, delete_pods=going)
 
 
 def _strays(group: ObservedGroup, revision: str) -> tuple[ObservedPod, ...]:

@@ -204,6 +204,36 @@ async def test_a_foreign_object_is_left_alone_and_named_and_the_rest_goes_on(rig
     assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
+async def test_pods_of_a_stateful_set_of_somebody_else_are_left_alone_and_it_is_named(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    before = uids(rig)
+    rig.fake.edit("statefulsets", "chat-g1", lambda orphan: orphan["metadata"].pop("ownerReferences"))
+    set_spec(rig, replicas=1)
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.condition("Degraded")[:2] == ("True", "NameConflict")
+    assert "StatefulSet chat-g1 has no owner and is not taken over" in rig.condition("Degraded")[2]
+    rig.fake.delete(("statefulsets", "models", "chat-g1"))
+    await rig.settle()
+    assert rig.fake.names("pods") == ["chat-g0-0"]
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
+
+
+async def test_a_deployment_deleted_without_its_objects_and_applied_anew_deletes_no_pod(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    before = uids(rig)
+    for plural in ("statefulsets", "services", "serviceaccounts", "controllerrevisions"):
+        for name in rig.fake.names(plural):  # as by kubectl delete --cascade=orphan
+            rig.fake.edit(plural, name, lambda orphan: orphan["metadata"].pop("ownerReferences"))
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    rig.fake.put("glmdeployments", a_deployment_body())
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.condition("Degraded")[:2] == ("True", "NameConflict")
+
+
 async def test_an_object_that_lost_its_labels_is_still_ours(rig: Rig) -> None:
     await rig.settle()
     rig.fake.edit("services", "chat", lambda service: service["metadata"].pop("labels"))

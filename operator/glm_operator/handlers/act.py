@@ -8,6 +8,7 @@ from glm_operator.errors import Conflict, Denied, ForeignObject, LeftOver, Rejec
 from glm_operator.handlers.neighbours import Cluster
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observed import Blocked, Observed
+from glm_operator.ownership import check_ownership
 from glm_operator.render import stateful_set
 from glm_operator.rollout import GroupStep, Target
 from glm_operator.status import Reason
@@ -62,8 +63,19 @@ class Act:
             live = self._observed.live["apps/v1", "StatefulSet", step.name]
             if not await self._deleted("StatefulSet", step.name, live["metadata"]["uid"]):
                 return
+        elif step.name in self._observed.foreign:
+            self._tell_foreign(step.name)
         deleted = [pod for pod in step.delete_pods if await self._deleted("Pod", pod.name, pod.uid)]
         self.done.append(replace(step, delete_pods=tuple(deleted)))
+
+    def _tell_foreign(self, name: str) -> None:
+        """Tell of a StatefulSet in the place of a group that is not wanted: its pods are behind our Service."""
+        try:
+            check_ownership(self._observed.foreign[name], self._body)
+        except ForeignObject as error:
+            self.blocked.append(Blocked(name, "NameConflict", str(error)))
+        except LeftOver:
+            pass  # about to be collected
 
     async def forget(self, name: str) -> None:
         """Delete a record nobody needs any more. One that cannot be deleted does no harm, so it is not told of."""

@@ -45,6 +45,7 @@ def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = Tr
         "name": f"{group}-{index}",
         "uid": f"uid-{group}-{index}-{revision}",
         "index": index,
+        "controller": None,
         "revision": revision,
         "is_ready": ready,
         "is_leaving": False,

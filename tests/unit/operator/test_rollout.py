@@ -98,6 +98,11 @@ def test_pods_that_somebody_orphaned_go_with_their_surplus_group() -> None:
     assert deleted_pods(steps(a_group(0), a_group(1), orphaned)) == ["chat-g2-0"]
 
 
+def test_pods_that_another_stateful_set_makes_are_left_to_it() -> None:
+    made = replace(a_group(2, pods=(a_pod("chat-g2", controller="uid-another"),)), exists=False)
+    assert deleted_pods(steps(a_group(0), a_group(1), made)) == []
+
+
 def test_what_a_step_takes_down_is_foreseen_as_down() -> None:
     before = observed(a_group(0, revision="old"), a_group(1), a_group(2))
     after = foresee(before, plan_rollout(TARGET, before).steps, TARGET)
