@@ -81,6 +81,12 @@ def served() -> Iterator[str]:
         console.print("[green]checked: no process is left[/]")
 
 
+def client_of(url: str) -> openai.OpenAI:
+    """Return a client that asks this machine directly: a proxy of the environment knows nothing of its loopback."""
+    direct = openai.DefaultHttpxClient(trust_env=False)
+    return openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=120, http_client=direct)
+
+
 def chat(client: openai.OpenAI) -> None:
     """Stream an answer that needs thinking, thinking and answer apart."""
     console.print(f"user:     {QUESTION}")
@@ -151,8 +157,7 @@ def demo() -> None:
     console.print(SPEC.read_text().rstrip(), style="dim", markup=False)
     glm("plan", "-f", str(SPEC.relative_to(ROOT)))
     heading("2. Start it on this machine: the same plan and render, processes instead of pods")
-    with served() as url:
-        client = openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=120)
+    with served() as url, client_of(url) as client:
         heading("3. A streamed chat that thinks, through the openai package")
         chat(client)
         heading("4. A tool call and its answer")

@@ -148,9 +148,10 @@ class Deployed:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[openai.OpenAI]:
+        direct = openai.DefaultHttpxClient(trust_env=False)  # a proxy knows nothing of ClusterIPs and forwarded ports
         with (
             self.target.base_url(self.name, self.namespace) as url,
-            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT) as client,
+            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT, http_client=direct) as client,
         ):
             yield client
 
