@@ -135,6 +135,9 @@ def test_a_dead_cluster_is_replaced_and_a_cluster_goes_without_a_trace(paths: Pa
     run_pod(cluster)  # `create` fails if the first cluster's pod were still known
     assert Cluster.running() == cluster
 
+    # What a command leaves that died between a start and its note, or while writing it.
+    (paths.pids / "kubelet.json").unlink()
+    (paths.pids / "etcd.json").write_text('{"pid": 1')
     down(paths)
     assert new_since(before, traces(paths)) == {}
     assert not Path(paths.state).exists()

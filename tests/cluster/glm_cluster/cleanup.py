@@ -13,7 +13,7 @@ from glm_cluster.cgroups import remove_cgroups
 from glm_cluster.containers import Containerd
 from glm_cluster.errors import ClusterError
 from glm_cluster.mounts import unmount_below
-from glm_cluster.network import remove_network
+from glm_cluster.network import inhabitants, remove_network
 from glm_cluster.paths import Paths
 from glm_cluster.processes import Processes, stat_of
 from glm_cluster.waiting import wait_for
@@ -30,6 +30,7 @@ def clean_up(paths: Paths) -> None:
             Containerd(paths).remove_containers()
     for name in reversed(processes.names()):
         processes.stop(name)
+    kill_inhabitants()
     kill_shims(paths)
     remove_cgroups()
     unmount_below(paths.state, paths.buildah_root)
@@ -38,6 +39,22 @@ def clean_up(paths: Paths) -> None:
     shutil.rmtree(paths.state, ignore_errors=True)
     if paths.state.exists():
         raise ClusterError(f"{paths.state} cannot be removed: something still writes there")
+
+
+def kill_inhabitants() -> None:
+    """Kill what still lives in the cluster's network namespace: its programs, whether or not a pid file names them.
+
+    A file may be missing: of a command that died between a start and its note, or of another state folder.
+    """
+
+    def are_gone() -> bool:
+        living = [pid for pid in inhabitants() if stat_of(pid)]
+        for pid in living:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not living
+
+    wait_for("the end of every program in the cluster's network namespace", are_gone, timeout_s=20)
 
 
 def kill_shims(paths: Paths) -> None:

@@ -37,6 +37,13 @@ def create_network() -> None:
         INOTIFY_INSTANCES.write_text(str(NEEDED_INOTIFY_INSTANCES))
 
 
+def inhabitants() -> list[int]:
+    """Return every process in the namespace (those of pods have namespaces of their own)."""
+    if not (NETNS_FOLDER / NETNS).exists():
+        return []
+    return [int(pid) for pid in run("ip", "netns", "pids", NETNS).split()]
+
+
 def remove_network() -> None:
     """Remove the namespace and the veth pair; their routes go with them."""
     if (NETNS_FOLDER / NETNS).exists():

@@ -74,7 +74,9 @@ class Processes:
         stat = stat_of(pid)
         if stat is None:
             raise ClusterError(f"{name} ended at once:\n{self.said(name)}")
-        self._file(name).write_text(json.dumps({"pid": pid, "start_ticks": stat.start_ticks, "at": time.time()}))
+        unfinished = self._file(name).with_suffix(".new")
+        unfinished.write_text(json.dumps({"pid": pid, "start_ticks": stat.start_ticks, "at": time.time()}))
+        unfinished.replace(self._file(name))  # whole or not at all
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -88,7 +90,7 @@ class Processes:
         """Return the pid of a program that is running."""
         try:
             noted = json.loads(self._file(name).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # never started, or we died while writing the file
+        except (FileNotFoundError, json.JSONDecodeError):  # never started, or the disk was full
             return None
         stat = stat_of(noted["pid"])
         return noted["pid"] if stat and stat.start_ticks == noted["start_ticks"] else None

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from glm_cluster.cleanup import is_shim
+from glm_cluster import network
+from glm_cluster.addresses import NETNS
+from glm_cluster.cleanup import is_shim, kill_inhabitants
 from glm_cluster.processes import Processes, parse_stat, stat_of
 from glm_cluster.waiting import GaveUp
 
@@ -47,6 +49,26 @@ def test_a_pid_that_somebody_else_has_now_is_not_ours(processes: Processes) -> N
 def test_a_half_written_pid_file_counts_as_no_process(processes: Processes) -> None:
     (processes.pids / "etcd.json").write_text('{"pid": 1')
     assert processes.pid("etcd") is None
+
+
+def test_what_lives_in_the_namespace_is_killed_without_a_pid_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / NETNS).touch()
+    monkeypatch.setattr(network, "NETNS_FOLDER", tmp_path)
+    with subprocess.Popen(["sleep", "600"]) as child:
+        program = tmp_path / "ip"
+        program.write_text(f'#!/bin/sh\n[ "$*" = "netns pids {NETNS}" ] && echo {child.pid}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        kill_inhabitants()
+        assert stat_of(child.pid) is None
+
+
+def test_without_a_namespace_nobody_lives_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "NETNS_FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    kill_inhabitants()
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
