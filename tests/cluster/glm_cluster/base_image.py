@@ -46,7 +46,7 @@ def ensure_base_image(paths: Paths, name: str) -> None:
         try:
             root = Path(buildah("mount", container))
             options = ("--variant=minbase", f"--include={','.join(PACKAGES)}")
-            log_to(log, "debootstrap", *options, SUITE, root, *mirror(), env=debootstrap_environment())
+            log_to(log, "debootstrap", *options, SUITE, root, *mirror(), env={**os.environ, "LANG": "C.UTF-8"})
             strip(root)
             buildah("umount", container)
             buildah("config", "--label", f"{RECIPE_LABEL}={recipe()}", "--env", "LANG=C.UTF-8", container)
@@ -70,7 +70,3 @@ def mirror() -> list[str]:
     """Return the Debian archive that this machine's apt uses, which may be a company's own; none: debootstrap's own."""
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}")
     return targets.split()[:1]
-
-
-def debootstrap_environment() -> dict[str, str]:
-    return {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin", "LANG": "C.UTF-8"}

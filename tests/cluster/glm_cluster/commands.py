@@ -8,6 +8,9 @@ from pathlib import Path
 
 from glm_cluster.errors import CommandFailed
 
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where root's programs are, which the PATH of a root by plain `su` lacks."""
+
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -28,7 +31,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env=None if env is None else dict(env),
+            env=_environment(env),
             cwd=cwd,
             timeout=timeout_s,
             check=False,
@@ -48,10 +51,9 @@ def log_to(log: Path, *argv: str | Path, env: Mapping[str, str] | None = None, c
     command = [str(a) for a in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
-        environment = None if env is None else dict(env)
         try:
             code = subprocess.call(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=cwd
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=_environment(env), cwd=cwd
             )
         except FileNotFoundError as error:
             raise CommandFailed(f"{command[0]}: no such program") from error
@@ -60,10 +62,20 @@ def log_to(log: Path, *argv: str | Path, env: Mapping[str, str] | None = None, c
         raise CommandFailed(f"`{brief(command)}` ended with {code} (all of it: {log}):\n{said}")
 
 
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    given = os.environ if env is None else env
+    return {**given, "PATH": with_sbin(given.get("PATH"))}
+
+
+def with_sbin(path: str | None) -> str:
+    """Return a PATH with the folders of root's programs at its end."""
+    return ":".join((path or os.defpath, *SBIN))
+
+
 def cluster_environment() -> dict[str, str]:
     """Return the environment of the cluster's own programs: nothing of the caller's but where programs are."""
     return {
-        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin",
+        "PATH": with_sbin(os.environ.get("PATH")),
         "HOME": os.environ.get("HOME", "/root"),
         "LANG": "C.UTF-8",
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glm_cluster.commands import run
+from glm_cluster.commands import run, with_sbin
 from glm_cluster.errors import ClusterError, CommandFailed
 from glm_cluster.progress import say, step
 from glm_cluster.waiting import GaveUp, wait_for
@@ -38,7 +38,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def missing_packages() -> list[str]:
     """Return the packages whose programs are not there."""
-    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    path = with_sbin(os.environ.get("PATH"))
     return sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None})
 
 
