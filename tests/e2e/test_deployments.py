@@ -270,35 +270,6 @@ def test_ranks_for_cuda_take_a_gpu_each_and_say_when_there_is_none(on_gpus: Depl
     assert on_gpus.limits(GPU_RESOURCE) == ["2"]
 
 
-REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    (
-        "experts",
-        {"parallelism": {"expert": 3, "tensor": 1}},
-        "parallelism.expert 3 does not divide the 8 routed experts",
-    ),
-    ("heads", {"parallelism": {"expert": 8, "tensor": 8}}, "parallelism.tensor 8 does not divide the 4 heads"),
-    ("replicas", {"replicas": -1}, "spec.replicas"),
-    ("device", {"hardware": {"device": "cuda"}}, "device cuda needs hardware.gpu"),
-    ("unknown", {"hardware": {"device": "cpu", "gpus": 3}}, "unknown field"),
-]
-
-
-@pytest.mark.parametrize(("name", "change", "message"), REFUSED, ids=[case[0] for case in REFUSED])
-def test_the_api_server_refuses_what_cannot_be(
-    release: Release, name: str, change: dict[str, Any], message: str
-) -> None:
-    manifest = nano(f"bad-{name}", MODEL_NAMESPACE)
-    manifest["spec"].update(change)
-    with pytest.raises(CommandFailed, match=message):
-        release.target.apply(manifest)
-
-
-@pytest.mark.parametrize("name", ["glm-4.5-air", "x" * 41, "chat-g0"])
-def test_the_api_server_refuses_names_that_nothing_can_be_derived_from(release: Release, name: str) -> None:
-    with pytest.raises(CommandFailed, match=r"metadata\.name"):
-        release.target.apply(nano(name, MODEL_NAMESPACE))
-
-
 def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
     target, before, hardware = shared.target, shared.pod_uids(), shared.spec()["hardware"]
     with pytest.raises(CommandFailed, match="does not divide"):
