@@ -76,8 +76,8 @@ class Kube:
         """Return every GLMDeployment of a namespace; None: of the cluster."""
         return await self._list(names.KIND, namespace)
 
-    async def observe(self, body: Manifest) -> Observed:
-        """Return what exists of a deployment."""
+    async def observe(self, body: Manifest, now: datetime) -> Observed:
+        """Return what exists of a deployment. now: to tell what has lasted from what was just so."""
         metadata = body["metadata"]
         label = {names.DEPLOYMENT_LABEL: metadata["name"]}
         namespace, record = metadata["namespace"], {**label, names.RECORD_LABEL: "true"}
@@ -88,7 +88,7 @@ class Kube:
             self._list("ControllerRevision", namespace, record),
             self._list("Pod", namespace, label),
         )
-        return observe(metadata["name"], metadata["uid"], [*sets, *services, *accounts, *records], pods)
+        return observe(metadata["name"], metadata["uid"], [*sets, *services, *accounts, *records], pods, now)
 
     async def apply(self, manifest: Manifest, owner: Manifest, observed: Observed, *, dry_run: bool = False) -> bool:
         """Make the object as the manifest says, unless it is already; return whether anything was written.

@@ -1,4 +1,4 @@
-"""What exists of one deployment, read out of live objects into values. Pure: dicts in, Observed out.
+"""What exists of one deployment, read out of live objects into values. Pure: dicts and the time in, Observed out.
 
 Only what a decision or a sentence in the status needs is kept; the live objects themselves stay in `live`, for the
 comparison with what is to be applied.
@@ -7,6 +7,7 @@ comparison with what is to be applied.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from glm_operator import names
 from glm_operator.manifest import Manifest, kind_of, name_of
@@ -103,8 +104,10 @@ class Blocked:
     message: str
 
 
-def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterable[Manifest]) -> Observed:
-    """Return what exists of a deployment. objects: all with its label; what others control is ignored."""
+def observe(
+    deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterable[Manifest], now: datetime
+) -> Observed:
+    """Return what exists of a deployment. objects: all with its label; what others control is no part of it."""
     found = list(objects)
     owned = [item for item in found if is_controlled_by(item, uid)]
     others = [item for item in found if not is_controlled_by(item, uid)]
@@ -113,7 +116,7 @@ def observe(deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterab
     for pod in pods:
         index = _group_index(deployment, pod)
         if index is not None and _is_member(pod, names.group_name(deployment, index)):
-            by_group.setdefault(index, []).append(_pod(pod, sets.get(index)))
+            by_group.setdefault(index, []).append(_pod(pod, sets.get(index), now))
     return Observed(
         groups={
             index: _group(deployment, index, sets.get(index), by_group.get(index, []))
@@ -161,7 +164,7 @@ def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: lis
     )
 
 
-def _pod(pod: Manifest, stateful_set: Manifest | None) -> ObservedPod:
+def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> ObservedPod:
     """Return one pod. One made by an earlier StatefulSet of the name still runs until Kubernetes collects it."""
     maker = _controller(pod)  # none: the present StatefulSet adopts it
     is_of_another = stateful_set is not None and maker not in (None, stateful_set["metadata"].get("uid"))
@@ -180,7 +183,7 @@ def _pod(pod: Manifest, stateful_set: Manifest | None) -> ObservedPod:
         is_scheduled=conditions.get("PodScheduled") == "True",
         ip=status.get("podIP"),
         restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
-        trouble=trouble_of(pod),
+        trouble=trouble_of(pod, now),
     )
 
 

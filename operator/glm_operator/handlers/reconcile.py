@@ -59,7 +59,7 @@ class Reconciler:
             return Outcome(settled=False)
 
     async def _reconcile(self, body: Manifest) -> Outcome:
-        observed = await self.kube.observe(body)
+        observed = await self.kube.observe(body, self.now())
         target, refused, is_frozen = await self._decide(body, observed)
         act = Act(self.kube, body, observed)
         rollout, steps = None, repair(observed)
@@ -70,7 +70,7 @@ class Reconciler:
         await self._act(act, target, steps, observed)
         after = foresee(observed, act.done, target)
         untouched = [group for index, group in after.groups.items() if group == observed.groups.get(index)]
-        lacking = await try_missing_pod(self.kube, body, observed, untouched)
+        lacking = await try_missing_pod(self.kube, body, observed, untouched, self.now())
         if lacking is not None:
             after = replace(after, groups={**after.groups, lacking.index: lacking})
         is_refused = refused is not None and refused.reason in TRIED_AGAIN

@@ -7,6 +7,7 @@ else would tell but an Event of that StatefulSet.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 
 from glm_operator import records
 from glm_operator.conditions import Refused
@@ -45,7 +46,7 @@ async def try_spec(kube: Cluster, body: Manifest, newest: Target, observed: Obse
 
 
 async def try_missing_pod(
-    kube: Cluster, body: Manifest, observed: Observed, groups: Iterable[ObservedGroup]
+    kube: Cluster, body: Manifest, observed: Observed, groups: Iterable[ObservedGroup], now: datetime
 ) -> ObservedGroup | None:
     """Return the group whose missing pod cannot be made, with what the API server says; None if there is none.
 
@@ -66,8 +67,8 @@ async def try_missing_pod(
     except Unavailable as error:
         refused = Trouble(reason_of(error), str(error))
     # It may have been made since we looked, and be itself what has the name or the last of a quota.
-    now = (await kube.observe(body)).groups.get(group.index)
-    return replace(group, refused=refused) if now is not None and index in now.missing else None
+    seen = (await kube.observe(body, now)).groups.get(group.index)
+    return replace(group, refused=refused) if seen is not None and index in seen.missing else None
 
 
 async def _try_stateful_set(
