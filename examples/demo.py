@@ -6,6 +6,7 @@ process is left. It keeps its own state folder, so deployments you run with `glm
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import openai
 from openai.types.chat import ChatCompletionMessageFunctionToolCall, ChatCompletionMessageParam, ChatCompletionToolParam
@@ -39,6 +41,8 @@ WEATHER_TOOL: ChatCompletionToolParam = {
         },
     },
 }
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: whoever ends the demo does not want its processes left
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -72,6 +76,8 @@ def served() -> Iterator[str]:
         glm("local", "up", "-f", str(SPEC.relative_to(ROOT)))
         yield base_url()
     finally:
+        for number in (signal.SIGINT, *ENDINGS):
+            signal.signal(number, signal.SIG_IGN)  # a second one must not leave processes behind
         heading("6. Shut down")
         tokens = [pod.token for state in StateFolder.of_user().deployments() for pod in state.pods]
         glm("local", "down")
@@ -166,7 +172,23 @@ def demo() -> None:
         glm("local", "status")
 
 
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does."""
+    if number == signal.SIGHUP:
+        fall_silent()
+    raise KeyboardInterrupt
+
+
+def fall_silent() -> None:
+    """Say nothing more: with the terminal gone, every word would be an error before the processes are stopped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
 def main() -> int:
+    for number in ENDINGS:
+        signal.signal(number, interrupt)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="glm-demo-") as folder:
         os.environ["XDG_STATE_HOME"] = folder
