@@ -25,6 +25,8 @@ from glm_operator.local.state import StateFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "examples/nano.yaml"
+GLM = Path(sys.executable).with_name("glm")
+PROGRAM = GLM.relative_to(ROOT) if GLM.is_relative_to(ROOT) else GLM  # as one types it in the checkout
 MODEL = "glm-nano"
 MAX_TOKENS = 256
 QUESTION, RIGHT = "What is 12+30?", "42"
@@ -57,15 +59,13 @@ def heading(text: str) -> None:
 
 def glm(*arguments: str) -> None:
     """Run a `glm` command as a person would, its output on the terminal."""
-    console.print(f"[dim]$ glm {' '.join(arguments)}[/]")
-    program = Path(sys.executable).with_name("glm")
-    if subprocess.run([program, *arguments], cwd=ROOT, check=False).returncode:
+    console.print(f"[dim]$ {PROGRAM} {' '.join(arguments)}[/]")
+    if subprocess.run([GLM, *arguments], cwd=ROOT, check=False).returncode:
         raise DemoFailed(f"`glm {' '.join(arguments)}` failed; what it said stands above")
 
 
 def base_url() -> str:
-    program = Path(sys.executable).with_name("glm")
-    said = subprocess.run([program, "local", "status", "-o", "json"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([GLM, "local", "status", "-o", "json"], capture_output=True, text=True, check=True).stdout
     return str(json.loads(said)[0]["url"])
 
 
@@ -202,7 +202,7 @@ def main() -> int:
             return 130
     console.print(f"\n[bold green]Everything worked, in {time.monotonic() - start:.0f} s.[/]")
     console.print(
-        "Next: `glm local up -f examples/nano.yaml`, or a real cluster with `make cluster`; README.md has both."
+        f"Next: `{PROGRAM} local up -f examples/nano.yaml`, or a real cluster with `make cluster`; README.md has both."
     )
     return 0
 
