@@ -81,6 +81,7 @@ STAGES = (
     Stage("unit", "pure tests"),
     Stage("contract", "what types cannot pin"),
     Stage("integration", "gloo ranks, HTTP, processes"),
+    Stage("demo", "what README shows first"),
     Stage("gpu", "parity on CUDA", no_gpu),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True),
 )
