@@ -1,5 +1,5 @@
 # The manual of this repository: `make help`.
-# Prerequisites of `make demo` and `make test`: make, Python >= 3.11 and its venv module. Everything else is installed into .venv.
+# Prerequisites of `make demo` and `make test`: Linux, make, Python >= 3.11 and its venv module. Everything else is installed into .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
