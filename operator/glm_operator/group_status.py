@@ -24,7 +24,7 @@ SEVERITY: tuple[Reason, ...] = (
 )
 """Worst first: of several groups that are not ready, this order decides which one is told of."""
 
-_BAD = SEVERITY[: SEVERITY.index("GroupsNotReady")]
+_BAD = SEVERITY[: SEVERITY.index("GroupsStarting")]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
     trouble = group.trouble
     if trouble is not None:
         return Finding(group.name, trouble.reason, trouble.message)
+    if group.exists and any(pod.revision != group.revision for pod in group.pods):
+        return Finding(group.name, "GroupsPending", "pods of the revision before are draining")
+    if draining := [pod.name for pod in group.pods if pod.is_leaving]:
+        return Finding(group.name, "GroupsPending", f"draining: {', '.join(draining)}")
     if report is None:
         return _finding_without_report(group)
     failure = report.last_failure(group.name)
@@ -88,10 +92,8 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
 def _finding_without_report(group: ObservedGroup) -> Finding:
     if any(pod.is_scheduled and pod.ip for pod in group.pods):
         return Finding(group.name, "GroupsStarting", "containers are starting")
-    if any(pod.is_scheduled and not pod.is_leaving for pod in group.pods):
+    if any(pod.is_scheduled for pod in group.pods):
         return Finding(group.name, "GroupsStarting", "containers are being made: images pulled, volumes mounted")
-    if any(pod.is_leaving or pod.revision != group.revision for pod in group.pods):
-        return Finding(group.name, "GroupsPending", "pods of the revision before are draining")
     return Finding(group.name, "GroupsPending", "pods are being made")
 
 

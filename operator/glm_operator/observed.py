@@ -67,9 +67,8 @@ class ObservedGroup:
 
     @property
     def trouble(self) -> Trouble | None:
-        """What keeps the first troubled pod down, or from being made; pods on their way out have no say."""
-        troubles = (pod.trouble for pod in self.pods if pod.trouble is not None and not pod.is_leaving)
-        return next(troubles, self.refused)
+        """What keeps the first troubled pod down, or from being made."""
+        return next((pod.trouble for pod in self.pods if pod.trouble is not None), self.refused)
 
 
 @dataclass(frozen=True)
@@ -168,6 +167,7 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
     """Return one pod. One made by an earlier StatefulSet of the name still runs until Kubernetes collects it."""
     maker = _controller(pod)  # none: the present StatefulSet adopts it
     is_of_another = stateful_set is not None and maker not in (None, stateful_set["metadata"].get("uid"))
+    is_told_to_go = "deletionTimestamp" in pod["metadata"]
     status, labels = pod.get("status", {}), pod["metadata"].get("labels", {})
     conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
     # The label is set by the StatefulSet controller; the ordinal at the end of the name is the same.
@@ -179,11 +179,11 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
         controller=maker,
         revision=labels.get(names.REVISION_LABEL, ""),
         is_ready=conditions.get("Ready") == "True",
-        is_leaving="deletionTimestamp" in pod["metadata"] or is_of_another,
+        is_leaving=is_told_to_go or is_of_another,
         is_scheduled=conditions.get("PodScheduled") == "True",
         ip=status.get("podIP"),
         restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
-        trouble=trouble_of(pod, now),
+        trouble=trouble_of(pod, now) if is_told_to_go or not is_of_another else None,
     )
 
 

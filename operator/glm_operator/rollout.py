@@ -79,7 +79,7 @@ def foresee(observed: Observed, steps: Iterable[GroupStep], target: Target | Non
             group = replace(group, exists=True, revision=target.revision, num_pods=num_pods)
         if group is not None:
             going = group.pods if step.delete else step.delete_pods
-            pods = tuple(replace(pod, is_leaving=pod.is_leaving or pod in going) for pod in group.pods)
+            pods = tuple(replace(pod, is_leaving=True, trouble=None) if pod in going else pod for pod in group.pods)
             groups[step.index] = replace(group, exists=group.exists and not step.delete, pods=pods)
     return replace(observed, groups=groups)
 

@@ -20,7 +20,7 @@ Reason = Literal[
     "ScaledToZero",
     "GroupsPending",  # pods are being made or placed
     "GroupsStarting",  # ranks meet and load; status.groups[].load shows how far
-    "GroupsNotReady",  # a group that served is starting anew
+    "GroupsNotReady",  # a group that served is starting anew, or a pod is lost with its node; also of Degraded
     "EditRefused",  # groups of the last accepted spec serve, the newest edit was refused
     # What keeps a group down; also of Degraded
     "Unschedulable",

@@ -20,8 +20,11 @@ _WAITING: dict[str, Reason] = {
 CRASH_LOOP_RESTARTS = 2
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
 """A container that was restarted this often, is not ready, and was started this recently and this soon after its start
-before is crash-looping, also in the seconds it runs again. One that has run for longer, the kubelet takes for healthy, too.
+before is crash-looping, also in the seconds it runs again. One that runs for longer is healthy for the kubelet, too.
 """
+
+OVERDUE = timedelta(minutes=1)
+"""After the end of its grace period, a pod is ended and removed within seconds, unless nobody does it."""
 
 MESSAGE_LENGTH = 1000
 """Of a container's last words this many characters are kept: the end, where the error is."""
@@ -36,7 +39,13 @@ class Trouble:
 
 
 def trouble_of(pod: Manifest, now: datetime) -> Trouble | None:
-    """Return what keeps this pod from becoming ready by itself, or None while it may."""
+    """Return what keeps this pod from becoming ready by itself, or None while it may.
+
+    Of one that is on its way out, only that it does not get there.
+    """
+    loss = _loss(pod, now)
+    if loss is not None or "deletionTimestamp" in pod["metadata"]:
+        return loss
     status = pod.get("status", {})
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -45,6 +54,20 @@ def trouble_of(pod: Manifest, now: datetime) -> Trouble | None:
         trouble = _container_trouble(name_of(pod), container, now)
         if trouble is not None:
             return trouble
+    return None
+
+
+def _loss(pod: Manifest, now: datetime) -> Trouble | None:
+    """Tell of a pod that no kubelet looks after any more; its containers may be running or not."""
+    name, node = name_of(pod), pod.get("spec", {}).get("nodeName", "unknown")
+    conditions = {condition["type"]: condition for condition in pod.get("status", {}).get("conditions") or []}
+    ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    # The kubelet unreadies a pod with a reason: its containers, or a gate. The node controller gives none.
+    if ready.get("status") == "False" and not ready.get("reason") and containers.get("status") == "True":
+        return Trouble("GroupsNotReady", f"pod {name}: its node {node} does not answer")
+    ends_at = pod["metadata"].get("deletionTimestamp")  # with the grace period
+    if ends_at is not None and now - datetime.fromisoformat(ends_at) > OVERDUE:
+        return Trouble("GroupsNotReady", f"pod {name} on node {node} was to end by {ends_at} and has not")
     return None
 
 

@@ -26,6 +26,7 @@ KINDS = {
     "pods": ("", "v1", "Pod"),
     "events": ("", "v1", "Event"),
 }
+NEVER = "9999-12-31T23:59:59Z"
 DEFAULTS: dict[str, Manifest] = {
     "services": {"spec": {"sessionAffinity": "None"}},
     "statefulsets": {"spec": {"revisionHistoryLimit": 10}},
@@ -108,7 +109,7 @@ class FakeKubernetes:
             raise Refused(409, "Conflict", "precondition failed")
         if key[0] == "pods" and "deletionTimestamp" not in live["metadata"]:
             live = copy.deepcopy(live)
-            live["metadata"]["deletionTimestamp"] = "now"
+            live["metadata"]["deletionTimestamp"] = NEVER  # no grace period runs out here
             self._store(key, live)
         elif key[0] != "pods":
             self._drop(key)

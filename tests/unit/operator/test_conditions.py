@@ -162,6 +162,32 @@ def test_a_group_that_served_is_told_apart_from_one_that_starts() -> None:
     assert (status["groups"][1]["state"], status["groups"][1]["restarts"]) == ("NotReady", 1)
 
 
+def test_a_group_that_served_and_is_down_is_not_called_healthy() -> None:
+    report = a_report("waiting_for_peers", deaths_while_serving=1, missing_pods=[1])
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Degraded"] == ("True", "GroupsNotReady")
+    assert message(status, "Degraded") == "chat-g1: served before and is starting anew"
+
+
+@pytest.mark.parametrize("report", [None, a_report("draining", deaths_while_serving=1), a_report("waiting_for_peers")])
+def test_pods_that_drain_are_told_before_what_waits_for_them(report: GroupReport | None) -> None:
+    leaving = a_group(1, pods=(a_pod("chat-g1"), a_pod("chat-g1", 1, is_leaving=True)))
+    old = a_group(1, pods=(a_pod("chat-g1"), a_pod("chat-g1", 1, revision="old", is_leaving=True)))
+    reports = {"chat-g1": report} if report is not None else {}
+    for group, said in ((leaving, "draining: chat-g1-1"), (old, "pods of the revision before are draining")):
+        status = summarize(facts(a_group(0), group, reports=reports), NOW)
+        assert conditions(status)["Ready"] == ("False", "GroupsPending")
+        assert conditions(status)["Degraded"] == ("False", "Healthy")
+        assert message(status) == f"1/2 groups are ready; chat-g1: {said}"
+
+
+def test_a_pod_that_is_lost_with_its_node_is_told_also_on_its_way_out() -> None:
+    lost = Trouble("GroupsNotReady", "pod chat-g1-0: its node n1 does not answer")
+    status = summarize(facts(a_group(0), a_group(1, pods=(a_pod("chat-g1", is_leaving=True, trouble=lost),))), NOW)
+    assert conditions(status)["Degraded"] == ("True", "GroupsNotReady")
+    assert message(status) == f"1/2 groups are ready; chat-g1: {lost.message}"
+
+
 def test_a_group_that_waits_for_its_pods_names_them() -> None:
     report = a_report("waiting_for_peers", missing_pods=[1, 3])
     status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)

@@ -191,6 +191,54 @@ def test_between_an_end_and_the_next_start_the_last_words_are_those_of_that_end(
     assert trouble.message == "pod chat-g0-0 ended exit code 3 (Error)"
 
 
+def lost_pod(*, ready_reason: str | None = None, containers: str = "True", **metadata: Any) -> dict[str, Any]:
+    """Return a pod as the node controller leaves one of a node that it no longer hears of."""
+    ready = {"type": "Ready", "status": "False"} | ({"reason": ready_reason} if ready_reason else {})
+    pod = a_live_pod(conditions=[ready, {"type": "ContainersReady", "status": containers}])
+    return {**pod, "metadata": {**pod["metadata"], **metadata}, "spec": {"nodeName": "n1"}}
+
+
+def ending(*, since: timedelta) -> dict[str, Any]:
+    """Return a pod whose grace period ended that long ago."""
+    pod = waiting("CrashLoopBackOff", restartCount=3)
+    pod["metadata"]["deletionTimestamp"] = (NOW - since).isoformat()
+    return {**pod, "spec": {"nodeName": "n1"}}
+
+
+def test_a_pod_whose_node_does_not_answer_is_told_with_its_node() -> None:
+    for pod in (lost_pod(), lost_pod(deletionTimestamp=(NOW + timedelta(seconds=60)).isoformat())):
+        trouble = trouble_of(pod, NOW)
+        assert trouble is not None
+        assert (trouble.reason, trouble.message) == ("GroupsNotReady", "pod chat-g0-0: its node n1 does not answer")
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [lost_pod(ready_reason="ContainersNotReady", containers="False"), lost_pod(ready_reason="ReadinessGatesNotReady")],
+)
+def test_a_pod_that_is_not_ready_for_itself_or_for_a_gate_is_not_lost(pod: dict[str, Any]) -> None:
+    assert trouble_of(pod, NOW) is None
+
+
+def test_a_pod_that_does_not_end_in_its_time_is_told_with_its_node() -> None:
+    trouble = trouble_of(ending(since=timedelta(minutes=5)), NOW)
+    assert trouble is not None
+    assert trouble.reason == "GroupsNotReady"
+    assert trouble.message == "pod chat-g0-0 on node n1 was to end by 2026-01-02T02:59:05+00:00 and has not"
+
+
+@pytest.mark.parametrize("since", [timedelta(seconds=-60), timedelta(seconds=5)])
+def test_a_pod_that_ends_is_in_no_trouble_whatever_it_was_in(since: timedelta) -> None:
+    assert trouble_of(ending(since=since), NOW) is None
+
+
+def test_a_pod_of_an_earlier_stateful_set_has_no_say_unless_it_does_not_end() -> None:
+    for pod, has_say in ((waiting("ErrImagePull"), False), (ending(since=timedelta(minutes=5)), True)):
+        pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": "uid-before"}]
+        group = observe("chat", "uid-1", [a_stateful_set(uid="uid-now")], [pod], NOW).groups[0]
+        assert (group.trouble is not None) == has_say
+
+
 @pytest.mark.parametrize("pod", [a_live_pod(), waiting("ContainerCreating"), a_live_pod(conditions=[])])
 def test_a_pod_on_its_way_is_in_no_trouble(pod: dict[str, Any]) -> None:
     assert trouble_of(pod, NOW) is None

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from glm_operator.observed import ObservedGroup
 from glm_operator.rollout import Rollout, Target, foresee, plan_rollout, repair
+from glm_operator.trouble import Trouble
 from unit.operator.operator_builders import a_group, a_pod, a_target, observed
 
 TARGET = replace(a_target(replicas=2), revision="new")
@@ -109,6 +110,12 @@ def test_what_a_step_takes_down_is_foreseen_as_down() -> None:
     assert [group.is_available for group in after.groups.values()] == [False, True, False]
     assert [group.exists for group in after.groups.values()] == [True, True, False]
     assert all(pod.is_leaving for pod in after.groups[0].pods)
+
+
+def test_the_trouble_of_what_a_step_takes_down_is_foreseen_as_over() -> None:
+    stuck = a_pod("chat-g0", revision="old", ready=False, trouble=Trouble("ImagePullFailed", "not found"))
+    before = observed(a_group(0, revision="old", pods=(stuck,)), a_group(1))
+    assert foresee(before, plan_rollout(TARGET, before).steps, TARGET).groups[0].trouble is None
 
 
 def test_what_a_step_makes_is_foreseen_as_there_and_not_ready() -> None:
