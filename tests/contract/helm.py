@@ -28,12 +28,24 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
-def rendered(values: dict[str, Any] | None = None, *, release: str = "glm") -> list[dict[str, Any]]:
+def rendered(
+    values: dict[str, Any] | None = None, *, release: str = "glm", chart: Path = CHART
+) -> list[dict[str, Any]]:
     """Every object of the chart, hooks included."""
     sets = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
-    done = helm("template", release, str(CHART), "--namespace", "glm-system", "--kube-version", "1.34.0", *sets)
+    done = helm("template", release, str(chart), "--namespace", "glm-system", "--kube-version", "1.34.0", *sets)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def rendered_notes(folder: Path, values: dict[str, Any] | None = None) -> str:
+    """What is printed after an install. Helm renders it only for a cluster: here as a template of a copy in folder."""
+    chart = shutil.copytree(CHART, folder / CHART.name)
+    notes = (chart / "templates/NOTES.txt").read_text()
+    template = '{{- define "notes" }}NOTES{{- end }}\nkind: Notes\ntext: {{ include "notes" . | toJson }}\n'
+    (chart / "templates/notes.yaml").write_text(template.replace("NOTES", notes))
+    (found,) = of_kind(rendered(values, chart=chart), "Notes")
+    return str(found["text"])
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

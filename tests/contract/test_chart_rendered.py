@@ -1,11 +1,14 @@
 """What Helm makes of the chart."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.helm import CHART, helm, needs_helm, of_kind, pod_specs, rendered
+from contract.helm import CHART, helm, needs_helm, of_kind, pod_specs, rendered, rendered_notes
 from contract.test_rbac import granted, grants
+from glm_operator.cli.files import read_planned
 from glm_operator.settings import OperatorSettings
 
 pytestmark = needs_helm
@@ -142,3 +145,23 @@ def test_no_template_holds_the_crd_so_that_no_release_owns_it() -> None:
 def test_names_follow_the_release(release: str, expected: str) -> None:
     (deployment,) = of_kind(rendered(release=release), "Deployment")
     assert deployment["metadata"]["name"] == expected
+
+
+@pytest.mark.parametrize(("namespaces", "flags"), [([], ""), (["a", "b"], " --namespace a")])
+def test_the_commands_of_the_notes_can_be_pasted_and_reach_a_namespace_that_is_served(
+    tmp_path: Path, namespaces: list[str], flags: str
+) -> None:
+    notes = rendered_notes(tmp_path, {"watchNamespaces": namespaces})
+    commands = notes.partition("ships with:\n")[2].partition("\nWorker pods")[0]
+    kubectl, calls, applied = (tmp_path / name for name in ("kubectl", "calls", "applied.yaml"))
+    kubectl.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n[ "$1" != apply ] || cat > {applied}\n')
+    kubectl.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-eu"], input=commands, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert calls.read_text().splitlines() == [
+        f"apply{flags} -f -",
+        f"wait{flags} --for=condition=Ready glmd/nano --timeout=180s",
+        f"get{flags} glmd",
+    ]
+    assert read_planned(applied).layout.ranks == 2
