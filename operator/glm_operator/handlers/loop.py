@@ -30,6 +30,7 @@ class Loop:
         self._settings = settings
         self._reconcile = reconcile
         self._deployments = deployments
+        self._unlisted: dict[str | None, str] = {}  # why a namespace could not be listed, while it cannot
         self._quiet: dict[Key, int] = {}  # unsettled passes in a row that changed nothing
         self._last_turn = time.monotonic()
 
@@ -49,21 +50,35 @@ class Loop:
                 tasks.create_task(self._work(), name=f"reconcile-{number}")
 
     async def wait_until_served(self) -> None:
-        """Return once the API server knows GLMDeployments and lets us see them: kopf looks for its kinds only once."""
+        """Return once the API server knows GLMDeployments and lets us see some: kopf looks for its kinds only once."""
         while True:
-            try:
-                await self.resync_once()
+            if await self.resync_once():
                 return
-            except Unavailable as error:
-                logger.warning("waiting: %s", error)
-            self._last_turn = time.monotonic()
             await asyncio.sleep(WAIT_S)
 
-    async def resync_once(self) -> None:
-        """Make every deployment due."""
-        for namespace in self._settings.namespaces or (None,):
-            for body in await self._deployments(namespace):
-                self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+    async def resync_once(self) -> bool:
+        """Make every deployment due that can be listed; return whether there was any list.
+
+        A namespace that is gone, or closed to us, holds up none of the others.
+        """
+        namespaces = self._settings.namespaces or (None,)
+        listed = await asyncio.gather(*(self._resync_namespace(namespace) for namespace in namespaces))
+        self._last_turn = time.monotonic()
+        return any(listed)
+
+    async def _resync_namespace(self, namespace: str | None) -> bool:
+        try:
+            bodies = await self._deployments(namespace)
+        except Unavailable as error:
+            if self._unlisted.get(namespace) != str(error):
+                logger.warning("resync of %s: %s", namespace or "the cluster", error)
+            self._unlisted[namespace] = str(error)
+            return False
+        if self._unlisted.pop(namespace, None) is not None:
+            logger.info("resync of %s: it can be listed again", namespace or "the cluster")
+        for body in bodies:
+            self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+        return True
 
     async def pass_once(self, key: Key) -> None:
         """Run one pass and put the deployment back where it belongs."""
@@ -108,9 +123,5 @@ class Loop:
 
     async def _resync(self) -> None:
         while True:
-            try:
-                await self.resync_once()
-            except Unavailable as error:
-                logger.warning("resync: %s", error)
-            self._last_turn = time.monotonic()
+            await self.resync_once()
             await asyncio.sleep(self._settings.resync_s)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glm_operator.errors import Unavailable
+from glm_operator.errors import Denied, Unavailable
 from glm_operator.handlers.loop import Loop
 from glm_operator.handlers.queue import Key
 from glm_operator.handlers.reconcile import Outcome
@@ -54,6 +54,60 @@ async def test_each_namespace_is_listed_by_itself() -> None:
     loop = a_loop(namespaces=("one", "two"), bodies=[])
     await loop.resync_once()
     assert len(loop.queue) == 0
+
+
+class Namespaces:
+    """Lists a deployment in each namespace, but for those that are closed."""
+
+    def __init__(self, *closed: str) -> None:
+        self.closed = set(closed)
+
+    async def __call__(self, namespace: str | None) -> list[dict[str, Any]]:
+        if namespace in self.closed:
+            raise Denied(f"cannot list in {namespace}")
+        return [a_body(namespace=namespace)]
+
+
+def watching(namespaces: tuple[str, ...], cluster: Namespaces) -> Loop:
+    async def reconcile(namespace: str, name: str) -> Outcome:
+        return Outcome()
+
+    return Loop(OperatorSettings(namespaces=namespaces), reconcile, cluster)
+
+
+@pytest.mark.parametrize("closed", ["one", "two", "three"])
+async def test_a_namespace_that_cannot_be_listed_holds_up_no_other(closed: str) -> None:
+    loop = watching(("one", "two", "three"), Namespaces(closed))
+    assert await loop.resync_once()
+    due = {(await loop.queue.take()).namespace for _ in range(len(loop.queue))}
+    assert due == {"one", "two", "three"} - {closed}
+
+
+async def test_one_namespace_that_can_be_listed_is_enough_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glm_operator.handlers.loop.WAIT_S", 0.0)
+    loop = watching(("one", "two"), Namespaces("two"))
+    async with asyncio.timeout(10):
+        await loop.wait_until_served()
+    assert (await loop.queue.take()).namespace == "one"
+
+
+async def test_no_list_at_all_is_no_resync() -> None:
+    assert not await watching(("one", "two"), Namespaces("one", "two")).resync_once()
+
+
+async def test_a_namespace_is_told_of_when_it_closes_and_when_it_opens(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    cluster = Namespaces("two")
+    loop = watching(("one", "two"), cluster)
+    await loop.resync_once()
+    await loop.resync_once()
+    cluster.closed.clear()
+    await loop.resync_once()
+    await loop.resync_once()
+    assert [record.getMessage() for record in caplog.records] == [
+        "resync of two: cannot list in two",
+        "resync of two: it can be listed again",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Settings from the environment and from flags."""
 
+from collections.abc import Iterable, Sized
+from itertools import islice
+
 import pytest
 
+from glm_operator.main import kopf_settings
 from glm_operator.settings import SettingsError, read_settings
 
 
@@ -28,3 +32,12 @@ def test_a_value_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         read_settings()
     assert "GLM_OPERATOR_MANAGEMENT_PORT=many" in str(caught.value)
     assert "GLM_OPERATOR_LOG_LEVEL=loud" in str(caught.value)
+
+
+def test_a_watch_is_never_given_up() -> None:
+    backoffs = kopf_settings(read_settings()).networking.error_backoffs
+    assert isinstance(backoffs, Iterable)
+    assert not isinstance(backoffs, Sized)
+    first, second = (list(islice(backoffs, 1000)) for _ in range(2))
+    assert (len(first), max(first)) == (1000, 30.0)
+    assert second == first, "each watch counts for itself"
