@@ -101,6 +101,16 @@ def crash_in_load(settings: WorkerSettings, assignment: RankAssignment, slot: Ra
     threading.Event().wait()
 
 
+def die_at_the_first_step(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Serve, and fail at the first thing there is to do."""
+
+    def step(ring: Ring, number: int) -> None:
+        time.sleep(0.1)  # as long as it takes to be seen as serving
+        raise ZeroDivisionError("half of nothing")
+
+    _serve(assignment, slot, step)
+
+
 def leave_orphans(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
     """Start a process that ends at once and one that does not, as a library of the engine might, then serve."""
     for command in (["true"], ["sleep", "3600"]):

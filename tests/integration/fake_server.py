@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from glm_worker.messages import (
     Drained,
     EngineReady,
     EngineServing,
+    FirstAnswer,
     FromEngine,
     GenerationEnded,
     GenerationStarting,
@@ -41,12 +43,29 @@ def never_drained(settings: WorkerSettings, control_fd: int) -> None:
     asyncio.run(_run(settings, control_fd, drains=False))
 
 
+def never_answered(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, and finish no request."""
+    asyncio.run(_run(settings, control_fd, answers=False))
+
+
+def never_listening(settings: WorkerSettings, control_fd: int) -> None:
+    """Hang before the port is open."""
+    threading.Event().wait()
+
+
 def refuse(settings: WorkerSettings, control_fd: int) -> None:
     """Fail at once, as with a tokenizer that is missing."""
     raise ConfigError(f"no tokenizer in {settings.model}")
 
 
-async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True, answered: Path | None = None) -> None:
+async def _run(
+    settings: WorkerSettings,
+    control_fd: int,
+    *,
+    answers: bool = True,
+    drains: bool = True,
+    answered: Path | None = None,
+) -> None:
     link: ControlLink[ToServer] = await ControlLink.open(control_fd, ToServer)
     link.send(ServerReady(port=settings.http_port))
     engine: asyncio.Task[None] | None = None
@@ -54,7 +73,7 @@ async def _run(settings: WorkerSettings, control_fd: int, *, drains: bool = True
     while (message := await link.receive()) is not None:
         match message:
             case GenerationStarting(endpoint=endpoint):
-                engine = asyncio.create_task(_engine(link, endpoint))
+                engine = asyncio.create_task(_engine(link, endpoint, answers=answers))
             case GenerationEnded() if engine is not None:
                 engine.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -71,10 +90,12 @@ async def _drain(link: ControlLink[ToServer], answered: Path | None) -> None:
     link.send(Drained(num_ended_early=0))
 
 
-async def _engine(link: ControlLink[ToServer], endpoint: str) -> None:
+async def _engine(link: ControlLink[ToServer], endpoint: str, *, answers: bool) -> None:
     with zmq.asyncio.Context() as context, context.socket(zmq.PAIR, socket_class=zmq.asyncio.Socket) as sock:
         sock.bind(endpoint)
         while True:
             message = msgspec.msgpack.decode(await sock.recv(), type=FromEngine)
             if isinstance(message, EngineReady):
                 link.send(EngineServing(generation=message.generation))
+                if answers:
+                    link.send(FirstAnswer(generation=message.generation))

@@ -22,6 +22,7 @@ from glm_worker.messages import (
     EngineLimits,
     EngineReady,
     EngineServing,
+    FirstAnswer,
     FromServer,
     GenerationEnded,
     GenerationStarting,
@@ -32,6 +33,7 @@ from glm_worker.messages import (
     StepDone,
     Submit,
     ToEngine,
+    Unavailable,
 )
 from glm_worker.models import resolve
 from glm_worker.request import EngineRequest
@@ -138,6 +140,7 @@ class ServerWorld:
         self._folder = folder
         self._context = zmq.asyncio.Context()
         self._engines: list[ScriptedEngine] = []
+        self.answered: list[str] = []  # generations that have finished a request, as the server said
 
     async def start_generation(self, generation: str) -> ScriptedEngine:
         """Start a generation whose engine is loading."""
@@ -176,6 +179,11 @@ class ServerWorld:
             while await self.value(series) != value:
                 pass
 
+    async def unavailable(self, reason: str, retry_after_s: int) -> None:
+        """Say that no generation will serve soon, and wait until the server knows."""
+        self._control.send(Unavailable(reason=reason, retry_after_s=retry_after_s))
+        await self.metrics()
+
     def drain(self, accept_s: float, deadline_s: float) -> None:
         self._control.send(Drain(accept_s=accept_s, deadline_s=deadline_s))
 
@@ -187,8 +195,9 @@ class ServerWorld:
         self._control.close()
 
     async def told(self, kind: type[Message]) -> Message:
-        """Return the server's next word, which must be of this kind."""
-        message = await asyncio.wait_for(self._control.receive(), DEADLINE_S)
+        """Return the server's next word, which must be of this kind; that a generation has answered is noted."""
+        while isinstance(message := await asyncio.wait_for(self._control.receive(), DEADLINE_S), FirstAnswer):
+            self.answered.append(message.generation)
         assert isinstance(message, kind), message
         return message
 

@@ -138,6 +138,52 @@ async def test_a_generation_that_never_served_costs_nothing(world: ServerWorld) 
     assert (await asked).status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nobody_waits_while_no_generation_will_serve_soon(world: ServerWorld, stream: bool) -> None:
+    held = ask(world, stream=stream)
+    await world.until("glm_num_requests_waiting" + f'{{model="{MODEL}"}}', 1)
+    await world.unavailable("the last 3 starts failed: rank 0 has no weights", 8)
+    late = ask(world, stream=stream)
+    for response in (await held, await late):
+        assert (response.status_code, response.headers["retry-after"]) == (503, "8")
+        assert "the last 3 starts failed: rank 0 has no weights" in response.json()["error"]["message"]
+
+
+async def test_the_next_start_opens_the_server_again(world: ServerWorld) -> None:
+    await world.unavailable("pods [1] of the group are missing", 10)
+    engine = await world.serve("g-1")
+    asked = ask(world)
+    await engine.say(await engine.next_request(), " 4", end="<|user|>")
+    assert (await asked).status_code == 200
+
+
+async def test_a_stream_that_goes_on_is_untouched_by_that(world: ServerWorld) -> None:
+    engine = await world.serve("g-1")
+    asked = ask(world, stream=True)
+    request = await engine.next_request()
+    await engine.say(request, " 4")
+    await world.unavailable("said by mistake", 1)
+    await engine.say(request, " 5", end="<|user|>")
+    assert "[DONE]" in (await asked).text
+
+
+async def test_each_generation_is_told_to_work_when_it_has_finished_a_request(world: ServerWorld) -> None:
+    first = await world.serve("g-1")
+    asked = ask(world)
+    await first.begin(await first.next_request())
+    await world.kill(first)
+    second = await world.serve("g-2")
+    request = await second.next_request()
+    assert world.answered == []
+    await second.say(request, " 4", end="<|user|>")
+    await asked
+    again = ask(world)
+    await second.say(await second.next_request(), " 4", end="<|user|>")
+    await again
+    await world.metrics()
+    assert world.answered == ["g-2"]
+
+
 async def test_requests_of_a_lost_generation_keep_their_order(world: ServerWorld) -> None:
     first = await world.serve("g-1")
     asked = []

@@ -68,6 +68,33 @@ def test_a_start_that_takes_too_long_is_ended_and_shows_how_far_it_came(tmp_path
         )
 
 
+def test_a_group_that_dies_whenever_it_serves_backs_off_and_is_not_ready(tmp_path: Path) -> None:
+    target = "integration.fake_ranks:die_at_the_first_step"
+    server = "integration.fake_server:never_answered"
+    with running_group(tmp_path, rank_target=target, server_target=server, backoff_base_s=0.1) as group:
+        seen = eventually(lambda: (g := group.leader.group()) and g["consecutive_start_failures"] >= 3 and g)
+        assert seen["deaths_while_serving"] >= 3
+        assert seen["generations"][-1]["cause"]["message"] == "ZeroDivisionError: half of nothing"
+        assert group.leader.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("rank_target", "server_target", "message"),
+    [
+        ("integration.never_imported:run_rank", SERVER, "it had not imported the engine within import_limit_s 2"),
+        (REST, "integration.fake_server:never_listening", "it did not listen within import_limit_s 2"),
+    ],
+    ids=["zygote", "server"],
+)
+def test_a_child_that_hangs_before_it_is_up_is_replaced_and_named(
+    tmp_path: Path, rank_target: str, server_target: str, message: str
+) -> None:
+    with running_group(
+        tmp_path, rank_target=rank_target, server_target=server_target, import_limit_s=2, backoff_base_s=0.1
+    ) as group:
+        eventually(lambda: any(message in str(each["cause"]) for each in group.leader.group().get("generations", [])))
+
+
 def test_a_port_that_is_taken_is_named_and_ends_the_process(tmp_path: Path) -> None:
     host = loopback_address()
     with (

@@ -101,6 +101,16 @@ class GenerationEnded(msgspec.Struct, frozen=True, tag=True):
     cause: str
 
 
+class Unavailable(msgspec.Struct, frozen=True, tag=True):
+    """No generation will serve soon: nothing is to wait for one. Repeated while it is so; GenerationStarting ends it.
+
+    reason is a sentence for clients; after retry_after_s they may try again.
+    """
+
+    reason: str
+    retry_after_s: int
+
+
 class Drain(msgspec.Struct, frozen=True, tag=True):
     """Finish what runs; answer Drained when nothing is left. What runs past both times is ended with an error event."""
 
@@ -112,7 +122,7 @@ class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-ToServer = GenerationStarting | GenerationEnded | Drain | MetricsRequest
+ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | MetricsRequest
 
 
 # server -> supervisor
@@ -126,6 +136,12 @@ class ServerReady(msgspec.Struct, frozen=True, tag=True):
 
 class EngineServing(msgspec.Struct, frozen=True, tag=True):
     """The server has seen EngineReady of this generation: requests are answered from now on."""
+
+    generation: str
+
+
+class FirstAnswer(msgspec.Struct, frozen=True, tag=True):
+    """This generation has finished a request: it can do what it is for."""
 
     generation: str
 
@@ -145,4 +161,4 @@ class ServerFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-FromServer = ServerReady | EngineServing | MetricsReply | Drained | ServerFailed
+FromServer = ServerReady | EngineServing | FirstAnswer | MetricsReply | Drained | ServerFailed

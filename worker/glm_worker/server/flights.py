@@ -46,6 +46,8 @@ class Flights:
         self._limits: EngineLimits | None = None
         self._last_step: StepDone | None = None
         self._closed_for_s: int | None = None
+        self._suspended: tuple[str, int] | None = None  # why, and when to try again
+        self.num_finished = 0  # by the generation that serves
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -53,6 +55,16 @@ class Flights:
     def close(self, retry_after_s: int) -> None:
         """Admit nothing from now on."""
         self._closed_for_s = retry_after_s
+
+    def suspend(self, reason: str, retry_after_s: int) -> None:
+        """No generation will serve soon: end what waits for one, and admit nothing until resume."""
+        self._suspended = (reason, retry_after_s)
+        for request_id in self._journal.held():
+            self.fail(self._flights[request_id], _unavailable(reason, retry_after_s))
+
+    def resume(self) -> None:
+        """A generation starts: what is admitted waits for it."""
+        self._suspended = None
 
     def admit(self, job: Job) -> Flight:
         """Take a job in and submit it, or hold it until a generation serves. Raises RequestRefused and Overloaded."""
@@ -92,6 +104,7 @@ class Flights:
         self._limits = limits
         self._max_model_len = longest_request(limits)
         self._last_step = None
+        self.num_finished = 0
         self._telemetry.generation_began()
         self._journal.serve(engine.generation)
         self._submit_due()
@@ -148,6 +161,8 @@ class Flights:
     def _check_room(self, job: Job) -> None:
         if self._closed_for_s is not None:
             raise Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
+        if self._suspended is not None:
+            raise _unavailable(*self._suspended)
         job.engine_request(self._max_model_len)  # refuses what can never fit, before it waits
         self._journal.admit(job.id, len(job.prompt_token_ids))
 
@@ -167,6 +182,7 @@ class Flights:
         self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
         flight.times.tokens(self._telemetry, now, num_tokens, has_answer=reader.has_answer)
         if reader.finish_reason is not None:
+            self.num_finished += 1
             self._telemetry.finished(reader.finish_reason)
             flight.times.ended(self._telemetry, now)
             # The engine still has it when a stop string ended it here.
@@ -190,3 +206,7 @@ class Flights:
             self._engine.send(Cancel(generation, flight.job.id))
         flight.end(ended)
         self._telemetry.ended(outcome)
+
+
+def _unavailable(reason: str, retry_after_s: int) -> Overloaded:
+    return Overloaded(f"no answer is to be had now: {reason}", retry_after_s=retry_after_s)

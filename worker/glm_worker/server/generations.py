@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import zmq.asyncio
 
-from glm_worker.messages import EngineReady, EngineServing, FromEngine, GenerationEnded, GenerationStarting, StepDone
+from glm_worker.messages import (
+    EngineReady,
+    EngineServing,
+    FirstAnswer,
+    FromEngine,
+    GenerationEnded,
+    GenerationStarting,
+    StepDone,
+)
 from glm_worker.server.flights import Flights
 from glm_worker.server.link import EngineLink
 
@@ -16,18 +24,21 @@ log = logging.getLogger(__name__)
 class Generations:
     """Follows what the supervisor says about generations. There is at most one at a time."""
 
-    def __init__(self, flights: Flights, announce: Callable[[EngineServing], None]) -> None:
+    def __init__(self, flights: Flights, announce: Callable[[EngineServing | FirstAnswer], None]) -> None:
         self._flights = flights
         self._announce = announce
         self._context = zmq.asyncio.Context()
         self._link: EngineLink | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._has_answered = False  # the current one, as announced
 
     def start(self, starting: GenerationStarting) -> None:
         """Listen for the engine of a new generation."""
         if self._link is not None:
             self.end(GenerationEnded(self._link.generation, "another generation took its place"))
         log.info("generation=%s waiting for its engine at %s", starting.generation, starting.endpoint)
+        self._flights.resume()
+        self._has_answered = False
         self._link = EngineLink(self._context, starting.generation, starting.endpoint)
         self._reader = asyncio.create_task(self._read(self._link))
 
@@ -64,3 +75,6 @@ class Generations:
                 self._announce(EngineServing(link.generation))
             case StepDone():
                 self._flights.step(message)
+                if self._flights.num_finished and not self._has_answered:
+                    self._has_answered = True
+                    self._announce(FirstAnswer(link.generation))

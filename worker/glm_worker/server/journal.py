@@ -108,6 +108,10 @@ class Journal:
             entry.num_runs += 1
         return [entry.id for entry in held]
 
+    def held(self) -> list[str]:
+        """Return the requests that no generation has, oldest first."""
+        return [entry.id for entry in self._entries.values() if entry.generation is None]
+
     def schedule(self, request_id: str) -> None:
         """Note that the engine has begun to compute a request: it waits no more."""
         entry = self._entries.get(request_id)

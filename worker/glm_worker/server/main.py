@@ -20,6 +20,7 @@ from glm_worker.messages import (
     MetricsRequest,
     ServerReady,
     ToServer,
+    Unavailable,
 )
 from glm_worker.models import resolve
 from glm_worker.server.app import make_app
@@ -98,6 +99,8 @@ async def _follow(
                 generations.start(message)
             case GenerationEnded():
                 generations.end(message)
+            case Unavailable(reason=reason, retry_after_s=retry_after_s):
+                flights.suspend(reason, retry_after_s)
             case Drain():
                 drainer.drain(message)
             case MetricsRequest(id=request_id):

@@ -15,6 +15,7 @@ State = Literal["waiting_for_peers", "starting", "serving", "backing_off", "drai
 STATES: tuple[State, ...] = ("waiting_for_peers", "starting", "serving", "backing_off", "draining")
 
 LENGTH = 20
+STEADY_S = 10.0  # a generation that has served this long works, whether or not anybody asked it something
 
 
 class Generation(msgspec.Struct, kw_only=True):
@@ -28,13 +29,19 @@ class Generation(msgspec.Struct, kw_only=True):
 
 
 class History:
-    """The last generations and how they ended. One that ended before it was ready is a failed start."""
+    """The last generations and how they ended.
+
+    One that ended before it was ready is a failed start, and so is one that ended right after, with nothing answered:
+    a rank that fails at its first real step is no rank that dies now and then.
+    """
 
     def __init__(self) -> None:
         self.generations: deque[Generation] = deque(maxlen=LENGTH)
         self.num_generations = 0
         self.consecutive_start_failures = 0
         self.deaths_while_serving = 0
+        self._ready_s = 0.0  # of the current generation
+        self._has_answered = False
 
     @property
     def current(self) -> Generation | None:
@@ -49,7 +56,17 @@ class History:
     def serve(self, now: float) -> None:
         assert self.current is not None
         self.current.ready_at = rfc3339(now)
+        self._ready_s, self._has_answered = now, False
+
+    def answer(self) -> None:
+        """Note that the generation that serves has finished a request."""
+        self._has_answered = True
         self.consecutive_start_failures = 0
+
+    def is_steady(self, now: float) -> bool:
+        """Return whether the current generation has shown that it works."""
+        is_ready = self.current is not None and self.current.ready_at is not None
+        return is_ready and (self._has_answered or now - self._ready_s >= STEADY_S)
 
     def end(self, cause: Cause, now: float, *, planned: bool = False) -> None:
         """Close the current generation. planned: a pod was told to go, which is no death.
@@ -57,12 +74,14 @@ class History:
         A pod that is lost while the generation starts is no failure of the start: its return is waited for anyway.
         """
         assert self.current is not None
-        generation = self.current
+        generation, is_steady = self.current, self.is_steady(now)
         generation.cause = cause
         generation.ended_at = rfc3339(now)
         if generation.ready_at is not None:
             self.deaths_while_serving += not planned
-        elif cause.reason != "peer_lost":
+        if is_steady:
+            self.consecutive_start_failures = 0
+        elif cause.reason != "peer_lost" and not planned:
             self.consecutive_start_failures += 1
 
 

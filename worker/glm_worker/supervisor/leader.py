@@ -6,12 +6,13 @@ during a generation is collected until every rank of it is dead everywhere; only
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
-from glm_worker.messages import GenerationEnded, GenerationStarting
+from glm_worker.messages import GenerationEnded, GenerationStarting, Unavailable
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.causes import Cause, Failure, primary
@@ -30,6 +31,7 @@ _log = logging.getLogger("glm_worker.supervisor")
 END_LIMIT_S = 7.0  # for followers to confirm that their ranks are dead; longer than they need to give up a zygote
 NUM_PORT_PAIRS = 32  # settings.rendezvous_port is the first of twice as many
 SECRET_BYTES = 16
+MISSING_RETRY_S = 10  # about what a pod needs to come back
 
 
 class _GenerationOver(Exception):
@@ -61,13 +63,20 @@ class Leader:
         self._is_serving = False
         self._served_until_s: float | None = None
         self._retry_at_s: float | None = None
+        self._missing_since_s: float | None = None
         self._reports: list[RankReport] = []
         self._is_stopping = False
         self._release: asyncio.Task[None] | None = None  # draining because other pods leave
         wake = self._changed.set
         self._pod = Pod(settings, children, run_dir, rank_target, on_change=wake, on_failure=self._on_cause)
         self._server = ServerKeeper(
-            settings, children, server_target, on_serving=self._on_serving, on_change=wake, on_failure=self._note
+            settings,
+            children,
+            server_target,
+            on_serving=self._on_serving,
+            on_answer=self._on_answer,
+            on_change=wake,
+            on_failure=self._note,
         )
         self._peers = Peers(
             settings, incarnation, on_change=wake, on_failure=self._on_failure, on_lost=self._on_lost_peer
@@ -183,7 +192,7 @@ class Leader:
         self._server.send(GenerationStarting(generation=generation, endpoint=self._run_dir.endpoint(generation)))
         secret = secrets.token_hex(SECRET_BYTES)
         start = StartGeneration(generation, secret, store_port=store_port, channel_port=store_port + 1)
-        self._peers.send(start)
+        self._peers.start(start)
         self._pod.start(start)
         try:
             async with asyncio.timeout(settings.start_limit_s):
@@ -251,6 +260,10 @@ class Leader:
             self._history.serve(time.time())
             self._changed.set()
 
+    def _on_answer(self, generation: str) -> None:
+        if generation == self._generation and self._is_serving:
+            self._history.answer()
+
     def _on_failure(self, generation: str | None, failure: Failure) -> None:
         if generation != self._generation:
             return  # news from the past
@@ -259,7 +272,8 @@ class Leader:
             self._failures.append(failure)
         if self._is_serving:
             self._is_serving = False
-            self._served_until_s = time.monotonic()
+            if self._history.is_steady(time.time()):
+                self._served_until_s = time.monotonic()
         self._changed.set()
 
     def _on_cause(self, generation: str | None, cause: Cause) -> None:
@@ -279,6 +293,8 @@ class Leader:
             local = self._pod.look(now_s)
             self._peers.check_silence(now_s)
             self._peers.send(Status(state=self.state, generation=self._generation))
+            if (unavailable := self._unavailable(now_s)) is not None:
+                self._server.send(unavailable)
             if self._generation is not None:
                 self._reports = local + self._peers.reports(self._generation)
                 self._judge()
@@ -287,7 +303,24 @@ class Leader:
                 self._release.add_done_callback(lambda _: self._changed.set())
             await asyncio.sleep(TICK_S)
 
+    def _unavailable(self, now_s: float) -> Unavailable | None:
+        """Return why no generation will serve soon, or None if one may: a first failed start is tried again at once."""
+        history = self._history
+        if self._generation is not None or not self._peers.missing:
+            self._missing_since_s = None
+        elif self._missing_since_s is None:
+            self._missing_since_s = now_s
+        if self._retry_at_s is not None and history.consecutive_start_failures > 1:
+            cause = history.generations[-1].cause
+            reason = f"the last {history.consecutive_start_failures} starts failed: {cause}"
+            return Unavailable(reason, retry_after_s=max(1, math.ceil(self._retry_at_s - now_s)))
+        if self._missing_since_s is not None and now_s - self._missing_since_s >= self._settings.missing_limit_s:
+            return Unavailable(f"pods {self._peers.missing} of the group are missing", MISSING_RETRY_S)
+        return None
+
     def _judge(self) -> None:
+        if self._peers.is_any_silent():
+            return  # it may have the culprit: it speaks again, or peer_limit_s ends the generation
         verdict = judge(self._reports, self._settings.heartbeat_limit_s)
         if verdict is not None and not self._failures:
             pod = verdict.rank // self._settings.ranks_per_pod

@@ -12,6 +12,7 @@ from glm_worker.errors import ConfigError
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause, Failure
 from glm_worker.supervisor.protocol import (
+    TICK_S,
     AgedCause,
     Dismissed,
     EndGeneration,
@@ -21,6 +22,7 @@ from glm_worker.supervisor.protocol import (
     PodOver,
     Refused,
     Report,
+    StartGeneration,
     ToLeader,
     Welcome,
     refusal,
@@ -28,6 +30,8 @@ from glm_worker.supervisor.protocol import (
 from glm_worker.supervisor.watchdog import RankReport, Stopwatch
 
 _log = logging.getLogger("glm_worker.supervisor")
+
+SILENT_S = 4 * TICK_S  # a pod reports every tick
 
 
 class _Peer:
@@ -38,6 +42,7 @@ class _Peer:
         self.incarnation = hello.incarnation
         self.link = link
         self.report = Report(generation=None, can_start=False, ranks=[])
+        self.started: str | None = None  # the last generation that it was told to start
         self.over: str | None = None  # the last generation of which it has no rank left
         self.is_leaving = False
         self.is_dismissed = False
@@ -100,6 +105,15 @@ class Peers:
             rank for peer in self._peers.values() if peer.report.generation == generation for rank in peer.report.ranks
         ]
 
+    def is_any_silent(self) -> bool:
+        """Whether a pod has said nothing for so long that what it last reported may be out of date."""
+        return any(peer.silence.still_s >= SILENT_S for peer in self._peers.values())
+
+    def start(self, start: StartGeneration) -> None:
+        self.send(start)
+        for peer in self._peers.values():
+            peer.started = start.generation
+
     def send(self, message: msgspec.Struct) -> None:
         """Tell all of them."""
         for peer in self._peers.values():
@@ -115,14 +129,16 @@ class Peers:
         self.send(EndGeneration(generation=generation))
 
     def is_over(self, generation: str) -> bool:
-        """Whether no connected follower has a rank of this generation left. One that is not connected kills its own."""
-        return all(peer.over == generation for peer in self._peers.values())
+        """Whether no connected follower has a rank of this generation left.
+
+        One that is not connected kills its own, and one that has come back since never had one.
+        """
+        return not self._unfinished(generation)
 
     def drop_unfinished(self, generation: str) -> None:
         """Give up the followers that did not confirm the end of a generation."""
-        for peer in list(self._peers.values()):
-            if peer.over != generation:
-                self._lose(peer, "it did not confirm the end of the generation")
+        for peer in self._unfinished(generation):
+            self._lose(peer, "it did not confirm the end of the generation")
 
     def check_silence(self, now_s: float) -> None:
         """Drop who has said nothing for peer_limit_s. Call it several times a second."""
@@ -130,6 +146,9 @@ class Peers:
             silent_s = peer.silence.look(peer.num_messages, now_s)
             if silent_s >= self._settings.peer_limit_s:
                 self._lose(peer, f"it has said nothing for {silent_s:.1f} s")
+
+    def _unfinished(self, generation: str) -> list[_Peer]:
+        return [peer for peer in self._peers.values() if peer.started == generation and peer.over != generation]
 
     async def close(self) -> None:
         """Hang up. Followers kill their ranks when they see it."""

@@ -155,13 +155,18 @@ class Pod:
         return reports
 
     def _ping_zygote(self) -> None:
-        zygote = self._zygote
-        if zygote is None or not zygote.is_ready:
+        zygote, settings = self._zygote, self._settings
+        if zygote is None or zygote.ended.done():
             return
-        silent_s = zygote.ping() * PING_INTERVAL_S
-        if silent_s >= self._settings.heartbeat_limit_s:
-            _log.error("the zygote (process %d) has not answered for %.0f s; killing it", zygote.pid, silent_s)
-            zygote.kill()  # its end is reported as any other
+        silent_s = zygote.ping() * PING_INTERVAL_S if zygote.is_ready else 0.0
+        if silent_s >= settings.heartbeat_limit_s:
+            zygote.why_killed = f"it had not answered for {silent_s:.0f} s"
+        elif not zygote.is_ready and time.monotonic() - zygote.started_s >= settings.import_limit_s:
+            zygote.why_killed = f"it had not imported the engine within import_limit_s {settings.import_limit_s:g}"
+        else:
+            return
+        _log.error("killing the zygote (process %d): %s", zygote.pid, zygote.why_killed)
+        zygote.kill()  # its end is reported as any other
 
     async def _wait_for_ranks(self, zygote: ZygoteClient) -> None:
         """Return when no rank of this pod is left. A zygote that does not manage is killed, and its ranks with it."""
@@ -202,7 +207,8 @@ class Pod:
         """Tell of a zygote's end, once. The task that keeps it may see it first, or the end of a generation."""
         if not zygote.is_told:
             zygote.is_told = True
-            self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}", ended))
+            why = f": {zygote.why_killed}" if zygote.why_killed else ""
+            self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}{why}", ended))
 
     def _cause(self, rank: int | None, message: str, ended: Exit) -> Cause:
         return Cause(

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from glm_worker.messages import (
     Drain,
     Drained,
     EngineServing,
+    FirstAnswer,
     FromServer,
     MetricsReply,
     MetricsRequest,
@@ -42,9 +44,11 @@ class ServerClient:
         child: Child,
         link: ControlLink[FromServer],
         on_serving: Callable[[str], None],
+        on_answer: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
         self.pid = child.pid
+        self.started_s = time.monotonic()
         self.ended: asyncio.Future[Exit] = child.ended
         self.is_listening = False
         self.has_served = False
@@ -52,6 +56,7 @@ class ServerClient:
         self._child = child
         self._link = link
         self._on_serving = on_serving
+        self._on_answer = on_answer
         self._on_change = on_change
         self._last_word = ""
         self._drained: asyncio.Future[Drained] = asyncio.get_running_loop().create_future()
@@ -66,6 +71,7 @@ class ServerClient:
         settings: WorkerSettings,
         server_target: str,
         on_serving: Callable[[str], None],
+        on_answer: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> "ServerClient":
         """Start the process. It is up when is_listening says so."""
@@ -74,7 +80,7 @@ class ServerClient:
             environment = child_environment(settings, os.environ)
             module = "glm_worker.supervisor.server_process"
             child = children.spawn_python("server", module, ["--target", server_target], environment, theirs)
-        return cls(child, await ControlLink.open(ours, FromServer), on_serving, on_change)
+        return cls(child, await ControlLink.open(ours, FromServer), on_serving, on_answer, on_change)
 
     @property
     def is_alive(self) -> bool:
@@ -122,7 +128,9 @@ class ServerClient:
         finally:
             del self._metrics[number]
 
-    def kill(self) -> None:
+    def kill(self, why: str = "") -> None:
+        """SIGKILL. why is told as its last word, unless it has left one."""
+        self._last_word = self._last_word or why
         self._child.kill()
 
     async def close(self) -> None:
@@ -139,22 +147,27 @@ class ServerClient:
     async def _read(self) -> None:
         try:
             while (message := await self._link.receive()) is not None:
-                match message:
-                    case ServerReady(port=port):
-                        _log.info("the server listens on port %d", port)
-                        self.is_listening = True
-                        self._on_change()
-                    case EngineServing(generation=generation):
-                        self.has_served = True
-                        self._on_serving(generation)
-                    case MetricsReply(id=number, text=text):
-                        if (reply := self._metrics.get(number)) is not None and not reply.done():
-                            reply.set_result(text)
-                    case Drained():
-                        if not self._drained.done():
-                            self._drained.set_result(message)
-                    case ServerFailed(message=last_word):
-                        self._last_word = last_word
+                self._hear(message)
         except ProtocolError:
             _log.exception("the server (process %d) spoke nonsense; killing it", self.pid)
             self.kill()
+
+    def _hear(self, message: FromServer) -> None:
+        match message:
+            case ServerReady(port=port):
+                _log.info("the server listens on port %d", port)
+                self.is_listening = True
+                self._on_change()
+            case EngineServing(generation=generation):
+                self.has_served = True
+                self._on_serving(generation)
+            case FirstAnswer(generation=generation):
+                self._on_answer(generation)
+            case MetricsReply(id=number, text=text):
+                if (reply := self._metrics.get(number)) is not None and not reply.done():
+                    reply.set_result(text)
+            case Drained():
+                if not self._drained.done():
+                    self._drained.set_result(message)
+            case ServerFailed(message=last_word):
+                self._last_word = last_word

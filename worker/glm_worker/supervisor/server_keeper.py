@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -28,6 +29,7 @@ class ServerKeeper:
         server_target: str,
         *,
         on_serving: Callable[[str], None],
+        on_answer: Callable[[str], None],
         on_change: Callable[[], None],
         on_failure: Callable[[Cause], None],
     ) -> None:
@@ -36,6 +38,7 @@ class ServerKeeper:
         self._children = children
         self._target = server_target
         self._on_serving = on_serving
+        self._on_answer = on_answer
         self._on_change = on_change
         self._on_failure = on_failure
         self._server: ServerClient | None = None
@@ -52,7 +55,7 @@ class ServerKeeper:
         while True:
             await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
             self._server = server = await ServerClient.start(
-                self._children, settings, self._target, self._on_serving, self._on_change
+                self._children, settings, self._target, self._on_serving, self._on_answer, self._on_change
             )
             try:
                 await asyncio.shield(server.ended)
@@ -64,12 +67,16 @@ class ServerKeeper:
             self._on_change()
 
     async def watch(self) -> None:
-        """Kill a server that does not answer: stopped or hung, it would hold its clients for ever."""
-        limit_s = self._settings.heartbeat_limit_s
+        """Kill a server that does not answer, or never comes to listen: it would hold its clients for ever."""
+        limit_s, import_limit_s = self._settings.heartbeat_limit_s, self._settings.import_limit_s
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             server = self._server
-            if server is None or not self.is_listening:
+            if server is None or server.ended.done():
+                continue
+            if not server.is_listening:
+                if time.monotonic() - server.started_s >= import_limit_s:
+                    server.kill(f"it did not listen within import_limit_s {import_limit_s:g}")
                 continue
             if await server.metrics(limit_s) is None and not server.ended.done():
                 _log.error("the server (process %d) has not answered for %.0f s; killing it", server.pid, limit_s)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 
 from glm_worker.assignment import RankAssignment
@@ -26,6 +27,8 @@ class ZygoteClient:
         self.ended: asyncio.Future[Exit] = child.ended
         self.import_seconds: float | None = None  # None: not ready yet
         self.is_told = False  # its end, to whom it matters; or it is our own doing
+        self.started_s = time.monotonic()
+        self.why_killed = ""
         self._child = child
         self._link = link
         self._on_event = on_event

@@ -1,0 +1,5 @@
+"""A module whose import hangs, as on storage that does not answer."""
+
+import threading
+
+threading.Event().wait()
