@@ -1,5 +1,7 @@
-"""What holds for every test."""
+"""What holds for every test: no proxy, and what is skipped is told to `make test`."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,3 +25,17 @@ def _no_proxy(request: pytest.FixtureRequest) -> Iterator[None]:
         for variable in PROXY_VARIABLES:
             patch.delenv(variable, raising=False)
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Append what was skipped and why, a line a file and reason, to the file that STAGES_LEFT_OUT names."""
+    notes = os.environ.get("STAGES_LEFT_OUT")
+    if not notes:
+        return
+    skipped = Counter(
+        (report.nodeid.partition("::")[0], report.longrepr[2].removeprefix("Skipped: "))
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)  # not so for an expected failure
+    )
+    with Path(notes).open("a") as file:
+        file.writelines(f"{path}: {count} skipped: {reason}\n" for (path, reason), count in skipped.items())

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from glm_cluster.paths import find_paths
+from glm_cluster.programs import Programs
+
 CHART = Path(__file__).resolve().parents[2] / "charts/glm-operator"
 
 
 def find_helm() -> str | None:
-    cache = Path(os.environ.get("GLM_CACHE_DIR") or Path.home() / ".cache/glm-operator")
-    built = sorted(cache.glob("programs/helm-*/helm"))
-    return shutil.which("helm") or (str(built[-1]) if built else None)
+    built = Programs(find_paths(os.environ))["helm"]  # of the present version: the cache may keep older ones
+    return shutil.which("helm") or (str(built) if built.is_file() else None)
 
 
 HELM = find_helm()

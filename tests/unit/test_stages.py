@@ -1,6 +1,8 @@
 """`make test`: which stages run, what becomes of them, and how they are told apart at the end."""
 
 import importlib.util
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +103,16 @@ def test_a_stage_tells_what_it_left_out_through_a_file(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert stages.make(stages.Stage("e2e", "")) == stages.Ran(3, ("e2e.py: no Go",))
+
+
+def test_what_a_stage_skips_is_told_through_that_file(tmp_path: Path) -> None:
+    notes, tests = tmp_path / "left-out", "tests/contract/test_chart_rendered.py"
+    nothing_built = {"PATH": "/usr/bin:/bin", "GLM_CACHE_DIR": str(tmp_path), "STAGES_LEFT_OUT": str(notes)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
+    done = subprocess.run(command, cwd=ROOT, env=nothing_built, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (line,) = notes.read_text().splitlines()
+    assert re.fullmatch(rf"{re.escape(tests)}: \d+ skipped: no helm: .*`make cluster` has not built it yet", line)
 
 
 @pytest.mark.parametrize(
