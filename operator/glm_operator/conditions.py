@@ -120,7 +120,7 @@ def _conditions(facts: Facts, groups: list[GroupStatus], findings: list[Finding]
         "GroupsReady": groups_ready,
         "Progressing": _progressing(facts, groups_ready),
         "Degraded": _degraded(facts, findings),
-        "Ready": _ready(facts, groups_ready),
+        "Ready": _ready(facts, groups, groups_ready),
     }
     old = {condition["type"]: condition for condition in facts.previous.get("conditions") or []}
     return [
@@ -175,6 +175,9 @@ def _progressing(facts: Facts, groups_ready: _Claim) -> _Claim:
         return _Claim("True", "ScalingDown", f"draining: {', '.join(facts.rollout.surplus)}")
     if facts.target is None:
         return _never_accepted(facts)
+    if groups_ready.status == "True" and facts.blocked:
+        waits = facts.blocked[0].reason == "GroupsPending"
+        return _Claim("True" if waits else "False", facts.blocked[0].reason, facts.blocked[0].message)
     if groups_ready.status == "True":
         return _Claim("False", "Settled", "nothing is to be done")
     is_moving = groups_ready.reason in ("GroupsPending", "GroupsStarting", "GroupsNotReady")
@@ -194,11 +197,22 @@ def _degraded(facts: Facts, findings: list[Finding]) -> _Claim:
     return _Claim("False", "Healthy", "nothing is wrong")
 
 
-def _ready(facts: Facts, groups_ready: _Claim) -> _Claim:
+def _write_clients_lack(facts: Facts, groups: list[GroupStatus]) -> Blocked | None:
+    """Return what could not be written and keeps clients from groups, or a group that is down from coming up."""
+    needed = {facts.name}
+    down = {group.name for group in groups if not group.ready}
+    if down:
+        needed |= {*down, names.rendezvous_service(facts.name), names.service_account(facts.name)}
+        needed |= {pod.name for group in facts.observed.groups.values() if group.name in down for pod in group.pods}
+    return next((blocked for blocked in facts.blocked if blocked.name in needed), None)
+
+
+def _ready(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Claim:
     if facts.target is None:
         return _never_accepted(facts)
-    if facts.blocked:
-        return _Claim("False", facts.blocked[0].reason, facts.blocked[0].message)
+    lacking = _write_clients_lack(facts, groups)
+    if lacking is not None:
+        return _Claim("False", lacking.reason, lacking.message)
     if groups_ready.reason == "ScaledToZero":
         return _Claim("False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
     if groups_ready.status == "True" and facts.refused is not None:

@@ -302,6 +302,7 @@ async def test_a_denied_delete_keeps_nothing_else_from_being_done(rig: Rig, stat
     assert rig.fake.names("statefulsets") == ["chat-g0", "chat-g1"]
     assert rig.condition("Degraded")[:2] == ("True", "WriteDenied")
     assert "protected" in rig.condition("Degraded")[2]
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
 
 
 async def test_a_record_that_cannot_be_deleted_harms_nothing(rig: Rig) -> None:

@@ -230,6 +230,33 @@ def test_a_denied_write_is_told_in_the_words_of_who_denied_it() -> None:
     assert message(status) == message(status, "Degraded") == blocked.message
 
 
+@pytest.mark.parametrize("name", ["chat-ranks", "chat-worker", "chat-g0", "chat-g2", "chat-5f3a", "chat-g2-0"])
+def test_a_denied_write_that_no_client_feels_leaves_ready_alone(name: str) -> None:
+    status = summarize(facts(blocked=(Blocked(name, "WriteDenied", "protected"),)), NOW)
+    assert conditions(status)["Ready"] == ("True", "AllGroupsReady")
+    assert conditions(status)["Degraded"] == ("True", "WriteDenied")
+    assert conditions(status)["Progressing"] == ("False", "WriteDenied")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("chat", "WriteDenied"),
+        ("chat-ranks", "WriteDenied"),
+        ("chat-worker", "WriteDenied"),
+        ("chat-g1", "WriteDenied"),
+        ("chat-g1-0", "WriteDenied"),
+        ("chat-g0", "GroupsStarting"),
+        ("chat-g2", "GroupsStarting"),
+    ],
+)
+def test_a_group_that_is_down_is_told_with_the_write_that_it_lacks(name: str, reason: str) -> None:
+    denied = Blocked(name, "WriteDenied", "protected")
+    status = summarize(facts(a_group(0), a_group(1, ready=False), blocked=(denied,)), NOW)
+    assert conditions(status)["Ready"] == ("False", reason)
+    assert conditions(status)["Degraded"] == ("True", "WriteDenied")
+
+
 def test_waiting_for_an_earlier_deployment_to_go_is_no_fault() -> None:
     status = summarize(facts(blocked=(Blocked("chat", "GroupsPending", "still being deleted"),)), NOW)
     assert conditions(status)["Ready"] == ("False", "GroupsPending")
