@@ -16,6 +16,8 @@ PYTEST := $(BIN)/python -m pytest
 CODE := operator worker tests scripts examples benchmarks charts
 
 export OMP_NUM_THREADS ?= 1
+# Go is looked for where its own archive puts it: sudo's PATH lacks that folder, and a distribution's Go may be too old.
+export PATH := /usr/local/go/bin:$(PATH)
 
 ##@ Start here
 
