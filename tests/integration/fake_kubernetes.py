@@ -27,6 +27,7 @@ KINDS = {
     "events": ("", "v1", "Event"),
 }
 NEVER = "9999-12-31T23:59:59Z"
+KEPT_AS_SENT = ("emptyDir", "nodeSelector")  # a pointer, and a map of the user's
 DEFAULTS: dict[str, Manifest] = {
     "services": {"spec": {"sessionAffinity": "None"}},
     "statefulsets": {"spec": {"revisionHistoryLimit": 10}},
@@ -91,6 +92,8 @@ class FakeKubernetes:
         if not subresource:
             wanted = {name: value for name, value in manifest.items() if name != "status"}
         merged = _merged(_without(copy.deepcopy(live or DEFAULTS.get(key[0], {})), before, wanted), wanted)
+        if key[0] == "statefulsets":
+            merged["spec"]["template"]["spec"] = _stored(merged["spec"]["template"]["spec"])
         self._check_immutable(key, live, merged)
         if dry_run:
             merged["metadata"].setdefault("resourceVersion", "")
@@ -325,6 +328,16 @@ def _discovery(path: str) -> Manifest:
             if (of_group, of_version) == (group, version)
         ]
     }
+
+
+def _stored(spec: Any) -> Any:
+    """Return a pod's spec as the API server keeps it: nearly all its fields are dropped where they are empty."""
+    if isinstance(spec, list):
+        return [_stored(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    kept = {name: value if name in KEPT_AS_SENT else _stored(value) for name, value in spec.items()}
+    return {name: value for name, value in kept.items() if name in KEPT_AS_SENT or value not in ("", {}, [])}
 
 
 def _without(live: Any, before: Any, wanted: Any) -> Any:

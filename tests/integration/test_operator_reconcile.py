@@ -1,6 +1,7 @@
 """Passes against an API server: what exists afterwards, for a user who applies, edits, breaks and deletes."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,18 @@ async def test_everything_is_owned_by_its_deployment(rig: Rig) -> None:
             assert [owner["uid"] for owner in rig.fake.get(plural, name)["metadata"]["ownerReferences"]] == [uid]
 
 
-async def test_a_settled_deployment_is_not_written_again(rig: Rig) -> None:
+EMPTY: dict[str, Any] = {
+    "a model without a name": {"model": {"name": "custom", "source": "file:///opt/model"}},
+    "limits for requests": {"hardware": {"device": "cpu", "resources": {"limits": {"cpu": "1", "memory": "4Gi"}}}},
+    "a toleration without a value": {"hardware": {"device": "cpu", "tolerations": [{"key": "gpu", "value": ""}]}},
+    "a label without a value": {"hardware": {"device": "cpu", "nodeSelector": {"gpu": ""}}},
+}
+"""Specs with something empty in them, which the API server may drop."""
+
+
+@pytest.mark.parametrize("spec", [{}, *EMPTY.values()], ids=["nothing empty", *EMPTY])
+async def test_a_settled_deployment_is_not_written_again(rig: Rig, spec: dict[str, Any]) -> None:
+    set_spec(rig, **spec)
     await rig.settle()
     before = len(rig.fake.writes)
     outcome = await rig.run_pass()

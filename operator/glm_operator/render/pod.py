@@ -1,10 +1,11 @@
 """The pod of a replica group: environment, probes, volumes, resources, security. Pure.
 
-The pod meets the *restricted* Pod Security Standard and asks for nothing it does not use.
+The pod meets the *restricted* Pod Security Standard and asks for nothing it does not use. It has no empty field that
+the API server would drop: the live object would never hold what is wanted, and every pass would write it again.
 """
 
 from glm_operator import names
-from glm_operator.api import GLMDeployment
+from glm_operator.api import GLMDeployment, Toleration
 from glm_operator.manifest import Manifest
 from glm_operator.planner import CLAIM_MOUNT, Layout
 from glm_operator.quantity import canonical, mebibytes, to_bytes
@@ -28,7 +29,7 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
     optional = {
         "imagePullSecrets": [secret.model_dump() for secret in spec.engine.image_pull_secrets or []],
         "nodeSelector": dict(spec.hardware.node_selector or {}),
-        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in spec.hardware.tolerations or []],
+        "tolerations": [_toleration(toleration) for toleration in spec.hardware.tolerations or []],
     }
     return {
         "metadata": {"labels": group_labels(deployment.name, group, revision)},
@@ -61,7 +62,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
     leader = names.leader_host(deployment.name, group, deployment.namespace)
     values: dict[str, object] = {
         "MODEL": layout.model,
-        "SERVED_MODEL_NAME": spec.model.served_name or ("" if spec.model.name == "custom" else spec.model.name),
+        "SERVED_MODEL_NAME": spec.model.served_name or (None if spec.model.name == "custom" else spec.model.name),
         "DEVICE": spec.hardware.device,
         "GROUP": group,
         "REVISION": revision,
@@ -134,7 +135,7 @@ def resources(deployment: GLMDeployment, layout: Layout) -> Manifest:
     requests |= {key: canonical(value) for key, value in ((given and given.requests) or {}).items()}
     if hardware.gpu is not None:
         limits[hardware.gpu.resource_name] = str(layout.gpus_per_pod)
-    return {"requests": requests} | ({"limits": limits} if limits else {})
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
 def _default_requests(deployment: GLMDeployment, layout: Layout) -> dict[str, str]:
@@ -146,6 +147,11 @@ def _default_requests(deployment: GLMDeployment, layout: Layout) -> dict[str, st
     kv_bytes = to_bytes(kv_cache) if kv_cache is not None else DEFAULT_KV_BYTES_ON_CPU
     per_rank = (layout.memory.weight_bytes_per_rank if layout.memory else 0) + kv_bytes
     return {"cpu": canonical(f"{100 * ranks}m"), "memory": mebibytes(BASE_MEMORY_BYTES + ranks * per_rank)}
+
+
+def _toleration(toleration: Toleration) -> Manifest:
+    fields = toleration.model_dump(by_alias=True, exclude_none=True)
+    return {key: value for key, value in fields.items() if value != ""}
 
 
 def _volumes(deployment: GLMDeployment, layout: Layout) -> list[Manifest]:

@@ -114,6 +114,17 @@ def test_ranks_on_cpu_ask_for_little_and_have_no_cpu_limit() -> None:
     assert "limits" not in resources
 
 
+def test_nothing_empty_is_sent_that_the_server_drops() -> None:
+    limits = {"limits": {"cpu": "1", "memory": "4Gi"}}
+    tolerations = [{"key": "gpu", "value": "", "effect": "NoSchedule"}]
+    hardware = {"device": "cpu", "resources": limits, "tolerations": tolerations}
+    spec = pod(model={"name": "custom", "source": "file:///opt/model"}, hardware=hardware)
+    (container,) = spec["containers"]
+    assert "" not in [entry.get("value") for entry in container["env"]]
+    assert container["resources"] == limits
+    assert spec["tolerations"] == [{"key": "gpu", "effect": "NoSchedule"}]
+
+
 def test_requests_in_the_spec_replace_ours_and_limits_stand_for_requests() -> None:
     given = {"requests": {"cpu": 1}, "limits": {"memory": "4Gi"}}
     resources = pod(hardware={"device": "cpu", "resources": given})["containers"][0]["resources"]
