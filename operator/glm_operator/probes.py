@@ -12,7 +12,7 @@ def build_app(loop: Loop) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         age_s = loop.age_s()
         return web.Response(
-            status=200 if loop.is_alive else 503, text=f"last pass {age_s:.1f} s ago, {len(loop.queue)} waiting\n"
+            status=200 if loop.is_alive else 503, text=f"last resync {age_s:.1f} s ago, {len(loop.queue)} waiting\n"
         )
 
     async def metrics(_: web.Request) -> web.Response:

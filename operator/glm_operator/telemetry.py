@@ -34,7 +34,7 @@ class Telemetry:
             self._errors.labels(outcome)
         age = Gauge(
             "glm_operator_last_pass_age_seconds",
-            "Time since a pass or a resync last ended; /livez fails past three resyncs.",
+            "Time since a resync last listed deployments, for a pass over each; rises while the API server is away.",
             registry=self.registry,
         )
         age.set_function(age_s)

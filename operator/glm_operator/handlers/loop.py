@@ -14,7 +14,17 @@ from glm_operator.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-LIVENESS_RESYNCS = 3
+TURN_LIMIT_RESYNCS = 3
+"""A resync that has not ended after this many periods, well or not, hangs."""
+
+LIST_LIMIT_RESYNCS = 20
+"""After this many periods without any list (10 minutes) the process is given up, though it turns.
+
+No restart mends an API server that is away. But what a new process does mend, such as credentials or addresses read at
+the start, looks the same from within. The count starts anew with the process: this makes no tight loop of restarts, and
+nothing that serves depends on it.
+"""
+
 WAIT_S = 5.0
 
 Reconcile = Callable[[str, str], Awaitable[Outcome]]
@@ -22,7 +32,7 @@ ListDeployments = Callable[[str | None], Awaitable[list[Manifest]]]
 
 
 class Loop:
-    """Runs passes until it is cancelled. `age_s` tells whether it still does."""
+    """Runs passes until it is cancelled. `is_alive`: it still does; `age_s`: since it last saw the cluster."""
 
     def __init__(self, settings: OperatorSettings, reconcile: Reconcile, deployments: ListDeployments) -> None:
         self.queue = Queue()
@@ -32,15 +42,16 @@ class Loop:
         self._deployments = deployments
         self._unlisted: dict[str | None, str] = {}  # why a namespace could not be listed, while it cannot
         self._quiet: dict[Key, int] = {}  # unsettled passes in a row that changed nothing
-        self._last_turn = time.monotonic()
+        self._last_turn = self._last_list = time.monotonic()
 
     def age_s(self) -> float:
-        """Return the seconds since a pass or a resync ended, well or not: a restart mends no API server."""
-        return time.monotonic() - self._last_turn
+        """Return the seconds since a resync last listed deployments; since the start, if none has."""
+        return time.monotonic() - self._last_list
 
     @property
     def is_alive(self) -> bool:
-        return self.age_s() <= LIVENESS_RESYNCS * self._settings.resync_s
+        period_s, turn_age_s = self._settings.resync_s, time.monotonic() - self._last_turn
+        return turn_age_s <= TURN_LIMIT_RESYNCS * period_s and self.age_s() <= LIST_LIMIT_RESYNCS * period_s
 
     async def run(self) -> None:
         """Resync and reconcile for ever. A task that ends takes the others, and so the process, with it."""
@@ -64,6 +75,8 @@ class Loop:
         namespaces = self._settings.namespaces or (None,)
         listed = await asyncio.gather(*(self._resync_namespace(namespace) for namespace in namespaces))
         self._last_turn = time.monotonic()
+        if any(listed):
+            self._last_list = self._last_turn
         return any(listed)
 
     async def _resync_namespace(self, namespace: str | None) -> bool:
@@ -98,7 +111,6 @@ class Loop:
             delay_s = self.queue.retry(key)
             logger.exception("%s: the pass failed; next try in %.1f s", key, delay_s)
         finally:
-            self._last_turn = time.monotonic()
             self.telemetry.passed(outcome, time.monotonic() - started)
 
     def _finish(self, key: Key, result: Outcome) -> None:

@@ -177,25 +177,52 @@ async def test_a_pass_that_hangs_is_given_up() -> None:
     assert counted(loop, "errors_total", "unavailable") == 1.0
 
 
-async def test_the_probe_fails_when_nothing_ended_for_three_resyncs(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("glm_operator.handlers.loop.time.monotonic", lambda: now[0])
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loop's clock, to be set."""
+    clock = [0.0]
+    monkeypatch.setattr("glm_operator.handlers.loop.time.monotonic", lambda: clock[0])
+    return clock
+
+
+def age_metric(loop: Loop) -> float | None:
+    return loop.telemetry.registry.get_sample_value("glm_operator_last_pass_age_seconds")
+
+
+async def test_the_probe_fails_when_no_resync_ended_for_three_of_them(now: list[float]) -> None:
     loop = a_loop(resync_s=10.0)
     now[0] = 30.0
     assert loop.is_alive
     now[0] = 30.1
     assert not loop.is_alive
     await run_pass(loop)
+    assert not loop.is_alive, "passes that end do not hide a resync that hangs"
+    await loop.resync_once()
     assert loop.is_alive
 
 
-async def test_a_server_that_is_down_does_not_fail_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("glm_operator.handlers.loop.time.monotonic", lambda: now[0])
-    loop = a_loop(Unavailable("503"), resync_s=10.0)
+async def test_the_age_is_that_of_the_last_list_whatever_failed_since(now: list[float]) -> None:
+    cluster = Namespaces()
+    loop = watching(("one", "two"), cluster)
+    now[0] = 5.0
+    await loop.resync_once()
+    cluster.closed = {"one"}
+    now[0] = 7.0
+    await loop.resync_once()
+    cluster.closed = {"one", "two"}
     now[0] = 100.0
-    await run_pass(loop)
-    assert loop.is_alive
+    await loop.resync_once()
+    assert (loop.age_s(), age_metric(loop)) == (93.0, 93.0)
+
+
+async def test_a_server_that_is_away_fails_the_probe_only_after_twenty_resyncs(now: list[float]) -> None:
+    loop = watching(("one",), Namespaces("one"))  # 30 s a resync
+    for now[0] in (0.0, 60.0, 300.0, 600.0):
+        await loop.resync_once()
+        assert loop.is_alive
+    now[0] = 601.0
+    await loop.resync_once()
+    assert not loop.is_alive
 
 
 async def test_it_waits_until_the_kind_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
