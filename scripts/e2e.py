@@ -6,6 +6,7 @@ left out is said, and appended to the file that STAGES_LEFT_OUT names, for the s
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,19 @@ def cluster(command: str) -> None:
     subprocess.run([sys.executable, "-m", "glm_cluster", command], cwd=ROOT, env=environment, check=True)
 
 
+def bring_up() -> None:
+    """Bring our cluster up. When that fails, keep its logs: what it left is taken down next."""
+    try:
+        cluster("up")
+    except subprocess.CalledProcessError:
+        paths = find_paths(os.environ)
+        if paths.logs.is_dir():
+            shutil.rmtree(paths.kept_logs, ignore_errors=True)
+            shutil.copytree(paths.logs, paths.kept_logs, symlinks=True)
+            print(f"The logs of the cluster that did not come up are kept in {paths.kept_logs}", file=sys.stderr)
+        raise
+
+
 def pytest(tests: list[str]) -> int:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-v", *tests, *sys.argv[1:]], cwd=ROOT, check=False
@@ -74,20 +88,20 @@ def on_own_cluster() -> int:
         check(find_paths(os.environ), with_images=True)  # the images come last, and what they need is to be said first
     try:
         if not was_up:
-            cluster("up")
+            bring_up()
         cluster("images")  # by now, for its progress: inside a test nobody would see it
         status = pytest([*OF_OUR_CLUSTER, *STORIES])
     finally:
+        if before:
+            print(
+                f"The stories uninstall {', '.join(before)}: deployments in other namespaces serve on then, and nobody "
+                "repairs or scales them. To install the operator again: make cluster-nano",
+                flush=True,
+            )
         if not was_up:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             cluster("down")
-    if before:
-        print(
-            f"No operator is left: the stories have uninstalled {', '.join(before)}. Deployments in other namespaces "
-            "serve on, and nobody repairs or scales them; to install it again: make cluster-nano",
-            flush=True,
-        )
     if was_up or status:
         leave_out(CLUSTER_DOWN, "a cluster is up (make cluster-down)" if was_up else "what came before it failed")
         return status

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,7 +171,7 @@ def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_to
     assert e2e.main() == 0
     before, _, after = capsys.readouterr().out.partition("RUN")
     assert "at their end uninstall, what is installed here: glm in glm-system" in before
-    assert "No operator is left" in after
+    assert "The stories uninstall glm in glm-system" in after
     assert "make cluster-nano" in after
 
 
@@ -195,6 +196,36 @@ def test_a_machine_that_cannot_have_a_cluster_is_told_before_anything_is_done(
     monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
     assert e2e.main() == 1
     assert capsys.readouterr().err == "no room\n"
+
+
+def test_the_logs_of_a_cluster_that_did_not_come_up_are_kept(
+    e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("E2E_KUBECONFIG", raising=False)
+    monkeypatch.setenv("GLM_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("GLM_CACHE_DIR", str(tmp_path / "cache"))
+    logs = tmp_path / "state/cluster/logs"
+    commands: list[str] = []
+
+    def cluster(command: str) -> None:
+        commands.append(command)
+        if command == "down":
+            shutil.rmtree(logs)
+            return
+        logs.mkdir(parents=True)
+        (logs / "etcd.log").write_text("no space left")
+        raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(e2e, "is_up", lambda: False)
+    monkeypatch.setattr(e2e, "check", lambda _, with_images: None)
+    monkeypatch.setattr(e2e, "cluster", cluster)
+    monkeypatch.setattr(e2e, "pytest", pytest.fail)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    assert e2e.main() == 1
+    assert commands == ["up", "down"]
+    kept = tmp_path / "cache/logs-of-failed-cluster"
+    assert (kept / "etcd.log").read_text() == "no space left"
+    assert f"are kept in {kept}" in capsys.readouterr().err
 
 
 def test_e2e_is_left_out_where_no_cluster_can_be_had(stages: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ def main() -> int:
         COMMANDS[arguments.command](paths)
     except ClusterError as error:
         say(f"glm_cluster: {error}")
+        if arguments.command == "up" and paths.state.exists():  # not so when a check refused to begin
+            say(f"glm_cluster: what was started runs on, its logs in {paths.logs}; `make cluster-down` removes it")
         return 1
     except KeyboardInterrupt:
         say("glm_cluster: interrupted; `make cluster-down` removes what was started")

@@ -18,6 +18,7 @@ from glm_cluster.control_plane import (
     etcd_flags,
     scheduler_flags,
 )
+from glm_cluster.errors import ClusterError
 from glm_cluster.locking import locked
 from glm_cluster.network import create_network
 from glm_cluster.node import (
@@ -35,7 +36,7 @@ from glm_cluster.preflight import check, check_caller, load_modules
 from glm_cluster.processes import Processes
 from glm_cluster.programs import Programs
 from glm_cluster.progress import duration, say, step
-from glm_cluster.waiting import wait_for
+from glm_cluster.waiting import GaveUp, wait_for
 
 PATIENCE_S = 120.0
 """Upper bound of every wait: on an idle machine each takes seconds, on one that builds and trains meanwhile more."""
@@ -159,11 +160,19 @@ def dns_answers() -> bool:
 
 
 def await_program(processes: Processes, name: str, is_ready: object) -> None:
-    """Wait until is_ready() is true; give up at once when the program that it depends on has ended."""
+    """Wait until is_ready() is true; give up at once when the program that it depends on has ended.
+
+    The error has the end of the program's log, whichever way it failed.
+    """
     assert callable(is_ready)
 
     def poll() -> object:
         processes.require(name)
         return is_ready()
 
-    wait_for(f"{name} being ready", poll, timeout_s=PATIENCE_S)
+    try:
+        wait_for(f"{name} being ready", poll, timeout_s=PATIENCE_S)
+    except GaveUp:
+        raise
+    except ClusterError as error:
+        raise ClusterError(f"{error}\nThe end of {processes.log(name)}:\n{processes.said(name)}") from error

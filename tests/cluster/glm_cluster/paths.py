@@ -41,6 +41,11 @@ class Paths:
     def lock(self) -> Path:
         return self.cache / "cluster.lock"
 
+    @property
+    def kept_logs(self) -> Path:
+        """What the programs of the last cluster said that `make e2e` could not bring up."""
+        return self.cache / "logs-of-failed-cluster"
+
     # The state
     @property
     def pids(self) -> Path:
