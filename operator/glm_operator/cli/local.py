@@ -1,7 +1,8 @@
 """`glm local`: run a GLMDeployment as processes of this machine."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
 from glm_operator.local import down as local_down
 from glm_operator.local import up as local_up
+from glm_operator.local.errors import LocalError
 from glm_operator.local.processes import worker_program
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import group_statuses, url
@@ -38,11 +40,11 @@ def up(
     folder = StateFolder.of_user()
     with plain_errors():
         planned = read_planned(file)
-        program = worker_program()
-        with folder.locked(), progress("starting") as show:
+        program, name = worker_program(), planned.deployment.name
+        with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
             started = local_up.bring_up(
                 folder,
-                planned.deployment.name,
+                name,
                 render(planned.deployment, planned.layout),
                 program,
                 stopping=lambda pods: show(_stopping(pods)),
@@ -50,10 +52,13 @@ def up(
         done = started.changes
         err.print(f"started {len(done.start)}, stopped {len(done.stop)}, left alone {len(done.keep)} pods")
         limit = wait if wait is not None else max((pod.start_limit_s for pod in started.state.pods), default=0.0)
-        with progress("waiting") as show:
-            local_up.wait_until_ready(
-                started.state, folder, limit, lambda groups: show("; ".join(map(_progress, groups)))
-            )
+        with _told_on_interrupt(name), progress("waiting") as show:
+            try:
+                local_up.wait_until_ready(
+                    started.state, folder, limit, lambda groups: show("; ".join(map(_progress, groups)))
+                )
+            except LocalError as error:
+                raise LocalError(f"{error}\n{_runs_on(name)}") from error
         for group, pods in started.state.groups.items():
             out.print(f"{group} serves at {url(pods[0])}")
 
@@ -134,6 +139,20 @@ def _stop(folder: StateFolder, state: DeploymentState, deadline: float | None, s
     if killed:
         err.print(f"killed after the deadline, with requests unfinished or hung: {', '.join(killed)}")
     out.print(f"{state.name} stopped: {len(state.pods)} pods, no process left")
+
+
+@contextmanager
+def _told_on_interrupt(name: str) -> Iterator[None]:
+    """Ctrl-C ends the command, never what it has started: say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(_runs_on(name), markup=False)
+        raise
+
+
+def _runs_on(name: str) -> str:
+    return f"What was started of {name} still runs; stop it with: glm local down {name}"
 
 
 def _stopping(pods: Sequence[PodRecord]) -> str:
