@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from glm_operator.api import GLMDeployment, InvalidSpec, parse_deployment
-from glm_operator.names import KIND
+from glm_operator.names import DEFAULT_WORKER_IMAGE, KIND
 from glm_operator.planner import Layout, Refusal, plan
 
 
@@ -23,12 +23,12 @@ class Planned:
     layout: Layout
 
 
-def read_planned(path: Path) -> Planned:
-    """Return the one GLMDeployment of a file with its layout.
+def read_planned(path: Path, *, worker_image: str = DEFAULT_WORKER_IMAGE) -> Planned:
+    """Return the one GLMDeployment of a file with its layout; worker_image is that of a spec that names none.
 
     Raises FileError (no such file, not YAML, none or several) or InvalidSpec (what the operator says of it).
     """
-    deployment = parse_deployment(_only_body(path))
+    deployment = parse_deployment(_only_body(path), default_image=worker_image)
     layout = plan(deployment)
     if isinstance(layout, Refusal):
         raise InvalidSpec(layout.message)

@@ -8,16 +8,24 @@ from rich.table import Table
 
 from glm_operator.cli.console import SpecFile, out, plain_errors, size
 from glm_operator.cli.files import Planned, read_planned
+from glm_operator.names import DEFAULT_WORKER_IMAGE
 from glm_operator.render import render
 
 
 def plan_command(
     file: SpecFile,
     manifests: Annotated[bool, typer.Option("--manifests", help="Print the objects instead, as YAML.")] = False,
+    worker_image: Annotated[
+        str,
+        typer.Option(
+            help="Image of a spec without engine.image. An operator takes worker.image of its chart: name that one to "
+            "see the manifests, and the revision in them, as that operator applies them."
+        ),
+    ] = DEFAULT_WORKER_IMAGE,
 ) -> None:
     """Print how a GLMDeployment would lie over ranks, pods and GPUs; refuse what cannot be, as the operator would."""
     with plain_errors():
-        planned = read_planned(file)
+        planned = read_planned(file, worker_image=worker_image)
         if manifests:
             out.print(
                 yaml.safe_dump_all(render(planned.deployment, planned.layout), sort_keys=False), markup=False, end=""

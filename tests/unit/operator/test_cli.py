@@ -46,6 +46,16 @@ def test_plan_prints_the_objects_the_operator_would_apply() -> None:
     assert kinds == ["ServiceAccount", "Service", "Service", "StatefulSet"]
 
 
+@pytest.mark.parametrize(
+    ("engine", "image"), [("", "registry.example/worker:7"), ("\n  engine: {image: mine:1}", "mine:1")]
+)
+def test_plan_prints_the_image_that_an_operator_with_that_default_would_apply(engine: str, image: str) -> None:
+    arguments = ("plan", "--manifests", "--worker-image", "registry.example/worker:7", "-f", "-")
+    result = glm(*arguments, stdin=f"{NANO.rstrip()}{engine}")
+    *_, group = yaml.safe_load_all(result.stdout)
+    assert group["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
 def test_what_the_planner_refuses_is_printed_in_its_words() -> None:
     result = plan(NANO.replace("expert: 2", "expert: 3"))
     assert result.exit_code == 1
