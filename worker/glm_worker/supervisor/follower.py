@@ -23,7 +23,6 @@ from glm_worker.supervisor.protocol import (
     AgedCause,
     Dismissed,
     EndGeneration,
-    Hello,
     Leaving,
     PodFailed,
     PodOver,
@@ -33,6 +32,7 @@ from glm_worker.supervisor.protocol import (
     Status,
     ToFollower,
     Welcome,
+    hello_of,
 )
 from glm_worker.supervisor.rundir import RunDir
 from glm_worker.supervisor.telemetry import Telemetry
@@ -147,17 +147,7 @@ class Follower:
 
     async def _follow(self, link: ControlLink[ToFollower]) -> None:
         """Serve one connection from its greeting to its end."""
-        settings = self._settings
-        link.send(
-            Hello(
-                group=settings.group,
-                revision=settings.revision,
-                pod_index=settings.pod_index,
-                num_pods=settings.num_pods,
-                ranks_per_pod=settings.ranks_per_pod,
-                incarnation=self._incarnation,
-            )
-        )
+        link.send(hello_of(self._settings, self._incarnation))
         self._silence = Stopwatch()
         self._link = link
         try:

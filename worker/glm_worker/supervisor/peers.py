@@ -25,6 +25,7 @@ from glm_worker.supervisor.protocol import (
     StartGeneration,
     ToLeader,
     Welcome,
+    hello_of,
     refusal,
 )
 from glm_worker.supervisor.watchdog import RankReport, Stopwatch
@@ -191,13 +192,7 @@ class Peers:
             return None
         if not isinstance(hello, Hello):
             return None
-        reason = refusal(
-            hello,
-            group=settings.group,
-            revision=settings.revision,
-            num_pods=settings.num_pods,
-            ranks_per_pod=settings.ranks_per_pod,
-        )
+        reason = refusal(hello, hello_of(settings, self._incarnation))
         if reason is not None:
             if self.refused.get(hello.pod_index) != reason:  # it dials again and again: say it once
                 _log.error("refused a peer: %s", reason)

@@ -9,6 +9,7 @@ secret. Only the pods of the group should be let through to it.
 
 import msgspec
 
+from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause
 from glm_worker.supervisor.history import State
 from glm_worker.supervisor.watchdog import RankReport
@@ -27,6 +28,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     pod_index: int
     num_pods: int
     ranks_per_pod: int
+    tensor_parallel: int
     incarnation: str
 
 
@@ -103,12 +105,28 @@ class Dismissed(msgspec.Struct, frozen=True, tag=True):
 ToFollower = Welcome | Refused | StartGeneration | EndGeneration | Status | Dismissed
 
 
-def refusal(hello: Hello, *, group: str, revision: str, num_pods: int, ranks_per_pod: int) -> str | None:
-    """Return why the leader of this group refuses the pod that says hello, or None to welcome it. Pure."""
-    expected = {"group": group, "revision": revision, "num_pods": num_pods, "ranks_per_pod": ranks_per_pod}
-    for name, value in expected.items():
-        if getattr(hello, name) != value:
-            return f"pod {hello.pod_index} is of {name} {getattr(hello, name)!r}, this group's is {value!r}"
-    if not 1 <= hello.pod_index < num_pods:
-        return f"pod_index {hello.pod_index} cannot follow; allowed are 1 to {num_pods - 1}"
+def hello_of(settings: WorkerSettings, incarnation: str) -> Hello:
+    """Return the greeting of a pod with these settings."""
+    return Hello(
+        group=settings.group,
+        revision=settings.revision,
+        pod_index=settings.pod_index,
+        num_pods=settings.num_pods,
+        ranks_per_pod=settings.ranks_per_pod,
+        tensor_parallel=settings.tensor_parallel,
+        incarnation=incarnation,
+    )
+
+
+def refusal(hello: Hello, leader: Hello) -> str | None:
+    """Return why the leader of a group refuses the pod that says hello, or None to welcome it. Pure.
+
+    leader: what the leader's own pod would say. What else must be equal, the ranks compare when they have loaded.
+    """
+    for name in ("group", "revision", "num_pods", "ranks_per_pod", "tensor_parallel"):
+        theirs, ours = getattr(hello, name), getattr(leader, name)
+        if theirs != ours:
+            return f"pod {hello.pod_index} is of {name} {theirs!r}, this group's is {ours!r}"
+    if not 1 <= hello.pod_index < leader.num_pods:
+        return f"pod_index {hello.pod_index} cannot follow; allowed are 1 to {leader.num_pods - 1}"
     return None
