@@ -97,6 +97,10 @@ cluster: $(INSTALLED) ## Bring up Kubernetes from source on this machine (Linux,
 cluster-down: $(INSTALLED) ## Take it down: no process, mount, network namespace or cgroup stays
 	@$(CLUSTER) down
 
+.PHONY: cluster-clean
+cluster-clean: $(INSTALLED) ## Remove its programs and images from the cache; it must be down
+	@$(CLUSTER) clean
+
 .PHONY: cluster-shell
 cluster-shell: $(INSTALLED) ## Print how to use kubectl and helm on it
 	@$(CLUSTER) shell

@@ -9,7 +9,7 @@ import sys
 from glm_cluster.building import build_missing
 from glm_cluster.cluster import Cluster
 from glm_cluster.errors import ClusterError
-from glm_cluster.lifecycle import down, up
+from glm_cluster.lifecycle import clean, down, up
 from glm_cluster.locking import locked
 from glm_cluster.paths import Paths, find_paths
 from glm_cluster.processes import Processes
@@ -23,6 +23,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="bring the cluster up, or leave it alone when it is up and whole")
     commands.add_parser("down", help="take it down; programs and images stay in the cache")
+    commands.add_parser("clean", help="remove programs and images from the cache; the cluster must be down")
     commands.add_parser("images", help="build our images, push them to its registry, print their references")
     commands.add_parser("shell", help='print what makes a shell use it: eval "$(make -s cluster-shell)"')
     commands.add_parser("status", help="print what runs")
@@ -80,6 +81,7 @@ def build_programs(paths: Paths) -> None:
 COMMANDS = {
     "up": bring_up,
     "down": down,
+    "clean": clean,
     "images": push_images,
     "shell": print_shell,
     "status": print_status,

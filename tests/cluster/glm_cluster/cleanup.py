@@ -13,12 +13,24 @@ from glm_cluster.cgroups import remove_cgroups
 from glm_cluster.containers import Containerd
 from glm_cluster.errors import ClusterError
 from glm_cluster.mounts import unmount_below
-from glm_cluster.network import inhabitants, remove_network
+from glm_cluster.network import has_namespace, inhabitants, remove_network
 from glm_cluster.paths import Paths
 from glm_cluster.processes import Processes, stat_of
 from glm_cluster.waiting import wait_for
 
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
+
+
+def clean_cache(paths: Paths) -> None:
+    """Remove the programs and images that outlive clusters. ClusterError while a cluster, or half of one, is there."""
+    if paths.state.exists() or has_namespace():
+        raise ClusterError("a cluster is up, or half of one, and uses the cache: run `make cluster-down` first")
+    unmount_below(paths.buildah_root)
+    for path in paths.cached():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def clean_up(paths: Paths) -> None:

@@ -8,7 +8,7 @@ from glm_cluster.addresses import CLUSTER_DOMAIN, DNS_SERVER, GPU_RESOURCE, NODE
 from glm_cluster.building import build_missing
 from glm_cluster.certificates import create_certificates
 from glm_cluster.cgroups import create_cgroups
-from glm_cluster.cleanup import clean_up
+from glm_cluster.cleanup import clean_cache, clean_up
 from glm_cluster.cluster import Cluster
 from glm_cluster.containers import Containerd
 from glm_cluster.control_plane import (
@@ -64,6 +64,13 @@ def down(paths: Paths) -> None:
     check_caller()
     with locked(paths), step("cluster-down"):
         clean_up(paths)
+
+
+def clean(paths: Paths) -> None:
+    """Remove the cache, too."""
+    check_caller()
+    with locked(paths), step(f"cluster-clean of {paths.cache}"):
+        clean_cache(paths)
 
 
 def bring_up(cluster: Cluster) -> None:

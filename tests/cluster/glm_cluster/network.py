@@ -37,16 +37,21 @@ def create_network() -> None:
         INOTIFY_INSTANCES.write_text(str(NEEDED_INOTIFY_INSTANCES))
 
 
+def has_namespace() -> bool:
+    """Whether a cluster has made the namespace: one of this state folder or another, whole or not."""
+    return (NETNS_FOLDER / NETNS).exists()
+
+
 def inhabitants() -> list[int]:
     """Return every process in the namespace (those of pods have namespaces of their own)."""
-    if not (NETNS_FOLDER / NETNS).exists():
+    if not has_namespace():
         return []
     return [int(pid) for pid in run("ip", "netns", "pids", NETNS).split()]
 
 
 def remove_network() -> None:
     """Remove the namespace and the veth pair; their routes go with them."""
-    if (NETNS_FOLDER / NETNS).exists():
+    if has_namespace():
         run("ip", "netns", "delete", NETNS)
     with suppress(ClusterError):  # it went with the namespace, at once or in a moment
         run("ip", "link", "delete", HOST_LINK)

@@ -46,6 +46,13 @@ class Paths:
         """What the programs of the last cluster said that `make e2e` could not bring up."""
         return self.cache / "logs-of-failed-cluster"
 
+    def cached(self) -> list[Path]:
+        """Return what there is in the cache but for the lock. Only ours: GLM_CACHE_DIR may name anybody's folder."""
+        folders = (self.programs, self.containerd_root, self.registry_storage, self.buildah_root, self.kept_logs)
+        patterns = ("packages-*", "build-*.log", "debootstrap.log")
+        files = [file for pattern in patterns for file in self.cache.glob(pattern)]
+        return [*(folder for folder in folders if folder.exists()), *sorted(files)]
+
     # The state
     @property
     def pids(self) -> Path:

@@ -12,7 +12,8 @@ def require_space(folder: Path, need_bytes: int, what: str) -> None:
     if free_bytes < need_bytes:
         raise ClusterError(
             f"{what} needs {need_bytes / 1e9:.0f} GB of disk, and {free_bytes / 1e9:.0f} GB are free in {folder}; "
-            "free some, or set GLM_CACHE_DIR to a folder on a larger disk"
+            "free some (`make cluster-clean` removes all that clusters left there), or set GLM_CACHE_DIR to a folder "
+            "on a larger disk"
         )
 
 
