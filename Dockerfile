@@ -1,6 +1,7 @@
 # Two images from one file: `operator` (the operator and the `glm` command, no torch) and `worker` (one rank group's pod).
 #   docker build --target worker -t glm-worker .
-#   docker run -p 8000:8000 -v ./GLM-4.5-Air:/model glm-worker serve --model /model
+#   docker run --rm -p 8000:8000 --gpus all --shm-size 8g -v /models/GLM-4.5-Air:/model:ro glm-worker \
+#     serve --model /model --served-model-name GLM-4.5-Air --device cuda --ranks-per-pod 4 --tensor-parallel 4
 #
 # Our own code comes last, in a small layer over the packages, so that a change of it is built, pushed and pulled in
 # seconds. Both run as user 65532 with a read-only root file system; only /tmp must be writable.

@@ -34,8 +34,12 @@ def up(
 ) -> None:
     """Make what runs equal to the file, wait until it serves, and print one URL a group.
 
-    Running it again changes only what differs. The spec's image, resources, node selection and
-    drainAcceptSeconds mean nothing here.
+    Running it again changes only what differs; a group that runs keeps its GPUs. A deployment is known by its name
+    alone: a file with another namespace and the same name changes the same processes.
+
+    Without meaning here, as there is no cluster: metadata.namespace; of spec.hardware the nodeSelector, tolerations,
+    resources, sharedMemory and gpu.resourceName; of spec.engine the image, imagePullPolicy, imagePullSecrets and
+    limits.drainAcceptSeconds. An edit of one still makes a new revision, which restarts the groups.
     """
     folder = StateFolder.of_user()
     with plain_errors():

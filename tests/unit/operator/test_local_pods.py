@@ -1,5 +1,6 @@
 """Rendered StatefulSets as processes of this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,29 @@ def test_the_fingerprint_is_the_same_for_the_same_spec_and_another_for_another()
 
 def test_scaling_leaves_the_fingerprints_of_other_groups_alone() -> None:
     assert pods(replicas=1)[0].fingerprint == pods(replicas=3)[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    "without_meaning",
+    [
+        {"hardware": {"nodeSelector": {"zone": "a"}}},
+        {"hardware": {"tolerations": [{"operator": "Exists"}]}},
+        {"hardware": {"resources": {"requests": {"cpu": "3"}, "limits": {"memory": "9Gi"}}}},
+        {"hardware": {"sharedMemory": "8Gi"}},
+        {"hardware": {"gpu": {"resourceName": "example.com/accelerator", "perNode": 8}}},
+        {"engine": {"image": "registry.example/worker:1"}},
+        {"engine": {"imagePullPolicy": "Always"}},
+        {"engine": {"imagePullSecrets": [{"name": "pull"}]}},
+        {"engine": {"limits": {"drainAcceptSeconds": 60}}},
+    ],
+    ids=lambda changes: "-".join((key := next(iter(changes)), next(iter(changes[key])))),
+)
+def test_what_only_a_cluster_has_changes_a_process_in_nothing_but_its_revision(without_meaning: dict[str, Any]) -> None:
+    hardware = {"device": "cuda", "gpu": {"perNode": 8}}
+    plain = pods(expert=4, hardware=hardware)
+    changed = pods(expert=4, **without_meaning | {"hardware": hardware | without_meaning.get("hardware", {})})
+    assert [but_for_its_revision(pod) for pod in changed] == [but_for_its_revision(pod) for pod in plain]
+
+
+def but_for_its_revision(pod: LocalPod) -> LocalPod:
+    return replace(pod, env={name: value for name, value in pod.env.items() if name != "GLM_REVISION"})
