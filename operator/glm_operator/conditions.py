@@ -52,6 +52,11 @@ class Facts:
         """Groups there should be; without any accepted spec, those there are: nothing is taken from them."""
         return self.target.replicas if self.target is not None else 1 + max(self.observed.groups, default=-1)
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether no spec was ever accepted and no group runs, not even of a spec that cannot be read any more."""
+        return self.target is None and not self.observed.has_groups
+
 
 def summarize(facts: Facts, now: datetime) -> dict[str, Any]:
     """Return the status, as it is written to the API server."""
@@ -155,7 +160,7 @@ def _planned(facts: Facts) -> _Claim:
 
 def _groups_ready(facts: Facts, groups: list[GroupStatus], findings: list[Finding]) -> _Claim:
     num_ready = sum(group.ready for group in groups)
-    if not groups and facts.target is None:
+    if facts.has_nothing:
         return _never_accepted(facts)
     if not groups:
         return _Claim("True", "ScaledToZero", "no group is wanted")
@@ -173,7 +178,7 @@ def _progressing(facts: Facts, groups_ready: _Claim) -> _Claim:
         return _Claim("True", "RollingOut", f"to be moved to revision {_revision(facts)}: {left}")
     if facts.rollout is not None and facts.rollout.surplus:
         return _Claim("True", "ScalingDown", f"draining: {', '.join(facts.rollout.surplus)}")
-    if facts.target is None:
+    if facts.has_nothing:
         return _never_accepted(facts)
     if groups_ready.status == "True" and facts.blocked:
         waits = facts.blocked[0].reason == "GroupsPending"
@@ -189,7 +194,7 @@ def _degraded(facts: Facts, findings: list[Finding]) -> _Claim:
     if lasting:
         return _Claim("True", lasting[0].reason, lasting[0].message)
     if facts.refused is not None:
-        reason: Reason = "EditRefused" if facts.target is not None else facts.refused.reason
+        reason: Reason = facts.refused.reason if facts.has_nothing else "EditRefused"
         return _Claim("True", reason, facts.refused.message)
     bad = [finding for finding in findings if finding.is_bad]
     if bad:
@@ -208,7 +213,7 @@ def _write_clients_lack(facts: Facts, groups: list[GroupStatus]) -> Blocked | No
 
 
 def _ready(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Claim:
-    if facts.target is None:
+    if facts.has_nothing:
         return _never_accepted(facts)
     lacking = _write_clients_lack(facts, groups)
     if lacking is not None:
@@ -216,8 +221,8 @@ def _ready(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Cl
     if groups_ready.reason == "ScaledToZero":
         return _Claim("False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
     if groups_ready.status == "True" and facts.refused is not None:
-        message = f"{groups_ready.message} on the last accepted spec; the newest was refused: {facts.refused.message}"
-        return _Claim("True", "EditRefused", message)
+        of = " on the last accepted spec; the newest" if facts.target is not None else "; the newest spec"
+        return _Claim("True", "EditRefused", f"{groups_ready.message}{of} was refused: {facts.refused.message}")
     return groups_ready
 
 

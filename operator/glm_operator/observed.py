@@ -93,6 +93,11 @@ class Observed:
         default_factory=dict
     )  # StatefulSets with a group's labels that are not ours
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether any group of ours exists."""
+        return any(group.exists for group in self.groups.values())
+
 
 @dataclass(frozen=True)
 class Blocked:

@@ -157,7 +157,7 @@ async def test_a_bad_edit_taken_back_restarts_nothing(rig: Rig) -> None:
 async def test_a_spec_that_was_never_good_makes_nothing(rig: Rig) -> None:
     set_spec(rig, parallelism=BAD)
     await rig.settle()
-    assert rig.fake.names("statefulsets") == []
+    assert rig.fake.names("statefulsets") == rig.fake.names("services") == []
     assert rig.condition("Ready")[:2] == ("False", "LayoutRefused")
 
 
@@ -168,6 +168,26 @@ async def test_an_unknown_field_is_told_and_changes_nothing(rig: Rig) -> None:
     await rig.settle()
     assert uids(rig) == before
     assert rig.condition("Planned") == ("False", "InvalidSpec", "spec.flavour is not a known field")
+
+
+@pytest.mark.parametrize("record", ["unreadable", "deleted"])
+async def test_without_a_record_groups_go_on_and_what_they_share_comes_back(rig: Rig, record: str) -> None:
+    await rig.settle()
+    before = uids(rig)
+    set_spec(rig, flavour="vanilla")  # as of a newer operator, which was rolled back
+    (name,) = rig.fake.names("controllerrevisions")
+    rig.fake.edit("controllerrevisions", name, lambda body: body["data"].update(flavour="vanilla"))
+    if record == "deleted":
+        rig.fake.delete(("controllerrevisions", "models", name))
+    for plural, lost in (("services", "chat"), ("services", "chat-ranks"), ("serviceaccounts", "chat-worker")):
+        rig.fake.delete((plural, "models", lost))
+    await rig.settle()
+    assert uids(rig) == before
+    assert rig.fake.names("services") == ["chat", "chat-ranks"]
+    assert rig.fake.names("serviceaccounts") == ["chat-worker"]
+    assert rig.condition("Planned") == ("False", "InvalidSpec", "spec.flavour is not a known field")
+    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    assert rig.condition("Degraded")[:2] == ("True", "EditRefused")
 
 
 async def test_a_field_set_and_unset_leaves_no_trace(rig: Rig) -> None:

@@ -67,7 +67,7 @@ class Reconciler:
         if target is not None and not is_frozen and await act.record(target):
             rollout = plan_rollout(target, observed)
             steps = rollout.steps
-        await self._act(act, target, steps, observed)
+        await self._act(act, body, target, steps, observed)
         after = foresee(observed, act.done, target)
         untouched = [group for index, group in after.groups.items() if group == observed.groups.get(index)]
         lacking = await try_missing_pod(self.kube, body, observed, untouched, self.now())
@@ -124,10 +124,12 @@ class Reconciler:
             return Target.of(deployment, layout)
         return Refused("LayoutRefused", layout.message)
 
-    async def _act(self, act: Act, target: Target | None, steps: Iterable[GroupStep], observed: Observed) -> None:
-        """Take one step of everything."""
-        if target is not None:
-            for manifest in render_shared(target.deployment):
+    async def _act(
+        self, act: Act, body: Manifest, target: Target | None, steps: Iterable[GroupStep], observed: Observed
+    ) -> None:
+        """Take one step of everything. What groups share is repaired also where no spec of theirs can be read."""
+        if target is not None or observed.has_groups:
+            for manifest in render_shared(name_of(body), body["metadata"]["namespace"]):
                 await act.apply(manifest)
         for step in steps:
             await act.take(step, target)

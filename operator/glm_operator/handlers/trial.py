@@ -88,7 +88,7 @@ async def _try_stateful_set(
 
 async def _has_account(kube: Cluster, body: Manifest, newest: Target, observed: Observed) -> bool:
     try:
-        await kube.apply(service_account(newest.deployment), body, observed)
+        await kube.apply(service_account(newest.deployment.name, newest.deployment.namespace), body, observed)
     except (ForeignObject, LeftOver):
         return True  # not ours, but there
     except Conflict:

@@ -23,9 +23,10 @@ __all__ = [
 def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:
     """Return every object of a deployment in the order to apply it. groups: indices; default: all of spec.replicas."""
     indices = range(deployment.spec.replicas) if groups is None else groups
-    return [*render_shared(deployment), *(stateful_set(deployment, layout, index) for index in indices)]
+    shared = render_shared(deployment.name, deployment.namespace)
+    return [*shared, *(stateful_set(deployment, layout, index) for index in indices)]
 
 
-def render_shared(deployment: GLMDeployment) -> list[Manifest]:
-    """Return the objects all groups share. They do not depend on the layout, so no bad edit can touch them."""
-    return [service_account(deployment), rendezvous(deployment), service(deployment)]
+def render_shared(deployment: str, namespace: str) -> list[Manifest]:
+    """Return the objects all groups share. They depend on no spec, so no bad edit can touch them."""
+    return [make(deployment, namespace) for make in (service_account, rendezvous, service)]

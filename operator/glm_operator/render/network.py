@@ -1,36 +1,35 @@
 """The Services and the ServiceAccount of a deployment. Pure."""
 
 from glm_operator import names
-from glm_operator.api import GLMDeployment
 from glm_operator.manifest import Manifest
 from glm_operator.render.labels import labels, leader_selector
 
 
-def service(deployment: GLMDeployment) -> Manifest:
+def service(deployment: str, namespace: str) -> Manifest:
     """Return the Service clients talk to: HTTP of the rank-0 pods that are ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, deployment.name),
+        "metadata": _metadata(deployment, namespace, deployment),
         "spec": {
             "type": "ClusterIP",
-            "selector": leader_selector(deployment.name),
+            "selector": leader_selector(deployment),
             "ports": [{"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }
 
 
-def rendezvous(deployment: GLMDeployment) -> Manifest:
+def rendezvous(deployment: str, namespace: str) -> Manifest:
     """Return the headless Service that names every pod, also before it is ready: ranks must meet to become so."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, names.rendezvous_service(deployment.name)),
+        "metadata": _metadata(deployment, namespace, names.rendezvous_service(deployment)),
         "spec": {
             "type": "ClusterIP",
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {names.DEPLOYMENT_LABEL: deployment.name, names.COMPONENT_LABEL: "worker"},
+            "selector": {names.DEPLOYMENT_LABEL: deployment, names.COMPONENT_LABEL: "worker"},
             "ports": [
                 {"name": "coordinator", "port": names.COORDINATOR_PORT, "targetPort": "coordinator", "protocol": "TCP"}
             ],
@@ -38,15 +37,15 @@ def rendezvous(deployment: GLMDeployment) -> Manifest:
     }
 
 
-def service_account(deployment: GLMDeployment) -> Manifest:
+def service_account(deployment: str, namespace: str) -> Manifest:
     """Return the account of the workers. They never talk to the API server, so it gives them no token."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _metadata(deployment, names.service_account(deployment.name)),
+        "metadata": _metadata(deployment, namespace, names.service_account(deployment)),
         "automountServiceAccountToken": False,
     }
 
 
-def _metadata(deployment: GLMDeployment, name: str) -> Manifest:
-    return {"name": name, "namespace": deployment.namespace, "labels": labels(deployment.name, "network")}
+def _metadata(deployment: str, namespace: str, name: str) -> Manifest:
+    return {"name": name, "namespace": namespace, "labels": labels(deployment, "network")}

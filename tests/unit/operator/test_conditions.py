@@ -104,6 +104,17 @@ def test_groups_without_any_accepted_spec_are_not_called_draining() -> None:
     assert [group["state"] for group in status["groups"]] == ["Ready", "Ready"]
 
 
+def test_groups_without_any_accepted_spec_are_told_as_they_are() -> None:
+    unread: dict[str, Any] = {"target": None, "refused": REFUSED, "rollout": None}
+    status = summarize(facts(**unread), NOW)
+    assert conditions(status)["Ready"] == ("True", "EditRefused")
+    assert conditions(status)["Degraded"] == ("True", "EditRefused")
+    assert conditions(status)["Progressing"] == ("False", "Settled")
+    assert message(status) == f"2/2 groups are ready; the newest spec was refused: {REFUSED.message}"
+    status = summarize(facts(a_group(0), a_group(1, ready=False), **unread), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsStarting")
+
+
 def test_what_a_pod_waits_for_is_told_in_ready() -> None:
     stuck = a_group(1, pods=(a_pod("chat-g1", ready=False, trouble=UNSCHEDULABLE, ip=None, is_scheduled=False),))
     status = summarize(facts(a_group(0), stuck), NOW)
