@@ -191,7 +191,11 @@ class Limits(SpecModel):
         description="How long a pod that stops still accepts: what sends it requests needs the time to notice.",
     )
     drain_deadline_seconds: int = Field(
-        default=120, ge=0, le=86_400, description="How long requests in flight may take to finish after that."
+        default=120,
+        ge=0,
+        le=86_400,
+        description="Most that requests in flight may take to finish after that. A pod ends as soon as none is left: "
+        "deletion takes this long only while requests run, and seconds when idle.",
     )
     heartbeat_limit_seconds: int = Field(
         default=30, ge=1, le=3_600, description="A rank that stands still this long with work pending is killed."
@@ -200,7 +204,7 @@ class Limits(SpecModel):
         default=1800,
         ge=10,
         le=86_400,
-        description="A group must serve this long after its pods have met, loading included.",
+        description="A group must serve within this time of its pods having met, loading included.",
     )
 
 
