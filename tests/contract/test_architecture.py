@@ -1,0 +1,41 @@
+"""docs/architecture.md has a sentence for every folder of the repository, and for none that is not there."""
+
+import re
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OF_OTHER_ROWS = {PurePosixPath(name) for name in (".", "charts", "tests/cluster")}
+"""The repository itself, and folders that hold only folders with rows, which say it all."""
+
+
+def rows() -> list[str]:
+    """Return the folders of the table as they are written there."""
+    table = (ROOT / "docs/architecture.md").read_text().partition("| folder |")[2]
+    return re.findall(r"^\| `([^`]+)` \| \S", table, re.MULTILINE)
+
+
+def tracked_folders() -> set[PurePosixPath]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no git here, or this is no checkout: git says which files are the repository's")
+    return {folder for file in listed.stdout.split("\0") if file for folder in PurePosixPath(file).parents}
+
+
+def test_every_folder_has_a_row_or_one_above_it_that_speaks_for_all_below() -> None:
+    named = {PurePosixPath(row.removesuffix("**")) for row in rows()}
+    whole = {PurePosixPath(row.removesuffix("**")) for row in rows() if row.endswith("/**")}
+    silent = [
+        str(folder)
+        for folder in tracked_folders() - named - OF_OTHER_ROWS
+        if not any(folder.is_relative_to(above) for above in whole)
+    ]
+    assert sorted(silent) == []
+
+
+def test_every_row_is_a_folder_and_comes_once() -> None:
+    named = [row.removesuffix("**") for row in rows()]
+    assert [name for name in named if not (name.endswith("/") and (ROOT / name).is_dir())] == []
+    assert len(named) == len(set(named))
