@@ -244,7 +244,9 @@ async def test_a_generation_with_less_room_refuses_what_no_longer_fits(world: Se
     response = await asked
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
-    assert "64 tokens" in response.json()["error"]["message"]
+    assert "the KV cache of this group holds 64 tokens" in response.json()["error"]["message"]
+    models = (await world.http.get("/v1/models")).json()["data"]
+    assert [model["max_model_len"] for model in models] == [64]
 
 
 async def test_clients_are_told_when_the_supervisor_is_gone(world: ServerWorld) -> None:

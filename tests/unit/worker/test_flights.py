@@ -10,7 +10,7 @@ from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, S
 from glm_worker.server.deltas import Content
 from glm_worker.server.flight import Ended, Flight
 from glm_worker.server.flights import Flights
-from glm_worker.server.intake import Job, completion_job
+from glm_worker.server.intake import Job, Room, completion_job
 from glm_worker.server.journal import Journal, QueueLimits
 from glm_worker.server.telemetry import Telemetry
 from unit.worker.server_builders import checkpoint, stop_id, tokenizer
@@ -51,7 +51,7 @@ class World:
         self.clock = Clock()
         self.telemetry = Telemetry("m")
         queue = QueueLimits(**{"max_waiting_requests": 10, "max_waiting_tokens": 1000, "max_num_seqs": 4, **limits})
-        self.flights = Flights(Journal(queue), self.telemetry, 64, self.clock)
+        self.flights = Flights(Journal(queue), self.telemetry, Room(64), self.clock)
         self.engine = RecordingEngine()
 
     def serve(self, generation: str = "g1", limits: EngineLimits = LIMITS) -> RecordingEngine:

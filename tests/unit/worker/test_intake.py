@@ -10,7 +10,7 @@ from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
 from glm_worker.request import SamplingParams
 from glm_worker.server.checkpoint import GenerationDefaults
-from glm_worker.server.intake import Job, chat_job, completion_job, longest_request
+from glm_worker.server.intake import Job, Room, chat_job, completion_job, room_of
 from glm_worker.server.lexer import Tag
 from unit.worker.server_builders import checkpoint, tokenizer
 
@@ -120,27 +120,29 @@ def test_another_model_is_not_found() -> None:
 
 def test_what_the_prompt_leaves_is_the_default_of_max_tokens() -> None:
     job = a_completion(prompt=[5] * 10)
-    assert job.engine_request(16).max_tokens == 6
-    assert job.engine_request(11).max_tokens == 1
+    assert job.engine_request(Room(16)).max_tokens == 6
+    assert job.engine_request(Room(11)).max_tokens == 1
 
 
 @pytest.mark.parametrize(("num_prompt", "max_tokens"), [(10, 7), (16, 1), (17, None), (16, None)])
 def test_what_is_longer_than_the_model_is_refused_with_both_numbers(num_prompt: int, max_tokens: int | None) -> None:
     job = a_completion(prompt=[5] * num_prompt, max_tokens=max_tokens)
     with pytest.raises(RequestRefused) as caught:
-        job.engine_request(16)
+        job.engine_request(Room(16))
     assert caught.value.code == "context_length_exceeded"
     assert "16 tokens" in caught.value.message
     assert str(num_prompt + (max_tokens or 1)) in caught.value.message
 
 
 def test_what_fits_exactly_is_accepted() -> None:
-    assert a_completion(prompt=[5] * 10, max_tokens=6).engine_request(16).max_tokens == 6
+    assert a_completion(prompt=[5] * 10, max_tokens=6).engine_request(Room(16)).max_tokens == 6
 
 
 def test_a_small_cache_is_the_limit() -> None:
-    assert longest_request(EngineLimits(max_model_len=100, num_blocks=3, block_size=16)) == 48
-    assert longest_request(EngineLimits(max_model_len=40, num_blocks=3, block_size=16)) == 40
+    assert room_of(EngineLimits(max_model_len=100, num_blocks=3, block_size=16)) == Room(
+        48, "the KV cache of this group holds"
+    )
+    assert room_of(EngineLimits(max_model_len=40, num_blocks=3, block_size=16)) == Room(40)
 
 
 @pytest.mark.parametrize("token_id", [-1, 1024])
@@ -181,7 +183,7 @@ def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(
 def test_a_prompt_whose_bytes_could_fit_is_tokenised() -> None:
     job = a_completion(prompt="x" * (2047 * 20))
     with pytest.raises(RequestRefused, match="together"):
-        job.engine_request(2048)
+        job.engine_request(Room(2048))
 
 
 def test_a_long_model_name_is_told_in_short() -> None:

@@ -29,8 +29,6 @@ def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> 
     """Return the application. It keeps nothing itself."""
     app = FastAPI(openapi_url=None)  # the API is OpenAI's, which describes it
     started = int(time.time())
-    model = {"id": checkpoint.name, "object": "model", "created": started, "owned_by": "glm-operator"}
-    model["max_model_len"] = checkpoint.max_model_len
 
     async def exchange(request: Request, prepare: Callable[[bytes, Checkpoint], Job]) -> Response:
         try:
@@ -58,18 +56,23 @@ def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> 
 
     @app.get("/v1/models")
     async def list_models() -> Response:
-        return JSONResponse({"object": "list", "data": [model]})
+        return JSONResponse({"object": "list", "data": [_model(checkpoint.name, started, flights)]})
 
     @app.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> Response:
         if name != checkpoint.name:
             raise model_not_found(name, checkpoint.name)
-        return JSONResponse(model)
+        return JSONResponse(_model(name, started, flights))
 
     app.add_exception_handler(GlmWorkerError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_error)
     return app
+
+
+def _model(name: str, created: int, flights: Flights) -> dict[str, object]:
+    model = {"id": name, "object": "model", "created": created, "owned_by": "glm-operator"}
+    return {**model, "max_model_len": flights.room.num_tokens}
 
 
 async def _on_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - starlette's shape

@@ -12,7 +12,7 @@ from typing import Protocol
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.server.flight import Ended, Flight
-from glm_worker.server.intake import Job, longest_request
+from glm_worker.server.intake import Job, Room, room_of
 from glm_worker.server.journal import Journal, Outcome
 from glm_worker.server.telemetry import Gauges, Telemetry
 
@@ -28,18 +28,18 @@ class Engine(Protocol):
 
 
 class Flights:
-    """max_model_len: what to hold requests to until the first generation says what it can do."""
+    """room: what to hold requests to until the first generation says what it can do."""
 
     def __init__(
         self,
         journal: Journal,
         telemetry: Telemetry,
-        max_model_len: int,
+        room: Room,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._telemetry = telemetry
-        self._max_model_len = max_model_len
+        self.room = room
         self._clock = clock
         self._flights: dict[str, Flight] = {}
         self._engine: Engine | None = None
@@ -102,7 +102,7 @@ class Flights:
         """A generation is ready: it gets everything that is held."""
         self._engine = engine
         self._limits = limits
-        self._max_model_len = longest_request(limits)
+        self.room = room_of(limits)
         self._last_step = None
         self.num_finished = 0
         self._telemetry.generation_began()
@@ -163,7 +163,7 @@ class Flights:
             raise Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
         if self._suspended is not None:
             raise _unavailable(*self._suspended)
-        job.engine_request(self._max_model_len)  # refuses what can never fit, before it waits
+        job.engine_request(self.room)  # refuses what can never fit, before it waits
         self._journal.admit(job.id, len(job.prompt_token_ids))
 
     def _schedule(self, request_id: str, began_s: float) -> None:
@@ -193,7 +193,7 @@ class Flights:
             assert self._engine is not None
             flight = self._flights[request_id]
             try:
-                request = flight.job.engine_request(self._max_model_len)
+                request = flight.job.engine_request(self.room)
             except RequestRefused as error:  # it fitted the generation before, or the checkpoint, but not this one
                 self._end(flight, "refused", Ended(error=error), engine_has_it=False)
                 continue

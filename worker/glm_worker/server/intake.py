@@ -23,6 +23,17 @@ from glm_worker.server.tokenizer import Tokenizer
 _SEED_MASK = 2**63 - 1
 
 
+@dataclass(frozen=True)
+class Room:
+    """How many tokens prompt and answer of one request may have together, and what bounds them."""
+
+    num_tokens: int
+    bound: str = "the model's context is"
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.num_tokens} tokens"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One accepted request, with all that is needed to run it, and to run it again."""
@@ -53,30 +64,31 @@ class Job:
             stop_token_ids=self.stop_token_ids,
         )
 
-    def engine_request(self, max_model_len: int) -> EngineRequest:
-        """Return what the engine has to do. Raises RequestRefused when prompt and answer are longer than the model."""
+    def engine_request(self, room: Room) -> EngineRequest:
+        """Return what the engine has to do. Raises RequestRefused when prompt and answer have no room."""
         prompt_len = len(self.prompt_token_ids)
         requested = 1 if self.max_tokens is None else self.max_tokens
-        if prompt_len + requested > max_model_len:
+        if prompt_len + requested > room.num_tokens:
             wanted = "at least 1 token" if self.max_tokens is None else f"{requested} tokens"
             raise RequestRefused(
-                f"the model's context is {max_model_len} tokens; the prompt has {prompt_len} and {wanted} of answer "
-                f"were requested: {prompt_len + requested} together",
+                f"{room}; the prompt has {prompt_len} and {wanted} of answer were requested: "
+                f"{prompt_len + requested} together",
                 param="messages" if self.is_chat else "prompt",
                 code="context_length_exceeded",
             )
         return EngineRequest(
             request_id=self.id,
             prompt_token_ids=self.prompt_token_ids,
-            max_tokens=max_model_len - prompt_len if self.max_tokens is None else self.max_tokens,
+            max_tokens=room.num_tokens - prompt_len if self.max_tokens is None else self.max_tokens,
             stop_token_ids=list(self.stop_token_ids),
             sampling=self.sampling,
         )
 
 
-def longest_request(limits: EngineLimits) -> int:
-    """Return how many tokens of prompt and answer a generation can hold: its context, or its smaller cache."""
-    return min(limits.max_model_len, limits.num_blocks * limits.block_size)
+def room_of(limits: EngineLimits) -> Room:
+    """Return what a generation can hold of one request: its context, or its smaller cache."""
+    cache = Room(limits.num_blocks * limits.block_size, bound="the KV cache of this group holds")
+    return min(Room(limits.max_model_len), cache, key=lambda room: room.num_tokens)
 
 
 def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
@@ -161,7 +173,7 @@ def _encoded(text: str, param: str, checkpoint: Checkpoint, *, add_special_token
     min_tokens = checkpoint.tokenizer.min_tokens(text)
     if min_tokens >= checkpoint.max_model_len:
         raise RequestRefused(
-            f"the model's context is {checkpoint.max_model_len} tokens; the prompt alone has at least {min_tokens}",
+            f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",
             param=param,
             code="context_length_exceeded",
         )

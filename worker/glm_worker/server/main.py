@@ -28,6 +28,7 @@ from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.draining import Drainer, OpenExchanges
 from glm_worker.server.flights import Flights
 from glm_worker.server.generations import Generations
+from glm_worker.server.intake import Room
 from glm_worker.server.journal import Journal, QueueLimits
 from glm_worker.server.telemetry import Telemetry
 from glm_worker.settings import WorkerSettings
@@ -56,7 +57,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
     telemetry = Telemetry(checkpoint.name)
     limits = QueueLimits(settings.max_waiting_requests, settings.max_waiting_tokens, settings.max_num_seqs)
-    flights = Flights(Journal(limits), telemetry, checkpoint.max_model_len)
+    flights = Flights(Journal(limits), telemetry, Room(checkpoint.max_model_len))
     exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry))
     generations = Generations(flights, link.send)
     drainer = Drainer(exchanges, flights, link.send)
