@@ -1,5 +1,6 @@
 """The status of a GLMDeployment as Python types: filled by `conditions.py`, and part of the generated CRD. Pure."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,37 +12,77 @@ ConditionType = Literal["Planned", "GroupsReady", "Progressing", "Degraded", "Re
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 Reason = Literal[
-    # Planned
     "LayoutFound",
-    "InvalidSpec",  # a field, or two together, cannot be; the message names value, what is allowed, the nearest
-    "LayoutRefused",  # as above, said by the planner
-    # GroupsReady and Ready
+    "InvalidSpec",
+    "LayoutRefused",
     "AllGroupsReady",
     "ScaledToZero",
-    "GroupsPending",  # pods are being made or placed
-    "GroupsStarting",  # ranks meet and load; status.groups[].load shows how far
-    "GroupsNotReady",  # a group that served is starting anew, or a pod is lost with its node; also of Degraded
-    "EditRefused",  # groups of the last accepted spec serve, the newest edit was refused
-    # What keeps a group down; also of Degraded
+    "GroupsPending",
+    "GroupsStarting",
+    "GroupsNotReady",
+    "EditRefused",
     "Unschedulable",
     "ImagePullFailed",
     "ContainerConfigError",
     "CrashLooping",
     "LoadFailed",
-    "NameConflict",  # an object of a name we need belongs to somebody else
-    "ApplyRefused",  # the API server refuses an object we made from the spec
-    "WriteDenied",  # a quota, an admission webhook or missing permissions forbid a write; it is tried again
-    "WriteFailed",  # the API server or a webhook it asks failed to do a write; it is tried again
-    # Progressing
+    "NameConflict",
+    "ApplyRefused",
+    "WriteDenied",
+    "WriteFailed",
     "Settled",
     "RollingOut",
     "ScalingDown",
-    # Degraded
     "Healthy",
 ]
-"""Every reason a condition can have. Ready takes the reason of what keeps it from being true."""
+
+REASONS: dict[Reason, str] = {
+    # Planned
+    "LayoutFound": "the spec can be laid out",
+    "InvalidSpec": "a field, or two together, cannot be; the message has the value and what is allowed",
+    "LayoutRefused": "no group can be laid out so, or amounts contradict each other; the message says what can be",
+    # GroupsReady and Ready
+    "AllGroupsReady": "every wanted group serves",
+    "ScaledToZero": "no group is wanted",
+    "GroupsPending": "pods are being made, placed or drained",
+    "GroupsStarting": "containers start, ranks meet and load; status.groups[].load shows how far",
+    "GroupsNotReady": "a group that served is starting anew, or a pod of it is lost with its node",  # also of Degraded
+    "EditRefused": "the newest edit was refused, and groups stay with the last accepted spec",
+    # what keeps a group down; also of Degraded
+    "Unschedulable": "no node takes a pod",
+    "ImagePullFailed": "the image cannot be pulled",
+    "ContainerConfigError": "the kubelet cannot make or start a container",
+    "CrashLooping": "a container ends again and again",
+    "LoadFailed": "a rank failed while it started or loaded the model",
+    "NameConflict": "an object of a name we need belongs to somebody else",
+    "ApplyRefused": "the API server refuses an object made from the spec",
+    "WriteDenied": "a quota, an admission webhook or missing permissions forbid a write; it is tried again",
+    "WriteFailed": "the API server, or a webhook it asks, failed to do a write; it is tried again",
+    # Progressing
+    "Settled": "nothing is to be done",
+    "RollingOut": "groups are moved to the newest revision",
+    "ScalingDown": "groups that are no longer wanted are draining",
+    # Degraded
+    "Healthy": "nothing is wrong",
+}
+"""What every reason of a condition means. Ready takes the reason of what keeps it from being true."""
 
 GroupState = Literal["Pending", "Starting", "Ready", "NotReady", "BackingOff", "Draining"]
+
+GROUP_STATES: dict[GroupState, str] = {
+    "Pending": "its pods are being made, placed or drained, or something keeps them from it",
+    "Starting": "its containers start, its ranks meet and load",
+    "Ready": "it serves",
+    "NotReady": "it served and is starting anew, or a pod of it is lost with its node",
+    "BackingOff": "a start failed, and the next one waits",
+    "Draining": "it is no longer wanted: it finishes its requests and goes",
+}
+"""What every state of a group means."""
+
+
+def _told(meanings: Iterable[tuple[str, str]]) -> str:
+    return " ".join(f"{word}: {meaning}." for word, meaning in meanings)
+
 
 Timestamp = Annotated[
     datetime,
@@ -57,7 +98,7 @@ class Condition(ApiModel):
 
     type: ConditionType = Field(description="What is claimed.")
     status: ConditionStatus = Field(description="Whether it holds.")
-    reason: Reason = Field(description="Why, in one word for programs.")
+    reason: Reason = Field(description=f"Why, in one word for programs. {_told(REASONS.items())}")
     message: Text = Field(description="Why, in a sentence for people.")
     observed_generation: int = Field(description="Generation of the spec this was said about.")
     last_transition_time: Timestamp = Field(description="When status last flipped.")
@@ -101,7 +142,7 @@ class GroupStatus(ApiModel):
     name: str = Field(description="Name of the group and of its StatefulSet.")
     revision: str = Field(description="Revision its StatefulSet is frozen at.")
     ready: bool = Field(description="All its pods are ready and of its revision.")
-    state: GroupState = Field(description="Where it stands; derived, drives nothing.")
+    state: GroupState = Field(description=f"Where it stands; derived, drives nothing. {_told(GROUP_STATES.items())}")
     generation: str | None = Field(default=None, description="Generation of its ranks that runs now.")
     load: LoadProgress | None = Field(default=None, description="Progress of loading, while it starts.")
     restarts: int = Field(description="Generations that died while serving, and restarts of containers.")

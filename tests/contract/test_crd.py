@@ -80,6 +80,12 @@ def test_every_field_is_described(path: str) -> None:
     assert schema.get("description") or path.endswith("[]")
 
 
+@pytest.mark.parametrize("path", [".status.conditions[].reason", ".status.groups[].state"])
+def test_every_word_for_programs_is_explained_beside_it(path: str) -> None:
+    schema = dict(FIELDS)[path]
+    assert all(f"{word}: " in schema["description"] for word in schema["enum"])
+
+
 @pytest.mark.parametrize(
     "path", [path for path, schema in FIELDS if path.startswith(".spec") and schema.get("type") in ("string", "array")]
 )
