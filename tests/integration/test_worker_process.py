@@ -8,6 +8,7 @@ its shape is tested in one (the supervisor's own tests, with fake ranks, have al
 import json
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -80,11 +81,16 @@ def assert_whole(asked: "Future[httpx.Response]") -> None:
 
 
 def steps(group: Group) -> float:
-    """Return how many steps the engine has done. The server may be late with its part of the metrics."""
+    """Return how many steps the engine has done."""
+    return metric(group, "glm_engine_steps_total")
+
+
+def metric(group: Group, name: str) -> float:
+    """Return the value of a metric. The server may be late with its part of them."""
 
     def look() -> list[str]:
         text = group.leader.get("/metrics").text
-        return [line for line in text.splitlines() if line.startswith("glm_engine_steps_total")]
+        return [line for line in text.splitlines() if line.startswith(name)]
 
     return float(eventually(look)[0].rsplit(" ", 1)[1])
 
@@ -93,6 +99,28 @@ def has_text(event: dict[str, Any]) -> bool:
     """Return whether a streamed event shows the client something of the answer."""
     delta = event["choices"][0]["delta"] if event.get("choices") else {}
     return bool(delta.get("content") or delta.get("reasoning_content"))
+
+
+def test_the_zygote_is_fit_to_be_forked(group: Group) -> None:
+    """One thread, torch in it: a rank forked beside other threads could wait for ever for a lock that one held."""
+    group.serving()
+    zygote = group.leader.child("zygote")
+    assert zygote.num_threads() == 1
+    assert any("libtorch" in mapped.path for mapped in zygote.memory_maps())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_is_gone_leaves_no_block_in_use(group: Group, stream: bool) -> None:
+    """How soon: benchmarks/cancel.py."""
+    cancelled = 'glm_requests_total{model="glm-nano",outcome="cancelled"}'
+    before = metric(group, cancelled)
+    body = json.dumps(question(stream=stream, **LONG | {"max_tokens": 1500})).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: nano\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection((group.leader.host, 8000)) as client:
+        client.sendall(head + body)
+        eventually(lambda: metric(group, "glm_kv_cache_usage_ratio") > 0)
+    eventually(lambda: metric(group, cancelled) == before + 1)
+    eventually(lambda: metric(group, "glm_kv_cache_usage_ratio") == 0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
