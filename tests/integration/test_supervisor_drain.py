@@ -72,13 +72,15 @@ def test_sigterm_before_anything_served_finishes_the_requests_that_are_held(tmp_
 
 
 def test_a_follower_that_must_go_waits_for_the_drain_and_the_group_serves_again_when_it_is_back(tmp_path: Path) -> None:
-    with running_group(tmp_path, pods=2, rank_target=COMPUTE, server_target=SERVER) as group:
+    """The pod of the leader is not told to stop: that it drains only its readiness probe sees, so it accepts longer."""
+    with running_group(tmp_path, pods=2, rank_target=COMPUTE, server_target=SERVER, readiness_lag_s=1) as group:
         before = group.serving()["generation"]
         server = group.leader.child("server").pid
         follower = group.pods[1]
         assert follower.stop() == 0
         cause = group.last_end(before)
         assert (cause["pod"], cause["reason"], cause["message"]) == (1, "peer_lost", "pod 1 was told to stop")
+        assert "accepting for 1.0 s more" in group.leader.log.read_text()
         eventually(lambda: group.leader.group()["state"] == "waiting_for_peers")
         follower.start()
         after = group.serving(after=before)

@@ -86,8 +86,13 @@ class WorkerSettings(BaseSettings):
     backoff_base_s: float = Field(1.0, gt=0, description="First wait after a generation that never served; doubles.")
     backoff_max_s: float = Field(60.0, gt=0)
     drain_accept_s: float = Field(5.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
+    readiness_lag_s: float = Field(
+        0.0,
+        ge=0,
+        description="What a readiness probe takes to see a drain: added when only other pods must go.",
+    )
     drain_deadline_s: float = Field(
-        120.0, ge=0, description="Requests may finish this long after that; both together below the grace period."
+        120.0, ge=0, description="Requests may finish this long after; all three together below the grace period."
     )
 
     @property

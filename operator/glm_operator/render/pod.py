@@ -15,6 +15,9 @@ WORKER_UID = 65532
 """User of the worker image, named by number so that the kubelet can tell that it is not root."""
 
 GRACE_MARGIN_S = 15
+READINESS_PERIOD_S = 2
+READINESS_FAILURES = 3
+READINESS_LAG_S = READINESS_PERIOD_S * READINESS_FAILURES
 """Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
 
 PROBE_TIMEOUT_S = 5
@@ -38,7 +41,7 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": (
-                limits.drain_accept_seconds + limits.drain_deadline_seconds + GRACE_MARGIN_S
+                limits.drain_accept_seconds + READINESS_LAG_S + limits.drain_deadline_seconds + GRACE_MARGIN_S
             ),
             "securityContext": {
                 "runAsNonRoot": True,
@@ -83,6 +86,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "HEARTBEAT_LIMIT_S": limits.heartbeat_limit_seconds,
         "START_LIMIT_S": limits.start_limit_seconds,
         "DRAIN_ACCEPT_S": limits.drain_accept_seconds,
+        "READINESS_LAG_S": READINESS_LAG_S,
         "DRAIN_DEADLINE_S": limits.drain_deadline_seconds,
     }
     literal = [{"name": f"GLM_{name}", "value": str(value)} for name, value in values.items() if value is not None]
@@ -113,7 +117,7 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         # probe only keeps a busy node from killing it before it answers at all.
         "startupProbe": _probe("/livez", period_s=STARTUP_PERIOD_S, failures=-(-start_limit_s // STARTUP_PERIOD_S)),
         "livenessProbe": _probe("/livez", period_s=10, failures=6),
-        "readinessProbe": _probe("/readyz", period_s=2, failures=3),
+        "readinessProbe": _probe("/readyz", period_s=READINESS_PERIOD_S, failures=READINESS_FAILURES),
         "resources": resources(deployment, layout),
         "securityContext": {
             "allowPrivilegeEscalation": False,

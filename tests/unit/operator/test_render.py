@@ -154,7 +154,10 @@ def test_a_pod_is_given_longer_than_its_drain(accept: int, deadline: int) -> Non
     limits = {"engine": {"limits": {"drainAcceptSeconds": accept, "drainDeadlineSeconds": deadline}}}
     told = environment(**limits)
     assert (told["GLM_DRAIN_ACCEPT_S"], told["GLM_DRAIN_DEADLINE_S"]) == (str(accept), str(deadline))
-    assert pod(**limits)["terminationGracePeriodSeconds"] > accept + deadline
+    probe = pod(**limits)["containers"][0]["readinessProbe"]
+    lag = probe["periodSeconds"] * probe["failureThreshold"]
+    assert told["GLM_READINESS_LAG_S"] == str(lag)
+    assert pod(**limits)["terminationGracePeriodSeconds"] > accept + lag + deadline
 
 
 def test_a_slow_start_is_waited_for() -> None:

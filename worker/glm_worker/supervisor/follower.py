@@ -79,7 +79,7 @@ class Follower:
             return
         self._may_leave.clear()  # of earlier links; the end of this one sets it again, seen by us already or not
         self._link.send(Leaving())
-        limit_s = settings.drain_accept_s + settings.drain_deadline_s + LEAVE_MARGIN_S
+        limit_s = settings.drain_accept_s + settings.readiness_lag_s + settings.drain_deadline_s + LEAVE_MARGIN_S
         try:
             async with asyncio.timeout(limit_s):
                 await self._may_leave.wait()

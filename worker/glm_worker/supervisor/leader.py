@@ -343,7 +343,7 @@ class Leader:
         A pod may be gone by then without our leave, and back in a generation that the drained server cannot serve.
         """
         _log.warning("pods %s were told to stop; draining the group for them", first)
-        await self._server.drain()
+        await self._server.drain(lag_s=self._settings.readiness_lag_s)
         leaving = self._peers.leaving
         if self._generation is not None:
             for pod in sorted({*first, *leaving}):

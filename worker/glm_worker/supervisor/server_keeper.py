@@ -93,10 +93,13 @@ class ServerKeeper:
             return ""
         return await self._server.metrics(METRICS_LIMIT_S) or ""
 
-    async def drain(self) -> None:
-        """Have the running server take nothing new; return when it has nothing left. Calls join each other."""
+    async def drain(self, *, lag_s: float = 0.0) -> None:
+        """Have the running server take nothing new; return when it has nothing left. Calls join each other.
+
+        lag_s: how much longer than usual to accept, for a drain that endpoints learn of by a probe only.
+        """
         if self._drain is None:
-            self._drain = asyncio.create_task(self._drain_once())
+            self._drain = asyncio.create_task(self._drain_once(lag_s))
         await asyncio.shield(self._drain)
 
     def replace(self) -> None:
@@ -106,11 +109,11 @@ class ServerKeeper:
             self._server.kill()
             self._server = None  # it listens until the kernel has killed it, but no generation may start with it
 
-    async def _drain_once(self) -> None:
+    async def _drain_once(self, lag_s: float) -> None:
         server = self._server
         if server is None or not self.is_listening:
             return
-        accept_s = self._settings.drain_accept_s if server.has_served else 0.0  # else no endpoint ever pointed to it
+        accept_s = self._settings.drain_accept_s + lag_s if server.has_served else 0.0  # else no endpoint points to it
         deadline_s = self._settings.drain_deadline_s
         _log.info("draining: accepting for %.1f s more, then %.0f s to finish", accept_s, deadline_s)
         await server.drain(accept_s, deadline_s)
