@@ -1,5 +1,6 @@
 """The operator as installed by Helm, and what its log says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from e2e.deployments import wait_for
 from e2e.refusals import is_fault, refusals, since
 from e2e.target import CHART, Target
+from e2e.usage import unused
+from glm_cluster import Cluster
+from glm_operator.rbac import RULES
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,18 @@ class Release:
 
         Our cluster's audit log has every request of this run; of a given one there is only the log of the present pod.
         """
-        cluster = self.target.cluster
-        if cluster is None:
+        if self.target.cluster is None:
             self.assert_clean_logs()
             return
+        bad = refusals(self._requests(self.target.cluster))
+        assert not bad, f"{self.user} was refused:\n" + "\n".join(bad[:20])
+
+    def assert_nothing_unused(self, cluster: Cluster) -> None:
+        """Fail when the chart grants a verb that no request of this run needed. Of our cluster, after all stories."""
+        idle = unused(RULES, self._requests(cluster))
+        assert not idle, f"{self.user} may, and never did: " + ", ".join(idle)
+
+    def _requests(self, cluster: Cluster) -> list[Mapping[str, Any]]:
         requests = since(cluster.audit_events(self.user), self.target.began)
         assert requests, f"the audit log has no request of {self.user}"
-        bad = refusals(requests)
-        assert not bad, f"{self.user} was refused:\n" + "\n".join(bad[:20])
+        return requests

@@ -1,10 +1,13 @@
 """Stories of one who installs: helm test, upgrade, uninstall, and an install under another name. Runs last."""
 
-from e2e.deployments import Deployed, wait_for
-from e2e.footprint import OPERATOR_NAMESPACE
+import pytest
+
+from e2e.deployments import Deployed, nano, wait_for
+from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE
 from e2e.operator_release import Release
 from e2e.target import CRD, Target
 from glm_cluster.errors import CommandFailed
+from glm_operator.records import KEPT
 
 
 def test_the_installed_release_passes_its_own_test(release: Release) -> None:
@@ -24,6 +27,28 @@ def test_an_upgrade_mends_the_crd_and_serving_goes_on(shared: Deployed, release:
 
 def test_the_operator_asks_for_nothing_it_may_not(release: Release) -> None:
     release.assert_nothing_refused()
+
+
+def test_of_accepted_specs_only_the_last_are_kept(release: Release) -> None:
+    edited = Deployed(release.target, "edited", MODEL_NAMESPACE)
+    manifest = nano("edited", MODEL_NAMESPACE)
+    manifest["spec"]["replicas"] = 0  # records and no pods: an edit costs no rollout
+    release.target.apply(manifest)
+    for max_num_seqs in range(1, KEPT + 2):
+        edited.set_max_num_seqs(max_num_seqs)
+        wait_for("the edit accepted", lambda: edited.condition("Planned")["status"] == "True", timeout_s=60)
+    wait_for("the first records gone", lambda: len(_records(edited)) == KEPT, timeout_s=60)
+    edited.delete()
+
+
+def _records(deployed: Deployed) -> list[str]:
+    return [name for name in deployed.owned() if name.startswith("ControllerRevision/")]
+
+
+def test_the_operator_uses_everything_it_may(release: Release, all_stories: None) -> None:
+    if release.target.cluster is None:
+        pytest.skip("the audit log of a given cluster is not at hand")
+    release.assert_nothing_unused(release.target.cluster)
 
 
 def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
