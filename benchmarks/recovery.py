@@ -92,10 +92,9 @@ class Group:
 
 
 @contextlib.contextmanager
-def our_group(question: Question, pods: int, ranks_per_pod: int, folder: Path) -> Iterator[Group]:
-    """`glm-worker serve`, each pod on a loopback address of its own."""
-    hosts = [_loopback_address() for _ in range(pods)]
-    shape = {"num_pods": pods, "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
+def our_group(question: Question, hosts: list[str], ranks_per_pod: int, folder: Path) -> Iterator[Group]:
+    """`glm-worker serve`, a pod on each of these loopback addresses."""
+    shape = {"num_pods": len(hosts), "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
     shared = {"model": question.model, "device": question.device, **shape}
     environments = [
         {f"GLM_{name.upper()}": str(value) for name, value in own.items()}
@@ -233,7 +232,8 @@ def _stop(roots: list[subprocess.Popen[bytes]]) -> None:
     psutil.wait_procs(left, timeout=30)
 
 
-def _loopback_address() -> str:
+def loopback_address() -> str:
+    """Return an address that nothing else uses: all of 127/8 is this machine."""
     return f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
 
 
@@ -262,7 +262,7 @@ def main() -> int:
         def ours(
             folder: Path, pods: int = pods, ranks: int = ranks_per_pod
         ) -> contextlib.AbstractContextManager[Group]:
-            return our_group(question, pods, ranks, folder)
+            return our_group(question, [loopback_address() for _ in range(pods)], ranks, folder)
 
         def peer(
             folder: Path, pods: int = pods, ranks: int = ranks_per_pod

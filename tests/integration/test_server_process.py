@@ -14,6 +14,7 @@ import msgspec
 
 from glm_worker.control import encode_frame
 from glm_worker.messages import FromServer, MetricsReply, MetricsRequest, ServerReady
+from glm_worker.server.main import CLIENT_IDLE_S, CLIENT_LOST_S, _listen
 from glm_worker.settings import WorkerSettings
 from integration.server_world import DEADLINE_S, MODEL, free_port
 
@@ -79,3 +80,12 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             _, stderr = process.communicate(timeout=DEADLINE_S)
             assert process.returncode != 0
             assert f"ConfigError: cannot listen on 127.0.0.1 port {port}" in stderr
+
+
+def test_a_client_whose_machine_is_gone_is_noticed_by_the_kernel() -> None:
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == CLIENT_IDLE_S
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == CLIENT_LOST_S * 1000

@@ -40,6 +40,8 @@ KEEP_ALIVE_S = (
     75  # longer than the idle time of usual proxies, so that they close first and never meet a closed connection
 )
 SHUTDOWN_S = 5
+CLIENT_IDLE_S = 30  # then the kernel asks the client's machine whether it is still there
+CLIENT_LOST_S = 120  # what was sent to it is not taken for so long: it is gone
 
 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
@@ -118,7 +120,14 @@ class _HttpServer(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+        # For every connection it accepts: a client whose machine is gone says nothing, not even that
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, CLIENT_IDLE_S)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, CLIENT_IDLE_S // 3)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_LOST_S * 1000)
+        return listener
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host} port {port}: {error.strerror or os.strerror(error.errno or 0)}"
