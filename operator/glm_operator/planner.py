@@ -1,7 +1,7 @@
 """plan(deployment) -> Layout, or a Refusal that says what would fit.
 
-Pure. Decides how one copy of the model lies over ranks and pods. A Refusal always names the value, what is allowed and
-the nearest alternative.
+Pure. Decides how one copy of the model lies over ranks and pods. A Refusal always names the value and what is allowed,
+and where values are counted the nearest one that is.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ RULES: tuple[Rule, ...] = (
     # Deleted by the garbage collector through their ownerReferences, never by us.
     Rule("", "services", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("", "serviceaccounts", frozenset({"get", "list", "watch", "create", "patch"})),
-    # create: dry runs only, to learn whether a new spec's pods would be taken. No new power: a StatefulSet makes pods.
+    # create: dry runs only, to learn whether the pods of a new spec, or one that is missing, would be taken. No new
+    # power: a StatefulSet makes pods.
     # delete: pods of another revision than their group's.
     Rule("", "pods", frozenset({"list", "watch", "create", "delete"})),
     # Told to people at transitions of conditions.
