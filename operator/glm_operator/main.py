@@ -15,7 +15,7 @@ from glm_operator.errors import KubeError
 from glm_operator.handlers.loop import Loop
 from glm_operator.handlers.reconcile import Reconciler
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
-from glm_operator.settings import OperatorSettings, SettingsError, WatchBackoffs, read_settings
+from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 from glm_operator.workers import Workers
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -42,7 +42,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await loop.wait_until_served()
             await kopf.operator(
                 registry=build_registry(loop, credentials, ended),
-                settings=kopf_settings(settings),
+                settings=build_settings(settings),
                 namespaces=settings.namespaces,
                 clusterwide=not settings.namespaces,
                 stop_flag=stopping,
@@ -52,13 +52,6 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await workers.close()
     if failures:
         raise failures[0]
-
-
-def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
-    """Return kopf's settings, with watches that are tried for ever."""
-    ours = build_settings(settings)
-    ours.networking.error_backoffs = WatchBackoffs()  # of lists and watches: our handlers have kopf write nothing
-    return ours
 
 
 def start(

@@ -4,7 +4,6 @@ Every field is the variable GLM_OPERATOR_<FIELD> (what the chart sets) or the fl
 person types); the flag wins. A value that does not parse stops the process with its name, the value and what is wrong.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,19 +46,6 @@ class OperatorSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-class WatchBackoffs:
-    """Seconds between the tries of a watch, without an end; each watch counts for itself.
-
-    kopf ends the whole operator when one watch is given up: a namespace that was deleted with the permissions in it
-    would take all the others down, again after each restart.
-    """
-
-    def __iter__(self) -> Iterator[float]:
-        yield from (1.0, 2.0, 5.0, 10.0)
-        while True:
-            yield 30.0
 
 
 def read_settings(**flags: object) -> OperatorSettings:

@@ -5,7 +5,7 @@ nothing could be deleted while the operator is down.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import kopf
@@ -74,6 +74,19 @@ def build_registry(
     return registry
 
 
+class WatchBackoffs:
+    """Seconds between the tries of a watch, without an end; each watch counts for itself.
+
+    kopf ends the whole operator when one watch is given up: a namespace that was deleted with the permissions in it
+    would take all the others down, again after each restart.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1.0, 2.0, 5.0, 10.0)
+        while True:
+            yield 30.0
+
+
 def build_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     """Return kopf's settings: one operator, no discovery of what may not be seen, watches that cannot die unnoticed."""
     ours = kopf.OperatorSettings()
@@ -86,6 +99,7 @@ def build_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.watching.inactivity_timeout = 70
     ours.networking.request_timeout = 60
     ours.networking.connect_timeout = 10
+    ours.networking.error_backoffs = WatchBackoffs()
     ours.queueing.worker_limit = settings.concurrency * 4
     ours.execution.max_workers = 1  # every handler is async
     for group, version, plural in OWNED_KINDS:

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from glm_operator.main import kopf_settings
+from glm_operator.handlers.triggers import build_settings
 from glm_operator.settings import SettingsError, read_settings
 
 
@@ -35,7 +35,7 @@ def test_a_value_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_watch_is_never_given_up() -> None:
-    backoffs = kopf_settings(read_settings()).networking.error_backoffs
+    backoffs = build_settings(read_settings()).networking.error_backoffs
     assert isinstance(backoffs, Iterable)
     assert not isinstance(backoffs, Sized)
     first, second = (list(islice(backoffs, 1000)) for _ in range(2))
