@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import openai
@@ -41,6 +42,13 @@ def ask(client: openai.OpenAI, text: str) -> tuple[str, str]:
     reply = client.chat.completions.create(model="glm-nano", messages=messages, temperature=0, max_tokens=300)
     message = reply.choices[0].message
     return str(getattr(message, "reasoning_content", None) or ""), str(message.content)
+
+
+def test_the_zygote_has_one_thread_and_no_gpu(group: Group) -> None:
+    """Or what it forks would be broken: neither threads nor CUDA survive a fork."""
+    zygote = group.leader.child("zygote")
+    assert zygote.num_threads() == 1
+    assert not [fd for fd in Path(f"/proc/{zygote.pid}/fd").iterdir() if "nvidia" in str(fd.readlink())]
 
 
 def test_it_thinks_and_answers_right(client: openai.OpenAI) -> None:
