@@ -10,7 +10,8 @@ HEADER = """# GLMDeployment
 Generated from `operator/glm_operator/api.py` by `make crds`. Edit there.
 
 `apiVersion: glm-operator.io/v1alpha1`, `kind: GLMDeployment`, short name `glmd`. Fields in **bold** are required.
-Whoever wants to see what a spec becomes asks `glm plan -f FILE`; what cannot be is refused, with the value and what is allowed.
+Whoever wants to see what a spec becomes asks `glm plan -f FILE`; what cannot be is refused, with the value and what is
+allowed.
 
 """
 
