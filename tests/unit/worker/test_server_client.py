@@ -26,7 +26,7 @@ async def a_server() -> AsyncIterator[tuple[ServerClient, ControlLink[ToServer]]
         await ControlLink.open(ours, FromServer),
         await ControlLink.open(theirs, ToServer),
     )
-    client = ServerClient(child, link, on_serving=lambda _: None, on_change=lambda: None)
+    client = ServerClient(child, link, on_serving=lambda _: None, on_answer=lambda _: None, on_change=lambda: None)
     yield client, server
     server.close()
     if not child.ended.done():
