@@ -101,12 +101,14 @@ def crash_in_load(settings: WorkerSettings, assignment: RankAssignment, slot: Ra
     threading.Event().wait()
 
 
-def die_at_the_first_step(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
-    """Serve, and fail at the first thing there is to do."""
+def die_when_told(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Serve, and fail as soon as there is a file `die` in the run folder."""
 
     def step(ring: Ring, number: int) -> None:
-        time.sleep(0.1)  # as long as it takes to be seen as serving
-        raise ZeroDivisionError("half of nothing")
+        slot.idle()
+        if (settings.run_dir / "die").exists():
+            raise ZeroDivisionError("half of nothing")
+        time.sleep(0.02)
 
     _serve(assignment, slot, step)
 

@@ -24,6 +24,7 @@ from glm_worker.messages import (
     MetricsRequest,
     ServerReady,
     ToServer,
+    Unavailable,
 )
 from glm_worker.settings import WorkerSettings
 
@@ -48,6 +49,11 @@ def never_answered(settings: WorkerSettings, control_fd: int) -> None:
     asyncio.run(_run(settings, control_fd, answers=False))
 
 
+def notes_unavailable(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, and write down in the run folder why no generation will."""
+    asyncio.run(_run(settings, control_fd, reasons=settings.run_dir / "unavailable"))
+
+
 def never_listening(settings: WorkerSettings, control_fd: int) -> None:
     """Hang before the port is open."""
     threading.Event().wait()
@@ -65,6 +71,7 @@ async def _run(
     answers: bool = True,
     drains: bool = True,
     answered: Path | None = None,
+    reasons: Path | None = None,
 ) -> None:
     link: ControlLink[ToServer] = await ControlLink.open(control_fd, ToServer)
     link.send(ServerReady(port=settings.http_port))
@@ -80,6 +87,8 @@ async def _run(
                     await engine
             case Drain() if drains:
                 draining = draining or asyncio.create_task(_drain(link, answered))
+            case Unavailable(reason=reason, retry_after_s=retry_after_s) if reasons is not None:
+                reasons.write_text(f"{reason}; {retry_after_s} s")  # noqa: ASYNC240 - nothing else runs here
             case MetricsRequest(id=number):
                 link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
 

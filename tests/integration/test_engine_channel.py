@@ -17,14 +17,13 @@ from glm_worker.engine.channel import (
     Loaded,
     StepInput,
 )
-from glm_worker.errors import ConfigError, EngineFailed
+from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, Submit
 from integration.engine_group import a_request
 from integration.listening import listening
 
 DEADLINE_S = 60.0
 SECRET = "0123456789abcdef"
-TERMS = {"config.json": "a1b2", "max_num_seqs": "64"}
 
 
 class Group:
@@ -41,10 +40,10 @@ class Group:
     def agree(self, blocks: list[int]) -> list[int]:
         """Let rank r say that it has room for blocks[r]; return what each rank has agreed to."""
         with ThreadPoolExecutor() as pool:
-            waiting = [pool.submit(f.agree, n, TERMS) for f, n in zip(self.followers, blocks[1:], strict=True)]
+            waiting = [pool.submit(f.agree, n) for f, n in zip(self.followers, blocks[1:], strict=True)]
             self.leader = LeaderChannel(self._endpoint, SECRET, self._num_ranks)  # after the followers began to try
             self._open.callback(self.leader.close)
-            return [self.leader.agree(blocks[0], TERMS), *(future.result(DEADLINE_S) for future in waiting)]
+            return [self.leader.agree(blocks[0]), *(future.result(DEADLINE_S) for future in waiting)]
 
     def close(self) -> None:
         self._open.close()
@@ -97,7 +96,7 @@ def test_a_leader_that_listens_everywhere_is_found_at_its_addresses_of_both_fami
     with closing(FollowerChannel(there, SECRET, 1)) as follower:
         follower.send(Loaded(5))
         with closing(LeaderChannel(f"tcp://*:{port}", SECRET, 2)) as leader:
-            assert leader.agree(9, {}) == 5
+            assert leader.agree(9) == 5
 
 
 def test_ranks_of_one_pod_meet_at_a_file(tmp_path: Path) -> None:
@@ -151,7 +150,7 @@ def test_nonsense_of_a_stranger_does_not_stop_the_leader(endpoint: str) -> None:
         assert leader._socket.poll(int(DEADLINE_S * 1000))  # it is the first that the leader will read
         with closing(FollowerChannel(endpoint, SECRET, 1)) as follower:
             follower.send(Loaded(4))
-            assert leader.agree(5, {}) == 4
+            assert leader.agree(5) == 4
 
 
 def test_who_sends_more_than_a_follower_ever_does_is_hung_up_on(endpoint: str) -> None:
@@ -169,24 +168,6 @@ def test_a_port_that_is_taken_is_named(endpoint: str) -> None:
         LeaderChannel(endpoint, SECRET, 2)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "said"),
-    [
-        (TERMS | {"max_num_seqs": "32"}, "rank 1 has max_num_seqs 32, rank 0 has 64"),
-        (TERMS | {"config.json": "ffff"}, "rank 1 has config.json ffff, rank 0 has a1b2"),
-        ({}, "rank 1 has config.json None"),
-    ],
-)
-def test_a_rank_with_another_model_or_other_settings_is_named(endpoint: str, theirs: dict[str, str], said: str) -> None:
-    with (
-        closing(LeaderChannel(endpoint, SECRET, 2)) as leader,
-        closing(FollowerChannel(endpoint, SECRET, 1)) as follower,
-    ):
-        follower.send(Loaded(5, theirs))
-        with pytest.raises(ConfigError, match=said):
-            leader.agree(9, TERMS)
-
-
 @pytest.mark.parametrize("message", [KeepAlive(), StepInput(1, [], [], 0)], ids=lambda message: type(message).__name__)
 def test_a_rank_that_missed_the_beginning_does_not_wait_for_it(endpoint: str, message: KeepAlive | StepInput) -> None:
     """As after a connection that broke between its Loaded and the answer to it."""
@@ -194,9 +175,9 @@ def test_a_rank_that_missed_the_beginning_does_not_wait_for_it(endpoint: str, me
         closing(LeaderChannel(endpoint, SECRET, 2)) as leader,
         closing(FollowerChannel(endpoint, SECRET, 1)) as follower,
     ):
-        follower.send(Loaded(5, TERMS))
-        assert leader.agree(9, TERMS) == 5
+        follower.send(Loaded(5))
+        assert leader.agree(9) == 5
         assert follower.receive(DEADLINE_S) is not None  # lost
         leader.send(message)
         with pytest.raises(EngineFailed, match="this rank was not told"):
-            follower.agree(5, TERMS)
+            follower.agree(5)

@@ -69,13 +69,39 @@ def test_a_start_that_takes_too_long_is_ended_and_shows_how_far_it_came(tmp_path
 
 
 def test_a_group_that_dies_whenever_it_serves_backs_off_and_is_not_ready(tmp_path: Path) -> None:
-    target = "integration.fake_ranks:die_at_the_first_step"
+    target = "integration.fake_ranks:die_when_told"
     server = "integration.fake_server:never_answered"
     with running_group(tmp_path, rank_target=target, server_target=server, backoff_base_s=0.1) as group:
+        group.serving()
+        (group.run_dir / "die").touch()
         seen = eventually(lambda: (g := group.leader.group()) and g["consecutive_start_failures"] >= 3 and g)
-        assert seen["deaths_while_serving"] >= 3
-        assert seen["generations"][-1]["cause"]["message"] == "ZeroDivisionError: half of nothing"
+        assert seen["deaths_while_serving"] >= 1
+        causes = [each["cause"]["message"] for each in seen["generations"] if each["cause"]]
+        assert causes[-1] == "ZeroDivisionError: half of nothing"
+        eventually(lambda: group.leader.get("/readyz").status_code == 503)
+
+
+def test_starts_that_fail_in_a_row_are_told_to_those_who_wait(tmp_path: Path) -> None:
+    target, server = "integration.fake_ranks:refuse", "integration.fake_server:notes_unavailable"
+    with running_group(tmp_path, rank_target=target, server_target=server, backoff_base_s=1) as group:
+        told = group.run_dir / "unavailable"
+        eventually(told.exists)
+        assert "starts failed: " in told.read_text()
+        assert "no model in builtin://glm-nano" in told.read_text()
         assert group.leader.get("/readyz").status_code == 503
+
+
+def test_a_pod_that_stays_away_is_told_to_those_who_wait(tmp_path: Path) -> None:
+    server = "integration.fake_server:notes_unavailable"
+    with running_group(tmp_path, pods=2, rank_target=REST, server_target=server, missing_limit_s=0.5) as group:
+        first = group.serving()
+        assert group.pods[1].stop() == 0
+        told = group.run_dir / "unavailable"
+        eventually(lambda: told.exists() and "pods [1] of the group are missing or cannot start" in told.read_text())
+        assert group.leader.get("/readyz").status_code == 503
+        group.pods[1].start()
+        group.serving(after=first["generation"])
+        eventually(lambda: group.leader.get("/readyz").status_code == 200)
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,15 @@ class WorkerSettings(BaseSettings):
     heartbeat_limit_s: float = Field(30.0, gt=0, description="A rank that stands still this long is killed.")
     peer_limit_s: float = Field(10.0, gt=0, description="A pod of the group that says nothing this long is lost.")
     missing_limit_s: float = Field(
-        60.0, gt=0, description="Requests wait this long for a pod that is gone; past it they are answered with 503."
+        120.0,
+        gt=0,
+        description="Requests wait this long for pods that are gone or cannot start; past it the answer is 503.",
     )
     import_limit_s: float = Field(
         600.0, gt=0, description="The engine must be imported, and the server listen, within this."
     )
     start_limit_s: float = Field(1800.0, gt=0, description="A generation must serve within this, loading included.")
-    backoff_base_s: float = Field(1.0, gt=0, description="First wait after a generation that never served; doubles.")
+    backoff_base_s: float = Field(1.0, gt=0, description="First wait after a generation that never worked; doubles.")
     backoff_max_s: float = Field(60.0, gt=0)
     drain_accept_s: float = Field(5.0, ge=0, description="After SIGTERM accept this long: endpoints must follow.")
     readiness_lag_s: float = Field(

@@ -24,7 +24,7 @@ def served(
     history.begin(f"a-{history.num_generations + 1}", 0.0)
     history.serve(1.0)
     if has_answered:
-        history.answer()
+        history.answer(1.0)
     history.end(cause, 1.0 + for_s, planned=planned)
 
 
@@ -36,7 +36,18 @@ def test_starts_that_fail_in_a_row_are_counted_until_one_works() -> None:
     history.begin("a-3", 0.0)
     history.serve(1.0)
     assert history.consecutive_start_failures == 2
-    history.answer()
+    history.answer(1.5)
+    assert history.consecutive_start_failures == 0
+
+
+def test_a_generation_that_serves_on_forgets_failed_starts_without_being_asked_anything() -> None:
+    history = History()
+    failed_start(history)
+    history.begin("a-2", 0.0)
+    history.serve(1.0)
+    history.look(STEADY_S)
+    assert history.consecutive_start_failures == 1
+    history.look(1.0 + STEADY_S)
     assert history.consecutive_start_failures == 0
 
 

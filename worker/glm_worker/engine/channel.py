@@ -10,7 +10,7 @@ import msgspec
 import zmq
 
 from glm_worker.assignment import RankAssignment
-from glm_worker.errors import ConfigError, EngineFailed
+from glm_worker.errors import EngineFailed
 from glm_worker.messages import ToEngine
 
 REPEAT_S = 0.25  # of a sign of life: half of what an idle rank may be silent
@@ -18,13 +18,9 @@ MAX_LOADED_BYTES = 1024  # all that rank 0 is ever sent is Loaded; who sends mor
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """Follower to leader: my weights are loaded, and this many KV blocks fit beside them.
-
-    terms: what must be the same on every rank, by name: the model and whatever decides what a step is.
-    """
+    """Follower to leader: my weights are loaded, and this many KV blocks fit beside them."""
 
     num_blocks: int
-    terms: dict[str, str] = {}
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
@@ -80,20 +76,15 @@ class LeaderChannel:
             self.close()
             raise EngineFailed(f"rank 0 cannot bind the step channel at {endpoint}: {error}") from error
 
-    def agree(self, num_blocks: int, terms: dict[str, str]) -> int:
-        """Wait until every rank has loaded; return, and tell all, the least number of blocks.
-
-        Raises ConfigError if another rank's terms are not this one's.
-        """
+    def agree(self, num_blocks: int) -> int:
+        """Wait until every rank has loaded; return, and tell all, the least number of blocks."""
         decoder = msgspec.msgpack.Decoder(Loaded)
         loaded: dict[int, int] = {0: num_blocks}
         while len(loaded) <= len(self._names):
             name, *frames = self._socket.recv_multipart()
             rank = self._names.get(name)
             if rank is not None:  # else a stranger, or a follower of another generation, which will find its own leader
-                message = decoder.decode(frames[0])
-                _compare(terms, message.terms, rank)
-                loaded[rank] = message.num_blocks
+                loaded[rank] = decoder.decode(frames[0]).num_blocks
         least = min(loaded.values())
         self.send(Begin(least))
         return least
@@ -120,14 +111,14 @@ class FollowerChannel:
         self._socket.setsockopt(zmq.ROUTING_ID, _name(secret, rank))
         self._socket.connect(endpoint)  # resolved and tried again in the background
 
-    def agree(self, num_blocks: int, terms: dict[str, str]) -> int:
+    def agree(self, num_blocks: int) -> int:
         """Say that this rank has loaded until the leader answers; return the least number of blocks of all ranks.
 
         Repeated because the port may for a moment still belong to a dying leader of another generation. Raises
         EngineFailed if rank 0 has begun and its word was lost on the way: it says it once.
         """
         while True:
-            self.send(Loaded(num_blocks, terms))
+            self.send(Loaded(num_blocks))
             message = self.receive(REPEAT_S)
             if isinstance(message, Begin):
                 return message.num_blocks
@@ -145,15 +136,6 @@ class FollowerChannel:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _compare(ours: dict[str, str], theirs: dict[str, str], rank: int) -> None:
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise ConfigError(
-                f"rank {rank} has {name} {theirs.get(name)}, rank 0 has {ours.get(name)}; "
-                "all pods of a group must serve the same model with the same settings"
-            )
 
 
 def _name(secret: str, rank: int) -> bytes:

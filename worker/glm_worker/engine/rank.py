@@ -1,6 +1,5 @@
 """The life of a rank: meet the others, load, agree on the KV blocks, serve. The zygote forks into run_rank."""
 
-import hashlib
 import logging
 import time
 from typing import NoReturn
@@ -53,9 +52,7 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
 
     num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, dtype, device))
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
-    num_blocks = channel.agree(
-        num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len), _terms(settings, config, dtype, model_len)
-    )
+    num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
     kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
     runner = Runner(model, kv_cache, comm, device)
     runner.warm_up()
@@ -74,18 +71,6 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
         Follower(engine, channel, slot, assignment.rank).serve()
     server = _connect_server(assignment, limits, load_seconds)
     Leader(engine, server, channel, slot, assignment.generation).serve()
-
-
-def _terms(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype, model_len: int) -> dict[str, str]:
-    """Return what must be the same on every rank: with other terms its plans, or its numbers, would be others."""
-    return {
-        "config.json": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12],
-        "dtype": str(dtype).removeprefix("torch."),
-        "max_model_len": str(model_len),
-        "max_batch_tokens": str(settings.max_batch_tokens),
-        "max_num_seqs": str(settings.max_num_seqs),
-        "block_size": str(settings.block_size),
-    }
 
 
 def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:

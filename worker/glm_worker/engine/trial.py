@@ -10,6 +10,7 @@ import torch
 from glm_worker.engine.capacity import room_beside_largest_step
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling import sample
+from glm_worker.errors import EngineFailed
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.groups import Communicator
@@ -51,8 +52,11 @@ def room_on_gpu(
     """
     step = largest_step(settings, model_len)
     num_blocks = 1 + max(max(sequence.block_table) for sequence in step.sequences)
-    kv_cache = KVCache.allocate(model.config, mesh, num_blocks, settings.block_size, dtype, device)
-    step_bytes = _peak_bytes(Runner(model, kv_cache, comm, device), step, device)
+    try:
+        kv_cache = KVCache.allocate(model.config, mesh, num_blocks, settings.block_size, dtype, device)
+        step_bytes = _peak_bytes(Runner(model, kv_cache, comm, device), step, device)
+    except torch.OutOfMemoryError as error:
+        raise EngineFailed(f"the weights leave no room for the largest step, let alone a KV cache: {error}") from error
     del kv_cache
     torch.cuda.empty_cache()  # what loading and the step left in torch's pool counts as free
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)

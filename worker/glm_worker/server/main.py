@@ -40,8 +40,8 @@ KEEP_ALIVE_S = (
     75  # longer than the idle time of usual proxies, so that they close first and never meet a closed connection
 )
 SHUTDOWN_S = 5
-CLIENT_IDLE_S = 30  # then the kernel asks the client's machine whether it is still there
-CLIENT_LOST_S = 120  # what was sent to it is not taken for so long: it is gone
+CLIENT_IDLE_S = 30  # then the kernel asks the client's machine whether it is still there, again and again
+CLIENT_LOST_S = 120  # no answer to that, or what was sent is not taken, for so long: it is gone
 
 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
@@ -125,7 +125,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, CLIENT_IDLE_S)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, CLIENT_IDLE_S // 3)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_LOST_S * 1000)
         return listener
     except OSError as error:

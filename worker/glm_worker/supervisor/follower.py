@@ -18,11 +18,11 @@ from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.history import History, State
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.protocol import (
-    READY_GRACE_S,
     TICK_S,
     AgedCause,
     Dismissed,
     EndGeneration,
+    Hello,
     Leaving,
     PodFailed,
     PodOver,
@@ -59,7 +59,7 @@ class Follower:
         self._num_messages = 0
         self._silence = Stopwatch()
         self._leader_state: State | None = None
-        self._served_until_s: float | None = None
+        self._leader_is_ready = False
         self._refused: str | None = None
         self._is_leaving = False
         self._may_leave = asyncio.Event()
@@ -94,10 +94,7 @@ class Follower:
     @property
     def is_ready(self) -> bool:
         """Whether this pod takes part in a group that serves (or is interrupted shortly)."""
-        if self._is_leaving or self._link is None:
-            return False
-        recently = self._served_until_s is not None and time.monotonic() - self._served_until_s < READY_GRACE_S
-        return self._leader_state == "serving" or recently
+        return self._leader_is_ready and not self._is_leaving and self._link is not None
 
     @property
     def state(self) -> State:
@@ -129,6 +126,7 @@ class Follower:
 
     async def _follow_forever(self) -> None:
         settings = self._settings
+        hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
         was_reachable = True
         while True:
             try:
@@ -142,12 +140,12 @@ class Follower:
                 await asyncio.sleep(REDIAL_S)
                 continue
             was_reachable = True
-            await self._follow(ControlLink(*streams, ToFollower))
+            await self._follow(ControlLink(*streams, ToFollower), hello)
             await asyncio.sleep(REDIAL_S)
 
-    async def _follow(self, link: ControlLink[ToFollower]) -> None:
+    async def _follow(self, link: ControlLink[ToFollower], hello: Hello) -> None:
         """Serve one connection from its greeting to its end."""
-        link.send(hello_of(self._settings, self._incarnation))
+        link.send(hello)
         self._silence = Stopwatch()
         self._link = link
         try:
@@ -159,7 +157,7 @@ class Follower:
         finally:
             link.close()
             self._link = None
-            self._set_leader_state(None)
+            self._leader_state, self._leader_is_ready = None, False
             if self._pod.generation is not None:
                 _log.warning("generation=%s the leader is gone; ending it here", self._pod.generation)
             await self._pod.end()
@@ -183,8 +181,8 @@ class Follower:
                 failures = await self._pod.end() if generation == self._pod.generation else []
                 self._send(PodOver(generation=generation, failures=[_aged(failure) for failure in failures]))
                 self._report()
-            case Status(state=state):
-                self._set_leader_state(state)
+            case Status(state=state, is_ready=is_ready):
+                self._leader_state, self._leader_is_ready = state, is_ready
             case Dismissed():
                 self._may_leave.set()
 
@@ -217,11 +215,6 @@ class Follower:
     def _on_failure(self, generation: str | None, cause: Cause) -> None:
         _log.warning("generation=%s %s", generation, cause)
         self._send(PodFailed(generation=generation, failure=AgedCause(cause=cause, age_s=0.0)))
-
-    def _set_leader_state(self, state: State | None) -> None:
-        if self._leader_state == "serving" and state != "serving":
-            self._served_until_s = time.monotonic()
-        self._leader_state = state
 
     def _send(self, message: msgspec.Struct) -> None:
         if self._link is not None:

@@ -58,10 +58,15 @@ class History:
         self.current.ready_at = rfc3339(now)
         self._ready_s, self._has_answered = now, False
 
-    def answer(self) -> None:
+    def answer(self, now: float) -> None:
         """Note that the generation that serves has finished a request."""
         self._has_answered = True
-        self.consecutive_start_failures = 0
+        self.look(now)
+
+    def look(self, now: float) -> None:
+        """Forget failed starts once the generation that serves has shown that it works. Call it now and then."""
+        if self.is_steady(now):
+            self.consecutive_start_failures = 0
 
     def is_steady(self, now: float) -> bool:
         """Return whether the current generation has shown that it works."""
@@ -74,14 +79,13 @@ class History:
         A pod that is lost while the generation starts is no failure of the start: its return is waited for anyway.
         """
         assert self.current is not None
+        self.look(now)
         generation, is_steady = self.current, self.is_steady(now)
         generation.cause = cause
         generation.ended_at = rfc3339(now)
         if generation.ready_at is not None:
             self.deaths_while_serving += not planned
-        if is_steady:
-            self.consecutive_start_failures = 0
-        elif cause.reason != "peer_lost" and not planned:
+        if not is_steady and cause.reason != "peer_lost" and not planned:
             self.consecutive_start_failures += 1
 
 

@@ -63,7 +63,8 @@ class Leader:
         self._is_serving = False
         self._served_until_s: float | None = None
         self._retry_at_s: float | None = None
-        self._missing_since_s: float | None = None
+        self._incomplete_since_s: float | None = None  # no generation, and not every other pod could start one
+        self._unavailable: Unavailable | None = None
         self._reports: list[RankReport] = []
         self._is_stopping = False
         self._release: asyncio.Task[None] | None = None  # draining because other pods leave
@@ -107,7 +108,7 @@ class Leader:
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here: serving, or interrupted so shortly that they may wait."""
-        if self._is_draining or not self._server.is_listening:
+        if self._is_draining or not self._server.is_listening or self._unavailable is not None:
             return False
         recently = self._served_until_s is not None and time.monotonic() - self._served_until_s < READY_GRACE_S
         return self._is_serving or recently
@@ -262,7 +263,7 @@ class Leader:
 
     def _on_answer(self, generation: str) -> None:
         if generation == self._generation and self._is_serving:
-            self._history.answer()
+            self._history.answer(time.time())
 
     def _on_failure(self, generation: str | None, failure: Failure) -> None:
         if generation != self._generation:
@@ -292,9 +293,11 @@ class Leader:
             now_s = time.monotonic()
             local = self._pod.look(now_s)
             self._peers.check_silence(now_s)
-            self._peers.send(Status(state=self.state, generation=self._generation))
-            if (unavailable := self._unavailable(now_s)) is not None:
-                self._server.send(unavailable)
+            self._unavailable = self._why_unavailable(now_s)
+            if self._unavailable is not None:
+                self._server.send(self._unavailable)
+            self._history.look(time.time())
+            self._peers.send(Status(state=self.state, generation=self._generation, is_ready=self.is_ready))
             if self._generation is not None:
                 self._reports = local + self._peers.reports(self._generation)
                 self._judge()
@@ -303,19 +306,20 @@ class Leader:
                 self._release.add_done_callback(lambda _: self._changed.set())
             await asyncio.sleep(TICK_S)
 
-    def _unavailable(self, now_s: float) -> Unavailable | None:
+    def _why_unavailable(self, now_s: float) -> Unavailable | None:
         """Return why no generation will serve soon, or None if one may: a first failed start is tried again at once."""
         history = self._history
-        if self._generation is not None or not self._peers.missing:
-            self._missing_since_s = None
-        elif self._missing_since_s is None:
-            self._missing_since_s = now_s
+        if self._generation is not None or self._peers.can_start:
+            self._incomplete_since_s = None
+        elif self._incomplete_since_s is None:
+            self._incomplete_since_s = now_s
         if self._retry_at_s is not None and history.consecutive_start_failures > 1:
             cause = history.generations[-1].cause
             reason = f"the last {history.consecutive_start_failures} starts failed: {cause}"
             return Unavailable(reason, retry_after_s=max(1, math.ceil(self._retry_at_s - now_s)))
-        if self._missing_since_s is not None and now_s - self._missing_since_s >= self._settings.missing_limit_s:
-            return Unavailable(f"pods {self._peers.missing} of the group are missing", MISSING_RETRY_S)
+        since_s = self._incomplete_since_s
+        if since_s is not None and now_s - since_s >= self._settings.missing_limit_s:
+            return Unavailable(f"pods {self._peers.unfit} of the group are missing or cannot start", MISSING_RETRY_S)
         return None
 
     def _judge(self) -> None:

@@ -70,6 +70,7 @@ class Peers:
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._peers: dict[int, _Peer] = {}
+        self._hello: Hello | None = None  # what this pod would say
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -78,6 +79,7 @@ class Peers:
         settings = self._settings
         if settings.num_pods == 1:
             return
+        self._hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
         try:
             self._server = await asyncio.start_server(self._accept, settings.host, settings.coordinator_port)
         except OSError as error:
@@ -90,6 +92,12 @@ class Peers:
         return [pod for pod in range(1, self._settings.num_pods) if pod not in self._peers]
 
     @property
+    def unfit(self) -> list[int]:
+        """Pods that are not here, or not ready to fork their ranks."""
+        fit = {peer.pod_index for peer in self._peers.values() if peer.report.can_start and not peer.is_dismissed}
+        return [pod for pod in range(1, self._settings.num_pods) if pod not in fit]
+
+    @property
     def leaving(self) -> list[int]:
         """Pods that were told to stop and wait to be dismissed."""
         return [peer.pod_index for peer in self._peers.values() if peer.is_leaving and not peer.is_dismissed]
@@ -97,8 +105,7 @@ class Peers:
     @property
     def can_start(self) -> bool:
         """Whether every pod is here and ready to fork its ranks."""
-        here = all(peer.report.can_start and not peer.is_dismissed for peer in self._peers.values())
-        return here and not self.missing
+        return not self.unfit
 
     def reports(self, generation: str) -> list[RankReport]:
         """Return what the followers last said about their ranks of this generation."""
@@ -184,15 +191,15 @@ class Peers:
                 self._lose(peer, "its connection ended")
 
     async def _greet(self, link: ControlLink[ToLeader]) -> _Peer | None:
-        settings = self._settings
+        assert self._hello is not None
         try:
-            async with asyncio.timeout(settings.peer_limit_s):
+            async with asyncio.timeout(self._settings.peer_limit_s):
                 hello = await link.receive()
         except TimeoutError:
             return None
         if not isinstance(hello, Hello):
             return None
-        reason = refusal(hello, hello_of(settings, self._incarnation))
+        reason = refusal(hello, self._hello)
         if reason is not None:
             if self.refused.get(hello.pod_index) != reason:  # it dials again and again: say it once
                 _log.error("refused a peer: %s", reason)

@@ -7,28 +7,46 @@ The port trusts its network: whoever reaches it may greet as a pod of the group,
 secret. Only the pods of the group should be let through to it.
 """
 
+import hashlib
+
 import msgspec
 
+from glm_worker.errors import ConfigError
+from glm_worker.models import resolve
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause
 from glm_worker.supervisor.history import State
 from glm_worker.supervisor.watchdog import RankReport
 
 TICK_S = 0.25  # how often both sides look at what they have and say so
+_EQUAL_SETTINGS = (
+    "block_size",
+    "device",
+    "dtype",
+    "kv_cache_bytes",
+    "max_batch_tokens",
+    "max_model_len",
+    "max_num_seqs",
+    "tensor_parallel",
+)
 READY_GRACE_S = 10.0  # a new generation this short changes no readiness: requests wait in the server's journal
 
 # follower -> leader
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """Who dials, and what must be equal in all pods of a group."""
+    """Who dials, and what must be equal in all pods of a group.
+
+    terms: of the model and of whatever decides what a step is, by name. Ranks that differ in one of them would wait for
+    each other in collectives of other shapes, or answer wrongly.
+    """
 
     group: str
     revision: str
     pod_index: int
     num_pods: int
     ranks_per_pod: int
-    tensor_parallel: int
+    terms: dict[str, str]
     incarnation: str
 
 
@@ -92,10 +110,11 @@ class EndGeneration(msgspec.Struct, frozen=True, tag=True):
 
 
 class Status(msgspec.Struct, frozen=True, tag=True):
-    """The state of the group as /group shows it; sent several times a second, also as keep-alive."""
+    """The state of the group as /group and /readyz show it; sent several times a second, also as keep-alive."""
 
     state: State
     generation: str | None
+    is_ready: bool
 
 
 class Dismissed(msgspec.Struct, frozen=True, tag=True):
@@ -103,6 +122,17 @@ class Dismissed(msgspec.Struct, frozen=True, tag=True):
 
 
 ToFollower = Welcome | Refused | StartGeneration | EndGeneration | Status | Dismissed
+
+
+def terms_of(settings: WorkerSettings) -> dict[str, str]:
+    """Return the terms of a pod: settings, and which config.json it has (a checksum, or why it cannot be read)."""
+    terms = {name: str(getattr(settings, name)) for name in _EQUAL_SETTINGS}
+    try:
+        data = (resolve(settings.model) / "config.json").read_bytes()
+        terms["config.json"] = hashlib.sha256(data).hexdigest()[:12]
+    except (OSError, ConfigError) as error:
+        terms["config.json"] = f"unreadable: {error}"
+    return terms
 
 
 def hello_of(settings: WorkerSettings, incarnation: str) -> Hello:
@@ -113,7 +143,7 @@ def hello_of(settings: WorkerSettings, incarnation: str) -> Hello:
         pod_index=settings.pod_index,
         num_pods=settings.num_pods,
         ranks_per_pod=settings.ranks_per_pod,
-        tensor_parallel=settings.tensor_parallel,
+        terms=terms_of(settings),
         incarnation=incarnation,
     )
 
@@ -121,12 +151,16 @@ def hello_of(settings: WorkerSettings, incarnation: str) -> Hello:
 def refusal(hello: Hello, leader: Hello) -> str | None:
     """Return why the leader of a group refuses the pod that says hello, or None to welcome it. Pure.
 
-    leader: what the leader's own pod would say. What else must be equal, the ranks compare when they have loaded.
+    leader: what the leader's own pod would say.
     """
-    for name in ("group", "revision", "num_pods", "ranks_per_pod", "tensor_parallel"):
+    for name in ("group", "revision", "num_pods", "ranks_per_pod"):
         theirs, ours = getattr(hello, name), getattr(leader, name)
         if theirs != ours:
             return f"pod {hello.pod_index} is of {name} {theirs!r}, this group's is {ours!r}"
+    for name in sorted(hello.terms.keys() | leader.terms.keys()):
+        theirs, ours = hello.terms.get(name), leader.terms.get(name)
+        if theirs != ours:
+            return f"pod {hello.pod_index} has {name} {theirs}, this group's pod 0 has {ours}"
     if not 1 <= hello.pod_index < leader.num_pods:
         return f"pod_index {hello.pod_index} cannot follow; allowed are 1 to {leader.num_pods - 1}"
     return None

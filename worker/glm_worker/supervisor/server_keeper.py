@@ -43,6 +43,7 @@ class ServerKeeper:
         self._on_failure = on_failure
         self._server: ServerClient | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._drain_lag_s = 0.0
 
     @property
     def is_listening(self) -> bool:
@@ -98,7 +99,8 @@ class ServerKeeper:
 
         lag_s: how much longer than usual to accept, for a drain that endpoints learn of by a probe only.
         """
-        if self._drain is None:
+        if self._drain is None or lag_s < self._drain_lag_s:  # the server hurries up when it is told again
+            self._drain_lag_s = lag_s
             self._drain = asyncio.create_task(self._drain_once(lag_s))
         await asyncio.shield(self._drain)
 

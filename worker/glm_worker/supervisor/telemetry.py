@@ -25,7 +25,9 @@ class Telemetry:
             "glm_group_generations", "Generations since this supervisor began.", registry=self._registry
         )
         self._start_failures = Gauge(
-            "glm_consecutive_start_failures", "Starts in a row that never served.", registry=self._registry
+            "glm_consecutive_start_failures",
+            "Starts in a row that failed: before they served, or right after.",
+            registry=self._registry,
         )
         self._cold_start = Gauge(
             "glm_cold_start_seconds",
