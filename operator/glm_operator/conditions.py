@@ -61,7 +61,8 @@ class Facts:
 def summarize(facts: Facts, now: datetime) -> dict[str, Any]:
     """Return the status, as it is written to the API server."""
     wanted = facts.wanted
-    indices = [*range(wanted), *(index for index in facts.observed.groups if index >= wanted)]
+    past = [group for index, group in facts.observed.groups.items() if index >= wanted]
+    indices = [*range(wanted), *(group.index for group in past if not facts.observed.is_of_others(group))]
     pairs = [group_status(facts.observed, facts.reports, facts.name, index, wanted) for index in indices]
     groups = [status for status, _ in pairs]
     num_ready = sum(group.ready for group in groups[:wanted])

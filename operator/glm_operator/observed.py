@@ -98,6 +98,10 @@ class Observed:
         """Whether any group of ours exists."""
         return any(group.exists for group in self.groups.values())
 
+    def is_of_others(self, group: ObservedGroup) -> bool:
+        """Tell whether the name is that of somebody else's StatefulSet: then the pods are not ours, either."""
+        return not group.exists and group.name in self.foreign
+
 
 @dataclass(frozen=True)
 class Blocked:

@@ -5,6 +5,7 @@
 - A group that is not available may always move: nothing is lost by it.
 - A group keeps its frozen template until its turn.
 - Groups at and past the wanted number are deleted, the rest is never touched by a change of that number.
+- A place past that number that somebody else's StatefulSet has is no group that goes: nobody waits for its pods.
 """
 
 from collections.abc import Iterable
@@ -57,14 +58,14 @@ class Rollout:
 def plan_rollout(target: Target, observed: Observed) -> Rollout:
     """Return the next step of every group, wanted or there."""
     groups = [observed.groups.get(index) or _missing(target, index) for index in range(target.replicas)]
-    surplus = [group for index, group in observed.groups.items() if index >= target.replicas]
+    past = [group for index, group in observed.groups.items() if index >= target.replicas]
     moving = _moving(target, groups)
     steps = [_step(target, group, moves=group.index in moving) for group in groups]
-    steps += [_removal(group) for group in surplus]
+    steps += [_removal(group) for group in past]
     return Rollout(
         steps=tuple(steps),
         outdated=tuple(group.name for group in groups if group.exists and group.revision != target.revision),
-        surplus=tuple(group.name for group in surplus),
+        surplus=tuple(group.name for group in past if not observed.is_of_others(group)),
     )
 
 

@@ -246,6 +246,8 @@ async def test_pods_of_a_stateful_set_of_somebody_else_are_left_alone_and_it_is_
     assert uids(rig) == before
     assert rig.condition("Degraded")[:2] == ("True", "NameConflict")
     assert "StatefulSet chat-g1 has no owner and is not taken over" in rig.condition("Degraded")[2]
+    assert rig.condition("Progressing")[:2] == ("False", "NameConflict")
+    assert [group["name"] for group in rig.fake.get("glmdeployments", "chat")["status"]["groups"]] == ["chat-g0"]
     rig.fake.delete(("statefulsets", "models", "chat-g1"))
     await rig.settle()
     assert rig.fake.names("pods") == ["chat-g0-0"]

@@ -217,6 +217,14 @@ def test_surplus_groups_drain_and_count_for_nothing() -> None:
     assert conditions(status)["Progressing"] == ("True", "ScalingDown")
 
 
+def test_pods_of_somebody_elses_stateful_set_in_a_surplus_place_are_no_group() -> None:
+    theirs = replace(a_group(2, pods=(a_pod("chat-g2", controller="uid-another"),)), exists=False)
+    found = replace(observed(a_group(0), a_group(1), theirs), foreign={"chat-g2": {}})
+    status = summarize(facts(observed=found, rollout=plan_rollout(TARGET, found)), NOW)
+    assert [group["name"] for group in status["groups"]] == ["chat-g0", "chat-g1"]
+    assert conditions(status)["Progressing"] == ("False", "Settled")
+
+
 def test_a_deployment_scaled_to_zero_is_settled_and_not_ready() -> None:
     target = replace(a_target(replicas=0), revision="new")
     none = observed()

@@ -104,6 +104,14 @@ def test_pods_that_another_stateful_set_makes_are_left_to_it() -> None:
     assert deleted_pods(steps(a_group(0), a_group(1), made)) == []
 
 
+def test_a_surplus_place_that_a_stateful_set_of_somebody_else_has_is_no_group_that_goes() -> None:
+    theirs = replace(a_group(2, pods=(a_pod("chat-g2", controller="uid-another"),)), exists=False)
+    found = replace(observed(a_group(0), a_group(1), theirs), foreign={"chat-g2": {}})
+    rollout = plan_rollout(TARGET, found)
+    assert rollout.surplus == ()
+    assert not [step for step in rollout.steps if step.delete or step.delete_pods]
+
+
 def test_what_a_step_takes_down_is_foreseen_as_down() -> None:
     before = observed(a_group(0, revision="old"), a_group(1), a_group(2))
     after = foresee(before, plan_rollout(TARGET, before).steps, TARGET)
