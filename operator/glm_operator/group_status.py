@@ -78,7 +78,8 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
     if report is None:
         return _finding_without_report(group)
     failure = report.last_failure(group.name)
-    if report.consecutive_start_failures and failure is not None:
+    # The failures in a row are forgotten only a while after the group serves again.
+    if report.consecutive_start_failures and failure is not None and report.state != "serving":
         who = f"rank {failure.rank} of pod {failure.pod}" if failure.rank is not None else f"pod {failure.pod}"
         num_failed = report.consecutive_start_failures
         in_a_row = f" ({num_failed} starts failed in a row)" if num_failed > 1 else ""

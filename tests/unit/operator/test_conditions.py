@@ -166,6 +166,15 @@ def test_a_failed_load_is_told_with_the_rank_that_failed_first() -> None:
     }
 
 
+def test_starts_that_failed_before_a_group_served_again_are_not_told_as_its_trouble() -> None:
+    report = a_report("serving", consecutive_start_failures=2, generations=[a_failure()])
+    status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsStarting")
+    assert message(status) == "1/2 groups are ready; chat-g1: serving, not ready yet"
+    assert conditions(status)["Degraded"] == ("False", "Healthy")
+    assert status["groups"][1]["state"] == "Starting"
+
+
 def test_a_group_that_served_is_told_apart_from_one_that_starts() -> None:
     report = a_report(deaths_while_serving=1, generations=[a_failure("killed", reason="killed")])
     status = summarize(facts(a_group(0), a_group(1, ready=False), reports={"chat-g1": report}), NOW)
