@@ -124,7 +124,7 @@ def _conditions(facts: Facts, groups: list[GroupStatus], findings: list[Finding]
     claims: dict[ConditionType, _Claim] = {
         "Planned": _planned(facts),
         "GroupsReady": groups_ready,
-        "Progressing": _progressing(facts, groups_ready),
+        "Progressing": _progressing(facts, groups, groups_ready),
         "Degraded": _degraded(facts, findings),
         "Ready": _ready(facts, groups, groups_ready),
     }
@@ -173,7 +173,7 @@ def _groups_ready(facts: Facts, groups: list[GroupStatus], findings: list[Findin
     return _Claim("False", finding.reason, message)
 
 
-def _progressing(facts: Facts, groups_ready: _Claim) -> _Claim:
+def _progressing(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Claim:
     if facts.rollout is not None and facts.rollout.outdated:
         left = ", ".join(facts.rollout.outdated)
         return _Claim("True", "RollingOut", f"to be moved to revision {_revision(facts)}: {left}")
@@ -181,10 +181,12 @@ def _progressing(facts: Facts, groups_ready: _Claim) -> _Claim:
         return _Claim("True", "ScalingDown", f"draining: {', '.join(facts.rollout.surplus)}")
     if facts.has_nothing:
         return _never_accepted(facts)
-    if groups_ready.status == "True" and facts.blocked:
-        waits = facts.blocked[0].reason == "GroupsPending"
-        return _Claim("True" if waits else "False", facts.blocked[0].reason, facts.blocked[0].message)
-    if groups_ready.status == "True":
+    is_up = groups_ready.status == "True"
+    lacking = next(iter(facts.blocked), None) if is_up else _write_clients_lack(facts, groups)
+    if lacking is not None:
+        waits = lacking.reason == "GroupsPending"
+        return _Claim("True" if waits else "False", lacking.reason, lacking.message)
+    if is_up:
         return _Claim("False", "Settled", "nothing is to be done")
     is_moving = groups_ready.reason in ("GroupsPending", "GroupsStarting", "GroupsNotReady")
     return _Claim("True" if is_moving else "False", groups_ready.reason, groups_ready.message)

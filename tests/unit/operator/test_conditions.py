@@ -282,12 +282,14 @@ def test_a_group_that_is_down_is_told_with_the_write_that_it_lacks(name: str, re
     denied = Blocked(name, "WriteDenied", "protected")
     status = summarize(facts(a_group(0), a_group(1, ready=False), blocked=(denied,)), NOW)
     assert conditions(status)["Ready"] == ("False", reason)
+    assert conditions(status)["Progressing"] == ("True" if reason == "GroupsStarting" else "False", reason)
     assert conditions(status)["Degraded"] == ("True", "WriteDenied")
 
 
 def test_waiting_for_an_earlier_deployment_to_go_is_no_fault() -> None:
     status = summarize(facts(blocked=(Blocked("chat", "GroupsPending", "still being deleted"),)), NOW)
     assert conditions(status)["Ready"] == ("False", "GroupsPending")
+    assert conditions(status)["Progressing"] == ("True", "GroupsPending")
     assert conditions(status)["Degraded"] == ("False", "Healthy")
 
 
