@@ -148,4 +148,5 @@ def _adapted(address: str, leader_address: str, run_dir: Path) -> dict[str, str]
         "GLM_LEADER_HOST": leader_address,
         "GLM_RUN_DIR": str(run_dir),
         "GLM_DRAIN_ACCEPT_S": "0",  # no endpoints have to follow readiness here
+        "GLM_READINESS_LAG_S": "0",  # nor does a probe have to find it
     }

@@ -70,6 +70,11 @@ def test_what_the_spec_says_of_the_engine_reaches_the_process() -> None:
     assert pod.start_limit_s == 33
 
 
+def test_a_pod_that_drains_waits_for_no_endpoints_to_follow() -> None:
+    (pod,) = pods()
+    assert (pod.env["GLM_DRAIN_ACCEPT_S"], pod.env["GLM_READINESS_LAG_S"]) == ("0", "0")
+
+
 def test_a_pod_takes_a_gpu_for_each_of_its_ranks() -> None:
     hardware = {"device": "cuda", "gpu": {"perNode": 8, "resourceName": "example.com/accelerator"}}
     assert [pod.num_gpus for pod in pods(expert=4, hardware=hardware)] == [4]
