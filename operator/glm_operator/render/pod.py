@@ -15,10 +15,12 @@ WORKER_UID = 65532
 """User of the worker image, named by number so that the kubelet can tell that it is not root."""
 
 GRACE_MARGIN_S = 15
+"""Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
+
 READINESS_PERIOD_S = 2
 READINESS_FAILURES = 3
 READINESS_LAG_S = READINESS_PERIOD_S * READINESS_FAILURES
-"""Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
+"""How long a pod that says it is not ready still counts as ready, and is sent requests."""
 
 PROBE_TIMEOUT_S = 5
 STARTUP_PERIOD_S = 2
