@@ -13,13 +13,16 @@ _DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 
 
 def listed_devices(cuda_visible_devices: str) -> list[str]:
-    """Return the devices that the variable names, as it spells them; CUDA sees none from the first wrong one on."""
+    """Return the devices that the variable names, each once, as it spells them.
+
+    CUDA sees none from the first wrong one on.
+    """
     devices: list[str] = []
     for text in (part.strip() for part in cuda_visible_devices.split(",")):
         if not _DEVICE.fullmatch(text):
             break
         devices.append(text)
-    return devices
+    return [*dict.fromkeys(devices)]
 
 
 def assign_gpus(

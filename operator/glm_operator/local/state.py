@@ -40,8 +40,13 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
     start_ticks: int = 0  # with pid: never mistakes another process for this one
     drain_s: float = DRAIN_DEADLINE_S  # how long its requests may take to finish
     start_limit_s: float = 600.0
-    gpus: list[str] = []  # as CUDA_VISIBLE_DEVICES names them
+    gpus: list[str | int] = []  # an earlier version wrote numbers; read devices
     rendezvous_port: int | None = None  # first of its group's block; None: a group of one pod needs none
+
+    @property
+    def devices(self) -> list[str]:
+        """Its GPUs, as CUDA_VISIBLE_DEVICES names them."""
+        return [str(device) for device in self.gpus]
 
 
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):

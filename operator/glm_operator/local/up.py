@@ -105,8 +105,8 @@ def _devices(
         return {}
     visible = processes.visible_gpus()
     running = {pod.group for pod in old.pods if pod.name in alive}
-    held = {pod.name: pod.gpus for pod in old.pods if pod.group in running or {*pod.gpus} <= {*visible}}
-    taken = {device for state in others for pod in state.pods for device in pod.gpus}
+    held = {pod.name: pod.devices for pod in old.pods if pod.group in running or {*pod.devices} <= {*visible}}
+    taken = {device for state in others for pod in state.pods for device in pod.devices}
     return gpus.assign_gpus(wanted, visible, taken, held)
 
 
@@ -160,7 +160,7 @@ def _start(
         token=secrets.token_hex(16),
         drain_s=float(pod.env.get("GLM_DRAIN_DEADLINE_S", DRAIN_DEADLINE_S)),
         start_limit_s=pod.start_limit_s,
-        gpus=devices,
+        gpus=[*devices],
         rendezvous_port=rendezvous_port,
     )
     before = state.pods

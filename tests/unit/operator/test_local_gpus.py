@@ -59,6 +59,11 @@ def test_the_variable_is_read_as_cuda_reads_it(variable: str, devices: list[str]
     assert listed_devices(variable) == devices
 
 
+@pytest.mark.parametrize(("variable", "devices"), [("0,0", ["0"]), ("1,0,1", ["1", "0"]), (f"{UUID}, {UUID}", [UUID])])
+def test_a_device_that_the_variable_names_twice_is_one_device(variable: str, devices: list[str]) -> None:
+    assert listed_devices(variable) == devices
+
+
 def test_without_the_variable_every_device_of_the_machine_may_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

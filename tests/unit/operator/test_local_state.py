@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from glm_operator.local.errors import LocalError
@@ -39,6 +40,17 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "nano" / "state.json").write_text('{"name": 3}')
     with pytest.raises(LocalError, match=r"nano/state\.json is damaged"):
         StateFolder(tmp_path).deployments()
+
+
+def test_devices_that_were_written_as_numbers_are_read_as_text(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.write(
+        DeploymentState(name="nano", network=64, pods=[msgspec.structs.replace(a_record("nano-g0-0"), gpus=["7"])])
+    )
+    path = tmp_path / "nano" / "state.json"
+    path.write_text(path.read_text().replace('"7"', "7"))
+    (pod,) = folder.read("nano").pods
+    assert pod.devices == ["7"]
 
 
 def test_two_commands_do_not_change_the_state_at_once(tmp_path: Path) -> None:
