@@ -34,7 +34,7 @@ class Telemetry:
             self._errors.labels(outcome)
         age = Gauge(
             "glm_operator_last_pass_age_seconds",
-            "Time since a resync last listed deployments, for a pass over each; rises while the API server is away.",
+            "Time since a pass ended well, or a resync found nothing to do; rises while the API server is away.",
             registry=self.registry,
         )
         age.set_function(age_s)

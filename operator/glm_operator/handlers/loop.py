@@ -32,26 +32,30 @@ ListDeployments = Callable[[str | None], Awaitable[list[Manifest]]]
 
 
 class Loop:
-    """Runs passes until it is cancelled. `is_alive`: it still does; `age_s`: since it last saw the cluster."""
+    """Runs passes until it is cancelled. `is_alive`: it still does; ages: since it last got anywhere."""
 
     def __init__(self, settings: OperatorSettings, reconcile: Reconcile, deployments: ListDeployments) -> None:
         self.queue = Queue()
-        self.telemetry = Telemetry(age_s=self.age_s, queue_length=self.queue.__len__)
+        self.telemetry = Telemetry(age_s=self.pass_age_s, queue_length=self.queue.__len__)
         self._settings = settings
         self._reconcile = reconcile
         self._deployments = deployments
         self._unlisted: dict[str | None, str] = {}  # why a namespace could not be listed, while it cannot
         self._quiet: dict[Key, int] = {}  # unsettled passes in a row that changed nothing
-        self._last_turn = self._last_list = time.monotonic()
+        self._last_turn = self._last_list = self._last_pass = time.monotonic()
 
-    def age_s(self) -> float:
+    def pass_age_s(self) -> float:
+        """Return the seconds since a pass ended well or a resync found nothing to do; since the start, if none has."""
+        return time.monotonic() - self._last_pass
+
+    def list_age_s(self) -> float:
         """Return the seconds since a resync last listed deployments; since the start, if none has."""
         return time.monotonic() - self._last_list
 
     @property
     def is_alive(self) -> bool:
         period_s, turn_age_s = self._settings.resync_s, time.monotonic() - self._last_turn
-        return turn_age_s <= TURN_LIMIT_RESYNCS * period_s and self.age_s() <= LIST_LIMIT_RESYNCS * period_s
+        return turn_age_s <= TURN_LIMIT_RESYNCS * period_s and self.list_age_s() <= LIST_LIMIT_RESYNCS * period_s
 
     async def run(self) -> None:
         """Resync and reconcile for ever. A task that ends takes the others, and so the process, with it."""
@@ -73,25 +77,29 @@ class Loop:
         A namespace that is gone, or closed to us, holds up none of the others.
         """
         namespaces = self._settings.namespaces or (None,)
-        listed = await asyncio.gather(*(self._resync_namespace(namespace) for namespace in namespaces))
+        found = await asyncio.gather(*(self._resync_namespace(namespace) for namespace in namespaces))
+        listed = [num_due for num_due in found if num_due is not None]
         self._last_turn = time.monotonic()
-        if any(listed):
+        if listed:
             self._last_list = self._last_turn
-        return any(listed)
+            if not any(listed):
+                self._last_pass = self._last_turn
+        return bool(listed)
 
-    async def _resync_namespace(self, namespace: str | None) -> bool:
+    async def _resync_namespace(self, namespace: str | None) -> int | None:
+        """Make the deployments of a namespace due and return their number; None if they cannot be listed."""
         try:
             bodies = await self._deployments(namespace)
         except Unavailable as error:
             if self._unlisted.get(namespace) != str(error):
                 logger.warning("resync of %s: %s", namespace or "the cluster", error)
             self._unlisted[namespace] = str(error)
-            return False
+            return None
         if self._unlisted.pop(namespace, None) is not None:
             logger.info("resync of %s: it can be listed again", namespace or "the cluster")
         for body in bodies:
             self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
-        return True
+        return len(bodies)
 
     async def pass_once(self, key: Key) -> None:
         """Run one pass and put the deployment back where it belongs."""
@@ -102,6 +110,7 @@ class Loop:
                 result = await self._reconcile(key.namespace, key.name)
             outcome = "gone" if not result.exists else "changed" if result.changed else "unchanged"
             self._finish(key, result)
+            self._last_pass = time.monotonic()
         except (Unavailable, TimeoutError) as error:
             outcome = "unavailable"
             delay_s = self.queue.retry(key)

@@ -5,11 +5,13 @@ import logging
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from glm_operator.errors import Denied, Unavailable
 from glm_operator.handlers.loop import Loop
 from glm_operator.handlers.queue import Key
 from glm_operator.handlers.reconcile import Outcome
+from glm_operator.probes import build_app
 from glm_operator.settings import OperatorSettings
 from unit.operator.operator_builders import a_body
 
@@ -61,11 +63,12 @@ class Namespaces:
 
     def __init__(self, *closed: str) -> None:
         self.closed = set(closed)
+        self.found = True
 
     async def __call__(self, namespace: str | None) -> list[dict[str, Any]]:
         if namespace in self.closed:
             raise Denied(f"cannot list in {namespace}")
-        return [a_body(namespace=namespace)]
+        return [a_body(namespace=namespace)] if self.found else []
 
 
 def watching(namespaces: tuple[str, ...], cluster: Namespaces) -> Loop:
@@ -201,18 +204,42 @@ async def test_the_probe_fails_when_no_resync_ended_for_three_of_them(now: list[
     assert loop.is_alive
 
 
-async def test_the_age_is_that_of_the_last_list_whatever_failed_since(now: list[float]) -> None:
+async def test_the_age_is_that_of_the_last_pass_that_ended_well(now: list[float]) -> None:
+    loop = a_loop(Outcome(), Outcome(exists=False), Unavailable("503"), KeyError("bug"))
+    for now[0] in (5.0, 7.0, 80.0, 100.0):
+        await loop.resync_once()
+        await run_pass(loop)
+    assert (loop.pass_age_s(), age_metric(loop)) == (93.0, 93.0)
+
+
+async def test_a_resync_that_finds_nothing_to_do_counts_as_a_pass(now: list[float]) -> None:
     cluster = Namespaces()
     loop = watching(("one", "two"), cluster)
+    cluster.found = False
     now[0] = 5.0
     await loop.resync_once()
     cluster.closed = {"one"}
     now[0] = 7.0
     await loop.resync_once()
     cluster.closed = {"one", "two"}
+    now[0] = 50.0
+    await loop.resync_once()
+    cluster.closed.clear()
+    cluster.found = True
     now[0] = 100.0
     await loop.resync_once()
-    assert (loop.age_s(), age_metric(loop)) == (93.0, 93.0)
+    assert age_metric(loop) == 93.0
+
+
+async def test_the_probe_tells_of_the_last_pass_and_the_last_list(now: list[float]) -> None:
+    loop = a_loop()
+    now[0] = 5.0
+    await run_pass(loop)
+    now[0] = 20.0
+    await loop.resync_once()
+    now[0] = 25.0
+    async with TestClient(TestServer(build_app(loop))) as client, client.get("/livez") as answer:
+        assert (answer.status, await answer.text()) == (200, "last pass 20.0 s ago, last list 5.0 s ago, 1 waiting\n")
 
 
 async def test_a_server_that_is_away_fails_the_probe_only_after_twenty_resyncs(now: list[float]) -> None:
