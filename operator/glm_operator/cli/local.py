@@ -46,13 +46,18 @@ def up(
         planned = read_planned(file)
         program, name = worker_program(), planned.deployment.name
         with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
-            started = local_up.bring_up(
-                folder,
-                name,
-                render(planned.deployment, planned.layout),
-                program,
-                stopping=lambda pods: show(_stopping(pods)),
-            )
+            try:
+                started = local_up.bring_up(
+                    folder,
+                    name,
+                    render(planned.deployment, planned.layout),
+                    program,
+                    stopping=lambda pods: show(_stopping(pods)),
+                )
+            except LocalError as error:
+                if local_up.is_any_alive(folder, name):
+                    raise LocalError(f"{error}\n{_runs_on(name)}") from error
+                raise
         done = started.changes
         err.print(f"started {len(done.start)}, stopped {len(done.stop)}, left alone {len(done.keep)} pods")
         limit = wait if wait is not None else max((pod.start_limit_s for pod in started.state.pods), default=0.0)

@@ -92,6 +92,11 @@ def wait_until_ready(
             time.sleep(POLL_S)
 
 
+def is_any_alive(folder: StateFolder, name: str) -> bool:
+    """Whether a recorded pod of the deployment runs. LocalError where bring_up has one, too: a damaged state."""
+    return any(processes.is_alive(Process(pod.pid, pod.start_ticks)) for pod in _known_state(folder, name).pods)
+
+
 def _known_state(folder: StateFolder, name: str) -> DeploymentState:
     known = {state.name: state for state in folder.deployments()}
     return known.get(name, DeploymentState(name=name, network=0))

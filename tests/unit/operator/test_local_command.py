@@ -1,5 +1,6 @@
 """What `glm local` tells the person who typed it."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from glm_operator.cli import app
 from glm_operator.cli import local as command
 from glm_operator.local.changes import Changes
 from glm_operator.local.errors import LocalError
-from glm_operator.local.state import DeploymentState
+from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.up import Started
 
 NANO = Path(__file__).resolve().parents[3] / "examples/nano.yaml"
@@ -52,6 +53,32 @@ def test_ctrl_c_says_what_runs_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     result = up(monkeypatch, tmp_path, **moments | {moment: KeyboardInterrupt()})
     assert result.exit_code != 0
     assert RUNS_ON in result.stderr
+
+
+def test_a_start_that_fails_halfway_says_what_runs_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "100"]) as child:
+        record(tmp_path, child.pid)
+        result = up(monkeypatch, tmp_path, start=LocalError("port 8000 is busy"), wait=None)
+        assert result.stderr.endswith(f"error: port 8000 is busy\n{RUNS_ON}")
+        child.kill()
+    result = up(monkeypatch, tmp_path, start=LocalError("port 8000 is busy"), wait=None)
+    assert result.stderr.endswith("error: port 8000 is busy\n"), "a pod that has ended runs no more"
+
+
+def record(folder: Path, pid: int) -> None:
+    """Remember a process as the one pod of nano."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pod = PodRecord(
+        name="nano-g0-0",
+        group="nano-g0",
+        index=0,
+        address="127.64.0.1",
+        fingerprint="f",
+        token="t",
+        pid=pid,
+        start_ticks=int(stat[19]),
+    )
+    StateFolder(folder / "glm-operator/local").write(DeploymentState(name="nano", network=64, pods=[pod]))
 
 
 def test_a_spec_that_cannot_be_started_says_nothing_of_what_runs(
