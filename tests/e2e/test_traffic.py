@@ -10,7 +10,7 @@ from e2e.deployments import Deployed, wait_for
 LEADERS = ("nano-g0-0", "nano-g1-0")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_groups(shared: Deployed) -> Iterator[Deployed]:
     if shared.target.cluster is None:
         pytest.skip("`kubectl port-forward` takes one pod of a Service for all chats, and this is about those of two")
@@ -18,6 +18,7 @@ def two_groups(shared: Deployed) -> Iterator[Deployed]:
     shared.wait_settled("2/2")
     yield shared
     shared.scale(1)
+    shared.set_max_num_seqs(None)
     shared.wait_settled("1/1")
 
 
@@ -30,8 +31,6 @@ def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_group
         wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=180)
         two_groups.wait_settled("2/2")
         in_flight.assert_all_right()
-        two_groups.set_max_num_seqs(None)
-        two_groups.wait_settled("2/2")
     assert asked.failures == []
     assert asked.num_right > 0
 
