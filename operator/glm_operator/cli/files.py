@@ -1,5 +1,6 @@
 """GLMDeployments in files, and their plan."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,24 @@ class Planned:
     layout: Layout
 
 
+class KubernetesLoader(yaml.SafeLoader):
+    """YAML as kubectl reads it: dates and times such as 12:30:45 are text, and 1e3 is a number."""
+
+
+KubernetesLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.rpartition(":")[2] not in ("timestamp", "int", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+KubernetesLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+KubernetesLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|[-+]?[0-9]+[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
 def read_planned(path: Path, *, worker_image: str = DEFAULT_WORKER_IMAGE) -> Planned:
     """Return the one GLMDeployment of a file with its layout; worker_image is that of a spec that names none.
 
@@ -37,11 +56,11 @@ def read_planned(path: Path, *, worker_image: str = DEFAULT_WORKER_IMAGE) -> Pla
 
 def _only_body(path: Path) -> dict[str, object]:
     try:
-        text = sys.stdin.read() if path == Path("-") else path.read_text()
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8")
+        documents = [document for document in yaml.load_all(text, KubernetesLoader) if document is not None]
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text
         raise FileError(f"{path} is not YAML: {error}") from error
     kinds = [document.get("kind", "no kind") if isinstance(document, dict) else "no object" for document in documents]
     if kinds != [KIND]:

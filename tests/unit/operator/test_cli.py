@@ -8,6 +8,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from glm_operator.cli import app
+from glm_operator.cli.files import KubernetesLoader
 
 NANO = """
 apiVersion: glm-operator.io/v1alpha1
@@ -107,3 +108,23 @@ def test_stopping_what_does_not_run_is_an_error_only_when_it_was_named() -> None
 
 def test_the_crd_is_printed_as_yaml() -> None:
     assert yaml.safe_load(glm("crd", "print").stdout)["metadata"]["name"] == "glmdeployments.glm-operator.io"
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    result = glm("plan", "-f", str(tmp_path / "binary.yaml"))
+    assert (result.exit_code, "is not YAML" in result.output) == (1, True)
+
+
+def test_a_file_is_read_as_kubectl_reads_it() -> None:
+    text = "{day: 2026-02-30, at: 12:30:45, many: 1e3, few: 12, part: 0.5, hex: 0x1f, name: v1.2, no: -3}"
+    assert yaml.load(text, KubernetesLoader) == {
+        "day": "2026-02-30",
+        "at": "12:30:45",
+        "many": 1000.0,
+        "few": 12,
+        "part": 0.5,
+        "hex": 31,
+        "name": "v1.2",
+        False: -3,
+    }
