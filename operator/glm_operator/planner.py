@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from glm_operator.api import GLMDeployment, GLMDeploymentSpec, ModelSpec
 from glm_operator.quantity import parse_quantity, to_bytes
+from glm_operator.rules import MAX_RANKS_PER_POD
 from glm_operator.shapes import SHAPES, Shape, allowed_tensor, divisors
 
 BUILTIN = "builtin://"
@@ -106,7 +107,7 @@ def nearest(value: int, allowed: list[int]) -> int:
 
 def _ranks_per_pod(spec: GLMDeploymentSpec) -> int:
     """Return as many ranks as fit a node and divide the group evenly."""
-    most = spec.hardware.gpu.per_node if spec.hardware.gpu else spec.parallelism.expert
+    most = spec.hardware.gpu.per_node if spec.hardware.gpu else MAX_RANKS_PER_POD
     return max(d for d in divisors(spec.parallelism.expert) if d <= most)
 
 

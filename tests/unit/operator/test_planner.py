@@ -113,3 +113,8 @@ def test_what_does_not_fit_is_refused_with_what_would(spec: dict[str, Any], said
 @pytest.mark.parametrize(("value", "result"), [(3, 4), (5, 4), (7, 8), (100, 8), (0, 1)])
 def test_nearest_is_near_and_prefers_more(value: int, result: int) -> None:
     assert nearest(value, [1, 2, 4, 8]) == result
+
+
+def test_a_pod_is_given_no_more_ranks_than_a_spec_may_ask_for() -> None:
+    result = layout(model=AIR, hardware={"device": "cpu"}, parallelism={"tensor": 8, "expert": 128})
+    assert (result.ranks_per_pod, result.pods_per_group) == (64, 2)
