@@ -40,7 +40,7 @@ setup: $(INSTALLED) ## Create .venv with every locked dependency (what the other
 $(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
 	@bash scripts/prerequisites.sh "$(PYTHON)"
 	@echo "==> Installing into $(VENV): uv, then $$(grep -c '==' locks/dev.txt) locked packages, among them PyTorch with its CUDA libraries" >&2
-	@echo "    (the first time about 3 GB to download, 7 GB on disk and 1 to 4 minutes; from uv's cache seconds)" >&2
+	@echo "    (the first time about 3 GB to download, 7 GB on disk and 2 to 5 minutes; from uv's cache about 1 minute, for compiling)" >&2
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt; }
 	@$(BIN)/uv pip sync --python $(BIN)/python --compile-bytecode --require-hashes locks/dev.txt locks/uv.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .

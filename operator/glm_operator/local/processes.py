@@ -34,7 +34,7 @@ def worker_program() -> list[str]:
     missing = [module for module in ("glm_worker", "torch", "tokenizers", "zmq") if find_spec(module) is None]
     if missing:
         raise LocalError(
-            f"the worker is not installed here (no {', '.join(missing)}); run: pip install 'glm-operator[worker]'"
+            f"the worker is not installed here (no {', '.join(missing)}); `make setup` in a checkout installs it"
         )
     script = Path(sys.executable).with_name("glm-worker")
     return [str(script)] if script.exists() else [sys.executable, "-P", "-m", "glm_worker.main"]
