@@ -50,7 +50,7 @@ def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> Non
 
 
 def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, **hardware: object) -> dict[str, Any]:
-    """Return a GLMDeployment of glm-nano."""
+    """Return a GLMDeployment of glm-nano. Its pods accept for a second when they stop: not for new chats meanwhile."""
     return {
         "apiVersion": "glm-operator.io/v1alpha1",
         "kind": "GLMDeployment",
@@ -59,7 +59,7 @@ def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, *
             "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
             "hardware": {"device": "cpu", "ranksPerPod": ranks_per_pod, **hardware},
             "parallelism": {"tensor": ranks, "expert": ranks},
-            "engine": {"limits": {"heartbeatLimitSeconds": 5}},
+            "engine": {"limits": {"heartbeatLimitSeconds": 5, "drainAcceptSeconds": 1}},
         },
     }
 
