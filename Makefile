@@ -16,6 +16,8 @@ PYTEST := $(BIN)/python -m pytest
 CODE := operator worker tests scripts examples benchmarks charts
 
 export OMP_NUM_THREADS ?= 1
+# Outside the checkout, as all caches: what a fresh clone has in common with the last one is not analysed again
+export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/glm-operator/mypy
 # Go is looked for where its own archive puts it: sudo's PATH lacks that folder, and a distribution's Go may be too old.
 export PATH := /usr/local/go/bin:$(PATH)
 
