@@ -1,5 +1,7 @@
 """/livez and /metrics of the operator, on one port."""
 
+import socket
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -23,9 +25,16 @@ def build_app(loop: Loop) -> web.Application:
     return app
 
 
+def _listen(port: int) -> socket.socket:
+    """Return a socket at every address, of IPv6 as of IPv4: the kubelet probes the pod's first one."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
 async def serve(loop: Loop, port: int) -> web.AppRunner:
     """Start serving; the caller cleans the runner up."""
     runner = web.AppRunner(build_app(loop), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - probes and Prometheus come from outside the pod
+    await web.SockSite(runner, _listen(port)).start()
     return runner

@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         with a_process(settings) as (process, _):
             _, stderr = process.communicate(timeout=DEADLINE_S)
             assert process.returncode != 0
-            assert f"ConfigError: cannot listen on 127.0.0.1 port {port}" in stderr
+            assert f"ConfigError: cannot listen on GLM_HOST:GLM_HTTP_PORT=127.0.0.1:{port}" in stderr
 
 
 def test_a_client_whose_machine_is_gone_is_noticed_by_the_kernel() -> None:

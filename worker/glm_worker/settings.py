@@ -41,8 +41,9 @@ class WorkerSettings(BaseSettings):
 
     # Addresses
     host: str = Field(
-        "0.0.0.0",  # noqa: S104
-        description="Address to listen on; in local mode each pod has its own loopback address.",
+        "",
+        description="Address to listen on; empty: every one, of IPv6 as of IPv4. In local mode each pod has its own"
+        " loopback address.",
     )
     leader_host: str = Field("127.0.0.1", description="Name or address of pod 0, resolved anew at each try.")
     http_port: int = Field(8000, ge=1, le=65535)

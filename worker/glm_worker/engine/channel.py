@@ -49,7 +49,7 @@ def step_endpoint(assignment: RankAssignment, host: str) -> str:
     """Return where a generation's step channel is. host: where rank 0 listens, or where the others find it. Pure."""
     if assignment.meeting_dir is not None:
         return f"ipc://{assignment.meeting_dir}/steps"
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "*"  # of both families: pod 0's name may resolve to either
     elif ":" in host:
         host = f"[{host}]"

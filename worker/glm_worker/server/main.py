@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Iterator
 
@@ -11,7 +10,8 @@ import uvicorn
 import uvloop
 
 from glm_worker.control import ControlLink
-from glm_worker.errors import ConfigError, Overloaded
+from glm_worker.errors import Overloaded
+from glm_worker.listening import listen
 from glm_worker.messages import (
     Drain,
     GenerationEnded,
@@ -35,7 +35,6 @@ from glm_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
 KEEP_ALIVE_S = (
     75  # longer than the idle time of usual proxies, so that they close first and never meet a closed connection
 )
@@ -119,19 +118,10 @@ class _HttpServer(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    try:
-        listener = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
-        # For every connection it accepts: a client whose machine is gone says nothing, not even that
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, CLIENT_IDLE_S)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, CLIENT_IDLE_S // 3)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_LOST_S * 1000)
-        return listener
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or os.strerror(error.errno or 0)}"
-        ) from error
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = listen(host, port, setting="GLM_HTTP_PORT")
+    # For every connection it accepts: a client whose machine is gone says nothing, not even that
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, CLIENT_IDLE_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, CLIENT_IDLE_S // 3)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_LOST_S * 1000)
+    return listener

@@ -8,7 +8,6 @@
 """
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from glm_worker.errors import ConfigError
+from glm_worker.listening import listen
 from glm_worker.settings import WorkerSettings
 
 
@@ -67,7 +66,7 @@ class ManagementServer:
     """The HTTP server of the management port, inside the supervisor's loop."""
 
     def __init__(self, settings: WorkerSettings, role: Role) -> None:
-        self._socket = _bind(settings)
+        self._socket = listen(settings.host, settings.management_port, setting="GLM_MANAGEMENT_PORT")
         config = uvicorn.Config(
             management_app(role), lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
@@ -86,12 +85,3 @@ class _QuietServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the supervisor."""
         yield
-
-
-def _bind(settings: WorkerSettings) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.management_port), family=family, backlog=128)
-    except OSError as error:
-        where = f"{settings.host}:{settings.management_port}"
-        raise ConfigError(f"cannot listen on GLM_HOST:GLM_MANAGEMENT_PORT={where}: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
-from glm_worker.errors import ConfigError
+from glm_worker.listening import listen
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause, Failure
 from glm_worker.supervisor.protocol import (
@@ -80,11 +80,8 @@ class Peers:
         if settings.num_pods == 1:
             return
         self._hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
-        try:
-            self._server = await asyncio.start_server(self._accept, settings.host, settings.coordinator_port)
-        except OSError as error:
-            where = f"{settings.host}:{settings.coordinator_port}"
-            raise ConfigError(f"cannot listen on GLM_HOST:GLM_COORDINATOR_PORT={where}: {error}") from error
+        listener = listen(settings.host, settings.coordinator_port, setting="GLM_COORDINATOR_PORT")
+        self._server = await asyncio.start_server(self._accept, sock=listener)
 
     @property
     def missing(self) -> list[int]:
