@@ -228,6 +228,20 @@ def test_a_pod_of_another_revision_is_refused_and_both_say_so(tmp_path: Path) ->
         assert follower.get("/readyz").status_code == 503
 
 
+@pytest.mark.parametrize("restarted", [0, 1])
+def test_a_model_that_came_after_a_pod_keeps_no_other_out(tmp_path: Path, restarted: int) -> None:
+    model = tmp_path / "model"
+    settings = {"rank_target": REST, "server_target": SERVER, "model": model}
+    with running_group(tmp_path, pods=2, **settings) as group:
+        before = group.serving()["generation"]
+        pod = group.pods[restarted]
+        pod.stop()
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        pod.start()
+        assert group.serving(after=before)["refused_pods"] == []
+
+
 def test_orphans_are_reaped_while_serving_and_killed_at_the_end(tmp_path: Path) -> None:
     target = "integration.fake_ranks:leave_orphans"
     with running_group(tmp_path, rank_target=target, server_target=SERVER) as group:

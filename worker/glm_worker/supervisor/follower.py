@@ -22,7 +22,6 @@ from glm_worker.supervisor.protocol import (
     AgedCause,
     Dismissed,
     EndGeneration,
-    Hello,
     Leaving,
     PodFailed,
     PodOver,
@@ -126,7 +125,6 @@ class Follower:
 
     async def _follow_forever(self) -> None:
         settings = self._settings
-        hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
         was_reachable = True
         while True:
             try:
@@ -140,12 +138,12 @@ class Follower:
                 await asyncio.sleep(REDIAL_S)
                 continue
             was_reachable = True
-            await self._follow(ControlLink(*streams, ToFollower), hello)
+            await self._follow(ControlLink(*streams, ToFollower))
             await asyncio.sleep(REDIAL_S)
 
-    async def _follow(self, link: ControlLink[ToFollower], hello: Hello) -> None:
+    async def _follow(self, link: ControlLink[ToFollower]) -> None:
         """Serve one connection from its greeting to its end."""
-        link.send(hello)
+        link.send(await asyncio.to_thread(hello_of, self._settings, self._incarnation))  # as the model is by now
         self._silence = Stopwatch()
         self._link = link
         try:

@@ -142,7 +142,7 @@ class Leader:
             "retry_in_s": retry_in_s,
             "deaths_while_serving": self._history.deaths_while_serving,
             "missing_pods": self._peers.missing,
-            "refused_pods": list(self._peers.refused.values()),
+            "refused_pods": self._peers.refused,
             "generations": list(self._history.generations),
         }
 

@@ -63,14 +63,13 @@ class Peers:
         on_failure: Callable[[str | None, Failure], None],
         on_lost: Callable[[int, str], None],
     ) -> None:
-        self.refused: dict[int, str] = {}  # by pod index: why; shown by /group
         self._settings = settings
         self._incarnation = incarnation
         self._on_change = on_change
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._peers: dict[int, _Peer] = {}
-        self._hello: Hello | None = None  # what this pod would say
+        self._refused: dict[int, str] = {}  # by pod index: why
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -79,9 +78,13 @@ class Peers:
         settings = self._settings
         if settings.num_pods == 1:
             return
-        self._hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
         listener = listen(settings.host, settings.coordinator_port, setting="GLM_COORDINATOR_PORT")
         self._server = await asyncio.start_server(self._accept, sock=listener)
+
+    @property
+    def refused(self) -> list[str]:
+        """Why pods that are not connected were refused when they last dialled."""
+        return [reason for pod, reason in sorted(self._refused.items()) if pod in self.missing]
 
     @property
     def missing(self) -> list[int]:
@@ -188,7 +191,6 @@ class Peers:
                 self._lose(peer, "its connection ended")
 
     async def _greet(self, link: ControlLink[ToLeader]) -> _Peer | None:
-        assert self._hello is not None
         try:
             async with asyncio.timeout(self._settings.peer_limit_s):
                 hello = await link.receive()
@@ -196,18 +198,20 @@ class Peers:
             return None
         if not isinstance(hello, Hello):
             return None
-        reason = refusal(hello, self._hello)
+        # Read anew each time: a model that was still being copied when this pod began may be whole by now.
+        own = await asyncio.to_thread(hello_of, self._settings, self._incarnation)
+        reason = refusal(hello, own)
         if reason is not None:
-            if self.refused.get(hello.pod_index) != reason:  # it dials again and again: say it once
+            if self._refused.get(hello.pod_index) != reason:  # it dials again and again: say it once
                 _log.error("refused a peer: %s", reason)
-            self.refused[hello.pod_index] = reason
+            self._refused[hello.pod_index] = reason
             link.send(Refused(reason=reason))
             await link.flush()
             return None
         if (old := self._peers.get(hello.pod_index)) is not None:
             self._lose(old, f"another process ({hello.incarnation}) took its place")
         peer = self._peers[hello.pod_index] = _Peer(hello, link)
-        self.refused.pop(hello.pod_index, None)
+        self._refused.pop(hello.pod_index, None)
         link.send(Welcome(incarnation=self._incarnation))
         _log.info("pod %d (incarnation %s) joined", peer.pod_index, peer.incarnation)
         self._on_change()
