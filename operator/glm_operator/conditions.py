@@ -63,7 +63,7 @@ def summarize(facts: Facts, now: datetime) -> dict[str, Any]:
     wanted = facts.wanted
     past = [group for index, group in facts.observed.groups.items() if index >= wanted]
     indices = [*range(wanted), *(group.index for group in past if not facts.observed.is_of_others(group))]
-    pairs = [group_status(facts.observed, facts.reports, facts.name, index, wanted) for index in indices]
+    pairs = [group_status(facts.observed, facts.reports, facts.name, index, wanted, now) for index in indices]
     groups = [status for status, _ in pairs]
     num_ready = sum(group.ready for group in groups[:wanted])
     findings = [finding for _, finding in pairs[:wanted] if finding is not None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from glm_operator import names
 from glm_operator.observed import Observed, ObservedGroup
@@ -23,6 +24,9 @@ SEVERITY: tuple[Reason, ...] = (
     "GroupsPending",
 )
 """Worst first: of several groups that are not ready, this order decides which one is told of."""
+
+MEETING_LIMIT = timedelta(minutes=2)
+"""Pods that run need seconds to find each other. After so long something between them is in the way."""
 
 _BAD = SEVERITY[: SEVERITY.index("GroupsStarting")]
 
@@ -47,13 +51,13 @@ def worst(findings: list[Finding]) -> Finding:
 
 
 def group_status(
-    observed: Observed, reports: Mapping[str, GroupReport], deployment: str, index: int, wanted: int
+    observed: Observed, reports: Mapping[str, GroupReport], deployment: str, index: int, wanted: int, now: datetime
 ) -> tuple[GroupStatus, Finding | None]:
     """Return a group's status and, if it is wanted and not ready, why."""
     name = names.group_name(deployment, index)
     group = observed.groups.get(index) or ObservedGroup(index, name, exists=False, revision="", num_pods=0, pods=())
     report = reports.get(name)
-    finding = None if group.is_available or index >= wanted else _finding(group, report)
+    finding = None if group.is_available or index >= wanted else _finding(group, report, now)
     status = GroupStatus(
         name=name,
         revision=group.revision or next((pod.revision for pod in group.pods), ""),
@@ -67,7 +71,7 @@ def group_status(
     return status, finding
 
 
-def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
+def _finding(group: ObservedGroup, report: GroupReport | None, now: datetime) -> Finding:
     trouble = group.trouble
     if trouble is not None:
         return Finding(group.name, trouble.reason, trouble.message)
@@ -77,6 +81,8 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
         return Finding(group.name, "GroupsPending", f"draining: {', '.join(draining)}")
     if report is None:
         return _finding_without_report(group)
+    if apart := _apart(group, report, now):
+        return Finding(group.name, "GroupsNotReady", apart)
     failure = report.last_failure(group.name)
     # The failures in a row are forgotten only a while after the group serves again.
     if report.consecutive_start_failures and failure is not None and report.state != "serving":
@@ -88,6 +94,20 @@ def _finding(group: ObservedGroup, report: GroupReport | None) -> Finding:
         said = f"; {failure.reason}: {failure.message}" if failure is not None else ""
         return Finding(group.name, "GroupsNotReady", f"served before and is starting anew{said}")
     return Finding(group.name, "GroupsStarting", _progress(report))
+
+
+def _apart(group: ObservedGroup, report: GroupReport, now: datetime) -> str | None:
+    """Tell why pods that all run do not become a group, or None while they may: waiting alone does not mend it."""
+    if report.state != "waiting_for_peers":
+        return None
+    if report.refused_pods:
+        return f"its pods do not fit together: {'; '.join(report.refused_pods)}"
+    since = [pod.running_since for pod in group.pods if pod.running_since is not None]
+    if len(since) < group.num_pods or now - max(since) < MEETING_LIMIT:
+        return None
+    missing = ", ".join(names.pod_name(group.name, index) for index in report.missing_pods)
+    leader = names.pod_name(group.name, 0)
+    return f"all pods run, and {missing} cannot reach {leader} at port {names.COORDINATOR_PORT}: is it let through?"
 
 
 def _finding_without_report(group: ObservedGroup) -> Finding:

@@ -26,6 +26,8 @@ POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet contr
 REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
+WORKER_CONTAINER = "worker"
+
 HTTP_PORT = 8000
 MANAGEMENT_PORT = 9090
 COORDINATOR_PORT = 29599

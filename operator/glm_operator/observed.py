@@ -29,6 +29,7 @@ class ObservedPod:
     is_ready: bool
     is_leaving: bool  # told to go, or about to be: the StatefulSet that made it is gone
     is_scheduled: bool
+    running_since: datetime | None  # its worker, as the kubelet says; None while it does not run
     ip: str | None
     restarts: int
     trouble: Trouble | None
@@ -190,10 +191,19 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
         is_ready=conditions.get("Ready") == "True",
         is_leaving=is_told_to_go or is_of_another,
         is_scheduled=conditions.get("PodScheduled") == "True",
+        running_since=_running_since(status),
         ip=status.get("podIP"),
         restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
         trouble=trouble_of(pod, now) if is_told_to_go or not is_of_another else None,
     )
+
+
+def _running_since(status: Manifest) -> datetime | None:
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") == names.WORKER_CONTAINER:
+            said = (container.get("state", {}).get("running") or {}).get("startedAt")
+            return datetime.fromisoformat(said) if said else None
+    return None
 
 
 def _record(item: Manifest) -> Record:

@@ -53,6 +53,7 @@ class GroupReport(_Said):
     consecutive_start_failures: int = 0
     deaths_while_serving: int = 0
     missing_pods: list[int] = []
+    refused_pods: list[str] = []  # why, of the missing ones that dialled
     generations: list[Generation] = []
 
     @property

@@ -41,12 +41,12 @@ REASONS: dict[Reason, str] = {
     "LayoutFound": "the spec can be laid out",
     "InvalidSpec": "a field, or two together, cannot be; the message has the value and what is allowed",
     "LayoutRefused": "no group can be laid out so, or amounts contradict each other; the message says what can be",
-    # GroupsReady and Ready
+    # GroupsReady and Ready; GroupsNotReady also of Degraded
     "AllGroupsReady": "every wanted group serves",
     "ScaledToZero": "no group is wanted",
     "GroupsPending": "pods are being made, placed or drained",
     "GroupsStarting": "containers start, ranks meet and load; status.groups[].load shows how far",
-    "GroupsNotReady": "a group that served is starting anew, or a pod of it is lost with its node",  # also of Degraded
+    "GroupsNotReady": "a group that served is starting anew, or its pods do not meet, or one is lost with its node",
     "EditRefused": "the newest edit was refused, and groups stay with the last accepted spec",
     # what keeps a group down; also of Degraded
     "Unschedulable": "no node takes a pod",
@@ -73,7 +73,7 @@ GROUP_STATES: dict[GroupState, str] = {
     "Pending": "its pods are being made, placed or drained, or something keeps them from it",
     "Starting": "its containers start, its ranks meet and load",
     "Ready": "it serves",
-    "NotReady": "it served and is starting anew, or a pod of it is lost with its node",
+    "NotReady": "it served and is starting anew, or its pods do not meet, or one is lost with its node",
     "BackingOff": "a start failed, and the next one waits",
     "Draining": "it is no longer wanted: it finishes its requests and goes",
 }

@@ -50,7 +50,8 @@ def trouble_of(pod: Manifest, now: datetime) -> Trouble | None:
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Trouble("Unschedulable", f"pod {name_of(pod)}: {condition.get('message', '')}")
-    for container in status.get("containerStatuses") or []:
+    # We make no init containers; admission webhooks put them into pods, as they do sidecars.
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         trouble = _container_trouble(name_of(pod), container, now)
         if trouble is not None:
             return trouble

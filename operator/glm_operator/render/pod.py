@@ -102,7 +102,7 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         mounts.append({"name": "model", "mountPath": CLAIM_MOUNT, "readOnly": True})
     start_limit_s = deployment.spec.engine.limits.start_limit_seconds
     return {
-        "name": "worker",
+        "name": names.WORKER_CONTAINER,
         "image": deployment.spec.engine.image,
         "imagePullPolicy": deployment.spec.engine.image_pull_policy,
         "command": ["glm-worker", "serve"],

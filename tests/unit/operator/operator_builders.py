@@ -50,6 +50,7 @@ def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = Tr
         "is_ready": ready,
         "is_leaving": False,
         "is_scheduled": True,
+        "running_since": None,
         "ip": "10.0.0.1",
         "restarts": 0,
         "trouble": None,

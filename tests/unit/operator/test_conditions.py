@@ -214,6 +214,42 @@ def test_a_group_that_waits_for_its_pods_names_them() -> None:
     assert "waiting for pods 1, 3 of the group" in message(status)
 
 
+def pods_that_run(*minutes: int) -> ObservedGroup:
+    """Return a group whose pods have run for so long, and are not ready."""
+    since = [NOW - timedelta(minutes=each) for each in minutes]
+    pods = [a_pod("chat-g1", index, ready=False, running_since=at) for index, at in enumerate(since)]
+    return a_group(1, pods=tuple(pods))
+
+
+def test_pods_that_do_not_fit_together_are_told_of_as_they_say_it() -> None:
+    why = "pod 1 has config.json 1a, this group's pod 0 has unreadable: /models is not a folder"
+    said: dict[str, Any] = {"missing_pods": [1], "refused_pods": [why]}
+    failed = {"consecutive_start_failures": 1, "generations": [a_failure()]}  # of before: not what keeps it down now
+    for report in (a_report("waiting_for_peers", **said), a_report("waiting_for_peers", **said, **failed)):
+        status = summarize(facts(a_group(0), pods_that_run(0, 0), reports={"chat-g1": report}), NOW)
+        assert conditions(status)["Ready"] == ("False", "GroupsNotReady")
+        assert conditions(status)["Degraded"] == ("True", "GroupsNotReady")
+        assert message(status, "Degraded") == f"chat-g1: its pods do not fit together: {why}"
+        assert status["groups"][1]["state"] == "NotReady"
+
+
+def test_pods_that_run_for_long_and_do_not_meet_are_told_of() -> None:
+    report = a_report("waiting_for_peers", missing_pods=[1, 2])
+    status = summarize(facts(a_group(0), pods_that_run(9, 2, 5), reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Degraded"] == ("True", "GroupsNotReady")
+    told = "chat-g1: all pods run, and chat-g1-1, chat-g1-2 cannot reach chat-g1-0 at port 29599: is it let through?"
+    assert message(status, "Degraded") == told
+
+
+@pytest.mark.parametrize("group", [pods_that_run(9, 1), a_group(1, pods=(a_pod("chat-g1"), a_pod("chat-g1", 1)))])
+def test_pods_that_have_not_run_for_long_may_still_meet(group: ObservedGroup) -> None:
+    report = a_report("waiting_for_peers", missing_pods=[1])
+    group = replace(group, pods=tuple(replace(pod, is_ready=False) for pod in group.pods))
+    status = summarize(facts(a_group(0), group, reports={"chat-g1": report}), NOW)
+    assert conditions(status)["Ready"] == ("False", "GroupsStarting")
+    assert conditions(status)["Degraded"] == ("False", "Healthy")
+
+
 def test_a_rollout_is_progress_until_the_last_group_has_moved() -> None:
     status = summarize(facts(a_group(0), a_group(1, revision="old")), NOW)
     assert conditions(status)["Progressing"] == ("True", "RollingOut")

@@ -151,6 +151,29 @@ def test_a_crash_loop_is_told_with_the_last_words_of_the_container() -> None:
     assert "exit code 78 (Error): GLM_DEVICE=tpu: not a device" in trouble.message
 
 
+def test_an_init_container_that_a_webhook_put_in_is_told_of_too() -> None:
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    pod = a_live_pod(ready="False", initContainerStatuses=[{"image": "proxy:1", "state": state}])
+    trouble = trouble_of(pod, NOW)
+    assert trouble is not None
+    assert trouble.reason == "ImagePullFailed"
+    assert "image proxy:1" in trouble.message
+
+
+@pytest.mark.parametrize(
+    ("container", "since"),
+    [
+        ({"name": "worker", "state": {"running": {"startedAt": NOW.isoformat()}}}, NOW),
+        ({"name": "worker", "state": {"waiting": {"reason": "ContainerCreating"}}}, None),
+        ({"name": "proxy", "state": {"running": {"startedAt": NOW.isoformat()}}}, None),
+    ],
+)
+def test_a_pod_runs_since_its_worker_was_started(container: dict[str, Any], since: datetime | None) -> None:
+    pod = a_live_pod(containerStatuses=[container])
+    (found,) = observe("chat", "uid-1", [a_stateful_set()], [pod], NOW).groups[0].pods
+    assert found.running_since == since
+
+
 def started_again(*, after: timedelta, ago: timedelta, restarts: int = 2, ready: bool = False) -> dict[str, Any]:
     """Return a pod whose container was started again that long after its start before, and that long ago."""
     started_at = NOW - ago
