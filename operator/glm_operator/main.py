@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +87,8 @@ def start(
 
 def main() -> None:
     """Console entry point."""
+    # PID 1 ignores what it has no handler for, and kopf has its own only once the API server has answered.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # What we do not expect belongs in the log as Python prints it: no boxes, and no values of variables.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(start)

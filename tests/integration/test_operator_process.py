@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from integration.fake_kubernetes import FakeKubernetes, Refused
@@ -134,6 +135,25 @@ async def _a_webhook_that_is_down_is_asked_ever_more_rarely(operator: Operator) 
     await operator.wait_for("three attempts", lambda: len(attempts) >= 3)
     operator.fake.before_write = lambda _: None
     assert attempts[2] - attempts[0] > 2 * STARTING_RESYNC_S
+
+
+class ClosedKubernetes(FakeKubernetes):
+    """One that shows nobody anything."""
+
+    num_refused = 0
+
+    async def _list(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+        self.num_refused += 1
+        raise Refused(403, "Forbidden")
+
+
+async def test_an_operator_that_still_waits_for_the_api_server_ends_at_once(tmp_path: Path) -> None:
+    fake = ClosedKubernetes()
+    async with an_operator(tmp_path, fake, "--namespaces", "models") as operator:
+        await operator.wait_for("a list refused", lambda: fake.num_refused > 0, timeout_s=START_S)
+        operator.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(REACT_S):
+            assert await operator.process.wait() == 0
 
 
 async def test_an_operator_whose_loop_ends_does_not_stay_up_idle(tmp_path: Path) -> None:
