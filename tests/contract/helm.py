@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,17 @@ def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 def pod_specs(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """kind/name -> pod spec of everything that runs."""
-    found = {}
+    return {f"{item['kind']}/{item['metadata']['name']}": pod["spec"] for item, pod in _pods(objects)}
+
+
+def pod_metadata(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metadata of every pod."""
+    return [pod["metadata"] for _, pod in _pods(objects)]
+
+
+def _pods(objects: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every object that runs, and its pod or the template of it."""
     for item in objects:
-        spec = item["spec"] if item["kind"] == "Pod" else item.get("spec", {}).get("template", {}).get("spec")
-        if spec is not None:
-            found[f"{item['kind']}/{item['metadata']['name']}"] = spec
-    return found
+        pod = item if item["kind"] == "Pod" else item.get("spec", {}).get("template")
+        if pod is not None:
+            yield item, pod

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.helm import CHART, helm, needs_helm, of_kind, pod_specs, rendered, rendered_notes
+from contract.helm import CHART, helm, needs_helm, of_kind, pod_metadata, pod_specs, rendered, rendered_notes
 from contract.test_rbac import granted, grants
 from glm_operator.cli.files import read_planned
 from glm_operator.settings import OperatorSettings
@@ -106,6 +106,30 @@ def test_every_container_says_what_it_needs() -> None:
     for name, spec in pod_specs(rendered()).items():
         for container in containers(spec):
             assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+
+
+def test_what_the_values_say_of_pods_reaches_each() -> None:
+    wanted: dict[str, Any] = {
+        "image.pullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "podLabels": {"team": "serving"},
+        "podAnnotations": {"note": "ours"},
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+    }
+    objects = rendered(wanted)
+    specs = pod_specs(objects)
+    assert len(specs) == 3
+    for name, spec in specs.items():
+        for value in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+            assert spec[value] == wanted[value], name
+        assert spec["imagePullSecrets"] == wanted["image.pullSecrets"], name
+        assert [container["resources"] for container in containers(spec)] == [wanted["resources"]], name
+    for metadata in pod_metadata(objects):
+        assert wanted["podLabels"].items() <= metadata["labels"].items(), metadata
+        assert wanted["podAnnotations"].items() <= metadata["annotations"].items(), metadata
 
 
 def test_there_is_one_operator_and_never_two_at_once() -> None:
