@@ -76,9 +76,7 @@ def shared(release: Release, counted_gpus: int) -> Iterator[Deployed]:
     """One deployment of 1 pod x 2 ranks that stories may use and must leave as they found it."""
     deployed = Deployed(release.target, "nano", MODEL_NAMESPACE)
     hardware: dict[str, Any] = {"resources": {"limits": {GPU_RESOURCE: "2"}}} if counted_gpus else {}
-    manifest = nano("nano", MODEL_NAMESPACE, **hardware)
-    del manifest["spec"]["engine"]["limits"]["drainAcceptSeconds"]  # chats go on all along while its pods are replaced
-    release.target.apply(manifest)
+    release.target.apply(nano("nano", MODEL_NAMESPACE, **hardware))
     deployed.wait_ready()
     deployed.wait_answers()
     yield deployed

@@ -86,28 +86,27 @@ def test_kubectl_scale_goes_up_and_down(shared: Deployed) -> None:
     shared.scale(1)
     shared.wait_settled("1/1", timeout_s=120)
     wait_for("one pod left", lambda: len(shared.pods()) == 1, timeout_s=60)
-    assert shared.answers_right()
+    shared.wait_answers()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_is_replaced_without_a_new_pod(shared: Deployed, rank: int) -> None:
-    before, generation = shared.pod_uids(), shared.group("nano-g0-0")["generation"]
-    shared.signal_rank("nano-g0-0", rank, signal.SIGKILL)
-    shared.wait_answers()
-    assert shared.pod_uids() == before
-    group = shared.group("nano-g0-0")
-    assert group["generation"] != generation
-    ended = [g for g in group["generations"] if g["id"] == generation]
-    assert ended[0]["cause"]["rank"] == rank
+    _assert_killed_rank_is_replaced(shared, "nano-g0-0", "nano-g0-0", rank=rank)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_of_a_group_of_two_pods_is_replaced_without_a_new_pod(two_pods: Deployed, rank: int) -> None:
-    before = two_pods.pod_uids()
-    two_pods.signal_rank(f"two-pods-g0-{rank}", rank, signal.SIGKILL)
-    two_pods.wait_answers()
-    assert two_pods.pod_uids() == before
-    wait_for("the failure in the status", lambda: _last_failure(two_pods)["rank"] == rank, timeout_s=90)
+    _assert_killed_rank_is_replaced(two_pods, "two-pods-g0-0", f"two-pods-g0-{rank}", rank=rank)
+
+
+def _assert_killed_rank_is_replaced(deployed: Deployed, leader: str, pod: str, *, rank: int) -> None:
+    before, generation = deployed.pod_uids(), deployed.group(leader)["generation"]
+    deployed.signal_rank(pod, rank, signal.SIGKILL)
+    deployed.wait_answers()
+    assert deployed.pod_uids() == before
+    group = deployed.group(leader)
+    assert group["generation"] != generation
+    assert _cause(group, generation)["rank"] == rank
 
 
 def test_a_hung_rank_is_found_and_named(shared: Deployed) -> None:
@@ -129,9 +128,15 @@ def _assert_hung_rank_is_named(deployed: Deployed, leader: str, pod: str, *, ran
             "another generation", lambda: deployed.group(leader)["generation"] not in (generation, None), timeout_s=60
         )
         in_flight.assert_none_is_silent()
-    cause = next(g["cause"] for g in deployed.group(leader)["generations"] if g["id"] == generation)
+    cause = _cause(deployed.group(leader), generation)
     assert (cause["rank"], cause["reason"]) == (rank, "hung")
     deployed.wait_answers()
+
+
+def test_what_failed_last_is_told_in_the_status(two_pods: Deployed) -> None:
+    ended = [each["cause"] for each in two_pods.group("two-pods-g0-0")["generations"] if each["cause"]]
+    told = {"rank": ended[-1]["rank"], "pod": f"two-pods-g0-{ended[-1]['pod']}", "reason": ended[-1]["reason"]}
+    wait_for("it in the status", lambda: told.items() <= _last_failure(two_pods).items(), timeout_s=90)
 
 
 @pytest.mark.parametrize("pod", ["two-pods-g0-0", "two-pods-g0-1"])
@@ -321,6 +326,11 @@ def _environment(template: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _pod_environment(pod: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in pod["spec"]["containers"][0]["env"]}
+
+
+def _cause(group: dict[str, Any], generation: str) -> dict[str, Any]:
+    cause: dict[str, Any] = next(each["cause"] for each in group["generations"] if each["id"] == generation)
+    return cause
 
 
 def _last_failure(deployed: Deployed) -> dict[str, Any]:

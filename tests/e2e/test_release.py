@@ -60,7 +60,7 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     assert shared.answers_right()
     assert _exists(target, "crd", CRD)
     other = Release(target, "another-name", OPERATOR_NAMESPACE)
-    other.install()
+    other.install("--set", f"watchNamespaces={{{shared.namespace}}}")  # with a Role in it in place of a ClusterRole
     target.kubectl("delete", "service/nano", "-n", shared.namespace)
     wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)

@@ -14,11 +14,12 @@ LEADERS = ("nano-g0-0", "nano-g1-0")
 def two_groups(shared: Deployed) -> Iterator[Deployed]:
     if shared.target.cluster is None:
         pytest.skip("`kubectl port-forward` takes one pod of a Service for all chats, and this is about those of two")
-    shared.scale(2)
+    limits = shared.spec()["engine"]["limits"]
+    # Chats go on all along while its pods are replaced: those that stop accept for as long as they do by default.
+    shared.patch(replicas=2, engine={"limits": {"drainAcceptSeconds": None}})
     shared.wait_settled("2/2")
     yield shared
-    shared.scale(1)
-    shared.set_max_num_seqs(None)
+    shared.patch(replicas=1, engine={"limits": {"maxNumSeqs": None, **limits}})
     shared.wait_settled("1/1")
 
 
