@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 import httpx
 import openai
 
-from e2e.deployments import Deployed, wait_for
+from e2e.deployments import Deployed, ask, wait_for
 
 RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
 MIN_RUNNING = 3
 """Chats begun one after the other, so that they do not all end between two looks at them."""
+
+PAUSE_S = 0.3
+"""Between two questions that are asked all along. Without it they take the CPU that new pods start with."""
 
 ANSWER_LIMIT_S = 120.0
 RIGHT = ", ".join(map(str, range(1, 101)))
@@ -89,10 +92,10 @@ def asking_all_along(deployed: Deployed) -> Iterator[Asked]:
     """Ask one question after the other without retries, each on a connection of its own, until the block is left."""
     asked, is_over = Asked(), threading.Event()
 
-    def ask() -> None:
-        while not is_over.is_set():
+    def ask_all(client: openai.OpenAI) -> None:
+        while not is_over.wait(PAUSE_S):
             try:
-                content = deployed.answer()[1]
+                content = ask(client)[1]
             except (openai.OpenAIError, httpx.HTTPError) as error:
                 asked.failures.append(f"{type(error).__name__}: {error}")
                 continue
@@ -101,8 +104,8 @@ def asking_all_along(deployed: Deployed) -> Iterator[Asked]:
             else:
                 asked.failures.append(content)
 
-    with ThreadPoolExecutor(1) as threads:
-        asker = threads.submit(ask)
+    with deployed.client() as client, ThreadPoolExecutor(1) as threads:
+        asker = threads.submit(ask_all, client)
         try:
             yield asked
         finally:

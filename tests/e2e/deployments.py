@@ -19,6 +19,9 @@ WORKER_CONTAINER = "worker"
 TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
 
+POLL_S = 0.3
+"""Between two looks. A look is a kubectl, which takes 0.1 s of a CPU that what is waited for may need."""
+
 NOT_YET = (AssertionError, LookupError, OSError, CommandFailed, httpx.HTTPError, openai.OpenAIError)
 """What a look at a cluster that is still on its way may raise. A stream that breaks raises httpx's errors."""
 
@@ -46,7 +49,7 @@ def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> Non
         except NOT_YET as error:
             last = f"{type(error).__name__}: {error}"
         assert time.monotonic() < deadline, f"{what} was not so within {timeout_s:.0f} s; last: {last}"
-        time.sleep(0.2)
+        time.sleep(POLL_S)
 
 
 def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, **hardware: object) -> dict[str, Any]:
@@ -72,21 +75,20 @@ class Deployed:
     name: str
     namespace: str
 
+    def read(self) -> dict[str, Any]:
+        return self.target.get("glmd", self.name, "-n", self.namespace)
+
     def spec(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.target.get("glmd", self.name, "-n", self.namespace)["spec"]
+        found: dict[str, Any] = self.read()["spec"]
         return found
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.target.get("glmd", self.name, "-n", self.namespace).get("status", {})
+        found: dict[str, Any] = self.read().get("status", {})
         return found
 
     def condition(self, kind: str) -> dict[str, Any]:
         """Return a condition that speaks of the present spec; LookupError until there is one."""
-        found = self.target.get("glmd", self.name, "-n", self.namespace)
-        for condition in found.get("status", {}).get("conditions", []):
-            if condition["type"] == kind and condition["observedGeneration"] == found["metadata"]["generation"]:
-                return dict(condition)
-        raise LookupError(f"no condition {kind} of generation {found['metadata']['generation']} yet")
+        return _condition(self.read(), kind)
 
     def wait_ready(self, *, timeout_s: float = 180.0) -> None:
         self.target.kubectl(
@@ -98,11 +100,9 @@ class Deployed:
         """Wait until the status of this very generation counts ready groups like `2/2` and nothing is left to do."""
 
         def is_settled() -> bool:
-            return (
-                self.status().get("ready") == ready
-                and self.condition("Progressing")["status"] == "False"
-                and self.condition("Ready")["status"] == "True"
-            )
+            found = self.read()
+            progressing, is_ready = _condition(found, "Progressing"), _condition(found, "Ready")
+            return (found["status"]["ready"], progressing["status"], is_ready["status"]) == (ready, "False", "True")
 
         wait_for(f"{self.name} settled at {ready}", is_settled, timeout_s=timeout_s)
 
@@ -148,7 +148,9 @@ class Deployed:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[openai.OpenAI]:
-        direct = openai.DefaultHttpxClient(trust_env=False)  # a proxy knows nothing of ClusterIPs and forwarded ports
+        # A proxy knows nothing of ClusterIPs and forwarded ports. Each request has a connection of its own: a Service
+        # chooses a pod for a connection.
+        direct = openai.DefaultHttpxClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         with (
             self.target.base_url(self.name, self.namespace) as url,
             openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT, http_client=direct) as client,
@@ -157,16 +159,8 @@ class Deployed:
 
     def answer(self, question: str = "What is 12+30?") -> tuple[str, str]:
         """Return thinking and answer of one streamed chat through the Service."""
-        thinking, content = "", ""
         with self.client() as client:
-            stream = client.chat.completions.create(
-                model="glm-nano", messages=[{"role": "user", "content": question}], stream=True
-            )
-            for chunk in stream:
-                delta = chunk.choices[0].delta
-                thinking += getattr(delta, "reasoning_content", None) or ""
-                content += delta.content or ""
-        return thinking, content
+            return ask(client, question)
 
     def answers_right(self) -> bool:
         thinking, content = self.answer()
@@ -195,3 +189,21 @@ class Deployed:
 
     def _from_management_port(self, pod: str, path: str) -> str:
         return self.target.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/{path}")
+
+
+def ask(client: openai.OpenAI, question: str = "What is 12+30?") -> tuple[str, str]:
+    """Return thinking and answer of one streamed chat."""
+    thinking, content = "", ""
+    messages: Any = [{"role": "user", "content": question}]
+    for chunk in client.chat.completions.create(model="glm-nano", messages=messages, stream=True):
+        delta = chunk.choices[0].delta
+        thinking += getattr(delta, "reasoning_content", None) or ""
+        content += delta.content or ""
+    return thinking, content
+
+
+def _condition(found: dict[str, Any], kind: str) -> dict[str, Any]:
+    for condition in found.get("status", {}).get("conditions", []):
+        if condition["type"] == kind and condition["observedGeneration"] == found["metadata"]["generation"]:
+            return dict(condition)
+    raise LookupError(f"no condition {kind} of generation {found['metadata']['generation']} yet")
