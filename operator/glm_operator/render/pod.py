@@ -17,13 +17,14 @@ WORKER_UID = 65532
 GRACE_MARGIN_S = 15
 """Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
 
-READINESS_PERIOD_S = 2
+PERIOD_S = 1
+"""Of the probes that a start and a drain wait for: the shortest there is. The supervisor answers in a millisecond."""
+
 READINESS_FAILURES = 3
-READINESS_LAG_S = READINESS_PERIOD_S * READINESS_FAILURES
+READINESS_LAG_S = PERIOD_S * READINESS_FAILURES
 """How long a pod that says it is not ready still counts as ready, and is sent requests."""
 
 PROBE_TIMEOUT_S = 5
-STARTUP_PERIOD_S = 2
 DEFAULT_KV_BYTES_ON_CPU = 256 * 2**20  # the worker's own default
 BASE_MEMORY_BYTES = 512 * 2**20  # supervisor, server and one imported torch, shared by the forked ranks
 
@@ -117,9 +118,9 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         ],
         # The supervisor answers /livez while weights load, and ends a start that takes too long by itself; the start-up
         # probe only keeps a busy node from killing it before it answers at all.
-        "startupProbe": _probe("/livez", period_s=STARTUP_PERIOD_S, failures=-(-start_limit_s // STARTUP_PERIOD_S)),
+        "startupProbe": _probe("/livez", period_s=PERIOD_S, failures=start_limit_s // PERIOD_S),
         "livenessProbe": _probe("/livez", period_s=10, failures=6),
-        "readinessProbe": _probe("/readyz", period_s=READINESS_PERIOD_S, failures=READINESS_FAILURES),
+        "readinessProbe": _probe("/readyz", period_s=PERIOD_S, failures=READINESS_FAILURES),
         "resources": resources(deployment, layout),
         "securityContext": {
             "allowPrivilegeEscalation": False,
