@@ -8,6 +8,15 @@ from glm_worker.errors import ConfigError
 from glm_worker.listening import listen
 
 
+def has_ipv6() -> bool:
+    """Whether there is an address of it, too: sysctls take it away and leave the family."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def answers(listener: socket.socket, host: str) -> bool:
     port = listener.getsockname()[1]
     try:
@@ -20,7 +29,7 @@ def answers(listener: socket.socket, host: str) -> bool:
 def test_a_port_without_an_address_is_open_at_those_of_both_families() -> None:
     with listen("", 0, setting="GLM_HTTP_PORT") as listener:
         assert answers(listener, "127.0.0.1")
-        if not socket.has_dualstack_ipv6():
+        if not has_ipv6():
             pytest.skip("this machine has no IPv6")
         assert answers(listener, "::1")
 

@@ -1,5 +1,6 @@
 """The supervisor when something dies or hangs, with real processes and fake ranks: one pod of two, two pods of one."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from glm_worker.models import resolve
 from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
 
 COMPUTE, REST = "integration.fake_ranks:compute", "integration.fake_ranks:rest"
@@ -236,9 +238,23 @@ def test_a_model_that_came_after_a_pod_keeps_no_other_out(tmp_path: Path, restar
         before = group.serving()["generation"]
         pod = group.pods[restarted]
         pod.stop()
-        model.mkdir()
-        (model / "config.json").write_text("{}")
+        shutil.copytree(resolve("builtin://glm-nano"), model)
         pod.start()
+        assert group.serving(after=before)["refused_pods"] == []
+
+
+def test_a_model_that_changes_under_a_group_is_told_until_pod_0_has_it(tmp_path: Path) -> None:
+    model = shutil.copytree(resolve("builtin://glm-nano"), tmp_path / "model")
+    settings = {"rank_target": REST, "server_target": SERVER, "model": model}
+    with running_group(tmp_path, pods=2, **settings) as group:
+        before = group.serving()["generation"]
+        group.pods[1].stop()
+        (model / "config.json").write_text("{}")
+        group.pods[1].start()
+        (reason,) = eventually(lambda: group.leader.group()["refused_pods"])
+        assert reason.startswith("pod 1 has config.json ")
+        group.leader.stop()
+        group.leader.start()
         assert group.serving(after=before)["refused_pods"] == []
 
 

@@ -22,6 +22,7 @@ from glm_worker.supervisor.protocol import (
     AgedCause,
     Dismissed,
     EndGeneration,
+    Hello,
     Leaving,
     PodFailed,
     PodOver,
@@ -127,6 +128,8 @@ class Follower:
         settings = self._settings
         was_reachable = True
         while True:
+            # Read at each try: the model may have come meanwhile. Before the leader awaits it: storage may be slow.
+            hello = await asyncio.to_thread(hello_of, settings, self._incarnation)
             try:
                 async with asyncio.timeout(settings.peer_limit_s):
                     streams = await asyncio.open_connection(settings.leader_host, settings.coordinator_port)
@@ -138,12 +141,12 @@ class Follower:
                 await asyncio.sleep(REDIAL_S)
                 continue
             was_reachable = True
-            await self._follow(ControlLink(*streams, ToFollower))
+            await self._follow(ControlLink(*streams, ToFollower), hello)
             await asyncio.sleep(REDIAL_S)
 
-    async def _follow(self, link: ControlLink[ToFollower]) -> None:
+    async def _follow(self, link: ControlLink[ToFollower], hello: Hello) -> None:
         """Serve one connection from its greeting to its end."""
-        link.send(await asyncio.to_thread(hello_of, self._settings, self._incarnation))  # as the model is by now
+        link.send(hello)
         self._silence = Stopwatch()
         self._link = link
         try:

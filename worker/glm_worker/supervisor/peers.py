@@ -33,6 +33,7 @@ from glm_worker.supervisor.watchdog import RankReport, Stopwatch
 _log = logging.getLogger("glm_worker.supervisor")
 
 SILENT_S = 4 * TICK_S  # a pod reports every tick
+REFUSAL_KEPT_S = 10.0  # one that is refused dials again well within it
 
 
 class _Peer:
@@ -69,7 +70,9 @@ class Peers:
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._peers: dict[int, _Peer] = {}
-        self._refused: dict[int, str] = {}  # by pod index: why
+        self._hello: Hello | None = None  # what this pod would say
+        self._rereading: asyncio.Task[None] | None = None
+        self._refused: dict[int, tuple[str, float]] = {}  # by pod index: why, and when
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -78,13 +81,16 @@ class Peers:
         settings = self._settings
         if settings.num_pods == 1:
             return
+        self._hello = await asyncio.to_thread(hello_of, settings, self._incarnation)  # storage may be slow
         listener = listen(settings.host, settings.coordinator_port, setting="GLM_COORDINATOR_PORT")
         self._server = await asyncio.start_server(self._accept, sock=listener)
 
     @property
     def refused(self) -> list[str]:
-        """Why pods that are not connected were refused when they last dialled."""
-        return [reason for pod, reason in sorted(self._refused.items()) if pod in self.missing]
+        """Why pods that are not connected were refused, of those that still dial."""
+        now_s = time.monotonic()
+        known = [(pod, *self._refused[pod]) for pod in self.missing if pod in self._refused]
+        return [reason for _, reason, at_s in known if now_s - at_s < REFUSAL_KEPT_S]
 
     @property
     def missing(self) -> list[int]:
@@ -166,9 +172,10 @@ class Peers:
         for peer in peers:
             await peer.link.flush()
             peer.link.close()
-        for task in self._connections:
+        tasks = [*self._connections, *([self._rereading] if self._rereading is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._talk(ControlLink(reader, writer, ToLeader)))
@@ -191,6 +198,7 @@ class Peers:
                 self._lose(peer, "its connection ended")
 
     async def _greet(self, link: ControlLink[ToLeader]) -> _Peer | None:
+        assert self._hello is not None
         try:
             async with asyncio.timeout(self._settings.peer_limit_s):
                 hello = await link.receive()
@@ -198,13 +206,12 @@ class Peers:
             return None
         if not isinstance(hello, Hello):
             return None
-        # Read anew each time: a model that was still being copied when this pod began may be whole by now.
-        own = await asyncio.to_thread(hello_of, self._settings, self._incarnation)
-        reason = refusal(hello, own)
+        reason = refusal(hello, self._hello)
         if reason is not None:
-            if self._refused.get(hello.pod_index) != reason:  # it dials again and again: say it once
+            if self._refused.get(hello.pod_index, ("", 0.0))[0] != reason:  # it dials again and again: say it once
                 _log.error("refused a peer: %s", reason)
-            self._refused[hello.pod_index] = reason
+            self._refused[hello.pod_index] = reason, time.monotonic()
+            self._reread()
             link.send(Refused(reason=reason))
             await link.flush()
             return None
@@ -216,6 +223,18 @@ class Peers:
         _log.info("pod %d (incarnation %s) joined", peer.pod_index, peer.incarnation)
         self._on_change()
         return peer
+
+    def _reread(self) -> None:
+        """Look for a model that was not there when this pod began; who was refused dials again.
+
+        One that was read stays: the server has it, so a pod with another does not fit until this one is restarted.
+        """
+        assert self._hello is not None
+        if not self._hello.has_model and (self._rereading is None or self._rereading.done()):
+            self._rereading = asyncio.create_task(self._read_model())
+
+    async def _read_model(self) -> None:
+        self._hello = await asyncio.to_thread(hello_of, self._settings, self._incarnation)
 
     def _hear(self, peer: _Peer, message: ToLeader) -> None:
         match message:

@@ -29,6 +29,8 @@ _EQUAL_SETTINGS = (
     "max_num_seqs",
     "tensor_parallel",
 )
+_CONFIG = "config.json"
+_UNREADABLE = "unreadable"
 READY_GRACE_S = 10.0  # a new generation this short changes no readiness: requests wait in the server's journal
 
 # follower -> leader
@@ -48,6 +50,11 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     ranks_per_pod: int
     terms: dict[str, str]
     incarnation: str
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the pod could read its model."""
+        return not self.terms[_CONFIG].startswith(_UNREADABLE)
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
@@ -128,10 +135,10 @@ def terms_of(settings: WorkerSettings) -> dict[str, str]:
     """Return the terms of a pod: settings, and which config.json it has (a checksum, or why it cannot be read)."""
     terms = {name: str(getattr(settings, name)) for name in _EQUAL_SETTINGS}
     try:
-        data = (resolve(settings.model) / "config.json").read_bytes()
-        terms["config.json"] = hashlib.sha256(data).hexdigest()[:12]
+        data = (resolve(settings.model) / _CONFIG).read_bytes()
+        terms[_CONFIG] = hashlib.sha256(data).hexdigest()[:12]
     except (OSError, ConfigError) as error:
-        terms["config.json"] = f"unreadable: {error}"
+        terms[_CONFIG] = f"{_UNREADABLE}: {error}"
     return terms
 
 
