@@ -97,17 +97,19 @@ def _finding(group: ObservedGroup, report: GroupReport | None, now: datetime) ->
 
 
 def _apart(group: ObservedGroup, report: GroupReport, now: datetime) -> str | None:
-    """Tell why pods that all run do not become a group, or None while they may: waiting alone does not mend it."""
-    if report.state != "waiting_for_peers":
+    """Tell why pods that all run are no group, or None while that is a matter of seconds."""
+    since = [pod.running_since for pod in group.pods if pod.running_since is not None]
+    if report.state != "waiting_for_peers" or len(since) < group.num_pods:
         return None
     if report.refused_pods:
         return f"its pods do not fit together: {'; '.join(report.refused_pods)}"
-    since = [pod.running_since for pod in group.pods if pod.running_since is not None]
-    if len(since) < group.num_pods or now - max(since) < MEETING_LIMIT:
+    if ended_at := report.last_ended_at:
+        since.append(ended_at)
+    if now - max(since) < MEETING_LIMIT:
         return None
     missing = ", ".join(names.pod_name(group.name, index) for index in report.missing_pods)
-    leader = names.pod_name(group.name, 0)
-    return f"all pods run, and {missing} cannot reach {leader} at port {names.COORDINATOR_PORT}: is it let through?"
+    where = f"{names.pod_name(group.name, 0)} at port {names.COORDINATOR_PORT}"
+    return f"all pods run, and {where} has not heard of {missing} for minutes: is the port let through?"
 
 
 def _finding_without_report(group: ObservedGroup) -> Finding:

@@ -61,6 +61,11 @@ class GroupReport(_Said):
         """Whether a generation of this leader was ever ready."""
         return self.deaths_while_serving > 0 or any(generation.ready_at is not None for generation in self.generations)
 
+    @property
+    def last_ended_at(self) -> datetime | None:
+        """When the pods last parted, if they had met."""
+        return self.generations[-1].ended_at if self.generations else None
+
     def load_progress(self) -> LoadProgress | None:
         """Return how far loading is, while there is something to load."""
         if self.load is None or self.load.total_bytes == 0 or self.state == "serving":
