@@ -60,9 +60,9 @@ def pod_specs(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {f"{item['kind']}/{item['metadata']['name']}": pod["spec"] for item, pod in _pods(objects)}
 
 
-def pod_metadata(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metadata of every pod."""
-    return [pod["metadata"] for _, pod in _pods(objects)]
+def pod_metadata(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """kind -> metadata of the pods of everything that runs."""
+    return {item["kind"]: pod["metadata"] for item, pod in _pods(objects)}
 
 
 def _pods(objects: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

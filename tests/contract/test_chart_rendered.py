@@ -115,8 +115,6 @@ def test_what_the_values_say_of_pods_reaches_each() -> None:
         "tolerations": [{"operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "system-cluster-critical",
-        "podLabels": {"team": "serving"},
-        "podAnnotations": {"note": "ours"},
         "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
     }
     objects = rendered(wanted)
@@ -127,9 +125,14 @@ def test_what_the_values_say_of_pods_reaches_each() -> None:
             assert spec[value] == wanted[value], name
         assert spec["imagePullSecrets"] == wanted["image.pullSecrets"], name
         assert [container["resources"] for container in containers(spec)] == [wanted["resources"]], name
-    for metadata in pod_metadata(objects):
-        assert wanted["podLabels"].items() <= metadata["labels"].items(), metadata
-        assert wanted["podAnnotations"].items() <= metadata["annotations"].items(), metadata
+
+
+@pytest.mark.parametrize(("values", "kinds"), [("", ["Deployment"]), ("hooks.", ["Job", "Pod"])])
+def test_labels_and_annotations_reach_the_operator_or_what_ends(values: str, kinds: list[str]) -> None:
+    objects = rendered({f"{values}podLabels": {"team": "serving"}, f"{values}podAnnotations": {"note": "ours"}})
+    found = pod_metadata(objects)
+    for key, more in (("labels", ("team", "serving")), ("annotations", ("note", "ours"))):
+        assert sorted(kind for kind, each in found.items() if more in each.get(key, {}).items()) == kinds
 
 
 def test_there_is_one_operator_and_never_two_at_once() -> None:

@@ -42,16 +42,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Metadata of every pod of this chart, from its labels on. Argument: dict "root" (the context) "component" (what the pod is). */}}
-{{- define "glm-operator.podMetadata" -}}
-labels:
-  {{- include "glm-operator.labels" .root | nindent 2 }}
-  app.kubernetes.io/component: {{ .component }}
-  {{- with .root.Values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- end -}}
-
 {{/*
 What every pod of this chart has in its spec: where it may run, and that it may in a namespace that enforces the restricted
 Pod Security Standard.
