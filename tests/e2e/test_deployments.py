@@ -133,9 +133,12 @@ def _assert_hung_rank_is_named(deployed: Deployed, leader: str, pod: str, *, ran
     deployed.wait_answers()
 
 
-def test_what_failed_last_is_told_in_the_status(two_pods: Deployed) -> None:
-    ended = [each["cause"] for each in two_pods.group("two-pods-g0-0")["generations"] if each["cause"]]
-    told = {"rank": ended[-1]["rank"], "pod": f"two-pods-g0-{ended[-1]['pod']}", "reason": ended[-1]["reason"]}
+def test_a_killed_rank_is_told_in_the_status(two_pods: Deployed) -> None:
+    told = {"rank": 0, "pod": "two-pods-g0-0", "reason": "killed"}
+    two_pods.signal_rank("two-pods-g0-0", 0, signal.SIGKILL)
+    two_pods.wait_answers()
+    # No event of the cluster tells of it: the operator would see it when it looks at everything, every half minute.
+    two_pods.target.kubectl("annotate", "glmd", "two-pods", "-n", MODEL_NAMESPACE, "looked-at=now")
     wait_for("it in the status", lambda: told.items() <= _last_failure(two_pods).items(), timeout_s=90)
 
 
@@ -184,25 +187,6 @@ def test_a_deleted_record_of_the_accepted_spec_comes_back(shared: Deployed) -> N
     shared.target.kubectl("delete", "controllerrevisions.apps", "-n", MODEL_NAMESPACE, "-l", f"{RECORD},{SHARED}")
     wait_for("the record made again", lambda: before.items() - uids().items() and before.keys() & uids(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)
-
-
-def test_a_field_set_and_unset_again_leaves_no_trace(shared: Deployed) -> None:
-    def template() -> dict[str, Any]:
-        found = shared.target.get("statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
-        spec: dict[str, Any] = found["spec"]["template"]
-        return spec
-
-    before = template()
-    shared.set_max_num_seqs(7)
-    wait_for(
-        "the new template", lambda: {"name": "GLM_MAX_NUM_SEQS", "value": "7"} in _environment(template()), timeout_s=60
-    )
-    shared.wait_settled("1/1", timeout_s=180)
-    assert all(_pod_environment(pod).get("GLM_MAX_NUM_SEQS") == "7" for pod in shared.pods())
-    shared.set_max_num_seqs(None)
-    wait_for("the old template", lambda: template() == before, timeout_s=60)
-    shared.wait_settled("1/1", timeout_s=180)
-    shared.wait_answers()
 
 
 def test_an_image_that_cannot_be_pulled_says_so_and_can_be_taken_back(shared: Deployed) -> None:
@@ -317,15 +301,6 @@ def test_an_edit_that_only_the_api_server_can_refuse_leaves_the_group_and_its_re
     assert shared.status()["revision"] == revision
     shared.replace("hardware", hardware)
     shared.wait_settled("1/1", timeout_s=180)
-
-
-def _environment(template: dict[str, Any]) -> list[dict[str, Any]]:
-    env: list[dict[str, Any]] = template["spec"]["containers"][0]["env"]
-    return env
-
-
-def _pod_environment(pod: dict[str, Any]) -> dict[str, str]:
-    return {entry["name"]: entry.get("value", "") for entry in pod["spec"]["containers"][0]["env"]}
 
 
 def _cause(group: dict[str, Any], generation: str) -> dict[str, Any]:

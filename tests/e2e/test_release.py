@@ -51,7 +51,7 @@ def test_the_operator_uses_everything_it_may(release: Release, all_stories: None
     release.assert_nothing_unused(release.target.cluster)
 
 
-def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
+def test_models_serve_on_without_an_operator_another_release_takes_them_over_and_deletion_needs_none(
     shared: Deployed, release: Release
 ) -> None:
     target, before = release.target, shared.pod_uids()
@@ -65,11 +65,11 @@ def test_models_serve_on_after_an_uninstall_and_another_release_takes_them_over(
     wait_for("a repair by the new release", lambda: "Service/nano" in shared.owned(), timeout_s=60)
     shared.wait_settled("1/1", timeout_s=60)
     shared.wait_answers()
-    shared.delete()
-    wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
     other.assert_clean_logs()
     other.assert_nothing_refused()
     other.uninstall()
+    shared.delete()
+    wait_for("everything gone", lambda: not shared.owned(), timeout_s=60)
 
 
 def _exists(target: Target, *what: str) -> bool:

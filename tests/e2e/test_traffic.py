@@ -5,22 +5,27 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.chats import asking_all_along, chats
-from e2e.deployments import Deployed, wait_for
+from e2e.conftest import MODEL_NAMESPACE
+from e2e.deployments import Deployed, nano, wait_for
+from e2e.operator_release import Release
 
-LEADERS = ("nano-g0-0", "nano-g1-0")
+LEADERS = ("busy-g0-0", "busy-g1-0")
 
 
 @pytest.fixture(scope="module")
-def two_groups(shared: Deployed) -> Iterator[Deployed]:
-    if shared.target.cluster is None:
+def two_groups(release: Release) -> Iterator[Deployed]:
+    """A deployment of two groups whose pods accept, when they stop, for as long as they do by default."""
+    if release.target.cluster is None:
         pytest.skip("`kubectl port-forward` takes one pod of a Service for all chats, and this is about those of two")
-    limits = shared.spec()["engine"]["limits"]
-    # Chats go on all along while its pods are replaced: those that stop accept for as long as they do by default.
-    shared.patch(replicas=2, engine={"limits": {"drainAcceptSeconds": None}})
-    shared.wait_settled("2/2")
-    yield shared
-    shared.patch(replicas=1, engine={"limits": {"maxNumSeqs": None, **limits}})
-    shared.wait_settled("1/1")
+    manifest = nano("busy", MODEL_NAMESPACE)
+    manifest["spec"]["replicas"] = 2
+    del manifest["spec"]["engine"]
+    release.target.apply(manifest)
+    deployed = Deployed(release.target, "busy", MODEL_NAMESPACE)
+    deployed.wait_settled("2/2")
+    deployed.wait_answers()
+    yield deployed
+    deployed.delete()
 
 
 def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_groups: Deployed) -> None:
