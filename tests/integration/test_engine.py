@@ -4,7 +4,6 @@ What is compared is tokens: the same request must get the same ones alone, in a 
 on two ranks. The logits of these paths differ by rounding (1e-6 and less), the best two of a random model by far more.
 """
 
-import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -24,6 +23,7 @@ from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
 from glm_worker.request import EngineRequest, SamplingParams
 from integration.engine_group import DEADLINE_S, EngineGroup, a_request, all_ready, engine_group
+from integration.listening import has_ipv6
 from integration.rank_pool import hold_torch_to_one_thread
 from integration.tiny_models import a_config, write_checkpoint
 
@@ -70,14 +70,6 @@ def named(requests: list[EngineRequest], prefix: str) -> list[EngineRequest]:
 def tokens_together(group: EngineGroup, requests: list[EngineRequest], prefix: str) -> dict[str, list[int]]:
     answers = group.answer(*named(requests, prefix))
     return {request.request_id: answer.token_ids for request, answer in zip(requests, answers, strict=True)}
-
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 def greedy_by_hand(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:

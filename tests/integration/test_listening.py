@@ -6,15 +6,7 @@ import pytest
 
 from glm_worker.errors import ConfigError
 from glm_worker.listening import listen
-
-
-def has_ipv6() -> bool:
-    """Whether there is an address of it, too: sysctls take it away and leave the family."""
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
+from integration.listening import has_ipv6
 
 
 def answers(listener: socket.socket, host: str) -> bool:
