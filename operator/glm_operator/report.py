@@ -7,7 +7,7 @@ may run while the operator is upgraded.
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from glm_operator.names import pod_name
 from glm_operator.status import MAX_TEXT, Failure, LoadProgress
@@ -32,8 +32,8 @@ class Generation(_Said):
     """One try to serve."""
 
     id: str = ""
-    ready_at: datetime | None = None
-    ended_at: datetime | None = None
+    ready_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
     cause: Cause | None = None
 
 

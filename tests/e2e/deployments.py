@@ -13,8 +13,7 @@ import openai
 
 from e2e.target import Target
 from glm_cluster.errors import CommandFailed
-
-WORKER_CONTAINER = "worker"
+from glm_operator.names import WORKER_CONTAINER
 
 TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""

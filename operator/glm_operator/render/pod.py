@@ -18,7 +18,7 @@ GRACE_MARGIN_S = 15
 """Between the end of a drain and SIGKILL: the exit of the ranks and of the pod's other processes."""
 
 PERIOD_S = 1
-"""Of the probes that a start and a drain wait for: the shortest there is. The supervisor answers in a millisecond."""
+"""Of the probes that a start and a drain wait for: the shortest that Kubernetes has."""
 
 READINESS_FAILURES = 3
 READINESS_LAG_S = PERIOD_S * READINESS_FAILURES

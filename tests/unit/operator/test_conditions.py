@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from glm_operator.conditions import Facts, Refused, summarize, transitions
 from glm_operator.group_status import SEVERITY
@@ -256,6 +257,11 @@ def test_pods_that_have_just_parted_may_meet_again() -> None:
     report = a_report("waiting_for_peers", missing_pods=[1], generations=[parted], deaths_while_serving=1)
     status = summarize(facts(a_group(0), pods_that_run(99, 99), reports={"chat-g1": report}), NOW)
     assert message(status, "Degraded") == "chat-g1: served before and is starting anew; peer_lost: pod 1 is lost"
+
+
+def test_a_report_with_a_time_of_no_zone_is_not_understood() -> None:
+    with pytest.raises(ValidationError, match="timezone"):
+        a_report(generations=[a_failure() | {"ended_at": "2026-01-01T00:00:09"}])
 
 
 def test_a_refusal_is_not_told_of_a_pod_that_does_not_run_yet() -> None:
