@@ -7,7 +7,7 @@ Schema = Mapping[str, Any]
 
 HEADER = """# GLMDeployment
 
-Generated from `operator/glm_operator/api.py` by `make crds`. Edit there.
+Generated from `operator/glm_operator/api/spec.py` by `make crds`. Edit there.
 
 `apiVersion: glm-operator.io/v1alpha1`, `kind: GLMDeployment`, short name `glmd`. Fields in **bold** are required.
 Whoever wants to see what a spec becomes asks `glm plan -f FILE`; what cannot be is refused, with the value and what is

@@ -9,11 +9,11 @@ from pathlib import Path
 import yaml
 from api_table import api_markdown
 
-from glm_operator import rbac
-from glm_operator.crd import HEADER, crd
+from glm_operator.api.crd import HEADER, crd
+from glm_operator.cluster import rbac
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES_HEADER = "# Generated from operator/glm_operator/rbac.py by `make crds`. Edit there.\n"
+RULES_HEADER = "# Generated from operator/glm_operator/cluster/rbac.py by `make crds`. Edit there.\n"
 
 
 def rules_yaml() -> str:

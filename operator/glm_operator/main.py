@@ -12,13 +12,14 @@ from typing import Annotated
 import kopf
 import typer
 
-from glm_operator import kube, probes
+from glm_operator.cluster import kube
+from glm_operator.cluster.workers import Workers
 from glm_operator.errors import KubeError
+from glm_operator.handlers import probes
 from glm_operator.handlers.loop import Loop
-from glm_operator.handlers.reconcile import Reconciler
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
+from glm_operator.reconcile.reconciler import Reconciler
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
-from glm_operator.workers import Workers
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -1,5 +1,7 @@
 """Kubernetes objects as plain dicts, and what can be said of them without a cluster. Pure."""
 
+import hashlib
+import json
 from typing import Any
 
 from glm_operator.names import APPLIED_ANNOTATION
@@ -44,3 +46,9 @@ def is_applied(manifest: Manifest, live: Manifest | None) -> bool:
     annotation = (live["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION)
     wanted = (manifest["metadata"].get("annotations") or {}).get(APPLIED_ANNOTATION)
     return wanted is not None and annotation == wanted and is_contained(manifest, live)
+
+
+def hash_of(value: object) -> str:
+    """Return ten hexadecimal digits that stand for a JSON value: equal for equal values, whatever the order of keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from glm_operator import names
-from glm_operator.crd import HEADER, crd
+from glm_operator.api.crd import HEADER, crd
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/glm-operator"

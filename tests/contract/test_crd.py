@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from glm_operator.api import InvalidSpec, parse_deployment
-from glm_operator.crd import crd
+from glm_operator.api.crd import crd
+from glm_operator.api.spec import InvalidSpec, parse_deployment
 from unit.operator.operator_builders import a_body
 
 ROOT = Path(__file__).resolve().parents[2]

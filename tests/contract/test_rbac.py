@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from glm_operator.rbac import RULES
+from glm_operator.cluster.rbac import RULES
 
 RULES_FILE = Path(__file__).resolve().parents[2] / "charts/glm-operator/files/rules.yaml"
 

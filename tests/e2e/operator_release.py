@@ -10,7 +10,7 @@ from e2e.refusals import is_fault, refusals, since
 from e2e.target import CHART, Target
 from e2e.usage import unused
 from glm_cluster import Cluster
-from glm_operator.rbac import RULES
+from glm_operator.cluster.rbac import RULES
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE
 from e2e.operator_release import Release
 from e2e.target import CRD, Target
 from glm_cluster.errors import CommandFailed
-from glm_operator.records import KEPT
+from glm_operator.rollout.records import KEPT
 
 
 def test_the_installed_release_passes_its_own_test(release: Release) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from glm_operator.rbac import Rule
+from glm_operator.cluster.rbac import Rule
 
 
 class Use(NamedTuple):

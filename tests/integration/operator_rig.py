@@ -10,11 +10,12 @@ from typing import Any
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
-from glm_operator import kube, names
+from glm_operator import names
+from glm_operator.cluster import kube
 from glm_operator.errors import Unavailable
-from glm_operator.handlers.reconcile import Outcome, Reconciler
-from glm_operator.observed import ObservedGroup
-from glm_operator.report import GroupReport
+from glm_operator.observe.observed import ObservedGroup
+from glm_operator.observe.report import GroupReport
+from glm_operator.reconcile.reconciler import Outcome, Reconciler
 from integration.fake_kubernetes import FakeKubernetes, Manifest
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

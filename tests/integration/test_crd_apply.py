@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from glm_operator.api.crd import crd
 from glm_operator.cli import app
-from glm_operator.crd import crd
 
 PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/glmdeployments.glm-operator.io"
 

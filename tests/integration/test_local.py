@@ -14,8 +14,9 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from glm_operator.api import parse_deployment
+from glm_operator.api.spec import parse_deployment
 from glm_operator.cli import app
+from glm_operator.layout import Layout, plan
 from glm_operator.local import ports, processes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
@@ -25,7 +26,6 @@ from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import GroupStatus, group_statuses
 from glm_operator.local.up import Started, bring_up, wait_until_ready
 from glm_operator.manifest import Manifest
-from glm_operator.planner import Layout, plan
 from glm_operator.render import render
 from glm_worker.supervisor.leader import NUM_PORT_PAIRS
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from glm_operator import workers
-from glm_operator.workers import REMEMBERED_S, Workers, group_url
+from glm_operator.cluster import workers
+from glm_operator.cluster.workers import REMEMBERED_S, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
 SERVING = {"group": "chat-g0", "state": "serving", "generation": "a-1", "load": {"done_bytes": 3, "total_bytes": 3}}

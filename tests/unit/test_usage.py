@@ -3,7 +3,7 @@
 from typing import Any
 
 from e2e.usage import unused
-from glm_operator.rbac import Rule
+from glm_operator.cluster.rbac import Rule
 
 RULES = [
     Rule("apps", "statefulsets", frozenset({"create", "patch", "delete"})),

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from glm_operator.api import InvalidSpec
+from glm_operator.api.spec import InvalidSpec
 from glm_operator.cli.files import FileError
+from glm_operator.errors import KubeError
 from glm_operator.local.errors import LocalError
 
 out = Console(highlight=False, soft_wrap=True)
@@ -32,7 +33,7 @@ def plain_errors() -> Iterator[None]:
     """Turn what a person has to mend into a sentence and exit status 1; all else is a bug and keeps its traceback."""
     try:
         yield
-    except (CommandError, FileError, InvalidSpec, LocalError) as error:
+    except (CommandError, FileError, InvalidSpec, KubeError, LocalError) as error:
         err.print(f"error: {error}", markup=False)
         raise typer.Exit(1) from error
 

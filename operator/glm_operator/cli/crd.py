@@ -8,8 +8,8 @@ import asyncio
 import typer
 import yaml
 
+from glm_operator.api.crd import crd
 from glm_operator.cli.console import out, plain_errors
-from glm_operator.crd import crd
 
 app = typer.Typer(help="Look after the CustomResourceDefinition.", no_args_is_help=True)
 
@@ -26,7 +26,9 @@ def apply() -> None:
 
     Uses the pod's own account inside a cluster, else the current context of the kubeconfig.
     """
-    from glm_operator.cli.crd_apply import apply_crd  # the client costs seconds to import and is no part of local mode
+    from glm_operator.cluster.crd_apply import (
+        apply_crd,  # the client costs seconds to import and is no part of local mode
+    )
 
     with plain_errors():
         out.print(asyncio.run(apply_crd(crd())))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from glm_operator.api import GLMDeployment, InvalidSpec, parse_deployment
+from glm_operator.api.spec import GLMDeployment, InvalidSpec, parse_deployment
+from glm_operator.layout import Layout, Refusal, plan
 from glm_operator.names import DEFAULT_WORKER_IMAGE, KIND
-from glm_operator.planner import Layout, Refusal, plan
 
 
 class FileError(Exception):

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.queue import Key, Queue
-from glm_operator.handlers.reconcile import Outcome
 from glm_operator.manifest import Manifest
+from glm_operator.reconcile.reconciler import Outcome
 from glm_operator.settings import OperatorSettings
 from glm_operator.telemetry import Telemetry
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from glm_operator.api import GLMDeployment
+from glm_operator.api.spec import GLMDeployment
+from glm_operator.layout import Layout
 from glm_operator.manifest import Manifest
-from glm_operator.planner import Layout
 from glm_operator.render.group import missing_pod, revision_of, stateful_set, trial_pod
 from glm_operator.render.network import rendezvous, service, service_account
 

@@ -1,10 +1,9 @@
 """The StatefulSet of one replica group, and the revision its pods share. Pure."""
 
 from glm_operator import names
-from glm_operator.api import GLMDeployment
-from glm_operator.hashing import hash_of
-from glm_operator.manifest import Manifest, name_of
-from glm_operator.planner import Layout
+from glm_operator.api.spec import GLMDeployment
+from glm_operator.layout import Layout
+from glm_operator.manifest import Manifest, hash_of, name_of
 from glm_operator.render.labels import group_labels
 from glm_operator.render.pod import pod_template
 

@@ -5,10 +5,10 @@ the API server would drop: the live object would never hold what is wanted, and 
 """
 
 from glm_operator import names
-from glm_operator.api import GLMDeployment, Toleration
+from glm_operator.api.quantity import canonical, mebibytes, to_bytes
+from glm_operator.api.spec import GLMDeployment, Toleration
+from glm_operator.layout import CLAIM_MOUNT, Layout
 from glm_operator.manifest import Manifest
-from glm_operator.planner import CLAIM_MOUNT, Layout
-from glm_operator.quantity import canonical, mebibytes, to_bytes
 from glm_operator.render.labels import group_labels
 
 WORKER_UID = 65532

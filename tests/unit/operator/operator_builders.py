@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from glm_operator.api import GLMDeployment, parse_deployment
-from glm_operator.observed import Observed, ObservedGroup, ObservedPod
-from glm_operator.planner import Layout, plan
-from glm_operator.rollout import Target
+from glm_operator.api.spec import GLMDeployment, parse_deployment
+from glm_operator.layout import Layout, plan
+from glm_operator.observe.observed import Observed, ObservedGroup, ObservedPod
+from glm_operator.rollout.steps import Target
 
 Body = dict[str, Any]
 

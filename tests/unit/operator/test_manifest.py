@@ -6,7 +6,7 @@ import pytest
 
 from glm_operator.errors import ForeignObject, LeftOver
 from glm_operator.manifest import is_applied, is_contained
-from glm_operator.ownership import check_ownership, owned
+from glm_operator.observe.ownership import check_ownership, owned
 from unit.operator.operator_builders import a_body
 
 MANIFEST = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat"}, "spec": {"ports": [{"port": 80}]}}

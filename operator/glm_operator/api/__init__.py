@@ -1,0 +1,1 @@
+"""GLMDeployment: its fields, rules, status and reasons; the source of the CRD. Pure."""

@@ -1,0 +1,28 @@
+"""The forms of text in the API: a pattern for programs, and what it allows in words for people. Pure."""
+
+from glm_operator.api.quantity import QUANTITY_PATTERN
+
+SOURCE_PATTERN = (
+    r"^(builtin://glm-nano|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9._-]+)*|file://(/[A-Za-z0-9._-]+)+)$"
+)
+SERVED_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
+IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
+OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+DEPLOYMENT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+RESOURCE_NAME_PATTERN = r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$"
+
+FORMS: dict[str, str] = {
+    SOURCE_PATTERN: "builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH,"
+    " with letters, digits, dots, dashes and underscores in PATH",
+    SERVED_NAME_PATTERN: "letters, digits and . _ : / - after a letter or digit, as in zai-org/GLM-4.5",
+    IMAGE_PATTERN: "an image reference, as in registry.example/glm-worker:0.1.0",
+    OBJECT_NAME_PATTERN: "lower-case letters, digits, dashes and dots, with a letter or digit at both ends",
+    DEPLOYMENT_NAME_PATTERN: "lower-case letters, digits and dashes, a letter first and no dash last",
+    LABEL_KEY_PATTERN: "the key of a label, as in topology.kubernetes.io/zone",
+    LABEL_VALUE_PATTERN: "the value of a label: letters, digits and - _ . between a letter or digit at both ends",
+    RESOURCE_NAME_PATTERN: "the name of a resource, as in memory or nvidia.com/gpu",
+    QUANTITY_PATTERN: "a number that is not negative, with an optional unit, as in 2, 200m, 1.5Gi or 512Mi",
+}
+"""What each pattern allows, in words: no refusal of ours is a regular expression."""

@@ -1,0 +1,336 @@
+"""GLMDeployment as Python types: the one definition of its fields, defaults and bounds.
+
+Pure. The CRD's schema is generated from these models (`crd.py`). Unknown fields are refused; a field that does nothing
+is never accepted. What needs more than one object's own words (a model's shape) is the planner's to refuse.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glm_operator import names
+from glm_operator.api import rules
+from glm_operator.api.fields import (
+    LabelKey,
+    LabelValue,
+    ObjectName,
+    Quantity,
+    ResourceName,
+    Source,
+    SpecModel,
+    as_read_by_the_api_server,
+)
+from glm_operator.api.forms import DEPLOYMENT_NAME_PATTERN, FORMS, IMAGE_PATTERN, SERVED_NAME_PATTERN
+
+
+class InvalidSpec(ValueError):
+    """A body that is no GLMDeployment. The message has one sentence a fault: field, value, what is allowed."""
+
+
+ModelName = Literal["glm-nano", "GLM-4.5", "GLM-4.5-Air", "custom"]
+Device = Literal["cpu", "cuda"]
+
+
+class ModelSpec(SpecModel):
+    """The model that is served, and where its files are."""
+
+    model_config = ConfigDict(json_schema_extra=rules.MODEL_RULES)
+
+    name: ModelName = Field(
+        description="Which model it is: the planner knows the shapes of all but `custom`, whose config.json the "
+        "worker reads. Cannot change."
+    )
+    source: Source = Field(
+        description="Folder of the checkpoint (safetensors, config.json, tokenizer.json): `builtin://glm-nano` inside "
+        "the worker image; `pvc://CLAIM/PATH` on a PersistentVolumeClaim of the same namespace, mounted read-only; "
+        "`file:///PATH` inside the worker image.",
+    )
+    served_name: str | None = Field(
+        default=None,
+        pattern=SERVED_NAME_PATTERN,
+        max_length=128,
+        description="Name clients ask for. Default: the model's name; for `custom` the name of its folder.",
+    )
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> "ModelSpec":
+        if self.source.startswith("builtin://") and self.name != "glm-nano":
+            raise ValueError(f"source {self.source} holds the model glm-nano only, not {self.name}")
+        if ".." in self.source.split("/"):
+            raise ValueError(f"source {self.source} must not step out of its folder with ..")
+        return self
+
+
+class GpuSpec(SpecModel):
+    """The GPUs of a node. A rank takes one."""
+
+    resource_name: ResourceName = Field(default="nvidia.com/gpu", description="Extended resource a pod asks for.")
+    per_node: int = Field(
+        default=8, ge=1, le=rules.MAX_GPUS_PER_NODE, description="GPUs of one node: the most ranks a pod may have."
+    )
+
+
+class Toleration(SpecModel):
+    """A taint the pods tolerate, as in a pod's spec."""
+
+    key: LabelKey | None = Field(default=None, description="Key of the taint. Default: every key.")
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="How value is compared. Default: Equal."
+    )
+    value: LabelValue | None = Field(default=None, description="Value of the taint.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Effect of the taint. Default: every effect."
+    )
+    toleration_seconds: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="With NoExecute: how long the pod stays. Default: forever."
+    )
+
+
+class Resources(SpecModel):
+    """Requests and limits of one pod, added to what the operator asks for by itself."""
+
+    requests: dict[ResourceName, Quantity] | None = Field(
+        default=None, max_length=16, description="Replaces the default request of the same resource."
+    )
+    limits: dict[ResourceName, Quantity] | None = Field(
+        default=None,
+        max_length=16,
+        description="Default: the GPUs. A CPU limit slows all of a group.",
+    )
+
+
+class Hardware(SpecModel):
+    """What the ranks run on."""
+
+    model_config = ConfigDict(json_schema_extra=rules.HARDWARE_RULES)
+
+    device: Device = Field(description="Explicit: a missing GPU is an error, never a silent fall-back to the CPU.")
+    ranks_per_pod: int | None = Field(
+        default=None,
+        ge=1,
+        le=rules.MAX_RANKS_PER_POD,
+        description="Ranks of one pod; divides parallelism.expert. Default: the whole group, or what fits a node.",
+    )
+    gpu: GpuSpec | None = Field(
+        default=None, description="The GPUs of a node. Required with device cuda, refused with cpu."
+    )
+    node_selector: dict[LabelKey, LabelValue] | None = Field(
+        default=None, max_length=32, description="Labels a node must have."
+    )
+    tolerations: list[Toleration] | None = Field(default=None, max_length=32, description="Taints the pods tolerate.")
+    resources: Resources | None = Field(default=None, description="Requests and limits of one pod.")
+    shared_memory: Quantity = Field(
+        default="1Gi", description="Size of /dev/shm, in memory; counts towards the pod's memory limit."
+    )
+
+    @model_validator(mode="after")
+    def _gpu_fits_device(self) -> "Hardware":
+        if self.device == "cuda" and self.gpu is None:
+            raise ValueError("device cuda needs hardware.gpu, for example gpu: {perNode: 8}")
+        if self.device == "cpu" and self.gpu is not None:
+            raise ValueError("device cpu uses no GPU: remove hardware.gpu, or set device to cuda")
+        named = {
+            **((self.resources and self.resources.requests) or {}),
+            **((self.resources and self.resources.limits) or {}),
+        }
+        if self.gpu is not None and self.gpu.resource_name in named:
+            raise ValueError(f"hardware.resources must not name {self.gpu.resource_name}: it follows from ranksPerPod")
+        return self
+
+
+class Parallelism(SpecModel):
+    """How one copy of the model is split over ranks."""
+
+    tensor: int = Field(
+        default=1,
+        ge=1,
+        le=rules.MAX_TENSOR,
+        description="Attention heads are split over this many ranks; divides expert.",
+    )
+    expert: int = Field(
+        default=1,
+        ge=1,
+        le=rules.MAX_EXPERT,
+        description="Ranks of a group: experts are split over them. Divides the routed experts.",
+    )
+
+
+class Limits(SpecModel):
+    """Bounds of one group's engine. What is left out follows from the checkpoint and the memory."""
+
+    max_model_len: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Tokens of prompt and answer together. Default: as the checkpoint says.",
+    )
+    max_batch_tokens: int | None = Field(
+        default=None,
+        ge=16,
+        le=1_048_576,
+        description="Tokens of one step; longer prompts go in chunks. Default: 2048.",
+    )
+    max_num_seqs: int | None = Field(
+        default=None, ge=1, le=65_536, description="Requests that run at once. Default: 64."
+    )
+    max_waiting_requests: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Requests that wait; past this the answer is 503. Default: 256.",
+    )
+    kv_cache: Quantity | None = Field(
+        default=None,
+        description="KV cache of one rank. Default: what weights and the largest step leave of the GPU; 256Mi on cpu.",
+    )
+    drain_accept_seconds: int = Field(
+        default=5,
+        ge=0,
+        le=3_600,
+        description="How long a pod that stops still accepts: what sends it requests needs the time to notice.",
+    )
+    drain_deadline_seconds: int = Field(
+        default=120,
+        ge=0,
+        le=86_400,
+        description="Most that requests in flight may take to finish after that. A pod ends as soon as none is left: "
+        "deletion takes this long only while requests run, and seconds when idle.",
+    )
+    heartbeat_limit_seconds: int = Field(
+        default=30, ge=1, le=3_600, description="A rank that stands still this long with work pending is killed."
+    )
+    start_limit_seconds: int = Field(
+        default=1800,
+        ge=10,
+        le=86_400,
+        description="A group must serve within this time of its pods having met, loading included.",
+    )
+
+
+class PullSecret(SpecModel):
+    """A Secret of the same namespace with registry credentials."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+
+
+class Engine(SpecModel):
+    """The worker program."""
+
+    image: str | None = Field(
+        default=None,
+        pattern=IMAGE_PATTERN,
+        max_length=512,
+        description="Worker image. Default: the one the operator was installed with.",
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When to pull the image."
+    )
+    image_pull_secrets: list[PullSecret] | None = Field(
+        default=None, max_length=8, description="Secrets to pull the image with."
+    )
+    limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
+
+
+class GLMDeploymentSpec(SpecModel):
+    """What is wanted: a model, what it runs on, and how many copies."""
+
+    model_config = ConfigDict(json_schema_extra=rules.SPEC_RULES)
+
+    model: ModelSpec = Field(description="The model that is served, and where its files are.")
+    hardware: Hardware = Field(description="What the ranks run on.")
+    parallelism: Parallelism = Field(default=Parallelism(), description="How one copy is split over ranks.")
+    replicas: int = Field(
+        default=1, ge=0, le=1000, description="Replica groups: copies of the model. 0 keeps none running."
+    )
+    engine: Engine = Field(default=Engine(), description="The worker program.")
+
+    def normal_form(self) -> dict[str, object]:
+        """Return the spec as it is kept and hashed: defaults filled in, replicas left out (scaling is no new spec)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"replicas"})
+
+
+class Metadata(BaseModel):
+    """The part of an object's metadata that the operator reads."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    name: str = Field(max_length=names.MAX_NAME_LENGTH, pattern=DEPLOYMENT_NAME_PATTERN)
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+
+    @model_validator(mode="after")
+    def _collides_with_nothing(self) -> "Metadata":
+        if re.search(f"{names.RESERVED_SUFFIXES}$", self.name):
+            raise ValueError(f"name {self.name} ends like the name of an object made for another GLMDeployment")
+        return self
+
+
+class GLMDeployment(BaseModel):
+    """One parsed GLMDeployment. engine.image is always set: the default is filled in when it is parsed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metadata: Metadata
+    spec: GLMDeploymentSpec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    def with_spec(self, spec: GLMDeploymentSpec) -> "GLMDeployment":
+        """Return the same deployment with another spec, as kept in the record of an accepted one."""
+        return self.model_copy(update={"spec": spec})
+
+
+def parse_deployment(body: Mapping[str, object], *, default_image: str = names.DEFAULT_WORKER_IMAGE) -> GLMDeployment:
+    """Return the typed form of a GLMDeployment as read from a file or from the API server (status is not looked at).
+
+    Raises InvalidSpec with one sentence a fault.
+    """
+    faults = [
+        f"{field} is {body.get(field)!r}; expected {expected!r}"
+        for field, expected in (("apiVersion", f"{names.GROUP}/{names.VERSION}"), ("kind", names.KIND))
+        if body.get(field) != expected
+    ]
+    if faults:
+        raise InvalidSpec("; ".join(faults))
+    spec = as_read_by_the_api_server(body.get("spec"))
+    try:
+        deployment = GLMDeployment.model_validate({"metadata": body.get("metadata"), "spec": spec})
+    except ValidationError as error:
+        raise InvalidSpec("; ".join(_sentence(dict(fault)) for fault in error.errors())) from error
+    if deployment.spec.engine.image is None:
+        engine = deployment.spec.engine.model_copy(update={"image": default_image})
+        return deployment.with_spec(deployment.spec.model_copy(update={"engine": engine}))
+    return deployment
+
+
+def _sentence(fault: dict[str, object]) -> str:
+    location = fault["loc"]
+    assert isinstance(location, tuple)
+    if location[-1] == "[key]":  # of a map; pydantic puts the key itself before it
+        location = (*location[:-2], "keys")
+    path = ".".join(str(part) for part in location)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{path} is required"
+    if fault["type"] == "extra_forbidden":
+        return f"{path} is not a known field"
+    if fault["type"] == "value_error":
+        return f"{path}: {message}"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{path} is {fault['input']!r}; allowed is {FORMS[_pattern(fault)]}"
+    return f"{path} is {fault['input']!r}: {message}"
+
+
+def _pattern(fault: dict[str, object]) -> str:
+    context = fault["ctx"]
+    assert isinstance(context, dict)
+    return str(context["pattern"])

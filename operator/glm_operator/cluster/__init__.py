@@ -1,0 +1,1 @@
+"""Everything outside of the process: the API server and the management ports of workers."""

@@ -1,0 +1,217 @@
+"""What exists of one deployment, read out of live objects into values. Pure: dicts and the time in, Observed out.
+
+Only what a decision or a sentence in the status needs is kept; the live objects themselves stay in `live`, for the
+comparison with what is to be applied.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from glm_operator import names
+from glm_operator.api.status import Reason
+from glm_operator.manifest import Manifest, kind_of, name_of
+from glm_operator.observe.trouble import Trouble, trouble_of
+
+ObjectKey = tuple[str, str, str]  # apiVersion, kind, name
+
+
+@dataclass(frozen=True)
+class ObservedPod:
+    """One pod of a group."""
+
+    name: str
+    uid: str
+    index: int
+    controller: str | None  # uid of what made it and would make it again; None for an orphan
+    revision: str
+    is_ready: bool
+    is_leaving: bool  # told to go, or about to be: the StatefulSet that made it is gone
+    is_scheduled: bool
+    running_since: datetime | None  # its worker, as the kubelet says; None while it does not run
+    ip: str | None
+    restarts: int
+    trouble: Trouble | None
+
+
+@dataclass(frozen=True)
+class ObservedGroup:
+    """One replica group: its StatefulSet, if there is one, and the pods that carry its name."""
+
+    index: int
+    name: str
+    exists: bool  # has a StatefulSet that is not being deleted
+    revision: str  # of the StatefulSet's template; "" without one
+    num_pods: int
+    pods: tuple[ObservedPod, ...]
+    refused: Trouble | None = None  # what the API server says of the first missing pod, where it was asked
+
+    @property
+    def is_available(self) -> bool:
+        """Whether all pods are there, ready, staying, and of the revision the group is frozen at."""
+        current = [pod for pod in self.pods if pod.revision == self.revision and pod.is_ready and not pod.is_leaving]
+        return self.exists and 0 < len(current) == self.num_pods == len(self.pods)
+
+    @property
+    def leader(self) -> ObservedPod | None:
+        """The rank-0 pod, if it is of the group's revision."""
+        return next((pod for pod in self.pods if pod.index == 0 and pod.revision == self.revision), None)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Indices of the pods its StatefulSet has to make; none while others leave, whose places they take."""
+        if any(pod.is_leaving for pod in self.pods):
+            return ()
+        there = {pod.index for pod in self.pods}
+        return tuple(index for index in range(self.num_pods) if index not in there)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps the first troubled pod down, or from being made."""
+        return next((pod.trouble for pod in self.pods if pod.trouble is not None), self.refused)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One accepted spec, as kept in a ControllerRevision."""
+
+    name: str
+    number: int  # the highest is the last accepted
+    spec: Mapping[str, object]
+    revision: str  # of the pod template rendered from it
+    replicas: int | None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything of one deployment at one moment."""
+
+    groups: Mapping[int, ObservedGroup] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    live: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
+    foreign: Mapping[str, Manifest] = field(
+        default_factory=dict
+    )  # StatefulSets with a group's labels that are not ours
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether any group of ours exists."""
+        return any(group.exists for group in self.groups.values())
+
+    def is_of_others(self, group: ObservedGroup) -> bool:
+        """Tell whether the name is that of somebody else's StatefulSet: then the pods are not ours, either."""
+        return not group.exists and group.name in self.foreign
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """An object that could not be applied, and why; told in the status instead of raised."""
+
+    name: str
+    reason: Reason
+    message: str
+
+
+def observe(
+    deployment: str, uid: str, objects: Iterable[Manifest], pods: Iterable[Manifest], now: datetime
+) -> Observed:
+    """Return what exists of a deployment. objects: all with its label; what others control is no part of it."""
+    found = list(objects)
+    owned = [item for item in found if is_controlled_by(item, uid)]
+    others = [item for item in found if not is_controlled_by(item, uid)]
+    sets = {index: item for item in owned if (index := _group_index(deployment, item)) is not None}
+    by_group: dict[int, list[ObservedPod]] = {}
+    for pod in pods:
+        index = _group_index(deployment, pod)
+        if index is not None and _is_member(pod, names.group_name(deployment, index)):
+            by_group.setdefault(index, []).append(_pod(pod, sets.get(index), now))
+    return Observed(
+        groups={
+            index: _group(deployment, index, sets.get(index), by_group.get(index, []))
+            for index in sorted(sets.keys() | by_group.keys())
+        },
+        records=tuple(_record(item) for item in owned if item["kind"] == "ControllerRevision"),
+        live={(*kind_of(item), name_of(item)): item for item in owned},
+        foreign={name_of(item): item for item in others if _group_index(deployment, item) is not None},
+    )
+
+
+def is_controlled_by(manifest: Manifest, uid: str) -> bool:
+    """Tell whether the object's controller is the deployment of that uid."""
+    return _controller(manifest) == uid
+
+
+def _controller(manifest: Manifest) -> str | None:
+    """Return the uid of what made the object and answers for it; None for an orphan."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _group_index(deployment: str, item: Manifest) -> int | None:
+    group = (item["metadata"].get("labels") or {}).get(names.GROUP_LABEL, "")
+    match = re.fullmatch(re.escape(deployment) + r"-g(\d{1,6})", group)
+    return int(match[1]) if match else None
+
+
+def _is_member(pod: Manifest, group: str) -> bool:
+    """Tell whether the name is one its StatefulSet gives; a debugging copy has the labels, too, and is no member."""
+    return re.fullmatch(re.escape(group) + r"-\d+", name_of(pod)) is not None
+
+
+def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: list[ObservedPod]) -> ObservedGroup:
+    exists = stateful_set is not None and "deletionTimestamp" not in stateful_set["metadata"]
+    spec = stateful_set["spec"] if stateful_set is not None and exists else {}
+    template_labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
+    return ObservedGroup(
+        index=index,
+        name=names.group_name(deployment, index),
+        exists=exists,
+        revision=template_labels.get(names.REVISION_LABEL, ""),
+        num_pods=spec.get("replicas", 0),
+        pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.name))),
+    )
+
+
+def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> ObservedPod:
+    """Return one pod. One made by an earlier StatefulSet of the name still runs until Kubernetes collects it."""
+    maker = _controller(pod)  # none: the present StatefulSet adopts it
+    is_of_another = stateful_set is not None and maker not in (None, stateful_set["metadata"].get("uid"))
+    is_told_to_go = "deletionTimestamp" in pod["metadata"]
+    status, labels = pod.get("status", {}), pod["metadata"].get("labels", {})
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
+    # The label is set by the StatefulSet controller; the ordinal at the end of the name is the same.
+    ordinal = labels.get(names.POD_INDEX_LABEL) or name_of(pod).rpartition("-")[2]
+    return ObservedPod(
+        name=name_of(pod),
+        uid=pod["metadata"].get("uid", ""),
+        index=int(ordinal) if ordinal.isdigit() else 0,
+        controller=maker,
+        revision=labels.get(names.REVISION_LABEL, ""),
+        is_ready=conditions.get("Ready") == "True",
+        is_leaving=is_told_to_go or is_of_another,
+        is_scheduled=conditions.get("PodScheduled") == "True",
+        running_since=_running_since(status),
+        ip=status.get("podIP"),
+        restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
+        trouble=trouble_of(pod, now) if is_told_to_go or not is_of_another else None,
+    )
+
+
+def _running_since(status: Manifest) -> datetime | None:
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") == names.WORKER_CONTAINER:
+            said = (container.get("state", {}).get("running") or {}).get("startedAt")
+            return datetime.fromisoformat(said) if said else None
+    return None
+
+
+def _record(item: Manifest) -> Record:
+    replicas = (item["metadata"].get("annotations") or {}).get(names.REPLICAS_ANNOTATION, "")
+    return Record(
+        name=name_of(item),
+        number=int(item.get("revision", 0)),
+        spec=item.get("data") or {},
+        revision=(item["metadata"].get("labels") or {}).get(names.REVISION_LABEL, ""),
+        replicas=int(replicas) if replicas.isdigit() else None,
+    )

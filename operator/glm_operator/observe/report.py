@@ -1,0 +1,96 @@
+"""What the leading supervisor of a group says at /group, in the operator's own types. Pure.
+
+Fields this version does not know are ignored and absent ones have neutral values, because workers of another version
+may run while the operator is upgraded.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from glm_operator.api.status import MAX_TEXT, Failure, LoadProgress
+from glm_operator.names import pod_name
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Cause(_Said):
+    """Why a generation ended."""
+
+    rank: int | None = None
+    pod: int | None = None  # its index in the group
+    reason: str = "failed"
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+
+
+class Generation(_Said):
+    """One try to serve."""
+
+    id: str = ""
+    ready_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    cause: Cause | None = None
+
+
+class Load(_Said):
+    """Progress of reading weights."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class GroupReport(_Said):
+    """One group, as its leader sees it."""
+
+    state: Literal["waiting_for_peers", "starting", "serving", "backing_off", "draining"]
+    generation: str | None = None
+    load: Load | None = None
+    consecutive_start_failures: int = 0
+    deaths_while_serving: int = 0
+    missing_pods: list[int] = []
+    refused_pods: list[str] = []  # why, of the missing ones that dialled
+    generations: list[Generation] = []
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a generation of this leader was ever ready."""
+        return self.deaths_while_serving > 0 or any(generation.ready_at is not None for generation in self.generations)
+
+    @property
+    def last_ended_at(self) -> datetime | None:
+        """When the pods last parted, if they had met."""
+        return self.generations[-1].ended_at if self.generations else None
+
+    def load_progress(self) -> LoadProgress | None:
+        """Return how far loading is, while there is something to load."""
+        if self.load is None or self.load.total_bytes == 0 or self.state == "serving":
+            return None
+        return LoadProgress(done_bytes=self.load.done_bytes, total_bytes=self.load.total_bytes)
+
+    def last_failure(self, group: str) -> Failure | None:
+        """Return why the last generation that failed did so, the first rank that failed being the one named."""
+        failed = [generation for generation in self.generations if generation.cause is not None]
+        if not failed:
+            return None
+        cause, ended_at = failed[-1].cause, failed[-1].ended_at
+        assert cause is not None
+        return Failure(
+            rank=cause.rank,
+            pod=None if cause.pod is None else pod_name(group, cause.pod),
+            reason=cause.reason[:MAX_TEXT],
+            message=_sentence(cause)[:MAX_TEXT],
+            time=ended_at,
+        )
+
+
+def _sentence(cause: Cause) -> str:
+    if cause.message:
+        return cause.message
+    if cause.signal is not None:
+        return f"signal {cause.signal}"
+    return f"exit code {cause.exit_code}" if cause.exit_code is not None else ""

@@ -1,0 +1,1 @@
+"""What happens to the groups next, and what is kept of accepted specs. Pure."""

@@ -1,0 +1,1 @@
+"""Facts to what people read: conditions, groups, Events. Pure."""
