@@ -9,6 +9,7 @@ import sys
 from glm_cluster.building import build_missing
 from glm_cluster.cluster import Cluster
 from glm_cluster.errors import ClusterError
+from glm_cluster.kwok import build_kwok
 from glm_cluster.lifecycle import clean, down, up
 from glm_cluster.locking import locked
 from glm_cluster.paths import Paths, find_paths
@@ -28,6 +29,7 @@ def main() -> int:
     commands.add_parser("shell", help='print what makes a shell use it: eval "$(make -s cluster-shell)"')
     commands.add_parser("status", help="print what runs")
     commands.add_parser("programs", help="build kubectl, helm and the others without starting anything")
+    commands.add_parser("kwok", help="build kwok, which plays nodes for stories of many deployments")
     arguments = parser.parse_args()
     paths = find_paths(os.environ)
     try:
@@ -86,6 +88,7 @@ COMMANDS = {
     "shell": print_shell,
     "status": print_status,
     "programs": build_programs,
+    "kwok": build_kwok,
 }
 
 if __name__ == "__main__":

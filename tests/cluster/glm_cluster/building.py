@@ -3,13 +3,14 @@
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from glm_cluster.commands import log_to, run
 from glm_cluster.errors import ClusterError
 from glm_cluster.paths import Paths
-from glm_cluster.programs import KUBERNETES_TOOL, Programs, Tool
+from glm_cluster.programs import KUBERNETES_TOOL, TOOLS, Programs, Tool
 from glm_cluster.progress import say, step
 
 OLDEST_GO = (1, 24)
@@ -46,9 +47,9 @@ def require_programs(paths: Paths) -> None:
         require_go()
 
 
-def build_missing(paths: Paths) -> None:
-    """Build every tool whose folder is not in the cache."""
-    tools = Programs(paths).missing()
+def build_missing(paths: Paths, wanted: Iterable[Tool] = TOOLS) -> None:
+    """Build every wanted tool whose folder is not in the cache."""
+    tools = Programs(paths).missing(wanted)
     if not tools:
         return
     require_go()

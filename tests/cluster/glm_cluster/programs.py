@@ -6,6 +6,7 @@ read from the go.mod files, which are their only place. Pure but for reading tho
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,9 +92,13 @@ PAUSE = Tool("pause", "", (".",), 0.1)
 ETCD = Tool("etcd", "go.etcd.io/etcd/server/v3", ("go.etcd.io/etcd/server/v3",), 1)
 COREDNS = Tool("coredns", "github.com/coredns/coredns", (".",), 2)
 HELM = Tool("helm", "helm.sh/helm/v3", ("helm.sh/helm/v3/cmd/helm",), 2)
+KWOK = Tool("kwok", "sigs.k8s.io/kwok", ("sigs.k8s.io/kwok/cmd/kwok",), 3)
 
 TOOLS = (PAUSE, ETCD, COREDNS, HELM, KUBERNETES_TOOL)
-"""Fast ones first: whatever is wrong with Go or the network shows up within a minute."""
+"""What every cluster needs. Fast ones first: what is wrong with Go or the network shows up within a minute."""
+
+ON_DEMAND = (KWOK,)
+"""What only some stories need: built by the first of them."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ class Programs:
 
     def __getitem__(self, program: str) -> Path:
         """Return the path of a program by its name: kubectl, etcd, helm, ..."""
-        tool = KUBERNETES_TOOL if program in KUBERNETES_PROGRAMS else {t.name: t for t in TOOLS}[program]
+        tool = KUBERNETES_TOOL if program in KUBERNETES_PROGRAMS else {t.name: t for t in (*TOOLS, *ON_DEMAND)}[program]
         return self.folder(tool) / program
 
-    def missing(self) -> list[Tool]:
-        return [tool for tool in TOOLS if not self.folder(tool).is_dir()]
+    def missing(self, tools: Iterable[Tool] = TOOLS) -> list[Tool]:
+        return [tool for tool in tools if not self.folder(tool).is_dir()]

@@ -10,6 +10,7 @@ from glm_cluster.programs import (
     HELM,
     KUBERNETES_PROGRAMS,
     KUBERNETES_TOOL,
+    ON_DEMAND,
     PAUSE,
     TOOLS,
     Programs,
@@ -51,7 +52,7 @@ def test_helm_assumes_the_clusters_kubernetes_when_it_renders_without_one() -> N
 
 
 def test_every_module_is_locked_and_satisfied_by_go_1_24() -> None:
-    for tool in TOOLS:
+    for tool in (*TOOLS, *ON_DEMAND):
         go_mod = (tool.source / "go.mod").read_text()
         assert "\ngo 1.24" in go_mod, tool.name
         assert "\ntoolchain " not in go_mod, tool.name
