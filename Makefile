@@ -89,6 +89,10 @@ gpu: $(INSTALLED) ## Parity and serving on CUDA devices; skips loudly without on
 e2e: $(INSTALLED) ## User stories on a real cluster: ours (Linux, root, Go), or E2E_KUBECONFIG with E2E_OPERATOR_IMAGE and E2E_WORKER_IMAGE
 	@$(BIN)/python scripts/e2e.py
 
+.PHONY: e2e-long
+e2e-long: $(INSTALLED) ## Long stories: a fleet of 300, minutes of chaos; numbers for docs/log.md
+	@$(BIN)/python scripts/e2e.py --long
+
 ##@ Run a real cluster on this machine
 
 .PHONY: cluster

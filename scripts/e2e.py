@@ -1,5 +1,7 @@
 """`make e2e`: bring the cluster up if it is not, run the stories, and take it down again if it was not up before.
 
+`make e2e-long` (--long) tells the long stories instead, and nothing else.
+
 With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down (CONTRIBUTING.md). What is
 left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
 """
@@ -27,6 +29,7 @@ OF_OUR_CLUSTER = [
     "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
 ]
 CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters of its own, so none may be up
+LONG = "--long"
 
 
 def is_up() -> bool:
@@ -57,10 +60,15 @@ def bring_up() -> None:
         raise
 
 
+def is_long() -> bool:
+    return LONG in sys.argv[1:]
+
+
 def pytest(tests: list[str]) -> int:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", *tests, *sys.argv[1:]], cwd=ROOT, check=False
-    ).returncode
+    """Run the long ones of the tests, or all others. Further flags of this script are pytest's."""
+    flags = [flag for flag in sys.argv[1:] if flag != LONG]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "long" if is_long() else "not long", *tests, *flags]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def leave_out(tests: list[str], reason: str) -> None:
@@ -74,6 +82,8 @@ def leave_out(tests: list[str], reason: str) -> None:
 
 def on_given_cluster() -> int:
     status = pytest(STORIES)
+    if is_long():
+        return status
     leave_out([*OF_OUR_CLUSTER, *CLUSTER_DOWN], "E2E_KUBECONFIG names a cluster, and these are about the one made here")
     return status
 
@@ -89,8 +99,9 @@ def on_own_cluster() -> int:
     try:
         if not was_up:
             bring_up()
-        cluster("images")  # by now, for its progress: inside a test nobody would see it
-        status = pytest([*OF_OUR_CLUSTER, *STORIES])
+        for command in ("images", "kwok"):  # by now, for their progress: inside a test nobody would see it
+            cluster(command)
+        status = pytest(STORIES if is_long() else [*OF_OUR_CLUSTER, *STORIES])
     finally:
         if before:
             print(
@@ -102,6 +113,8 @@ def on_own_cluster() -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             cluster("down")
+    if is_long():
+        return status
     if was_up or status:
         leave_out(CLUSTER_DOWN, "a cluster is up (make cluster-down)" if was_up else "what came before it failed")
         return status

@@ -87,7 +87,7 @@ class Deployed:
 
     def condition(self, kind: str) -> dict[str, Any]:
         """Return a condition that speaks of the present spec; LookupError until there is one."""
-        return _condition(self.read(), kind)
+        return condition_of(self.read(), kind)
 
     def wait_ready(self, *, timeout_s: float = 180.0) -> None:
         self.target.kubectl(
@@ -100,7 +100,7 @@ class Deployed:
 
         def is_settled() -> bool:
             found = self.read()
-            progressing, is_ready = _condition(found, "Progressing"), _condition(found, "Ready")
+            progressing, is_ready = condition_of(found, "Progressing"), condition_of(found, "Ready")
             return (found["status"]["ready"], progressing["status"], is_ready["status"]) == (ready, "False", "True")
 
         wait_for(f"{self.name} settled at {ready}", is_settled, timeout_s=timeout_s)
@@ -201,7 +201,8 @@ def ask(client: openai.OpenAI, question: str = "What is 12+30?") -> tuple[str, s
     return thinking, content
 
 
-def _condition(found: dict[str, Any], kind: str) -> dict[str, Any]:
+def condition_of(found: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return a condition that speaks of the present spec; LookupError until there is one."""
     for condition in found.get("status", {}).get("conditions", []):
         if condition["type"] == kind and condition["observedGeneration"] == found["metadata"]["generation"]:
             return dict(condition)

@@ -176,6 +176,38 @@ def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_to
     assert "make cluster-nano" in after
 
 
+@pytest.mark.parametrize(
+    ("argv", "marker", "tests"),
+    [
+        ([], "not long", ["tests/integration/test_cluster_runs_pods.py", "tests/e2e"]),
+        (["--long"], "long", ["tests/e2e"]),
+        (["-k", "fleet"], "not long", ["tests/e2e", "-k", "fleet"]),
+        (["--long", "-x"], "long", ["tests/e2e", "-x"]),
+    ],
+)
+def test_long_stories_run_when_asked_for_and_then_alone(
+    e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, argv: list[str], marker: str, tests: list[str]
+) -> None:
+    monkeypatch.delenv("E2E_KUBECONFIG", raising=False)
+    monkeypatch.setattr(e2e.sys, "argv", ["scripts/e2e.py", *argv])
+    monkeypatch.setattr(e2e, "is_up", lambda: True)
+    monkeypatch.setattr(e2e, "operators", list)
+    monkeypatch.setattr(e2e, "cluster", lambda _: None)
+    monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
+    commands: list[list[str]] = []
+
+    def runs(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(e2e.subprocess, "run", runs)
+    assert e2e.main() == 0
+    (command,) = commands
+    assert command[command.index("-m", 2) + 1 :][0] == marker
+    assert [each for each in command if each in tests] == tests
+    assert "--long" not in command
+
+
 def test_a_given_cluster_without_images_is_told_and_nothing_runs(
     e2e: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,187 @@
+"""Many GLMDeployments at once, on nodes that run nothing (kwok), and what they cost the API server."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from e2e import audit, fake_workers
+from e2e.deployments import condition_of, nano, wait_for
+from e2e.target import Target
+from glm_cluster import Cluster
+from glm_cluster.addresses import NODE_IP
+from glm_cluster.kwok import NODE_SELECTOR, TOLERATIONS, listed
+from glm_cluster.processes import Processes
+from glm_operator.names import MANAGEMENT_PORT
+
+LABELS = {"e2e": "fleet"}
+SELECTOR = "e2e=fleet"
+QUIET = timedelta(seconds=3)
+"""Without a write of the operator for so long, nothing of a change is on its way any more."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Deployments of glm-nano, one pod with one rank each. Our cluster's only: a given one has no audit log."""
+
+    target: Target
+    cluster: Cluster
+    namespace: str
+    size: int
+
+    @property
+    def names(self) -> list[str]:
+        return [f"fleet-{number:03}" for number in range(self.size)]
+
+    def apply(self) -> None:
+        manifests = [self._manifest(name) for name in self.names]
+        self.target.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed(manifests)), timeout_s=300)
+
+    def _manifest(self, name: str) -> dict[str, Any]:
+        manifest = nano(
+            name, self.namespace, ranks_per_pod=1, ranks=1, nodeSelector=NODE_SELECTOR, tolerations=TOLERATIONS
+        )
+        manifest["metadata"]["labels"] = LABELS
+        return manifest
+
+    def wait_settled(self, user: str, *, timeout_s: float) -> None:
+        """Wait until all are ready, nothing is left to do for any, and the operator has written the last of it."""
+        self.target.kubectl(
+            "wait", "--for=condition=Ready", "glmd", "-l", SELECTOR, "-n", self.namespace,
+            f"--timeout={timeout_s:.0f}s", timeout_s=timeout_s + 10,
+        )  # fmt: skip
+        wait_for(f"{self.size} deployments settled", self._are_settled, timeout_s=timeout_s)
+        wait_for("the operator's last write", lambda: self._is_quiet(user), timeout_s=60)
+
+    def _are_settled(self) -> bool:
+        found = self.target.items("glmd", self.namespace, SELECTOR)
+        left = [item["metadata"]["name"] for item in found if not _is_settled(item)]
+        assert len(found) == self.size, f"there are {len(found)}"
+        assert not left, f"not settled: {len(left)}, the first {left[0]}"
+        return True
+
+    def _is_quiet(self, user: str) -> bool:
+        late = audit.requests(self.cluster.audit_events(user), datetime.now(UTC) - QUIET)
+        writes = [audit.line(entry) for entry in late if audit.is_write(entry)]
+        assert not writes, f"{len(writes)} writes, the last: {writes[-1]}"
+        return True
+
+    def delete(self) -> None:
+        """Delete all, and wait for their pods to go: their nodes go next."""
+        self.target.kubectl("delete", "glmd", "-l", SELECTOR, "-n", self.namespace, timeout_s=300)
+        wait_for("the pods of the fleet gone", lambda: not self._pods(), timeout_s=300)
+
+    def _pods(self) -> list[str]:
+        pods = self.target.items("pods", self.namespace)
+        return [name for pod in pods if (name := pod["metadata"]["name"]).startswith("fleet-")]
+
+    def wait_planned(self, name: str, *, timeout_s: float) -> None:
+        """Wait until the operator's status speaks of the newest spec of one."""
+
+        def is_planned() -> bool:
+            found = self.target.get("glmd", name, "-n", self.namespace)
+            return bool(condition_of(found, "Planned")["status"] == "True")
+
+        wait_for(f"the edit of {name} accepted", is_planned, timeout_s=timeout_s)
+
+
+def _is_settled(found: dict[str, Any]) -> bool:
+    try:
+        is_ready, progressing = condition_of(found, "Ready"), condition_of(found, "Progressing")
+    except LookupError:
+        return False
+    return (is_ready["status"], progressing["status"]) == ("True", "False")
+
+
+@dataclass(frozen=True)
+class RequestRate:
+    """Requests a minute, and the first of those that are no watch."""
+
+    watches: float
+    others: float
+    examples: tuple[str, ...]
+
+
+def requests_per_minute(target: Target, user: str, seconds: float) -> RequestRate:
+    """Return what an account asks the API server of our cluster for in a window that begins now."""
+    assert target.cluster is not None, "a given cluster's audit log is not at hand"
+    began = datetime.now(UTC)
+    ended = began + timedelta(seconds=seconds)
+    wait_for("the end of the window", lambda: datetime.now(UTC) >= ended, timeout_s=seconds + 30)
+    found = audit.split(target.cluster.audit_events(user), began, ended)
+    return RequestRate(
+        watches=len(found.watches) * 60 / seconds,
+        others=len(found.others) * 60 / seconds,
+        examples=tuple(audit.line(entry) for entry in found.others[:20]),
+    )
+
+
+@dataclass(frozen=True)
+class Editor:
+    """One who edits under an account of their own: the audit log has service accounts, and no people."""
+
+    target: Target
+    cluster: Cluster
+    namespace: str
+    token: str
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{self.namespace}:editor"
+
+    def set_max_num_seqs(self, deployment: str, value: int) -> datetime:
+        """Edit one; return when that reached the API server."""
+        began = datetime.now(UTC)
+        change = json.dumps({"spec": {"engine": {"limits": {"maxNumSeqs": value}}}})
+        self.target.kubectl(
+            "--kubeconfig=/dev/null", f"--server={self.cluster.api_server}", f"--token={self.token}",
+            f"--certificate-authority={self.cluster.paths.pki}/ca.crt",
+            "patch", "glmd", deployment, "-n", self.namespace, "--type=merge", "-p", change,
+        )  # fmt: skip
+        edit = audit.first_write(self.cluster.audit_events(self.user), self.namespace, deployment, began)
+        assert edit is not None, f"the audit log has no edit of {deployment} by {self.user}"
+        return audit.received(edit)
+
+
+@contextlib.contextmanager
+def editor(target: Target, cluster: Cluster, namespace: str) -> Iterator[Editor]:
+    """Yield one who may edit in a namespace."""
+    meta = {"name": "editor", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"kind": "ServiceAccount", **meta}
+    made: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": role,
+            "subjects": [subject],
+        },
+    ]
+    target.apply(*made)
+    try:
+        token = target.kubectl("create", "token", "editor", "-n", namespace, "--duration=2h").strip()
+        yield Editor(target, cluster, namespace, token)
+    finally:
+        target.kubectl("delete", "rolebinding,serviceaccount", "editor", "-n", namespace)
+
+
+@contextlib.contextmanager
+def answering_workers(cluster: Cluster) -> Iterator[None]:
+    """Let every pod of a fake node answer at its management port, as a program of the cluster."""
+    processes, name = Processes(cluster.paths.pids, cluster.paths.logs), "fake-workers"
+    processes.stop(name)  # that of a story that was killed
+    processes.start(name, sys.executable, Path(fake_workers.__file__), str(MANAGEMENT_PORT))
+    try:
+        url = f"http://{NODE_IP}:{MANAGEMENT_PORT}/group"
+        wait_for("an answer of the fake workers", lambda: httpx.get(url, trust_env=False).is_success, timeout_s=30)
+        yield
+    finally:
+        processes.stop(name)
