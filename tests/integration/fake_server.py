@@ -20,6 +20,8 @@ from glm_worker.messages import (
     FromEngine,
     GenerationEnded,
     GenerationStarting,
+    InFlightTokensReply,
+    InFlightTokensRequest,
     MetricsReply,
     MetricsRequest,
     ServerReady,
@@ -27,6 +29,8 @@ from glm_worker.messages import (
     Unavailable,
 )
 from glm_worker.settings import WorkerSettings
+
+IN_FLIGHT_TOKENS = 7
 
 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
@@ -91,6 +95,8 @@ async def _run(
                 reasons.write_text(f"{reason}; {retry_after_s} s")  # noqa: ASYNC240 - nothing else runs here
             case MetricsRequest(id=number):
                 link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
+            case InFlightTokensRequest(id=number):
+                link.send(InFlightTokensReply(id=number, in_flight_tokens=IN_FLIGHT_TOKENS))
 
 
 async def _drain(link: ControlLink[ToServer], answered: Path | None) -> None:

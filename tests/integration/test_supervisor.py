@@ -5,16 +5,20 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from glm_worker.models import resolve
+from integration.fake_server import IN_FLIGHT_TOKENS
 from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
 
 COMPUTE, REST = "integration.fake_ranks:compute", "integration.fake_ranks:rest"
 SERVER = "integration.fake_server:run_server"
 HEARTBEAT_LIMIT_S = 2.0
+OPERATOR_LIMIT_S = 1.5  # as glm_operator.cluster.workers has it: for an answer of /group
 
 
 @pytest.fixture(scope="module", params=[(1, 2), (2, 1)], ids=["1 pod x 2 ranks", "2 pods x 1 rank"])
@@ -121,6 +125,38 @@ def test_a_stopped_server_is_found_and_replaced(computing: Group) -> None:
     computing.leader.child("server").suspend()
     assert computing.last_end(before)["reason"] == "server_died"
     computing.serving(after=before)
+
+
+def test_the_group_page_asks_the_server_for_its_tokens_in_flight(computing: Group) -> None:
+    assert computing.serving()["in_flight_tokens"] == IN_FLIGHT_TOKENS
+    for follower in computing.pods[1:]:  # they have no server, and nobody asks them
+        assert "in_flight_tokens" not in follower.group()
+
+
+def test_while_the_server_hangs_the_group_page_is_in_time_for_the_operator_with_null(tmp_path: Path) -> None:
+    with running_group(tmp_path, rank_target=REST, server_target=SERVER) as group:  # heartbeat_limit_s is 30 s
+        generation = group.serving()["generation"]
+        server = group.leader.child("server")
+        server.suspend()
+        eventually(lambda: server.status() == psutil.STATUS_STOPPED)
+        page = eventually(lambda: asked_by_the_operator(group))
+        assert server.status() == psutil.STATUS_STOPPED
+        assert (page["in_flight_tokens"], page["generation"]) == (None, generation)
+        server.resume()
+        eventually(lambda: group.leader.group()["in_flight_tokens"] == IN_FLIGHT_TOKENS)
+
+
+def asked_by_the_operator(group: Group) -> dict[str, Any]:
+    """Return /group, or nothing when it is not there within the operator's time."""
+    try:
+        return dict(httpx.get(f"http://{group.leader.host}:9090/group", timeout=OPERATOR_LIMIT_S).json())
+    except httpx.TimeoutException:
+        return {}
+
+
+def test_without_a_server_the_tokens_in_flight_are_null(tmp_path: Path) -> None:
+    with running_group(tmp_path, rank_target=REST, server_target="integration.fake_server:never_listening") as group:
+        assert eventually(group.leader.group)["in_flight_tokens"] is None
 
 
 def test_readiness_holds_through_a_short_new_generation_and_metrics_count_it(computing: Group) -> None:

@@ -155,6 +155,27 @@ def test_a_stream_cut_off_by_a_death_ends_with_an_error_event(group: Group) -> N
     group.serving(after=before)
 
 
+def test_tokens_are_in_flight_while_a_stream_runs_and_none_after_it(group: Group) -> None:
+    group.serving()
+    eventually(lambda: in_flight_tokens(group) == 0)
+    body = question(stream=True, stream_options={"include_usage": True}, **LONG)
+    with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
+        lines = response.iter_lines()
+        events = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {"))
+        next(event for event in events if has_text(event))
+        first = in_flight_tokens(group)
+        later = eventually(lambda: (seen := in_flight_tokens(group)) is not None and seen != first and seen)
+        usage = list(events)[-1]["usage"]
+    assert first is not None
+    assert usage["prompt_tokens"] < first < later <= usage["total_tokens"]
+    eventually(lambda: in_flight_tokens(group) == 0)
+
+
+def in_flight_tokens(group: Group) -> int | None:
+    seen: int | None = group.leader.group()["in_flight_tokens"]
+    return seen
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_stopped_at_work_is_named_and_the_request_answered(group: Group, rank: int) -> None:
     before = group.serving()["generation"]

@@ -122,7 +122,11 @@ class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | MetricsRequest
+class InFlightTokensRequest(msgspec.Struct, frozen=True, tag=True):
+    id: int
+
+
+ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | MetricsRequest | InFlightTokensRequest
 
 
 # server -> supervisor
@@ -151,6 +155,11 @@ class MetricsReply(msgspec.Struct, frozen=True, tag=True):
     text: str  # Prometheus exposition format
 
 
+class InFlightTokensReply(msgspec.Struct, frozen=True, tag=True):
+    id: int
+    in_flight_tokens: int  # as Flights counts them
+
+
 class Drained(msgspec.Struct, frozen=True, tag=True):
     num_ended_early: int
 
@@ -161,4 +170,4 @@ class ServerFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-FromServer = ServerReady | EngineServing | FirstAnswer | MetricsReply | Drained | ServerFailed
+FromServer = ServerReady | EngineServing | FirstAnswer | MetricsReply | InFlightTokensReply | Drained | ServerFailed

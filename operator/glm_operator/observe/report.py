@@ -50,6 +50,7 @@ class GroupReport(_Said):
     state: Literal["waiting_for_peers", "starting", "serving", "backing_off", "draining"]
     generation: str | None = None
     load: Load | None = None
+    in_flight_tokens: int | None = None  # prompts and what is generated so far, of all requests; None: not known
     consecutive_start_failures: int = 0
     deaths_while_serving: int = 0
     missing_pods: list[int] = []

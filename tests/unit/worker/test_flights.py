@@ -275,6 +275,69 @@ def test_a_second_run_observes_nothing_twice() -> None:
         assert world.value(f'{name}_seconds_count{{model="m",slo_class="default"}}') == 1
 
 
+def prompt_len(flight: Flight) -> int:
+    return len(flight.job.prompt_token_ids)
+
+
+def test_without_requests_no_token_is_in_flight() -> None:
+    assert World().flights.in_flight_tokens == 0
+
+
+def test_a_waiting_request_has_the_tokens_of_its_prompt_in_flight() -> None:
+    world = World()
+    held = world.flights.admit(a_job("1 2 3"))
+    assert world.flights.in_flight_tokens == prompt_len(held) > 0
+    world.serve()
+    waiting = world.flights.admit(a_job("1 2 3 4 5"))
+    assert world.flights.in_flight_tokens == prompt_len(held) + prompt_len(waiting)
+
+
+def test_a_running_request_has_what_it_generated_in_flight_too() -> None:
+    world = World()
+    world.serve()
+    flight, other = world.flights.admit(a_job()), world.flights.admit(a_job(max_tokens=50))
+    world.step(tokens(flight, " 4 5"))
+    world.step(tokens(flight, " 6"))
+    generated = len(tokenizer().encode(" 4 5")) + len(tokenizer().encode(" 6"))
+    assert world.flights.in_flight_tokens == prompt_len(flight) + generated + prompt_len(other)
+
+
+def test_a_request_that_runs_again_has_lost_what_it_generated() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " 4 5"))
+    world.flights.lose("g1", "gone")
+    assert world.flights.in_flight_tokens == prompt_len(flight)
+
+
+@pytest.mark.parametrize("end", ["finished", "cancelled", "failed", "lost"])
+def test_a_request_that_has_ended_has_no_token_in_flight(end: str) -> None:
+    world = World()
+    world.serve()
+    flight, other = world.flights.admit(a_job()), world.flights.admit(a_job())
+    world.step(tokens(flight, " 4"))
+    match end:
+        case "finished":
+            world.step(tokens(flight, " 5", "stop"))
+        case "cancelled":
+            world.flights.cancel(flight)
+        case "failed":
+            world.flights.fail(flight, EngineFailed("the engine gave up"))
+        case "lost":
+            world.flights.stream(flight)
+            world.flights.lose("g1", "gone")
+    assert flight.ended is not None
+    assert world.flights.in_flight_tokens == prompt_len(other)
+
+
+def test_a_refused_request_has_no_token_in_flight() -> None:
+    world = World()
+    with pytest.raises(RequestRefused):
+        world.flights.admit(a_job(max_tokens=1000))
+    assert world.flights.in_flight_tokens == 0
+
+
 def test_gauges_are_the_engines_and_what_it_does_not_know_yet() -> None:
     world = World()
     world.serve()

@@ -11,7 +11,7 @@ class IdleRole:
     is_ready = True
     state = "serving"
 
-    def group(self) -> dict[str, object]:
+    async def group(self) -> dict[str, object]:
         return {}
 
     async def metrics(self) -> str:

@@ -9,7 +9,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from glm_worker.control import ControlLink
-from glm_worker.messages import Drain, FromServer, MetricsReply, MetricsRequest, ToServer
+from glm_worker.messages import (
+    Drain,
+    FromServer,
+    InFlightTokensReply,
+    InFlightTokensRequest,
+    MetricsReply,
+    MetricsRequest,
+    ToServer,
+)
 from glm_worker.supervisor.causes import Exit
 from glm_worker.supervisor.children import Child
 from glm_worker.supervisor.server_client import ServerClient
@@ -46,6 +54,43 @@ async def test_a_server_is_asked_for_its_metrics() -> None:
 async def test_a_silent_server_has_no_metrics_after_the_limit() -> None:
     async with a_server() as (client, _server):
         assert await client.metrics(LIMIT_S) is None
+
+
+async def test_a_server_is_asked_for_its_tokens_in_flight_beside_its_metrics() -> None:
+    async with a_server() as (client, server):
+        metrics, tokens = asyncio.create_task(client.metrics(60)), asyncio.create_task(client.in_flight_tokens(60))
+        first, second = await server.receive(), await server.receive()
+        assert isinstance(first, MetricsRequest)
+        assert isinstance(second, InFlightTokensRequest)
+        server.send(InFlightTokensReply(id=second.id, in_flight_tokens=0))
+        assert await tokens == 0
+        server.send(MetricsReply(id=first.id, text="a 1"))
+        assert await metrics == "a 1"
+
+
+async def test_tokens_in_flight_of_a_silent_server_are_not_known() -> None:
+    async with a_server() as (client, _server):
+        assert await client.in_flight_tokens(LIMIT_S) is None
+
+
+async def test_tokens_in_flight_of_a_server_that_ends_are_not_known_at_once() -> None:
+    async with a_server() as (client, server):
+        asked = asyncio.create_task(client.in_flight_tokens(3600))
+        assert isinstance(await server.receive(), InFlightTokensRequest)
+        client.ended.set_result(Exit(signal=9))
+        assert await asked is None
+
+
+async def test_an_answer_that_comes_too_late_is_dropped() -> None:
+    async with a_server() as (client, server):
+        assert await client.in_flight_tokens(0.0) is None
+        late, asked = await server.receive(), asyncio.create_task(client.in_flight_tokens(60))
+        assert isinstance(late, InFlightTokensRequest)
+        server.send(InFlightTokensReply(id=late.id, in_flight_tokens=1))
+        current = await server.receive()
+        assert isinstance(current, InFlightTokensRequest)
+        server.send(InFlightTokensReply(id=current.id, in_flight_tokens=2))
+        assert await asked == 2
 
 
 async def test_a_server_that_ends_in_its_drain_is_not_called_late(caplog: pytest.LogCaptureFixture) -> None:

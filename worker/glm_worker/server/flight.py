@@ -28,6 +28,11 @@ class Flight:
         self._deltas: list[Delta] = []
         self._changed = asyncio.Event()
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt, and those generated so far in this run."""
+        return len(self.job.prompt_token_ids) + self.reader.num_tokens
+
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
         self._deltas += self.reader.feed(output.token_ids, output.finish_reason)

@@ -52,6 +52,15 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    @property
+    def in_flight_tokens(self) -> int:
+        """What would have to be computed again if the group went away now.
+
+        The tokens of every request in flight, waiting or running: its prompt's and those generated so far. What has not
+        been generated yet is not guessed. A request whose body is still read or tokenised counts 0.
+        """
+        return sum(flight.num_tokens for flight in self._flights.values())
+
     def close(self, retry_after_s: int) -> None:
         """Admit nothing from now on."""
         self._closed_for_s = retry_after_s

@@ -16,6 +16,8 @@ from glm_worker.messages import (
     Drain,
     GenerationEnded,
     GenerationStarting,
+    InFlightTokensReply,
+    InFlightTokensRequest,
     MetricsReply,
     MetricsRequest,
     ServerReady,
@@ -107,6 +109,8 @@ async def _follow(
                 drainer.drain(message)
             case MetricsRequest(id=request_id):
                 link.send(MetricsReply(request_id, telemetry.exposition(flights.gauges())))
+            case InFlightTokensRequest(id=request_id):
+                link.send(InFlightTokensReply(request_id, flights.in_flight_tokens))
     log.info("the supervisor closed its link: stopping")
 
 

@@ -102,7 +102,7 @@ class Follower:
             return "draining"
         return self._leader_state or "waiting_for_peers"
 
-    def group(self) -> dict[str, Any]:
+    async def group(self) -> dict[str, Any]:
         """Return what GET /group shows: the leader's has the history, this one says how the pod sees its leader."""
         views = [report.view for report in self._pod.look(time.monotonic())]
         return {

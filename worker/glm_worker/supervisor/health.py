@@ -4,7 +4,8 @@
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state.
 /metrics this process's metrics and the server's.
-/group   the group as its leader sees it: state, load progress, the last generations and why each ended.
+/group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
+         answer), the last generations and why each ended.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ class Role(Protocol):
     @property
     def state(self) -> str: ...
 
-    def group(self) -> dict[str, Any]: ...
+    async def group(self) -> dict[str, Any]: ...
 
     async def metrics(self) -> str: ...
 
@@ -50,7 +51,7 @@ def management_app(role: Role) -> Starlette:
         return Response(await role.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def group(_: Request) -> Response:
-        return Response(msgspec.json.encode(role.group()), media_type="application/json")
+        return Response(msgspec.json.encode(await role.group()), media_type="application/json")
 
     return Starlette(
         routes=[

@@ -125,8 +125,12 @@ class Leader:
             return "waiting_for_peers"
         return "starting"
 
-    def group(self) -> dict[str, Any]:
-        """Return what GET /group shows."""
+    async def group(self) -> dict[str, Any]:
+        """Return what GET /group shows. A server that does not answer delays it by half a second at most.
+
+        in_flight_tokens: what would have to be computed again if the group went away now; None while it is not known.
+        """
+        in_flight_tokens = await self._server.in_flight_tokens()
         retry_in_s = None if self._retry_at_s is None else max(0.0, self._retry_at_s - time.monotonic())
         return {
             "group": self._settings.group,
@@ -138,6 +142,7 @@ class Leader:
                 "done_bytes": sum(report.view.done_bytes for report in self._reports),
                 "total_bytes": sum(report.view.total_bytes for report in self._reports),
             },
+            "in_flight_tokens": in_flight_tokens,
             "consecutive_start_failures": self._history.consecutive_start_failures,
             "retry_in_s": retry_in_s,
             "deaths_while_serving": self._history.deaths_while_serving,

@@ -19,6 +19,8 @@ from glm_worker.messages import (
     EngineServing,
     FirstAnswer,
     FromServer,
+    InFlightTokensReply,
+    InFlightTokensRequest,
     MetricsReply,
     MetricsRequest,
     ServerFailed,
@@ -34,6 +36,10 @@ _log = logging.getLogger("glm_worker.supervisor")
 
 DRAIN_MARGIN_S = 5.0  # past the deadline that the server keeps itself
 CLOSE_LIMIT_S = 6.0  # for a drained server to hang up; it gives its connections 5
+
+
+_Question = MetricsRequest | InFlightTokensRequest
+_Reply = MetricsReply | InFlightTokensReply
 
 
 class ServerClient:
@@ -60,7 +66,7 @@ class ServerClient:
         self._on_change = on_change
         self._last_word = ""
         self._drained: asyncio.Future[Drained] = asyncio.get_running_loop().create_future()
-        self._metrics: dict[int, asyncio.Future[str]] = {}
+        self._awaited: dict[int, asyncio.Future[_Reply]] = {}  # by the id of the question
         self._ids = itertools.count()
         self._reader = asyncio.create_task(self._read())
 
@@ -110,14 +116,23 @@ class ServerClient:
             _log.error("the server did not drain within %.0f s", limit_s)
 
     async def metrics(self, limit_s: float) -> str | None:
-        """Return the server's exposition text, or None if it says nothing in time.
+        """Return the server's exposition text, or None if it does not answer in time."""
+        reply = await self._ask(MetricsRequest(id=next(self._ids)), limit_s)
+        return reply.text if isinstance(reply, MetricsReply) else None
+
+    async def in_flight_tokens(self, limit_s: float) -> int | None:
+        """Return the tokens of all requests that the server has now, or None if it does not answer in time."""
+        reply = await self._ask(InFlightTokensRequest(id=next(self._ids)), limit_s)
+        return reply.in_flight_tokens if isinstance(reply, InFlightTokensReply) else None
+
+    async def _ask(self, question: _Question, limit_s: float) -> _Reply | None:
+        """Return the reply, or None if the server does not answer in time or ends.
 
         Only time in which this process ran counts, a tick at most for each look: when a pod that was frozen as a whole
         wakes, the limit has long passed, and that says nothing about its server.
         """
-        number = next(self._ids)
-        reply = self._metrics[number] = asyncio.get_running_loop().create_future()
-        self._link.send(MetricsRequest(id=number))
+        reply = self._awaited[question.id] = asyncio.get_running_loop().create_future()
+        self._link.send(question)
         try:
             waited: set[asyncio.Future[Any]] = {reply, self.ended}
             waited_s = 0.0
@@ -126,7 +141,7 @@ class ServerClient:
                 waited_s += TICK_S
             return reply.result() if reply.done() else None
         finally:
-            del self._metrics[number]
+            del self._awaited[question.id]
 
     def kill(self, why: str = "") -> None:
         """SIGKILL. why is told as its last word, unless it has left one."""
@@ -163,9 +178,9 @@ class ServerClient:
                 self._on_serving(generation)
             case FirstAnswer(generation=generation):
                 self._on_answer(generation)
-            case MetricsReply(id=number, text=text):
-                if (reply := self._metrics.get(number)) is not None and not reply.done():
-                    reply.set_result(text)
+            case MetricsReply(id=number) | InFlightTokensReply(id=number):
+                if (reply := self._awaited.get(number)) is not None and not reply.done():
+                    reply.set_result(message)
             case Drained():
                 if not self._drained.done():
                     self._drained.set_result(message)

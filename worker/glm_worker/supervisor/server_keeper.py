@@ -17,6 +17,7 @@ _log = logging.getLogger("glm_worker.supervisor")
 
 CHECK_INTERVAL_S = 5.0
 METRICS_LIMIT_S = 2.0
+IN_FLIGHT_TOKENS_LIMIT_S = 0.5  # the operator waits 1.5 s for the page that this is a part of
 
 
 class ServerKeeper:
@@ -93,6 +94,12 @@ class ServerKeeper:
         if self._server is None or not self.is_listening:
             return ""
         return await self._server.metrics(METRICS_LIMIT_S) or ""
+
+    async def in_flight_tokens(self) -> int | None:
+        """Return the tokens of all requests that the server has now; None while there is none that answers."""
+        if self._server is None or not self.is_listening:
+            return None
+        return await self._server.in_flight_tokens(IN_FLIGHT_TOKENS_LIMIT_S)
 
     async def drain(self, *, lag_s: float = 0.0) -> None:
         """Have the running server take nothing new; return when it has nothing left. Calls join each other.
