@@ -3,10 +3,11 @@
 KubeError
 ├── ForeignObject   an object of a name we need belongs to somebody else; never taken over
 ├── LeftOver        it belongs to an earlier deployment of the same name and is about to be collected; wait
-├── Rejected        the API server says our object cannot be (422, 400); only another spec mends it
+├── Rejected        the API server says our object cannot be (422, 400); only another spec helps
 ├── Vanishing       the namespace is being deleted: there is nothing left to do
 │   └── Missing     what was to be read or written is not there (404)
-└── Unavailable     anything a later try may mend: timeouts, throttling, a server that is down
+└── Unavailable     anything that may work later: timeouts, throttling, a server that is down
+    ├── Expired     a watch is asked to go on from a version that is too old (410); list again
     ├── Conflict    the object is not the one that was meant, or another manager owns its fields (409)
     └── Denied      a quota, an admission webhook or our permissions forbid it (403); somebody may allow it later
 """
@@ -38,6 +39,10 @@ class Missing(Vanishing):
 
 class Unavailable(KubeError):
     """The API server did not do it this time."""
+
+
+class Expired(Unavailable):
+    """A watch cannot go on where it was."""
 
 
 class Conflict(Unavailable):

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import os
-import signal
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +12,16 @@ import kopf
 import typer
 
 from glm_operator.cluster import kube
+from glm_operator.cluster.cache import OWNED_KINDS, Cache
+from glm_operator.cluster.watch import Watch
 from glm_operator.cluster.workers import Workers
 from glm_operator.errors import KubeError
 from glm_operator.handlers import probes
 from glm_operator.handlers.loop import Loop
+from glm_operator.handlers.queue import Key, Queue
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
+from glm_operator.manifest import Manifest, name_of
+from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Reconciler
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 
@@ -36,16 +40,34 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
     async def credentials() -> kopf.ConnectionInfo:
         return connection_info(await kube.read_configuration(settings.kubeconfig))
 
-    workers = Workers()
-    async with kube.connect(await kube.read_configuration(settings.kubeconfig)) as client:
-        reconciler = Reconciler(client, workers, settings.worker_image, now=lambda: datetime.now(UTC))
-        loop = Loop(settings, reconciler.reconcile, client.deployments)
+    cache, workers, queue = Cache(), Workers(), Queue()
+    configuration = await kube.read_configuration(settings.kubeconfig)
+    async with kube.connect(configuration, wrote=lambda item: _put(cache, item), removed=cache.remove) as client:
+        reconciler = Reconciler(
+            client,
+            cache,
+            workers,
+            Adoptions(
+                settings.adoptions_at_once,
+                in_progress=lambda: _adopting(cache),
+                wake=lambda name: queue.add(Key(*name)),
+            ),
+            settings.worker_image,
+            now=_now,
+        )
+        watches = [
+            Watch(client, cache, kind, namespace, wake=lambda name: queue.add(Key(*name)))
+            for kind in OWNED_KINDS
+            for namespace in settings.namespaces or (None,)
+        ]
+        poll = partial(_poll, cache, workers)
+        loop = Loop(settings, reconciler.reconcile, client.deployments, poll, watches, queue=queue)
         runner = await probes.serve(loop, settings.management_port)
         try:
             await loop.wait_until_served()
             await kopf.operator(
-                registry=build_registry(loop, credentials, ended),
-                settings=build_settings(settings),
+                registry=build_registry(loop, cache, credentials, ended),
+                settings=build_settings(),
                 namespaces=settings.namespaces,
                 clusterwide=not settings.namespaces,
                 stop_flag=stopping,
@@ -55,6 +77,29 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await workers.close()
     if failures:
         raise failures[0]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _put(cache: Cache, item: Manifest) -> None:
+    cache.put(item)
+
+
+def _adopting(cache: Cache) -> list[tuple[str, str]]:
+    seen = cache.all_seen(_now())
+    return [(each.body["metadata"]["namespace"], name_of(each.body)) for each in seen if is_adopting(each.observed)]
+
+
+async def _poll(cache: Cache, workers: Workers) -> set[Key]:
+    """Ask every group how it is; return the deployments of those that say something new."""
+    groups = [
+        (Key(seen.body["metadata"]["namespace"], name_of(seen.body)), group)
+        for seen in cache.all_seen(_now())
+        for group in seen.observed.groups.values()
+    ]
+    return await workers.poll(groups)
 
 
 def start(
@@ -88,8 +133,8 @@ def start(
 
 def main() -> None:
     """Console entry point."""
-    # PID 1 ignores what it has no handler for, and kopf has its own only once the API server has answered.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # No handler of SIGTERM here: its default action ends us at any moment before kopf has its own. That holds for a
+    # process that is not PID 1, which the image's init sees to.
     # What we do not expect belongs in the log as Python prints it: no boxes, and no values of variables.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(start)

@@ -24,6 +24,10 @@ RECORD_LABEL = f"{GROUP}/accepted-spec"  # on ControllerRevisions that hold an a
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet controller since Kubernetes 1.28
 
 REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it
+LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and why
+SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available
+ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
+ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its spec is that of the one before, its rendering is newer
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"
@@ -55,12 +59,15 @@ def service_account(deployment: str) -> str:
     return f"{deployment}-worker"
 
 
-def record_name(deployment: str, spec_hash: str) -> str:
-    """Name of the ControllerRevision that keeps one accepted spec."""
-    return f"{deployment}-{spec_hash}"
+def record_name(deployment: str, digest: str) -> str:
+    """Name of the ControllerRevision that keeps one accepted spec. digest: of all that it keeps."""
+    return f"{deployment}-{digest}"
 
 
-RESERVED_SUFFIXES = r"-(g[0-9]+|ranks|worker)"
+SUFFIXES = ("ranks", "worker", "gateway", "cache", "fetch", "keys", "canary", "tls", "usage", "config")
+"""Ends of names of derived objects, those to come included: they could not be reserved later without breaking some."""
+
+RESERVED_SUFFIXES = rf"-(g[0-9]+|{'|'.join(SUFFIXES)})"
 """A deployment may not be named like an object derived from another one: `chat-ranks` beside `chat`."""
 
 

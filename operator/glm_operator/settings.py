@@ -34,13 +34,22 @@ class OperatorSettings(BaseSettings):
         default=None, description="Cluster to talk to from outside of it; unset: the service account of the pod."
     )
     resync_s: float = Field(
-        default=30.0, gt=0, description="Every deployment is looked at this often, whatever events say or fail to say."
+        default=600.0, gt=0, description="Every deployment is looked at this often, whatever events fail to say."
     )
     starting_resync_s: float = Field(
         default=3.0, gt=0, description="As above while groups start: loading shows up in no event of the cluster."
     )
-    concurrency: int = Field(default=8, ge=1, le=64, description="Deployments reconciled at once; a pass mostly waits.")
+    unsettled_resync_s: float = Field(
+        default=30.0, gt=0, description="As above at the latest, while something is refused or on its way."
+    )
+    poll_s: float = Field(default=30.0, gt=0, description="All groups that serve are asked how they are this often.")
+    concurrency: int = Field(
+        default=16, ge=1, le=64, description="Deployments reconciled at once; a pass mostly waits."
+    )
     pass_limit_s: float = Field(default=60.0, gt=0, description="A pass that takes longer is given up and tried again.")
+    adoptions_at_once: int = Field(
+        default=1, ge=1, le=1000, description="Deployments that may move to a newer rendering at once."
+    )
 
     @field_validator("namespaces", mode="before")
     @classmethod

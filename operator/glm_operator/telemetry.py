@@ -1,8 +1,11 @@
 """The operator's own Prometheus metrics. Every series exists from the start: nothing missing is to be read as zero."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -10,11 +13,45 @@ OUTCOMES = ("unchanged", "changed", "gone", "unavailable", "error")
 """unavailable: the API server did not do it this time; error: a fault of the operator itself, with a traceback."""
 
 
+class Watching(Protocol):
+    """A watch, as far as its metrics go."""
+
+    kind: str
+    restarts: int
+
+    def age_s(self) -> float: ...
+
+
+class _Watches(Collector):
+    """How long ago each kind's watches last heard anything, and how often one was given up as silent."""
+
+    def __init__(self, watches: Sequence[Watching]) -> None:
+        self._watches = watches
+
+    def collect(self) -> Iterable[Metric]:
+        age = GaugeMetricFamily(
+            "glm_operator_watch_age_seconds",
+            "Time since the watch of a kind last heard an event, a bookmark or a list; of several the oldest.",
+            labels=["kind"],
+        )
+        restarts = CounterMetricFamily(
+            "glm_operator_watch_restarts", "Watches that said nothing and were begun anew.", labels=["kind"]
+        )
+        for kind in sorted({watch.kind for watch in self._watches}):
+            of_kind = [watch for watch in self._watches if watch.kind == kind]
+            age.add_metric([kind], max(watch.age_s() for watch in of_kind))
+            restarts.add_metric([kind], sum(watch.restarts for watch in of_kind))
+        return [age, restarts]
+
+
 class Telemetry:
     """Metrics of one operator process, in a registry of their own."""
 
-    def __init__(self, *, age_s: Callable[[], float], queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self, *, age_s: Callable[[], float], queue_length: Callable[[], int], watches: Sequence[Watching] = ()
+    ) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Watches(watches))
         self._duration = Histogram(
             "glm_operator_reconcile_duration_seconds",
             "Time of one pass over one GLMDeployment.",
@@ -34,7 +71,7 @@ class Telemetry:
             self._errors.labels(outcome)
         age = Gauge(
             "glm_operator_last_pass_age_seconds",
-            "Time since a pass ended well, or a resync found nothing to do; rises while the API server is away.",
+            "Time since a pass ended well, or none was due while watches spoke; rises while the API server is away.",
             registry=self.registry,
         )
         age.set_function(age_s)

@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
-from collections.abc import AsyncIterator, Callable, Iterable
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +14,15 @@ from kubernetes.aio import client
 
 from glm_operator import names
 from glm_operator.cluster import kube
+from glm_operator.cluster.cache import OWNED_KINDS, Cache
 from glm_operator.errors import Unavailable
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport
+from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
 from integration.fake_kubernetes import FakeKubernetes, Manifest
 
+PLURALS = {kind: f"{kind.lower()}s" for kind in OWNED_KINDS}
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -38,34 +43,69 @@ class Died(BaseException):
     """The operator was killed right after one of its writes."""
 
 
-class SilentWorkers:
-    """Workers that nobody can reach: no pod of the fake has an address."""
+@dataclass
+class KnownWorkers:
+    """Workers that say what a test has them say, by group; nobody can reach the others."""
 
-    async def reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
-        return {}
+    said: dict[str, GroupReport] = field(default_factory=dict)
+    num_fresh: int = 0  # how often they were asked for a removal
+
+    async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
+        return {group.name: self.said[group.name] for group in groups if group.name in self.said}
+
+    async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
+        self.num_fresh += 1
+        return await self.reports(groups, ())
 
 
 @dataclass
 class Rig:
-    """The fake, and an operator that can be killed and restarted."""
+    """The fake, and an operator that can be killed and restarted. Its watches bring everything before each pass."""
 
     fake: FakeKubernetes
     configuration: client.Configuration
+    workers: KnownWorkers = field(default_factory=KnownWorkers)
+    image: str = "worker:1"
+    adoptions_at_once: int = 1
+    now: datetime = NOW
+    watches_bring: bool = True
     dies_after: int | None = None  # writes
     writes: int = field(default=0)
+    reads: int = field(default=0)
 
+    cache: Cache = field(default_factory=Cache)
     _operator: Reconciler | None = None
 
     async def run_pass(self, name: str = "chat") -> Outcome:
         """Run one pass; after a death, of a new operator that remembers nothing."""
         if self._operator is None:
+            self.cache = Cache()
             connected = _DyingKube(client.ApiClient(self.configuration), self)
-            self._operator = Reconciler(connected, SilentWorkers(), "worker:1", now=lambda: NOW)
+            adoptions = Adoptions(self.adoptions_at_once, self._adopting, lambda _: None)
+            self._operator = Reconciler(
+                connected, self.cache, self.workers, adoptions, self.image, now=lambda: self.now
+            )
+        if self.watches_bring:
+            self.bring()
         try:
             return await self._operator.reconcile("models", name)
         except Died:
             await self.end()
             raise
+
+    def bring(self) -> None:
+        """Let the watches bring everything there is with our label."""
+        for kind, plural in PLURALS.items():
+            items = [item for key, item in self.fake.objects.items() if key[0] == plural]
+            ours = [item for item in items if names.MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
+            self.cache.replace(kind, None, copy.deepcopy(ours))
+        for key, item in self.fake.objects.items():
+            if key[0] == "glmdeployments":
+                self.cache.put(copy.deepcopy(item))
+
+    def _adopting(self) -> list[tuple[str, str]]:
+        seen = self.cache.all_seen(self.now)
+        return [("models", each.body["metadata"]["name"]) for each in seen if is_adopting(each.observed)]
 
     async def end(self) -> None:
         """End the operator."""
@@ -97,24 +137,34 @@ class Rig:
         return next((c["status"], c["reason"], c["message"]) for c in conditions if c["type"] == kind)
 
     def end_state(self) -> dict[str, Any]:
-        """Return everything but what differs from run to run: uids, versions, records of specs that were passed by."""
+        """Return everything but what differs from run to run: uids, versions, records of specs that were passed by.
+
+        Groups are numbered anew: which of several stay depends on which of them serve when one has to go.
+        """
         state = {}
         for (plural, _, name), manifest in sorted(self.fake.objects.items()):
             if plural not in ("events", "controllerrevisions"):
                 state[f"{plural}/{name}"] = _without_identity(manifest)
-        return state
+        text = json.dumps(state)
+        found = sorted({int(index) for index in re.findall(r"chat-g(\d+)", text)})
+        for number, index in enumerate(found):
+            text = re.sub(rf"chat-g{index}\b", f"chat-g{number}", text)
+        renamed: dict[str, Any] = json.loads(text)
+        return renamed
 
 
 class _DyingKube(kube.Kube):
     """The real client, whose process dies right after the write it is told."""
 
     def __init__(self, api: client.ApiClient, rig: Rig) -> None:
-        super().__init__(api)
+        super().__init__(api, wrote=lambda item: rig.cache.put(item) and None, removed=rig.cache.remove)
         self._rig = rig
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> Manifest:
         result = await super()._request(method, path, **kwargs)
-        if method != "get":
+        if method == "get":
+            self._rig.reads += 1
+        else:
             self._rig.writes += 1
             if self._rig.writes == self._rig.dies_after:
                 raise Died

@@ -12,6 +12,7 @@ from glm_operator.cluster import workers
 from glm_operator.cluster.workers import REMEMBERED_S, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
+ALL = [f"chat-g{index}" for index in range(4)]
 SERVING = {"group": "chat-g0", "state": "serving", "generation": "a-1", "load": {"done_bytes": 3, "total_bytes": 3}}
 
 
@@ -36,7 +37,7 @@ def a_led_group(index: int, ip: str | None, **pod: Any) -> Any:
 async def ask(answers: dict[str, Any], *groups: Any) -> dict[str, str]:
     asked = some_workers(answers)
     try:
-        return {name: report.state for name, report in (await asked.reports(groups)).items()}
+        return {name: report.state for name, report in (await asked.reports(groups, ALL)).items()}
     finally:
         await asked.close()
 
@@ -66,7 +67,7 @@ async def test_a_silent_one_does_not_hold_up_the_pass(monkeypatch: pytest.Monkey
     asked = some_workers({"10.0.0.1": None, "10.0.0.2": SERVING})
     groups = [a_led_group(0, "10.0.0.1"), a_led_group(1, "10.0.0.2")]
     async with asyncio.timeout(30):
-        while not (said := await asked.reports(groups)):  # the other may miss so short a deadline, too
+        while not (said := await asked.reports(groups, ALL)):  # the other may miss so short a deadline, too
             pass
     assert said.keys() == {"chat-g1"}
     await asked.close()
@@ -77,13 +78,13 @@ async def test_what_a_leader_said_counts_while_it_says_nothing_for_a_moment() ->
     now_s = 100.0
     group, other = a_led_group(0, "10.0.0.1", uid="first"), a_led_group(0, "10.0.0.1", uid="second")
     asked = some_workers(answers, lambda: now_s)
-    said = await asked.reports([group])
+    said = await asked.reports([group], ALL)
     answers["10.0.0.1"] = httpx.ConnectError("refused")
     now_s += REMEMBERED_S
-    assert await asked.reports([group]) == said
-    assert await asked.reports([other]) == {}, "another pod is asked itself"
+    assert await asked.reports([group], ALL) == said
+    assert await asked.reports([other], ALL) == {}, "another pod is asked itself"
     now_s += 1
-    assert await asked.reports([group]) == {}
+    assert await asked.reports([group], ALL) == {}
     await asked.close()
 
 
@@ -95,3 +96,34 @@ async def test_a_leader_of_another_revision_or_without_address_is_not_asked() ->
 def test_an_address_of_ipv6_is_written_as_one() -> None:
     assert group_url("fd00::1") == "http://[fd00::1]:9090/group"
     assert group_url("10.0.0.1") == "http://10.0.0.1:9090/group"
+
+
+async def test_only_those_are_asked_that_a_pass_wants_to_hear() -> None:
+    asked = some_workers({"10.0.0.1": SERVING})
+    groups = [a_led_group(0, "10.0.0.1", uid="first"), a_led_group(1, "10.0.0.2", uid="second")]
+    assert (await asked.reports(groups, ["chat-g0"])).keys() == {"chat-g0"}
+    await asked.close()
+
+
+async def test_before_a_removal_only_what_is_said_now_counts() -> None:
+    answers: dict[str, Any] = {"10.0.0.1": {**SERVING, "in_flight_tokens": 7}, "10.0.0.2": SERVING}
+    groups = [a_led_group(0, "10.0.0.1", uid="first"), a_led_group(1, "10.0.0.2", uid="second")]
+    asked = some_workers(answers)
+    fresh = await asked.fresh_reports(groups)
+    assert fresh["chat-g0"].in_flight_tokens == 7
+    assert (fresh["chat-g1"].in_flight_tokens, fresh["chat-g1"].reports_in_flight_tokens) == (None, False)
+    answers["10.0.0.1"] = httpx.ConnectError("refused")
+    assert (await asked.fresh_reports(groups)).keys() == {"chat-g1"}
+    await asked.close()
+
+
+async def test_a_poll_tells_of_those_that_say_something_new_and_tokens_are_nothing_new() -> None:
+    answers: dict[str, Any] = {"10.0.0.1": {**SERVING, "in_flight_tokens": 7}, "10.0.0.2": SERVING}
+    groups = [("a", a_led_group(0, "10.0.0.1", uid="first")), ("b", a_led_group(0, "10.0.0.2", uid="second"))]
+    asked = some_workers(answers)
+    assert await asked.poll(groups) == {"a", "b"}
+    answers["10.0.0.1"] = {**SERVING, "in_flight_tokens": 9}
+    assert await asked.poll(groups) == set()
+    answers["10.0.0.2"] = {**SERVING, "deaths_while_serving": 1}
+    assert await asked.poll(groups) == {"b"}
+    await asked.close()

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from api.py and status.py: `python -m glm_operator.api.crd > crds/….yaml`.
+"""The CustomResourceDefinition, generated from spec.py and status.py: `python -m glm_operator.api.crd > crds/….yaml`.
 
 Pure but for the printing. Turns pydantic's JSON schema into the structural OpenAPI v3 schema of Kubernetes: references
 inlined, optional fields left out instead of null, no additionalProperties beside properties (unknowns are pruned).
@@ -37,6 +37,12 @@ _KEPT = (
 COLUMNS: list[dict[str, Any]] = [
     {"name": "Model", "type": "string", "jsonPath": ".spec.model.name"},
     {"name": "Ready", "type": "string", "jsonPath": ".status.ready", "description": "Ready groups of wanted ones."},
+    {
+        "name": "Up-to-date",
+        "type": "string",
+        "jsonPath": ".status.upToDate",
+        "description": "Groups at the newest revision of wanted ones.",
+    },
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.gpus"},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
@@ -56,7 +62,7 @@ def crd() -> dict[str, Any]:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural_schema(GLMDeploymentSpec),
-            "status": structural_schema(GLMDeploymentStatus),
+            "status": without_bounds(structural_schema(GLMDeploymentStatus)),
         },
         "x-kubernetes-validations": rules.NAME_RULES,
     }
@@ -100,6 +106,22 @@ def structural_schema(model: type[BaseModel]) -> Schema:
     """Return the structural schema of a pydantic model, by its aliases."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     return _structural(schema, schema.get("$defs", {}))
+
+
+_BOUNDS = ("enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "required")
+
+
+def without_bounds(schema: Schema) -> Schema:
+    """Return a schema that refuses no value of its types: an older CRD must not freeze a newer operator's status."""
+    loose = {key: value for key, value in schema.items() if key not in _BOUNDS}
+    if "properties" in loose:
+        loose["properties"] = {key: without_bounds(value) for key, value in loose["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if key in loose:
+            loose[key] = without_bounds(loose[key])
+    if "x-kubernetes-list-map-keys" in loose:
+        loose["items"]["required"] = loose["x-kubernetes-list-map-keys"]
+    return loose
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:

@@ -8,6 +8,7 @@ from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from glm_operator.api.forms import (
+    COUNT_OR_PERCENT_PATTERN,
     LABEL_KEY_PATTERN,
     LABEL_VALUE_PATTERN,
     OBJECT_NAME_PATTERN,
@@ -60,6 +61,29 @@ Quantity = Annotated[
             "pattern": QUANTITY_PATTERN,  # of text; the minimum is of an integer
             "maxLength": 32,
             "minimum": 0,
+        }
+    ),
+]
+
+
+def _count_or_percent(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("count", "expected a whole number from 1, or a percentage as text, like 25%")
+    return str(value)
+
+
+CountOrPercent = Annotated[
+    str,
+    BeforeValidator(_count_or_percent),
+    StringConstraints(pattern=COUNT_OR_PERCENT_PATTERN, max_length=4),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": COUNT_OR_PERCENT_PATTERN,  # of text; minimum and maximum are of an integer
+            "maxLength": 4,
+            "minimum": 1,
+            "maximum": 1000,
         }
     ),
 ]

@@ -13,6 +13,8 @@ LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Z
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 RESOURCE_NAME_PATTERN = r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$"
 
+COUNT_OR_PERCENT_PATTERN = r"^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$"
+
 FORMS: dict[str, str] = {
     SOURCE_PATTERN: "builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH,"
     " with letters, digits, dots, dashes and underscores in PATH",
@@ -23,6 +25,7 @@ FORMS: dict[str, str] = {
     LABEL_KEY_PATTERN: "the key of a label, as in topology.kubernetes.io/zone",
     LABEL_VALUE_PATTERN: "the value of a label: letters, digits and - _ . between a letter or digit at both ends",
     RESOURCE_NAME_PATTERN: "the name of a resource, as in memory or nvidia.com/gpu",
+    COUNT_OR_PERCENT_PATTERN: "a number of groups from 1 to 1000, or 1% to 100% of them",
     QUANTITY_PATTERN: "a number that is not negative, with an optional unit, as in 2, 200m, 1.5Gi or 512Mi",
 }
 """What each pattern allows, in words: no refusal of ours is a regular expression."""

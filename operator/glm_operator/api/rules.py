@@ -11,7 +11,7 @@ the word to the schema.
 from pydantic import JsonValue
 
 from glm_operator.api.forms import DEPLOYMENT_NAME_PATTERN, FORMS, SOURCE_PATTERN
-from glm_operator.names import MAX_NAME_LENGTH, RESERVED_SUFFIXES
+from glm_operator.names import MAX_NAME_LENGTH, RESERVED_SUFFIXES, SUFFIXES
 from glm_operator.shapes import SHAPES, Shape, allowed_tensor, divisors
 
 Rules = dict[str, JsonValue]
@@ -107,7 +107,8 @@ NAME_RULES: list[JsonValue] = [
         f"!self.metadata.name.matches('{RESERVED_SUFFIXES}$')",
         "'metadata.name '",
         "self.metadata.name",
-        "' ends like the name of an object made for another GLMDeployment (-g0, -ranks, -worker); for example '",
+        "' ends like the name of an object made for another GLMDeployment "
+        f"(-g0, -{', -'.join(SUFFIXES)}); for example '",
         "self.metadata.name",
         "'s'",
     ),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from glm_operator import names
 from glm_operator.api import rules
 from glm_operator.api.fields import (
+    CountOrPercent,
     LabelKey,
     LabelValue,
     ObjectName,
@@ -233,6 +234,48 @@ class Engine(SpecModel):
     limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
 
 
+class Rollout(SpecModel):
+    """How groups move to a new revision. Nothing in here moves a group by itself."""
+
+    max_unavailable: CountOrPercent = Field(
+        default="1",
+        description="Most groups that a rollout takes from those that serve at once: a number, or per cent of "
+        "spec.replicas, rounded down, at least one. With one group a rollout interrupts service.",
+    )
+    min_ready_seconds: int = Field(
+        default=0, ge=0, le=86_400, description="How long a group must be ready before it counts as available."
+    )
+    progress_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=604_800,
+        description="A group that takes longer to become available stops the rollout (RolloutStuck). "
+        "Default: engine.limits.startLimitSeconds + 600.",
+    )
+    node_loss_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Pods that hang in Terminating this long on a node that does not answer: the group is replaced.",
+    )
+    paused: bool = Field(default=False, description="Hold the rollout. Scaling and repair go on.")
+    adopt: Literal["Manual", "Automatic"] = Field(
+        default="Manual",
+        description="Whether groups move to the rendering of a newer operator by themselves. Manual: when somebody "
+        "says `kubectl glm rollout adopt`. Automatic: as the operator's budget for all deployments allows.",
+    )
+
+    def most_unavailable(self, replicas: int) -> int:
+        """Return max_unavailable as a number of groups; at least one, or no rollout would ever end."""
+        if self.max_unavailable.endswith("%"):
+            return max(1, replicas * int(self.max_unavailable[:-1]) // 100)
+        return int(self.max_unavailable)
+
+
+MOVES_NOTHING = frozenset({"replicas", "rollout"})
+"""Fields that no pod's template needs: an edit of them is no new spec, moves no group and adopts nothing."""
+
+
 class GLMDeploymentSpec(SpecModel):
     """What is wanted: a model, what it runs on, and how many copies."""
 
@@ -245,10 +288,16 @@ class GLMDeploymentSpec(SpecModel):
         default=1, ge=0, le=1000, description="Replica groups: copies of the model. 0 keeps none running."
     )
     engine: Engine = Field(default=Engine(), description="The worker program.")
+    rollout: Rollout = Field(default=Rollout(), description="How groups move to a new revision.")
+
+    @property
+    def progress_deadline_s(self) -> int:
+        """Seconds a group may take to become available at a new revision."""
+        return self.rollout.progress_deadline_seconds or self.engine.limits.start_limit_seconds + 600
 
     def normal_form(self) -> dict[str, object]:
-        """Return the spec as it is kept and hashed: defaults filled in, replicas left out (scaling is no new spec)."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"replicas"})
+        """Return the spec as it is kept and compared: defaults filled in, without what moves no group."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(MOVES_NOTHING))
 
 
 class Metadata(BaseModel):
@@ -269,12 +318,18 @@ class Metadata(BaseModel):
 
 
 class GLMDeployment(BaseModel):
-    """One parsed GLMDeployment. engine.image is always set: the default is filled in when it is parsed."""
+    """One parsed GLMDeployment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metadata: Metadata
     spec: GLMDeploymentSpec
+    default_image: str = names.DEFAULT_WORKER_IMAGE
+
+    @property
+    def image(self) -> str:
+        """The worker image: the spec's, or that of the operator's installation."""
+        return self.spec.engine.image or self.default_image
 
     @property
     def name(self) -> str:
@@ -303,13 +358,11 @@ def parse_deployment(body: Mapping[str, object], *, default_image: str = names.D
         raise InvalidSpec("; ".join(faults))
     spec = as_read_by_the_api_server(body.get("spec"))
     try:
-        deployment = GLMDeployment.model_validate({"metadata": body.get("metadata"), "spec": spec})
+        return GLMDeployment.model_validate(
+            {"metadata": body.get("metadata"), "spec": spec, "default_image": default_image}
+        )
     except ValidationError as error:
         raise InvalidSpec("; ".join(_sentence(dict(fault)) for fault in error.errors())) from error
-    if deployment.spec.engine.image is None:
-        engine = deployment.spec.engine.model_copy(update={"image": default_image})
-        return deployment.with_spec(deployment.spec.model_copy(update={"engine": engine}))
-    return deployment
 
 
 def _sentence(fault: dict[str, object]) -> str:

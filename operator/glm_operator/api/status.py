@@ -1,4 +1,8 @@
-"""The status of a GLMDeployment as Python types: filled by `conditions.py`, and part of the generated CRD. Pure."""
+"""The status of a GLMDeployment as Python types: filled by `glm_operator.status`, and part of the generated CRD. Pure.
+
+The CRD gives the status types and descriptions, but no enums, bounds or required fields (`crd.py`): an operator that is
+newer than the CRD must be able to write what it sees.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,80 +11,39 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, StringConstraints
 
 from glm_operator.api.fields import ApiModel
+from glm_operator.api.reasons import Reason, explained
 
-ConditionType = Literal["Planned", "GroupsReady", "Progressing", "Degraded", "Ready"]
+ConditionType = Literal[
+    "Planned", "GroupsReady", "Progressing", "Degraded", "UpToDate", "Ready", "Reconciling", "Stalled"
+]
 ConditionStatus = Literal["True", "False", "Unknown"]
 
-Reason = Literal[
-    "LayoutFound",
-    "InvalidSpec",
-    "LayoutRefused",
-    "AllGroupsReady",
-    "ScaledToZero",
-    "GroupsPending",
-    "GroupsStarting",
-    "GroupsNotReady",
-    "EditRefused",
-    "Unschedulable",
-    "ImagePullFailed",
-    "ContainerConfigError",
-    "CrashLooping",
-    "LoadFailed",
-    "NameConflict",
-    "ApplyRefused",
-    "WriteDenied",
-    "WriteFailed",
-    "Settled",
-    "RollingOut",
-    "ScalingDown",
-    "Healthy",
-]
-
-REASONS: dict[Reason, str] = {
-    # Planned
-    "LayoutFound": "the spec can be laid out",
-    "InvalidSpec": "a field, or two together, cannot be; the message has the value and what is allowed",
-    "LayoutRefused": "no group can be laid out so, or amounts contradict each other; the message says what can be",
-    # GroupsReady and Ready; GroupsNotReady also of Degraded
-    "AllGroupsReady": "every wanted group serves",
-    "ScaledToZero": "no group is wanted",
-    "GroupsPending": "pods are being made, placed or drained",
-    "GroupsStarting": "containers start, ranks meet and load; status.groups[].load shows how far",
-    "GroupsNotReady": "a group that served is starting anew, or its pods do not meet, or one is lost with its node",
-    "EditRefused": "the newest edit was refused, and groups stay with the last accepted spec",
-    # what keeps a group down; also of Degraded
-    "Unschedulable": "no node takes a pod",
-    "ImagePullFailed": "the image cannot be pulled",
-    "ContainerConfigError": "the kubelet cannot make or start a container",
-    "CrashLooping": "a container ends again and again",
-    "LoadFailed": "a rank failed while it started or loaded the model",
-    "NameConflict": "an object of a name we need belongs to somebody else",
-    "ApplyRefused": "the API server refuses an object made from the spec",
-    "WriteDenied": "a quota, an admission webhook or missing permissions forbid a write; it is tried again",
-    "WriteFailed": "the API server, or a webhook it asks, failed to do a write; it is tried again",
-    # Progressing
-    "Settled": "nothing is to be done",
-    "RollingOut": "groups are moved to the newest revision",
-    "ScalingDown": "groups that are no longer wanted are draining",
-    # Degraded
-    "Healthy": "nothing is wrong",
+CONDITION_TYPES: dict[ConditionType, str] = {
+    "Planned": "the newest spec was accepted",
+    "GroupsReady": "every wanted group serves",
+    "Progressing": "something is on its way",
+    "Degraded": "somebody has to act",
+    "UpToDate": "groups are rendered as this operator version would render them",
+    "Ready": "clients are served",
+    "Reconciling": "as Progressing, for kstatus (Flux, Argo CD)",
+    "Stalled": "nothing more happens before somebody acts, for kstatus (Flux, Argo CD)",
 }
-"""What every reason of a condition means. Ready takes the reason of what keeps it from being true."""
+"""What every condition claims."""
 
 GroupState = Literal["Pending", "Starting", "Ready", "NotReady", "BackingOff", "Draining"]
 
 GROUP_STATES: dict[GroupState, str] = {
-    "Pending": "its pods are being made, placed or drained, or something keeps them from it",
+    "Pending": "its pods are created, scheduled or drained, or something keeps them from it",
     "Starting": "its containers start, its ranks meet and load",
     "Ready": "it serves",
-    "NotReady": "it served and is starting anew, or its pods do not meet, or one is lost with its node",
+    "NotReady": "it served and is starting again, or its pods do not meet, or one is lost with its node",
     "BackingOff": "a start failed, and the next one waits",
     "Draining": "it is no longer wanted: it finishes its requests and goes",
 }
 """What every state of a group means."""
 
 
-def _told(meanings: Iterable[tuple[str, str]]) -> str:
+def _explained(meanings: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{word}: {meaning}." for word, meaning in meanings)
 
 
@@ -96,9 +59,9 @@ Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 class Condition(ApiModel):
     """One condition, in the shape of metav1.Condition."""
 
-    type: ConditionType = Field(description="What is claimed.")
+    type: ConditionType = Field(description=f"What is claimed. {_explained(CONDITION_TYPES.items())}")
     status: ConditionStatus = Field(description="Whether it holds.")
-    reason: Reason = Field(description=f"Why, in one word for programs. {_told(REASONS.items())}")
+    reason: Reason = Field(description=f"Why, in one word for programs. {explained()}")
     message: Text = Field(description="Why, in a sentence for people.")
     observed_generation: int = Field(description="Generation of the spec this was said about.")
     last_transition_time: Timestamp = Field(description="When status last flipped.")
@@ -142,7 +105,9 @@ class GroupStatus(ApiModel):
     name: str = Field(description="Name of the group and of its StatefulSet.")
     revision: str = Field(description="Revision its StatefulSet is frozen at.")
     ready: bool = Field(description="All its pods are ready and of its revision.")
-    state: GroupState = Field(description=f"Where it stands; derived, drives nothing. {_told(GROUP_STATES.items())}")
+    state: GroupState = Field(
+        description=f"Where it stands; derived, drives nothing. {_explained(GROUP_STATES.items())}"
+    )
     generation: str | None = Field(default=None, description="Generation of its ranks that runs now.")
     load: LoadProgress | None = Field(default=None, description="Progress of loading, while it starts.")
     restarts: int = Field(description="Generations that died while serving, and restarts of containers.")
@@ -156,15 +121,23 @@ class GLMDeploymentStatus(ApiModel):
     replicas: int | None = Field(default=None, description="Groups that exist (read by the scale subresource).")
     ready_replicas: int | None = Field(default=None, description="Groups that are ready.")
     ready: str | None = Field(default=None, description="Ready groups of wanted ones, as in 2/3.")
+    updated_replicas: int | None = Field(default=None, description="Wanted groups at the newest revision.")
+    up_to_date: str | None = Field(default=None, description="Groups at the newest revision of wanted ones, as in 2/3.")
     gpus: int | None = Field(default=None, description="GPUs all wanted groups take.")
     selector: str | None = Field(default=None, description="Selects the rank-0 pods, so that an HPA counts groups.")
     revision: str | None = Field(default=None, description="Revision the groups are moved to.")
+    newer_revision: str | None = Field(
+        default=None, description="Revision of the rendering of this operator version, where it is another one."
+    )
     endpoint: str | None = Field(default=None, description="Base URL of the OpenAI API, inside the cluster.")
     plan: PlanStatus | None = Field(default=None, description="How one copy of the model lies over ranks and pods.")
-    groups: list[GroupStatus] | None = Field(default=None, max_length=1100, description="The replica groups.")
+    groups: list[GroupStatus] | None = Field(
+        default=None, description="The replica groups; of very many, those that are not ready first."
+    )
+    groups_omitted: int | None = Field(default=None, description="Groups that are not listed, for the size of it.")
+    group_states: dict[str, int] | None = Field(default=None, description="How many groups are in each state.")
     conditions: list[Condition] | None = Field(
         default=None,
-        max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="Planned, GroupsReady, Progressing, Degraded, Ready.",
+        description=f"{', '.join(CONDITION_TYPES)}.",
     )

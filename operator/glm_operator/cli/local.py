@@ -171,6 +171,6 @@ def _stopping(pods: Sequence[PodRecord]) -> str:
 def _progress(waiting: local_up.Waiting) -> str:
     if waiting.view is None:
         return f"{waiting.group}: starting its supervisor"
-    load = waiting.view.load
-    loaded = f", {size(load.done_bytes)} of {size(load.total_bytes)} loaded" if load.total_bytes else ""
+    load = waiting.view.load_progress()
+    loaded = f", {size(load.done_bytes)} of {size(load.total_bytes)} loaded" if load is not None else ""
     return f"{waiting.group}: {waiting.view.state.replace('_', ' ')}{loaded}"

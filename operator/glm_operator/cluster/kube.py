@@ -5,10 +5,9 @@ becomes one of glm_operator.errors. rbac.py lists the verbs used here.
 """
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient, Resource
 
 from glm_operator import names
-from glm_operator.errors import Conflict, Denied, KubeError, Missing, Rejected, Unavailable, Vanishing
+from glm_operator.api.status import GLMDeploymentStatus
+from glm_operator.api.trouble import Trouble
+from glm_operator.errors import Conflict, Denied, Expired, KubeError, Missing, Rejected, Unavailable, Vanishing
 from glm_operator.manifest import Manifest, is_applied, kind_of, name_of
 from glm_operator.observe.observed import Observed, observe
 from glm_operator.observe.ownership import check_ownership, owned
 from glm_operator.render.labels import selector_text
-from glm_operator.status.conditions import Transition
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,25 @@ _RESOURCES = {
 }
 
 
+Removed = Callable[[str, str, str, str], None]  # kind, namespace, name, uid
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
 class Kube:
     """A client for the objects of GLMDeployments. `async with connect(…)`."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(
+        self, api: client.ApiClient, *, wrote: Callable[[Manifest], None] = _nothing, removed: Removed = _nothing
+    ) -> None:
+        """wrote, removed: told of what this client changed, before any watch tells of it."""
+        self._wrote = wrote
+        self._removed = removed
         self._api = api
         self._dynamic = DynamicClient(api)
+        self._kept_of: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # by uid: a status, and what became of it
         self._resources = {
             kind: Resource(
                 prefix="apis" if group else "api",
@@ -112,7 +125,7 @@ class Kube:
         return live is None or applied["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
 
     async def try_pod(self, pod: Manifest) -> None:
-        """Have a pod judged by the API server and its admission as if it were to be made, and make none."""
+        """Dry-run the creation of a pod. Raises what the API server and its admission say against it."""
         path = self._resources["Pod"].path(namespace=pod["metadata"]["namespace"])
         await self._request("post", path, body=pod, dry_run="All")
 
@@ -125,12 +138,22 @@ class Kube:
             "preconditions": {"uid": uid},
         }
         path = self._resources[kind].path(name=name, namespace=namespace)
-        with contextlib.suppress(Missing, Conflict):
-            await self._request("delete", path, body=body)
+        try:
+            answer = await self._request("delete", path, body=body)
+        except (Missing, Conflict):
+            return
+        if answer.get("kind") == kind:  # it is on its way out, and says so
+            self._wrote(answer)
+        else:
+            self._removed(kind, namespace, name, uid)
 
     async def patch_status(self, body: Manifest, status: Mapping[str, Any]) -> bool:
-        """Write the status if it differs from the body's; return whether it did."""
-        if body.get("status") == status:
+        """Write the status if it differs from the body's in what we write; return whether it did.
+
+        An API server with an older CRD drops fields it does not know: what it answered to the same status counts, too.
+        """
+        uid, live = body["metadata"]["uid"], body.get("status") or {}
+        if _own_fields(live) == status or self._kept_of.get(uid) == (status, live):
             return False
         manifest = {
             "apiVersion": f"{names.GROUP}/{names.VERSION}",
@@ -140,12 +163,13 @@ class Kube:
         }
         # Forced: nobody else writes our status, and a field written by hand would block it for ever.
         applied = await self._apply(manifest, force=True, subresource="/status")
+        self._kept_of[uid] = (dict(status), applied.get("status") or {})
         return bool(applied["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"])
 
-    async def post_events(self, body: Manifest, transitions: Iterable[Transition], now: datetime) -> None:
+    async def post_events(self, body: Manifest, events: Iterable[Trouble], now: datetime) -> None:
         """Tell people what changed. An Event that cannot be posted is lost: the status says the same."""
         metadata = body["metadata"]
-        for transition in transitions:
+        for told in events:
             stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
             event = {
                 "apiVersion": "v1",
@@ -156,9 +180,9 @@ class Kube:
                     "kind": names.KIND,
                     **{key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
                 },
-                "reason": transition.reason,
-                "message": transition.message[:1024],
-                "type": "Warning" if transition.is_warning else "Normal",
+                "reason": told.reason,
+                "message": told.message[:1024],
+                "type": "Warning" if told.is_bad else "Normal",
                 "source": {"component": names.FIELD_MANAGER},
                 "firstTimestamp": stamp,
                 "lastTimestamp": stamp,
@@ -168,7 +192,7 @@ class Kube:
             try:
                 await self._request("post", path, body=event)
             except KubeError as error:
-                logger.info("event %s of %s is not posted: %s", transition.reason, metadata["name"], error)
+                logger.info("event %s of %s is not posted: %s", told.reason, metadata["name"], error)
 
     async def _get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         try:
@@ -177,7 +201,16 @@ class Kube:
             return None
 
     async def _list(self, kind: str, namespace: str | None, labels: dict[str, str] | None = None) -> list[Manifest]:
-        resource, items, token = self._resources[kind], [], None
+        items: list[Manifest] = []
+        async for page, _ in self.pages(kind, namespace, labels):
+            items += page
+        return items
+
+    async def pages(
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[tuple[list[Manifest], str]]:
+        """Yield the objects of a kind in pages, each with the version of the whole list. namespace None: of all."""
+        resource, token = self._resources[kind], None
         selector = selector_text(labels) if labels else None
         while True:
             try:
@@ -194,16 +227,50 @@ class Kube:
                 ) from error
             # Items of a list do not say what they are.
             what = {"apiVersion": resource.group_version, "kind": kind}
-            items += [{**what, **item} for item in page.get("items") or []]
+            yield [{**what, **item} for item in page.get("items") or []], str(page["metadata"]["resourceVersion"])
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return
+
+    async def watch(
+        self, kind: str, namespace: str | None, labels: dict[str, str], version: str, *, timeout_s: int
+    ) -> AsyncGenerator[tuple[str, Manifest], None]:
+        """Yield what happens to the objects of a kind after a version, until the server ends it: type and object.
+
+        Types are those of the API: ADDED, MODIFIED, DELETED, BOOKMARK. Raises Expired when the version is too old.
+        """
+        query = [("allowWatchBookmarks", "true"), ("timeoutSeconds", str(timeout_s))]
+        try:
+            response = await self._dynamic.request(
+                "get",
+                self._resources[kind].path(namespace=namespace),
+                serialize=False,
+                watch="true",
+                resource_version=version,
+                label_selector=selector_text(labels),
+                query_params=query,
+                _request_timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S),
+            )
+            async with response:
+                async for line in _lines(response.content):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        said = event["object"]
+                        kind_of_error = Expired if said.get("code") == 410 else Unavailable
+                        raise kind_of_error(f"watch of {kind}: {said.get('message')}")
+                    yield event["type"], event["object"]
+        except ApiException as error:
+            if error.status == 410:
+                raise Expired(f"watch of {kind}: {error.reason}") from None
+            raise _translated(error, f"watch of {kind}") from None
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"watch of {kind}: {type(error).__name__} {error}".rstrip()) from error
 
     async def _apply(
         self, manifest: Manifest, *, force: bool, subresource: str = "", dry_run: bool = False
     ) -> Manifest:
         name, namespace = name_of(manifest), manifest["metadata"]["namespace"]
-        return await self._request(
+        applied = await self._request(
             "patch",
             self._resources[manifest["kind"]].path(name=name, namespace=namespace) + subresource,
             body=manifest,
@@ -212,6 +279,9 @@ class Kube:
             force_conflicts=force,
             dry_run="All" if dry_run else None,
         )
+        if not dry_run:
+            self._wrote(applied)
+        return applied
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> Manifest:
         """Send one request and return the JSON of the answer. Raises a KubeError for every other outcome."""
@@ -224,6 +294,14 @@ class Kube:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from error
         return result
+
+
+_STATUS_FIELDS = {str(field.alias) for field in GLMDeploymentStatus.model_fields.values()}
+
+
+def _own_fields(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a status that we write: somebody else may keep fields of theirs in it."""
+    return {name: value for name, value in status.items() if name in _STATUS_FIELDS}
 
 
 async def read_configuration(kubeconfig: Path | None) -> client.Configuration:
@@ -243,9 +321,24 @@ async def read_configuration(kubeconfig: Path | None) -> client.Configuration:
     return configuration
 
 
-def connect(configuration: client.Configuration) -> Kube:
+def connect(
+    configuration: client.Configuration,
+    *,
+    wrote: Callable[[Manifest], None] = _nothing,
+    removed: Removed = _nothing,
+) -> Kube:
     """Return a client. It must be made inside the event loop that uses it."""
-    return Kube(client.ApiClient(configuration))
+    return Kube(client.ApiClient(configuration), wrote=wrote, removed=removed)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield whole lines, of any length."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
 
 
 def _translated(error: ApiException, request: str) -> KubeError:

@@ -1,10 +1,11 @@
-"""The only module that talks to the management ports of workers. Never holds up a pass for long."""
+"""The only client of the management ports of workers. Never holds up a pass for long."""
 
 import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -17,13 +18,19 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = httpx.Timeout(1.5, connect=1.0)
 DEADLINE_S = 2.0
-"""All groups are asked at once; who has not answered by then is asked again in the next pass."""
+"""The groups of a deployment are asked at once; who has not answered by then is asked again in the next pass."""
 
 MAX_CONNECTIONS = 64
 
-REMEMBERED_S = 30.0
+POLL_S = 30.0
+"""Groups that serve are asked this often; those that start, drain or fail are asked by passes."""
+
+REMEMBERED_S = 2.5 * POLL_S
 """What a leader said counts this long while it says nothing: on a busy node one answer is late now and then, and the
 status must not forget a failure for it."""
+
+
+Owner = TypeVar("Owner")
 
 
 class Workers:
@@ -35,41 +42,74 @@ class Workers:
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
         # trust_env off: pods are never behind a proxy of ours.
         self._http = http or httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
-        """Return what the leaders of these groups say, or said a moment ago, by group; a silent one is left out."""
-        leaders = {group.name: leader for group in groups if (leader := group.leader) is not None and leader.ip}
-        await self._ask_all(leaders.values())
+    async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
+        """Return what the leaders of these groups say, or said a moment ago, by group; a silent one is left out.
+
+        ask: names of the groups that are asked now.
+        """
+        leaders = _leaders(groups)
+        await self._ask_all([leader for name, leader in leaders.items() if name in ask], DEADLINE_S)
         now_s = self._clock()
         self._said = {uid: said for uid, said in self._said.items() if now_s - said[0] <= REMEMBERED_S}
         return {name: self._said[leader.uid][1] for name, leader in leaders.items() if leader.uid in self._said}
 
-    async def _ask_all(self, leaders: Iterable[ObservedPod]) -> None:
-        """Ask all at once, and note what those say that answer in time."""
+    async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
+        """Return what the leaders of these groups say now; one that does not answer is left out."""
+        leaders = _leaders(groups)
+        answers = await self._ask_all(leaders.values(), DEADLINE_S)
+        return {name: answers[leader.uid] for name, leader in leaders.items() if leader.uid in answers}
+
+    async def poll(self, groups: Iterable[tuple[Owner, ObservedGroup]]) -> set[Owner]:
+        """Ask all of these groups, some at a time; return the owners of those that say something else than before."""
+        leaders = [(owner, group.leader) for owner, group in groups]
+        asked = [(owner, leader) for owner, leader in leaders if leader is not None and leader.ip]
+        before = {uid: report for uid, (_, report) in self._said.items()}
+        answers = await self._ask_all([leader for _, leader in asked], POLL_S)
+        return {
+            owner
+            for owner, leader in asked
+            if leader.uid in answers and not _is_same(answers[leader.uid], before.get(leader.uid))
+        }
+
+    async def _ask_all(self, leaders: Iterable[ObservedPod], deadline_s: float) -> dict[str, GroupReport]:
+        """Ask all at once, and note what those say that answer in time; return it by uid of the pod."""
         tasks = {asyncio.create_task(self._ask(group_url(leader.ip or ""))): leader.uid for leader in leaders}
         if not tasks:
-            return
-        done, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
+            return {}
+        done, late = await asyncio.wait(tasks, timeout=deadline_s)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        for task in done:
-            if (report := task.result()) is not None:
-                self._said[tasks[task]] = self._clock(), report
+        answers = {tasks[task]: report for task in done if (report := task.result()) is not None}
+        self._said |= {uid: (self._clock(), report) for uid, report in answers.items()}
+        return answers
 
     async def _ask(self, url: str) -> GroupReport | None:
         try:
-            response = await self._http.get(url)
+            async with self._slots:
+                response = await self._http.get(url)
             response.raise_for_status()
             return GroupReport.model_validate_json(response.content)
         except httpx.HTTPError as error:
             logger.debug("%s does not answer: %s", url, error)
         except ValidationError as error:
-            logger.warning("%s answers what is not understood: %s", url, error)
+            logger.warning("%s sent an invalid answer: %s", url, error)
         return None
+
+
+def _leaders(groups: Iterable[ObservedGroup]) -> Mapping[str, ObservedPod]:
+    return {group.name: leader for group in groups if (leader := group.leader) is not None and leader.ip}
+
+
+def _is_same(report: GroupReport, before: GroupReport | None) -> bool:
+    """Tell whether nothing is new but what changes with every request."""
+    changing = {"in_flight_tokens": None}
+    return before is not None and report.model_copy(update=changing) == before.model_copy(update=changing)
 
 
 def group_url(ip: str) -> str:

@@ -1,12 +1,15 @@
-"""The operator's own tasks: passes over what is due, and the resync that makes everything due now and then."""
+"""The operator's own tasks: passes over what is due, watches, the poll of workers, and a beat that tells they turn."""
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
 
 from glm_operator.errors import Unavailable
-from glm_operator.handlers.queue import Key, Queue
+from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.manifest import Manifest
 from glm_operator.reconcile.reconciler import Outcome
 from glm_operator.settings import OperatorSettings
@@ -14,92 +17,116 @@ from glm_operator.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-TURN_LIMIT_RESYNCS = 3
-"""A resync that has not ended after this many periods, well or not, hangs."""
+BEAT_S = 1.0
+TURN_LIMIT_S = 90.0
+"""An event loop that has not turned for so long hangs."""
 
-LIST_LIMIT_RESYNCS = 20
-"""After this many periods without any list (10 minutes) the process is given up, though it turns.
+SILENCE_LIMIT_S = 600.0
+"""After this time in which no watch heard anything the process is given up, though it turns.
 
-No restart mends an API server that is away. But what a new process does mend, such as credentials or addresses read at
+No restart helps an API server that is away. But what a new process does help, such as credentials or addresses read at
 the start, looks the same from within. The count starts anew with the process: this makes no tight loop of restarts, and
 nothing that serves depends on it.
 """
 
 WAIT_S = 5.0
+JITTER = 0.1
+"""Resyncs are this much early or late, so that not all deployments are due at once."""
 
 Reconcile = Callable[[str, str], Awaitable[Outcome]]
 ListDeployments = Callable[[str | None], Awaitable[list[Manifest]]]
+PollWorkers = Callable[[], Awaitable[Collection[Key]]]
+
+
+class Watching(Protocol):
+    """A watch as the loop sees it (glm_operator.cluster.watch.Watch)."""
+
+    kind: str
+    restarts: int
+
+    def age_s(self) -> float: ...
+    async def run(self) -> None: ...
 
 
 class Loop:
     """Runs passes until it is cancelled. `is_alive`: it still does; ages: since it last got anywhere."""
 
-    def __init__(self, settings: OperatorSettings, reconcile: Reconcile, deployments: ListDeployments) -> None:
-        self.queue = Queue()
-        self.telemetry = Telemetry(age_s=self.pass_age_s, queue_length=self.queue.__len__)
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        reconcile: Reconcile,
+        deployments: ListDeployments,
+        poll_workers: PollWorkers,
+        watches: Sequence[Watching] = (),
+        *,
+        queue: Queue | None = None,
+    ) -> None:
+        self.queue = queue or Queue()
+        self.telemetry = Telemetry(age_s=self.pass_age_s, queue_length=self.queue.__len__, watches=watches)
         self._settings = settings
         self._reconcile = reconcile
         self._deployments = deployments
+        self._poll_workers = poll_workers
+        self._watches = watches
         self._unlisted: dict[str | None, str] = {}  # why a namespace could not be listed, while it cannot
         self._quiet: dict[Key, int] = {}  # unsettled passes in a row that changed nothing
         self._last_turn = self._last_list = self._last_pass = time.monotonic()
 
     def pass_age_s(self) -> float:
-        """Return the seconds since a pass ended well or a resync found nothing to do; since the start, if none has."""
+        """Return the seconds since a pass ended well or none was due while watches spoke; at first, since the start."""
         return time.monotonic() - self._last_pass
 
-    def list_age_s(self) -> float:
-        """Return the seconds since a resync last listed deployments; since the start, if none has."""
-        return time.monotonic() - self._last_list
+    def silence_s(self) -> float:
+        """Return the seconds since any watch heard anything, or deployments were last listed."""
+        ages = [watch.age_s() for watch in self._watches]
+        return min([time.monotonic() - self._last_list, *ages])
 
     @property
     def is_alive(self) -> bool:
-        period_s, turn_age_s = self._settings.resync_s, time.monotonic() - self._last_turn
-        return turn_age_s <= TURN_LIMIT_RESYNCS * period_s and self.list_age_s() <= LIST_LIMIT_RESYNCS * period_s
+        return time.monotonic() - self._last_turn <= TURN_LIMIT_S and self.silence_s() <= SILENCE_LIMIT_S
 
     async def run(self) -> None:
-        """Resync and reconcile for ever. A task that ends takes the others, and so the process, with it."""
+        """Watch, poll and reconcile for ever. A task that ends takes the others, and so the process, with it."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._resync(), name="resync")
+            tasks.create_task(self._beat(), name="beat")
+            tasks.create_task(self._poll(), name="poll")
+            for watch in self._watches:
+                tasks.create_task(watch.run(), name=f"watch-{watch}")
             for number in range(self._settings.concurrency):
                 tasks.create_task(self._work(), name=f"reconcile-{number}")
 
     async def wait_until_served(self) -> None:
         """Return once the API server knows GLMDeployments and lets us see some: kopf looks for its kinds only once."""
         while True:
-            if await self.resync_once():
+            if await self.list_once():
                 return
             await asyncio.sleep(WAIT_S)
 
-    async def resync_once(self) -> bool:
+    async def list_once(self) -> bool:
         """Make every deployment due that can be listed; return whether there was any list.
 
         A namespace that is gone, or closed to us, holds up none of the others.
         """
         namespaces = self._settings.namespaces or (None,)
-        found = await asyncio.gather(*(self._resync_namespace(namespace) for namespace in namespaces))
-        listed = [num_due for num_due in found if num_due is not None]
+        listed = await asyncio.gather(*(self._list_namespace(namespace) for namespace in namespaces))
         self._last_turn = time.monotonic()
-        if listed:
+        if any(listed):
             self._last_list = self._last_turn
-            if not any(listed):
-                self._last_pass = self._last_turn
-        return bool(listed)
+        return any(listed)
 
-    async def _resync_namespace(self, namespace: str | None) -> int | None:
-        """Make the deployments of a namespace due and return their number; None if they cannot be listed."""
+    async def _list_namespace(self, namespace: str | None) -> bool:
         try:
             bodies = await self._deployments(namespace)
         except Unavailable as error:
             if self._unlisted.get(namespace) != str(error):
-                logger.warning("resync of %s: %s", namespace or "the cluster", error)
+                logger.warning("list of %s: %s", namespace or "the cluster", error)
             self._unlisted[namespace] = str(error)
-            return None
+            return False
         if self._unlisted.pop(namespace, None) is not None:
-            logger.info("resync of %s: it can be listed again", namespace or "the cluster")
+            logger.info("list of %s: it can be listed again", namespace or "the cluster")
         for body in bodies:
-            self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
-        return len(bodies)
+            self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]), Urgency.RESYNC)
+        return True
 
     async def pass_once(self, key: Key) -> None:
         """Run one pass and put the deployment back where it belongs."""
@@ -128,21 +155,36 @@ class Loop:
             self.queue.forget(key)
             return
         self.queue.done(key)
+        resync_s = self._settings.resync_s
         if result.settled:
             self._quiet.pop(key, None)
-            return
-        # Loading shows up in no event, so it is asked for; what stands still is asked for ever more rarely.
-        quiet = 0 if result.changed else self._quiet.get(key, 0) + 1
-        self._quiet[key] = quiet
-        delay_s = self._settings.starting_resync_s * 2.0 ** min(quiet, 16)
-        if delay_s < self._settings.resync_s:
-            self.queue.add_later(key, delay_s)
+            delay_s = resync_s * (1 + JITTER * random.uniform(-1, 1))  # noqa: S311
+            urgency = Urgency.RESYNC
+        else:
+            # Loading shows up in no event, so it is asked for; what stands still is asked for ever more rarely.
+            quiet = 0 if result.changed else self._quiet.get(key, 0) + 1
+            self._quiet[key] = quiet
+            slowest_s = min(resync_s, self._settings.unsettled_resync_s)
+            delay_s = min(self._settings.starting_resync_s * 2.0 ** min(quiet, 16), slowest_s)
+            urgency = Urgency.EVENT
+        if result.due_at is not None:
+            delay_s = min(delay_s, max(0.0, (result.due_at - datetime.now(UTC)).total_seconds()) + 0.1)
+        self.queue.add_later(key, delay_s, urgency)
 
     async def _work(self) -> None:
         while True:
             await self.pass_once(await self.queue.take())
 
-    async def _resync(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            await self.resync_once()
-            await asyncio.sleep(self._settings.resync_s)
+            await asyncio.sleep(self._settings.poll_s)
+            for key in await self._poll_workers():
+                self.queue.add(key)
+
+    async def _beat(self) -> None:
+        """Note that the event loop turns; and that all is well where watches speak and nothing is due."""
+        while True:
+            self._last_turn = time.monotonic()
+            if not len(self.queue) and self.silence_s() < TURN_LIMIT_S:
+                self._last_pass = self._last_turn
+            await asyncio.sleep(BEAT_S)

@@ -12,7 +12,7 @@ def build_app(loop: Loop) -> web.Application:
     """Return the HTTP application. It reads what the loop says of itself and calls nothing else."""
 
     async def livez(_: web.Request) -> web.Response:
-        ages = f"last pass {loop.pass_age_s():.1f} s ago, last list {loop.list_age_s():.1f} s ago"
+        ages = f"last pass {loop.pass_age_s():.1f} s ago, last word of a watch {loop.silence_s():.1f} s ago"
         return web.Response(status=200 if loop.is_alive else 503, text=f"{ages}, {len(loop.queue)} waiting\n")
 
     async def metrics(_: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""kopf's part: watches that say which deployment may have changed, and nothing else.
+"""kopf's part: the watch of GLMDeployments, which says that one was edited or deleted, and the life of the process.
 
 Only on.event, on.startup, on.cleanup and on.login: every other kind of handler makes kopf add a finalizer, and then
 nothing could be deleted while the operator is down.
@@ -12,21 +12,14 @@ import kopf
 from kubernetes.aio import client
 
 from glm_operator import names
+from glm_operator.cluster.cache import Cache
 from glm_operator.handlers.loop import Loop
-from glm_operator.handlers.queue import Key
-from glm_operator.settings import OperatorSettings
-
-OWNED_KINDS = (
-    ("apps", "v1", "statefulsets"),
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-    ("", "v1", "serviceaccounts"),
-)
-OURS = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+from glm_operator.handlers.queue import Key, Urgency
 
 
 def build_registry(
     loop: Loop,
+    cache: Cache,
     credentials: Callable[[], Awaitable[kopf.ConnectionInfo]],
     ended: Callable[[asyncio.Task[None]], None],
 ) -> kopf.OperatorRegistry:
@@ -42,18 +35,19 @@ def build_registry(
     async def wake_itself(
         event: kopf.RawEvent, name: str | None, namespace: str | None, meta: kopf.Meta, memo: kopf.Memo, **_: Any
     ) -> None:
-        """Note that a deployment's spec has changed, or that it goes. Our own writes of its status wake nobody."""
-        version = (event["type"] == "DELETED", meta.get("generation"), meta.get("deletionTimestamp"))
+        """Note that a deployment was edited, or that it goes. Our own writes of its status wake nobody."""
+        # Items of a list do not say what they are.
+        what = {"apiVersion": f"{names.GROUP}/{names.VERSION}", "kind": names.KIND}
+        body, is_gone = {**event["object"], **what}, event["type"] == "DELETED"
+        if is_gone:
+            cache.drop(body)
+        else:
+            cache.put(body)
+        adopts = meta.annotations.get(names.ADOPT_ANNOTATION)
+        version = (is_gone, meta.get("generation"), meta.get("deletionTimestamp"), adopts)
         if memo.get("version") != version:
             memo["version"] = version
-            loop.queue.add(Key(namespace or "", name or ""), urgent=True)
-
-    async def wake_owner(labels: kopf.Labels, namespace: str | None, **_: Any) -> None:
-        """Note that something a deployment owns may have changed."""
-        loop.queue.add(Key(namespace or "", labels[names.DEPLOYMENT_LABEL]))
-
-    for kind in OWNED_KINDS:
-        kopf.on.event(*kind, labels={names.DEPLOYMENT_LABEL: kopf.PRESENT}, registry=registry)(wake_owner)
+            loop.queue.add(Key(namespace or "", name or ""), _urgency(event, body))
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -74,6 +68,12 @@ def build_registry(
     return registry
 
 
+def _urgency(event: kopf.RawEvent, body: dict[str, Any]) -> Urgency:
+    """Return how urgent an event of a deployment is: at the start all of them come, and most were seen before."""
+    was_edited = body["metadata"].get("generation") != body.get("status", {}).get("observedGeneration")
+    return Urgency.EDIT if event["type"] is not None or was_edited else Urgency.RESYNC
+
+
 class WatchBackoffs:
     """Seconds between the tries of a watch, without an end; each watch counts for itself.
 
@@ -87,7 +87,7 @@ class WatchBackoffs:
             yield 30.0
 
 
-def build_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
+def build_settings() -> kopf.OperatorSettings:
     """Return kopf's settings: one operator, no discovery of what may not be seen, watches that cannot die unnoticed."""
     ours = kopf.OperatorSettings()
     ours.peering.standalone = True  # one replica, strategy Recreate; a peering named "default" would freeze us
@@ -100,10 +100,8 @@ def build_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     ours.networking.request_timeout = 60
     ours.networking.connect_timeout = 10
     ours.networking.error_backoffs = WatchBackoffs()
-    ours.queueing.worker_limit = settings.concurrency * 4
     ours.execution.max_workers = 1  # every handler is async
-    for group, version, plural in OWNED_KINDS:
-        ours.watching.label_selectors[group, version, plural] = OURS
+    ours.watching.chunk_size = 500
     return ours
 
 

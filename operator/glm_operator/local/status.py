@@ -53,5 +53,5 @@ def _status(deployment: str, group: str, pods: list[PodRecord], management: Mana
         url=url(pods[0]),
         restarts=view.deaths_while_serving if view else 0,
         memory_bytes=sum(processes.memory_bytes(processes.members(pod.token)) for pod in alive),
-        last_failure=view.last_failure if view else "",
+        last_failure=view.failure_text if view else "",
     )

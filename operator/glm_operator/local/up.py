@@ -12,12 +12,13 @@ from glm_operator.local import gpus, ports, processes
 from glm_operator.local.changes import Changes, changes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
-from glm_operator.local.management import GroupView, Management
+from glm_operator.local.management import Management
 from glm_operator.local.pods import LocalPod, Placement, local_pods
 from glm_operator.local.processes import Process
 from glm_operator.local.rendezvous import assign_blocks
 from glm_operator.local.state import DRAIN_DEADLINE_S, DeploymentState, PodRecord, StateFolder
 from glm_operator.manifest import Manifest
+from glm_operator.observe.report import GroupReport
 
 POLL_S = 0.2
 LOG_LINES = 15
@@ -36,7 +37,7 @@ class Waiting:
     """A group that does not serve yet."""
 
     group: str
-    view: GroupView | None  # None while its supervisor does not answer
+    view: GroupReport | None  # None while its supervisor does not answer
 
 
 def bring_up(
@@ -185,7 +186,7 @@ MAX_START_FAILURES = 3
 
 
 def _raise_if_hopeless(
-    folder: StateFolder, state: DeploymentState, group: str, pods: Sequence[PodRecord], view: GroupView | None
+    folder: StateFolder, state: DeploymentState, group: str, pods: Sequence[PodRecord], view: GroupReport | None
 ) -> None:
     for pod in pods:
         if not processes.is_alive(Process(pod.pid, pod.start_ticks)):
@@ -195,15 +196,15 @@ def _raise_if_hopeless(
             )
     if view is not None and view.consecutive_start_failures >= MAX_START_FAILURES:
         raise LocalError(
-            f"group {group} failed to start {view.consecutive_start_failures} times in a row. {view.last_failure}"
+            f"group {group} failed to start {view.consecutive_start_failures} times in a row. {view.failure_text}"
         )
 
 
 def _too_late(
-    folder: StateFolder, state: DeploymentState, views: Mapping[str, GroupView | None], deadline_s: float
+    folder: StateFolder, state: DeploymentState, views: Mapping[str, GroupReport | None], deadline_s: float
 ) -> str:
     group, view = next(iter(views.items()))
-    said = "its supervisor does not answer" if view is None else f"it is {view.state}. {view.last_failure}".rstrip()
+    said = "its supervisor does not answer" if view is None else f"it is {view.state}. {view.failure_text}".rstrip()
     log = folder.log_file(state.name, state.groups[group][0].name)
     return f"group {group} does not serve after {deadline_s:.0f} s: {said}. The end of {log}:\n{last_lines(log)}"
 

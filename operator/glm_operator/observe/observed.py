@@ -7,14 +7,17 @@ comparison with what is to be applied.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from glm_operator import names
-from glm_operator.api.status import Reason
+from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest, kind_of, name_of
-from glm_operator.observe.trouble import Trouble, trouble_of
+from glm_operator.observe.pod_trouble import node_loss, pod_trouble
 
 ObjectKey = tuple[str, str, str]  # apiVersion, kind, name
+
+IMMUTABLE_FIELDS = ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates")
+"""Fields of a StatefulSet's spec that no update may change: only deleting and creating it does."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class ObservedPod:
     ip: str | None
     restarts: int
     trouble: Trouble | None
+    ready_changed_at: datetime | None = None  # when it became ready, or ceased to be
+    created_at: datetime | None = None
+    hangs_since: datetime | None = None  # when it was told to go; None unless its node does not let it
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,43 @@ class ObservedGroup:
     num_pods: int
     pods: tuple[ObservedPod, ...]
     refused: Trouble | None = None  # what the API server says of the first missing pod, where it was asked
+    leaving: str = ""  # why it goes, where it was marked so; "" if it stays
+    served: str = ""  # the revision at which it was available once, as marked
+    changed_at: datetime | None = None  # its StatefulSet, by us
 
     @property
     def is_available(self) -> bool:
         """Whether all pods are there, ready, staying, and of the revision the group is frozen at."""
         current = [pod for pod in self.pods if pod.revision == self.revision and pod.is_ready and not pod.is_leaving]
         return self.exists and 0 < len(current) == self.num_pods == len(self.pods)
+
+    def is_available_for(self, min_ready: timedelta, now: datetime) -> bool:
+        """Whether it has been available this long."""
+        return self.is_available and all(
+            pod.ready_changed_at is None or now - pod.ready_changed_at >= min_ready for pod in self.pods
+        )
+
+    @property
+    def has_served(self) -> bool:
+        """Whether it was available once at the revision it has: then it serves, or is coming back."""
+        return self.is_available or (bool(self.served) and self.served == self.revision)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether every pod of it has a node."""
+        return self.exists and sum(pod.is_scheduled for pod in self.pods if not pod.is_leaving) >= self.num_pods
+
+    @property
+    def is_staying(self) -> bool:
+        """Whether it is a group for good: its StatefulSet stands, or pods that nobody controls wait for one."""
+        return (self.exists and not self.leaving) or (
+            not self.exists and any(pod.controller is None and not pod.is_leaving for pod in self.pods)
+        )
+
+    def hangs_for(self, now: datetime) -> timedelta:
+        """Return how long a pod has hung on a node that does not answer."""
+        since = [pod.hangs_since for pod in self.pods if pod.hangs_since is not None]
+        return now - min(since) if since else timedelta(0)
 
     @property
     def leader(self) -> ObservedPod | None:
@@ -71,16 +108,28 @@ class ObservedGroup:
         """What keeps the first troubled pod down, or from being made."""
         return next((pod.trouble for pod in self.pods if pod.trouble is not None), self.refused)
 
+    @property
+    def down_since(self) -> datetime | None:
+        """Since when a group that is not available has had nothing happen that it must recover from."""
+        times = [self.changed_at]
+        for pod in self.pods:
+            times += [pod.created_at, None if pod.is_ready else pod.ready_changed_at]
+        return max((at for at in times if at is not None), default=None)
+
 
 @dataclass(frozen=True)
 class Record:
-    """One accepted spec, as kept in a ControllerRevision."""
+    """One accepted spec and what was rendered from it, as kept in a ControllerRevision."""
 
     name: str
     number: int  # the highest is the last accepted
     spec: Mapping[str, object]
     revision: str  # of the pod template rendered from it
     replicas: int | None
+    template: Manifest | None = None  # None: of a version that kept the spec alone
+    image: str = ""
+    is_adopted: bool = False
+    accepted_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +152,17 @@ class Observed:
         """Tell whether the name is that of somebody else's StatefulSet: then the pods are not ours, either."""
         return not group.exists and group.name in self.foreign
 
+    def stateful_set(self, group: str) -> Manifest | None:
+        """Return the live StatefulSet of a group."""
+        return self.live.get(("apps/v1", "StatefulSet", group))
+
 
 @dataclass(frozen=True)
-class Blocked:
-    """An object that could not be applied, and why; told in the status instead of raised."""
+class Seen:
+    """A deployment and what exists of it, at one moment."""
 
-    name: str
-    reason: Reason
-    message: str
+    body: Manifest
+    observed: Observed
 
 
 def observe(
@@ -162,6 +214,7 @@ def _is_member(pod: Manifest, group: str) -> bool:
 def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: list[ObservedPod]) -> ObservedGroup:
     exists = stateful_set is not None and "deletionTimestamp" not in stateful_set["metadata"]
     spec = stateful_set["spec"] if stateful_set is not None and exists else {}
+    annotations = (stateful_set["metadata"].get("annotations") or {}) if stateful_set is not None and exists else {}
     template_labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
     return ObservedGroup(
         index=index,
@@ -170,7 +223,18 @@ def _group(deployment: str, index: int, stateful_set: Manifest | None, pods: lis
         revision=template_labels.get(names.REVISION_LABEL, ""),
         num_pods=spec.get("replicas", 0),
         pods=tuple(sorted(pods, key=lambda pod: (pod.index, pod.name))),
+        leaving=annotations.get(names.LEAVING_ANNOTATION, ""),
+        served=annotations.get(names.SERVED_ANNOTATION, ""),
+        changed_at=_changed_at(stateful_set) if stateful_set is not None else None,
     )
+
+
+def _changed_at(item: Manifest) -> datetime | None:
+    """Return when we last changed an object, as the API server keeps it of every field manager; else its creation."""
+    metadata = item["metadata"]
+    ours = [entry for entry in metadata.get("managedFields") or [] if entry.get("manager") == names.FIELD_MANAGER]
+    times = [_time(entry.get("time")) for entry in ours] or [_time(metadata.get("creationTimestamp"))]
+    return max((at for at in times if at is not None), default=None)
 
 
 def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> ObservedPod:
@@ -179,7 +243,9 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
     is_of_another = stateful_set is not None and maker not in (None, stateful_set["metadata"].get("uid"))
     is_told_to_go = "deletionTimestamp" in pod["metadata"]
     status, labels = pod.get("status", {}), pod["metadata"].get("labels", {})
-    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    ready = conditions.get("Ready", {})
+    is_ready = ready.get("status") == "True"
     # The label is set by the StatefulSet controller; the ordinal at the end of the name is the same.
     ordinal = labels.get(names.POD_INDEX_LABEL) or name_of(pod).rpartition("-")[2]
     return ObservedPod(
@@ -188,30 +254,52 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
         index=int(ordinal) if ordinal.isdigit() else 0,
         controller=maker,
         revision=labels.get(names.REVISION_LABEL, ""),
-        is_ready=conditions.get("Ready") == "True",
+        is_ready=is_ready,
         is_leaving=is_told_to_go or is_of_another,
-        is_scheduled=conditions.get("PodScheduled") == "True",
+        is_scheduled=conditions.get("PodScheduled", {}).get("status") == "True",
         running_since=_running_since(status),
         ip=status.get("podIP"),
         restarts=sum(container.get("restartCount", 0) for container in status.get("containerStatuses") or []),
-        trouble=trouble_of(pod, now) if is_told_to_go or not is_of_another else None,
+        trouble=pod_trouble(pod, now) if is_told_to_go or not is_of_another else None,
+        ready_changed_at=_time(ready.get("lastTransitionTime")),
+        created_at=_time(pod["metadata"].get("creationTimestamp")),
+        hangs_since=_hangs_since(pod, now),
     )
+
+
+def _hangs_since(pod: Manifest, now: datetime) -> datetime | None:
+    """Return when a pod was told to go that its node does not let go; None for one that merely drains."""
+    ends_at = _time(pod["metadata"].get("deletionTimestamp"))  # with the grace period
+    if ends_at is None or node_loss(pod, now) is None:
+        return None
+    return ends_at - timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
 
 
 def _running_since(status: Manifest) -> datetime | None:
     for container in status.get("containerStatuses") or []:
         if container.get("name") == names.WORKER_CONTAINER:
-            said = (container.get("state", {}).get("running") or {}).get("startedAt")
-            return datetime.fromisoformat(said) if said else None
+            return _time((container.get("state", {}).get("running") or {}).get("startedAt"))
     return None
 
 
+def _time(said: str | None) -> datetime | None:
+    return datetime.fromisoformat(said) if said else None
+
+
 def _record(item: Manifest) -> Record:
-    replicas = (item["metadata"].get("annotations") or {}).get(names.REPLICAS_ANNOTATION, "")
+    """Return one record. Of the version before, its data is the spec itself."""
+    metadata, data = item["metadata"], item.get("data") or {}
+    annotations = metadata.get("annotations") or {}
+    replicas = annotations.get(names.REPLICAS_ANNOTATION, "")
+    is_whole = isinstance(data.get("template"), dict) and isinstance(data.get("spec"), dict)
     return Record(
         name=name_of(item),
         number=int(item.get("revision", 0)),
-        spec=item.get("data") or {},
-        revision=(item["metadata"].get("labels") or {}).get(names.REVISION_LABEL, ""),
+        spec=data["spec"] if is_whole else data,
+        revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),
         replicas=int(replicas) if replicas.isdigit() else None,
+        template=data["template"] if is_whole else None,
+        image=str(data.get("image", "")) if is_whole else "",
+        is_adopted=names.ADOPTED_ANNOTATION in annotations,
+        accepted_at=_time(metadata.get("creationTimestamp")),
     )

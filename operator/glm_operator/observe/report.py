@@ -25,7 +25,7 @@ class Cause(_Said):
     reason: str = "failed"
     exit_code: int | None = None
     signal: int | None = None
-    message: str = ""
+    message: str | None = None
 
 
 class Generation(_Said):
@@ -63,6 +63,16 @@ class GroupReport(_Said):
         return self.deaths_while_serving > 0 or any(generation.ready_at is not None for generation in self.generations)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it tried to start, failed, and never was ready since its pod began."""
+        return self.consecutive_start_failures > 0 and not self.has_served
+
+    @property
+    def reports_in_flight_tokens(self) -> bool:
+        """Whether the worker is of a version that reports them; it may not know them just now."""
+        return "in_flight_tokens" in self.model_fields_set
+
+    @property
     def last_ended_at(self) -> datetime | None:
         """When the pods last parted, if they had met."""
         return self.generations[-1].ended_at if self.generations else None
@@ -72,6 +82,15 @@ class GroupReport(_Said):
         if self.load is None or self.load.total_bytes == 0 or self.state == "serving":
             return None
         return LoadProgress(done_bytes=self.load.done_bytes, total_bytes=self.load.total_bytes)
+
+    @property
+    def failure_text(self) -> str:
+        """Why the last generation that failed did so, in a line; empty when none has."""
+        causes = [generation.cause for generation in self.generations if generation.cause is not None]
+        if not causes:
+            return ""
+        who = "" if causes[-1].rank is None else f"rank {causes[-1].rank} "
+        return f"{who}{causes[-1].reason}: {_sentence(causes[-1]) or 'no message'}"
 
     def last_failure(self, group: str) -> Failure | None:
         """Return why the last generation that failed did so, the first rank that failed being the one named."""

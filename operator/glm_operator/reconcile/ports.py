@@ -1,13 +1,13 @@
-"""What a pass needs of others: the API server and the workers, as protocols."""
+"""What a pass needs of others: the API server, the cache of the watches and the workers, as protocols."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest
-from glm_operator.observe.observed import Observed, ObservedGroup
+from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
-from glm_operator.status.conditions import Transition
 
 
 class Cluster(Protocol):
@@ -21,10 +21,21 @@ class Cluster(Protocol):
     async def try_pod(self, pod: Manifest) -> None: ...
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None: ...
     async def patch_status(self, body: Manifest, status: Mapping[str, Any]) -> bool: ...
-    async def post_events(self, body: Manifest, transitions: Iterable[Transition], now: datetime) -> None: ...
+    async def post_events(self, body: Manifest, events: Iterable[Trouble], now: datetime) -> None: ...
+
+
+class Cache(Protocol):
+    """What a pass reads of what the watches brought (glm_operator.cluster.cache.Cache)."""
+
+    def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
+        """Return a deployment as the watches know it; None if they may not know all of it yet."""
 
 
 class Leaders(Protocol):
     """What a pass needs of the workers (glm_operator.cluster.workers.Workers)."""
 
-    async def reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]: ...
+    async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
+        """Return what the leaders of these groups say: those in ask now, the others at the last poll."""
+
+    async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
+        """Return what the leaders of these groups say now; what one said before does not count."""

@@ -1,31 +1,39 @@
-"""One pass over one GLMDeployment: parse, observe, plan, render, apply, status.
+"""One pass over one GLMDeployment in six steps: read, choose, weigh, decide, write, report.
 
-Level-triggered: looks at what exists now, never at which event woke it, so running it twice is harmless. Its only
+Level-triggered: looks at what exists now, never at which event woke it, so running it twice is harmless. What the
+watches brought tells whether there is anything to do; whatever is then done is decided again on what is live. Its only
 writes are server-side apply, delete, the status and Events; if it dies between any two, the next pass goes on.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from glm_operator.api.spec import InvalidSpec, parse_deployment
+from glm_operator.api.reasons import Reason
+from glm_operator.api.trouble import Trouble
 from glm_operator.errors import Vanishing
-from glm_operator.layout import Layout, plan
 from glm_operator.manifest import Manifest, name_of
-from glm_operator.observe.observed import Observed
-from glm_operator.reconcile.ports import Cluster, Leaders
-from glm_operator.reconcile.trial import try_missing_pod, try_spec
-from glm_operator.reconcile.writes import Act
-from glm_operator.render import render_shared
+from glm_operator.observe.observed import Observed, ObservedGroup, Seen
+from glm_operator.observe.report import GroupReport
+from glm_operator.reconcile.adoptions import Adoptions, is_adopting
+from glm_operator.reconcile.choice import is_new, newest
+from glm_operator.reconcile.ports import Cache, Cluster, Leaders
+from glm_operator.reconcile.trial import try_missing_pod, try_target
+from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
-from glm_operator.rollout.steps import GroupStep, Rollout, Target, foresee, plan_rollout, repair
-from glm_operator.status.conditions import Facts, Refused, summarize, transitions
+from glm_operator.rollout.membership import needs_load, staying
+from glm_operator.rollout.steps import Decision, GroupStep, decide, foresee, repair
+from glm_operator.rollout.target import Target
+from glm_operator.status.events import of_steps, transitions
+from glm_operator.status.facts import Facts
+from glm_operator.status.summary import summarize
 
 logger = logging.getLogger(__name__)
 
-TRIED_AGAIN = ("WriteDenied", "WriteFailed")
-"""Reasons of a refusal that a poll may find gone."""
+
+TRIED_AGAIN: tuple[Reason, ...] = ("WriteDenied", "WriteFailed")
+"""Reasons of a refusal that the next look may find gone; of the others only another spec, or the resync, tells."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,25 @@ class Outcome:
     exists: bool = True
     changed: bool = False
     settled: bool = True  # False: look again soon, something is on its way that no event will tell of
+    due_at: datetime | None = None  # look again then
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where the groups go, and why not to the newest spec."""
+
+    target: Target | None
+    refused: Trouble | None = None
+    adoption_waits: str = ""
+    is_tried: bool = True  # False: the target is new, and only a live pass may try it
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What the workers say, as far as a decision or the status needs it."""
+
+    reports: dict[str, GroupReport]
+    in_flight_tokens: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,105 +69,170 @@ class Reconciler:
     """A pass, with the neighbours it needs."""
 
     kube: Cluster
+    cache: Cache
     workers: Leaders
+    adoptions: Adoptions
     default_image: str
     now: Callable[[], datetime]
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
-        body = await self.kube.deployment(namespace, name)
-        if body is None or "deletionTimestamp" in body["metadata"]:
-            return Outcome(exists=False)  # ownerReferences delete everything
         try:
-            return await self._reconcile(body)
+            known = self.cache.seen(namespace, name, self.now())
+            if known is not None and (outcome := await self._pass_over_known(known)) is not None:
+                return outcome
+            body = await self.kube.deployment(namespace, name)
+            if body is None or "deletionTimestamp" in body["metadata"]:
+                self.adoptions.note((namespace, name), adopts=False)
+                return Outcome(exists=False)  # ownerReferences delete everything
+            return await self._pass_over_live(Seen(body, await self.kube.observe(body, self.now())))
         except Vanishing as error:
             # The namespace goes, or the deployment went since we looked; if not, the next pass finds out.
             logger.info("%s/%s: %s", namespace, name, error)
             return Outcome(settled=False)
 
-    async def _reconcile(self, body: Manifest) -> Outcome:
-        observed = await self.kube.observe(body, self.now())
-        target, refused, is_frozen = await self._decide(body, observed)
-        act = Act(self.kube, body, observed)
-        rollout, steps = None, repair(observed)
-        # The record comes first: what groups are moved to must be known to whoever continues.
-        if target is not None and not is_frozen and await act.record(target):
-            rollout = plan_rollout(target, observed)
-            steps = rollout.steps
-        await self._act(act, body, target, steps, observed)
-        after = foresee(observed, act.done, target)
-        untouched = [group for index, group in after.groups.items() if group == observed.groups.get(index)]
-        lacking = await try_missing_pod(self.kube, body, observed, untouched, self.now())
-        if lacking is not None:
-            after = replace(after, groups={**after.groups, lacking.index: lacking})
-        is_refused = refused is not None and refused.reason in TRIED_AGAIN
-        stands_still = bool(act.blocked) or is_refused or lacking is not None
+    async def _pass_over_known(self, seen: Seen) -> Outcome | None:
+        """Report on what the watches brought; None where there is something to write, or a spec to try."""
+        if "deletionTimestamp" in seen.body["metadata"]:
+            return Outcome(exists=False)
+        choice = await self._choose(seen, may_try=False)
+        if not choice.is_tried or (choice.target is not None and needs_load(choice.target, seen.observed)):
+            return None
+        weighed = await self._weigh(seen.observed, needs_load=False)
+        decision = self._decide(choice.target, seen.observed, weighed)
+        steps = decision.steps if decision is not None else repair(seen.observed)
+        if not plan_of(seen.body, seen.observed, choice.target, steps).is_done(seen.body, seen.observed):
+            return None
+        return await self._report(seen, choice, decision, weighed, Writes(self.kube, seen.body, seen.observed))
+
+    async def _pass_over_live(self, seen: Seen) -> Outcome:
+        choice = await self._choose(seen, may_try=True)
+        weighs = choice.target is not None and needs_load(choice.target, seen.observed)
+        weighed = await self._weigh(seen.observed, needs_load=weighs)
+        decision = self._decide(choice.target, seen.observed, weighed)
+        steps = decision.steps if decision is not None else repair(seen.observed)
+        writes = Writes(self.kube, seen.body, seen.observed)
+        await writes.write(plan_of(seen.body, seen.observed, choice.target, steps))
+        return await self._report(seen, choice, decision, weighed, writes)
+
+    async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
+        """Return where the groups go: to the newest spec, or, where that is refused, to the last accepted one."""
+        found = newest(seen.body, self.default_image)
+        if isinstance(found, Trouble):
+            return Choice(records.restore(seen.body, seen.observed), found)
+        target, waits = found.target(seen.observed, adopts=True), ""
+        if target.is_adopted and is_new(target, seen.observed) and not self.adoptions.begin(_key(seen.body)):
+            target, waits = found.target(seen.observed, adopts=False), self.adoptions.waits_for()
+        if not is_new(target, seen.observed):
+            return Choice(target, adoption_waits=waits)
+        if not may_try:
+            return Choice(target, is_tried=False)
+        refused = await try_target(self.kube, seen.body, target, seen.observed)
+        if refused is None:
+            return Choice(target, adoption_waits=waits)
+        return Choice(records.restore(seen.body, seen.observed), refused)
+
+    async def _weigh(self, observed: Observed, *, needs_load: bool) -> Weighed:
+        """Ask the workers: those that start, drain or fail for the status, all that serve where one has to go."""
+        groups = [group for group in observed.groups.values() if group.leader is not None]
+        ask = [group.name for group in groups if not group.is_available or group.leaving]
+        reports = await self.workers.reports(groups, ask)
+        if not needs_load:
+            return Weighed(reports, {})
+        fresh = await self.workers.fresh_reports(staying(observed))
+        known = {name: report.in_flight_tokens for name, report in fresh.items()}
+        return Weighed(reports | fresh, {name: tokens for name, tokens in known.items() if tokens is not None})
+
+    def _decide(self, target: Target | None, observed: Observed, weighed: Weighed) -> Decision | None:
+        if target is None:
+            return None
+        return decide(
+            target,
+            observed,
+            self.now(),
+            in_flight_tokens=weighed.in_flight_tokens,
+            failed=[name for name, report in weighed.reports.items() if report.has_failed],
+            served=[name for name, report in weighed.reports.items() if report.has_served],
+        )
+
+    async def _report(
+        self, seen: Seen, choice: Choice, decision: Decision | None, weighed: Weighed, writes: Writes
+    ) -> Outcome:
+        """Write the status and post Events of what changed, as this pass leaves things."""
+        body, observed, now = seen.body, seen.observed, self.now()
+        after = foresee(observed, writes.done)
+        refused_group = await try_missing_pod(self.kube, body, observed, _untouched(observed, after), now)
+        if refused_group is not None:
+            after = replace(after, groups={**after.groups, refused_group.index: refused_group})
         facts = Facts(
             name=name_of(body),
             namespace=body["metadata"]["namespace"],
             generation=body["metadata"].get("generation", 0),
-            target=target,
-            refused=refused,
-            rollout=rollout,
+            now=now,
+            target=choice.target,
+            refused=choice.refused,
+            decision=decision,
             observed=after,
-            reports=await self.workers.reports(observed.groups.values()),
-            blocked=tuple(act.blocked),
+            reports=weighed.reports,
+            blocked=(*writes.blocked, *foreign_troubles(body, observed)),
+            adoption_waits=choice.adoption_waits,
             previous=body.get("status") or {},
         )
-        changed = act.changed
-        status = summarize(facts, self.now())
+        self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
+        is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN
+        stands_still = bool(writes.blocked) or is_tried_again or refused_group is not None
+        changed = writes.changed
+        status = summarize(facts)
+        told = [*_of_target(choice.target, observed, writes), *of_steps(_new_steps(writes, observed))]
         if await self.kube.patch_status(body, status):
             changed = changed or not stands_still  # what stands still in ever new words is asked ever more rarely
-            told = transitions(facts.previous, status)
-            for transition in told:
-                logger.info(
-                    "deployment=%s/%s %s: %s", facts.namespace, facts.name, transition.reason, transition.message
-                )
-            await self.kube.post_events(body, told, self.now())
-        return Outcome(changed=changed, settled=not changed and not stands_still and _is_settled(facts, rollout))
-
-    async def _decide(self, body: Manifest, observed: Observed) -> tuple[Target | None, Refused | None, bool]:
-        """Return where the groups go: to the newest spec, or, where that cannot be, to the last accepted one.
-
-        And whether they stay as they are: an operator of another version renders an accepted spec in another way,
-        and that may be refused, too.
-        """
-        newest = self._newest(body)
-        refused = await try_spec(self.kube, body, newest, observed) if isinstance(newest, Target) else newest
-        if isinstance(newest, Target) and refused is None:
-            return newest, None, False
-        last = records.restore(body, observed)
-        is_frozen = last is not None and await try_spec(self.kube, body, last, observed) is not None
-        return last, refused, is_frozen
-
-    def _newest(self, body: Manifest) -> Target | Refused:
-        """Return where the newest spec would have the groups go, or why it cannot be."""
-        try:
-            deployment = parse_deployment(body, default_image=self.default_image)
-        except InvalidSpec as error:
-            return Refused("InvalidSpec", str(error))
-        layout = plan(deployment)
-        if isinstance(layout, Layout):
-            return Target.of(deployment, layout)
-        return Refused("LayoutRefused", layout.message)
-
-    async def _act(
-        self, act: Act, body: Manifest, target: Target | None, steps: Iterable[GroupStep], observed: Observed
-    ) -> None:
-        """Take one step of everything. What groups share is repaired also where no spec of theirs can be read."""
-        if target is not None or observed.has_groups:
-            for manifest in render_shared(name_of(body), body["metadata"]["namespace"]):
-                await act.apply(manifest)
-        for step in steps:
-            await act.take(step, target)
-        if target is not None:
-            for name in records.surplus(observed, records.name_of_spec(target.deployment)):
-                await act.forget(name)
+            told += transitions(facts.previous, status)
+        for event in told:
+            logger.info("deployment=%s/%s %s: %s", facts.namespace, facts.name, event.reason, event.message)
+        await self.kube.post_events(body, told, now)
+        return Outcome(
+            changed=changed,
+            settled=not changed and not stands_still and _is_settled(facts),
+            due_at=decision.waits_until if decision is not None else None,
+        )
 
 
-def _is_settled(facts: Facts, rollout: Rollout | None) -> bool:
+def _key(body: Manifest) -> tuple[str, str]:
+    return body["metadata"]["namespace"], name_of(body)
+
+
+def _untouched(observed: Observed, after: Observed) -> list[ObservedGroup]:
+    return [group for index, group in after.groups.items() if group == observed.groups.get(index)]
+
+
+def _begins_to_adopt(target: Target | None, writes: Writes) -> bool:
+    return target is not None and target.is_adopted and writes.recorded
+
+
+def _of_target(target: Target | None, observed: Observed, writes: Writes) -> list[Trouble]:
+    """Return the Event of a rollout that begins with this pass: its record has just been written."""
+    last = records.latest(observed.records)
+    if target is None or not writes.recorded or last is None or last.revision == target.revision:
+        return []
+    if target.revision in {record.revision for record in observed.records}:
+        return [Trouble("rollout", "RolledBack", f"groups move back to revision {target.revision}")]
+    if target.is_adopted:
+        return [Trouble("rollout", "RenderingAdopted", f"groups move to the newer rendering {target.revision}")]
+    return [Trouble("rollout", "RolloutStarted", f"groups move from revision {last.revision} to {target.revision}")]
+
+
+def _new_steps(writes: Writes, observed: Observed) -> Collection[GroupStep]:
+    """Return the steps that were taken for the first time: a template replaced, a StatefulSet deleted."""
+    groups = observed.groups
+    return [
+        step
+        for step in writes.done
+        if step.delete or (step.index in groups and groups[step.index].revision != step.revision)
+    ]
+
+
+def _is_settled(facts: Facts) -> bool:
     """Tell whether nothing is on its way: what is still to come would show up in no event of the cluster."""
-    if rollout is not None and (rollout.outdated or rollout.surplus):
+    if facts.outdated and not (facts.target is not None and facts.target.policy.paused):
         return False
-    groups = facts.observed.groups
-    return all(index in groups and groups[index].is_available for index in range(facts.wanted))
+    return not facts.goers and all(group.is_available for group in facts.members)

@@ -1,22 +1,72 @@
 """The writes of one pass, one by one, and what became of each."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from glm_operator.api.status import Reason
-from glm_operator.errors import Conflict, Denied, ForeignObject, LeftOver, Rejected, Unavailable
-from glm_operator.manifest import Manifest, name_of
-from glm_operator.observe.observed import Blocked, Observed
-from glm_operator.observe.ownership import check_ownership
+from glm_operator.api.trouble import Trouble, trouble_of
+from glm_operator.errors import Conflict, KubeError, LeftOver, Rejected, Vanishing
+from glm_operator.manifest import Manifest, is_applied, kind_of, name_of
+from glm_operator.observe.observed import Observed
+from glm_operator.observe.ownership import check_ownership, owned
 from glm_operator.reconcile.ports import Cluster
-from glm_operator.render import stateful_set
+from glm_operator.render import render_shared
 from glm_operator.rollout import records
-from glm_operator.rollout.steps import GroupStep, Target
+from glm_operator.rollout.steps import GroupStep
+from glm_operator.rollout.target import Target
 
 logger = logging.getLogger(__name__)
 
 
-class Act:
+@dataclass(frozen=True)
+class Plan:
+    """Everything a pass would write, in order."""
+
+    record: Manifest | None  # first: what groups are moved to must be known to whoever continues
+    shared: tuple[Manifest, ...]
+    steps: tuple[GroupStep, ...]
+    forget: tuple[str, ...]  # records
+
+    def is_done(self, body: Manifest, observed: Observed) -> bool:
+        """Tell whether nothing of it is left to write."""
+        manifests = [self.record, *self.shared, *(step.manifest for step in self.steps)]
+        return (
+            not self.forget
+            and not any(step.takes_away for step in self.steps)
+            and all(_is_there(manifest, body, observed) for manifest in manifests if manifest is not None)
+        )
+
+
+def plan_of(body: Manifest, observed: Observed, target: Target | None, steps: Iterable[GroupStep]) -> Plan:
+    """Return what a pass writes. What groups share is repaired also where no spec of theirs can be read."""
+    namespace, has_any = body["metadata"]["namespace"], target is not None or observed.has_groups
+    record = records.record(target, observed.records) if target is not None else None
+    return Plan(
+        record=record,
+        shared=tuple(render_shared(name_of(body), namespace)) if has_any else (),
+        steps=tuple(steps),
+        forget=tuple(records.surplus(observed, name_of(record))) if record is not None else (),
+    )
+
+
+def _is_there(manifest: Manifest, body: Manifest, observed: Observed) -> bool:
+    return is_applied(owned(manifest, body), observed.live.get((*kind_of(manifest), name_of(manifest))))
+
+
+def foreign_troubles(body: Manifest, observed: Observed) -> list[Trouble]:
+    """Return the StatefulSets of others that have the name of a group: their pods are behind our Service."""
+    found = []
+    for name, foreign in observed.foreign.items():
+        try:
+            check_ownership(foreign, body)
+        except LeftOver:
+            continue  # about to be collected
+        except KubeError as error:
+            found.append(trouble_of(name, error))
+    return found
+
+
+class Writes:
     """The writes of one pass. One object that cannot be written does not keep the others from it."""
 
     def __init__(self, kube: Cluster, body: Manifest, observed: Observed) -> None:
@@ -24,75 +74,73 @@ class Act:
         self._body = body
         self._observed = observed
         self.changed = False
-        self.blocked: list[Blocked] = []
+        self.recorded = False  # a record was written: the spec, its rendering or the number of groups is another
+        self.blocked: list[Trouble] = []
         self.done: list[GroupStep] = []  # of the steps, what was carried out
 
-    async def apply(self, manifest: Manifest) -> bool:
+    async def write(self, plan: Plan) -> None:
+        """Write all of it. Without its record no group moves, unless it is a first spec: nothing is lost by that."""
+        may_move = plan.record is None or await self._record(plan.record)
+        for manifest in plan.shared:
+            await self._apply(manifest)
+        if may_move:
+            for step in plan.steps:
+                await self._take(step)
+        for name in plan.forget:
+            await self._forget(name)
+
+    async def _record(self, manifest: Manifest) -> bool:
+        """Write down what groups are moved to; return whether they may be."""
+        changed, self.changed = self.changed, False
+        is_written = await self._apply(manifest)
+        self.recorded, self.changed = self.changed, self.changed or changed
+        last = records.latest(self._observed.records)
+        return is_written or last is None or last.name == name_of(manifest)
+
+    async def _apply(self, manifest: Manifest) -> bool:
         """Apply one object; return whether it is now as it should be."""
         try:
             if await self._kube.apply(manifest, self._body, self._observed):
                 self._log("applied", manifest["kind"], name_of(manifest))
-        except ForeignObject as error:
-            self.blocked.append(Blocked(name_of(manifest), "NameConflict", str(error)))
-        except LeftOver as error:
-            self.blocked.append(Blocked(name_of(manifest), "GroupsPending", str(error)))
-        except Rejected as error:
-            self.blocked.append(Blocked(name_of(manifest), "ApplyRefused", str(error)))
-        except Conflict:
+        except (Conflict, Vanishing):
             raise  # it has changed since we looked: so may everything else
-        except Unavailable as error:
-            self.blocked.append(Blocked(name_of(manifest), reason_of(error), str(error)))
-        else:
-            return True
-        return False
+        except KubeError as error:
+            self.blocked.append(trouble_of(name_of(manifest), error))
+            return False
+        return True
 
-    async def record(self, target: Target) -> bool:
-        """Write down the spec that groups are to be moved to; return whether they may be.
-
-        A first spec may without: nothing is lost by it. So may one that is the last record already.
-        """
-        manifest, last = records.record(target, self._observed.records), records.latest(self._observed.records)
-        return await self.apply(manifest) or last is None or last.name == name_of(manifest)
-
-    async def take(self, step: GroupStep, target: Target | None) -> None:
+    async def _take(self, step: GroupStep) -> None:
         """Apply or delete one group's StatefulSet, then delete its pods that have to go."""
-        if step.render and target is not None:
-            if not await self.apply(stateful_set(target.deployment, target.layout, step.index)):
-                return  # its pods stay until its template is what it should be
-        elif step.delete:
-            live = self._observed.live["apps/v1", "StatefulSet", step.name]
-            if not await self._deleted("StatefulSet", step.name, live["metadata"]["uid"]):
+        # Pods stay until their template is what it should be; a group that goes does so without its mark, too.
+        if step.manifest is not None and not await self._apply(step.manifest) and not step.delete:
+            return
+        if step.delete:
+            live = self._observed.stateful_set(step.name)
+            if live is None or not await self._deleted("StatefulSet", step.name, live["metadata"]["uid"]):
                 return
-        elif step.name in self._observed.foreign:
-            self._tell_foreign(step.name)
         deleted = [pod for pod in step.delete_pods if await self._deleted("Pod", pod.name, pod.uid)]
         self.done.append(replace(step, delete_pods=tuple(deleted)))
 
-    def _tell_foreign(self, name: str) -> None:
-        """Tell of a StatefulSet in the place of a group that is not wanted: its pods are behind our Service."""
-        try:
-            check_ownership(self._observed.foreign[name], self._body)
-        except ForeignObject as error:
-            self.blocked.append(Blocked(name, "NameConflict", str(error)))
-        except LeftOver:
-            pass  # about to be collected
-
-    async def forget(self, name: str) -> None:
-        """Delete a record nobody needs any more. One that cannot be deleted does no harm, so it is not told of."""
+    async def _forget(self, name: str) -> None:
+        """Delete a record nobody needs any more. One that cannot be deleted does no harm, so it is not reported."""
         live = self._observed.live["apps/v1", "ControllerRevision", name]
         try:
             await self._delete("ControllerRevision", name, live["metadata"]["uid"])
-        except (Rejected, Unavailable) as error:
+        except Vanishing:
+            raise
+        except KubeError as error:
             logger.info("record %s stays: %s", name, error)
 
     async def _deleted(self, kind: str, name: str, uid: str) -> bool:
         """Delete one object; return whether it is gone or going."""
         try:
             await self._delete(kind, name, uid)
+        except Vanishing:
+            raise
         except Rejected as error:  # so says a webhook that gives no code of its own
-            self.blocked.append(Blocked(name, "WriteDenied", str(error)))
-        except Unavailable as error:
-            self.blocked.append(Blocked(name, reason_of(error), str(error)))
+            self.blocked.append(Trouble(name, "WriteDenied", str(error)))
+        except KubeError as error:
+            self.blocked.append(trouble_of(name, error))
         else:
             return True
         return False
@@ -105,8 +153,3 @@ class Act:
         self.changed = True
         metadata = self._body["metadata"]
         logger.info("deployment=%s/%s %s %s %s", metadata["namespace"], metadata["name"], done, kind, name)
-
-
-def reason_of(error: Unavailable) -> Reason:
-    """Return the reason to tell of a write that was not done."""
-    return "WriteDenied" if isinstance(error, Denied) else "WriteFailed"

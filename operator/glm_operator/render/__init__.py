@@ -2,29 +2,43 @@
 
 from collections.abc import Iterable
 
+from glm_operator import names
 from glm_operator.api.spec import GLMDeployment
 from glm_operator.layout import Layout
 from glm_operator.manifest import Manifest
-from glm_operator.render.group import missing_pod, revision_of, stateful_set, trial_pod
+from glm_operator.render.group import (
+    group_template,
+    missing_pod,
+    needs_another,
+    revision_of,
+    stateful_set,
+    template_of,
+    trial_pod,
+)
 from glm_operator.render.network import rendezvous, service, service_account
 
 __all__ = [
     "Manifest",
+    "group_template",
     "missing_pod",
+    "needs_another",
     "render",
     "render_shared",
     "revision_of",
     "service_account",
     "stateful_set",
+    "template_of",
     "trial_pod",
 ]
 
 
 def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:
     """Return every object of a deployment in the order to apply it. groups: indices; default: all of spec.replicas."""
-    indices = range(deployment.spec.replicas) if groups is None else groups
+    template = group_template(deployment, layout)
+    revision, indices = revision_of(template), range(deployment.spec.replicas) if groups is None else groups
     shared = render_shared(deployment.name, deployment.namespace)
-    return [*shared, *(stateful_set(deployment, layout, index) for index in indices)]
+    made = [names.group_name(deployment.name, index) for index in indices]
+    return [*shared, *(stateful_set(template, deployment.namespace, group, revision) for group in made)]
 
 
 def render_shared(deployment: str, namespace: str) -> list[Manifest]:

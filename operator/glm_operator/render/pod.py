@@ -104,7 +104,7 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
     start_limit_s = deployment.spec.engine.limits.start_limit_seconds
     return {
         "name": names.WORKER_CONTAINER,
-        "image": deployment.spec.engine.image,
+        "image": deployment.image,
         "imagePullPolicy": deployment.spec.engine.image_pull_policy,
         "command": ["glm-worker", "serve"],
         "env": environment(deployment, layout, group, revision),

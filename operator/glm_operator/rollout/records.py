@@ -1,24 +1,30 @@
-"""The records of accepted specs: ControllerRevisions, one for each spec that was ever laid out. Pure.
+"""What is kept of accepted specs: ControllerRevisions with the spec, the template rendered from it and its image. Pure.
 
 Why: a bad edit must leave running groups and their repair untouched, also when the operator restarts and can no longer
-remember the good spec. The data of a ControllerRevision cannot change, so each accepted spec has its own; the number
-of wanted groups is no part of it and is kept in an annotation: scaling works, too, while the newest spec is refused.
+remember the good spec; and an operator of another version, which would render the same spec differently, must move no
+group. So groups come back from the template that was kept, and a newer rendering is taken only when somebody adopts it.
+
+The data of a ControllerRevision cannot change, so each accepted spec and each adopted rendering has its own. The
+number of wanted groups is no part of it and is kept in an annotation: scaling works while the newest spec is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from glm_operator import names
-from glm_operator.api.spec import GLMDeployment, GLMDeploymentSpec
+from glm_operator.api.fields import as_read_by_the_api_server
+from glm_operator.api.spec import MOVES_NOTHING, GLMDeployment, GLMDeploymentSpec, Rollout
 from glm_operator.layout import Layout, plan
 from glm_operator.manifest import Manifest, hash_of
 from glm_operator.observe.observed import Observed, Record
+from glm_operator.render import group_template, revision_of, template_of
 from glm_operator.render.labels import labels
-from glm_operator.rollout.steps import Target
+from glm_operator.rollout.target import Target
 
 KEPT = 5
-"""Records kept besides those a group still runs: enough to see what was there before."""
+"""Records kept besides those a group still runs: enough to see what was there before, and to go back to it."""
 
 
 def latest(records: Iterable[Record]) -> Record | None:
@@ -26,65 +32,204 @@ def latest(records: Iterable[Record]) -> Record | None:
     return max(records, key=lambda record: record.number, default=None)
 
 
-def name_of_spec(deployment: GLMDeployment) -> str:
-    """Return the name of the record of a deployment's spec."""
-    return names.record_name(deployment.name, hash_of(deployment.spec.normal_form()))
+def accept(
+    deployment: GLMDeployment, layout: Layout, observed: Observed, *, wanted: str = "", adopts: bool = False
+) -> Target:
+    """Return where the groups of a spec go: to what is kept of it, or, if nothing is, to what is rendered now.
+
+    wanted: the revision that somebody asked for by name, of this very spec; it may also be the newer rendering.
+    adopts: the newer rendering is taken unless another one was asked for.
+    """
+    template = group_template(deployment, layout)
+    fresh, kept = revision_of(template), templates(observed)
+    of_this_spec = [record for record in observed.records if record.revision in kept and _is_of(record, deployment)]
+    asked = latest(record for record in of_this_spec if record.revision == wanted)
+    record = asked or latest(of_this_spec)
+    takes_newer = record is not None and record.revision != fresh and (wanted == fresh or (adopts and asked is None))
+    if record is None or takes_newer:
+        found = latest(record for record in of_this_spec if record.revision == fresh)
+        return Target(
+            name=deployment.name,
+            namespace=deployment.namespace,
+            replicas=deployment.spec.replicas,
+            revision=fresh,
+            spec=found.spec if found is not None else deployment.spec.normal_form(),
+            image=deployment.image,
+            templates={**kept, fresh: kept.get(fresh, template)},
+            policy=deployment.spec.rollout,
+            progress_deadline_s=deployment.spec.progress_deadline_s,
+            layout=layout,
+            is_adopted=takes_newer,
+        )
+    return Target(
+        name=deployment.name,
+        namespace=deployment.namespace,
+        replicas=deployment.spec.replicas,
+        revision=record.revision,
+        spec=record.spec if record.template is not None else deployment.spec.normal_form(),
+        image=_image_of(record) or deployment.image,
+        templates=kept,
+        policy=deployment.spec.rollout,
+        progress_deadline_s=deployment.spec.progress_deadline_s,
+        layout=layout,
+        newer_revision=fresh if fresh != record.revision else None,
+        is_adopted=record.is_adopted,
+    )
+
+
+def restore(body: Manifest, observed: Observed) -> Target | None:
+    """Return the last accepted spec as a target, from what is kept of it; None if nothing ever was accepted.
+
+    Of the newest spec only what moves no group counts, where it is possible: scaling is no new spec. This version need
+    not understand the record: its template says all that a group is made from.
+    """
+    last, kept = latest(observed.records), templates(observed)
+    if last is None or last.revision not in kept:
+        return _restored_from_spec(body, observed, last) if last is not None else None
+    spec = _parsed(last.spec)
+    return _restored(body, observed, last, kept, spec)
+
+
+def _restored(
+    body: Manifest, observed: Observed, last: Record, kept: Mapping[str, Manifest], spec: GLMDeploymentSpec | None
+) -> Target:
+    deployment = _deployment(body, spec) if spec is not None else None
+    layout = plan(deployment) if deployment is not None else None
+    policy = _policy(body)
+    start_limit_s = spec.engine.limits.start_limit_seconds if spec is not None else 1800
+    return Target(
+        name=str(body["metadata"]["name"]),
+        namespace=str(body["metadata"]["namespace"]),
+        replicas=_replicas(body, observed, last),
+        revision=last.revision,
+        spec=last.spec if last.template is not None else _without_image(last.spec),
+        image=_image_of(last),
+        templates=kept,
+        policy=policy,
+        progress_deadline_s=policy.progress_deadline_seconds or start_limit_s + 600,
+        layout=layout if isinstance(layout, Layout) else None,
+        is_adopted=last.is_adopted,
+    )
+
+
+def _restored_from_spec(body: Manifest, observed: Observed, last: Record) -> Target | None:
+    """Return the target of a record that kept the spec alone, while no group runs it: rendered as of now."""
+    spec = _parsed(last.spec)
+    deployment = _deployment(body, spec) if spec is not None else None
+    layout = plan(deployment) if deployment is not None else None
+    if deployment is None or not isinstance(layout, Layout):
+        return None
+    template = group_template(deployment, layout)
+    kept = {**templates(observed), last.revision: template}
+    return replace(_restored(body, observed, last, kept, spec), image=deployment.image)
+
+
+def templates(observed: Observed) -> dict[str, Manifest]:
+    """Return what each revision is made from, as kept; else as a live StatefulSet of it has it."""
+    found = {record.revision: record.template for record in observed.records if record.template is not None}
+    for group in observed.groups.values():
+        live = observed.stateful_set(group.name)
+        if group.exists and live is not None and group.revision and group.revision not in found:
+            found[group.revision] = template_of(live)
+    return found
 
 
 def record(target: Target, records: tuple[Record, ...]) -> Manifest:
-    """Return the record of the target's spec. An older one of the same spec is numbered anew: it is the last again."""
-    spec = target.deployment.spec.normal_form()
-    name = name_of_spec(target.deployment)
+    """Return the record of the target's spec. An older one of the same data is numbered anew: it is the last again."""
+    data = {"spec": dict(target.spec), "image": target.image, "template": target.templates[target.revision]}
+    name = names.record_name(target.name, hash_of(data))
     last = latest(records)
     number = (last.number if last.name == name else last.number + 1) if last is not None else 1
+    adopted = {names.ADOPTED_ANNOTATION: "true"} if target.is_adopted else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
             "name": name,
-            "namespace": target.deployment.namespace,
+            "namespace": target.namespace,
             "labels": {
-                **labels(target.deployment.name, "record"),
+                **labels(target.name, "record"),
                 names.RECORD_LABEL: "true",
                 names.REVISION_LABEL: target.revision,
             },
-            "annotations": {names.REPLICAS_ANNOTATION: str(target.replicas)},
+            "annotations": {names.REPLICAS_ANNOTATION: str(target.replicas), **adopted},
         },
-        "data": spec,
+        "data": data,
         "revision": number,
     }
 
 
 def surplus(observed: Observed, current: str) -> list[str]:
-    """Return the names of the records to delete: not current, not among the last, and no group runs their revision."""
-    in_use = {group.revision for group in observed.groups.values()}
-    newest = sorted(observed.records, key=lambda record: -record.number)
-    return [record.name for record in newest[KEPT:] if record.name != current and record.revision not in in_use]
+    """Return the names of the records to delete: not current, not among the last, and no group runs their revision.
 
-
-def restore(body: Manifest, observed: Observed) -> Target | None:
-    """Return the last accepted spec as a target, or None if there is none that this version still understands.
-
-    Of the newest spec only the number of groups counts, where that is a possible one: scaling is no new spec.
+    A record that keeps the spec alone goes as soon as another one keeps all of the same revision.
     """
-    last = latest(observed.records)
-    if last is None:
-        return None
-    recorded = last.replicas if last.replicas is not None else 1 + max(observed.groups, default=-1)
-    return _target(body, last, _wanted_now(body)) or _target(body, last, recorded)
+    in_use = {group.revision for group in observed.groups.values()}
+    whole = {record.revision for record in observed.records if record.template is not None}
+    halves = [record for record in observed.records if record.template is None and record.revision in whole]
+    newest = sorted((each for each in observed.records if each not in halves), key=lambda record: -record.number)
+    old = [record for record in newest[KEPT:] if record.revision not in in_use]
+    return [record.name for record in [*halves, *old] if record.name != current]
 
 
-def _wanted_now(body: Manifest) -> int | None:
-    spec = body.get("spec")
-    replicas = spec.get("replicas") if isinstance(spec, dict) else None
-    return replicas if type(replicas) is int else None
+def _is_of(record: Record, deployment: GLMDeployment) -> bool:
+    """Tell whether a record is of the deployment's spec, as far as that moves a group.
+
+    An image that is named now and was the default then is the same one. Records of the version before have the default
+    image written into their spec: nobody knows any more whether it was named.
+    """
+    spec = _parsed(record.spec)
+    if spec is None or _without_image(spec.normal_form()) != _without_image(deployment.spec.normal_form()):
+        return False
+    named, then = deployment.spec.engine.image, spec.engine.image
+    if record.template is None and named is None:
+        return True
+    return named == then or (then is None and named == record.image)
 
 
-def _target(body: Manifest, record: Record, replicas: int | None) -> Target | None:
+def _image_of(record: Record) -> str:
+    """Return the resolved image of a record; of the version before, its spec has it."""
+    engine = record.spec.get("engine")
+    named = engine.get("image") if isinstance(engine, dict) else None
+    return record.image or str(named or "")
+
+
+def _without_image(form: Mapping[str, object]) -> dict[str, object]:
+    engine = form.get("engine")
+    kept = {key: value for key, value in engine.items() if key != "image"} if isinstance(engine, dict) else {}
+    return {**form, "engine": kept}
+
+
+def _parsed(spec: Mapping[str, object]) -> GLMDeploymentSpec | None:
+    """Return a recorded spec as this version understands it, or None."""
     try:
-        spec = GLMDeploymentSpec.model_validate({**record.spec, "replicas": replicas})
-        deployment = GLMDeployment.model_validate({"metadata": body["metadata"], "spec": spec})
+        return GLMDeploymentSpec.model_validate({key: spec[key] for key in spec if key not in MOVES_NOTHING})
     except ValidationError:
         return None
-    layout = plan(deployment)
-    return Target.of(deployment, layout) if isinstance(layout, Layout) else None
+
+
+def _deployment(body: Manifest, spec: GLMDeploymentSpec) -> GLMDeployment | None:
+    try:
+        return GLMDeployment.model_validate({"metadata": body["metadata"], "spec": spec})
+    except ValidationError:
+        return None
+
+
+def _replicas(body: Manifest, observed: Observed, last: Record) -> int:
+    """Return the number of groups wanted now, if it is possible, else as recorded, else those there are."""
+    spec = body.get("spec")
+    wanted = as_read_by_the_api_server(spec.get("replicas")) if isinstance(spec, dict) else None
+    if type(wanted) is int and 0 <= wanted <= 1000:
+        return wanted
+    return last.replicas if last.replicas is not None else sum(group.exists for group in observed.groups.values())
+
+
+def _policy(body: Manifest) -> Rollout:
+    """Return how groups move, if that is possible, else the defaults: the rest of the spec may be refused."""
+    spec = body.get("spec")
+    try:
+        return Rollout.model_validate(
+            as_read_by_the_api_server(spec.get("rollout") or {}) if isinstance(spec, dict) else {}
+        )
+    except ValidationError:
+        return Rollout()

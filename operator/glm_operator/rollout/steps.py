@@ -1,38 +1,25 @@
-"""plan_rollout(target, observed) -> the next safe step of every group. Pure; its laws are in tests/unit/operator.
+"""decide(target, observed) -> the next safe step of every group. Pure; its laws are in tests/unit/operator/rollout.
 
 - A group moves to another revision as a whole: its template is replaced and every pod of another revision deleted.
-- A rollout takes down a group that is available only while every other wanted group is available.
-- A group that is not available may always move: nothing is lost by it.
-- A group keeps its frozen template until its turn.
-- Groups at and past the wanted number are deleted, the rest is never touched by a change of that number.
-- A place past that number that somebody else's StatefulSet has is no group that goes: nobody waits for its pods.
+- A group that serves, served or is coming up moves only when no group at the target's revision is still to become
+  available, and at most maxUnavailable of them at once; one that is down already goes first.
+- A group that never served and has failed moves at once: nothing is lost by it.
+- A group that never could be scheduled blocks nobody.
+- A group keeps the template of its revision until its turn, and comes back from it.
+- Where a new revision changes what no update can change, the group goes and another takes its place.
+- Newcomers get the target's revision once it is proven, or if nothing else serves; before that, what serves now.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from glm_operator import names
-from glm_operator.api.spec import GLMDeployment
-from glm_operator.layout import Layout
+from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed, ObservedGroup, ObservedPod
-from glm_operator.render import revision_of
-
-
-@dataclass(frozen=True)
-class Target:
-    """An accepted spec and what follows from it: where all groups are going."""
-
-    deployment: GLMDeployment
-    layout: Layout
-    revision: str
-
-    @classmethod
-    def of(cls, deployment: GLMDeployment, layout: Layout) -> "Target":
-        return cls(deployment, layout, revision_of(deployment, layout))
-
-    @property
-    def replicas(self) -> int:
-        return self.deployment.spec.replicas
+from glm_operator.render import needs_another
+from glm_operator.rollout.membership import CANNOT_CHANGE, Leaver, Membership, membership
+from glm_operator.rollout.target import Target
 
 
 @dataclass(frozen=True)
@@ -41,43 +28,74 @@ class GroupStep:
 
     index: int
     name: str
-    render: bool  # apply its StatefulSet at the target's revision; False: leave it frozen
-    delete: bool  # delete its StatefulSet, and with it the pods
-    delete_pods: tuple[ObservedPod, ...]
+    revision: str  # of the manifest
+    manifest: Manifest | None  # its StatefulSet as it should be; None: leave it as it is
+    delete: bool = False  # delete its StatefulSet, and with it the pods
+    delete_pods: tuple[ObservedPod, ...] = ()
+    why: str = ""  # it moves or goes
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether it ends something that runs: live state is read before."""
+        return self.delete or bool(self.delete_pods)
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One safe step of every group."""
+class Decision:
+    """One safe step of every group, and what the next ones wait for."""
 
     steps: tuple[GroupStep, ...]
-    outdated: tuple[str, ...]  # wanted groups that are not of the target's revision yet
-    surplus: tuple[str, ...]  # groups that go, or are going
+    membership: Membership
+    outdated: tuple[str, ...] = ()  # members that are not of the target's revision yet
+    moved: tuple[str, ...] = ()  # members that this step moves
+    unproven: tuple[ObservedGroup, ...] = ()  # at the target's revision, still to become available
+    waits_until: datetime | None = None  # nothing of the cluster tells when this time has come
 
 
-def plan_rollout(target: Target, observed: Observed) -> Rollout:
-    """Return the next step of every group, wanted or there."""
-    groups = [observed.groups.get(index) or _missing(target, index) for index in range(target.replicas)]
-    past = [group for index, group in observed.groups.items() if index >= target.replicas]
-    moving = _moving(target, groups)
-    steps = [_step(target, group, moves=group.index in moving) for group in groups]
-    steps += [_removal(group) for group in past]
-    return Rollout(
+def decide(
+    target: Target,
+    observed: Observed,
+    now: datetime,
+    *,
+    in_flight_tokens: Mapping[str, int] | None = None,
+    failed: Collection[str] = (),
+    served: Collection[str] = (),
+) -> Decision:
+    """Return the next step of every group, wanted or there.
+
+    in_flight_tokens: by group, just read. failed: groups with trouble that lasts, as their pods or workers report.
+    served: groups whose workers say that they served; the mark on a StatefulSet may be missing.
+    """
+    who = membership(target, observed, in_flight_tokens or {}, now)
+    min_ready = timedelta(seconds=target.policy.min_ready_seconds)
+    available = {group.name for group in who.members if group.is_available_for(min_ready, now)}
+    outdated = [group for group in who.members if group.exists and group.revision != target.revision]
+    unproven = _unproven(target, who, available)
+    moving = {} if target.policy.paused else _moving(target, who, available, outdated, unproven, failed, served)
+    steps = [_member_step(target, observed, group, moving) for group in who.members]
+    revisions = _revisions_of_newcomers(target, who, available, unproven)
+    steps += [_newcomer_step(target, index, revision) for index, revision in zip(who.newcomers, revisions, strict=True)]
+    steps += [_removal(target, leaver) for leaver in who.leavers]
+    steps += [_leftovers(group) for group in who.draining]
+    return Decision(
         steps=tuple(steps),
-        outdated=tuple(group.name for group in groups if group.exists and group.revision != target.revision),
-        surplus=tuple(group.name for group in past if not observed.is_of_others(group)),
+        membership=who,
+        outdated=tuple(group.name for group in outdated),
+        moved=tuple(moving),
+        unproven=tuple(unproven),
+        waits_until=_waits_until(target, who, unproven, min_ready, now),
     )
 
 
-def foresee(observed: Observed, steps: Iterable[GroupStep], target: Target | None) -> Observed:
+def foresee(observed: Observed, steps: Iterable[GroupStep]) -> Observed:
     """Return what is observed as these steps leave it, so that a status never praises what its pass just took down."""
     groups = dict(observed.groups)
     for step in steps:
         group = groups.get(step.index)
-        if step.render and target is not None:
-            group = group or _missing(target, step.index)
-            num_pods = target.layout.pods_per_group
-            group = replace(group, exists=True, revision=target.revision, num_pods=num_pods)
+        if step.manifest is not None and not step.delete:
+            group = group or _missing(step)
+            num_pods = step.manifest["spec"]["replicas"]
+            group = replace(group, exists=True, revision=step.revision, num_pods=num_pods)
         if group is not None:
             going = group.pods if step.delete else step.delete_pods
             pods = tuple(replace(pod, is_leaving=True, trouble=None) if pod in going else pod for pod in group.pods)
@@ -88,38 +106,154 @@ def foresee(observed: Observed, steps: Iterable[GroupStep], target: Target | Non
 def repair(observed: Observed) -> tuple[GroupStep, ...]:
     """Return what is due without a target: groups stay frozen, only pods of another revision than theirs go."""
     return tuple(
-        GroupStep(group.index, group.name, render=False, delete=False, delete_pods=_strays(group, group.revision))
+        GroupStep(group.index, group.name, group.revision, None, delete_pods=_strays(group, group.revision))
         for group in observed.groups.values()
         if group.exists
     )
 
 
-def _moving(target: Target, groups: list[ObservedGroup]) -> set[int]:
+def never_scheduled(group: ObservedGroup) -> bool:
+    """Tell whether no node ever took all of a group, at any revision: one that served elsewhere is not such a one."""
+    trouble = group.trouble
+    return not group.served and trouble is not None and trouble.reason == "Unschedulable"
+
+
+def _unproven(target: Target, who: Membership, available: Collection[str]) -> list[ObservedGroup]:
+    """Return the members at the target's revision that are still to show that it works."""
+    at_target = [group for group in who.members if group.exists and group.revision == target.revision]
+    return [group for group in at_target if group.name not in available and not never_scheduled(group)]
+
+
+def _moving(
+    target: Target,
+    who: Membership,
+    available: Collection[str],
+    outdated: list[ObservedGroup],
+    unproven: list[ObservedGroup],
+    failed: Collection[str],
+    served: Collection[str],
+) -> dict[str, ObservedGroup]:
     """Return the groups that take the target's template in this step."""
-    outdated = [group for group in groups if group.exists and group.revision != target.revision]
-    moving = {group.index for group in outdated if not group.is_available}
-    if not moving and outdated and all(group.is_available for group in groups):
-        moving = {outdated[0].index}
-    return moving
+
+    def is_lost(group: ObservedGroup) -> bool:
+        return not group.has_served and group.name not in served and (group.name in failed or group.trouble is not None)
+
+    free = [group for group in outdated if is_lost(group)]
+    moving = {group.name: group for group in free}
+    if unproven or who.newcomers:
+        return moving
+    most = target.policy.most_unavailable(target.replicas)
+    rest = [group for group in outdated if group.name not in moving]
+    down = [group for group in rest if group.name not in available]
+    # Groups that are down by themselves take from the budget, too.
+    others_down = [group for group in who.members if group.name not in available and group.has_served]
+    wave = down[:most]
+    room = max(0, most - len({group.name for group in [*others_down, *wave]}))
+    wave += [group for group in rest if group.name in available][:room]
+    return moving | {group.name: group for group in wave}
 
 
-def _step(target: Target, group: ObservedGroup, *, moves: bool) -> GroupStep:
-    at_target = moves or not group.exists or group.revision == target.revision
-    revision = target.revision if at_target else group.revision
-    return GroupStep(group.index, group.name, render=at_target, delete=False, delete_pods=_strays(group, revision))
+def _member_step(
+    target: Target, observed: Observed, group: ObservedGroup, moving: Mapping[str, ObservedGroup]
+) -> GroupStep:
+    moves = group.name in moving or not group.exists
+    revision = _revision_of_orphans(target, group) if not group.exists else target.revision if moves else group.revision
+    served = revision if group.is_available and group.revision == revision else group.served
+    manifest = target.manifest(group.name, revision, {names.SERVED_ANNOTATION: served} if served else {})
+    live = observed.stateful_set(group.name)
+    if manifest is not None and live is not None and group.exists and needs_another(manifest, live):
+        if group.name not in moving:
+            return GroupStep(group.index, group.name, group.revision, None, delete_pods=_strays(group, group.revision))
+        return _removal(target, Leaver(group, CANNOT_CHANGE))
+    return GroupStep(
+        group.index,
+        group.name,
+        revision,
+        manifest,
+        delete_pods=_strays(group, revision) if manifest is not None or group.exists else (),
+        why=f"moved to revision {revision}" if group.name in moving else "",
+    )
 
 
-def _removal(group: ObservedGroup) -> GroupStep:
+def _revision_of_orphans(target: Target, group: ObservedGroup) -> str:
+    """Return the revision of a StatefulSet that is made again over pods that nobody controls: theirs, if it is kept."""
+    theirs = {pod.revision for pod in group.pods if not pod.is_leaving}
+    (revision, *others) = theirs
+    return revision if not others and revision in target.templates else target.revision
+
+
+def _revisions_of_newcomers(
+    target: Target, who: Membership, available: Collection[str], unproven: list[ObservedGroup]
+) -> list[str]:
+    """Return the revision of each newcomer.
+
+    The target's, once a group of it serves, or where none of another does. Before that what serves now; but the first
+    newcomer shows whether the target's works, unless another group is about to, or the rollout is paused.
+    """
+    serving = [group for group in who.members if group.name in available]
+    kept = [group.revision for group in serving if group.revision in target.templates]
+    is_proven = any(group.revision == target.revision for group in serving)
+    if is_proven or not kept:
+        return [target.revision] * len(who.newcomers)
+    base = max(kept, key=lambda revision: (kept.count(revision), revision))
+    shows = not unproven and not target.policy.paused
+    return [target.revision if shows and place == 0 else base for place in range(len(who.newcomers))]
+
+
+def _newcomer_step(target: Target, index: int, revision: str) -> GroupStep:
+    group = names.group_name(target.name, index)
+    return GroupStep(index, group, revision, target.manifest(group, revision, {}))
+
+
+def _removal(target: Target, leaver: Leaver) -> GroupStep:
+    """Mark a group that goes, so that the choice survives us, and delete it. Orphans of it go one by one."""
+    group = leaver.group
+    if not group.exists:
+        return replace(_leftovers(group), why=leaver.why)
+    marks = {names.LEAVING_ANNOTATION: leaver.why}
+    if group.served:
+        marks[names.SERVED_ANNOTATION] = group.served
+    manifest = target.manifest(group.name, group.revision, marks)
+    return GroupStep(group.index, group.name, group.revision, manifest, delete=True, why=leaver.why)
+
+
+def _leftovers(group: ObservedGroup) -> GroupStep:
     # Pods of a StatefulSet that is gone are collected, those of somebody else's would only be made again.
     orphans = tuple(pod for pod in group.pods if pod.controller is None and not pod.is_leaving)
-    going = () if group.exists else orphans
-    return GroupStep(group.index, group.name, render=False, delete=group.exists, delete_pods=going)
+    return GroupStep(group.index, group.name, group.revision, None, delete_pods=orphans)
+
+
+def _waits_until(
+    target: Target, who: Membership, unproven: list[ObservedGroup], min_ready: timedelta, now: datetime
+) -> datetime | None:
+    """Return when the next thing happens that no event tells of: a group has been ready, or lost, for long enough."""
+    lost_after = timedelta(seconds=target.policy.node_loss_seconds)
+    times = [
+        pod.ready_changed_at + min_ready
+        for group in who.members
+        if group.is_available and not group.is_available_for(min_ready, now)
+        for pod in group.pods
+        if pod.ready_changed_at is not None
+    ]
+    deadline = timedelta(seconds=target.progress_deadline_s)
+    times += [group.down_since + deadline for group in unproven if group.down_since is not None]
+    times += [
+        pod.hangs_since + lost_after for group in who.members for pod in group.pods if pod.hangs_since is not None
+    ]
+    return min((at for at in times if at > now), default=None)
 
 
 def _strays(group: ObservedGroup, revision: str) -> tuple[ObservedPod, ...]:
     return tuple(pod for pod in group.pods if pod.revision != revision and not pod.is_leaving)
 
 
-def _missing(target: Target, index: int) -> ObservedGroup:
-    name = names.group_name(target.deployment.name, index)
-    return ObservedGroup(index=index, name=name, exists=False, revision="", num_pods=0, pods=())
+def _missing(step: GroupStep) -> ObservedGroup:
+    return ObservedGroup(index=step.index, name=step.name, exists=False, revision="", num_pods=0, pods=())
+
+
+def stuck(target: Target, decision: Decision, now: datetime) -> ObservedGroup | None:
+    """Return the group at which a rollout stands still: it had its time to become available, and is not."""
+    deadline = timedelta(seconds=target.progress_deadline_s)
+    waited_for = [group for group in decision.unproven if decision.outdated or not group.has_served]
+    late = [group for group in waited_for if group.down_since is not None and now - group.down_since > deadline]
+    return late[0] if late else None

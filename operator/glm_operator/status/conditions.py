@@ -1,252 +1,210 @@
-"""summarize(facts) -> status: what the last pass saw and did, in words people act on. Pure: the time is passed in."""
+"""conditions(facts) -> the conditions of a status, each with a reason of the one list. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from glm_operator import names
-from glm_operator.api.status import (
-    Condition,
-    ConditionStatus,
-    ConditionType,
-    GLMDeploymentStatus,
-    GroupStatus,
-    PlanStatus,
-    Reason,
-)
-from glm_operator.observe.observed import Blocked, Observed
-from glm_operator.observe.report import GroupReport
-from glm_operator.render.labels import leader_selector, selector_text
-from glm_operator.rollout.steps import Rollout, Target
-from glm_operator.status.groups import Finding, group_status, worst
+from glm_operator.api.reasons import Reason, is_bad
+from glm_operator.api.status import Condition, ConditionStatus, ConditionType
+from glm_operator.api.trouble import Trouble, worst
+from glm_operator.observe.observed import ObservedGroup
+from glm_operator.status.facts import Facts
+from glm_operator.status.groups import shortened
 
-MESSAGE_LENGTH = 2000
+MESSAGE_BYTES = 1024
 
 
-@dataclass(frozen=True)
-class Refused:
-    """The newest spec cannot be."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything a status is made of."""
-
-    name: str
-    namespace: str
-    generation: int
-    target: Target | None  # the last accepted spec; None: there never was one
-    refused: Refused | None  # why the newest spec is not the target
-    rollout: Rollout | None
-    observed: Observed
-    reports: Mapping[str, GroupReport] = field(default_factory=dict)
-    blocked: tuple[Blocked, ...] = ()
-    previous: Mapping[str, Any] = field(default_factory=dict)  # the status as it is now
-
-    @property
-    def wanted(self) -> int:
-        """Groups there should be; without any accepted spec, those there are: nothing is taken from them."""
-        return self.target.replicas if self.target is not None else 1 + max(self.observed.groups, default=-1)
-
-    @property
-    def has_nothing(self) -> bool:
-        """Whether no spec was ever accepted and no group runs, not even of a spec that cannot be read any more."""
-        return self.target is None and not self.observed.has_groups
-
-
-def summarize(facts: Facts, now: datetime) -> dict[str, Any]:
-    """Return the status, as it is written to the API server."""
-    wanted = facts.wanted
-    past = [group for index, group in facts.observed.groups.items() if index >= wanted]
-    indices = [*range(wanted), *(group.index for group in past if not facts.observed.is_of_others(group))]
-    pairs = [group_status(facts.observed, facts.reports, facts.name, index, wanted, now) for index in indices]
-    groups = [status for status, _ in pairs]
-    num_ready = sum(group.ready for group in groups[:wanted])
-    findings = [finding for _, finding in pairs[:wanted] if finding is not None]
-    status = GLMDeploymentStatus(
-        observed_generation=facts.generation,
-        replicas=sum(group.exists for group in facts.observed.groups.values()),
-        ready_replicas=num_ready,
-        ready=f"{num_ready}/{wanted}",
-        gpus=facts.target.layout.gpus_per_group * wanted if facts.target is not None else 0,
-        selector=selector_text(leader_selector(facts.name)),
-        revision=facts.target.revision if facts.target is not None else None,
-        endpoint=f"http://{facts.name}.{facts.namespace}.svc:{names.HTTP_PORT}/v1",
-        plan=_plan_status(facts.target) if facts.target is not None else None,
-        groups=groups,
-        conditions=_conditions(facts, groups[:wanted], findings, now),
-    )
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-@dataclass(frozen=True)
-class Transition:
-    """A condition that changed, for an Event."""
-
-    reason: Reason
-    message: str
-    is_warning: bool
-
-
-def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Transition]:
-    """Return what people should be told of: Ready flipped, or Planned or Degraded changed in status or reason.
-
-    Messages may change at every pass and reasons of Ready on its way up: neither is an Event.
-    """
-    old = {condition["type"]: condition for condition in before.get("conditions") or []}
-    told = []
-    for condition in after["conditions"]:
-        kind, is_true, reason = condition["type"], condition["status"] == "True", condition["reason"]
-        was = old.get(kind, {})
-        has_flipped = was.get("status", "False") != condition["status"]
-        has_changed = has_flipped or was.get("reason", reason) != reason
-        if kind == "Planned" and (has_changed or not was):
-            told.append(Transition(reason, condition["message"], is_warning=not is_true))
-        elif (kind == "Degraded" and has_changed) or (kind == "Ready" and has_flipped):
-            told.append(Transition(reason, condition["message"], is_warning=kind == "Degraded" and is_true))
-    # A refused spec shows up in Planned and in Degraded: once is enough.
-    return list({transition.message: transition for transition in reversed(told)}.values())[::-1]
-
-
-@dataclass(frozen=True)
-class _Claim:
-    status: ConditionStatus
-    reason: Reason
-    message: str
-
-
-def _conditions(facts: Facts, groups: list[GroupStatus], findings: list[Finding], now: datetime) -> list[Condition]:
-    groups_ready = _groups_ready(facts, groups, findings)
-    claims: dict[ConditionType, _Claim] = {
-        "Planned": _planned(facts),
-        "GroupsReady": groups_ready,
-        "Progressing": _progressing(facts, groups, groups_ready),
-        "Degraded": _degraded(facts, findings),
-        "Ready": _ready(facts, groups, groups_ready),
-    }
-    old = {condition["type"]: condition for condition in facts.previous.get("conditions") or []}
+def conditions(facts: Facts) -> list[Condition]:
+    """Return every condition. lastTransitionTime moves only where the status flips."""
+    groups_ready = _groups_ready(facts)
+    progressing = _progressing(facts, groups_ready)
     return [
-        Condition(
-            type=kind,
-            status=claim.status,
-            reason=claim.reason,
-            message=claim.message[:MESSAGE_LENGTH],
-            observed_generation=facts.generation,
-            last_transition_time=_transition_time(old.get(kind, {}), claim, now),
-        )
-        for kind, claim in claims.items()
+        _planned(facts),
+        groups_ready,
+        progressing,
+        _degraded(facts),
+        _up_to_date(facts),
+        _ready(facts, groups_ready),
+        *_kstatus(facts, progressing),
     ]
 
 
-def _transition_time(old: Mapping[str, Any], claim: _Claim, now: datetime) -> datetime:
-    if old.get("status") == claim.status and old.get("lastTransitionTime"):
-        return datetime.fromisoformat(str(old["lastTransitionTime"]))
-    return now.astimezone(UTC)
+def _say(facts: Facts, kind: ConditionType, status: ConditionStatus, reason: Reason, message: str) -> Condition:
+    old: Mapping[str, Any] = next(
+        (condition for condition in facts.previous.get("conditions") or [] if condition["type"] == kind), {}
+    )
+    has_flipped = old.get("status") != status or not old.get("lastTransitionTime")
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": shortened(message, MESSAGE_BYTES),
+            "observedGeneration": facts.generation,
+            "lastTransitionTime": facts.now.astimezone(UTC) if has_flipped else old["lastTransitionTime"],
+        }
+    )
 
 
-def _planned(facts: Facts) -> _Claim:
+def _as(facts: Facts, kind: ConditionType, like: Condition, status: ConditionStatus | None = None) -> Condition:
+    return _say(facts, kind, status or like.status, like.reason, like.message)
+
+
+def _planned(facts: Facts) -> Condition:
     if facts.refused is not None:
-        return _Claim("False", facts.refused.reason, facts.refused.message)
+        return _say(facts, "Planned", "False", facts.refused.reason, facts.refused.message)
     assert facts.target is not None
     layout = facts.target.layout
+    if layout is None:
+        return _say(facts, "Planned", "True", "LayoutFound", "a group is as its record says")
     ranks = f"{layout.ranks} rank{'s' if layout.ranks > 1 else ''}"
     pods = f"{layout.pods_per_group} pod{'s' if layout.pods_per_group > 1 else ''}"
     message = f"a group is {pods} with {ranks}: experts over {layout.expert}, attention over {layout.tensor}"
-    return _Claim("True", "LayoutFound", message)
+    return _say(facts, "Planned", "True", "LayoutFound", message)
 
 
-def _groups_ready(facts: Facts, groups: list[GroupStatus], findings: list[Finding]) -> _Claim:
-    num_ready = sum(group.ready for group in groups)
+def _groups_ready(facts: Facts) -> Condition:
+    num_ready, num_wanted = facts.num_ready, len(facts.members)
     if facts.has_nothing:
-        return _never_accepted(facts)
-    if not groups:
-        return _Claim("True", "ScaledToZero", "no group is wanted")
-    if num_ready == len(groups):
-        return _Claim("True", "AllGroupsReady", f"{num_ready}/{len(groups)} groups are ready")
-    finding = worst(findings)
-    others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    message = f"{num_ready}/{len(groups)} groups are ready; {finding.group}: {finding.message}{others}"
-    return _Claim("False", finding.reason, message)
+        return _never_accepted(facts, "GroupsReady")
+    if not num_wanted:
+        return _say(facts, "GroupsReady", "True", "ScaledToZero", "no group is wanted")
+    if num_ready == num_wanted:
+        return _say(facts, "GroupsReady", "True", "AllGroupsReady", f"{num_ready}/{num_wanted} groups are ready")
+    finding = worst([*facts.findings.values()])
+    others = f" (and {len(facts.findings) - 1} more)" if len(facts.findings) > 1 else ""
+    message = f"{num_ready}/{num_wanted} groups are ready; {finding.about}: {finding.message}{others}"
+    return _say(facts, "GroupsReady", "False", finding.reason, message)
 
 
-def _progressing(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Claim:
-    if facts.rollout is not None and facts.rollout.outdated:
-        left = ", ".join(facts.rollout.outdated)
-        return _Claim("True", "RollingOut", f"to be moved to revision {_revision(facts)}: {left}")
-    if facts.rollout is not None and facts.rollout.surplus:
-        return _Claim("True", "ScalingDown", f"draining: {', '.join(facts.rollout.surplus)}")
+def _progressing(facts: Facts, groups_ready: Condition) -> Condition:
+    if facts.stuck is not None:
+        return _say(facts, "Progressing", "False", "RolloutStuck", _stuck(facts, facts.stuck))
+    if (facts.outdated or facts.moving) and facts.target is not None:
+        if facts.target.policy.paused and facts.outdated:
+            held = f"paused; still to be moved to revision {facts.target.revision}: {', '.join(facts.outdated)}"
+            return _say(facts, "Progressing", "False", "RolloutPaused", held)
+        return _say(facts, "Progressing", "True", "RollingOut", _rolling_out(facts))
+    if facts.goers and facts.target is not None:
+        going = ", ".join(group.name for group in facts.goers)
+        return _say(facts, "Progressing", "True", "ScalingDown", f"draining: {going}")
     if facts.has_nothing:
-        return _never_accepted(facts)
+        return _never_accepted(facts, "Progressing")
     is_up = groups_ready.status == "True"
-    lacking = next(iter(facts.blocked), None) if is_up else _write_clients_lack(facts, groups)
-    if lacking is not None:
-        waits = lacking.reason == "GroupsPending"
-        return _Claim("True" if waits else "False", lacking.reason, lacking.message)
+    missing = next(iter(facts.blocked), None) if is_up else _write_clients_miss(facts)
+    if missing is not None:
+        waits = missing.reason == "GroupsPending"
+        return _say(facts, "Progressing", "True" if waits else "False", missing.reason, missing.message)
     if is_up:
-        return _Claim("False", "Settled", "nothing is to be done")
-    is_moving = groups_ready.reason in ("GroupsPending", "GroupsStarting", "GroupsNotReady")
-    return _Claim("True" if is_moving else "False", groups_ready.reason, groups_ready.message)
+        return _say(facts, "Progressing", "False", "Settled", "up to date")
+    is_moving = groups_ready.reason in ("GroupsPending", "GroupsStarting", "GroupsNotReady", "NodeLost")
+    return _as(facts, "Progressing", groups_ready, "True" if is_moving else "False")
 
 
-def _degraded(facts: Facts, findings: list[Finding]) -> _Claim:
-    lasting = [blocked for blocked in facts.blocked if blocked.reason != "GroupsPending"]
+def _rolling_out(facts: Facts) -> str:
+    assert facts.target is not None
+    num_done = len(facts.members) - len(facts.outdated) - len(facts.moving)
+    message = f"{num_done}/{len(facts.members)} groups are at revision {facts.target.revision}"
+    waits_for = [*facts.moving, *(group.name for group in (facts.decision.unproven if facts.decision else ()))]
+    for name in dict.fromkeys(waits_for):
+        finding = facts.findings.get(name)
+        if finding is not None:
+            message += f"; {name}: {finding.message}"
+    if facts.outdated:
+        message += f"; still to be moved: {', '.join(facts.outdated[:20])}"
+    if len(facts.members) == 1:
+        message += "; with one group the rollout interrupts service"
+    return message
+
+
+def _stuck(facts: Facts, group: ObservedGroup) -> str:
+    assert facts.target is not None
+    finding = facts.findings.get(group.name)
+    cause = f": {finding.message}" if finding is not None else ""
+    rest = f"; not moved: {', '.join(facts.outdated[:20])}" if facts.outdated else ""
+    limit_s = facts.target.progress_deadline_s
+    return f"{group.name} did not become available at revision {group.revision} within {limit_s} s{cause}{rest}"
+
+
+def _degraded(facts: Facts) -> Condition:
+    lasting = [blocked for blocked in facts.blocked if blocked.is_bad]
     if lasting:
-        return _Claim("True", lasting[0].reason, lasting[0].message)
+        return _say(facts, "Degraded", "True", lasting[0].reason, lasting[0].message)
     if facts.refused is not None:
         reason: Reason = facts.refused.reason if facts.has_nothing else "EditRefused"
-        return _Claim("True", reason, facts.refused.message)
-    bad = [finding for finding in findings if finding.is_bad]
+        return _say(facts, "Degraded", "True", reason, facts.refused.message)
+    bad = [finding for finding in facts.findings.values() if finding.is_bad]
     if bad:
-        return _Claim("True", worst(bad).reason, f"{worst(bad).group}: {worst(bad).message}")
-    return _Claim("False", "Healthy", "nothing is wrong")
+        found = worst(bad)
+        return _say(facts, "Degraded", "True", found.reason, f"{found.about}: {found.message}")
+    if facts.stuck is not None:
+        return _say(facts, "Degraded", "True", "RolloutStuck", _stuck(facts, facts.stuck))
+    return _say(facts, "Degraded", "False", "Healthy", "healthy")
 
 
-def _write_clients_lack(facts: Facts, groups: list[GroupStatus]) -> Blocked | None:
+def _up_to_date(facts: Facts) -> Condition:
+    """Tell what groups lack for being older than this operator; what they lack is no fault."""
+    if facts.target is None:
+        assert facts.refused is not None
+        return _say(facts, "UpToDate", "Unknown", facts.refused.reason, facts.refused.message)
+    if facts.target.newer_revision is not None:
+        waits = f"; {facts.adoption_waits}" if facts.adoption_waits else ""
+        message = (
+            f"this operator version would render revision {facts.target.newer_revision}; groups stay at "
+            f"{facts.target.revision}, made from what was kept, until it is adopted: "
+            f"kubectl glm rollout adopt {facts.name} -n {facts.namespace}{waits}"
+        )
+        return _say(facts, "UpToDate", "False", "NewerRendering", message)
+    silent = [
+        name
+        for name, report in sorted(facts.reports.items())
+        if report.state == "serving" and not report.reports_in_flight_tokens
+    ]
+    if silent:
+        message = f"no tokens in flight reported by {', '.join(silent[:20])}; a scale-down chooses by index"
+        return _say(facts, "UpToDate", "False", "OlderWorkers", message)
+    return _say(facts, "UpToDate", "True", "UpToDate", "groups are rendered as this operator version would")
+
+
+def _write_clients_miss(facts: Facts) -> Trouble | None:
     """Return what could not be written and keeps clients from groups, or a group that is down from coming up."""
     needed = {facts.name}
-    down = {group.name for group in groups if not group.ready}
+    down = {group.name for group in facts.members if not group.is_available}
     if down:
         needed |= {*down, names.rendezvous_service(facts.name), names.service_account(facts.name)}
         needed |= {pod.name for group in facts.observed.groups.values() if group.name in down for pod in group.pods}
-    return next((blocked for blocked in facts.blocked if blocked.name in needed), None)
+    return next((blocked for blocked in facts.blocked if blocked.about in needed), None)
 
 
-def _ready(facts: Facts, groups: list[GroupStatus], groups_ready: _Claim) -> _Claim:
+def _ready(facts: Facts, groups_ready: Condition) -> Condition:
     if facts.has_nothing:
-        return _never_accepted(facts)
-    lacking = _write_clients_lack(facts, groups)
-    if lacking is not None:
-        return _Claim("False", lacking.reason, lacking.message)
+        return _never_accepted(facts, "Ready")
+    missing = _write_clients_miss(facts)
+    if missing is not None:
+        return _say(facts, "Ready", "False", missing.reason, missing.message)
     if groups_ready.reason == "ScaledToZero":
-        return _Claim("False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
+        return _say(facts, "Ready", "False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
     if groups_ready.status == "True" and facts.refused is not None:
         of = " on the last accepted spec; the newest" if facts.target is not None else "; the newest spec"
-        return _Claim("True", "EditRefused", f"{groups_ready.message}{of} was refused: {facts.refused.message}")
-    return groups_ready
+        message = f"{groups_ready.message}{of} was refused: {facts.refused.message}"
+        return _say(facts, "Ready", "True", "EditRefused", message)
+    return _as(facts, "Ready", groups_ready)
 
 
-def _never_accepted(facts: Facts) -> _Claim:
+def _kstatus(facts: Facts, progressing: Condition) -> list[Condition]:
+    """Return what Flux and Argo CD look at: a refused spec, or what stands still, has failed; else it is on its way."""
+    if facts.refused is not None:
+        stalled = _say(facts, "Stalled", "True", facts.refused.reason, facts.refused.message)
+    elif progressing.status == "False" and is_bad(progressing.reason):
+        stalled = _as(facts, "Stalled", progressing, "True")
+    else:
+        stalled = _say(facts, "Stalled", "False", "Healthy", "healthy")
+    if stalled.status == "True" or progressing.status == "False":
+        return [_say(facts, "Reconciling", "False", "Settled", "up to date"), stalled]
+    return [_as(facts, "Reconciling", progressing), stalled]
+
+
+def _never_accepted(facts: Facts, kind: ConditionType) -> Condition:
     assert facts.refused is not None
-    return _Claim("False", facts.refused.reason, facts.refused.message)
-
-
-def _revision(facts: Facts) -> str:
-    return facts.target.revision if facts.target is not None else ""
-
-
-def _plan_status(target: Target) -> PlanStatus:
-    layout, memory = target.layout, target.layout.memory
-    return PlanStatus(
-        tensor=layout.tensor,
-        expert=layout.expert,
-        ranks_per_pod=layout.ranks_per_pod,
-        pods_per_group=layout.pods_per_group,
-        gpus_per_group=layout.gpus_per_group,
-        parameters=memory.parameters if memory else None,
-        weight_bytes_per_rank=memory.weight_bytes_per_rank if memory else None,
-        kv_bytes_per_token_per_rank=memory.kv_bytes_per_token_per_rank if memory else None,
-    )
+    return _say(facts, kind, "False", facts.refused.reason, facts.refused.message)

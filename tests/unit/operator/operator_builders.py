@@ -5,7 +5,8 @@ from typing import Any
 from glm_operator.api.spec import GLMDeployment, parse_deployment
 from glm_operator.layout import Layout, plan
 from glm_operator.observe.observed import Observed, ObservedGroup, ObservedPod
-from glm_operator.rollout.steps import Target
+from glm_operator.rollout.records import accept
+from glm_operator.rollout.target import Target
 
 Body = dict[str, Any]
 
@@ -37,7 +38,7 @@ def a_layout(deployment: GLMDeployment) -> Layout:
 
 def a_target(**spec: Any) -> Target:
     deployment = a_deployment(**spec)
-    return Target.of(deployment, a_layout(deployment))
+    return accept(deployment, a_layout(deployment), Observed())
 
 
 def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = True, **changes: Any) -> ObservedPod:

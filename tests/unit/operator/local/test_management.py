@@ -1,8 +1,6 @@
 """What local mode understands of a worker's /group."""
 
-import msgspec
-
-from glm_operator.local.management import GroupView
+from glm_operator.observe.report import GroupReport
 
 PAGE = {
     "group": "nano-g0",
@@ -34,23 +32,24 @@ PAGE = {
 }
 
 
-def view(**changes: object) -> GroupView:
-    return msgspec.convert({**PAGE, **changes}, GroupView)
+def view(**changes: object) -> GroupReport:
+    return GroupReport.model_validate({**PAGE, **changes})
 
 
 def test_the_page_of_a_worker_is_understood() -> None:
     group = view()
+    assert group.load is not None
     assert (group.state, group.load.total_bytes, group.deaths_while_serving) == ("backing_off", 2, 1)
 
 
 def test_the_last_failure_is_told_in_the_workers_words() -> None:
-    assert view().last_failure == "rank 1 failed: tensor x is missing"
+    assert view().failure_text == "rank 1 failed: tensor x is missing"
 
 
 def test_a_group_that_never_failed_has_no_last_failure() -> None:
-    assert view(generations=[]).last_failure == ""
+    assert view(generations=[]).failure_text == ""
 
 
 def test_a_failure_of_no_rank_names_none() -> None:
     cause = {"rank": None, "pod": 0, "reason": "server_died", "message": None}
-    assert view(generations=[{"id": "x", "cause": cause}]).last_failure == "server_died: no message"
+    assert view(generations=[{"id": "x", "cause": cause}]).failure_text == "server_died: no message"

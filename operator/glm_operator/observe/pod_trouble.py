@@ -1,9 +1,9 @@
 """What keeps a pod down, read from its status, in the words of whoever said it. Pure: the time is passed in."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from glm_operator.api.status import Reason
+from glm_operator.api.reasons import Reason
+from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest, name_of
 
 _WAITING: dict[str, Reason] = {
@@ -30,26 +30,18 @@ MESSAGE_LENGTH = 1000
 """Of a container's last words this many characters are kept: the end, where the error is."""
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """One pod's trouble."""
-
-    reason: Reason
-    message: str
-
-
-def trouble_of(pod: Manifest, now: datetime) -> Trouble | None:
+def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     """Return what keeps this pod from becoming ready by itself, or None while it may.
 
     Of one that is on its way out, only that it does not get there.
     """
-    loss = _loss(pod, now)
+    loss = node_loss(pod, now)
     if loss is not None or "deletionTimestamp" in pod["metadata"]:
         return loss
     status = pod.get("status", {})
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Trouble("Unschedulable", f"pod {name_of(pod)}: {condition.get('message', '')}")
+            return Trouble(name_of(pod), "Unschedulable", f"pod {name_of(pod)}: {condition.get('message', '')}")
     # We make no init containers; admission webhooks put them into pods, as they do sidecars.
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         trouble = _container_trouble(name_of(pod), container, now)
@@ -58,17 +50,17 @@ def trouble_of(pod: Manifest, now: datetime) -> Trouble | None:
     return None
 
 
-def _loss(pod: Manifest, now: datetime) -> Trouble | None:
+def node_loss(pod: Manifest, now: datetime) -> Trouble | None:
     """Tell of a pod that no kubelet looks after any more; its containers may be running or not."""
     name, node = name_of(pod), pod.get("spec", {}).get("nodeName", "unknown")
     conditions = {condition["type"]: condition for condition in pod.get("status", {}).get("conditions") or []}
     ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
     # The kubelet unreadies a pod with a reason: its containers, or a gate. The node controller gives none.
     if ready.get("status") == "False" and not ready.get("reason") and containers.get("status") == "True":
-        return Trouble("GroupsNotReady", f"pod {name}: its node {node} does not answer")
+        return Trouble(name, "NodeLost", f"pod {name}: its node {node} does not answer")
     ends_at = pod["metadata"].get("deletionTimestamp")  # with the grace period
     if ends_at is not None and now - datetime.fromisoformat(ends_at) > OVERDUE:
-        return Trouble("GroupsNotReady", f"pod {name} on node {node} was to end by {ends_at} and has not")
+        return Trouble(name, "NodeLost", f"pod {name} on node {node} should have ended by {ends_at} and has not")
     return None
 
 
@@ -78,14 +70,14 @@ def _container_trouble(pod: str, container: Manifest, now: datetime) -> Trouble 
     said = waiting.get("reason", "")
     reason = _WAITING.get(said)
     if reason == "ImagePullFailed":
-        return Trouble(reason, f"pod {pod}: image {container.get('image')}: {said}: {waiting.get('message', '')}")
+        return Trouble(pod, reason, f"pod {pod}: image {container.get('image')}: {said}: {waiting.get('message', '')}")
     if reason == "ContainerConfigError":
-        return Trouble(reason, f"pod {pod}: {said}: {waiting.get('message', '')}")
+        return Trouble(pod, reason, f"pod {pod}: {said}: {waiting.get('message', '')}")
     if reason == "CrashLooping" or _is_looping(container, now):
         ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
         last_words = (ended.get("message") or "").strip()[-MESSAGE_LENGTH:]
         how = f"exit code {ended.get('exitCode', 'unknown')} ({ended.get('reason', 'unknown')})"
-        return Trouble("CrashLooping", f"pod {pod} ended {how}" + (f": {last_words}" if last_words else ""))
+        return Trouble(pod, "CrashLooping", f"pod {pod} ended {how}" + (f": {last_words}" if last_words else ""))
     return None
 
 

@@ -1,0 +1,150 @@
+"""What the watches brought: every object of every deployment, as last seen. No I/O.
+
+Writes of our own go in at once, so that a pass never acts on what it has just changed itself. An older version of an
+object than the one at hand is passed over, and so is one that we have deleted.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from glm_operator import names
+from glm_operator.manifest import Manifest, name_of
+from glm_operator.observe.observed import Observed, Seen, observe
+
+Name = tuple[str, str]  # namespace, name
+_Place = tuple[str, str, str]  # kind, namespace, name
+
+OWNED_KINDS = ("StatefulSet", "Pod", "Service", "ServiceAccount", "ControllerRevision")
+
+
+class Cache:
+    """Objects by deployment, and which lists are complete."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[Name, Manifest] = {}
+        self._objects: dict[Name, dict[_Place, Manifest]] = {}  # by deployment
+        self._removed: dict[str, None] = {}  # uids of what we deleted and a watch may still speak of
+        self._listed: set[tuple[str, str | None]] = set()  # kind and namespace, None: all of them
+
+    def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
+        """Return a deployment as the watches know it; None if they may not know all of it yet."""
+        body = self._bodies.get((namespace, name))
+        if body is None or not self.is_complete(namespace):
+            return None
+        return Seen(body, self._observed(body, now))
+
+    def is_complete(self, namespace: str) -> bool:
+        """Whether every kind of this namespace was listed once."""
+        return all((kind, namespace) in self._listed or (kind, None) in self._listed for kind in OWNED_KINDS)
+
+    def deployments(self) -> list[Name]:
+        """Return every deployment that is known."""
+        return [*self._bodies]
+
+    def all_seen(self, now: datetime) -> list[Seen]:
+        """Return every deployment with what exists of it."""
+        return [Seen(body, self._observed(body, now)) for body in self._bodies.values()]
+
+    def _observed(self, body: Manifest, now: datetime) -> Observed:
+        metadata = body["metadata"]
+        objects = self._objects.get((metadata["namespace"], metadata["name"]), {}).values()
+        pods = [item for item in objects if item["kind"] == "Pod"]
+        others = [item for item in objects if item["kind"] != "Pod"]
+        return observe(metadata["name"], metadata["uid"], others, pods, now)
+
+    def put(self, item: Manifest) -> Name | None:
+        """Keep an object as it is now; return the deployment that it belongs to, None if that is old news."""
+        if item["metadata"].get("uid") in self._removed:
+            return None
+        if item["kind"] == names.KIND:
+            return self._put_body(item)
+        deployment = _deployment_of(item)
+        if deployment is None:
+            return None
+        kept = self._objects.setdefault(deployment, {})
+        place = _place(item)
+        if place in kept and _version(item) < _version(kept[place]):
+            return None
+        kept[place] = item
+        return deployment
+
+    def _put_body(self, body: Manifest) -> Name | None:
+        name = (body["metadata"]["namespace"], name_of(body))
+        if name in self._bodies and _version(body) < _version(self._bodies[name]):
+            return None
+        self._bodies[name] = body
+        return name
+
+    def forget(self, name: Name) -> None:
+        """Forget a deployment that is gone, though no event told of it."""
+        self._bodies.pop(name, None)
+
+    def drop(self, item: Manifest) -> Name | None:
+        """Forget an object that is gone; return the deployment that it belonged to."""
+        self._removed.pop(item["metadata"].get("uid", ""), None)
+        if item["kind"] == names.KIND:
+            name = (item["metadata"]["namespace"], name_of(item))
+            if self._bodies.get(name, item)["metadata"].get("uid") == item["metadata"].get("uid"):
+                self._bodies.pop(name, None)
+            return name
+        deployment = _deployment_of(item)
+        kept = self._objects.get(deployment, {}) if deployment is not None else {}
+        live = kept.get(_place(item))
+        if live is not None and live["metadata"].get("uid") == item["metadata"].get("uid"):
+            del kept[_place(item)]
+        if deployment is not None and not kept:
+            self._objects.pop(deployment, None)
+        return deployment
+
+    def remove(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Forget an object that we have deleted, whatever the watches still say of it."""
+        for kept in self._objects.values():
+            live = kept.get((kind, namespace, name))
+            if live is not None and live["metadata"].get("uid") == uid:
+                del kept[kind, namespace, name]
+                self._removed[uid] = None
+        while len(self._removed) > MAX_REMOVED:
+            del self._removed[next(iter(self._removed))]
+
+    def replace(self, kind: str, namespace: str | None, items: Iterable[Manifest]) -> set[Name]:
+        """Keep exactly these objects of a kind and namespace (None: all); return the deployments that changed.
+
+        What vanished while no watch ran is found so: no event told of it.
+        """
+        fresh = {_place(item): item for item in items}
+        changed = {deployment for item in fresh.values() if (deployment := self._put_if_other(item)) is not None}
+        for deployment, kept in list(self._objects.items()):
+            gone = [
+                place for place in kept if place[0] == kind and namespace in (None, place[1]) and place not in fresh
+            ]
+            for place in gone:
+                del kept[place]
+                changed.add(deployment)
+        self._listed.add((kind, namespace))
+        return changed
+
+    def _put_if_other(self, item: Manifest) -> Name | None:
+        deployment = _deployment_of(item)
+        kept = self._objects.get(deployment, {}).get(_place(item)) if deployment is not None else None
+        is_same = kept is not None and kept["metadata"].get("resourceVersion") == item["metadata"].get(
+            "resourceVersion"
+        )
+        return None if is_same else self.put(item)
+
+
+MAX_REMOVED = 10_000
+
+
+def _place(item: Manifest) -> _Place:
+    return item["kind"], item["metadata"]["namespace"], name_of(item)
+
+
+def _deployment_of(item: Manifest) -> Name | None:
+    name = (item["metadata"].get("labels") or {}).get(names.DEPLOYMENT_LABEL)
+    return (item["metadata"]["namespace"], name) if name else None
+
+
+def _version(item: Manifest) -> int:
+    """Return what orders two versions of one object; the API server promises that they can be compared so."""
+    text = item["metadata"].get("resourceVersion") or "0"
+    return int(text) if text.isdigit() else 0

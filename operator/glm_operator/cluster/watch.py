@@ -1,0 +1,128 @@
+"""Watches of what deployments own: they fill the cache and say which deployment may have changed.
+
+Each is one kind in one namespace: a list in pages, then a stream that goes on from its version. A stream that says
+nothing, not even the bookmark that the API server sends every minute, is taken for dead and begun anew. A watch that
+cannot go on lists again, and finds what vanished meanwhile.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from glm_operator import names
+from glm_operator.cluster.cache import Cache, Name
+from glm_operator.cluster.kube import Kube
+from glm_operator.errors import Expired, KubeError
+from glm_operator.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+SILENCE_LIMIT_S = 75.0
+"""Bookmarks come every minute, give or take some seconds."""
+
+SERVER_TIMEOUT_S = 600
+"""The API server ends a stream after this time; the next one goes on from its version. Up to half as long again, so
+that not all of them are renewed at once."""
+
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+LABELS = {names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+
+
+class Watch:
+    """One kind in one namespace (None: in all)."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        kind: str,
+        namespace: str | None,
+        wake: Callable[[Name], None],
+        *,
+        silence_limit_s: float = SILENCE_LIMIT_S,
+    ) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.restarts = 0  # streams given up as silent
+        self._kube = kube
+        self._cache = cache
+        self._wake = wake
+        self._silence_limit_s = silence_limit_s
+        self._heard_at = time.monotonic()
+        self._said = ""  # why it does not work, while it does not
+
+    def age_s(self) -> float:
+        """Return the seconds since it last heard anything: an event, a bookmark or a list."""
+        return time.monotonic() - self._heard_at
+
+    async def run(self) -> None:
+        """List and watch for ever. Whatever the API server answers, another try follows."""
+        failures, version = 0, ""
+        while True:
+            try:
+                version = version or await self.list()
+                began = time.monotonic()
+                version = await self._follow(version)
+                failures = 0
+                if time.monotonic() - began < 1.0:
+                    await asyncio.sleep(1.0)  # something ends every stream at once
+            except Expired:
+                version = ""
+            except KubeError as error:
+                # A namespace that is gone or closed to us holds up none of the others, and may come back.
+                self._report(str(error))
+                version = version if failures == 0 else ""
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * (0.5 + random.random() / 2))  # noqa: S311
+                failures += 1
+
+    async def list(self) -> str:
+        """Take everything anew; return the version to go on from."""
+        items: list[Manifest] = []
+        version = ""
+        async for page, version in self._kube.pages(self.kind, self.namespace, LABELS):  # noqa: B007 - the last one counts
+            items += page
+        self._hear()
+        for deployment in self._cache.replace(self.kind, self.namespace, items):
+            self._wake(deployment)
+        return version
+
+    async def _follow(self, version: str) -> str:
+        """Take what happens after a version until the stream ends; return the version it came to."""
+        timeout_s = int(SERVER_TIMEOUT_S * (1 + random.random() / 2))  # noqa: S311
+        events = self._kube.watch(self.kind, self.namespace, LABELS, version, timeout_s=timeout_s)
+        try:
+            async with asyncio.timeout(self._silence_limit_s) as silence:
+                async for happened, item in events:
+                    silence.reschedule(asyncio.get_running_loop().time() + self._silence_limit_s)
+                    self._hear()
+                    version = str(item["metadata"]["resourceVersion"])
+                    if happened != "BOOKMARK":
+                        self._take(happened, {**item, "kind": self.kind})
+        except TimeoutError:
+            self.restarts += 1
+            logger.warning("watch of %s heard nothing for %.0f s and is begun anew", self, self._silence_limit_s)
+        finally:
+            await events.aclose()
+        return version
+
+    def _take(self, happened: str, item: Manifest) -> None:
+        deployment = self._cache.drop(item) if happened == "DELETED" else self._cache.put(item)
+        if deployment is not None:
+            self._wake(deployment)
+
+    def _hear(self) -> None:
+        self._heard_at = time.monotonic()
+        if self._said:
+            logger.info("watch of %s works again", self)
+        self._said = ""
+
+    def _report(self, said: str) -> None:
+        if said != self._said:
+            logger.warning("watch of %s: %s", self, said)
+        self._said = said
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.namespace or 'all namespaces'}"

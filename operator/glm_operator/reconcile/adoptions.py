@@ -1,0 +1,58 @@
+"""How many deployments of the whole fleet may move to a newer rendering at once. In memory: records say who moves."""
+
+from collections.abc import Callable, Iterable
+
+from glm_operator.observe.observed import Observed
+from glm_operator.rollout.records import latest
+
+Name = tuple[str, str]  # namespace, name
+
+
+def is_adopting(observed: Observed) -> bool:
+    """Tell whether a deployment moves to an adopted rendering: a group is not there yet, or never served there."""
+    last = latest(observed.records)
+    if last is None or not last.is_adopted:
+        return False
+    groups = [group for group in observed.groups.values() if group.exists]
+    return any(group.revision != last.revision or not group.has_served for group in groups)
+
+
+class Adoptions:
+    """The deployments that adopt now. The others wait, and are woken when one of them has finished."""
+
+    def __init__(self, at_once: int, in_progress: Callable[[], Iterable[Name]], wake: Callable[[Name], None]) -> None:
+        """in_progress: those that an operator before this one began, as known once the watches have listed all."""
+        self._at_once = at_once
+        self._in_progress = in_progress
+        self._wake = wake
+        self._busy: set[Name] | None = None
+        self._waiting: dict[Name, None] = {}
+
+    def begin(self, name: Name) -> bool:
+        """Take a place for a deployment; return whether it may adopt."""
+        if self._busy is None:
+            self._busy = set(self._in_progress())
+        if name not in self._busy and len(self._busy) >= self._at_once:
+            self._waiting[name] = None
+            return False
+        self._busy.add(name)
+        self._waiting.pop(name, None)
+        return True
+
+    def note(self, name: Name, *, adopts: bool) -> None:
+        """Note what a pass saw: a place is free again when the deployment adopts no longer, or is gone."""
+        if self._busy is None:
+            return
+        if adopts:
+            self._busy.add(name)
+        elif name in self._busy:
+            self._busy.discard(name)
+            for waiting in self._waiting:
+                self._wake(waiting)
+        if not adopts:
+            self._waiting.pop(name, None)
+
+    def waits_for(self) -> str:
+        """Return for what those that may not adopt wait."""
+        busy = ", ".join(f"{namespace}/{name}" for namespace, name in sorted(self._busy or ()))
+        return f"waits for the adoption of {busy} (at most {self._at_once} at once)"

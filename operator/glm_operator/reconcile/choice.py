@@ -1,0 +1,51 @@
+"""Where the groups of a deployment go: to the newest spec, or to the last accepted one. Pure."""
+
+from dataclasses import dataclass
+
+from glm_operator import names
+from glm_operator.api.spec import GLMDeployment, InvalidSpec, parse_deployment
+from glm_operator.api.trouble import Trouble
+from glm_operator.layout import Layout, plan
+from glm_operator.manifest import Manifest
+from glm_operator.observe.observed import Observed
+from glm_operator.rollout import records
+from glm_operator.rollout.target import Target
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest spec, where our own rules accept it."""
+
+    deployment: GLMDeployment
+    layout: Layout
+    wanted_revision: str  # that somebody asked for by name
+
+    def target(self, observed: Observed, *, adopts: bool) -> Target:
+        """Return where it takes the groups. adopts: to the rendering of this version, if somebody wants it."""
+        if adopts:
+            is_automatic = self.deployment.spec.rollout.adopt == "Automatic"
+            return records.accept(
+                self.deployment, self.layout, observed, wanted=self.wanted_revision, adopts=is_automatic
+            )
+        kept = {record.revision for record in observed.records}
+        wanted = self.wanted_revision if self.wanted_revision in kept else ""
+        return records.accept(self.deployment, self.layout, observed, wanted=wanted)
+
+
+def newest(body: Manifest, default_image: str) -> Newest | Trouble:
+    """Return the newest spec, or why our own rules refuse it."""
+    try:
+        deployment = parse_deployment(body, default_image=default_image)
+    except InvalidSpec as error:
+        return Trouble("spec", "InvalidSpec", str(error))
+    layout = plan(deployment)
+    if not isinstance(layout, Layout):
+        return Trouble("spec", "LayoutRefused", layout.message)
+    wanted = (body["metadata"].get("annotations") or {}).get(names.ADOPT_ANNOTATION, "")
+    return Newest(deployment, layout, wanted)
+
+
+def is_new(target: Target, observed: Observed) -> bool:
+    """Tell whether a target is not what was accepted last: it is tried before anything is moved to it."""
+    last = records.latest(observed.records)
+    return last is None or last.revision != target.revision
