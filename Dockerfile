@@ -6,7 +6,7 @@
 # Our own code comes last, in a small layer over the packages, so that a change of it is built, pushed and pulled in
 # seconds. Both run as user 65532 with a read-only root file system; only /tmp must be writable.
 
-# Pin a digest here for a release; any image with Python >= 3.11 and its venv module works.
+# Pin a digest here for a release; any Debian with Python >= 3.11 and its venv module works.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS runtime
@@ -15,6 +15,10 @@ ENV PATH=/opt/glm/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /tmp
+# PID 1 of a container loses each signal that it has no handler for, and Python has none in its first second. So an init is
+# PID 1 (docs/design/0005-init.md). A base that is not Debian has to bring it.
+RUN [ -x /usr/bin/tini-static ] \
+    || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/*; }
 LABEL org.opencontainers.image.source="https://github.com/glm-operator/glm-operator" \
     org.opencontainers.image.licenses="MIT"
 
@@ -40,7 +44,7 @@ ENV PYTHONPATH=/app/operator
 COPY operator/glm_operator /app/operator/glm_operator
 RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 USER 65532:65532
-ENTRYPOINT ["glm-operator"]
+ENTRYPOINT ["/usr/bin/tini-static", "--", "glm-operator"]
 
 FROM runtime AS worker
 ARG SSL_CERT_FILE
@@ -62,5 +66,5 @@ COPY worker/models /app/worker/models
 COPY worker/glm_worker /app/worker/glm_worker
 RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 USER 65532:65532
-ENTRYPOINT ["glm-worker"]
+ENTRYPOINT ["/usr/bin/tini-static", "--", "glm-worker"]
 CMD ["serve"]

@@ -102,6 +102,12 @@ def test_every_pod_meets_the_restricted_pod_security_standard() -> None:
             assert security["readOnlyRootFilesystem"] is True, name
 
 
+def test_the_init_of_the_image_starts_the_operator() -> None:
+    (deployment,) = of_kind(rendered(), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "command" not in container
+
+
 def test_every_container_says_what_it_needs() -> None:
     for name, spec in pod_specs(rendered()).items():
         for container in containers(spec):

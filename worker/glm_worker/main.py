@@ -1,8 +1,6 @@
 """Command line of the worker: `glm-worker serve`, with a flag for each field of WorkerSettings."""
 
 import argparse
-import os
-import signal
 import sys
 
 from glm_worker.errors import ConfigError
@@ -12,8 +10,8 @@ from glm_worker.supervisor.causes import EXIT_CONFIG
 
 def main() -> None:
     """Entry point of `glm-worker`."""
-    # PID 1 ignores what it has no handler for; until the supervisor has its own, there is nothing to drain.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # No handler of SIGTERM here: its default action ends us at any moment before the supervisor has its own; until then
+    # there is nothing to drain. That holds for a process that is not PID 1, which the image's init sees to.
     sys.exit(run(sys.argv[1:]))
 
 

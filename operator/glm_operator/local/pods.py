@@ -85,7 +85,7 @@ def _pods_of_group(manifest: Manifest, group_index: int, placement: Placement) -
                 group=group,
                 index=index,
                 address=address,
-                arguments=tuple(container["command"][1:]),  # the first is the image's worker program
+                arguments=tuple(container["args"]),
                 env=env,
                 num_gpus=int(env["GLM_RANKS_PER_POD"]) if env["GLM_DEVICE"] == "cuda" else 0,  # a rank takes one
                 start_limit_s=float(env["GLM_START_LIMIT_S"]),

@@ -106,7 +106,7 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         "name": names.WORKER_CONTAINER,
         "image": deployment.image,
         "imagePullPolicy": deployment.spec.engine.image_pull_policy,
-        "command": ["glm-worker", "serve"],
+        "args": ["serve"],  # no command: it would replace the image's init, without which an early SIGTERM is lost
         "env": environment(deployment, layout, group, revision),
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}

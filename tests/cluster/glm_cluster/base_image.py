@@ -16,7 +16,7 @@ from glm_cluster.paths import Paths
 from glm_cluster.progress import step
 
 SUITE = "bookworm"
-PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv")
+PACKAGES = ("ca-certificates", "python3", "python3-pip", "python3-venv", "tini")
 PYTHON_LINKS = ("python", "python3")
 RECIPE_LABEL = "glm-operator.io/base-recipe"
 NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")

@@ -1,7 +1,7 @@
 """The supervisor's own children, and every orphan that becomes one: all of them are reaped here.
 
-As PID 1 of a pod (or as a subreaper outside of one) the supervisor inherits processes whose parent died. One SIGCHLD
-handler waits for any child, so nothing else in this process may wait for one: no subprocess, no asyncio child watcher.
+As a subreaper the supervisor inherits processes whose parent died, before any init does. One SIGCHLD handler waits for
+any child, so nothing else in this process may wait for one: no subprocess, no asyncio child watcher.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of grandchildren whose parent dies, as PID 1 is anyway: they must be reaped by somebody."""
+    """Become the parent of grandchildren whose parent dies: they are to be killed and reaped here."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

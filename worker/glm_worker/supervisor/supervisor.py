@@ -1,4 +1,4 @@
-"""The life of a pod's first process: start the role, answer the management port, drain on the first stop signal.
+"""The life of a pod's main process: start the role, answer the management port, drain on the first stop signal.
 
 Exit codes: 0 after a drain; 78 for settings that can never work; 1 when stopped a second time before the drain was
 over, or for a bug. Whatever way this process ends, nothing it started outlives it.

@@ -64,6 +64,11 @@ def test_pods_of_a_group_meet_at_their_rank_0_by_name() -> None:
     assert environment(**TWO_PODS)["GLM_LEADER_HOST"] == "chat-g0-0.chat-ranks.models.svc"
 
 
+def test_the_init_of_the_image_starts_the_worker() -> None:
+    container = pod()["containers"][0]
+    assert (container.get("command"), container["args"]) == (None, ["serve"])
+
+
 def test_pods_know_their_index_from_their_label() -> None:
     (index,) = [entry for entry in pod()["containers"][0]["env"] if entry["name"] == "GLM_POD_INDEX"]
     assert index["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.labels['{names.POD_INDEX_LABEL}']"
