@@ -2,15 +2,16 @@
 
 import typer
 
-from glm_operator.cli import crd, local, plan
+from glm_operator.cli import crd, local, plan, rollout
 
 app = typer.Typer(
     name="glm",
-    help="Plan GLMDeployments, run them on this machine, and look after the CRD.",
+    help="Plan GLMDeployments, run them on this machine, follow their rollouts, and look after the CRD.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command("plan")(plan.plan_command)
 app.add_typer(local.app, name="local")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(crd.app, name="crd")

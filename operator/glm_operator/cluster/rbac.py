@@ -16,15 +16,15 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    # kopf lists and watches; a pass reads the resource anew.
+    # kopf lists and watches; a pass that is about to write reads the resource anew.
     Rule("glm-operator.io", "glmdeployments", frozenset({"get", "list", "watch"})),
     # The only write on the resource. Server-side apply never touches its spec.
     Rule("glm-operator.io", "glmdeployments/status", frozenset({"patch"})),
     # get: the owner of an object of that name, before it is applied. create: apply of what does not exist needs it
-    # beside patch. delete: groups past spec.replicas.
+    # beside patch. delete: groups that leave.
     Rule("apps", "statefulsets", frozenset({"get", "list", "watch", "create", "patch", "delete"})),
-    # Accepted specs; the oldest are deleted. Not watched: only we write them, and the resync sees a loss.
-    Rule("apps", "controllerrevisions", frozenset({"get", "list", "create", "patch", "delete"})),
+    # Accepted specs with what was rendered from them; the oldest are deleted.
+    Rule("apps", "controllerrevisions", frozenset({"get", "list", "watch", "create", "patch", "delete"})),
     # Deleted by the garbage collector through their ownerReferences, never by us.
     Rule("", "services", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("", "serviceaccounts", frozenset({"get", "list", "watch", "create", "patch"})),
@@ -32,6 +32,6 @@ RULES: tuple[Rule, ...] = (
     # power: a StatefulSet makes pods.
     # delete: pods of another revision than their group's.
     Rule("", "pods", frozenset({"list", "watch", "create", "delete"})),
-    # Told to people at transitions of conditions.
+    # For people, at transitions of conditions and at each step of a rollout.
     Rule("", "events", frozenset({"create"})),
 )

@@ -1,0 +1,60 @@
+"""What a person's commands ask of the API server, under the person's own account: read, and merge a change."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import client, config
+
+from glm_operator import names
+from glm_operator.cluster.kube import Kube, read_configuration
+from glm_operator.errors import KubeError, Missing
+from glm_operator.manifest import Manifest
+from glm_operator.observe.observed import Observed, observe
+
+
+class UserKube(Kube):
+    """The operator's client, and what only a person may do: change a GLMDeployment itself."""
+
+    async def wanted(self, namespace: str, name: str) -> Manifest:
+        """Return a GLMDeployment. KubeError says that there is none."""
+        body = await self.deployment(namespace, name)
+        if body is None:
+            raise Missing(f"there is no GLMDeployment {name} in namespace {namespace}")
+        return body
+
+    async def kept(self, body: Manifest) -> Observed:
+        """Return the records and StatefulSets of a deployment."""
+        metadata = body["metadata"]
+        label = {names.DEPLOYMENT_LABEL: metadata["name"]}
+        records = await self._list("ControllerRevision", metadata["namespace"], {**label, names.RECORD_LABEL: "true"})
+        sets = await self._list("StatefulSet", metadata["namespace"], label)
+        return observe(metadata["name"], metadata["uid"], [*records, *sets], [], datetime.now(UTC))
+
+    async def change(self, body: Manifest, patch: Mapping[str, Any]) -> Manifest:
+        """Merge a change into a GLMDeployment, unless it has changed since it was read."""
+        metadata = body["metadata"]
+        change = {**patch, "metadata": {**patch.get("metadata", {}), "resourceVersion": metadata["resourceVersion"]}}
+        return await self._request(
+            "patch",
+            self._resources[names.KIND].path(name=metadata["name"], namespace=metadata["namespace"]),
+            body=change,
+            content_type="application/merge-patch+json",
+            field_manager="kubectl-glm",
+        )
+
+
+@asynccontextmanager
+async def as_user() -> AsyncIterator[tuple[UserKube, str]]:
+    """Yield a client of the kubeconfig's current context, and the namespace of that context."""
+    path = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    configuration = await read_configuration(path)
+    try:
+        _, active = config.list_kube_config_contexts(config_file=str(path))
+    except config.ConfigException as error:
+        raise KubeError(f"kubeconfig {path}: {error}") from error
+    async with client.ApiClient(configuration) as api:
+        yield UserKube(api), str(active["context"].get("namespace") or "default")

@@ -1,0 +1,87 @@
+"""What `glm rollout` makes of a status and of records."""
+
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from glm_operator.cli.console import CommandError
+from glm_operator.cli.rollout import how_it_stands, to_go_back_to, undoing
+from glm_operator.manifest import merge_patch
+from glm_operator.observe.observed import Record
+from unit.operator.operator_builders import a_body, a_target
+
+
+def a_record(number: int, revision: str, **spec: Any) -> Record:
+    target = a_target(**spec)
+    template = target.templates[target.revision]
+    return Record(f"chat-{number}", number, target.spec, revision, replicas=1, template=template)
+
+
+RECORDS = (a_record(1, "first"), a_record(3, "third"), a_record(2, "second"))
+
+
+def a_body_at(revision: str, **spec: Any) -> dict[str, Any]:
+    return {**a_body(**spec), "status": {"revision": revision}}
+
+
+def a_body_that_says(progressing: str, reason: str, planned: str = "True") -> dict[str, Any]:
+    said = [("Planned", planned, "InvalidSpec"), ("Progressing", progressing, reason)]
+    conditions = [{"type": kind, "status": status, "reason": why, "message": "so"} for kind, status, why in said]
+    return {
+        **a_body(),
+        "status": {"observedGeneration": 1, "conditions": conditions, "upToDate": "1/2", "ready": "2/2"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "is_over", "is_bad"),
+    [
+        (a_body(), False, False),
+        (a_body_that_says("True", "RollingOut"), False, False),
+        (a_body_that_says("False", "Settled"), True, False),
+        (a_body_that_says("False", "RolloutStuck"), False, True),
+        (a_body_that_says("False", "RolloutPaused"), False, True),
+        (a_body_that_says("False", "Settled", planned="False"), True, True),
+    ],
+    ids=["not seen yet", "rolling", "settled", "stuck", "paused", "refused"],
+)
+def test_a_rollout_is_over_when_it_settles_and_bad_when_only_a_person_helps(
+    body: dict[str, Any], is_over: bool, is_bad: bool
+) -> None:
+    assert how_it_stands(body)[1:] == (is_over, is_bad)
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "found"),
+    [("third", None, "second"), ("second", None, "third"), ("third", "first", "first"), ("third", "1", "first")],
+)
+def test_undo_goes_to_the_revision_before_or_to_the_one_that_is_named(
+    current: str, wanted: str | None, found: str
+) -> None:
+    assert to_go_back_to(RECORDS, a_body_at(current), wanted).revision == found
+
+
+@pytest.mark.parametrize(("records", "wanted"), [(RECORDS, "no-such"), ((a_record(1, "third"),), None)])
+def test_undo_without_a_revision_to_go_to_says_which_are_kept(records: tuple[Record, ...], wanted: str | None) -> None:
+    with pytest.raises(CommandError, match="kept are"):
+        to_go_back_to(records, a_body_at("third"), wanted)
+
+
+def test_undo_brings_the_spec_back_and_asks_for_its_very_template() -> None:
+    body = a_body_at("third", engine={"image": "worker:9"}, replicas=4, rollout={"paused": True})
+    change = undoing(body, a_record(1, "first", engine={"limits": {"maxNumSeqs": 3}}))
+    assert change["metadata"]["annotations"] == {names.ADOPT_ANNOTATION: "first"}
+    assert change["spec"]["engine"]["image"] is None
+    assert change["spec"]["engine"]["limits"]["maxNumSeqs"] == 3
+    assert not {"replicas", "rollout"} & change["spec"].keys()
+
+
+def test_a_merge_patch_sets_what_differs_and_nulls_what_goes() -> None:
+    current = {"a": 1, "b": {"c": 2, "d": 3}, "gone": {"x": 1}, "list": [1]}
+    assert merge_patch(current, {"a": 1, "b": {"c": 2, "d": 4}, "list": [2], "new": {}}) == {
+        "gone": None,
+        "b": {"d": 4},
+        "list": [2],
+        "new": {},
+    }
