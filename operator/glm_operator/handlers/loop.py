@@ -61,7 +61,7 @@ class Loop:
         *,
         queue: Queue | None = None,
     ) -> None:
-        self.queue = queue or Queue()
+        self.queue = queue if queue is not None else Queue()  # an empty one is false
         self.telemetry = Telemetry(age_s=self.pass_age_s, queue_length=self.queue.__len__, watches=watches)
         self._settings = settings
         self._reconcile = reconcile

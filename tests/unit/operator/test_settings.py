@@ -35,7 +35,7 @@ def test_a_value_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_watch_is_never_given_up() -> None:
-    backoffs = build_settings(read_settings()).networking.error_backoffs
+    backoffs = build_settings().networking.error_backoffs
     assert isinstance(backoffs, Iterable)
     assert not isinstance(backoffs, Sized)
     first, second = (list(islice(backoffs, 1000)) for _ in range(2))
