@@ -160,9 +160,25 @@ def test_a_deleted_pod_finishes_its_chats_comes_back_and_the_group_serves_again(
     two_pods.wait_answers()
 
 
-@pytest.mark.parametrize(
-    "owned", ["statefulset/nano-g0", "service/nano", "service/nano-ranks", "serviceaccount/nano-worker"]
-)
+def test_a_group_whose_stateful_set_is_deleted_is_replaced_at_another_index(shared: Deployed) -> None:
+    shared.target.kubectl("delete", "statefulset/nano-g0", "-n", MODEL_NAMESPACE, "--wait=false")
+    wait_for("another group", lambda: "StatefulSet/nano-g1" in shared.owned(), timeout_s=60)
+    shared.wait_settled("1/1", timeout_s=180)
+    shared.wait_answers()
+    _bring_back_the_first_group(shared)
+
+
+def _bring_back_the_first_group(shared: Deployed) -> None:
+    """Leave the group at index 0 behind: a newcomer takes it, and of two that are idle the higher one goes."""
+    wait_for("the old pod gone", lambda: [*shared.pod_uids()] == ["nano-g1-0"], timeout_s=60)
+    shared.scale(2)
+    shared.wait_settled("2/2", timeout_s=180)
+    shared.scale(1)
+    shared.wait_settled("1/1", timeout_s=180)
+    wait_for("the first group alone", lambda: [*shared.pod_uids()] == ["nano-g0-0"], timeout_s=60)
+
+
+@pytest.mark.parametrize("owned", ["service/nano", "service/nano-ranks", "serviceaccount/nano-worker"])
 def test_a_deleted_object_comes_back(shared: Deployed, owned: str) -> None:
     target = shared.target
     before, pods = target.get(owned, "-n", MODEL_NAMESPACE)["metadata"]["uid"], shared.pod_uids()
@@ -175,10 +191,7 @@ def test_a_deleted_object_comes_back(shared: Deployed, owned: str) -> None:
             return False
 
     wait_for(f"{owned} made again", is_another, timeout_s=60)
-    if owned.startswith("statefulset/"):  # its pod, which it does not own, goes with the old one
-        wait_for(
-            "another pod", lambda: shared.pod_uids().keys() == pods.keys() and shared.pod_uids() != pods, timeout_s=60
-        )
+    assert shared.pod_uids() == pods
     shared.wait_settled("1/1", timeout_s=180)
     shared.wait_answers()
 
@@ -297,15 +310,14 @@ def test_an_edit_that_only_the_api_server_can_refuse_leaves_the_group_and_its_re
     assert shared.condition("Ready")["reason"] == "EditRefused"
     assert shared.pod_uids() == before
     target.kubectl("delete", "statefulset", "nano-g0", "-n", MODEL_NAMESPACE)
-    # not the pod that is still leaving: one of the StatefulSet made again, while the spec is still refused
-    wait_for(
-        "another pod", lambda: shared.pod_uids().keys() == before.keys() and shared.pod_uids() != before, timeout_s=60
-    )
+    # not the pod that is still leaving: one of another group, while the spec is still refused
+    wait_for("another pod", lambda: [*shared.pod_uids()] == ["nano-g1-0"], timeout_s=60)
     wait_for("the right answer", shared.answers_right, timeout_s=180)
     assert shared.condition("Planned")["reason"] == "ApplyRefused"
     assert shared.status()["revision"] == revision
     shared.replace("hardware", hardware)
     shared.wait_settled("1/1", timeout_s=180)
+    _bring_back_the_first_group(shared)
 
 
 def _cause(group: dict[str, Any], generation: str) -> dict[str, Any]:

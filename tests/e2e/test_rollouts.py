@@ -1,0 +1,188 @@
+"""Stories of rollouts that meet trouble: what serves goes on serving, and a person sees why and gets back."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.chats import asking_all_along
+from e2e.conftest import MODEL_NAMESPACE
+from e2e.deployments import Deployed, nano, wait_for
+from e2e.operator_release import Release
+from e2e.target import Target
+
+BAD_IMAGE = "10.201.0.2:5000/no-such-image:1"
+SLOT = "e2e.example/slots"
+
+
+def kubectl_glm(target: Target, *arguments: str, status: int = 0) -> str:
+    """Run `kubectl glm …` as a person with the package installed does; return what it says."""
+    programs = Path(sys.executable).parent
+    environ = {**target.environ, "PATH": f"{programs}:{target.environ.get('PATH', os.environ['PATH'])}"}
+    command = ["kubectl", "glm", *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, f"{' '.join(command)} ended with {done.returncode}:\n{said}"
+    return said
+
+
+@pytest.fixture(scope="module")
+def pair(release: Release) -> Iterator[Deployed]:
+    """A deployment of two groups that says early when a rollout stands still."""
+    deployed = Deployed(release.target, "pair", MODEL_NAMESPACE)
+    manifest = nano("pair", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
+    manifest["spec"] |= {"replicas": 2, "rollout": {"progressDeadlineSeconds": 30}}
+    release.target.apply(manifest)
+    deployed.wait_settled("2/2")
+    deployed.wait_answers()
+    yield deployed
+    deployed.delete()
+
+
+def rollout(deployed: Deployed, command: str, *arguments: str, status: int = 0) -> str:
+    target = deployed.target
+    return kubectl_glm(target, "rollout", command, deployed.name, "-n", deployed.namespace, *arguments, status=status)
+
+
+def groups(deployed: Deployed) -> dict[str, dict[str, Any]]:
+    return {group["name"]: group for group in deployed.status()["groups"]}
+
+
+def test_a_bad_image_during_a_reload_costs_one_group_and_is_undone(pair: Deployed) -> None:
+    revision = pair.status()["revision"]
+    with asking_all_along(pair) as asked:
+        # One group loads its weights again while the edit arrives.
+        pair.target.kubectl("delete", "pod", "pair-g1-0", "-n", MODEL_NAMESPACE, "--wait=false")
+        pair.patch(engine={"image": BAD_IMAGE})
+
+        def is_stuck() -> bool:
+            told = pair.condition("Progressing")
+            return (told["status"], told["reason"]) == ("False", "RolloutStuck") and "no-such-image" in told["message"]
+
+        wait_for("RolloutStuck in Progressing", is_stuck, timeout_s=120)
+        found = groups(pair)
+        assert sorted(group["ready"] for group in found.values()) == [False, True]
+        assert [group["revision"] for group in found.values() if group["ready"]] == [revision]
+        assert pair.status()["upToDate"] == "1/2"
+        stalled = pair.condition("Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "RolloutStuck")
+        assert "RolloutStuck" in rollout(pair, "status", status=1)
+        rollout(pair, "undo")
+        assert "2/2 up to date" in rollout(pair, "status")
+        pair.wait_settled("2/2")
+    assert pair.status()["revision"] == revision
+    assert asked.failures == []
+    events = pair.target.items("events", MODEL_NAMESPACE)
+    told = {event["reason"] for event in events if event["involvedObject"]["name"] == "pair"}
+    assert {"RolloutStarted", "GroupMoved", "RolloutStuck", "RolledBack", "RolloutCompleted"} <= told
+
+
+def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
+    before = pair.pod_uids()
+    rollout(pair, "pause")
+    pair.set_max_num_seqs(13)
+    wait_for("RolloutPaused", lambda: pair.condition("Progressing")["reason"] == "RolloutPaused", timeout_s=60)
+    assert pair.pod_uids() == before
+    assert "0/2" in pair.target.kubectl("get", "glmd", "pair", "-n", MODEL_NAMESPACE)
+    rollout(pair, "resume")
+    assert "2/2 up to date, 2/2 ready" in rollout(pair, "status")
+    assert not before.items() & pair.pod_uids().items()
+    kept = rollout(pair, "history")
+    assert pair.status()["revision"] in kept
+    assert "current" in kept
+
+
+@pytest.fixture
+def no_node(release: Release) -> Iterator[Target]:
+    """A cluster whose one node takes no further pods, until the story lets it."""
+    target = release.target
+    if target.cluster is None:
+        pytest.skip("this story cordons every node of the cluster, which is for others to decide on a given one")
+    (node,) = [item["metadata"]["name"] for item in target.get("nodes")["items"]]
+    yield target
+    target.kubectl("uncordon", node)
+
+
+def test_a_scale_down_while_groups_are_down_keeps_the_one_that_serves(pair: Deployed, no_node: Target) -> None:
+    (node,) = [item["metadata"]["name"] for item in no_node.get("nodes")["items"]]
+    no_node.kubectl("cordon", node)
+    no_node.kubectl("delete", "pod", "pair-g0-0", "-n", MODEL_NAMESPACE, "--wait=false")
+
+    def is_down() -> bool:
+        found = groups(pair)
+        return not found["pair-g0"]["ready"] and found["pair-g1"]["ready"]
+
+    wait_for("the first group down", is_down, timeout_s=60)
+    serving = pair.pod_uids()["pair-g1-0"]
+    with asking_all_along(pair) as asked:
+        pair.scale(1)
+        pair.wait_settled("1/1")
+    assert pair.pod_uids() == {"pair-g1-0": serving}
+    assert asked.failures == []
+    no_node.kubectl("uncordon", node)
+    pair.scale(2)
+    pair.wait_settled("2/2")
+    assert sorted(groups(pair)) == ["pair-g0", "pair-g1"], "a newcomer takes the lowest free index"
+
+
+@pytest.fixture
+def slots(release: Release) -> Iterator[str]:
+    """A resource of which the node has two."""
+    target = release.target
+    if target.cluster is None:
+        pytest.skip("this story gives a node a resource of its own, which is for others to do on a given cluster")
+    (node,) = [item["metadata"]["name"] for item in target.get("nodes")["items"]]
+    for kind in ("capacity", "allocatable"):
+        add = {"op": "add", "path": f"/status/{kind}/{SLOT.replace('/', '~1')}", "value": "2"}
+        target.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([add]))
+    yield SLOT
+
+
+def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: str) -> None:
+    tight = Deployed(release.target, "tight", MODEL_NAMESPACE)
+    manifest = nano("tight", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1, resources={"limits": {slots: "1"}})
+    release.target.apply({**manifest, "spec": {**manifest["spec"], "replicas": 3}})
+
+    def is_told() -> bool:
+        ready = tight.condition("Ready")
+        return ready["reason"] == "Unschedulable" and ready["message"].startswith("2/3")
+
+    wait_for("two groups ready and the third unschedulable", is_told, timeout_s=120)
+    tight.wait_answers()
+    before = tight.status()["revision"]
+    with asking_all_along(tight) as asked:
+        tight.set_max_num_seqs(14)
+
+        def has_moved() -> bool:
+            status = tight.status()
+            return status["revision"] != before and (status["upToDate"], status["ready"]) == ("3/3", "2/3")
+
+        wait_for("all groups at the new revision", has_moved, timeout_s=180)
+    assert asked.failures == []
+    tight.delete()
+
+
+def test_an_operator_upgrade_with_another_worker_image_moves_nothing(pair: Deployed, release: Release) -> None:
+    before = pair.pod_uids()
+    flags = ("--set", "worker.image.repository=10.201.0.2:5000/no-such-image", "--set", "worker.image.digest=")
+    with asking_all_along(pair) as asked:
+        release.install(*flags, "--set", "worker.image.tag=1")
+
+        def is_told() -> bool:
+            found = pair.condition("UpToDate")
+            return (found["status"], found["reason"]) == ("False", "NewerRendering")
+
+        try:
+            wait_for("NewerRendering in UpToDate", is_told, timeout_s=120)
+            assert pair.pod_uids() == before
+            assert pair.condition("Ready")["status"] == "True"
+        finally:
+            release.install()
+        wait_for("UpToDate again", lambda: pair.condition("UpToDate")["status"] == "True", timeout_s=120)
+    assert pair.pod_uids() == before
+    assert asked.failures == []
