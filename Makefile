@@ -122,7 +122,7 @@ images: $(INSTALLED) ## Build the operator and worker images and push them to th
 ##@ Generate and maintain
 
 .PHONY: crds
-crds: $(INSTALLED) ## Generate the CRD and the chart's copies of it and of the operator's permissions
+crds: $(INSTALLED) ## Generate the CRD, docs/api.md, docs/operations.md, and the chart's copies of CRD and permissions
 	@$(BIN)/python scripts/generate.py
 
 .PHONY: lock

@@ -1,4 +1,4 @@
-"""Write every file that is generated from code: the CRD, its table, the chart's copies of CRD and permissions.
+"""Write every file that is generated from code: the CRD, its table, the runbook, the chart's copies.
 
 `make crds` runs it; tests/contract fails when a file is stale.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from api_table import api_markdown
+from reasons_table import reasons_markdown
 
 from glm_operator.api.crd import HEADER, crd
 from glm_operator.cluster import rbac
@@ -34,6 +35,7 @@ def generated() -> dict[Path, str]:
         ROOT / "charts/glm-operator/crds" / name: definition,
         ROOT / "charts/glm-operator/files/rules.yaml": rules_yaml(),
         ROOT / "docs/api.md": api_markdown(crd()),
+        ROOT / "docs/operations.md": reasons_markdown(),
     }
 
 

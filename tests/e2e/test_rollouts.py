@@ -141,6 +141,9 @@ def slots(release: Release) -> Iterator[str]:
         add = {"op": "add", "path": f"/status/{kind}/{SLOT.replace('/', '~1')}", "value": "2"}
         target.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([add]))
     yield SLOT
+    for kind in ("capacity", "allocatable"):
+        remove = {"op": "remove", "path": f"/status/{kind}/{SLOT.replace('/', '~1')}"}
+        target.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([remove]))
 
 
 def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: str) -> None:

@@ -156,16 +156,21 @@ def newest_first(records: tuple[Record, ...]) -> list[Record]:
 
 
 def to_go_back_to(records: tuple[Record, ...], body: Manifest, wanted: str | None) -> Record:
-    """Return the record that somebody names by revision or number; by default the last one before the present. Pure."""
+    """Return the record that somebody names by revision or number. Pure.
+
+    By default what was accepted last, where the newest spec was refused; else the one before what groups move to.
+    """
     kept = newest_first(records)
     known = ", ".join(f"{record.number} ({record.revision})" for record in kept) or "none"
     if wanted is not None:
-        found = [record for record in kept if wanted in (record.revision, str(record.number))]
-        if not found:
+        named = [record for record in kept if wanted in (record.revision, str(record.number))]
+        if not named:
             raise CommandError(f"revision {wanted} is not kept; kept are {known}")
-        return found[0]
-    current = body.get("status", {}).get("revision")
-    before = [record for record in kept if record.revision != current]
+        return named[0]
+    found = body.get("status", {})
+    conditions = {condition["type"]: condition["status"] for condition in found.get("conditions", [])}
+    is_refused = conditions.get("Planned") == "False"
+    before = [record for record in kept if (record.revision == found.get("revision")) == is_refused]
     if not before:
         raise CommandError(f"there is no revision to go back to; kept are {known}")
     return before[0]

@@ -62,6 +62,12 @@ def test_undo_goes_to_the_revision_before_or_to_the_one_that_is_named(
     assert to_go_back_to(RECORDS, a_body_at(current), wanted).revision == found
 
 
+def test_undo_of_an_edit_that_was_refused_takes_it_back() -> None:
+    body = a_body_that_says("False", "Settled", planned="False")
+    body["status"]["revision"] = "third"
+    assert to_go_back_to(RECORDS, body, None).revision == "third"
+
+
 @pytest.mark.parametrize(("records", "wanted"), [(RECORDS, "no-such"), ((a_record(1, "third"),), None)])
 def test_undo_without_a_revision_to_go_to_says_which_are_kept(records: tuple[Record, ...], wanted: str | None) -> None:
     with pytest.raises(CommandError, match="kept are"):
