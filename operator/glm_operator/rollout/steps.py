@@ -158,7 +158,7 @@ def _member_step(
 ) -> GroupStep:
     moves = group.name in moving or not group.exists
     revision = _revision_of_orphans(target, group) if not group.exists else target.revision if moves else group.revision
-    served = revision if group.is_available and group.revision == revision else group.served
+    served = group.revision if group.is_available else group.served  # the mark of a group that moves now included
     manifest = target.manifest(group.name, revision, {names.SERVED_ANNOTATION: served} if served else {})
     live = observed.stateful_set(group.name)
     if manifest is not None and live is not None and group.exists and needs_another(manifest, live):

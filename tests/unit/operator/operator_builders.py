@@ -1,5 +1,6 @@
 """Builders of GLMDeployments and of what is observed of them. Every argument has a harmless default."""
 
+from dataclasses import replace
 from typing import Any
 
 from glm_operator.api.spec import GLMDeployment, parse_deployment
@@ -41,6 +42,14 @@ def a_target(**spec: Any) -> Target:
     return accept(deployment, a_layout(deployment), Observed())
 
 
+def moving_to(revision: str = "new", *, older: tuple[str, ...] = ("old",), num_pods: int = 1, **spec: Any) -> Target:
+    """Return a target at a revision, with the templates of older ones, all alike but for their names."""
+    target = a_target(**spec)
+    (template,) = target.templates.values()
+    template = {**template, "spec": {**template["spec"], "replicas": num_pods}}
+    return replace(target, revision=revision, templates=dict.fromkeys((revision, *older), template))
+
+
 def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = True, **changes: Any) -> ObservedPod:
     fields: dict[str, Any] = {
         "name": f"{group}-{index}",
@@ -60,13 +69,19 @@ def a_pod(group: str, index: int = 0, *, revision: str = "new", ready: bool = Tr
 
 
 def a_group(
-    index: int = 0, *, revision: str = "new", ready: bool = True, pods: tuple[ObservedPod, ...] | None = None
+    index: int = 0,
+    *,
+    revision: str = "new",
+    ready: bool = True,
+    pods: tuple[ObservedPod, ...] | None = None,
+    **changes: Any,
 ) -> ObservedGroup:
     """Return a group of one pod, of its StatefulSet's revision, unless pods are given."""
     name = f"chat-g{index}"
     if pods is None:
         pods = (a_pod(name, revision=revision, ready=ready),)
-    return ObservedGroup(index=index, name=name, exists=True, revision=revision, num_pods=max(1, len(pods)), pods=pods)
+    fields = {"exists": True, "revision": revision, "num_pods": max(1, len(pods)), **changes}
+    return ObservedGroup(index=index, name=name, pods=pods, **fields)
 
 
 def observed(*groups: ObservedGroup) -> Observed:

@@ -1,52 +1,14 @@
 """From live objects to what a pass knows."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from glm_operator import names
-from glm_operator.observe.observed import observe
-from glm_operator.observe.trouble import trouble_of
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-OURS = [{"controller": True, "kind": "GLMDeployment", "name": "chat", "uid": "uid-1"}]
-
-
-def a_stateful_set(
-    group: str = "chat-g0", *, owners: list[dict[str, Any]] | None = None, **metadata: Any
-) -> dict[str, Any]:
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {
-            "name": group,
-            "labels": {names.GROUP_LABEL: group},
-            "ownerReferences": OURS if owners is None else owners,
-            **metadata,
-        },
-        "spec": {"replicas": 1, "template": {"metadata": {"labels": {names.REVISION_LABEL: "r1"}}}},
-    }
-
-
-def a_live_pod(group: str = "chat-g0", index: int = 0, *, ready: str = "True", **status: Any) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": f"{group}-{index}",
-            "uid": "uid-pod",
-            "labels": {names.GROUP_LABEL: group, names.REVISION_LABEL: "r1", names.POD_INDEX_LABEL: str(index)},
-        },
-        "status": {
-            "podIP": "10.0.0.1",
-            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": ready}],
-            **status,
-        },
-    }
-
-
-def waiting(reason: str, message: str = "", **container: Any) -> dict[str, Any]:
-    state = {"waiting": {"reason": reason, "message": message}}
-    return a_live_pod(ready="False", containerStatuses=[{"image": "worker:1", "state": state, **container}])
+from glm_operator.observe.observed import Observed, observe
+from unit.operator.live_builders import NOW, OURS, a_live_pod, a_stateful_set, ending, lost_pod, waiting
+from unit.operator.operator_builders import a_group, a_pod
 
 
 def test_a_group_is_its_stateful_set_and_the_pods_of_its_name() -> None:
@@ -105,59 +67,118 @@ def test_pods_are_missing_that_a_stateful_set_has_still_to_make() -> None:
     assert observe("chat", "uid-1", [], [a_live_pod()], NOW).groups[0].missing == ()
 
 
-def test_a_record_is_read_back() -> None:
-    record = {
+def a_record(data: dict[str, Any], **annotations: str) -> dict[str, Any]:
+    return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
             "name": "chat-abc",
             "labels": {names.REVISION_LABEL: "r1"},
-            "annotations": {names.REPLICAS_ANNOTATION: "3"},
+            "annotations": {names.REPLICAS_ANNOTATION: "3", **annotations},
+            "creationTimestamp": "2026-01-02T03:04:05Z",
             "ownerReferences": OURS,
         },
-        "data": {"model": {}},
+        "data": data,
         "revision": 4,
     }
-    (read,) = observe("chat", "uid-1", [record], [], NOW).records
+
+
+def test_a_record_is_read_back() -> None:
+    whole = {"spec": {"model": {}}, "image": "worker:1", "template": {"spec": {}}}
+    (read,) = observe("chat", "uid-1", [a_record(whole)], [], NOW).records
     assert (read.name, read.number, read.replicas, read.revision) == ("chat-abc", 4, 3, "r1")
+    assert (read.spec, read.template, read.image) == ({"model": {}}, {"spec": {}}, "worker:1")
+    assert (read.is_adopted, read.accepted_at) == (False, NOW)
 
 
-def test_a_pod_that_fits_no_node_is_told_in_the_schedulers_words() -> None:
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}
-    trouble = trouble_of(a_live_pod(conditions=[condition]), NOW)
-    assert trouble is not None
-    assert (trouble.reason, trouble.message) == ("Unschedulable", "pod chat-g0-0: 0/1 nodes: no GPU")
+def test_a_record_of_an_adopted_rendering_says_so() -> None:
+    record = a_record({"spec": {}, "template": {}}, **{names.ADOPTED_ANNOTATION: "true"})
+    (read,) = observe("chat", "uid-1", [record], [], NOW).records
+    assert read.is_adopted
 
 
-@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
-def test_an_image_that_cannot_be_pulled_is_named(reason: str) -> None:
-    trouble = trouble_of(waiting(reason, "not found"), NOW)
-    assert trouble is not None
-    assert trouble.reason == "ImagePullFailed"
-    assert f"image worker:1: {reason}: not found" in trouble.message
+def test_a_record_of_the_version_before_is_a_spec_without_a_template() -> None:
+    (read,) = observe("chat", "uid-1", [a_record({"model": {}})], [], NOW).records
+    assert (read.spec, read.template, read.image) == ({"model": {}}, None, "")
 
 
-def test_a_container_that_cannot_be_made_is_told() -> None:
-    trouble = trouble_of(waiting("CreateContainerConfigError", "image has non-numeric user"), NOW)
-    assert trouble is not None
-    assert (trouble.reason, "non-numeric user" in trouble.message) == ("ContainerConfigError", True)
+def test_marks_on_a_stateful_set_are_read_back() -> None:
+    marks = {names.LEAVING_ANNOTATION: "scaled down", names.SERVED_ANNOTATION: "r1"}
+    group = observe("chat", "uid-1", [a_stateful_set(annotations=marks)], [], NOW).groups[0]
+    assert (group.leaving, group.served, group.is_staying) == ("scaled down", "r1", False)
 
 
-def test_a_crash_loop_is_told_with_the_last_words_of_the_container() -> None:
-    ended = {"terminated": {"exitCode": 78, "reason": "Error", "message": "GLM_DEVICE=tpu: not a device\n"}}
-    trouble = trouble_of(waiting("CrashLoopBackOff", lastState=ended, restartCount=3), NOW)
-    assert trouble is not None
-    assert trouble.reason == "CrashLooping"
-    assert "exit code 78 (Error): GLM_DEVICE=tpu: not a device" in trouble.message
+def test_what_somebody_elses_stateful_set_has_the_name_of_is_not_ours() -> None:
+    found = observe("chat", "uid-1", [a_stateful_set(owners=[])], [a_live_pod()], NOW)
+    assert [found.is_of_others(group) for group in found.groups.values()] == [True]
+    assert list(found.foreign) == ["chat-g0"]
 
 
-def test_an_init_container_that_a_webhook_put_in_is_told_of_too() -> None:
-    state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
-    pod = a_live_pod(ready="False", initContainerStatuses=[{"image": "proxy:1", "state": state}])
-    trouble = trouble_of(pod, NOW)
-    assert trouble is not None
-    assert trouble.reason == "ImagePullFailed"
-    assert "image proxy:1" in trouble.message
+@pytest.mark.parametrize(
+    ("metadata", "changed_at"),
+    [
+        ({}, None),
+        ({"creationTimestamp": "2026-01-02T03:04:05Z"}, NOW),
+        (
+            {
+                "creationTimestamp": "2025-01-01T00:00:00Z",
+                "managedFields": [
+                    {"manager": names.FIELD_MANAGER, "time": "2026-01-02T03:04:05Z"},
+                    {"manager": "kube-controller-manager", "time": "2026-01-09T00:00:00Z"},
+                ],
+            },
+            NOW,
+        ),
+    ],
+    ids=["unknown", "created", "by us"],
+)
+def test_a_group_was_changed_when_we_changed_it(metadata: dict[str, Any], changed_at: datetime | None) -> None:
+    assert observe("chat", "uid-1", [a_stateful_set(**metadata)], [], NOW).groups[0].changed_at == changed_at
+
+
+def test_a_lost_pod_hangs_since_it_was_told_to_go() -> None:
+    told_at = NOW - timedelta(minutes=10)
+    ends_at = told_at + timedelta(seconds=140)
+    lost = lost_pod(deletionTimestamp=ends_at.isoformat(), deletionGracePeriodSeconds=140)
+    group = observe("chat", "uid-1", [a_stateful_set()], [lost], NOW).groups[0]
+    assert (group.pods[0].hangs_since, group.hangs_for(NOW)) == (told_at, timedelta(minutes=10))
+
+
+@pytest.mark.parametrize("pod", [a_live_pod(), lost_pod(), ending(since=timedelta(seconds=-60))])
+def test_a_pod_that_was_not_told_to_go_or_drains_does_not_hang(pod: dict[str, Any]) -> None:
+    group = observe("chat", "uid-1", [a_stateful_set()], [pod], NOW).groups[0]
+    assert (group.pods[0].hangs_since, group.hangs_for(NOW)) == (None, timedelta(0))
+
+
+def test_the_place_of_a_pod_is_in_its_name_where_no_label_says_it() -> None:
+    pod = a_live_pod(index=3)
+    del pod["metadata"]["labels"][names.POD_INDEX_LABEL]
+    assert observe("chat", "uid-1", [], [pod], NOW).groups[0].pods[0].index == 3
+
+
+@pytest.mark.parametrize(("ago", "is_available"), [(9, False), (10, True)])
+def test_a_group_counts_as_available_once_it_was_ready_for_long_enough(ago: int, is_available: bool) -> None:
+    ready = a_pod("chat-g0", ready_changed_at=NOW - timedelta(seconds=ago))
+    assert a_group(0, pods=(ready,)).is_available_for(timedelta(seconds=10), NOW) is is_available
+
+
+def test_an_orphan_keeps_the_place_of_its_group_and_a_pod_that_drains_does_not() -> None:
+    orphan, leaving, made = a_pod("chat-g0"), a_pod("chat-g0", is_leaving=True), a_pod("chat-g0", controller="uid")
+    groups = [a_group(0, pods=(pod,), exists=False) for pod in (orphan, leaving, made)]
+    assert [group.is_staying for group in groups] == [True, False, False]
+    assert not any(Observed(groups={0: group}).has_groups for group in groups)
+
+
+def test_a_group_is_down_since_the_last_thing_it_must_recover_from() -> None:
+    times = [NOW + timedelta(seconds=second) for second in range(4)]
+    pod = a_pod("chat-g0", ready=False, created_at=times[1], ready_changed_at=times[2])
+    assert a_group(0, pods=(pod,), changed_at=times[0]).down_since == times[2]
+    assert a_group(0, pods=(pod,), changed_at=times[3]).down_since == times[3]
+    assert a_group(0, pods=()).down_since is None
+
+
+def test_a_group_whose_stateful_set_was_emptied_is_not_available() -> None:
+    assert not a_group(0, pods=(), num_pods=0).is_available
 
 
 @pytest.mark.parametrize(
@@ -174,94 +195,8 @@ def test_a_pod_runs_since_its_worker_was_started(container: dict[str, Any], sinc
     assert found.running_since == since
 
 
-def started_again(*, after: timedelta, ago: timedelta, restarts: int = 2, ready: bool = False) -> dict[str, Any]:
-    """Return a pod whose container was started again that long after its start before, and that long ago."""
-    started_at = NOW - ago
-    ended = {"exitCode": 1, "reason": "Error", "startedAt": (started_at - after).isoformat()}
-    state = {"running": {"startedAt": started_at.isoformat()}}
-    container = {"state": state, "lastState": {"terminated": ended}, "restartCount": restarts, "ready": ready}
-    return a_live_pod(ready=str(ready), containerStatuses=[container])
-
-
-def test_a_crash_loop_is_one_also_in_the_seconds_it_runs() -> None:
-    trouble = trouble_of(started_again(after=timedelta(minutes=5), ago=timedelta(seconds=9)), NOW)
-    assert trouble is not None
-    assert trouble.reason == "CrashLooping"
-
-
-@pytest.mark.parametrize(
-    "pod",
-    [
-        started_again(after=timedelta(seconds=9), ago=timedelta(weeks=3)),
-        started_again(after=timedelta(weeks=3), ago=timedelta(seconds=9)),
-        started_again(after=timedelta(seconds=9), ago=timedelta(seconds=9), restarts=1),
-        started_again(after=timedelta(seconds=9), ago=timedelta(seconds=9), ready=True),
-        a_live_pod(ready="False", containerStatuses=[{"state": {"running": {}}, "restartCount": 2, "ready": False}]),
-    ],
-    ids=["runs for long", "had run for long", "the first time", "ready", "at an unknown time"],
-)
-def test_a_container_that_was_restarted_is_in_no_crash_loop_by_that_alone(pod: dict[str, Any]) -> None:
-    assert trouble_of(pod, NOW) is None
-
-
-def test_between_an_end_and_the_next_start_the_last_words_are_those_of_that_end() -> None:
-    pod = started_again(after=timedelta(seconds=9), ago=timedelta(seconds=9))
-    (container,) = pod["status"]["containerStatuses"]
-    ended = {"exitCode": 3, "reason": "Error", "startedAt": NOW.isoformat(), "finishedAt": NOW.isoformat()}
-    container["state"] = {"terminated": ended}
-    trouble = trouble_of(pod, NOW)
-    assert trouble is not None
-    assert trouble.message == "pod chat-g0-0 ended exit code 3 (Error)"
-
-
-def lost_pod(*, ready_reason: str | None = None, containers: str = "True", **metadata: Any) -> dict[str, Any]:
-    """Return a pod as the node controller leaves one of a node that it no longer hears of."""
-    ready = {"type": "Ready", "status": "False"} | ({"reason": ready_reason} if ready_reason else {})
-    pod = a_live_pod(conditions=[ready, {"type": "ContainersReady", "status": containers}])
-    return {**pod, "metadata": {**pod["metadata"], **metadata}, "spec": {"nodeName": "n1"}}
-
-
-def ending(*, since: timedelta) -> dict[str, Any]:
-    """Return a pod whose grace period ended that long ago."""
-    pod = waiting("CrashLoopBackOff", restartCount=3)
-    pod["metadata"]["deletionTimestamp"] = (NOW - since).isoformat()
-    return {**pod, "spec": {"nodeName": "n1"}}
-
-
-def test_a_pod_whose_node_does_not_answer_is_told_with_its_node() -> None:
-    for pod in (lost_pod(), lost_pod(deletionTimestamp=(NOW + timedelta(seconds=60)).isoformat())):
-        trouble = trouble_of(pod, NOW)
-        assert trouble is not None
-        assert (trouble.reason, trouble.message) == ("GroupsNotReady", "pod chat-g0-0: its node n1 does not answer")
-
-
-@pytest.mark.parametrize(
-    "pod",
-    [lost_pod(ready_reason="ContainersNotReady", containers="False"), lost_pod(ready_reason="ReadinessGatesNotReady")],
-)
-def test_a_pod_that_is_not_ready_for_itself_or_for_a_gate_is_not_lost(pod: dict[str, Any]) -> None:
-    assert trouble_of(pod, NOW) is None
-
-
-def test_a_pod_that_does_not_end_in_its_time_is_told_with_its_node() -> None:
-    trouble = trouble_of(ending(since=timedelta(minutes=5)), NOW)
-    assert trouble is not None
-    assert trouble.reason == "GroupsNotReady"
-    assert trouble.message == "pod chat-g0-0 on node n1 was to end by 2026-01-02T02:59:05+00:00 and has not"
-
-
-@pytest.mark.parametrize("since", [timedelta(seconds=-60), timedelta(seconds=5)])
-def test_a_pod_that_ends_is_in_no_trouble_whatever_it_was_in(since: timedelta) -> None:
-    assert trouble_of(ending(since=since), NOW) is None
-
-
 def test_a_pod_of_an_earlier_stateful_set_has_no_say_unless_it_does_not_end() -> None:
     for pod, has_say in ((waiting("ErrImagePull"), False), (ending(since=timedelta(minutes=5)), True)):
         pod["metadata"]["ownerReferences"] = [{"controller": True, "uid": "uid-before"}]
         group = observe("chat", "uid-1", [a_stateful_set(uid="uid-now")], [pod], NOW).groups[0]
         assert (group.trouble is not None) == has_say
-
-
-@pytest.mark.parametrize("pod", [a_live_pod(), waiting("ContainerCreating"), a_live_pod(conditions=[])])
-def test_a_pod_on_its_way_is_in_no_trouble(pod: dict[str, Any]) -> None:
-    assert trouble_of(pod, NOW) is None

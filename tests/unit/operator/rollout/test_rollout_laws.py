@@ -1,4 +1,4 @@
-"""Laws over whole histories: a world that breaks, is edited and scaled, and loses its operator between any two writes."""
+"""Laws over whole histories: a world that breaks, is edited and scaled, its operator dying between any two writes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -290,7 +290,14 @@ actions = st.one_of(
 )
 
 
+EDITS = {"edit": "revision", "scale": "wanted", "capacity": "capacity", "pause": "paused"}
+"""Actions that set an attribute of the world."""
+
+
 def perform(world: World, action: str, argument: Any) -> None:
+    if action in EDITS:
+        setattr(world, EDITS[action], argument)
+        return
     match action:
         case "pass":
             world.run_operator()
@@ -308,14 +315,6 @@ def perform(world: World, action: str, argument: Any) -> None:
             world.lose(argument)
         case "lose node":
             world.lose_node(argument)
-        case "edit":
-            world.revision = argument
-        case "scale":
-            world.wanted = argument
-        case "capacity":
-            world.capacity = argument
-        case "pause":
-            world.paused = argument
 
 
 def settle(world: World, *, turns: int = 120) -> int:
@@ -331,7 +330,7 @@ def settle(world: World, *, turns: int = 120) -> int:
 
 
 def make_whole(world: World) -> None:
-    """Mend all that keeps a rollout from its end."""
+    """Take away all that keeps a rollout from its end."""
     world.paused, world.capacity = False, 100
     world.nodes_return()
     if world.revision == "broken":
