@@ -87,7 +87,10 @@ def _put(cache: Cache, item: Manifest) -> None:
     cache.put(item)
 
 
-def _adopting(cache: Cache) -> list[tuple[str, str]]:
+def _adopting(cache: Cache) -> list[tuple[str, str]] | None:
+    """Return the deployments that move to an adopted rendering; None until every watch has listed what they need."""
+    if not all(cache.is_complete(namespace) for namespace, _ in cache.deployments()):
+        return None
     seen = cache.all_seen(_now())
     return [(each.body["metadata"]["namespace"], name_of(each.body)) for each in seen if is_adopting(each.observed)]
 

@@ -248,7 +248,8 @@ class FakeKubernetes:
                 return web.json_response(result)
         elif request.method == "DELETE":
             self.delete((plural, namespace, name), body.get("preconditions", {}).get("uid"))
-            result = {}
+            # What does not end at once is answered as it is now.
+            result = self.objects.get((plural, namespace, name), {"kind": "Status", "status": "Success"})
         else:
             assert request.method == "POST"
             if dry_run:

@@ -101,6 +101,16 @@ def crash_in_load(settings: WorkerSettings, assignment: RankAssignment, slot: Ra
     threading.Event().wait()
 
 
+def linger_after_the_last_word(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Fail on the last rank, whose connections end while it still lives, as in a slow teardown; the others lose it."""
+    ring = Ring(assignment, slot)
+    if assignment.rank == assignment.world_size - 1:
+        slot.fail("half of nothing")
+        del ring
+        threading.Event().wait()
+    ring.collective()
+
+
 def die_when_told(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
     """Serve, and fail as soon as there is a file `die` in the run folder."""
 

@@ -14,6 +14,7 @@ import pytest
 from glm_worker.models import resolve
 from integration.fake_server import IN_FLIGHT_TOKENS
 from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
+from integration.unreaped import killed_and_unreaped
 
 COMPUTE, REST = "integration.fake_ranks:compute", "integration.fake_ranks:rest"
 SERVER = "integration.fake_server:run_server"
@@ -71,6 +72,20 @@ def test_a_killed_rank_is_named_and_the_group_serves_again_at_once(computing: Gr
     assert after["consecutive_start_failures"] == 0
     assert after["deaths_while_serving"] == before["deaths_while_serving"] + 1
     assert {number: computing.rank(number).pid for number in (0, 1)}.items().isdisjoint(old.items())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_named_even_if_its_peer_is_reaped_first(tmp_path: Path, rank: int) -> None:
+    """Rank 2 stands still: nothing but the supervisor's kill ends it."""
+    with running_group(tmp_path, ranks_per_pod=3, rank_target=COMPUTE, server_target=SERVER) as group:
+        before = group.serving()["generation"]
+        victim, peer, bystander = group.rank(rank), group.rank(1 - rank), group.rank(2)
+        bystander.suspend()
+        with killed_and_unreaped(victim):
+            eventually(lambda: not peer.is_running())
+            eventually(lambda: not bystander.is_running())
+        cause = group.last_end(before)
+        assert (cause["rank"], cause["reason"], cause["signal"]) == (rank, "killed", 9)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

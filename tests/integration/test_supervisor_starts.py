@@ -16,8 +16,9 @@ SERVER = "integration.fake_server:run_server"
     [
         ("integration.fake_ranks:refuse", None, "no model in builtin://glm-nano"),
         ("integration.fake_ranks:crash_in_load", 1, "ZeroDivisionError: half of nothing"),
+        ("integration.fake_ranks:linger_after_the_last_word", 1, "half of nothing"),
     ],
-    ids=["wrong model", "crash while loading"],
+    ids=["wrong model", "crash while loading", "last word of a rank that outlives its peers"],
 )
 def test_a_worker_that_fails_at_once_backs_off_and_says_why(
     tmp_path: Path, rank_target: str, rank: int | None, message: str

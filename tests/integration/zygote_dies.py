@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from glm_worker.settings import WorkerSettings, read_settings
-from glm_worker.supervisor.causes import Cause
+from glm_worker.supervisor.causes import Failure
 from glm_worker.supervisor.children import Child, Children
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.process import die_with_parent
@@ -45,8 +45,8 @@ async def end_as_the_zygote_dies(settings: WorkerSettings) -> dict[str, list[obj
     told: list[object] = []
     changed = asyncio.Event()
 
-    def tell(generation: str | None, cause: Cause) -> None:
-        told.append([generation, cause.message])
+    def tell(generation: str | None, failure: Failure) -> None:
+        told.append([generation, failure.cause.message])
 
     pod = Pod(settings, children, run_dir, "integration.fake_ranks:rest", on_change=changed.set, on_failure=tell)
     keeping = asyncio.create_task(pod.keep_zygote())

@@ -30,6 +30,9 @@ class Cache(Protocol):
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
         """Return a deployment as the watches know it; None if they may not know all of it yet."""
 
+    def forget(self, name: tuple[str, str]) -> None:
+        """Forget a deployment (namespace, name) that is gone, though no event told of it."""
+
 
 class Leaders(Protocol):
     """What a pass needs of the workers (glm_operator.cluster.workers.Workers)."""

@@ -82,6 +82,8 @@ class Reconciler:
             if known is not None and (outcome := await self._pass_over_known(known)) is not None:
                 return outcome
             body = await self.kube.deployment(namespace, name)
+            if body is None:
+                self.cache.forget((namespace, name))
             if body is None or "deletionTimestamp" in body["metadata"]:
                 self.adoptions.note((namespace, name), adopts=False)
                 return Outcome(exists=False)  # ownerReferences delete everything
@@ -120,7 +122,8 @@ class Reconciler:
         found = newest(seen.body, self.default_image)
         if isinstance(found, Trouble):
             return Choice(records.restore(seen.body, seen.observed), found)
-        target, waits = found.target(seen.observed, adopts=True), ""
+        # A paused rollout begins no adoption: it would hold its place among the fleet for as long.
+        target, waits = found.target(seen.observed, adopts=not found.deployment.spec.rollout.paused), ""
         if target.is_adopted and is_new(target, seen.observed) and not self.adoptions.begin(_key(seen.body)):
             target, waits = found.target(seen.observed, adopts=False), self.adoptions.waits_for()
         if not is_new(target, seen.observed):

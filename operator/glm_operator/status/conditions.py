@@ -31,9 +31,7 @@ def conditions(facts: Facts) -> list[Condition]:
 
 
 def _say(facts: Facts, kind: ConditionType, status: ConditionStatus, reason: Reason, message: str) -> Condition:
-    old: Mapping[str, Any] = next(
-        (condition for condition in facts.previous.get("conditions") or [] if condition["type"] == kind), {}
-    )
+    old = _before(facts, kind)
     has_flipped = old.get("status") != status or not old.get("lastTransitionTime")
     return Condition.model_validate(
         {
@@ -45,6 +43,11 @@ def _say(facts: Facts, kind: ConditionType, status: ConditionStatus, reason: Rea
             "lastTransitionTime": facts.now.astimezone(UTC) if has_flipped else old["lastTransitionTime"],
         }
     )
+
+
+def _before(facts: Facts, kind: ConditionType) -> Mapping[str, Any]:
+    """Return a condition as it was before this pass."""
+    return next((condition for condition in facts.previous.get("conditions") or [] if condition["type"] == kind), {})
 
 
 def _as(facts: Facts, kind: ConditionType, like: Condition, status: ConditionStatus | None = None) -> Condition:
@@ -156,6 +159,10 @@ def _up_to_date(facts: Facts) -> Condition:
             f"kubectl glm rollout adopt {facts.name} -n {facts.namespace}{waits}"
         )
         return _say(facts, "UpToDate", "False", "NewerRendering", message)
+    before = _before(facts, "UpToDate")
+    unheard = [group.name for group in facts.members if group.is_available and group.name not in facts.reports]
+    if unheard and before.get("reason") == "OlderWorkers":  # an operator that has just started has not asked them yet
+        return _say(facts, "UpToDate", "False", "OlderWorkers", before["message"])
     silent = [
         name
         for name, report in sorted(facts.reports.items())
