@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from glm_operator.api.crd import crd
+from glm_operator.api.reasons import REASONS
 from glm_operator.api.spec import InvalidSpec, parse_deployment
+from glm_operator.api.status import CONDITION_TYPES, GROUP_STATES
 from unit.operator.operator_builders import a_body
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +39,7 @@ def walk(schema: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, An
 
 
 FIELDS = walk(SCHEMA)
+STATUS = [(path, schema) for path, schema in FIELDS if path.startswith(".status")]
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -80,10 +84,34 @@ def test_every_field_is_described(path: str) -> None:
     assert schema.get("description") or path.endswith("[]")
 
 
-@pytest.mark.parametrize("path", [".status.conditions[].reason", ".status.groups[].state"])
-def test_every_word_for_programs_is_explained_beside_it(path: str) -> None:
-    schema = dict(FIELDS)[path]
-    assert all(f"{word}: " in schema["description"] for word in schema["enum"])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (".status.conditions[].type", CONDITION_TYPES),
+        (".status.conditions[].reason", REASONS),
+        (".status.groups[].state", GROUP_STATES),
+    ],
+)
+def test_every_word_for_programs_is_explained_beside_it(path: str, words: Iterable[str]) -> None:
+    description = dict(FIELDS)[path]["description"]
+    assert all(f"{word}: " in description for word in words)
+
+
+@pytest.mark.parametrize(("path", "schema"), STATUS, ids=[path for path, _ in STATUS])
+def test_no_status_of_a_newer_operator_is_refused(path: str, schema: dict[str, Any]) -> None:
+    bounds = {
+        "enum",
+        "pattern",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "maxProperties",
+    }
+    assert not bounds & schema.keys()
+    assert schema.get("required", []) == (["type"] if path == ".status.conditions[]" else []), "but the key of a map"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +194,14 @@ CASES: list[dict[str, Any]] = [
     {"engine": {"limits": {"startLimitSeconds": "60"}}},
     {"engine": {"limits": {"start_limit_seconds": 60}}},
     {"engine": {"imagePullSecrets": [{"name": "UPPER"}]}},
+    *({"rollout": {"maxUnavailable": most}} for most in (1, "3", "25%", 0, 1001, "0", "0%", "101%", "1.5%", 1.5, None)),
+    {"rollout": {"minReadySeconds": -1}},
+    {"rollout": {"progressDeadlineSeconds": 0}},
+    {"rollout": {"nodeLossSeconds": 0}},
+    {"rollout": {"paused": "true"}},
+    {"rollout": {"paused": True, "adopt": "Automatic"}},
+    {"rollout": {"adopt": "automatic"}},
+    {"rollout": None},
 ]
 
 

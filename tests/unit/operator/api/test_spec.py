@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from glm_operator.api.forms import FORMS
-from glm_operator.api.spec import GLMDeploymentSpec, InvalidSpec, Metadata, parse_deployment
+from glm_operator.api.spec import MOVES_NOTHING, GLMDeploymentSpec, InvalidSpec, Metadata, parse_deployment
 from unit.operator.operator_builders import a_body
 
 CPU = {"device": "cpu"}
@@ -18,13 +18,27 @@ def refusal(body: dict[str, Any]) -> str:
 
 
 def test_defaults_are_filled_in() -> None:
-    spec = parse_deployment(a_body(), default_image="worker:7").spec
-    assert (spec.replicas, spec.engine.image, spec.engine.limits.drain_deadline_seconds) == (1, "worker:7", 120)
+    deployment = parse_deployment(a_body(), default_image="worker:7")
+    spec = deployment.spec
+    assert (spec.replicas, deployment.image, spec.engine.limits.drain_deadline_seconds) == (1, "worker:7", 120)
+    assert spec.rollout.model_dump() == {
+        "max_unavailable": "1",
+        "min_ready_seconds": 0,
+        "progress_deadline_seconds": None,
+        "node_loss_seconds": 300,
+        "paused": False,
+        "adopt": "Manual",
+    }
+
+
+def test_a_default_image_is_no_part_of_the_spec() -> None:
+    forms = [parse_deployment(a_body(), default_image=image).spec.normal_form() for image in ("worker:7", "worker:8")]
+    assert forms[0] == forms[1]
 
 
 def test_an_image_that_is_named_wins_over_the_default() -> None:
     body = a_body(engine={"image": "mine:1"})
-    assert parse_deployment(body, default_image="worker:7").spec.engine.image == "mine:1"
+    assert parse_deployment(body, default_image="worker:7").image == "mine:1"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +81,15 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
             "spec.model.source is 'hf://zai-org/GLM-4.5'; allowed is builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH",
         ),
         ({"engine": {"image": "a b"}}, "spec.engine.image is 'a b'"),
+        (
+            {"rollout": {"maxUnavailable": 0}},
+            "spec.rollout.maxUnavailable is '0'; allowed is a number of groups from 1",
+        ),
+        ({"rollout": {"maxUnavailable": "101%"}}, "maxUnavailable is '101%'; allowed is a number of groups"),
+        ({"rollout": {"maxUnavailable": True}}, "expected a whole number from 1, or a percentage as text, like 25%"),
+        ({"rollout": {"maxUnavailable": 1.5}}, "expected a whole number from 1, or a percentage as text, like 25%"),
+        ({"rollout": {"nodeLossSeconds": 0}}, "spec.rollout.nodeLossSeconds is 0"),
+        ({"rollout": {"adopt": "automatic"}}, "spec.rollout.adopt is 'automatic'"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused_with_field_and_value(change: dict[str, Any], said: str) -> None:
@@ -113,10 +136,29 @@ def test_null_is_a_field_left_out() -> None:
     assert (spec.replicas, spec.hardware.gpu, spec.hardware.node_selector) == (1, None, {})
 
 
-def test_scaling_is_no_new_spec() -> None:
-    one, three = (parse_deployment(a_body(replicas=n)).spec.normal_form() for n in (1, 3))
-    assert one == three
-    assert "replicas" not in one
+@pytest.mark.parametrize("change", [{"replicas": 3}, {"rollout": {"maxUnavailable": "50%", "paused": True}}])
+def test_what_moves_no_group_is_no_new_spec(change: dict[str, Any]) -> None:
+    before, after = (parse_deployment(a_body(**spec)).spec.normal_form() for spec in ({}, change))
+    assert before == after
+    assert not MOVES_NOTHING & before.keys()
+
+
+@pytest.mark.parametrize(
+    ("most", "replicas", "number"),
+    [
+        (1, 0, 1),
+        (3, 2, 3),
+        ("1000", 9, 1000),
+        ("25%", 7, 1),
+        ("25%", 8, 2),
+        ("1%", 10, 1),
+        ("100%", 5, 5),
+        ("50%", 0, 1),
+    ],
+)
+def test_a_budget_in_per_cent_is_rounded_down_and_at_least_one(most: int | str, replicas: int, number: int) -> None:
+    rollout = parse_deployment(a_body(rollout={"maxUnavailable": most})).spec.rollout
+    assert rollout.most_unavailable(replicas) == number
 
 
 @pytest.mark.parametrize("quantity", [2, "2", "200m", "1.5Gi"])

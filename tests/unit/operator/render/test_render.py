@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 
 from glm_operator import names
 from glm_operator.api.crd import structural_schema
-from glm_operator.api.spec import GLMDeploymentSpec
-from glm_operator.render import missing_pod, render, revision_of, trial_pod
+from glm_operator.api.spec import MOVES_NOTHING, GLMDeploymentSpec
+from glm_operator.render import (
+    group_template,
+    missing_pod,
+    needs_another,
+    render,
+    revision_of,
+    stateful_set,
+    template_of,
+    trial_pod,
+)
 from unit.operator.operator_builders import a_deployment, a_layout
 
 CUDA = {"device": "cuda", "gpu": {"perNode": 8}}
@@ -30,6 +39,11 @@ def group(index: int = 0, **spec: Any) -> dict[str, Any]:
 def pod(**spec: Any) -> dict[str, Any]:
     template: dict[str, Any] = group(**spec)["spec"]["template"]["spec"]
     return template
+
+
+def template(**spec: Any) -> dict[str, Any]:
+    deployment = a_deployment(**spec)
+    return group_template(deployment, a_layout(deployment))
 
 
 def environment(**spec: Any) -> dict[str, str]:
@@ -149,8 +163,7 @@ def test_a_missing_pod_is_what_its_stateful_set_would_make() -> None:
 
 
 def test_a_pod_on_trial_takes_no_name_of_one_that_runs() -> None:
-    deployment = a_deployment()
-    metadata = trial_pod(deployment, a_layout(deployment), owner_uid="uid-1")["metadata"]
+    metadata = trial_pod(template(), "models", "chat-g0", "r1", owner_uid="uid-1")["metadata"]
     assert (metadata["generateName"], "name" in metadata) == ("chat-g0-", False)
 
 
@@ -176,8 +189,7 @@ def test_shared_memory_is_memory_of_the_size_asked_for() -> None:
 
 
 def test_the_template_carries_its_revision_where_pods_and_supervisors_read_it() -> None:
-    deployment = a_deployment()
-    revision = revision_of(deployment, a_layout(deployment))
+    revision = revision_of(template())
     assert group()["spec"]["template"]["metadata"]["labels"][names.REVISION_LABEL] == revision
     assert environment()["GLM_REVISION"] == revision
 
@@ -190,6 +202,34 @@ def test_groups_share_a_revision_and_replicas_have_no_part_in_it() -> None:
         if item["kind"] == "StatefulSet"
     }
     assert len(revisions) == 1
+
+
+def test_a_group_is_made_from_its_template_under_its_own_name() -> None:
+    made = stateful_set(template(**TWO_PODS), "models", "chat-g7", "r1", {"why": "here"})
+    assert (made["metadata"]["name"], made["metadata"]["annotations"]) == ("chat-g7", {"why": "here"})
+    text = json.dumps(made)
+    assert not {"<", ">"} & set(text), "a placeholder is left"
+    assert made["spec"]["selector"]["matchLabels"][names.GROUP_LABEL] == "chat-g7"
+    told = {entry["name"]: entry.get("value") for entry in made["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert (told["GLM_GROUP"], told["GLM_REVISION"]) == ("chat-g7", "r1")
+    assert told["GLM_LEADER_HOST"] == "chat-g7-0.chat-ranks.models.svc"
+
+
+@pytest.mark.parametrize("spec", [{}, TWO_PODS, {"model": AIR, "hardware": CUDA, "parallelism": {"expert": 8}}])
+def test_the_template_of_a_live_group_is_the_one_it_was_made_from(spec: dict[str, Any]) -> None:
+    made = template(**spec)
+    live = stateful_set(made, "models", "chat-g3", revision_of(made))
+    live["spec"] |= {"revisionHistoryLimit": 10}  # a default of the API server
+    live["spec"]["template"]["metadata"]["creationTimestamp"] = None
+    assert template_of(live) == made
+
+
+def test_only_what_no_update_can_change_needs_another_stateful_set() -> None:
+    wanted = group()
+    live = {**wanted, "spec": {**wanted["spec"], "replicas": 9, "revisionHistoryLimit": 10}}
+    assert not needs_another(wanted, live)
+    for field in ("selector", "serviceName", "podManagementPolicy"):
+        assert needs_another(wanted, {**live, "spec": {**live["spec"], field: "other"}})
 
 
 def test_names_are_short_enough_at_their_longest() -> None:
@@ -240,10 +280,16 @@ def optional_paths(schema: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 def test_the_changes_below_cover_every_optional_field() -> None:
-    # replicas adds groups and changes none; a GPU belongs to device cuda; degrees are changed together
-    elsewhere = {"replicas", "hardware.gpu", "hardware.gpu.resourceName", "hardware.gpu.perNode"}
+    # What moves nothing changes no group; a GPU belongs to device cuda; degrees are changed together.
+    elsewhere = {"hardware.gpu", "hardware.gpu.resourceName", "hardware.gpu.perNode"}
     elsewhere |= {"parallelism.expert", "parallelism.tensor"}
-    assert set(CHANGES) == optional_paths(structural_schema(GLMDeploymentSpec)) - elsewhere
+    paths = optional_paths(structural_schema(GLMDeploymentSpec))
+    assert set(CHANGES) == {path for path in paths - elsewhere if path.partition(".")[0] not in MOVES_NOTHING}
+
+
+@pytest.mark.parametrize("rollout", [{"maxUnavailable": "50%"}, {"paused": True}, {"adopt": "Automatic"}])
+def test_how_groups_move_changes_none_of_their_bytes(rollout: dict[str, Any]) -> None:
+    assert rendered({**BASE, "rollout": rollout}) == rendered(BASE)
 
 
 def rendered(spec: dict[str, Any]) -> str:
