@@ -290,6 +290,16 @@ async def test_a_deployment_deleted_without_its_objects_and_applied_anew_deletes
     assert rig.condition("Degraded")[:2] == ("True", "NameConflict")
 
 
+async def test_a_controller_revision_of_a_stateful_set_itself_is_none_of_ours(rig: Rig) -> None:
+    await rig.settle()
+    stateful_set = rig.fake.get("statefulsets", "chat-g0")["metadata"]
+    owner = {"kind": "StatefulSet", "name": "chat-g0", "uid": stateful_set["uid"], "controller": True}
+    metadata = {"name": "chat-g0-5b689db885", "labels": stateful_set["labels"], "ownerReferences": [owner]}
+    rig.fake.put("controllerrevisions", {"metadata": metadata, "data": {}, "revision": 1})
+    assert (await rig.run_pass()).settled
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
+
+
 async def test_an_object_that_lost_its_labels_is_still_ours(rig: Rig) -> None:
     await rig.settle()
     rig.fake.edit("services", "chat", lambda service: service["metadata"].pop("labels"))

@@ -28,7 +28,11 @@ that not all of them are renewed at once."""
 
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
-LABELS = {names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+
+def labels_of(kind: str) -> dict[str, str]:
+    """Return the labels of what is watched. StatefulSets have ControllerRevisions of their own, with our pods' labels."""
+    ours = {names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+    return {**ours, names.RECORD_LABEL: "true"} if kind == "ControllerRevision" else ours
 
 
 class Watch:
@@ -49,6 +53,7 @@ class Watch:
         self.restarts = 0  # streams given up as silent
         self._kube = kube
         self._cache = cache
+        self._labels = labels_of(kind)
         self._wake = wake
         self._silence_limit_s = silence_limit_s
         self._heard_at = time.monotonic()
@@ -82,7 +87,7 @@ class Watch:
         """Take everything anew; return the version to go on from."""
         items: list[Manifest] = []
         version = ""
-        async for page, version in self._kube.pages(self.kind, self.namespace, LABELS):  # noqa: B007 - the last one counts
+        async for page, version in self._kube.pages(self.kind, self.namespace, self._labels):  # noqa: B007 - the last one counts
             items += page
         self._hear()
         for deployment in self._cache.replace(self.kind, self.namespace, items):
@@ -92,7 +97,7 @@ class Watch:
     async def _follow(self, version: str) -> str:
         """Take what happens after a version until the stream ends; return the version it came to."""
         timeout_s = int(SERVER_TIMEOUT_S * (1 + random.random() / 2))  # noqa: S311
-        events = self._kube.watch(self.kind, self.namespace, LABELS, version, timeout_s=timeout_s)
+        events = self._kube.watch(self.kind, self.namespace, self._labels, version, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(self._silence_limit_s) as silence:
                 async for happened, item in events:

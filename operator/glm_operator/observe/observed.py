@@ -171,7 +171,7 @@ def observe(
     """Return what exists of a deployment. objects: all with its label; what others control is no part of it."""
     found = list(objects)
     owned = [item for item in found if is_controlled_by(item, uid)]
-    others = [item for item in found if not is_controlled_by(item, uid)]
+    sets_of_others = [item for item in found if item["kind"] == "StatefulSet" and not is_controlled_by(item, uid)]
     sets = {index: item for item in owned if (index := _group_index(deployment, item)) is not None}
     by_group: dict[int, list[ObservedPod]] = {}
     for pod in pods:
@@ -185,7 +185,7 @@ def observe(
         },
         records=tuple(_record(item) for item in owned if item["kind"] == "ControllerRevision"),
         live={(*kind_of(item), name_of(item)): item for item in owned},
-        foreign={name_of(item): item for item in others if _group_index(deployment, item) is not None},
+        foreign={name_of(item): item for item in sets_of_others if _group_index(deployment, item) is not None},
     )
 
 
