@@ -41,3 +41,10 @@ def test_every_row_is_a_folder_and_comes_once() -> None:
     named = [row.removesuffix("**") for row in rows()]
     assert [name for name in named if not (name.endswith("/") and (ROOT / name).is_dir())] == []
     assert len(named) == len(set(named))
+
+
+def test_every_file_that_answers_a_question_is_there() -> None:
+    answers = (ROOT / "docs/architecture.md").read_text().partition("| a stranger asks |")[2].partition("\n\n")[0]
+    paths = re.findall(r"`((?:operator|worker)/[^`]+\.py)`", answers)
+    assert len(answers.strip().splitlines()) >= 11, "ten questions below the head of the table"
+    assert [path for path in paths if not (ROOT / path).is_file()] == []

@@ -30,7 +30,7 @@ BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 def labels_of(kind: str) -> dict[str, str]:
-    """Return the labels of what is watched. StatefulSets have ControllerRevisions of their own, with our pods' labels."""
+    """Return the labels of what is watched; StatefulSets have ControllerRevisions, too, with the labels of our pods."""
     ours = {names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
     return {**ours, names.RECORD_LABEL: "true"} if kind == "ControllerRevision" else ours
 
