@@ -88,26 +88,32 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asking_all_along(deployed: Deployed) -> Iterator[Asked]:
-    """Ask one question after the other without retries, each on a connection of its own, until the block is left."""
+def asking_all_along(
+    deployed: Deployed, *, num_clients: int = 1, question: str = "What is 12+30?", right: str = "42"
+) -> Iterator[Asked]:
+    """Ask one question after the other without retries, each on a connection of its own, until the block is left.
+
+    num_clients: as many streams at once. right: what an answer must have in it.
+    """
     asked, is_over = Asked(), threading.Event()
 
     def ask_all(client: openai.OpenAI) -> None:
         while not is_over.wait(PAUSE_S):
             try:
-                content = ask(client)[1]
+                content = ask(client, question)[1]
             except (openai.OpenAIError, httpx.HTTPError) as error:
                 asked.failures.append(f"{type(error).__name__}: {error}")
                 continue
-            if "42" in content:
+            if right in content:
                 asked.num_right += 1
             else:
                 asked.failures.append(content)
 
-    with deployed.client() as client, ThreadPoolExecutor(1) as threads:
-        asker = threads.submit(ask_all, client)
+    with deployed.client() as client, ThreadPoolExecutor(num_clients) as threads:
+        askers = [threads.submit(ask_all, client) for _ in range(num_clients)]
         try:
             yield asked
         finally:
             is_over.set()
-    asker.result()
+    for asker in askers:
+        asker.result()
