@@ -207,8 +207,8 @@ def _kstatus(facts: Facts, progressing: Condition) -> list[Condition]:
         stalled = _as(facts, "Stalled", progressing, "True")
     else:
         stalled = _say(facts, "Stalled", "False", "Healthy", "healthy")
-    if stalled.status == "True" or progressing.status == "False":
-        return [_say(facts, "Reconciling", "False", "Settled", "up to date"), stalled]
+    if stalled.status == "True":
+        return [_as(facts, "Reconciling", stalled, "False"), stalled]
     return [_as(facts, "Reconciling", progressing), stalled]
 
 

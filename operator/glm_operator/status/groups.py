@@ -17,6 +17,9 @@ MEETING_LIMIT = timedelta(minutes=2)
 FAILURE_BYTES = 500
 """Of what failed last this much is kept: a status of a hundred groups must stay small."""
 
+WORD_BYTES = 64
+"""As above of what a worker says in a word."""
+
 
 def group_status(
     group: ObservedGroup,
@@ -131,7 +134,8 @@ def _last_failure(group: ObservedGroup, report: GroupReport | None) -> Failure |
 
 
 def _cut(failure: Failure) -> Failure:
-    return failure.model_copy(update={"message": shortened(failure.message, FAILURE_BYTES)})
+    cut = {"reason": shortened(failure.reason, WORD_BYTES), "message": shortened(failure.message, FAILURE_BYTES)}
+    return failure.model_copy(update=cut)
 
 
 def shortened(text: str, num_bytes: int) -> str:
