@@ -195,7 +195,7 @@ class Reconciler:
         await self.kube.post_events(body, told, now)
         return Outcome(
             changed=changed,
-            settled=not changed and not stands_still and _is_settled(facts),
+            settled=not changed and not stands_still and not choice.adoption_waits and _is_settled(facts),
             due_at=decision.waits_until if decision is not None else None,
         )
 

@@ -1,5 +1,6 @@
 """The status of one replica group, and what is reported of one that is not ready. Pure."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -139,5 +140,8 @@ def _cut(failure: Failure) -> Failure:
 
 
 def shortened(text: str, num_bytes: int) -> str:
-    """Return the start of a text that fits so many bytes."""
-    return text.encode()[:num_bytes].decode(errors="ignore")
+    """Return the start of a text that fits so many bytes of JSON, where a quote or a line end takes more than one."""
+    cut = text.encode()[:num_bytes].decode(errors="ignore")
+    while (size := len(json.dumps(cut, ensure_ascii=False).encode()) - 2) > num_bytes:
+        cut = cut[: len(cut) * num_bytes // size]
+    return cut

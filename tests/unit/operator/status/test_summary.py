@@ -60,7 +60,7 @@ def test_of_very_many_groups_those_that_are_not_ready_are_listed() -> None:
     assert status["groupStates"] == {"Ready": wanted - 5, "Starting": 5}
 
 
-@pytest.mark.parametrize("letter", ["x", "\U0001f600"], ids=["1 byte", "4 bytes"])
+@pytest.mark.parametrize("letter", ["x", "\U0001f600", "\n", "\0"], ids=["1 byte", "4 bytes", "line ends", "NULs"])
 def test_a_status_of_a_thousand_groups_that_fail_is_small(letter: str) -> None:
     text = letter * MAX_TEXT
     said = a_report("backing_off", consecutive_start_failures=1, generations=[a_failure(text, reason=text)])
