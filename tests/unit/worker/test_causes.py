@@ -5,10 +5,22 @@ from collections.abc import Callable
 
 import pytest
 
-from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_ENGINE, Cause, Exit, Failure, exit_of, primary, rank_cause
+from glm_worker.supervisor.causes import (
+    EXIT_CONFIG,
+    EXIT_ENGINE,
+    Cause,
+    Exit,
+    Failure,
+    cut_short_cause,
+    exit_of,
+    primary,
+    rank_cause,
+)
 
 KILLED = rank_cause(1, 1, Exit(signal=9), "")
 LOST_ITS_PEER = rank_cause(0, 0, Exit(code=EXIT_ENGINE), "gloo: connection closed by peer")
+LOST_IT_TOO = rank_cause(3, 1, Exit(code=EXIT_ENGINE), "gloo: connection reset by peer")
+CUT_SHORT = cut_short_cause(2, 1, "ZeroDivisionError: half of nothing")
 CRASHED = rank_cause(2, 1, Exit(code=1), "ZeroDivisionError: division by zero")
 MISCONFIGURED = rank_cause(1, 0, Exit(code=EXIT_CONFIG), "no such folder")
 POD_LOST = Cause(rank=None, pod=1, reason="peer_lost", message="pod 1 is lost")
@@ -35,11 +47,36 @@ def seen_in_order(*causes: Cause) -> list[Failure]:
         (ZYGOTE_DIED, POD_LOST),
         (HUNG, LOST_ITS_PEER),
         (HUNG, KILLED),
+        (KILLED, CUT_SHORT),
+        (CRASHED, CUT_SHORT),
+        (HUNG, CUT_SHORT),
     ],
 )
 def test_the_first_cause_is_named_whatever_arrives_first(first: Cause, dragged_along: Cause) -> None:
     for order in itertools.permutations([first, dragged_along]):
         assert primary(seen_in_order(*order)) == first
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [*itertools.permutations([Failure(cause=LOST_ITS_PEER, at_s=1.000), Failure(cause=LOST_IT_TOO, at_s=1.001)])],
+)
+def test_a_killed_rank_is_named_even_if_all_its_peers_are_reaped_before_it(failures: tuple[Failure, ...]) -> None:
+    for place in range(len(failures) + 1):
+        arrived = [*failures]
+        arrived.insert(place, Failure(cause=KILLED, at_s=1.5))
+        assert primary(arrived) == KILLED
+
+
+@pytest.mark.parametrize("first", [LOST_ITS_PEER, CUT_SHORT], ids=["engine failed", "cut short"])
+def test_among_ranks_that_may_have_lost_a_peer_the_first_word_is_named_whatever_arrives_first(first: Cause) -> None:
+    failures = [
+        Failure(cause=first, at_s=1.000),
+        Failure(cause=LOST_IT_TOO, at_s=1.001),
+        Failure(cause=cut_short_cause(1, 0, "gloo: connection reset by peer"), at_s=1.002),
+    ]
+    for order in itertools.permutations(failures):
+        assert primary(list(order)) == first
 
 
 def test_among_equals_the_earliest_is_named() -> None:
@@ -63,6 +100,14 @@ def test_a_rank_is_described_by_its_end_and_its_last_word(
     cause = rank_cause(5, 2, ended, last_word)
     assert (cause.reason, cause.message, cause.rank, cause.pod) == (reason, message, 5, 2)
     assert (cause.exit_code, cause.signal) == (ended.code, ended.signal)
+
+
+def test_a_rank_that_we_killed_after_its_last_word_failed_and_did_not_die_by_a_signal() -> None:
+    assert (CUT_SHORT.reason, CUT_SHORT.signal, CUT_SHORT.message) == (
+        "failed",
+        None,
+        "ZeroDivisionError: half of nothing",
+    )
 
 
 def test_a_sigkill_hints_at_the_out_of_memory_killer() -> None:

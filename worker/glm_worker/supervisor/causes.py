@@ -77,6 +77,11 @@ def rank_cause(rank: int, pod: int, ended: Exit, last_word: str) -> Cause:
     return Cause(rank=rank, pod=pod, reason=reason, exit_code=ended.code, signal=ended.signal, message=message)
 
 
+def cut_short_cause(rank: int, pod: int, last_word: str) -> Cause:
+    """Describe a rank that had said why it ends, and was killed by us before it had ended."""
+    return Cause(rank=rank, pod=pod, reason="failed", message=last_word)
+
+
 def primary(failures: list[Failure]) -> Cause:
     """Return the failure that explains the others. failures must not be empty."""
     return min(failures, key=lambda failure: (_precedence(failure.cause), failure.at_s)).cause
@@ -94,6 +99,6 @@ def _precedence(cause: Cause) -> int:
         return 3
     if cause.exit_code == EXIT_CONFIG:
         return 4
-    if cause.exit_code == EXIT_ENGINE:
-        return 6  # says itself that it may be a lost peer
+    if cause.exit_code in (EXIT_ENGINE, None):
+        return 6  # says itself that it may be a lost peer, or had no time to say; the earliest is none
     return 5

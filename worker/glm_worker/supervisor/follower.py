@@ -213,9 +213,9 @@ class Follower:
         ranks = self._pod.look(time.monotonic())
         self._send(Report(generation=self._pod.generation, can_start=self._pod.can_start, ranks=ranks))
 
-    def _on_failure(self, generation: str | None, cause: Cause) -> None:
-        _log.warning("generation=%s %s", generation, cause)
-        self._send(PodFailed(generation=generation, failure=AgedCause(cause=cause, age_s=0.0)))
+    def _on_failure(self, generation: str | None, failure: Failure) -> None:
+        _log.warning("generation=%s %s", generation, failure.cause)
+        self._send(PodFailed(generation=generation, failure=_aged(failure)))
 
     def _send(self, message: msgspec.Struct) -> None:
         if self._link is not None:

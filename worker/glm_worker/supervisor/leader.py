@@ -69,7 +69,7 @@ class Leader:
         self._is_stopping = False
         self._release: asyncio.Task[None] | None = None  # draining because other pods leave
         wake = self._changed.set
-        self._pod = Pod(settings, children, run_dir, rank_target, on_change=wake, on_failure=self._on_cause)
+        self._pod = Pod(settings, children, run_dir, rank_target, on_change=wake, on_failure=self._on_failure)
         self._server = ServerKeeper(
             settings,
             children,
@@ -282,11 +282,8 @@ class Leader:
                 self._served_until_s = time.monotonic()
         self._changed.set()
 
-    def _on_cause(self, generation: str | None, cause: Cause) -> None:
-        self._on_failure(generation, Failure(cause=cause, at_s=time.monotonic()))
-
     def _note(self, cause: Cause) -> None:
-        self._on_cause(self._generation, cause)
+        self._on_failure(self._generation, Failure(cause=cause, at_s=time.monotonic()))
 
     def _on_lost_peer(self, pod_index: int, why: str) -> None:
         if self._generation is not None:

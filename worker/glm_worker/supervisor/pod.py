@@ -14,7 +14,7 @@ from glm_worker.assignment import RankAssignment
 from glm_worker.heartbeat import Phase, RankSlot, create_slots
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
-from glm_worker.supervisor.causes import Cause, Exit, Failure, rank_cause
+from glm_worker.supervisor.causes import Cause, Exit, Failure, cut_short_cause, rank_cause
 from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.process import process_state
 from glm_worker.supervisor.protocol import StartGeneration
@@ -51,7 +51,7 @@ class Pod:
         rank_target: str,
         *,
         on_change: Callable[[], None],
-        on_failure: Callable[[str | None, Cause], None],
+        on_failure: Callable[[str | None, Failure], None],
     ) -> None:
         self.generation: str | None = None
         self._settings = settings
@@ -197,18 +197,24 @@ class Pod:
         rank = self._ranks[event.rank]
         rank.is_gone = True
         self._gone.set()
-        if event.by_us:
+        view, pod = rank.slot.snapshot(), self._settings.pod_index
+        said_why = view.phase == Phase.failed
+        if event.by_us and not said_why:
             return
-        view = rank.slot.snapshot()
-        last_word = event.message or (view.message if view.phase == Phase.failed else "")
-        self._fail(rank_cause(event.rank, self._settings.pod_index, event.ended, last_word))
+        last_word = event.message or (view.message if said_why else "")
+        if event.by_us:
+            cause = cut_short_cause(event.rank, pod, last_word)
+        else:
+            cause = rank_cause(event.rank, pod, event.ended, last_word)
+        # Ranks that fail together are reaped in any order. Their last words tell which of them failed first.
+        self._fail(cause, view.changed_ns * 1e-9 if said_why and cause.reason == "failed" else time.monotonic())
 
     def _note_end_of(self, zygote: ZygoteClient, ended: Exit) -> None:
         """Tell of a zygote's end, once. The task that keeps it may see it first, or the end of a generation."""
         if not zygote.is_told:
             zygote.is_told = True
             why = f": {zygote.why_killed}" if zygote.why_killed else ""
-            self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}{why}", ended))
+            self._fail(self._cause(None, f"the zygote (process {zygote.pid}) {ended}{why}", ended), time.monotonic())
 
     def _cause(self, rank: int | None, message: str, ended: Exit) -> Cause:
         return Cause(
@@ -220,9 +226,10 @@ class Pod:
             message=message,
         )
 
-    def _fail(self, cause: Cause) -> None:
-        self._failures.append(Failure(cause=cause, at_s=time.monotonic()))
-        self._on_failure(self.generation, cause)
+    def _fail(self, cause: Cause, at_s: float) -> None:
+        failure = Failure(cause=cause, at_s=at_s)
+        self._failures.append(failure)
+        self._on_failure(self.generation, failure)
 
 
 def _is_orphan_gone(zygote: ZygoteClient, rank: _Rank) -> bool:

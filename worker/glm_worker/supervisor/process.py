@@ -10,6 +10,7 @@ import signal
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 0x4  # of the flags in proc_pid_stat(5); include/linux/sched.h
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,12 +49,28 @@ def ignore_stop_signals() -> None:
 
 def process_state(pid: int) -> str:
     """Return the letter of /proc/PID/stat: R running, S sleeping, D in the kernel, T stopped, Z dead; empty: gone."""
+    fields = _stat(pid)
+    return fields[0].decode() if fields else ""
+
+
+def is_exiting(pid: int) -> bool:
+    """Return whether a process is dead or dying, by a signal or by itself: how it ends is settled.
+
+    The kernel says so before it closes the connections of the process, and lets its parent reap it only when its
+    memory and its devices are let go as well. What peers see of a death comes in between.
+    """
+    fields = _stat(pid)
+    return not fields or bool(int(fields[6]) & _PF_EXITING)
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the state on; none when the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - once a rank and tick
             stat = file.read()
     except OSError:
-        return ""
-    return chr(stat[stat.rindex(b")") + 2])
+        return []
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def _prctl(option: int, value: int) -> None:

@@ -30,7 +30,7 @@ from glm_worker.heartbeat import RankSlot
 from glm_worker.settings import WorkerSettings, read_settings
 from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_CRASH, EXIT_ENGINE, Exit, exit_of
 from glm_worker.supervisor.logs import configure_logging
-from glm_worker.supervisor.process import die_with_parent, ignore_stop_signals, name_process
+from glm_worker.supervisor.process import die_with_parent, ignore_stop_signals, is_exiting, name_process
 
 RankTarget = Callable[[WorkerSettings, RankAssignment, RankSlot], None]
 _log = logging.getLogger("glm_worker.zygote")
@@ -66,7 +66,7 @@ class RankForked(msgspec.Struct, frozen=True, tag=True):
 
 
 class RankExited(msgspec.Struct, frozen=True, tag=True):
-    """by_us: the rank was alive when KillRanks came, so how it ended says nothing. message: why it never began."""
+    """by_us: the rank lived when KillRanks came, so its signal says nothing. message: why it never began."""
 
     rank: int
     generation: str
@@ -118,12 +118,16 @@ class Zygote:
             case ForkRank(assignment=assignment):
                 self._fork(assignment)
             case KillRanks():
-                self._reap()  # who is dead by now did not die of our signal
-                for pid in self._ranks:
-                    self._condemned.add(pid)
-                    os.kill(pid, signal.SIGKILL)
+                self._kill_ranks()
             case Ping():
                 self._send(Pong())
+
+    def _kill_ranks(self) -> None:
+        """SIGKILL to all. Who is dying already does not die of our signal, and may be why the others failed."""
+        self._reap()
+        self._condemned.update(pid for pid in self._ranks if not is_exiting(pid))
+        for pid in self._ranks:
+            os.kill(pid, signal.SIGKILL)
 
     def _fork(self, assignment: RankAssignment) -> None:
         sys.stdout.flush()
