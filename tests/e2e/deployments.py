@@ -36,7 +36,7 @@ print(found[0])
 """Runs in a worker's container, which has Python and no tool to signal a process by name."""
 
 
-def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> None:
+def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float, poll_s: float = POLL_S) -> None:
     """Return when is_so() is true; fail with its last value, or what it last raised, when it never was."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -48,7 +48,7 @@ def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float) -> Non
         except NOT_YET as error:
             last = f"{type(error).__name__}: {error}"
         assert time.monotonic() < deadline, f"{what} was not so within {timeout_s:.0f} s; last: {last}"
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
 
 
 def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, **hardware: object) -> dict[str, Any]:

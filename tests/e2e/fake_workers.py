@@ -7,8 +7,13 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-REPORT = {"state": "serving", "generation": "1", "in_flight_tokens": 0}
-"""Of /group: that it serves, and nothing else of note."""
+REPORT = {
+    "state": "serving",
+    "generation": "1",
+    "in_flight_tokens": 0,
+    "generations": [{"id": "1", "ready_at": "2026-01-01T00:00:00Z"}],
+}
+"""Of /group: that it has served since its first generation, and nothing else of note."""
 
 
 class Answer(BaseHTTPRequestHandler):

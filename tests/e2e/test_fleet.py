@@ -128,7 +128,8 @@ def test_an_edit_of_one_of_many_is_acted_on_within_a_second(
         fleet.wait_settled(release.user, timeout_s=form.patience_s)
         edited_at = someone.set_max_num_seqs(name, 11 + number)
         fleet.wait_planned(name, timeout_s=form.patience_s)
-        waits_s.append(seconds_to_write(fleet, name, edited_at, fleet.cluster.audit_events(release.user)))
+        asked = fleet.cluster.audit_events(release.user, edited_at)
+        waits_s.append((written_at(asked, fleet, name, edited_at) - edited_at).total_seconds())
     worst_s = max(waits_s)
     report |= {"metric": "edit_to_first_write_seconds", "ours": round(worst_s, 3), "goal": ACTED_ON_S}
     report |= {"met": worst_s <= ACTED_ON_S, "edits": len(waits_s), "median": round(statistics.median(waits_s), 3)}
@@ -144,7 +145,7 @@ def test_an_edit_beside_an_operator_that_has_just_started_is_acted_on_within_a_s
 
     def asked() -> list[audit.Entry]:
         """Return what the new operator asked for so far: the old one may be at work still."""
-        entries = audit.requests(fleet.cluster.audit_events(release.user), deleted_at)
+        entries = audit.requests(fleet.cluster.audit_events(release.user, deleted_at), deleted_at)
         return [entry for entry in entries if audit.pod_of(entry) not in before]
 
     def looks_around() -> bool:
@@ -153,16 +154,15 @@ def test_an_edit_beside_an_operator_that_has_just_started_is_acted_on_within_a_s
     wait_for("the first list or watch of the new operator", looks_around, timeout_s=120)
     edited_at = someone.set_max_num_seqs(name, 7)
     fleet.wait_planned(name, timeout_s=form.patience_s)
-    wait_s = seconds_to_write(fleet, name, edited_at, asked())
+    began = max(edited_at, audit.received(asked()[0]))
+    wait_s = (written_at(asked(), fleet, name, edited_at) - began).total_seconds()
     report |= {"metric": "edit_after_restart_to_first_write_seconds", "ours": round(wait_s, 3), "goal": ACTED_ON_S}
     report |= {"met": wait_s <= ACTED_ON_S}
     assert wait_s <= ACTED_ON_S
 
 
-def seconds_to_write(fleet: Fleet, name: str, edited_at: datetime, asked: Iterable[audit.Entry]) -> float:
-    """Return how long after an edit the operator wrote for it, or after its own first request if that came later."""
-    entries = list(asked)
-    write = audit.first_write(entries, fleet.namespace, name, edited_at)
+def written_at(asked: Iterable[audit.Entry], fleet: Fleet, name: str, edited_at: datetime) -> datetime:
+    """Return when the operator first wrote for a deployment since it was edited."""
+    write = audit.first_write(asked, fleet.namespace, name, edited_at)
     assert write is not None, f"the operator accepted the edit of {name} and the audit log has no write for it"
-    began = max(edited_at, min(map(audit.received, entries)))
-    return (audit.received(write) - began).total_seconds()
+    return audit.received(write)

@@ -76,4 +76,6 @@ def test_a_request_tells_which_pod_of_the_account_sent_it() -> None:
 
 
 def test_what_fake_workers_answer_is_a_report_of_a_group_that_serves() -> None:
-    assert GroupReport.model_validate(REPORT).state == "serving"
+    report = GroupReport.model_validate(REPORT)
+    assert report.state == "serving"
+    assert report.has_served
