@@ -25,7 +25,7 @@ POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet contr
 
 REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it
 LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and why
-SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available
+SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available, or: earlier
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
 ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its spec is that of the one before, its rendering is newer
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one

@@ -21,6 +21,9 @@ from glm_operator.render import needs_another
 from glm_operator.rollout.membership import CANNOT_CHANGE, Leaver, Membership, membership
 from glm_operator.rollout.target import Target
 
+EARLIER = "earlier"
+"""Mark of a group that served and was moved: also back to a revision at which it served once."""
+
 
 @dataclass(frozen=True)
 class GroupStep:
@@ -95,7 +98,8 @@ def foresee(observed: Observed, steps: Iterable[GroupStep]) -> Observed:
         if step.manifest is not None and not step.delete:
             group = group or _missing(step)
             num_pods = step.manifest["spec"]["replicas"]
-            group = replace(group, exists=True, revision=step.revision, num_pods=num_pods)
+            served = (step.manifest["metadata"].get("annotations") or {}).get(names.SERVED_ANNOTATION, "")
+            group = replace(group, exists=True, revision=step.revision, num_pods=num_pods, served=served)
         if group is not None:
             going = group.pods if step.delete else step.delete_pods
             pods = tuple(replace(pod, is_leaving=True, trouble=None) if pod in going else pod for pod in group.pods)
@@ -158,7 +162,7 @@ def _member_step(
 ) -> GroupStep:
     moves = group.name in moving or not group.exists
     revision = _revision_of_orphans(target, group) if not group.exists else target.revision if moves else group.revision
-    served = group.revision if group.is_available else group.served  # the mark of a group that moves now included
+    served = _served(group, moves=group.name in moving)
     manifest = target.manifest(group.name, revision, {names.SERVED_ANNOTATION: served} if served else {})
     live = observed.stateful_set(group.name)
     if manifest is not None and live is not None and group.exists and needs_another(manifest, live):
@@ -173,6 +177,13 @@ def _member_step(
         delete_pods=_strays(group, revision) if manifest is not None or group.exists else (),
         why=f"moved to revision {revision}" if group.name in moving else "",
     )
+
+
+def _served(group: ObservedGroup, *, moves: bool) -> str:
+    """Return the mark of what a group served at: its revision, EARLIER from its move until it serves again, or none."""
+    if moves:
+        return EARLIER if group.served or group.is_available else ""
+    return group.revision if group.is_available else group.served
 
 
 def _revision_of_orphans(target: Target, group: ObservedGroup) -> str:

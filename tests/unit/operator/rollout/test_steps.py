@@ -10,7 +10,7 @@ from glm_operator import names
 from glm_operator.api.trouble import Trouble
 from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.rollout.membership import CANNOT_CHANGE, SCALED_DOWN
-from glm_operator.rollout.steps import Decision, GroupStep, decide, foresee, repair, stuck
+from glm_operator.rollout.steps import EARLIER, Decision, GroupStep, decide, foresee, repair, stuck
 from glm_operator.rollout.target import Target
 from unit.operator.operator_builders import a_group, a_pod, moving_to, observed
 
@@ -184,9 +184,15 @@ def test_a_group_that_serves_is_marked_with_its_revision() -> None:
 def test_the_mark_that_a_group_served_is_kept_through_a_move(mark: str) -> None:
     decision = rolling(a_group(0, revision="old", served=mark))
     assert decision.moved == ("chat-g0",)
-    assert marks(decision, 0) == {names.SERVED_ANNOTATION: "old"}
-    moved = a_group(0, ready=False, served="old")
-    assert marks(rolling(moved), 0) == {names.SERVED_ANNOTATION: "old"}
+    assert marks(decision, 0) == {names.SERVED_ANNOTATION: EARLIER}
+    moved = a_group(0, ready=False, served=EARLIER)
+    assert marks(rolling(moved), 0) == {names.SERVED_ANNOTATION: EARLIER}
+
+
+def test_a_group_that_moves_back_to_where_it_served_is_still_to_show_that_it_does() -> None:
+    decision = rolling(troubled(0, NO_IMAGE, revision="bad", served="new"), a_group(1))
+    assert decision.moved == ("chat-g0",)
+    assert marks(decision, 0) == {names.SERVED_ANNOTATION: EARLIER}
 
 
 def test_a_group_that_never_could_be_scheduled_blocks_nobody() -> None:
@@ -314,7 +320,7 @@ def test_what_a_step_makes_is_foreseen_as_there_and_not_ready() -> None:
 
 
 def test_steps_that_change_nothing_foresee_what_is() -> None:
-    before = observed(a_group(0), a_group(1))
+    before = observed(a_group(0, served="new"), a_group(1, served="new"))
     assert foreseen(before) == before
 
 
