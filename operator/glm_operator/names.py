@@ -28,6 +28,7 @@ LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and
 SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available, or: earlier
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
 ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its spec is that of the one before, its rendering is newer
+SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the groups that served when it was accepted
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"

@@ -174,7 +174,7 @@ def test_an_operator_upgrade_with_another_worker_image_moves_nothing(pair: Deplo
     before = pair.pod_uids()
     flags = ("--set", "worker.image.repository=10.201.0.2:5000/no-such-image", "--set", "worker.image.digest=")
     with asking_all_along(pair) as asked:
-        release.install(*flags, "--set", "worker.image.tag=1")
+        release.install(*flags, "--set", "worker.image.tag=none")
 
         def is_told() -> bool:
             found = pair.condition("UpToDate")

@@ -129,6 +129,7 @@ class Record:
     template: Manifest | None = None  # None: of a version that kept the spec alone
     image: str = ""
     is_adopted: bool = False
+    serving: int | None = None  # groups that served when it was accepted
     accepted_at: datetime | None = None
 
 
@@ -290,7 +291,7 @@ def _record(item: Manifest) -> Record:
     """Return one record. Of the version before, its data is the spec itself."""
     metadata, data = item["metadata"], item.get("data") or {}
     annotations = metadata.get("annotations") or {}
-    replicas = annotations.get(names.REPLICAS_ANNOTATION, "")
+    replicas, serving = (annotations.get(name, "") for name in (names.REPLICAS_ANNOTATION, names.SERVING_ANNOTATION))
     is_whole = isinstance(data.get("template"), dict) and isinstance(data.get("spec"), dict)
     return Record(
         name=name_of(item),
@@ -301,5 +302,6 @@ def _record(item: Manifest) -> Record:
         template=data["template"] if is_whole else None,
         image=str(data.get("image", "")) if is_whole else "",
         is_adopted=names.ADOPTED_ANNOTATION in annotations,
+        serving=int(serving) if serving.isdigit() else None,
         accepted_at=_time(metadata.get("creationTimestamp")),
     )

@@ -59,6 +59,7 @@ def accept(
             policy=deployment.spec.rollout,
             progress_deadline_s=deployment.spec.progress_deadline_s,
             layout=layout,
+            serving=_serving(observed, fresh),
             is_adopted=takes_newer,
         )
     return Target(
@@ -73,6 +74,7 @@ def accept(
         progress_deadline_s=deployment.spec.progress_deadline_s,
         layout=layout,
         newer_revision=fresh if fresh != record.revision else None,
+        serving=_serving(observed, record.revision),
         is_adopted=record.is_adopted,
     )
 
@@ -108,6 +110,7 @@ def _restored(
         policy=policy,
         progress_deadline_s=policy.progress_deadline_seconds or start_limit_s + 600,
         layout=layout if isinstance(layout, Layout) else None,
+        serving=_serving(observed, last.revision),
         is_adopted=last.is_adopted,
     )
 
@@ -140,7 +143,11 @@ def record(target: Target, records: tuple[Record, ...]) -> Manifest:
     name = names.record_name(target.name, hash_of(data))
     last = latest(records)
     number = (last.number if last.name == name else last.number + 1) if last is not None else 1
-    adopted = {names.ADOPTED_ANNOTATION: "true"} if target.is_adopted else {}
+    annotations = {
+        names.REPLICAS_ANNOTATION: str(target.replicas),
+        names.SERVING_ANNOTATION: str(target.serving),
+        **({names.ADOPTED_ANNOTATION: "true"} if target.is_adopted else {}),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -152,7 +159,7 @@ def record(target: Target, records: tuple[Record, ...]) -> Manifest:
                 names.RECORD_LABEL: "true",
                 names.REVISION_LABEL: target.revision,
             },
-            "annotations": {names.REPLICAS_ANNOTATION: str(target.replicas), **adopted},
+            "annotations": annotations,
         },
         "data": data,
         "revision": number,
@@ -185,6 +192,14 @@ def _is_of(record: Record, deployment: GLMDeployment) -> bool:
     if record.template is None and named is None:
         return True
     return named == then or (then is None and named == record.image)
+
+
+def _serving(observed: Observed, revision: str) -> int:
+    """Return how many groups served when a revision was accepted: as recorded, or now, if it is about to be."""
+    last = latest(observed.records)
+    if last is not None and last.revision == revision and last.serving is not None:
+        return last.serving
+    return sum(group.is_available for group in observed.groups.values())
 
 
 def _image_of(record: Record) -> str:

@@ -118,14 +118,26 @@ def repair(observed: Observed) -> tuple[GroupStep, ...]:
 
 def never_scheduled(group: ObservedGroup) -> bool:
     """Tell whether no node ever took all of a group, at any revision: one that served elsewhere is not such a one."""
-    trouble = group.trouble
-    return not group.served and trouble is not None and trouble.reason == "Unschedulable"
+    return not group.served and _is_unschedulable(group)
+
+
+def _is_unschedulable(group: ObservedGroup) -> bool:
+    return group.trouble is not None and group.trouble.reason == "Unschedulable"
 
 
 def _unproven(target: Target, who: Membership, available: Collection[str]) -> list[ObservedGroup]:
-    """Return the members at the target's revision that are still to show that it works."""
+    """Return the members at the target's revision that are still to show that it works.
+
+    Not those that only lack room: one that never could be scheduled, and one whose place another group took, while as
+    many serve as when the rollout began, some of them at the new revision.
+    """
     at_target = [group for group in who.members if group.exists and group.revision == target.revision]
-    return [group for group in at_target if group.name not in available and not never_scheduled(group)]
+    as_many_serve = len(available) >= min(target.serving, target.replicas)
+    is_proven = as_many_serve and any(group.name in available for group in at_target)
+    waits_for_room = [
+        group for group in at_target if never_scheduled(group) or (is_proven and _is_unschedulable(group))
+    ]
+    return [group for group in at_target if group.name not in available and group not in waits_for_room]
 
 
 def _moving(

@@ -24,6 +24,7 @@ class Target:
     progress_deadline_s: int = Limits().start_limit_seconds + 600
     layout: Layout | None = None  # None: of a record that this version cannot read
     newer_revision: str | None = None  # of what this version would render; None: it is the same
+    serving: int = 0  # groups that served when it was accepted
     is_adopted: bool = False  # the target's record says: its spec is that of the one before
 
     def manifest(self, group: str, revision: str, annotations: Mapping[str, str]) -> Manifest | None:

@@ -78,6 +78,8 @@ class World:
         self.paused = False
         self.capacity = 100  # groups that have nodes
         self.taken_down: set[int] = set()  # by a rollout, while they served, and not back since
+        self.accepted = ("", 0)  # the revision that was accepted last, and how many groups served then
+        self.have_served: set[int] = set()  # when it was accepted, those that ever did
 
     def observe(self) -> Observed:
         groups = {index: self._observed(index, group) for index, group in sorted(self.groups.items())}
@@ -128,7 +130,10 @@ class World:
         return replace(BASE, replicas=self.wanted, revision=self.revision, templates=TEMPLATES, policy=policy)
 
     def decide(self) -> Decision:
-        return decide(self.target(), self.observe(), NOW)
+        if self.accepted[0] != self.revision:
+            self.accepted = (self.revision, sum(group.is_available for group in self.groups.values()))
+            self.have_served = {index for index, group in self.groups.items() if group.has_served}
+        return decide(replace(self.target(), serving=self.accepted[1]), self.observe(), NOW)
 
     def run_operator(self, num_writes: int | None = None) -> int:
         """Run one pass; it dies after num_writes writes. Return how many it made."""
@@ -182,12 +187,14 @@ class World:
         others = [other for number, other in self.groups.items() if number != index and other.revision == self.revision]
         new = [other for other in others if names.LEAVING_ANNOTATION not in other.annotations]
         moved_now = {number for number in self.taken_down if self.groups[number].revision == self.revision}
+        serving = sum(other.is_available for other in self.groups.values())
+        as_many_serve = serving >= min(self.accepted[1], self.wanted)
         unproven = [
             number
             for number, other in self.groups.items()
             if other in new
             and not other.is_available
-            and (other.has_served or any(pod.scheduled for pod in other.pods.values()))
+            and (any(pod.scheduled for pod in other.pods.values()) or (other.has_served and not as_many_serve))
             and number not in moved_now
         ]
         assert not unproven, "a group that serves is moved while one at the new revision has not become available"
@@ -215,7 +222,11 @@ class World:
             for index in self.taken_down
             if index in self.groups and self.groups[index].revision and not self.groups[index].is_available
         }
-        assert len(self.taken_down) <= self.most_unavailable
+        # Who got a place that another group lost, and serves there for the first time, stands in for that one.
+        stand_ins = [
+            index for index, group in self.groups.items() if group.is_available and index not in self.have_served
+        ]
+        assert len(self.taken_down) - len(stand_ins) <= self.most_unavailable
 
     # What the cluster does by itself
 
@@ -231,7 +242,8 @@ class World:
         self._schedule()
 
     def _schedule(self) -> None:
-        for group in self.groups.values():
+        """Give pods nodes, as far as there are some: to the groups made last first, which have waited longest."""
+        for group in reversed(self.groups.values()):
             held = sum(any(pod.scheduled for pod in other.pods.values()) for other in self.groups.values())
             if held < self.capacity or any(pod.scheduled for pod in group.pods.values()):
                 for pod in group.pods.values():
