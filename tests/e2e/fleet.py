@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 
 from e2e import audit, fake_workers
+from e2e import other_version as other_version_program
 from e2e.deployments import condition_of, nano, wait_for
 from e2e.target import Target
 from glm_cluster import Cluster
 from glm_cluster.addresses import NODE_IP
 from glm_cluster.kwok import NODE_SELECTOR, TOLERATIONS, listed
 from glm_cluster.processes import Processes
-from glm_operator.names import MANAGEMENT_PORT
+from glm_operator.names import DEPLOYMENT_LABEL, MANAGEMENT_PORT
 
 LABELS = {"e2e": "fleet"}
 SELECTOR = "e2e=fleet"
@@ -80,6 +81,32 @@ class Fleet:
     def _left(self) -> list[str]:
         found = self.target.items("glmd", self.namespace, SELECTOR) + self.target.items("pods", self.namespace)
         return [name for item in found if (name := item["metadata"]["name"]).startswith("fleet-")]
+
+    def pod_uids(self) -> dict[str, str]:
+        """Return the pods of the fleet."""
+        found = self.target.items("pods", self.namespace)
+        metadata = [item["metadata"] for item in found if item["metadata"]["name"].startswith("fleet-")]
+        return {each["name"]: each["uid"] for each in metadata}
+
+    def down(self) -> list[str]:
+        """Return the deployments that have no pod that is ready and stays."""
+        up = set()
+        for pod in self.target.items("pods", self.namespace):
+            conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
+            if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+                up.add(pod["metadata"]["labels"].get(DEPLOYMENT_LABEL))
+        return [name for name in self.names if name not in up]
+
+    def reasons(self, condition: str) -> set[str]:
+        """Return the reasons that the deployments have for a condition."""
+        found = self.target.items("glmd", self.namespace, SELECTOR)
+        return {condition_of(each, condition)["reason"] for each in found}
+
+    def worker_image(self) -> str:
+        """Return the image of the fleet's pods."""
+        name = f"{self.names[0]}-g0"
+        template = self.target.get("statefulset", name, "-n", self.namespace)["spec"]["template"]
+        return str(template["spec"]["containers"][0]["image"])
 
     def wait_planned(self, name: str, *, timeout_s: float) -> None:
         """Wait until the operator's status speaks of the newest spec of one."""
@@ -171,6 +198,19 @@ def editor(target: Target, cluster: Cluster, namespace: str) -> Iterator[Editor]
         yield Editor(target, cluster, namespace, token)
     finally:
         target.kubectl("delete", "rolebinding,serviceaccount", "editor", "-n", namespace)
+
+
+@contextlib.contextmanager
+def other_version(cluster: Cluster, worker_image: str) -> Iterator[None]:
+    """Run an operator of another version, as a program of the cluster, until the block is left."""
+    processes, name = Processes(cluster.paths.pids, cluster.paths.logs), "other-version"
+    processes.stop(name)  # that of a story that was killed
+    flags = ("--kubeconfig", cluster.environment()["KUBECONFIG"], "--worker-image", worker_image)
+    processes.start(name, sys.executable, other_version_program.__file__, *flags, "--management-port", "18080")
+    try:
+        yield
+    finally:
+        processes.stop(name)
 
 
 @contextlib.contextmanager

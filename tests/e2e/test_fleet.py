@@ -6,6 +6,7 @@ Each has a long form, which `make e2e-long` runs.
 import contextlib
 import json
 import statistics
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ import pytest
 
 from e2e import audit
 from e2e.deployments import wait_for
-from e2e.fleet import Editor, Fleet, answering_workers, editor, requests_per_minute
+from e2e.fleet import SELECTOR, Editor, Fleet, answering_workers, editor, other_version, requests_per_minute
 from e2e.footprint import MODEL_NAMESPACE
+from e2e.kubectl_glm import kubectl_glm
 from e2e.operator_release import Release
 from e2e.target import Target
 from glm_cluster.kwok import NODE_SELECTOR, TOLERATIONS, fake_nodes
@@ -159,6 +161,30 @@ def test_an_edit_beside_an_operator_that_has_just_started_is_acted_on_within_a_s
     report |= {"metric": "edit_after_restart_to_first_write_seconds", "ours": round(wait_s, 3), "goal": ACTED_ON_S}
     report |= {"met": wait_s <= ACTED_ON_S}
     assert wait_s <= ACTED_ON_S
+
+
+def test_another_version_of_the_operator_restarts_no_pod_and_is_adopted_within_the_budget(
+    fleet: Fleet, form: Form, release: Release, report: dict[str, object]
+) -> None:
+    if form is LONG:
+        pytest.skip("one deployment after the other: of three hundred it takes a quarter of an hour and shows no more")
+    fleet.wait_settled(release.user, timeout_s=form.patience_s)
+    before = fleet.pod_uids()
+    release.scale(0)
+    try:
+        with other_version(fleet.cluster, fleet.worker_image()):
+            wait_for("a newer rendering of all", lambda: fleet.reasons("UpToDate") == {"NewerRendering"}, timeout_s=120)
+            assert fleet.pod_uids() == before, "an upgrade restarts no pod"
+            kubectl_glm(fleet.target, "rollout", "adopt", "--all", "-n", fleet.namespace, "-l", SELECTOR)
+            most_down, deadline = 0, time.monotonic() + form.patience_s
+            while fleet.reasons("UpToDate") != {"UpToDate"}:
+                most_down = max(most_down, len(fleet.down()))
+                assert time.monotonic() < deadline, "the fleet has not adopted the newer rendering"
+            assert not {*fleet.pod_uids().values()} & {*before.values()}
+    finally:
+        release.scale(1)
+    report |= {"metric": "deployments_down_while_adopting", "ours": most_down, "goal": 1, "met": most_down <= 1}
+    assert most_down <= 1
 
 
 def written_at(asked: Iterable[audit.Entry], fleet: Fleet, name: str, edited_at: datetime) -> datetime:

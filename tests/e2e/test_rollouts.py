@@ -1,11 +1,7 @@
 """Stories of rollouts that meet trouble: what serves goes on serving, and a person sees why and gets back."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,22 +9,12 @@ import pytest
 from e2e.chats import asking_all_along
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, nano, wait_for
+from e2e.kubectl_glm import kubectl_glm
 from e2e.operator_release import Release
 from e2e.target import Target
 
 BAD_IMAGE = "10.201.0.2:5000/no-such-image:1"
 SLOT = "e2e.example/slots"
-
-
-def kubectl_glm(target: Target, *arguments: str, status: int = 0) -> str:
-    """Run `kubectl glm …` as a person with the package installed does; return what it says."""
-    programs = Path(sys.executable).parent
-    environ = {**target.environ, "PATH": f"{programs}:{target.environ.get('PATH', os.environ['PATH'])}"}
-    command = ["kubectl", "glm", *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == status, f"{' '.join(command)} ended with {done.returncode}:\n{said}"
-    return said
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,9 @@ def adopt(
     namespace: Namespace = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every GLMDeployment of the namespace.")] = False,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="With --all: of the cluster.")] = False,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="With --all: those with these labels, as in team=chat.")
+    ] = None,
 ) -> None:
     """Move groups to what this operator version renders, which an upgrade of the operator never does by itself.
 
@@ -116,12 +119,12 @@ def adopt(
     """
 
     async def take(kube: Any, where: str) -> None:
-        if everyone == (name is not None):
-            raise CommandError("give the name of a GLMDeployment, or --all")
+        if everyone == (name is not None) or ((all_namespaces or selector) and not everyone):
+            raise CommandError("give the name of a GLMDeployment, or --all, which may have -A and -l")
         if name is not None:
             bodies = [await kube.wanted(where, name)]
         else:
-            bodies = await kube.deployments(None if all_namespaces else where)
+            bodies = await kube.deployments(None if all_namespaces else where, labels_of(selector))
         taken = [body for body in bodies if body.get("status", {}).get("newerRevision")]
         for body in taken:
             revision = body["status"]["newerRevision"]
@@ -148,6 +151,16 @@ def how_it_stands(body: Manifest) -> tuple[str, bool, bool]:
         return line, False, False
     is_done = progressing["reason"] == "Settled"
     return line, is_done, not is_done
+
+
+def labels_of(selector: str | None) -> dict[str, str] | None:
+    """Return the labels of a selector like team=chat,tier=1. Pure."""
+    if selector is None:
+        return None
+    pairs = [part.partition("=") for part in selector.split(",")]
+    if any(not key or not sign for key, sign, _ in pairs):
+        raise CommandError(f"selector {selector!r} is no list of labels; write it as in team=chat,tier=1")
+    return {key: value for key, _, value in pairs}
 
 
 def newest_first(records: tuple[Record, ...]) -> list[Record]:

@@ -85,9 +85,9 @@ class Kube:
         """Return a GLMDeployment as it is now, or None if it is gone."""
         return await self._get(names.KIND, namespace, name)
 
-    async def deployments(self, namespace: str | None) -> list[Manifest]:
-        """Return every GLMDeployment of a namespace; None: of the cluster."""
-        return await self._list(names.KIND, namespace)
+    async def deployments(self, namespace: str | None, labels: dict[str, str] | None = None) -> list[Manifest]:
+        """Return every GLMDeployment of a namespace (None: of the cluster) that has these labels."""
+        return await self._list(names.KIND, namespace, labels)
 
     async def observe(self, body: Manifest, now: datetime) -> Observed:
         """Return what exists of a deployment. now: to tell what has lasted from what was just so."""

@@ -6,7 +6,7 @@ import pytest
 
 from glm_operator import names
 from glm_operator.cli.console import CommandError
-from glm_operator.cli.rollout import how_it_stands, to_go_back_to, undoing
+from glm_operator.cli.rollout import how_it_stands, labels_of, to_go_back_to, undoing
 from glm_operator.manifest import merge_patch
 from glm_operator.observe.observed import Record
 from unit.operator.operator_builders import a_body, a_target
@@ -91,3 +91,14 @@ def test_a_merge_patch_sets_what_differs_and_nulls_what_goes() -> None:
         "list": [2],
         "new": {},
     }
+
+
+def test_a_selector_names_labels() -> None:
+    assert labels_of(None) is None
+    assert labels_of("team=chat,tier=") == {"team": "chat", "tier": ""}
+
+
+@pytest.mark.parametrize("selector", ["", "team", "=chat", "team=chat,"])
+def test_a_selector_that_names_no_labels_is_refused_with_an_example(selector: str) -> None:
+    with pytest.raises(CommandError, match="team=chat"):
+        labels_of(selector)
