@@ -6,7 +6,7 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -23,9 +23,9 @@ from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
 from glm_operator.rollout.membership import needs_load, staying
-from glm_operator.rollout.steps import Decision, GroupStep, decide, foresee, repair
+from glm_operator.rollout.steps import Decision, decide, foresee, repair
 from glm_operator.rollout.target import Target
-from glm_operator.status.events import of_steps, transitions
+from glm_operator.status.events import of_acceptance, of_steps, transitions
 from glm_operator.status.facts import Facts
 from glm_operator.status.summary import summarize
 
@@ -79,42 +79,41 @@ class Reconciler:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
         try:
             known = self.cache.seen(namespace, name, self.now())
-            if known is not None and (outcome := await self._pass_over_known(known)) is not None:
-                return outcome
+            if known is not None and not _is_going(known.body):
+                outcome = await self._pass(known, is_live=False)
+                if outcome is not None:
+                    return outcome
             body = await self.kube.deployment(namespace, name)
             if body is None:
                 self.cache.forget((namespace, name))
-            if body is None or "deletionTimestamp" in body["metadata"]:
+            if body is None or _is_going(body):
                 self.adoptions.note((namespace, name), adopts=False)
                 return Outcome(exists=False)  # ownerReferences delete everything
-            return await self._pass_over_live(Seen(body, await self.kube.observe(body, self.now())))
+            outcome = await self._pass(Seen(body, await self.kube.observe(body, self.now())), is_live=True)
+            assert outcome is not None
+            return outcome
         except Vanishing as error:
             # The namespace goes, or the deployment went since we looked; if not, the next pass finds out.
             logger.info("%s/%s: %s", namespace, name, error)
             return Outcome(settled=False)
 
-    async def _pass_over_known(self, seen: Seen) -> Outcome | None:
-        """Report on what the watches brought; None where there is something to write, or a spec to try."""
-        if "deletionTimestamp" in seen.body["metadata"]:
-            return Outcome(exists=False)
-        choice = await self._choose(seen, may_try=False)
-        if not choice.is_tried or (choice.target is not None and needs_load(choice.target, seen.observed)):
+    async def _pass(self, seen: Seen, *, is_live: bool) -> Outcome | None:
+        """Choose, weigh, decide, write, report. On what the watches brought: None as soon as there is work to do."""
+        choice = await self._choose(seen, may_try=is_live)
+        weighs_load = choice.target is not None and needs_load(choice.target, seen.observed)
+        if not is_live and (not choice.is_tried or weighs_load):
             return None
-        weighed = await self._weigh(seen.observed, needs_load=False)
+        weighed = await self._weigh(seen.observed, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
         steps = decision.steps if decision is not None else repair(seen.observed)
-        if not plan_of(seen.body, seen.observed, choice.target, steps).is_done(seen.body, seen.observed):
+        plan, writes = (
+            plan_of(seen.body, seen.observed, choice.target, steps),
+            Writes(self.kube, seen.body, seen.observed),
+        )
+        if is_live:
+            await writes.write(plan)
+        elif not plan.is_done(seen.body, seen.observed):
             return None
-        return await self._report(seen, choice, decision, weighed, Writes(self.kube, seen.body, seen.observed))
-
-    async def _pass_over_live(self, seen: Seen) -> Outcome:
-        choice = await self._choose(seen, may_try=True)
-        weighs = choice.target is not None and needs_load(choice.target, seen.observed)
-        weighed = await self._weigh(seen.observed, needs_load=weighs)
-        decision = self._decide(choice.target, seen.observed, weighed)
-        steps = decision.steps if decision is not None else repair(seen.observed)
-        writes = Writes(self.kube, seen.body, seen.observed)
-        await writes.write(plan_of(seen.body, seen.observed, choice.target, steps))
         return await self._report(seen, choice, decision, weighed, writes)
 
     async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
@@ -186,7 +185,8 @@ class Reconciler:
         stands_still = bool(writes.blocked) or is_tried_again or refused_group is not None
         changed = writes.changed
         status = summarize(facts)
-        told = [*_of_target(choice.target, observed, writes), *of_steps(_new_steps(writes, observed))]
+        told = of_acceptance(choice.target, observed) if writes.recorded and choice.target is not None else []
+        told += of_steps(writes.done, observed)
         if await self.kube.patch_status(body, status):
             changed = changed or not stands_still  # what stands still in ever new words is asked ever more rarely
             told += transitions(facts.previous, status)
@@ -200,6 +200,10 @@ class Reconciler:
         )
 
 
+def _is_going(body: Manifest) -> bool:
+    return "deletionTimestamp" in body["metadata"]
+
+
 def _key(body: Manifest) -> tuple[str, str]:
     return body["metadata"]["namespace"], name_of(body)
 
@@ -210,28 +214,6 @@ def _untouched(observed: Observed, after: Observed) -> list[ObservedGroup]:
 
 def _begins_to_adopt(target: Target | None, writes: Writes) -> bool:
     return target is not None and target.is_adopted and writes.recorded
-
-
-def _of_target(target: Target | None, observed: Observed, writes: Writes) -> list[Trouble]:
-    """Return the Event of a rollout that begins with this pass: its record has just been written."""
-    last = records.latest(observed.records)
-    if target is None or not writes.recorded or last is None or last.revision == target.revision:
-        return []
-    if target.revision in {record.revision for record in observed.records}:
-        return [Trouble("rollout", "RolledBack", f"groups move back to revision {target.revision}")]
-    if target.is_adopted:
-        return [Trouble("rollout", "RenderingAdopted", f"groups move to the newer rendering {target.revision}")]
-    return [Trouble("rollout", "RolloutStarted", f"groups move from revision {last.revision} to {target.revision}")]
-
-
-def _new_steps(writes: Writes, observed: Observed) -> Collection[GroupStep]:
-    """Return the steps that were taken for the first time: a template replaced, a StatefulSet deleted."""
-    groups = observed.groups
-    return [
-        step
-        for step in writes.done
-        if step.delete or (step.index in groups and groups[step.index].revision != step.revision)
-    ]
 
 
 def _is_settled(facts: Facts) -> bool:

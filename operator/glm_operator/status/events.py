@@ -5,8 +5,11 @@ from typing import Any
 
 from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
+from glm_operator.observe.observed import Observed
 from glm_operator.rollout.membership import SCALED_DOWN
+from glm_operator.rollout.records import latest
 from glm_operator.rollout.steps import GroupStep
+from glm_operator.rollout.target import Target
 
 _ROLLING: tuple[Reason, ...] = ("RollingOut", "RolloutStuck", "RolloutPaused")
 
@@ -43,13 +46,28 @@ def _of_rollout(before: Reason | None, now: Reason, message: str, status: Mappin
     return []
 
 
-def of_steps(steps: Iterable[GroupStep]) -> list[Trouble]:
-    """Return what a pass did to groups that people look for: one moved, one was replaced, one goes."""
+def of_acceptance(target: Target, observed: Observed) -> list[Trouble]:
+    """Return the Event of a rollout that begins: a target whose record has just been written, over what was before."""
+    last = latest(observed.records)
+    if last is None or last.revision == target.revision:
+        return []
+    if target.revision in {record.revision for record in observed.records}:
+        return [Trouble("rollout", "RolledBack", f"groups move back to revision {target.revision}")]
+    if target.is_adopted:
+        return [Trouble("rollout", "RenderingAdopted", f"groups move to the newer rendering {target.revision}")]
+    return [Trouble("rollout", "RolloutStarted", f"groups move from revision {last.revision} to {target.revision}")]
+
+
+def of_steps(done: Iterable[GroupStep], observed: Observed) -> list[Trouble]:
+    """Return what a pass did to groups that people look for: one moved, one was replaced, one goes.
+
+    done: the steps that were carried out. observed: before them.
+    """
     told = []
-    for step in steps:
+    for step in done:
         if step.delete or (step.why and step.manifest is None):
             reason: Reason = "ScalingDown" if step.why == SCALED_DOWN else "GroupReplaced"
             told.append(Trouble(step.name, reason, f"{step.name} goes: {step.why}"))
-        elif step.why:
+        elif step.why and step.index in observed.groups and observed.groups[step.index].revision != step.revision:
             told.append(Trouble(step.name, "GroupMoved", f"{step.name} is {step.why}"))
     return told

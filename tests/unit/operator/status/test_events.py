@@ -1,11 +1,14 @@
 """When people are told, and of what."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from glm_operator.observe.observed import ObservedGroup
+import pytest
+
+from glm_operator.observe.observed import Observed, ObservedGroup, Record
 from glm_operator.rollout.steps import decide
-from glm_operator.status.events import of_steps, transitions
+from glm_operator.status.events import of_acceptance, of_steps, transitions
 from glm_operator.status.summary import summarize
 from unit.operator.operator_builders import a_group, a_pod, moving_to, observed
 from unit.operator.status_builders import NOW, REFUSED, TARGET, a_report, a_stuck_group, facts
@@ -78,7 +81,8 @@ def test_loading_is_progress_nobody_is_told_of() -> None:
 
 
 def events_of(*groups: ObservedGroup) -> list[tuple[str, str]]:
-    return [(event.reason, event.message) for event in of_steps(decide(TARGET, observed(*groups), NOW).steps)]
+    found = observed(*groups)
+    return [(event.reason, event.message) for event in of_steps(decide(TARGET, found, NOW).steps, found)]
 
 
 def test_a_group_that_is_moved_is_told() -> None:
@@ -99,3 +103,26 @@ def test_a_step_that_only_keeps_a_group_as_it_is_is_told_to_nobody() -> None:
 def test_a_deployment_that_is_made_is_told_by_its_layout_alone() -> None:
     assert events_of() == []
     assert [reason for reason, _ in told({}, summarize(facts(observed=observed())))] == ["LayoutFound"]
+
+
+def a_record(number: int, revision: str) -> Record:
+    return Record(f"chat-{number}", number, {}, revision, replicas=1)
+
+
+@pytest.mark.parametrize(
+    ("records", "is_adopted", "reason"),
+    [
+        ([], False, None),
+        ([a_record(1, "new")], False, None),
+        ([a_record(1, "old")], False, "RolloutStarted"),
+        ([a_record(1, "old")], True, "RenderingAdopted"),
+        ([a_record(1, "new"), a_record(2, "old")], False, "RolledBack"),
+    ],
+    ids=["first spec", "same revision", "edit", "adoption", "back to an earlier one"],
+)
+def test_a_rollout_that_begins_is_told_by_how_it_came_to_be(
+    records: list[Record], is_adopted: bool, reason: str | None
+) -> None:
+    target = replace(TARGET, is_adopted=is_adopted)
+    told = of_acceptance(target, Observed(records=tuple(records)))
+    assert [event.reason for event in told] == ([reason] if reason else [])
