@@ -27,8 +27,9 @@ REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: 
 LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and why
 SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available, or: earlier
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
-ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its spec is that of the one before, its rendering is newer
-SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the groups that served when it was accepted
+ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its rendering is newer than its spec; "done" once all serve it
+SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the most groups that served since it was accepted
+PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at its revision
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"

@@ -55,6 +55,19 @@ class Chats:
 
         wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
 
+    def wait_any_in_flight(self, *pods: str) -> None:
+        """Wait until one of these leading pods has been told to go while it computes a chat of ours."""
+
+        def leaves_with_a_chat() -> bool:
+            leaving = [pod for pod in pods if self._deployed.is_leaving(pod)]
+            if not leaving:
+                for pod in pods:
+                    self._has_enough(pod)
+                return False
+            return self._deployed.metric(leaving[0], RUNNING) > 0
+
+        wait_for(f"one of {', '.join(pods)} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
+
     def _has_enough(self, leader: str) -> bool:
         """Whether this pod computes MIN_RUNNING chats; if not, open one more, which any pod of the Service may get."""
         if self._deployed.metric(leader, RUNNING) >= MIN_RUNNING:

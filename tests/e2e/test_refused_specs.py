@@ -139,7 +139,10 @@ REFUSED_NAMES = [
     ("glm-4.5-air", "lower-case letters, digits and dashes, starting with a letter; for example glm-4-5-air"),
     ("4chat", "lower-case letters, digits and dashes, starting with a letter; for example m4chat"),
     ("x" * 41, "metadata.name has 41 characters, 40 are allowed"),
-    ("chat-g0", "ends like the name of an object made for another GLMDeployment (-g0, -ranks, -worker); for example"),
+    (
+        "chat-g0",
+        "ends like the name of an object made for another GLMDeployment (-g0, -ranks, -worker, -gateway, -cache, -fetch, -keys, -canary, -tls, -usage, -config); for example",
+    ),
 ]
 
 

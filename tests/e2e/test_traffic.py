@@ -46,7 +46,7 @@ def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
         in_flight.open_on(*LEADERS)
         two_groups.scale(1)
-        in_flight.wait_in_flight(LEADERS[1])
+        in_flight.wait_any_in_flight(*LEADERS)  # that with fewer tokens in flight
         in_flight.assert_all_right()
         two_groups.wait_settled("1/1")
     assert asked.failures == []

@@ -205,8 +205,10 @@ async def test_a_newer_rendering_whose_pods_are_refused_is_not_adopted(
     await rig.settle()
     assert uids(rig) == before
     assert revisions(rig, "controllerrevisions") == records
-    assert rig.condition("Planned") == ("False", "ApplyRefused", "no such pods")
-    assert rig.condition("Ready")[:2] == ("True", "EditRefused")
+    assert rig.condition("UpToDate")[:2] == ("False", "NewerRendering")
+    assert "it was refused: no such pods" in rig.condition("UpToDate")[2]
+    assert rig.condition("Planned")[0] == "True", "nobody edited anything"
+    assert rig.condition("Degraded")[:2] == ("False", "Healthy")
     rig.fake.before_write = lambda _: None
     await rig.settle()
     assert set(uids(rig).values()).isdisjoint(before.values())

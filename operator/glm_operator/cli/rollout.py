@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from glm_operator import names
-from glm_operator.api.spec import MOVES_NOTHING
+from glm_operator.api.spec import MOVES_NOTHING, InvalidSpec, parse_deployment
 from glm_operator.cli.console import CommandError, out, plain_errors
 from glm_operator.manifest import Manifest, merge_patch
 from glm_operator.observe.observed import Record
+from glm_operator.rollout.records import is_of
 
 app = typer.Typer(help="See, pause, undo and adopt the rollouts of a GLMDeployment.", no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def status(
         deadline, said = time.monotonic() + timeout, ""
         while True:
             body = await kube.wanted(where, name)
-            line, is_over, is_bad = how_it_stands(body)
+            line, is_over, is_bad = how_it_stands(body, (await kube.kept(body)).records)
             if line != said:
                 out.print(line, markup=False)
             said = line
@@ -136,7 +137,7 @@ def adopt(
     _run(take, namespace)
 
 
-def how_it_stands(body: Manifest) -> tuple[str, bool, bool]:
+def how_it_stands(body: Manifest, records: tuple[Record, ...]) -> tuple[str, bool, bool]:
     """Return a line for people, whether the rollout has ended, and whether it will not by itself. Pure."""
     found = body.get("status", {})
     if found.get("observedGeneration") != body["metadata"].get("generation"):
@@ -146,11 +147,28 @@ def how_it_stands(body: Manifest) -> tuple[str, bool, bool]:
     counts = f"{found.get('upToDate')} up to date, {found.get('ready')} ready"
     if planned["status"] == "False":
         return f"{planned['reason']}: {planned['message']}", True, True
+    if waits_for_revision(body, records):
+        said = conditions.get("UpToDate", {}).get("message", "")
+        return f"{counts}; waiting for the revision that was asked for by name to be taken; {said}", False, False
     line = f"{counts}; {progressing['reason']}: {progressing['message']}"
     if progressing["status"] == "True":
         return line, False, False
     is_done = progressing["reason"] == "Settled"
     return line, is_done, not is_done
+
+
+def waits_for_revision(body: Manifest, records: tuple[Record, ...]) -> bool:
+    """Tell whether somebody asked for a revision of this very spec that groups do not move to yet. Pure."""
+    found, annotations = body.get("status", {}), body["metadata"].get("annotations") or {}
+    wanted = annotations.get(names.ADOPT_ANNOTATION)
+    if wanted is None or wanted == found.get("revision"):
+        return False
+    try:
+        deployment = parse_deployment(body)
+    except InvalidSpec:
+        return False
+    kept = {record.revision for record in records if is_of(record, deployment)}
+    return wanted == found.get("newerRevision") or wanted in kept
 
 
 def labels_of(selector: str | None) -> dict[str, str] | None:

@@ -162,7 +162,10 @@ class Kube:
             "status": status,
         }
         # Forced: nobody else writes our status, and a field written by hand would block it for ever.
-        applied = await self._apply(manifest, force=True, subresource="/status")
+        try:
+            applied = await self._apply(manifest, force=True, subresource="/status")
+        except Rejected as error:  # what the object itself says is not allowed any more: no fault of this pass
+            raise Unavailable(f"the API server refuses the status of {name_of(body)}: {error}") from error
         self._kept_of[uid] = (dict(status), applied.get("status") or {})
         return bool(applied["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"])
 

@@ -20,6 +20,10 @@ IMMUTABLE_FIELDS = ("selector", "serviceName", "podManagementPolicy", "volumeCla
 """Fields of a StatefulSet's spec that no update may change: only deleting and creating it does."""
 
 
+CREATION_LIMIT = timedelta(seconds=30)
+"""A pod that is missing for longer is not on its way: something keeps the StatefulSet's controller from making it."""
+
+
 @dataclass(frozen=True)
 class ObservedPod:
     """One pod of a group."""
@@ -110,11 +114,17 @@ class ObservedGroup:
 
     @property
     def down_since(self) -> datetime | None:
-        """Since when a group that is not available has had nothing happen that it must recover from."""
-        times = [self.changed_at]
-        for pod in self.pods:
-            times += [pod.created_at, None if pod.is_ready else pod.ready_changed_at]
+        """Since when it has had its chance to become available: since our change of it, or since it ceased to be."""
+        if not self.has_served:
+            return self.changed_at
+        times = [self.changed_at, *(pod.ready_changed_at for pod in self.pods if not pod.is_ready)]
         return max((at for at in times if at is not None), default=None)
+
+    def lacks_room(self, now: datetime) -> bool:
+        """Whether the cluster has no place for it: no node takes a pod, or a pod may not even be created."""
+        if self.trouble is not None and self.trouble.reason == "Unschedulable":
+            return True
+        return bool(self.missing) and self.changed_at is not None and now - self.changed_at > CREATION_LIMIT
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,9 @@ class Record:
     template: Manifest | None = None  # None: of a version that kept the spec alone
     image: str = ""
     is_adopted: bool = False
-    serving: int | None = None  # groups that served when it was accepted
+    is_adopting: bool = False  # adopted, and not every group was there yet
+    serving: int | None = None  # the most groups that served since it was accepted
+    is_proven: bool = False  # a group was available at its revision
     accepted_at: datetime | None = None
 
 
@@ -269,11 +281,15 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
 
 
 def _hangs_since(pod: Manifest, now: datetime) -> datetime | None:
-    """Return when a pod was told to go that its node does not let go; None for one that merely drains."""
+    """Return since when a pod that was told to go is kept by its node; None for one that merely drains."""
     ends_at = _time(pod["metadata"].get("deletionTimestamp"))  # with the grace period
     if ends_at is None or node_loss(pod, now) is None:
         return None
-    return ends_at - timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+    told_at = ends_at - timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+    conditions = {condition["type"]: condition for condition in pod.get("status", {}).get("conditions") or []}
+    ready = conditions.get("Ready", {})
+    silent_at = _time(ready.get("lastTransitionTime")) if ready.get("status") == "False" else None
+    return max(told_at, silent_at) if silent_at is not None else told_at
 
 
 def _running_since(status: Manifest) -> datetime | None:
@@ -302,6 +318,8 @@ def _record(item: Manifest) -> Record:
         template=data["template"] if is_whole else None,
         image=str(data.get("image", "")) if is_whole else "",
         is_adopted=names.ADOPTED_ANNOTATION in annotations,
+        is_adopting=annotations.get(names.ADOPTED_ANNOTATION) == "true",
+        is_proven=names.PROVEN_ANNOTATION in annotations,
         serving=int(serving) if serving.isdigit() else None,
         accepted_at=_time(metadata.get("creationTimestamp")),
     )

@@ -17,6 +17,9 @@ _WAITING: dict[str, Reason] = {
     "CrashLoopBackOff": "CrashLooping",
 }
 
+NO_PLACE = ("Unschedulable", "SchedulingGated")
+"""Reasons of a pod that has no node, and gets none by itself."""
+
 CRASH_LOOP_RESTARTS = 2
 CRASH_LOOP_WINDOW = timedelta(minutes=10)
 """A container that was restarted this often, is not ready, and was started this recently and this soon after its start
@@ -40,7 +43,7 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
         return loss
     status = pod.get("status", {})
     for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+        if condition["type"] == "PodScheduled" and condition.get("reason") in NO_PLACE:
             return Trouble(name_of(pod), "Unschedulable", f"pod {name_of(pod)}: {condition.get('message', '')}")
     # We make no init containers; admission webhooks put them into pods, as they do sidecars.
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:

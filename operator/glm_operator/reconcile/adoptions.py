@@ -9,12 +9,9 @@ Name = tuple[str, str]  # namespace, name
 
 
 def is_adopting(observed: Observed) -> bool:
-    """Tell whether a deployment moves to an adopted rendering: a group is not there yet, or never served there."""
+    """Tell whether a deployment moves to an adopted rendering: its record says so until every group is there."""
     last = latest(observed.records)
-    if last is None or not last.is_adopted:
-        return False
-    groups = [group for group in observed.groups.values() if group.exists]
-    return any(group.revision != last.revision or not group.has_served for group in groups)
+    return last is not None and last.is_adopting
 
 
 class Adoptions:

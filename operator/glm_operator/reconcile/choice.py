@@ -20,16 +20,14 @@ class Newest:
     layout: Layout
     wanted_revision: str  # that somebody asked for by name
 
-    def target(self, observed: Observed, *, adopts: bool) -> Target:
-        """Return where it takes the groups. adopts: to the rendering of this version, if somebody wants it."""
-        if adopts:
-            is_automatic = self.deployment.spec.rollout.adopt == "Automatic"
-            return records.accept(
-                self.deployment, self.layout, observed, wanted=self.wanted_revision, adopts=is_automatic
-            )
-        kept = {record.revision for record in observed.records}
-        wanted = self.wanted_revision if self.wanted_revision in kept else ""
-        return records.accept(self.deployment, self.layout, observed, wanted=wanted)
+    def target(self, observed: Observed) -> Target:
+        """Return where it takes the groups; also to the rendering of this version, if somebody wants that."""
+        is_automatic = self.deployment.spec.rollout.adopt == "Automatic"
+        return records.accept(self.deployment, self.layout, observed, wanted=self.wanted_revision, adopts=is_automatic)
+
+    def without_adoption(self, observed: Observed) -> Target:
+        """Return where it takes the groups while the rendering of this version may not be taken."""
+        return records.accept(self.deployment, self.layout, observed)
 
 
 def newest(body: Manifest, default_image: str) -> Newest | Trouble:

@@ -6,7 +6,7 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -23,7 +23,7 @@ from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
 from glm_operator.rollout.membership import needs_load, staying
-from glm_operator.rollout.steps import Decision, decide, foresee, repair
+from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
 from glm_operator.status.events import of_acceptance, of_steps, transitions
 from glm_operator.status.facts import Facts
@@ -103,15 +103,15 @@ class Reconciler:
         weighs_load = choice.target is not None and needs_load(choice.target, seen.observed)
         if not is_live and (not choice.is_tried or weighs_load):
             return None
-        weighed = await self._weigh(seen.observed, needs_load=weighs_load)
+        weighed = await self._weigh(seen.observed, is_live=is_live, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
-        steps = decision.steps if decision is not None else repair(seen.observed)
-        plan, writes = (
-            plan_of(seen.body, seen.observed, choice.target, steps),
-            Writes(self.kube, seen.body, seen.observed),
-        )
+        plan = plan_of(seen.body, seen.observed, choice.target, decision)
+        writes = Writes(self.kube, seen.body, seen.observed)
         if is_live:
             await writes.write(plan)
+            if decision is not None and (refused := writes.refused(newcomers(decision))):
+                decision = self._decide(choice.target, seen.observed, weighed, refused)
+                await writes.write(plan_of(seen.body, seen.observed, choice.target, decision))
         elif not plan.is_done(seen.body, seen.observed):
             return None
         return await self._report(seen, choice, decision, weighed, writes)
@@ -121,10 +121,13 @@ class Reconciler:
         found = newest(seen.body, self.default_image)
         if isinstance(found, Trouble):
             return Choice(records.restore(seen.body, seen.observed), found)
-        # A paused rollout begins no adoption: it would hold its place among the fleet for as long.
-        target, waits = found.target(seen.observed, adopts=not found.deployment.spec.rollout.paused), ""
-        if target.is_adopted and is_new(target, seen.observed) and not self.adoptions.begin(_key(seen.body)):
-            target, waits = found.target(seen.observed, adopts=False), self.adoptions.waits_for()
+        target, waits = found.target(seen.observed), ""
+        if target.is_adoption and is_new(target, seen.observed):
+            # A paused rollout begins no adoption: it would hold its place among the fleet for as long.
+            if found.deployment.spec.rollout.paused:
+                target, waits = found.without_adoption(seen.observed), "waits until the rollout is resumed"
+            elif not self.adoptions.begin(_key(seen.body)):
+                target, waits = found.without_adoption(seen.observed), self.adoptions.waits_for()
         if not is_new(target, seen.observed):
             return Choice(target, adoption_waits=waits)
         if not may_try:
@@ -132,20 +135,30 @@ class Reconciler:
         refused = await try_target(self.kube, seen.body, target, seen.observed)
         if refused is None:
             return Choice(target, adoption_waits=waits)
+        if target.is_adoption:  # nobody edited anything
+            return Choice(found.without_adoption(seen.observed), adoption_waits=f"it was refused: {refused.message}")
         return Choice(records.restore(seen.body, seen.observed), refused)
 
-    async def _weigh(self, observed: Observed, *, needs_load: bool) -> Weighed:
-        """Ask the workers: those that start, drain or fail for the status, all that serve where one has to go."""
+    async def _weigh(self, observed: Observed, *, is_live: bool, needs_load: bool) -> Weighed:
+        """Ask the workers: those that start, drain or fail for the status, all that serve where one has to go.
+
+        A live pass also asks those that were never heard: it is the one that sees a group serve for the first time.
+        """
         groups = [group for group in observed.groups.values() if group.leader is not None]
         ask = [group.name for group in groups if not group.is_available or group.leaving]
         reports = await self.workers.reports(groups, ask)
+        unheard = [group.name for group in groups if group.name not in reports and group.name not in ask]
+        if is_live and unheard:
+            reports = await self.workers.reports(groups, unheard)
         if not needs_load:
             return Weighed(reports, {})
         fresh = await self.workers.fresh_reports(staying(observed))
         known = {name: report.in_flight_tokens for name, report in fresh.items()}
         return Weighed(reports | fresh, {name: tokens for name, tokens in known.items() if tokens is not None})
 
-    def _decide(self, target: Target | None, observed: Observed, weighed: Weighed) -> Decision | None:
+    def _decide(
+        self, target: Target | None, observed: Observed, weighed: Weighed, refused: Collection[str] = ()
+    ) -> Decision | None:
         if target is None:
             return None
         return decide(
@@ -155,6 +168,7 @@ class Reconciler:
             in_flight_tokens=weighed.in_flight_tokens,
             failed=[name for name, report in weighed.reports.items() if report.has_failed],
             served=[name for name, report in weighed.reports.items() if report.has_served],
+            refused=refused,
         )
 
     async def _report(

@@ -12,7 +12,7 @@ from glm_operator.observe.ownership import check_ownership, owned
 from glm_operator.reconcile.ports import Cluster
 from glm_operator.render import render_shared
 from glm_operator.rollout import records
-from glm_operator.rollout.steps import GroupStep
+from glm_operator.rollout.steps import Decision, GroupStep, repair
 from glm_operator.rollout.target import Target
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,16 @@ class Plan:
         )
 
 
-def plan_of(body: Manifest, observed: Observed, target: Target | None, steps: Iterable[GroupStep]) -> Plan:
+def plan_of(body: Manifest, observed: Observed, target: Target | None, decision: Decision | None) -> Plan:
     """Return what a pass writes. What groups share is repaired also where no spec of theirs can be read."""
+    steps = decision.steps if decision is not None else repair(observed)
+    is_complete = decision is not None and decision.is_complete
     namespace, has_any = body["metadata"]["namespace"], target is not None or observed.has_groups
-    record = records.record(target, observed.records) if target is not None else None
+    record = records.record(target, observed, is_complete=is_complete) if target is not None else None
     return Plan(
         record=record,
         shared=tuple(render_shared(name_of(body), namespace)) if has_any else (),
-        steps=tuple(steps),
+        steps=steps,
         forget=tuple(records.surplus(observed, name_of(record))) if record is not None else (),
     )
 
@@ -89,6 +91,10 @@ class Writes:
         for name in plan.forget:
             await self._forget(name)
 
+    def refused(self, names: Iterable[str]) -> set[str]:
+        """Return those of the names that could not be written."""
+        return {trouble.about for trouble in self.blocked} & {*names}
+
     async def _record(self, manifest: Manifest) -> bool:
         """Write down what groups are moved to; return whether they may be."""
         changed, self.changed = self.changed, False
@@ -105,7 +111,7 @@ class Writes:
         except (Conflict, Vanishing):
             raise  # it has changed since we looked: so may everything else
         except KubeError as error:
-            self.blocked.append(trouble_of(name_of(manifest), error))
+            self._block(trouble_of(name_of(manifest), error))
             return False
         return True
 
@@ -138,9 +144,9 @@ class Writes:
         except Vanishing:
             raise
         except Rejected as error:  # so says a webhook that gives no code of its own
-            self.blocked.append(Trouble(name, "WriteDenied", str(error)))
+            self._block(Trouble(name, "WriteDenied", str(error)))
         except KubeError as error:
-            self.blocked.append(trouble_of(name, error))
+            self._block(trouble_of(name, error))
         else:
             return True
         return False
@@ -148,6 +154,10 @@ class Writes:
     async def _delete(self, kind: str, name: str, uid: str) -> None:
         await self._kube.delete(kind, self._body["metadata"]["namespace"], name, uid)
         self._log("deleted", kind, name)
+
+    def _block(self, trouble: Trouble) -> None:
+        if trouble not in self.blocked:
+            self.blocked.append(trouble)
 
     def _log(self, done: str, kind: str, name: str) -> None:
         self.changed = True

@@ -10,6 +10,7 @@ number of wanted groups is no part of it and is kept in an annotation: scaling w
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -38,45 +39,64 @@ def accept(
     """Return where the groups of a spec go: to what is kept of it, or, if nothing is, to what is rendered now.
 
     wanted: the revision that somebody asked for by name, of this very spec; it may also be the newer rendering.
-    adopts: the newer rendering is taken unless another one was asked for.
+    adopts: the newer rendering is taken, unless somebody who knew it asked for another one.
     """
     template = group_template(deployment, layout)
     fresh, kept = revision_of(template), templates(observed)
-    of_this_spec = [record for record in observed.records if record.revision in kept and _is_of(record, deployment)]
+    of_this_spec = [record for record in observed.records if record.revision in kept and is_of(record, deployment)]
+    of_this_spec = of_this_spec or _without_records(deployment, observed, kept)
     asked = latest(record for record in of_this_spec if record.revision == wanted)
     record = asked or latest(of_this_spec)
-    takes_newer = record is not None and record.revision != fresh and (wanted == fresh or (adopts and asked is None))
+    is_known = fresh in {each.revision for each in observed.records}
+    takes_newer = (
+        record is not None
+        and record.revision != fresh
+        and (wanted == fresh or (adopts and (asked is None or not is_known)))
+    )
+    last = latest(observed.records)
+    common: dict[str, Any] = {
+        "name": deployment.name,
+        "namespace": deployment.namespace,
+        "replicas": deployment.spec.replicas,
+        "policy": deployment.spec.rollout,
+        "progress_deadline_s": deployment.spec.progress_deadline_s,
+        "layout": layout,
+        "proven": _proven(observed),
+    }
     if record is None or takes_newer:
         found = latest(record for record in of_this_spec if record.revision == fresh)
         return Target(
-            name=deployment.name,
-            namespace=deployment.namespace,
-            replicas=deployment.spec.replicas,
+            **common,
             revision=fresh,
             spec=found.spec if found is not None else deployment.spec.normal_form(),
             image=deployment.image,
-            templates={**kept, fresh: kept.get(fresh, template)},
-            policy=deployment.spec.rollout,
-            progress_deadline_s=deployment.spec.progress_deadline_s,
-            layout=layout,
+            templates={**kept, fresh: template},
             serving=_serving(observed, fresh),
             is_adopted=takes_newer,
+            is_adoption=takes_newer and last in of_this_spec,
         )
     return Target(
-        name=deployment.name,
-        namespace=deployment.namespace,
-        replicas=deployment.spec.replicas,
+        **common,
         revision=record.revision,
         spec=record.spec if record.template is not None else deployment.spec.normal_form(),
         image=_image_of(record) or deployment.image,
-        templates=kept,
-        policy=deployment.spec.rollout,
-        progress_deadline_s=deployment.spec.progress_deadline_s,
-        layout=layout,
+        templates={**kept, fresh: template},
         newer_revision=fresh if fresh != record.revision else None,
         serving=_serving(observed, record.revision),
         is_adopted=record.is_adopted,
+        is_adoption=record.is_adopted and record != last and last in of_this_spec,
+        is_pinned=asked is not None and fresh != record.revision,
     )
+
+
+def _without_records(deployment: GLMDeployment, observed: Observed, kept: Mapping[str, Manifest]) -> list[Record]:
+    """Return what stands for a record where none is left: what the groups are made from, if they are all alike."""
+    running = {group.revision for group in observed.groups.values() if group.exists}
+    if observed.records or len(running) != 1 or not running <= kept.keys():
+        return []
+    (revision,) = running
+    spec = deployment.spec.normal_form()
+    return [Record("", 0, spec, revision, replicas=None, template=kept[revision], image=_image_in(kept[revision]))]
 
 
 def restore(body: Manifest, observed: Observed) -> Target | None:
@@ -111,6 +131,7 @@ def _restored(
         progress_deadline_s=policy.progress_deadline_seconds or start_limit_s + 600,
         layout=layout if isinstance(layout, Layout) else None,
         serving=_serving(observed, last.revision),
+        proven=_proven(observed),
         is_adopted=last.is_adopted,
     )
 
@@ -137,16 +158,22 @@ def templates(observed: Observed) -> dict[str, Manifest]:
     return found
 
 
-def record(target: Target, records: tuple[Record, ...]) -> Manifest:
-    """Return the record of the target's spec. An older one of the same data is numbered anew: it is the last again."""
+def record(target: Target, observed: Observed, *, is_complete: bool = False) -> Manifest:
+    """Return the record of the target's spec. An older one of the same data is numbered anew: it is the last again.
+
+    is_complete: every group is where the target has it.
+    """
     data = {"spec": dict(target.spec), "image": target.image, "template": target.templates[target.revision]}
     name = names.record_name(target.name, hash_of(data))
-    last = latest(records)
+    last = latest(observed.records)
     number = (last.number if last.name == name else last.number + 1) if last is not None else 1
+    was_done = last is not None and last.name == name and last.is_adopted and not last.is_adopting
+    serves = any(group.is_available and group.revision == target.revision for group in observed.groups.values())
     annotations = {
         names.REPLICAS_ANNOTATION: str(target.replicas),
         names.SERVING_ANNOTATION: str(target.serving),
-        **({names.ADOPTED_ANNOTATION: "true"} if target.is_adopted else {}),
+        **({names.ADOPTED_ANNOTATION: "done" if is_complete or was_done else "true"} if target.is_adopted else {}),
+        **({names.PROVEN_ANNOTATION: "true"} if serves or target.revision in target.proven else {}),
     }
     return {
         "apiVersion": "apps/v1",
@@ -179,7 +206,7 @@ def surplus(observed: Observed, current: str) -> list[str]:
     return [record.name for record in [*halves, *old] if record.name != current]
 
 
-def _is_of(record: Record, deployment: GLMDeployment) -> bool:
+def is_of(record: Record, deployment: GLMDeployment) -> bool:
     """Tell whether a record is of the deployment's spec, as far as that moves a group.
 
     An image that is named now and was the default then is the same one. Records of the version before have the default
@@ -195,11 +222,20 @@ def _is_of(record: Record, deployment: GLMDeployment) -> bool:
 
 
 def _serving(observed: Observed, revision: str) -> int:
-    """Return how many groups served when a revision was accepted: as recorded, or now, if it is about to be."""
-    last = latest(observed.records)
-    if last is not None and last.revision == revision and last.serving is not None:
-        return last.serving
-    return sum(group.is_available for group in observed.groups.values())
+    """Return the most groups that served since a revision was accepted; of one that is about to be, those that do."""
+    now, last = sum(group.is_available for group in observed.groups.values()), latest(observed.records)
+    is_last = last is not None and last.revision == revision
+    return max(now, last.serving or 0) if is_last and last is not None else now
+
+
+def _proven(observed: Observed) -> tuple[str, ...]:
+    """Return the revisions at which a group was available, the last accepted first."""
+    marked = sorted((each for each in observed.records if each.is_proven), key=lambda record: -record.number)
+    return tuple(dict.fromkeys(record.revision for record in marked))
+
+
+def _image_in(template: Manifest) -> str:
+    return str(template["spec"]["template"]["spec"]["containers"][0].get("image", ""))
 
 
 def _image_of(record: Record) -> str:

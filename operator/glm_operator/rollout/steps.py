@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from glm_operator import names
 from glm_operator.manifest import Manifest
-from glm_operator.observe.observed import Observed, ObservedGroup, ObservedPod
+from glm_operator.observe.observed import CREATION_LIMIT, Observed, ObservedGroup, ObservedPod
 from glm_operator.render import needs_another
 from glm_operator.rollout.membership import CANNOT_CHANGE, Leaver, Membership, membership
 from glm_operator.rollout.target import Target
@@ -52,6 +52,7 @@ class Decision:
     outdated: tuple[str, ...] = ()  # members that are not of the target's revision yet
     moved: tuple[str, ...] = ()  # members that this step moves
     unproven: tuple[ObservedGroup, ...] = ()  # at the target's revision, still to become available
+    is_complete: bool = False  # every group is at the target's revision and serves, or lacks room
     waits_until: datetime | None = None  # nothing of the cluster tells when this time has come
 
 
@@ -63,18 +64,22 @@ def decide(
     in_flight_tokens: Mapping[str, int] | None = None,
     failed: Collection[str] = (),
     served: Collection[str] = (),
+    refused: Collection[str] = (),
 ) -> Decision:
     """Return the next step of every group, wanted or there.
 
     in_flight_tokens: by group, just read. failed: groups with trouble that lasts, as their pods or workers report.
     served: groups whose workers say that they served; the mark on a StatefulSet may be missing.
+    refused: newcomers that could not be written just now: they hold up nobody.
     """
     who = membership(target, observed, in_flight_tokens or {}, now)
     min_ready = timedelta(seconds=target.policy.min_ready_seconds)
     available = {group.name for group in who.members if group.is_available_for(min_ready, now)}
     outdated = [group for group in who.members if group.exists and group.revision != target.revision]
-    unproven = _unproven(target, who, available)
-    moving = {} if target.policy.paused else _moving(target, who, available, outdated, unproven, failed, served)
+    unproven = _unproven(target, who, available, now)
+    about_to_be = {names.group_name(target.name, index) for index in who.newcomers}
+    is_held = bool(unproven or about_to_be - {*refused})
+    moving = _moving(target, who, available, outdated, failed, served, is_held=is_held)
     steps = [_member_step(target, observed, group, moving) for group in who.members]
     revisions = _revisions_of_newcomers(target, who, available, unproven)
     steps += [_newcomer_step(target, index, revision) for index, revision in zip(who.newcomers, revisions, strict=True)]
@@ -86,8 +91,14 @@ def decide(
         outdated=tuple(group.name for group in outdated),
         moved=tuple(moving),
         unproven=tuple(unproven),
+        is_complete=not (outdated or unproven or who.newcomers or who.waiting) and _as_many_serve(target, available),
         waits_until=_waits_until(target, who, unproven, min_ready, now),
     )
+
+
+def newcomers(decision: Decision) -> set[str]:
+    """Return the names of the groups that a decision makes anew."""
+    return {step.name for step in decision.steps if step.index in decision.membership.newcomers}
 
 
 def foresee(observed: Observed, steps: Iterable[GroupStep]) -> Observed:
@@ -116,28 +127,25 @@ def repair(observed: Observed) -> tuple[GroupStep, ...]:
     )
 
 
-def never_scheduled(group: ObservedGroup) -> bool:
-    """Tell whether no node ever took all of a group, at any revision: one that served elsewhere is not such a one."""
-    return not group.served and _is_unschedulable(group)
+def _as_many_serve(target: Target, available: Collection[str]) -> bool:
+    """Tell whether nobody is missing whom the rollout, or anything else, took since it began."""
+    return len(available) >= min(target.serving, target.replicas)
 
 
-def _is_unschedulable(group: ObservedGroup) -> bool:
-    return group.trouble is not None and group.trouble.reason == "Unschedulable"
-
-
-def _unproven(target: Target, who: Membership, available: Collection[str]) -> list[ObservedGroup]:
+def _unproven(target: Target, who: Membership, available: Collection[str], now: datetime) -> list[ObservedGroup]:
     """Return the members at the target's revision that are still to show that it works.
 
-    Not those that only lack room: one that never could be scheduled, and one whose place another group took, while as
-    many serve as when the rollout began, some of them at the new revision.
+    Not those that lack room in the cluster, as long as as many serve as before: one that never had a place, and one
+    whose place another group took that serves at the new revision.
     """
     at_target = [group for group in who.members if group.exists and group.revision == target.revision]
-    as_many_serve = len(available) >= min(target.serving, target.replicas)
-    is_proven = as_many_serve and any(group.name in available for group in at_target)
-    waits_for_room = [
-        group for group in at_target if never_scheduled(group) or (is_proven and _is_unschedulable(group))
+    is_proven = any(group.name in available for group in at_target)
+    excused = [
+        group
+        for group in at_target
+        if _as_many_serve(target, available) and group.lacks_room(now) and (is_proven or not group.served)
     ]
-    return [group for group in at_target if group.name not in available and group not in waits_for_room]
+    return [group for group in at_target if group.name not in available and group not in excused]
 
 
 def _moving(
@@ -145,27 +153,40 @@ def _moving(
     who: Membership,
     available: Collection[str],
     outdated: list[ObservedGroup],
-    unproven: list[ObservedGroup],
     failed: Collection[str],
     served: Collection[str],
+    *,
+    is_held: bool,
 ) -> dict[str, ObservedGroup]:
-    """Return the groups that take the target's template in this step."""
+    """Return the groups that take the target's template in this step.
 
-    def is_lost(group: ObservedGroup) -> bool:
-        return not group.has_served and group.name not in served and (group.name in failed or group.trouble is not None)
+    is_held: a group is still to show that the target's revision works, or is about to.
+    """
+    if target.policy.paused:
+        return {}
 
-    free = [group for group in outdated if is_lost(group)]
+    def has_failed(group: ObservedGroup) -> bool:
+        return group.name not in available and (group.name in failed or group.trouble is not None)
+
+    is_proven = any(group.name in available and group.revision == target.revision for group in who.members)
+    # Nothing is lost by moving what never served and has failed; nor, to what is proven, what served and has failed.
+    free = [
+        group
+        for group in outdated
+        if has_failed(group) and ((not group.has_served and group.name not in served) or (is_proven and not is_held))
+    ]
     moving = {group.name: group for group in free}
-    if unproven or who.newcomers:
+    if is_held:
         return moving
     most = target.policy.most_unavailable(target.replicas)
     rest = [group for group in outdated if group.name not in moving]
     down = [group for group in rest if group.name not in available]
-    # Groups that are down by themselves take from the budget, too.
+    # Groups that are down by themselves take from the budget, too; so do those that went and have no successor yet.
     others_down = [group for group in who.members if group.name not in available and group.has_served]
     wave = down[:most]
-    room = max(0, most - len({group.name for group in [*others_down, *wave]}))
-    wave += [group for group in rest if group.name in available][:room]
+    room = most - len({group.name for group in [*others_down, *wave]})
+    spare = len(available) - (min(target.serving, target.replicas) - most)
+    wave += [group for group in rest if group.name in available][: max(0, min(room, spare))]
     return moving | {group.name: group for group in wave}
 
 
@@ -210,17 +231,21 @@ def _revisions_of_newcomers(
 ) -> list[str]:
     """Return the revision of each newcomer.
 
-    The target's, once a group of it serves, or where none of another does. Before that what serves now; but the first
-    newcomer shows whether the target's works, unless another group is about to, or the rollout is paused.
+    The target's, once it is proven. Before that what serves, or what is known to: the newest revision at which a group
+    was available. But the first newcomer shows whether the target's works, unless another group is about to, or the
+    rollout is paused; and where nothing is left that could serve, and nothing holds the rollout, all of them do.
     """
-    serving = [group for group in who.members if group.name in available]
-    kept = [group.revision for group in serving if group.revision in target.templates]
-    is_proven = any(group.revision == target.revision for group in serving)
-    if is_proven or not kept:
-        return [target.revision] * len(who.newcomers)
-    base = max(kept, key=lambda revision: (kept.count(revision), revision))
-    shows = not unproven and not target.policy.paused
-    return [target.revision if shows and place == 0 else base for place in range(len(who.newcomers))]
+    num = len(who.newcomers)
+    serving = [group.revision for group in who.members if group.name in available]
+    if target.revision in target.proven or target.revision in serving:
+        return [target.revision] * num
+    held = bool(unproven) or target.policy.paused
+    kept = [revision for revision in serving if revision in target.templates]
+    known = [revision for revision in target.proven if revision in target.templates]
+    if not kept and (not known or (not held and not who.members)):
+        return [target.revision] * num
+    base = max(kept, key=lambda revision: (kept.count(revision), revision)) if kept else known[0]
+    return [target.revision if not held and place == 0 else base for place in range(num)]
 
 
 def _newcomer_step(target: Target, index: int, revision: str) -> GroupStep:
@@ -261,6 +286,9 @@ def _waits_until(
     deadline = timedelta(seconds=target.progress_deadline_s)
     times += [group.down_since + deadline for group in unproven if group.down_since is not None]
     times += [
+        group.changed_at + CREATION_LIMIT for group in who.members if group.missing and group.changed_at is not None
+    ]
+    times += [
         pod.hangs_since + lost_after for group in who.members for pod in group.pods if pod.hangs_since is not None
     ]
     return min((at for at in times if at > now), default=None)
@@ -278,5 +306,9 @@ def stuck(target: Target, decision: Decision, now: datetime) -> ObservedGroup | 
     """Return the group at which a rollout stands still: it had its time to become available, and is not."""
     deadline = timedelta(seconds=target.progress_deadline_s)
     waited_for = [group for group in decision.unproven if decision.outdated or not group.has_served]
-    late = [group for group in waited_for if group.down_since is not None and now - group.down_since > deadline]
+    late = [
+        group
+        for group in waited_for
+        if not group.is_available and group.down_since is not None and now - group.down_since > deadline
+    ]
     return late[0] if late else None

@@ -24,8 +24,11 @@ class Target:
     progress_deadline_s: int = Limits().start_limit_seconds + 600
     layout: Layout | None = None  # None: of a record that this version cannot read
     newer_revision: str | None = None  # of what this version would render; None: it is the same
-    serving: int = 0  # groups that served when it was accepted
-    is_adopted: bool = False  # the target's record says: its spec is that of the one before
+    serving: int = 0  # the most groups that served since it was accepted, of those that are wanted
+    proven: tuple[str, ...] = ()  # revisions at which a group was available, the last accepted first
+    is_adopted: bool = False  # the target's record says: its rendering is newer than its spec
+    is_adoption: bool = False  # nothing but the rendering differs from what was accepted last
+    is_pinned: bool = False  # somebody asked for this revision by name, and not for the newer rendering
 
     def manifest(self, group: str, revision: str, annotations: Mapping[str, str]) -> Manifest | None:
         """Return the StatefulSet of a group at a revision; None where nothing says what it is made from."""

@@ -107,13 +107,14 @@ def _progressing(facts: Facts, groups_ready: Condition) -> Condition:
 
 def _rolling_out(facts: Facts) -> str:
     assert facts.target is not None
-    num_done = len(facts.members) - len(facts.outdated) - len(facts.moving)
+    num_there = sum(group.exists for group in facts.members)
+    num_done = num_there - len(facts.outdated) - len(facts.moving)
     message = f"{num_done}/{len(facts.members)} groups are at revision {facts.target.revision}"
     waits_for = [*facts.moving, *(group.name for group in (facts.decision.unproven if facts.decision else ()))]
     for name in dict.fromkeys(waits_for):
         finding = facts.findings.get(name)
-        if finding is not None:
-            message += f"; {name}: {finding.message}"
+        message += f"; {name}: {finding.message if finding is not None else 'ready, not yet for minReadySeconds'}"
+    message += "".join(f"; {blocked.message}" for blocked in facts.blocked[:3])
     if facts.outdated:
         message += f"; still to be moved: {', '.join(facts.outdated[:20])}"
     if len(facts.members) == 1:
@@ -148,11 +149,13 @@ def _degraded(facts: Facts) -> Condition:
 
 def _up_to_date(facts: Facts) -> Condition:
     """Tell what groups lack for being older than this operator; what they lack is no fault."""
-    if facts.target is None:
+    if facts.refused is not None or facts.target is None:
         assert facts.refused is not None
         return _say(facts, "UpToDate", "Unknown", facts.refused.reason, facts.refused.message)
     if facts.target.newer_revision is not None:
         waits = f"; {facts.adoption_waits}" if facts.adoption_waits else ""
+        if facts.target.is_pinned and facts.target.policy.adopt == "Automatic":
+            waits += f"; revision {facts.target.revision} was asked for by name, so Automatic leaves it"
         message = (
             f"this operator version would render revision {facts.target.newer_revision}; groups stay at "
             f"{facts.target.revision}, made from what was kept, until it is adopted: "

@@ -83,13 +83,15 @@ class Facts:
 
     @property
     def moving(self) -> list[str]:
-        """Names of the members that were moved and are still to serve again."""
+        """Names of the members that were moved and are still to serve again, and for as long as they must."""
         if self.target is None:
             return []
+        unproven = {group.name for group in self.decision.unproven} if self.decision is not None else set()
         return [
             group.name
             for group in self.members
-            if group.revision == self.target.revision and group.served and not group.has_served
+            if group.revision == self.target.revision
+            and ((group.served and not group.has_served) or (group.is_available and group.name in unproven))
         ]
 
     @property

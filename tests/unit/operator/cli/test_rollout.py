@@ -49,7 +49,7 @@ def a_body_that_says(progressing: str, reason: str, planned: str = "True") -> di
 def test_a_rollout_is_over_when_it_settles_and_bad_when_only_a_person_helps(
     body: dict[str, Any], is_over: bool, is_bad: bool
 ) -> None:
-    assert how_it_stands(body)[1:] == (is_over, is_bad)
+    assert how_it_stands(body, ())[1:] == (is_over, is_bad)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,14 @@ def test_a_selector_names_labels() -> None:
 def test_a_selector_that_names_no_labels_is_refused_with_an_example(selector: str) -> None:
     with pytest.raises(CommandError, match="team=chat"):
         labels_of(selector)
+
+
+def test_a_rendering_that_was_asked_for_and_is_not_taken_yet_is_waited_for() -> None:
+    body = a_body_that_says("False", "Settled")
+    body["status"] |= {"revision": "first", "newerRevision": "newer"}
+    body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "newer"}
+    assert how_it_stands(body, RECORDS)[1:] == (False, False)
+    body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "third"}
+    assert how_it_stands(body, RECORDS)[1:] == (False, False), "an undo of an adoption changes no generation"
+    body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "of-another-spec"}
+    assert how_it_stands(body, RECORDS)[1:] == (True, False)

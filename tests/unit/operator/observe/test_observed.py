@@ -169,12 +169,24 @@ def test_an_orphan_keeps_the_place_of_its_group_and_a_pod_that_drains_does_not()
     assert not any(Observed(groups={0: group}).has_groups for group in groups)
 
 
-def test_a_group_is_down_since_the_last_thing_it_must_recover_from() -> None:
+def test_a_group_that_never_served_has_its_time_since_we_changed_it() -> None:
     times = [NOW + timedelta(seconds=second) for second in range(4)]
     pod = a_pod("chat-g0", ready=False, created_at=times[1], ready_changed_at=times[2])
-    assert a_group(0, pods=(pod,), changed_at=times[0]).down_since == times[2]
-    assert a_group(0, pods=(pod,), changed_at=times[3]).down_since == times[3]
+    assert a_group(0, pods=(pod,), changed_at=times[0]).down_since == times[0], "pods that come and go give no respite"
     assert a_group(0, pods=()).down_since is None
+
+
+def test_a_group_that_served_has_its_time_since_it_ceased_to() -> None:
+    times = [NOW + timedelta(seconds=second) for second in range(4)]
+    pod = a_pod("chat-g0", ready=False, ready_changed_at=times[2])
+    assert a_group(0, pods=(pod,), served="new", changed_at=times[0]).down_since == times[2]
+    assert a_group(0, pods=(pod,), served="new", changed_at=times[3]).down_since == times[3]
+
+
+@pytest.mark.parametrize(("age_s", "lacks"), [(29, False), (31, True)])
+def test_a_group_whose_pods_are_not_created_for_long_lacks_room(age_s: int, lacks: bool) -> None:
+    group = a_group(0, pods=(), changed_at=NOW - timedelta(seconds=age_s))
+    assert group.lacks_room(NOW) is lacks
 
 
 def test_a_group_whose_stateful_set_was_emptied_is_not_available() -> None:

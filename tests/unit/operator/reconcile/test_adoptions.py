@@ -1,10 +1,11 @@
 """How many deployments of the fleet adopt a newer rendering at once, and who is told when a place is free."""
 
+from dataclasses import replace
+
 import pytest
 
-from glm_operator.observe.observed import Observed, ObservedGroup, Record
+from glm_operator.observe.observed import Observed, Record
 from glm_operator.reconcile.adoptions import Adoptions, Name, is_adopting
-from unit.operator.operator_builders import a_group
 
 A, B, C = ("models", "a"), ("models", "b"), ("others", "c")
 
@@ -64,25 +65,19 @@ def test_what_those_that_wait_wait_for_is_told() -> None:
     assert fleet.waits_for() == "waits for the adoption of models/a, others/c (at most 2 at once)"
 
 
-def seen(*groups: ObservedGroup, is_adopted: bool = True) -> Observed:
-    record = Record("chat-abc", number=1, spec={}, revision="new", replicas=1, is_adopted=is_adopted)
-    return Observed(groups={group.index: group for group in groups}, records=(record,))
+def a_record(**changes: bool) -> Record:
+    return replace(Record("chat-abc", 1, {}, "new", replicas=1), **changes)
 
 
 @pytest.mark.parametrize(
     ("observed", "adopts"),
     [
         (Observed(), False),
-        (seen(), False),
-        (seen(a_group(0)), False),
-        (seen(a_group(0), a_group(1, revision="old")), True),
-        (seen(a_group(0, ready=False)), True),
-        (seen(a_group(0, ready=False, served="new")), False),
-        (seen(a_group(0, revision="old"), is_adopted=False), False),
+        (Observed(records=(a_record(),)), False),
+        (Observed(records=(a_record(is_adopted=True, is_adopting=True),)), True),
+        (Observed(records=(a_record(is_adopted=True),)), False),
     ],
-    ids=["no record", "no group", "all there", "one behind", "one starts", "one reloads", "an edit"],
+    ids=["no record", "an edit", "under way", "done"],
 )
-def test_a_deployment_adopts_until_every_group_has_served_at_the_newer_rendering(
-    observed: Observed, adopts: bool
-) -> None:
+def test_a_deployment_adopts_until_its_record_says_that_every_group_is_there(observed: Observed, adopts: bool) -> None:
     assert is_adopting(observed) is adopts

@@ -24,13 +24,13 @@ def asking_for(revision: str, **spec: Any) -> dict[str, Any]:
 
 def kept(revision: str = "before") -> Observed:
     """Return what exists of a deployment that another version of the operator rendered."""
-    target = accepted(a_body()).target(Observed(), adopts=False)
+    target = accepted(a_body()).target(Observed())
     (template,) = target.templates.values()
     record = Record("chat-abc", 1, target.spec, revision, replicas=1, template=template, image=target.image)
     return Observed(records=(record,))
 
 
-FRESH = accepted(a_body()).target(Observed(), adopts=False).revision
+FRESH = accepted(a_body()).target(Observed()).revision
 
 
 def test_a_spec_that_our_rules_refuse_is_told() -> None:
@@ -47,21 +47,21 @@ def test_a_layout_that_no_group_fits_is_told() -> None:
 
 def test_a_newer_rendering_is_taken_only_by_who_asks_or_lets_it() -> None:
     bodies = {"nobody": a_body(), "by hand": asking_for(FRESH), "by itself": a_body(rollout={"adopt": "Automatic"})}
-    taken = {who: accepted(body).target(kept(), adopts=True).revision for who, body in bodies.items()}
+    taken = {who: accepted(body).target(kept()).revision for who, body in bodies.items()}
     assert taken == {"nobody": "before", "by hand": FRESH, "by itself": FRESH}
 
 
 def test_who_has_no_place_to_adopt_stays() -> None:
     for body in (asking_for(FRESH), a_body(rollout={"adopt": "Automatic"})):
-        assert accepted(body).target(kept(), adopts=False).revision == "before"
+        assert accepted(body).without_adoption(kept()).revision == "before"
 
 
 def test_going_back_to_what_was_kept_needs_no_place() -> None:
     found = kept()
     newer = replace(found.records[0], name="chat-def", number=2, revision="after")
     both = Observed(records=(*found.records, newer))
-    assert accepted(a_body()).target(both, adopts=False).revision == "after"
-    assert accepted(asking_for("before")).target(both, adopts=False).revision == "before"
+    assert accepted(a_body()).target(both).revision == "after"
+    assert accepted(asking_for("before")).target(both).revision == "before"
 
 
 def test_what_was_not_accepted_last_is_tried() -> None:

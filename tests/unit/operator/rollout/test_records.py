@@ -25,6 +25,9 @@ def kept(manifest: dict[str, Any]) -> Record:
         template=manifest["data"]["template"],
         image=manifest["data"]["image"],
         is_adopted=names.ADOPTED_ANNOTATION in manifest["metadata"]["annotations"],
+        is_adopting=manifest["metadata"]["annotations"].get(names.ADOPTED_ANNOTATION) == "true",
+        serving=int(manifest["metadata"]["annotations"][names.SERVING_ANNOTATION]),
+        is_proven=names.PROVEN_ANNOTATION in manifest["metadata"]["annotations"],
     )
 
 
@@ -32,7 +35,7 @@ def accept(*targets: Target) -> tuple[Record, ...]:
     """Return the records after these specs were accepted one after another."""
     found: dict[str, Record] = {}
     for target in targets:
-        record = kept(records.record(target, tuple(found.values())))
+        record = kept(records.record(target, Observed(records=tuple(found.values()))))
         found[record.name] = record
     return tuple(found.values())
 
@@ -185,9 +188,51 @@ def test_a_newer_rendering_is_taken_by_who_asks_for_it() -> None:
         assert target.image == "worker:1"
 
 
-def test_who_names_a_revision_gets_it_though_newer_ones_are_taken_by_themselves() -> None:
+def test_who_names_a_revision_gets_it_though_a_newer_one_that_was_there_is_taken_by_itself() -> None:
+    fresh = accepted_again().revision
+    undone = replace(of_an_earlier_operator(), name="chat-newer", number=2, revision=fresh)
+    target = accepted_again(of_an_earlier_operator(), undone, wanted="before", adopts=True)
+    assert (target.revision, target.is_pinned) == ("before", True)
+
+
+def test_who_named_a_revision_gets_what_is_newer_than_all_that_was_there_then() -> None:
     target = accepted_again(of_an_earlier_operator(), wanted="before", adopts=True)
-    assert target.revision == "before"
+    assert (target.revision, target.is_adoption) == (accepted_again().revision, True)
+
+
+def test_of_a_lost_record_the_template_is_that_of_the_groups() -> None:
+    target = accepted_again()
+    template = target.templates[target.revision]
+    older = {**template, "spec": {**template["spec"], "podManagementPolicy": "OrderedReady"}}
+    found = Observed(
+        groups={0: a_group(0, revision="before")},
+        live={("apps/v1", "StatefulSet", "chat-g0"): stateful_set(older, "models", "chat-g0", "before")},
+    )
+    deployment = parse_deployment(a_body())
+    again = records.accept(deployment, a_layout(deployment), found)
+    assert again.revision == "before"
+    assert again.newer_revision not in (None, "before")
+
+
+def test_a_record_counts_the_most_groups_that_served_and_says_that_its_revision_works() -> None:
+    target = replace(limited(1), serving=1)
+    (before,) = accept(target)
+    assert (before.is_proven, before.serving) == (False, 1)
+    found = Observed(groups={index: a_group(index, revision=target.revision) for index in (0, 1)}, records=(before,))
+    restored = records.restore(a_body(), found)
+    assert restored is not None
+    assert restored.serving == 2
+    assert kept(records.record(restored, found)).is_proven
+
+
+def test_an_adoption_is_under_way_until_its_record_says_that_all_are_there() -> None:
+    target = replace(limited(1), is_adopted=True)
+    (begun,) = accept(target)
+    assert begun.is_adopting
+    found = Observed(records=(begun,))
+    done = kept(records.record(target, found, is_complete=True))
+    assert (done.is_adopted, done.is_adopting) == (True, False)
+    assert not kept(records.record(target, Observed(records=(done,)))).is_adopting, "a scale-up adopts nothing"
 
 
 def test_a_revision_of_another_spec_is_not_to_be_had_by_its_name() -> None:

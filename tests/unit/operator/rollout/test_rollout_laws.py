@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,7 @@ class Group:
     annotations: dict[str, str] = field(default_factory=dict)
     immutable: str = "Parallel"
     has_served: bool = False  # at any revision
+    fails: bool = False  # at the revision it has, though it served there
 
     @property
     def is_available(self) -> bool:
@@ -64,7 +66,7 @@ class Group:
 
     @property
     def has_failed(self) -> bool:
-        return self.revision == "broken" and any(pod.scheduled for pod in self.pods.values())
+        return (self.fails or self.revision == "broken") and any(pod.scheduled for pod in self.pods.values())
 
 
 class World:
@@ -78,8 +80,9 @@ class World:
         self.paused = False
         self.capacity = 100  # groups that have nodes
         self.taken_down: set[int] = set()  # by a rollout, while they served, and not back since
-        self.accepted = ("", 0)  # the revision that was accepted last, and how many groups served then
-        self.have_served: set[int] = set()  # when it was accepted, those that ever did
+        self.accepted = ("", 0)  # the revision that was accepted last, and the most groups that served since
+        self.proven: dict[str, None] = {}  # revisions at which a group was available
+        self.drains_last = False  # pods that were told to go stay, and keep their nodes
 
     def observe(self) -> Observed:
         groups = {index: self._observed(index, group) for index, group in sorted(self.groups.items())}
@@ -130,10 +133,12 @@ class World:
         return replace(BASE, replicas=self.wanted, revision=self.revision, templates=TEMPLATES, policy=policy)
 
     def decide(self) -> Decision:
-        if self.accepted[0] != self.revision:
-            self.accepted = (self.revision, sum(group.is_available for group in self.groups.values()))
-            self.have_served = {index for index, group in self.groups.items() if group.has_served}
-        return decide(replace(self.target(), serving=self.accepted[1]), self.observe(), NOW)
+        serving = sum(group.is_available for group in self.groups.values())
+        if self.accepted[0] == self.revision:
+            serving = max(serving, self.accepted[1])
+        self.accepted = (self.revision, serving)
+        target = replace(self.target(), serving=serving, proven=tuple(self.proven))
+        return decide(target, self.observe(), NOW)
 
     def run_operator(self, num_writes: int | None = None) -> int:
         """Run one pass; it dies after num_writes writes. Return how many it made."""
@@ -178,6 +183,7 @@ class World:
         if group.revision != step.revision:
             assert not self.paused, "a group moves while the rollout is paused"
             self._take(step.index, group)
+            group.fails = False
         group.revision, group.annotations = step.revision, dict(marks)
 
     def _take(self, index: int, group: Group) -> None:
@@ -186,7 +192,7 @@ class World:
             return
         others = [other for number, other in self.groups.items() if number != index and other.revision == self.revision]
         new = [other for other in others if names.LEAVING_ANNOTATION not in other.annotations]
-        moved_now = {number for number in self.taken_down if self.groups[number].revision == self.revision}
+        moved_now = self.taken_down
         serving = sum(other.is_available for other in self.groups.values())
         as_many_serve = serving >= min(self.accepted[1], self.wanted)
         unproven = [
@@ -215,25 +221,22 @@ class World:
         group.pods[number].deleting = True
 
     def _check(self) -> None:
-        for group in self.groups.values():
-            group.has_served |= group.is_available
-        self.taken_down = {
-            index
-            for index in self.taken_down
-            if index in self.groups and self.groups[index].revision and not self.groups[index].is_available
-        }
-        # Who got a place that another group lost, and serves there for the first time, stands in for that one.
-        stand_ins = [
-            index for index, group in self.groups.items() if group.is_available and index not in self.have_served
-        ]
-        assert len(self.taken_down) - len(stand_ins) <= self.most_unavailable
+        available = {index for index, group in self.groups.items() if group.is_available}
+        for index in available:
+            self.groups[index].has_served = True
+            self.proven.setdefault(self.groups[index].revision or "")
+        if len(available) >= min(self.accepted[1], self.wanted):
+            self.taken_down.clear()  # as many serve as ever: others stand in for them
+        self.taken_down -= available
+        assert len(self.taken_down) <= self.most_unavailable
 
     # What the cluster does by itself
 
     def controllers(self, *, stale: str | None = None) -> None:
         """Let pods that drain go and make those that are missing; stale: from a template the controller saw before."""
         for index, group in list(self.groups.items()):
-            group.pods = {number: pod for number, pod in group.pods.items() if not pod.deleting or pod.hangs}
+            stays = self.drains_last
+            group.pods = {number: pod for number, pod in group.pods.items() if not pod.deleting or pod.hangs or stays}
             if group.revision is None and not group.pods:
                 del self.groups[index]
             elif group.revision is not None:
@@ -253,7 +256,8 @@ class World:
         """Let groups whose pods have all met become ready."""
         for group in self.groups.values():
             pods = group.pods.values()
-            if len({pod.revision for pod in pods}) == 1 and len(pods) == PODS and group.revision != "broken":
+            is_whole = len({pod.revision for pod in pods}) == 1 and len(pods) == PODS
+            if is_whole and group.revision != "broken" and not group.fails:
                 for pod in pods:
                     pod.ready = pod.scheduled and not pod.deleting and pod.revision != "broken"
         self._check()
@@ -299,6 +303,7 @@ actions = st.one_of(
     st.tuples(st.just("scale"), st.integers(0, 4)),
     st.tuples(st.just("capacity"), st.integers(0, 4)),
     st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("drains last"), st.booleans()),
 )
 
 
@@ -343,7 +348,7 @@ def settle(world: World, *, turns: int = 120) -> int:
 
 def make_whole(world: World) -> None:
     """Take away all that keeps a rollout from its end."""
-    world.paused, world.capacity = False, 100
+    world.paused, world.drains_last, world.capacity = False, False, 100
     world.nodes_return()
     if world.revision == "broken":
         world.revision = "r1"
@@ -396,6 +401,54 @@ def test_groups_that_never_could_be_scheduled_block_no_rollout(serving: int, too
     served = [group for group in world.groups.values() if group.is_available]
     assert len(served) == serving
     assert {group.revision for group in served} == {revision}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 2), st.sampled_from(["r1", "r2"]))
+def test_a_full_cluster_whose_pods_drain_for_long_keeps_its_groups(wanted: int, spare: int, revision: str) -> None:
+    """What replaces a group finds no room before that one is gone: the others stay until it has."""
+    world = World()
+    world.wanted, world.capacity = wanted, wanted + spare
+    settle(world)
+    world.revision, world.drains_last = revision, True
+    for _ in range(10):
+        world.run_operator()
+        world.controllers()
+        world.kubelet()
+        if spare == 0:
+            assert sum(group.is_available for group in world.groups.values()) >= wanted - 1
+    world.drains_last = False
+    settle(world)
+    assert sum(group.is_available for group in world.groups.values()) == wanted
+    assert {group.revision for group in world.groups.values()} == {revision}
+
+
+@pytest.mark.parametrize("lost", ["lose", "lose_node"])
+def test_a_lost_group_of_a_stuck_rollout_is_replaced_by_what_is_known_to_serve(lost: str) -> None:
+    world = World()
+    world.wanted = 2
+    settle(world)
+    world.revision = "broken"
+    settle(world)
+    (serving,) = [number for number, group in world.groups.items() if group.is_available]
+    getattr(world, lost)(serving)
+    settle(world)
+    assert [group.revision for group in world.groups.values() if group.is_available] == ["r0"]
+
+
+def test_what_served_and_fails_everywhere_is_moved_together_once_its_fix_is_proven() -> None:
+    world = World()
+    world.wanted = 4
+    settle(world)
+    for number in world.groups:
+        world.kill(number)
+        world.groups[number].fails = True
+    world.revision = "r1"
+    for _ in range(3):
+        world.run_operator()
+        world.controllers()
+        world.kubelet()
+    assert {group.revision for group in world.groups.values()} == {"r1"}
 
 
 @settings(max_examples=200, deadline=None)
