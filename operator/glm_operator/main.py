@@ -41,6 +41,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
         return connection_info(await kube.read_configuration(settings.kubeconfig))
 
     cache, workers, queue = Cache(), Workers(), Queue()
+    is_listed = asyncio.Event()  # every deployment is known that could be listed
     configuration = await kube.read_configuration(settings.kubeconfig)
     async with kube.connect(configuration, wrote=lambda item: _put(cache, item), removed=cache.remove) as client:
         reconciler = Reconciler(
@@ -49,7 +50,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             workers,
             Adoptions(
                 settings.adoptions_at_once,
-                in_progress=lambda: _adopting(cache),
+                in_progress=lambda: _adopting(cache) if is_listed.is_set() else None,
                 wake=lambda name: queue.add(Key(*name)),
             ),
             settings.worker_image,
@@ -61,10 +62,12 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             for namespace in settings.namespaces or (None,)
         ]
         poll = partial(_poll, cache, workers)
-        loop = Loop(settings, reconciler.reconcile, client.deployments, poll, watches, queue=queue)
+        list_known = partial(_list, client, cache)
+        loop = Loop(settings, reconciler.reconcile, list_known, poll, watches, queue=queue)
         runner = await probes.serve(loop, settings.management_port)
         try:
             await loop.wait_until_served()
+            is_listed.set()
             await kopf.operator(
                 registry=build_registry(loop, cache, credentials, ended),
                 settings=build_settings(),
@@ -85,6 +88,14 @@ def _now() -> datetime:
 
 def _put(cache: Cache, item: Manifest) -> None:
     cache.put(item)
+
+
+async def _list(client: kube.Kube, cache: Cache, namespace: str | None) -> list[Manifest]:
+    """Return the deployments of a namespace, and let the cache know them: kopf lists them only later."""
+    bodies = await client.deployments(namespace)
+    for body in bodies:
+        cache.put(body)
+    return bodies
 
 
 def _adopting(cache: Cache) -> list[tuple[str, str]] | None:

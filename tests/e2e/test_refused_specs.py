@@ -141,7 +141,7 @@ REFUSED_NAMES = [
     ("x" * 41, "metadata.name has 41 characters, 40 are allowed"),
     (
         "chat-g0",
-        "ends like the name of an object made for another GLMDeployment (-g0, -ranks, -worker, -gateway, -cache, -fetch, -keys, -canary, -tls, -usage, -config); for example",
+        "ends like the name of an object made for another GLMDeployment (-g0, -ranks, -worker, ",
     ),
 ]
 

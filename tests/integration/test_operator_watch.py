@@ -27,6 +27,9 @@ class WatchedKubernetes(FakeKubernetes):
         self.is_closed = False  # watches and lists are refused
         self.has_expired = False  # the version of a watch is too old
         self.is_silent = False  # a watch is accepted, and nothing comes
+        self.always_expires = False
+        self.odd_answer: str | None = None  # instead of a list, as of a proxy
+        self.num_odd = 0
         self.num_lists = 0
         self.num_watches = 0
         self._cut = asyncio.Event()
@@ -41,6 +44,9 @@ class WatchedKubernetes(FakeKubernetes):
             raise Refused(403, "Forbidden", "closed")
         if request.query.get("watch") != "true":
             self.num_lists += 1
+            if self.odd_answer is not None:
+                self.num_odd += 1
+                return web.Response(text=self.odd_answer, content_type="application/json")
         return await super()._list(request, plural, namespace)
 
     async def _watch(
@@ -48,7 +54,7 @@ class WatchedKubernetes(FakeKubernetes):
     ) -> web.StreamResponse:
         self.num_watches += 1
         assert request.query["allowWatchBookmarks"] == "true"
-        if self.has_expired:
+        if self.has_expired or self.always_expires:
             self.has_expired = False
             raise Refused(410, "Expired", "too old resource version")
         cut = asyncio.create_task(self._cut.wait())
@@ -154,6 +160,56 @@ async def test_a_watch_that_says_nothing_is_begun_anew_and_counted() -> None:
         world.fake.cut()
         world.make("chat-g0")
         await world.until(lambda: world.known() == {"chat-g0"})
+
+
+async def test_a_watch_that_expires_at_once_each_time_asks_ever_more_rarely() -> None:
+    """A list that takes longer than the server keeps versions: asking in a loop would make it slower still."""
+    async with a_world() as world:
+        await world.until(lambda: world.fake.num_watches == 1)
+        world.fake.always_expires = True
+        world.fake.cut()
+        await world.until(lambda: world.fake.num_watches >= 3)
+        lists, began = world.fake.num_lists, asyncio.get_running_loop().time()
+        await world.until(lambda: world.fake.num_lists > lists)
+        assert asyncio.get_running_loop().time() - began > 0.4
+        world.fake.always_expires = False
+        world.make("chat-g0")
+        await world.until(lambda: world.known() == {"chat-g0"})
+
+
+async def test_a_stream_that_is_cut_after_it_worked_goes_on_at_once() -> None:
+    async with a_world() as world:
+        for number in range(6):
+            await world.until(lambda number=number: world.fake.num_watches > number)  # type: ignore[misc]
+            world.make(f"chat-g{number}")
+            await world.until(lambda number=number: f"chat-g{number}" in world.known())  # type: ignore[misc]
+            began = asyncio.get_running_loop().time()
+            world.fake.cut()
+            await world.until(lambda number=number: world.fake.num_watches > number + 1)  # type: ignore[misc]
+            assert asyncio.get_running_loop().time() - began < 0.4
+        assert world.fake.num_lists == 1
+
+
+@pytest.mark.parametrize("answer", ["[]", '"text"', '{"kind": "Status"}', "<html>"])
+async def test_an_answer_that_is_none_of_the_api_servers_ends_nothing(answer: str) -> None:
+    async with a_world() as world:
+        await world.until(lambda: world.fake.num_watches == 1)
+        world.fake.odd_answer, world.fake.has_expired = answer, True
+        world.fake.cut()
+        await world.until(lambda: world.fake.num_odd > 0)
+        world.fake.odd_answer = None
+        world.make("chat-g0")
+        await world.until(lambda: world.known() == {"chat-g0"})
+
+
+async def test_a_watch_that_is_down_for_long_makes_passes_read_what_is_live() -> None:
+    async with a_world(silence_limit_s=0.2) as world:
+        await world.until(lambda: ("StatefulSet", None) in world.cache._listed)
+        world.fake.is_closed = True
+        world.fake.cut()
+        await world.until(lambda: ("StatefulSet", None) not in world.cache._listed)
+        world.fake.is_closed = False
+        await world.until(lambda: ("StatefulSet", None) in world.cache._listed)
 
 
 async def test_its_age_grows_while_the_server_is_away_and_is_small_when_it_speaks() -> None:

@@ -4,12 +4,15 @@ Writes of our own go in at once, so that a pass never acts on what it has just c
 object than the one at hand is passed over, and so is one that we have deleted.
 """
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 
 from glm_operator import names
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, Seen, observe
+
+logger = logging.getLogger(__name__)
 
 Name = tuple[str, str]  # namespace, name
 _Place = tuple[str, str, str]  # kind, namespace, name
@@ -23,7 +26,7 @@ class Cache:
     def __init__(self) -> None:
         self._bodies: dict[Name, Manifest] = {}
         self._objects: dict[Name, dict[_Place, Manifest]] = {}  # by deployment
-        self._removed: dict[str, None] = {}  # uids of what we deleted and a watch may still speak of
+        self._removed: dict[str, None] = {}  # uids of what is gone, of which something may still speak
         self._listed: set[tuple[str, str | None]] = set()  # kind and namespace, None: all of them
 
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
@@ -42,8 +45,14 @@ class Cache:
         return [*self._bodies]
 
     def all_seen(self, now: datetime) -> list[Seen]:
-        """Return every deployment with what exists of it."""
-        return [Seen(body, self._observed(body, now)) for body in self._bodies.values()]
+        """Return every deployment with what exists of it; one that cannot be read is logged, and harms no other."""
+        found = []
+        for (namespace, name), body in self._bodies.items():
+            try:
+                found.append(Seen(body, self._observed(body, now)))
+            except Exception:  # whatever somebody wrote into an object of one deployment
+                logger.exception("%s/%s cannot be read", namespace, name)
+        return found
 
     def _observed(self, body: Manifest, now: datetime) -> Observed:
         metadata = body["metadata"]
@@ -52,12 +61,15 @@ class Cache:
         others = [item for item in objects if item["kind"] != "Pod"]
         return observe(metadata["name"], metadata["uid"], others, pods, now)
 
-    def put(self, item: Manifest) -> Name | None:
-        """Keep an object as it is now; return the deployment that it belongs to, None if that is old news."""
+    def put(self, item: Manifest, *, is_listed: bool = False) -> Name | None:
+        """Keep an object as it is now; return the deployment that it belongs to, None if that is old news.
+
+        is_listed: a GLMDeployment of a list is never old news: storage may have been put back to an earlier state.
+        """
         if item["metadata"].get("uid") in self._removed:
             return None
         if item["kind"] == names.KIND:
-            return self._put_body(item)
+            return self._put_body(item, is_listed=is_listed)
         deployment = _deployment_of(item)
         if deployment is None:
             return None
@@ -65,12 +77,12 @@ class Cache:
         place = _place(item)
         if place in kept and _version(item) < _version(kept[place]):
             return None
-        kept[place] = item
+        kept[place] = _kept_of(item)
         return deployment
 
-    def _put_body(self, body: Manifest) -> Name | None:
+    def _put_body(self, body: Manifest, *, is_listed: bool) -> Name | None:
         name = (body["metadata"]["namespace"], name_of(body))
-        if name in self._bodies and _version(body) < _version(self._bodies[name]):
+        if not is_listed and name in self._bodies and _version(body) < _version(self._bodies[name]):
             return None
         self._bodies[name] = body
         return name
@@ -81,20 +93,27 @@ class Cache:
 
     def drop(self, item: Manifest) -> Name | None:
         """Forget an object that is gone; return the deployment that it belonged to."""
-        self._removed.pop(item["metadata"].get("uid", ""), None)
+        uid = item["metadata"].get("uid", "")
+        self._bury(uid)
         if item["kind"] == names.KIND:
             name = (item["metadata"]["namespace"], name_of(item))
-            if self._bodies.get(name, item)["metadata"].get("uid") == item["metadata"].get("uid"):
+            if self._bodies.get(name, item)["metadata"].get("uid") == uid:
                 self._bodies.pop(name, None)
             return name
         deployment = _deployment_of(item)
         kept = self._objects.get(deployment, {}) if deployment is not None else {}
         live = kept.get(_place(item))
-        if live is not None and live["metadata"].get("uid") == item["metadata"].get("uid"):
+        if live is not None and live["metadata"].get("uid") == uid:
             del kept[_place(item)]
         if deployment is not None and not kept:
             self._objects.pop(deployment, None)
         return deployment
+
+    def _bury(self, uid: str) -> None:
+        """Note that nothing of this uid comes back: an answer to our own delete may arrive after the watch's word."""
+        self._removed[uid] = None
+        while len(self._removed) > MAX_REMOVED:
+            del self._removed[next(iter(self._removed))]
 
     def remove(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Forget an object that we have deleted, whatever the watches still say of it."""
@@ -102,9 +121,11 @@ class Cache:
             live = kept.get((kind, namespace, name))
             if live is not None and live["metadata"].get("uid") == uid:
                 del kept[kind, namespace, name]
-                self._removed[uid] = None
-        while len(self._removed) > MAX_REMOVED:
-            del self._removed[next(iter(self._removed))]
+        self._bury(uid)
+
+    def unlist(self, kind: str, namespace: str | None) -> None:
+        """Note that a kind's watch is down: what is known of it may be long over, so passes read what is live."""
+        self._listed.discard((kind, namespace))
 
     def replace(self, kind: str, namespace: str | None, items: Iterable[Manifest]) -> set[Name]:
         """Keep exactly these objects of a kind and namespace (None: all); return the deployments that changed.
@@ -123,6 +144,18 @@ class Cache:
         self._listed.add((kind, namespace))
         return changed
 
+    def clear(self, kind: str, namespace: str | None) -> set[Name]:
+        """Forget all of a kind and namespace; return whose it was.
+
+        For when storage was put back to an earlier state, and what follows is older.
+        """
+        changed = set()
+        for deployment, kept in self._objects.items():
+            for place in [place for place in kept if place[0] == kind and namespace in (None, place[1])]:
+                del kept[place]
+                changed.add(deployment)
+        return changed
+
     def _put_if_other(self, item: Manifest) -> Name | None:
         deployment = _deployment_of(item)
         kept = self._objects.get(deployment, {}).get(_place(item)) if deployment is not None else None
@@ -133,6 +166,14 @@ class Cache:
 
 
 MAX_REMOVED = 10_000
+
+
+def _kept_of(item: Manifest) -> Manifest:
+    """Return what is kept of an object. Who manages which field is half of a pod, and read of StatefulSets alone."""
+    if item["kind"] == "StatefulSet" or "managedFields" not in item["metadata"]:
+        return item
+    metadata = {key: value for key, value in item["metadata"].items() if key != "managedFields"}
+    return {**item, "metadata": metadata}
 
 
 def _place(item: Manifest) -> _Place:

@@ -30,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 15.0
 PAGE_SIZE = 500
+MAX_KEPT = 2000
+"""Deployments of which it is remembered what became of their status; of others it is found out anew."""
+
+NOT_AS_EXPECTED = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading an answer raises that is none of the API server's, but of something before it."""
 
 # kind -> (api group, version, plural). Spelled out: no discovery, so no right to it is needed and no cache goes stale.
 _RESOURCES = {
@@ -164,10 +169,18 @@ class Kube:
         # Forced: nobody else writes our status, and a field written by hand would block it for ever.
         try:
             applied = await self._apply(manifest, force=True, subresource="/status")
-        except Rejected as error:  # what the object itself says is not allowed any more: no fault of this pass
-            raise Unavailable(f"the API server refuses the status of {name_of(body)}: {error}") from error
-        self._kept_of[uid] = (dict(status), applied.get("status") or {})
+        except Rejected as error:  # by an older CRD, or for what the object itself says: no other pass will do better
+            logger.warning("the API server refuses the status of %s: %s", name_of(body), error)
+            self._keep(uid, status, live)
+            return False
+        self._keep(uid, status, applied.get("status") or {})
         return bool(applied["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"])
+
+    def _keep(self, uid: str, status: Mapping[str, Any], became: Mapping[str, Any]) -> None:
+        self._kept_of.pop(uid, None)
+        self._kept_of[uid] = (dict(status), dict(became))
+        while len(self._kept_of) > MAX_KEPT:
+            del self._kept_of[next(iter(self._kept_of))]
 
     async def post_events(self, body: Manifest, events: Iterable[Trouble], now: datetime) -> None:
         """Tell people what changed. An Event that cannot be posted is lost: the status says the same."""
@@ -230,8 +243,12 @@ class Kube:
                 ) from error
             # Items of a list do not say what they are.
             what = {"apiVersion": resource.group_version, "kind": kind}
-            yield [{**what, **item} for item in page.get("items") or []], str(page["metadata"]["resourceVersion"])
-            token = page["metadata"].get("continue")
+            try:
+                items = [{**what, **item} for item in page.get("items") or []]
+                version, token = str(page["metadata"]["resourceVersion"]), page["metadata"].get("continue")
+            except NOT_AS_EXPECTED as error:
+                raise Unavailable(f"the list of {resource.name} is no list: {type(error).__name__} {error}") from error
+            yield items, version
             if not token:
                 return
 
@@ -266,7 +283,7 @@ class Kube:
             if error.status == 410:
                 raise Expired(f"watch of {kind}: {error.reason}") from None
             raise _translated(error, f"watch of {kind}") from None
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, *NOT_AS_EXPECTED) as error:
             raise Unavailable(f"watch of {kind}: {type(error).__name__} {error}".rstrip()) from error
 
     async def _apply(
@@ -294,7 +311,7 @@ class Kube:
             )
         except ApiException as error:
             raise _translated(error, f"{method} {path}") from None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no JSON
             raise Unavailable(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from error
         return result
 
@@ -313,6 +330,7 @@ async def read_configuration(kubeconfig: Path | None) -> client.Configuration:
     Raises Unavailable where there is neither.
     """
     configuration = client.Configuration()
+    configuration.connection_pool_maxsize = 0  # no limit: five watches a namespace hold a connection each
     try:
         if kubeconfig is not None:
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)

@@ -56,6 +56,9 @@ class Watch:
         self._labels = labels_of(kind)
         self._wake = wake
         self._silence_limit_s = silence_limit_s
+        self._version = ""  # to go on from; none: list first
+        self._reached = 0  # the same as a number; a list that is older is of another past
+        self._has_heard = False  # anything, since the last stream was begun
         self._heard_at = time.monotonic()
         self._said = ""  # why it does not work, while it does not
 
@@ -65,53 +68,62 @@ class Watch:
 
     async def run(self) -> None:
         """List and watch for ever. Whatever the API server answers, another try follows."""
-        failures, version = 0, ""
+        failures = 0  # in a row, in which nothing was heard
         while True:
+            before, self._has_heard = self._version, False
             try:
-                version = version or await self.list()
-                began = time.monotonic()
-                version = await self._follow(version)
-                failures = 0
-                if time.monotonic() - began < 1.0:
-                    await asyncio.sleep(1.0)  # something ends every stream at once
+                if not self._version:
+                    await self.list()
+                await self._follow()
+                failures = 0 if self._has_heard else failures + 1  # something that ends every stream at once
             except Expired:
-                version = ""
+                self._version = ""
+                failures = 0 if self._has_heard and before else failures + 1
             except KubeError as error:
                 # A namespace that is gone or closed to us holds up none of the others, and may come back.
                 self._report(str(error))
-                version = version if failures == 0 else ""
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * (0.5 + random.random() / 2))  # noqa: S311
-                failures += 1
+                failures = 0 if self._has_heard else failures + 1
+                if failures > 1:
+                    self._version = ""
+            if self.age_s() > self._silence_limit_s:
+                self._cache.unlist(self.kind, self.namespace)
+            if failures > 1 or (failures == 1 and self._version):
+                pause_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+                await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311
 
-    async def list(self) -> str:
-        """Take everything anew; return the version to go on from."""
+    async def list(self) -> None:
+        """Take everything anew, to go on from there."""
         items: list[Manifest] = []
         version = ""
-        async for page, version in self._kube.pages(self.kind, self.namespace, self._labels):  # noqa: B007 - the last one counts
+        async for page, version in self._kube.pages(self.kind, self.namespace, self._labels):  # noqa: B007 - the last
             items += page
         self._hear()
-        for deployment in self._cache.replace(self.kind, self.namespace, items):
+        is_of_the_past = _number(version) < self._reached
+        changed = self._cache.clear(self.kind, self.namespace) if is_of_the_past else set()
+        self._reached = _number(version)
+        for deployment in changed | self._cache.replace(self.kind, self.namespace, items):
             self._wake(deployment)
-        return version
+        self._version = version
 
-    async def _follow(self, version: str) -> str:
-        """Take what happens after a version until the stream ends; return the version it came to."""
+    async def _follow(self) -> None:
+        """Take what happens after the version at hand until the stream ends."""
         timeout_s = int(SERVER_TIMEOUT_S * (1 + random.random() / 2))  # noqa: S311
-        events = self._kube.watch(self.kind, self.namespace, self._labels, version, timeout_s=timeout_s)
+        events = self._kube.watch(self.kind, self.namespace, self._labels, self._version, timeout_s=timeout_s)
+        self._has_heard = False
         try:
             async with asyncio.timeout(self._silence_limit_s) as silence:
                 async for happened, item in events:
                     silence.reschedule(asyncio.get_running_loop().time() + self._silence_limit_s)
                     self._hear()
-                    version = str(item["metadata"]["resourceVersion"])
                     if happened != "BOOKMARK":
                         self._take(happened, {**item, "kind": self.kind})
+                    self._version = str(item["metadata"]["resourceVersion"])
+                    self._reached = max(self._reached, _number(self._version))
         except TimeoutError:
             self.restarts += 1
             logger.warning("watch of %s heard nothing for %.0f s and is begun anew", self, self._silence_limit_s)
         finally:
             await events.aclose()
-        return version
 
     def _take(self, happened: str, item: Manifest) -> None:
         deployment = self._cache.drop(item) if happened == "DELETED" else self._cache.put(item)
@@ -119,7 +131,7 @@ class Watch:
             self._wake(deployment)
 
     def _hear(self) -> None:
-        self._heard_at = time.monotonic()
+        self._heard_at, self._has_heard = time.monotonic(), True
         if self._said:
             logger.info("watch of %s works again", self)
         self._said = ""
@@ -131,3 +143,7 @@ class Watch:
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.namespace or 'all namespaces'}"
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0

@@ -43,6 +43,7 @@ class Workers:
         # trust_env off: pods are never behind a proxy of ours.
         self._http = http or httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._poll_slots = asyncio.Semaphore(MAX_CONNECTIONS // 2)  # a poll of many that are silent holds up no pass
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -69,16 +70,21 @@ class Workers:
         leaders = [(owner, group.leader) for owner, group in groups]
         asked = [(owner, leader) for owner, leader in leaders if leader is not None and leader.ip]
         before = {uid: report for uid, (_, report) in self._said.items()}
-        answers = await self._ask_all([leader for _, leader in asked], POLL_S)
+        answers = await self._ask_all([leader for _, leader in asked], POLL_S, self._poll_slots)
         return {
             owner
             for owner, leader in asked
             if leader.uid in answers and not _is_same(answers[leader.uid], before.get(leader.uid))
         }
 
-    async def _ask_all(self, leaders: Iterable[ObservedPod], deadline_s: float) -> dict[str, GroupReport]:
+    async def _ask_all(
+        self, leaders: Iterable[ObservedPod], deadline_s: float, slots: asyncio.Semaphore | None = None
+    ) -> dict[str, GroupReport]:
         """Ask all at once, and note what those say that answer in time; return it by uid of the pod."""
-        tasks = {asyncio.create_task(self._ask(group_url(leader.ip or ""))): leader.uid for leader in leaders}
+        tasks = {
+            asyncio.create_task(self._ask(group_url(leader.ip or ""), slots or self._slots)): leader.uid
+            for leader in leaders
+        }
         if not tasks:
             return {}
         done, late = await asyncio.wait(tasks, timeout=deadline_s)
@@ -89,9 +95,9 @@ class Workers:
         self._said |= {uid: (self._clock(), report) for uid, report in answers.items()}
         return answers
 
-    async def _ask(self, url: str) -> GroupReport | None:
+    async def _ask(self, url: str, slots: asyncio.Semaphore) -> GroupReport | None:
         try:
-            async with self._slots:
+            async with slots:
                 response = await self._http.get(url)
             response.raise_for_status()
             return GroupReport.model_validate_json(response.content)

@@ -93,7 +93,9 @@ class Loop:
             for watch in self._watches:
                 tasks.create_task(watch.run(), name=f"watch-{watch}")
             for number in range(self._settings.concurrency):
-                tasks.create_task(self._work(), name=f"reconcile-{number}")
+                # A quarter of them is for edits alone: passes of others may hang, on a webhook that does not answer.
+                least = Urgency.EDIT if number < self._settings.concurrency // 4 else Urgency.RESYNC
+                tasks.create_task(self._work(least), name=f"reconcile-{number}")
 
     async def wait_until_served(self) -> None:
         """Return once the API server knows GLMDeployments and lets us see some: kopf looks for its kinds only once."""
@@ -166,14 +168,15 @@ class Loop:
             self._quiet[key] = quiet
             slowest_s = min(resync_s, self._settings.unsettled_resync_s)
             delay_s = min(self._settings.starting_resync_s * 2.0 ** min(quiet, 16), slowest_s)
+            delay_s *= 1 + JITTER * random.uniform(-1, 1)  # noqa: S311
             urgency = Urgency.EVENT
         if result.due_at is not None:
             delay_s = min(delay_s, max(0.0, (result.due_at - datetime.now(UTC)).total_seconds()) + 0.1)
         self.queue.add_later(key, delay_s, urgency)
 
-    async def _work(self) -> None:
+    async def _work(self, least: Urgency) -> None:
         while True:
-            await self.pass_once(await self.queue.take())
+            await self.pass_once(await self.queue.take(least))
 
     async def _poll(self) -> None:
         while True:

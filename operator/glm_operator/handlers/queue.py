@@ -1,8 +1,9 @@
 """A queue of deployments that coalesces: ten events are one pass, and no deployment has two passes at once.
 
 What is more urgent comes first, and within one urgency namespaces take turns: a thousand deployments of one team do not
-make another team wait. A key that is added while its pass runs gets another one afterwards. A key that failed waits
-longer each time, with jitter, by itself: nothing it does holds up the others. Time comes from the event loop.
+make another team wait. Nor do passes that hang: some workers take edits alone. A key that is added while its pass runs
+gets another one afterwards. A key that failed waits longer each time, with jitter, by itself: nothing it does holds up
+the others. Time comes from the event loop.
 """
 
 import asyncio
@@ -67,16 +68,19 @@ class Queue:
             handle.cancel()
         self._later[key] = asyncio.get_running_loop().call_at(due_at, self._put, key, urgency)
 
-    async def take(self) -> Key:
-        """Wait for a deployment that is due and has no pass running; done(), retry() or forget() must follow."""
+    async def take(self, least: Urgency = Urgency.RESYNC) -> Key:
+        """Wait for a deployment that is due and has no pass running; done(), retry() or forget() must follow.
+
+        least: what is less urgent is left to others.
+        """
         while True:
-            for turns in self._due.values():
-                key = turns.take(self._running)
+            for urgency, turns in self._due.items():
+                key = turns.take(self._running) if urgency <= least else None
                 if key is not None:
                     self._running.add(key)
                     return key
-            self._wake.clear()
-            await self._wake.wait()
+            wake = self._wake
+            await wake.wait()
 
     def done(self, key: Key) -> None:
         """End a pass that went well."""
@@ -111,7 +115,7 @@ class Queue:
         if not any(key in self._due[other] for other in Urgency if other <= urgency):
             self._drop(key)
             self._due[urgency].add(key)
-        self._wake.set()
+        self._wake_all()
 
     def _drop(self, key: Key) -> None:
         for turns in self._due.values():
@@ -125,7 +129,12 @@ class Queue:
     def _end(self, key: Key) -> None:
         self._running.discard(key)
         self._edited.discard(key)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Let everybody who waits look again; who finds nothing waits for the next time."""
         self._wake.set()
+        self._wake = asyncio.Event()
 
 
 class _Turns:

@@ -42,7 +42,7 @@ def build_registry(
         if is_gone:
             cache.drop(body)
         else:
-            cache.put(body)
+            cache.put(body, is_listed=event["type"] is None)
         adopts = meta.annotations.get(names.ADOPT_ANNOTATION)
         version = (is_gone, meta.get("generation"), meta.get("deletionTimestamp"), adopts)
         if memo.get("version") != version:

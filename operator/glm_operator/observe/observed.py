@@ -264,7 +264,7 @@ def _pod(pod: Manifest, stateful_set: Manifest | None, now: datetime) -> Observe
     return ObservedPod(
         name=name_of(pod),
         uid=pod["metadata"].get("uid", ""),
-        index=int(ordinal) if ordinal.isdigit() else 0,
+        index=int(ordinal) if ordinal.isdecimal() else 0,
         controller=maker,
         revision=labels.get(names.REVISION_LABEL, ""),
         is_ready=is_ready,
@@ -314,12 +314,12 @@ def _record(item: Manifest) -> Record:
         number=int(item.get("revision", 0)),
         spec=data["spec"] if is_whole else data,
         revision=(metadata.get("labels") or {}).get(names.REVISION_LABEL, ""),
-        replicas=int(replicas) if replicas.isdigit() else None,
+        replicas=int(replicas) if replicas.isdecimal() else None,
         template=data["template"] if is_whole else None,
         image=str(data.get("image", "")) if is_whole else "",
         is_adopted=names.ADOPTED_ANNOTATION in annotations,
         is_adopting=annotations.get(names.ADOPTED_ANNOTATION) == "true",
         is_proven=names.PROVEN_ANNOTATION in annotations,
-        serving=int(serving) if serving.isdigit() else None,
+        serving=int(serving) if serving.isdecimal() else None,
         accepted_at=_time(metadata.get("creationTimestamp")),
     )

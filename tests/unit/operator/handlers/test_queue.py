@@ -256,3 +256,13 @@ def test_no_deployment_is_lost_and_none_has_two_passes_at_once(story: list[tuple
         assert not told.owed
 
     asyncio.run(tell())
+
+
+async def test_a_worker_for_edits_takes_nothing_else() -> None:
+    queue = Queue()
+    queue.add(Key("models", "chat"))
+    waiting = asyncio.create_task(queue.take(Urgency.EDIT))
+    assert await queue.take() == Key("models", "chat")
+    assert not waiting.done()
+    queue.add(Key("models", "edited"), Urgency.EDIT)
+    assert await waiting == Key("models", "edited")
