@@ -90,7 +90,7 @@ e2e: $(INSTALLED) ## User stories on a real cluster: ours (Linux, root, Go), or 
 	@$(BIN)/python scripts/e2e.py
 
 .PHONY: e2e-long
-e2e-long: $(INSTALLED) ## Long stories: a fleet of 300, minutes of chaos; numbers for docs/log.md
+e2e-long: $(INSTALLED) ## Long stories: a fleet of 300, eight clients through every change of a deployment; numbers for docs/log.md
 	@$(BIN)/python scripts/e2e.py --long
 
 ##@ Run a real cluster on this machine

@@ -1,13 +1,14 @@
 """Passes against an API server: what exists afterwards, for a user who applies, edits, breaks and deletes."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from glm_operator import names
-from integration.fake_kubernetes import FakeKubernetes, Refused
-from integration.operator_rig import Rig, a_deployment_body, a_rig, revisions, set_spec, uids
+from integration.fake_kubernetes import FakeKubernetes, Manifest, Refused
+from integration.operator_rig import NOW, Rig, a_deployment_body, a_rig, revisions, set_spec, uids
 
 BAD = {"tensor": 1, "expert": 3}  # CEL would refuse it; the operator must not depend on that
 
@@ -210,6 +211,39 @@ async def test_a_group_whose_stateful_set_is_deleted_is_replaced_at_once_at_anot
     await rig.settle()
     assert rig.fake.names("pods") == ["chat-g1-0"]
     assert rig.condition("Ready")[0] == "True"
+
+
+def lose_node(pod: Manifest, silent_s: int) -> None:
+    """Make a pod what the node controller makes of it: told to go, with nobody there to do it."""
+
+    def ago(seconds: int) -> str:
+        return (NOW - timedelta(seconds=seconds)).isoformat()
+
+    grace_s = 143
+    pod["metadata"] |= {"deletionTimestamp": ago(silent_s - grace_s), "deletionGracePeriodSeconds": grace_s}
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "True"},
+        {"type": "ContainersReady", "status": "True"},
+        {"type": "Ready", "status": "False", "lastTransitionTime": ago(silent_s)},
+    ]
+
+
+@pytest.mark.parametrize(("silent_s", "stateful_sets"), [(299, ["chat-g0"]), (301, ["chat-g1"])])
+async def test_a_group_whose_node_is_lost_for_long_is_replaced_and_nothing_is_forced(
+    rig: Rig, silent_s: int, stateful_sets: list[str]
+) -> None:
+    await rig.settle()
+    rig.fake.edit("pods", "chat-g0-0", lambda pod: lose_node(pod, silent_s))
+    for _ in range(3):
+        await rig.run_pass()
+    assert rig.fake.names("statefulsets") == stateful_sets
+    assert rig.fake.names("pods") == ["chat-g0-0"], "it is for whoever looks after the node"
+    assert not [write for write in rig.fake.writes if write.startswith("DELETE pods")]
+    if silent_s > 300:
+        told = [rig.fake.get("events", name)["message"] for name in rig.fake.names("events")]
+        assert "chat-g0 goes: its node is lost" in told
+    else:
+        assert rig.condition("Ready")[:2] == ("False", "NodeLost")
 
 
 async def test_a_stateful_set_that_is_deleted_without_its_pods_is_made_again_over_them(rig: Rig) -> None:
