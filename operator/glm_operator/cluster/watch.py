@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from glm_operator import names
 from glm_operator.cluster.cache import Cache, Name
@@ -47,6 +47,7 @@ class Watch:
         wake: Callable[[Name], None],
         *,
         silence_limit_s: float = SILENCE_LIMIT_S,
+        backoff_s: Sequence[float] = BACKOFF_S,
     ) -> None:
         self.kind = kind
         self.namespace = namespace
@@ -56,6 +57,7 @@ class Watch:
         self._labels = labels_of(kind)
         self._wake = wake
         self._silence_limit_s = silence_limit_s
+        self._backoff_s = backoff_s
         self._version = ""  # to go on from; none: list first
         self._reached = 0  # the same as a number; a list that is older is of another past
         self._has_heard = False  # anything, since the last stream was begun
@@ -88,7 +90,7 @@ class Watch:
             if self.age_s() > self._silence_limit_s:
                 self._cache.unlist(self.kind, self.namespace)
             if failures > 1 or (failures == 1 and self._version):
-                pause_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+                pause_s = self._backoff_s[min(failures, len(self._backoff_s)) - 1]
                 await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311
 
     async def list(self) -> None:
