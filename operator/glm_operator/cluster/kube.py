@@ -1,4 +1,4 @@
-"""The only module that talks to the API server (kopf's own watches aside). Thin and dull: decisions are made elsewhere.
+"""The client of the API server: lists, watches, and the few kinds of writes. Decisions are made elsewhere.
 
 Every write is a server-side apply, a delete with a uid, a status apply or an Event. Whatever the API server answers
 becomes one of glm_operator.errors. rbac.py lists the verbs used here.
