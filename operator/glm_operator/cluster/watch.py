@@ -52,6 +52,7 @@ class Watch:
         self.kind = kind
         self.namespace = namespace
         self.restarts = 0  # streams given up as silent
+        self.has_listed = asyncio.Event()  # once
         self._kube = kube
         self._cache = cache
         self._labels = labels_of(kind)
@@ -106,6 +107,7 @@ class Watch:
         for deployment in changed | self._cache.replace(self.kind, self.namespace, items):
             self._wake(deployment)
         self._version = version
+        self.has_listed.set()
 
     async def _follow(self) -> None:
         """Take what happens after the version at hand until the stream ends."""

@@ -30,6 +30,10 @@ nothing that serves depends on it.
 """
 
 WAIT_S = 5.0
+FIRST_LISTS_S = 20.0
+"""Passes that nobody waits for begin when every watch has listed, or after this time: before that each would read all
+that is live, for itself. A namespace that is closed to us is never listed."""
+
 JITTER = 0.1
 """Resyncs are this much early or late, so that not all deployments are due at once."""
 
@@ -43,6 +47,7 @@ class Watching(Protocol):
 
     kind: str
     restarts: int
+    has_listed: asyncio.Event
 
     def age_s(self) -> float: ...
     async def run(self) -> None: ...
@@ -127,7 +132,9 @@ class Loop:
         if self._unlisted.pop(namespace, None) is not None:
             logger.info("list of %s: it can be listed again", namespace or "the cluster")
         for body in bodies:
-            self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]), Urgency.RESYNC)
+            was_edited = body["metadata"].get("generation") != (body.get("status") or {}).get("observedGeneration")
+            urgency = Urgency.EDIT if was_edited else Urgency.RESYNC
+            self.queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]), urgency)
         return True
 
     async def pass_once(self, key: Key) -> None:
@@ -175,8 +182,17 @@ class Loop:
         self.queue.add_later(key, delay_s, urgency)
 
     async def _work(self, least: Urgency) -> None:
+        if least is not Urgency.EDIT:
+            await self._first_lists()
         while True:
             await self.pass_once(await self.queue.take(least))
+
+    async def _first_lists(self) -> None:
+        listed = [asyncio.create_task(watch.has_listed.wait()) for watch in self._watches]
+        if listed:
+            _, late = await asyncio.wait(listed, timeout=FIRST_LISTS_S)
+            for task in late:
+                task.cancel()
 
     async def _poll(self) -> None:
         while True:

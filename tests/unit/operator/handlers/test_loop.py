@@ -26,6 +26,7 @@ class FakeWatch:
         self.kind = kind
         self.restarts = restarts
         self.age = age_s
+        self.has_listed = asyncio.Event()
         self.error: Exception | None = None
 
     def age_s(self) -> float:
@@ -394,3 +395,50 @@ async def test_it_waits_until_the_kind_is_served(monkeypatch: pytest.MonkeyPatch
     loop = Loop(OperatorSettings(), reconcile, deployments, nobody)
     await loop.wait_until_served()
     assert await loop.queue.take() == KEY
+
+
+async def test_only_edits_are_acted_on_before_every_watch_has_listed() -> None:
+    """Right after a start each pass would read all that is live for itself, and hold up whom somebody waits for."""
+    done: list[str] = []
+
+    async def reconcile(_: str, name: str) -> Outcome:
+        done.append(name)
+        return Outcome()
+
+    watch = FakeWatch()
+    watch.run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+
+    async def deployments(_: str | None) -> list[dict[str, Any]]:
+        return []
+
+    loop = Loop(OperatorSettings(concurrency=8), reconcile, deployments, nobody, [watch])
+    running = asyncio.create_task(loop.run())
+    loop.queue.add(Key("models", "known"), Urgency.RESYNC)
+    loop.queue.add(Key("models", "edited"), Urgency.EDIT)
+    async with asyncio.timeout(30):
+        while not done:
+            await asyncio.sleep(0)
+        assert done == ["edited"]
+        watch.has_listed.set()
+        while len(done) < 2:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_deployment_that_was_edited_while_the_operator_was_down_comes_first() -> None:
+    edited = {
+        "metadata": {"namespace": "models", "name": "edited", "generation": 2},
+        "status": {"observedGeneration": 1},
+    }
+    known = {"metadata": {"namespace": "models", "name": "a", "generation": 2}, "status": {"observedGeneration": 2}}
+
+    async def deployments(_: str | None) -> list[dict[str, Any]]:
+        return [known, edited]
+
+    async def reconcile(_: str, name: str) -> Outcome:
+        raise AssertionError(name)
+
+    loop = Loop(OperatorSettings(), reconcile, deployments, nobody)
+    await loop.list_once()
+    assert [await loop.queue.take(), await loop.queue.take()] == [Key("models", "edited"), Key("models", "a")]
