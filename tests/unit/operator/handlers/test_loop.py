@@ -399,10 +399,10 @@ async def test_it_waits_until_the_kind_is_served(monkeypatch: pytest.MonkeyPatch
 
 async def test_only_edits_are_acted_on_before_every_watch_has_listed() -> None:
     """Right after a start each pass would read all that is live for itself, and hold up whom somebody waits for."""
-    done: list[str] = []
+    acted_on: asyncio.Queue[str] = asyncio.Queue()
 
     async def reconcile(_: str, name: str) -> Outcome:
-        done.append(name)
+        acted_on.put_nowait(name)
         return Outcome()
 
     watch = FakeWatch()
@@ -416,12 +416,9 @@ async def test_only_edits_are_acted_on_before_every_watch_has_listed() -> None:
     loop.queue.add(Key("models", "known"), Urgency.RESYNC)
     loop.queue.add(Key("models", "edited"), Urgency.EDIT)
     async with asyncio.timeout(30):
-        while not done:
-            await asyncio.sleep(0)
-        assert done == ["edited"]
+        assert await acted_on.get() == "edited"
         watch.has_listed.set()
-        while len(done) < 2:
-            await asyncio.sleep(0)
+        assert await acted_on.get() == "known"
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
