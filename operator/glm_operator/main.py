@@ -11,14 +11,15 @@ from typing import Annotated
 import kopf
 import typer
 
+from glm_operator import names
 from glm_operator.cluster import kube
-from glm_operator.cluster.cache import OWNED_KINDS, Cache
+from glm_operator.cluster.cache import KINDS, Cache
 from glm_operator.cluster.watch import Watch
 from glm_operator.cluster.workers import Workers
 from glm_operator.errors import KubeError
 from glm_operator.handlers import probes
 from glm_operator.handlers.loop import Loop
-from glm_operator.handlers.queue import Key, Queue
+from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
@@ -57,8 +58,8 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             now=_now,
         )
         watches = [
-            Watch(client, cache, kind, namespace, wake=lambda name: queue.add(Key(*name)))
-            for kind in OWNED_KINDS
+            Watch(client, cache, kind, namespace, wake=partial(_wake, queue, kind))
+            for kind in KINDS
             for namespace in settings.namespaces or (None,)
         ]
         poll = partial(_poll, cache, workers)
@@ -69,7 +70,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await loop.wait_until_served()
             is_listed.set()
             await kopf.operator(
-                registry=build_registry(loop, cache, credentials, ended),
+                registry=build_registry(loop, credentials, ended),
                 settings=build_settings(),
                 namespaces=settings.namespaces,
                 clusterwide=not settings.namespaces,
@@ -88,6 +89,11 @@ def _now() -> datetime:
 
 def _put(cache: Cache, item: Manifest) -> None:
     cache.put(item)
+
+
+def _wake(queue: Queue, kind: str, name: tuple[str, str]) -> None:
+    """Note that a deployment may have changed: by a person, or something that it owns."""
+    queue.add(Key(*name), Urgency.EDIT if kind == names.KIND else Urgency.EVENT)
 
 
 async def _list(client: kube.Kube, cache: Cache, namespace: str | None) -> list[Manifest]:

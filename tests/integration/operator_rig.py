@@ -99,9 +99,8 @@ class Rig:
             items = [item for key, item in self.fake.objects.items() if key[0] == plural]
             ours = [item for item in items if names.MANAGED_BY_LABEL in item["metadata"].get("labels", {})]
             self.cache.replace(kind, None, copy.deepcopy(ours))
-        for key, item in self.fake.objects.items():
-            if key[0] == "glmdeployments":
-                self.cache.put(copy.deepcopy(item))
+        bodies = [item for key, item in self.fake.objects.items() if key[0] == "glmdeployments"]
+        self.cache.replace(names.KIND, None, copy.deepcopy(bodies))
 
     def _adopting(self) -> list[tuple[str, str]]:
         seen = self.cache.all_seen(self.now)

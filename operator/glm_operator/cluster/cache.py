@@ -20,6 +20,9 @@ _Place = tuple[str, str, str]  # kind, namespace, name
 OWNED_KINDS = ("StatefulSet", "Pod", "Service", "ServiceAccount", "ControllerRevision")
 
 
+KINDS = (names.KIND, *OWNED_KINDS)
+
+
 class Cache:
     """Objects by deployment, and which lists are complete."""
 
@@ -38,7 +41,7 @@ class Cache:
 
     def is_complete(self, namespace: str) -> bool:
         """Whether every kind of this namespace was listed once."""
-        return all((kind, namespace) in self._listed or (kind, None) in self._listed for kind in OWNED_KINDS)
+        return all((kind, namespace) in self._listed or (kind, None) in self._listed for kind in KINDS)
 
     def deployments(self) -> list[Name]:
         """Return every deployment that is known."""
@@ -61,15 +64,12 @@ class Cache:
         others = [item for item in objects if item["kind"] != "Pod"]
         return observe(metadata["name"], metadata["uid"], others, pods, now)
 
-    def put(self, item: Manifest, *, is_listed: bool = False) -> Name | None:
-        """Keep an object as it is now; return the deployment that it belongs to, None if that is old news.
-
-        is_listed: a GLMDeployment of a list is never old news: storage may have been put back to an earlier state.
-        """
+    def put(self, item: Manifest) -> Name | None:
+        """Keep an object as it is now; return the deployment that it belongs to, None if that is old news."""
         if item["metadata"].get("uid") in self._removed:
             return None
         if item["kind"] == names.KIND:
-            return self._put_body(item, is_listed=is_listed)
+            return self._put_body(item)
         deployment = _deployment_of(item)
         if deployment is None:
             return None
@@ -80,9 +80,10 @@ class Cache:
         kept[place] = _kept_of(item)
         return deployment
 
-    def _put_body(self, body: Manifest, *, is_listed: bool) -> Name | None:
-        name = (body["metadata"]["namespace"], name_of(body))
-        if not is_listed and name in self._bodies and _version(body) < _version(self._bodies[name]):
+    def _put_body(self, body: Manifest) -> Name | None:
+        """Keep a deployment. What our own write of its status made of it is no news when the watch brings it."""
+        name = _name(body)
+        if name in self._bodies and _version(body) <= _version(self._bodies[name]):
             return None
         self._bodies[name] = body
         return name
@@ -96,7 +97,7 @@ class Cache:
         uid = item["metadata"].get("uid", "")
         self._bury(uid)
         if item["kind"] == names.KIND:
-            name = (item["metadata"]["namespace"], name_of(item))
+            name = _name(item)
             if self._bodies.get(name, item)["metadata"].get("uid") == uid:
                 self._bodies.pop(name, None)
             return name
@@ -132,6 +133,8 @@ class Cache:
 
         What vanished while no watch ran is found so: no event told of it.
         """
+        if kind == names.KIND:
+            return self._replace_bodies(namespace, items)
         fresh = {_place(item): item for item in items}
         changed = {deployment for item in fresh.values() if (deployment := self._put_if_other(item)) is not None}
         for deployment, kept in list(self._objects.items()):
@@ -144,12 +147,24 @@ class Cache:
         self._listed.add((kind, namespace))
         return changed
 
+    def _replace_bodies(self, namespace: str | None, bodies: Iterable[Manifest]) -> set[Name]:
+        """Keep exactly these deployments of a namespace; return those that are new, other than before, or gone."""
+        found = {_name(body): body for body in bodies}
+        gone = {name for name in self._bodies if namespace in (None, name[0]) and name not in found}
+        for name in gone:
+            del self._bodies[name]
+        self._listed.add((names.KIND, namespace))
+        return gone | {name for name, body in found.items() if self._put_body(body) is not None}
+
     def clear(self, kind: str, namespace: str | None) -> set[Name]:
         """Forget all of a kind and namespace; return whose it was.
 
         For when storage was put back to an earlier state, and what follows is older.
         """
         changed = set()
+        if kind == names.KIND:
+            changed = {name for name in self._bodies if namespace in (None, name[0])}
+            self._bodies = {name: body for name, body in self._bodies.items() if name not in changed}
         for deployment, kept in self._objects.items():
             for place in [place for place in kept if place[0] == kind and namespace in (None, place[1])]:
                 del kept[place]
@@ -174,6 +189,10 @@ def _kept_of(item: Manifest) -> Manifest:
         return item
     metadata = {key: value for key, value in item["metadata"].items() if key != "managedFields"}
     return {**item, "metadata": metadata}
+
+
+def _name(item: Manifest) -> Name:
+    return item["metadata"]["namespace"], name_of(item)
 
 
 def _place(item: Manifest) -> _Place:

@@ -267,7 +267,7 @@ class Kube:
                 serialize=False,
                 watch="true",
                 resource_version=version,
-                label_selector=selector_text(labels),
+                label_selector=selector_text(labels) or None,
                 query_params=query,
                 _request_timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S),
             )

@@ -1,4 +1,4 @@
-"""Watches of what deployments own: they fill the cache and say which deployment may have changed.
+"""Watches of deployments and of what they own: they fill the cache and say which deployment may have changed.
 
 Each is one kind in one namespace: a list in pages, then a stream that goes on from its version. A stream that says
 nothing, not even the bookmark that the API server sends every minute, is taken for dead and begun anew. A watch that
@@ -31,6 +31,8 @@ BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 def labels_of(kind: str) -> dict[str, str]:
     """Return the labels of what is watched; StatefulSets have ControllerRevisions, too, with the labels of our pods."""
+    if kind == names.KIND:
+        return {}
     ours = {names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
     return {**ours, names.RECORD_LABEL: "true"} if kind == "ControllerRevision" else ours
 

@@ -1,6 +1,7 @@
 """The operator's own tasks: passes over what is due, watches, the poll of workers, and a beat that tells they turn."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -28,6 +29,9 @@ No restart helps an API server that is away. But what a new process does help, s
 the start, looks the same from within. The count starts anew with the process: this makes no tight loop of restarts, and
 nothing that serves depends on it.
 """
+
+EDITS_FIRST_S = 1.0
+"""Passes over hundreds of deployments keep a CPU busy for seconds: for so long they make way for an edit's."""
 
 WAIT_S = 5.0
 FIRST_LISTS_S = 20.0
@@ -185,7 +189,15 @@ class Loop:
         if least is not Urgency.EDIT:
             await self._first_lists()
         while True:
+            if least is not Urgency.EDIT:
+                await self._let_edits_go_first()
             await self.pass_once(await self.queue.take(least))
+
+    async def _let_edits_go_first(self) -> None:
+        """Leave the CPU to passes that somebody waits for, but not for long: one of them may hang."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EDITS_FIRST_S):
+                await self.queue.without_edits()
 
     async def _first_lists(self) -> None:
         listed = [asyncio.create_task(watch.has_listed.wait()) for watch in self._watches]

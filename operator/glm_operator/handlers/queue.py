@@ -43,6 +43,7 @@ class Queue:
         self._due = {urgency: _Turns() for urgency in Urgency}
         self._running: set[Key] = set()
         self._edited: set[Key] = set()  # of those that run: edited since they were taken
+        self._edits: set[Key] = set()  # of those that run: taken for an edit
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._wake = asyncio.Event()
@@ -78,7 +79,15 @@ class Queue:
                 key = turns.take(self._running) if urgency <= least else None
                 if key is not None:
                     self._running.add(key)
+                    if urgency is Urgency.EDIT:
+                        self._edits.add(key)
                     return key
+            wake = self._wake
+            await wake.wait()
+
+    async def without_edits(self) -> None:
+        """Wait until no pass runs for an edit."""
+        while self._edits:
             wake = self._wake
             await wake.wait()
 
@@ -129,6 +138,7 @@ class Queue:
     def _end(self, key: Key) -> None:
         self._running.discard(key)
         self._edited.discard(key)
+        self._edits.discard(key)
         self._wake_all()
 
     def _wake_all(self) -> None:

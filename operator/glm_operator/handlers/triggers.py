@@ -1,4 +1,6 @@
-"""kopf's part: the watch of GLMDeployments, which says that one was edited or deleted, and the life of the process.
+"""kopf's part: the life of the process, and triggers: that a GLMDeployment was edited or deleted.
+
+The cache has watches of its own (cluster/watch.py): kopf tells of no bookmark and of nothing that vanished unseen.
 
 Only on.event, on.startup, on.cleanup and on.login: every other kind of handler makes kopf add a finalizer, and then
 nothing could be deleted while the operator is down.
@@ -12,14 +14,12 @@ import kopf
 from kubernetes.aio import client
 
 from glm_operator import names
-from glm_operator.cluster.cache import Cache
 from glm_operator.handlers.loop import Loop
 from glm_operator.handlers.queue import Key, Urgency
 
 
 def build_registry(
     loop: Loop,
-    cache: Cache,
     credentials: Callable[[], Awaitable[kopf.ConnectionInfo]],
     ended: Callable[[asyncio.Task[None]], None],
 ) -> kopf.OperatorRegistry:
@@ -36,18 +36,11 @@ def build_registry(
         event: kopf.RawEvent, name: str | None, namespace: str | None, meta: kopf.Meta, memo: kopf.Memo, **_: Any
     ) -> None:
         """Note that a deployment was edited, or that it goes. Our own writes of its status wake nobody."""
-        # Items of a list do not say what they are.
-        what = {"apiVersion": f"{names.GROUP}/{names.VERSION}", "kind": names.KIND}
-        body, is_gone = {**event["object"], **what}, event["type"] == "DELETED"
-        if is_gone:
-            cache.drop(body)
-        else:
-            cache.put(body, is_listed=event["type"] is None)
         adopts = meta.annotations.get(names.ADOPT_ANNOTATION)
-        version = (is_gone, meta.get("generation"), meta.get("deletionTimestamp"), adopts)
+        version = (event["type"] == "DELETED", meta.get("generation"), meta.get("deletionTimestamp"), adopts)
         if memo.get("version") != version:
             memo["version"] = version
-            loop.queue.add(Key(namespace or "", name or ""), _urgency(event, body))
+            loop.queue.add(Key(namespace or "", name or ""), _urgency(event))
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -68,9 +61,10 @@ def build_registry(
     return registry
 
 
-def _urgency(event: kopf.RawEvent, body: dict[str, Any]) -> Urgency:
+def _urgency(event: kopf.RawEvent) -> Urgency:
     """Return how urgent an event of a deployment is: at the start all of them come, and most were seen before."""
-    was_edited = body["metadata"].get("generation") != body.get("status", {}).get("observedGeneration")
+    body = event["object"]
+    was_edited = body["metadata"].get("generation") != (body.get("status") or {}).get("observedGeneration")
     return Urgency.EDIT if event["type"] is not None or was_edited else Urgency.RESYNC
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from glm_operator import names
-from glm_operator.cluster.cache import MAX_REMOVED, OWNED_KINDS, Cache
+from glm_operator.cluster.cache import KINDS, MAX_REMOVED, OWNED_KINDS, Cache
 from unit.operator.live_builders import NOW, a_live_pod, a_stateful_set
 from unit.operator.operator_builders import a_body
 
@@ -39,7 +39,7 @@ def a_deployment(*, version: int = 1, **metadata: Any) -> dict[str, Any]:
 def a_cache(*items: dict[str, Any]) -> Cache:
     """Return a cache whose watches have listed all of the cluster: a deployment, and these."""
     cache = Cache()
-    cache.put(a_deployment())
+    cache.replace(names.KIND, None, [a_deployment()])
     for kind in OWNED_KINDS:
         cache.replace(kind, None, [item for item in items if item["kind"] == kind])
     return cache
@@ -60,16 +60,16 @@ def test_a_deployment_is_seen_with_what_exists_of_it() -> None:
     assert [group.is_available for group in seen.observed.groups.values()] == [True]
 
 
-@pytest.mark.parametrize("missing", OWNED_KINDS)
+@pytest.mark.parametrize("missing", KINDS)
 def test_a_deployment_is_not_seen_until_every_kind_was_listed(missing: str) -> None:
     cache = Cache()
     cache.put(a_deployment())
-    for kind in OWNED_KINDS:
+    for kind in KINDS:
         assert cache.seen(*CHAT, NOW) is None
         if kind != missing:
-            cache.replace(kind, "models", [])
+            cache.replace(kind, "models", [a_deployment()] if kind == names.KIND else [])
     assert cache.seen(*CHAT, NOW) is None
-    cache.replace(missing, "models", [])
+    cache.replace(missing, "models", [a_deployment()] if missing == names.KIND else [])
     assert cache.seen(*CHAT, NOW) is not None
 
 
@@ -79,7 +79,7 @@ def test_a_deployment_that_nobody_told_of_is_not_seen() -> None:
 
 def test_each_namespace_is_listed_by_itself() -> None:
     cache = Cache()
-    for kind in OWNED_KINDS:
+    for kind in KINDS:
         cache.replace(kind, "models", [])
     assert (cache.is_complete("models"), cache.is_complete("others")) == (True, False)
 
@@ -107,6 +107,28 @@ def test_an_older_version_of_a_deployment_is_passed_over() -> None:
     seen = cache.seen(*CHAT, NOW)
     assert seen is not None
     assert seen.body["metadata"]["resourceVersion"] == "5"
+
+
+def test_a_deployment_that_vanished_while_no_watch_ran_is_dropped_and_named() -> None:
+    cache = a_cache()
+    assert cache.replace(names.KIND, "others", []) == set()
+    assert cache.replace(names.KIND, "models", []) == {CHAT}
+    assert cache.deployments() == []
+
+
+def test_what_our_own_write_made_of_a_deployment_is_no_news() -> None:
+    cache = a_cache()
+    cache.put(a_deployment(version=5))
+    assert cache.put(a_deployment(version=5)) is None
+    assert cache.replace(names.KIND, None, [a_deployment(version=4)]) == set()
+
+
+def test_of_storage_that_was_put_back_what_is_older_counts() -> None:
+    cache = a_cache(a_set(version=9))
+    assert cache.clear(names.KIND, None) == cache.clear("StatefulSet", "models") == {CHAT}
+    cache.replace(names.KIND, None, [a_deployment(version=0)])
+    cache.replace("StatefulSet", None, [a_set(version=2)])
+    assert versions(cache) == {"chat-g0": "2"}
 
 
 def test_a_list_that_is_older_than_our_own_write_does_not_undo_it() -> None:

@@ -266,3 +266,16 @@ async def test_a_worker_for_edits_takes_nothing_else() -> None:
     assert not waiting.done()
     queue.add(Key("models", "edited"), Urgency.EDIT)
     assert await waiting == Key("models", "edited")
+
+
+async def test_the_end_of_an_edits_pass_is_told_to_who_makes_way_for_it() -> None:
+    queue = Queue()
+    queue.add(Key("models", "edited"), Urgency.EDIT)
+    edited = await queue.take()
+    waiting = asyncio.create_task(queue.without_edits())
+    queue.add(Key("models", "chat"))
+    await queue.take()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done(edited)
+    await waiting
