@@ -13,7 +13,7 @@ OUTCOMES = ("unchanged", "changed", "gone", "unavailable", "error")
 """unavailable: the API server did not do it this time; error: a fault of the operator itself, with a traceback."""
 
 
-class Watching(Protocol):
+class Watched(Protocol):
     """A watch, as far as its metrics go."""
 
     kind: str
@@ -25,7 +25,7 @@ class Watching(Protocol):
 class _Watches(Collector):
     """How long ago each kind's watches last heard anything, and how often one was given up as silent."""
 
-    def __init__(self, watches: Sequence[Watching]) -> None:
+    def __init__(self, watches: Sequence[Watched]) -> None:
         self._watches = watches
 
     def collect(self) -> Iterable[Metric]:
@@ -48,7 +48,7 @@ class Telemetry:
     """Metrics of one operator process, in a registry of their own."""
 
     def __init__(
-        self, *, age_s: Callable[[], float], queue_length: Callable[[], int], watches: Sequence[Watching] = ()
+        self, *, age_s: Callable[[], float], queue_length: Callable[[], int], watches: Sequence[Watched] = ()
     ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Watches(watches))

@@ -1,4 +1,4 @@
-"""The only client of the management ports of workers. Never holds up a pass for long."""
+"""The operator's client of the management ports of workers. Never holds up a pass for long."""
 
 import asyncio
 import ipaddress

@@ -14,7 +14,7 @@ from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.manifest import Manifest
 from glm_operator.reconcile.reconciler import Outcome
 from glm_operator.settings import OperatorSettings
-from glm_operator.telemetry import Telemetry
+from glm_operator.telemetry import Telemetry, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,11 @@ ListDeployments = Callable[[str | None], Awaitable[list[Manifest]]]
 PollWorkers = Callable[[], Awaitable[Collection[Key]]]
 
 
-class Watching(Protocol):
+class Watching(Watched, Protocol):
     """A watch as the loop sees it (glm_operator.cluster.watch.Watch)."""
 
-    kind: str
-    restarts: int
     has_listed: asyncio.Event
 
-    def age_s(self) -> float: ...
     async def run(self) -> None: ...
 
 
