@@ -4,6 +4,7 @@ Each function is a rank target: run_rank(settings, assignment, slot). Rank 0 say
 one does. A collective here is a gather to rank 0 and an answer to all.
 """
 
+import select
 import socket
 import subprocess
 import threading
@@ -42,16 +43,24 @@ class Ring:
         self._slot.enter_collective()
         if not self._is_root:
             self._send_all()
-        for peer in self._peers:
-            try:
-                data = peer.recv(1)
-            except ConnectionError as error:
-                raise EngineFailed(f"lost a peer: {error}") from error
-            if not data:
-                raise EngineFailed("lost a peer: its connection ended")
+        self._receive_all()
         if self._is_root:
             self._send_all()
         self._slot.leave_collective()
+
+    def _receive_all(self) -> None:
+        """Receive from every peer in the order in which they come: one that is silent hides no other's death."""
+        waiting = set(self._peers)
+        while waiting:
+            readable, _, _ = select.select(waiting, [], [])
+            for peer in readable:
+                try:
+                    data = peer.recv(1)
+                except ConnectionError as error:
+                    raise EngineFailed(f"lost a peer: {error}") from error
+                if not data:
+                    raise EngineFailed("lost a peer: its connection ended")
+            waiting.difference_update(readable)
 
     def _send_all(self) -> None:
         for peer in self._peers:
