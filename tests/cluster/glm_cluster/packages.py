@@ -1,8 +1,8 @@
-"""The Debian packages that the cluster stands on, installed when they are missing."""
+"""The Debian packages that the cluster and some stories stand on, installed when they are missing."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,9 @@ PROGRAMS = {
 }
 """A program that we or the kubelet call, and the Debian package it comes in."""
 
+PROMETHEUS = {"prometheus": "prometheus", "promtool": "prometheus"}
+"""What only tests of monitoring need: installed by the first of them."""
+
 APT_LIMIT_S = 1800.0
 APT_LOCK_S = 600.0
 LOCKED = "Could not get lock"
@@ -36,31 +39,35 @@ LOCKED = "Could not get lock"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def missing_packages() -> list[str]:
+def missing_packages(programs: Mapping[str, str] = PROGRAMS) -> list[str]:
     """Return the packages whose programs are not there."""
     path = with_sbin(os.environ.get("PATH"))
-    return sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None})
+    return sorted({package for program, package in programs.items() if shutil.which(program, path=path) is None})
 
 
-def require_packages() -> None:
+def require_packages(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Raise ClusterError when something is missing and cannot be installed."""
-    packages = missing_packages()
-    if packages and shutil.which("apt-get") is None:
-        names = " ".join(packages)
+    packages = missing_packages(programs)
+    if not packages:
+        return
+    names = " ".join(packages)
+    if shutil.which("apt-get") is None:
         raise ClusterError(f"these programs are missing and there is no apt-get to install them with: {names}")
+    if os.geteuid() != 0:
+        raise ClusterError(f"only root can install what is missing: run `apt-get install {names}` as root")
 
 
-def install_missing() -> None:
+def install_missing(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Install what is missing with apt-get, without starting a service; without apt-get, say what is missing."""
-    require_packages()
-    packages = missing_packages()
+    require_packages(programs)
+    packages = missing_packages(programs)
     if not packages:
         return
     say(f"Installing Debian packages: {' '.join(packages)}")
     with step("apt-get install"), services_stay_off():
         apt_get("update", "-qq")
         apt_get("install", "-qq", "--yes", "--no-install-recommends", *packages)
-    if still := missing_packages():
+    if still := missing_packages(programs):
         raise ClusterError(f"apt-get installed {' '.join(still)}, and their programs are still not there")
 
 
