@@ -1,5 +1,6 @@
 """The forms of text in the API: a pattern for programs, and what it allows in words for people. Pure."""
 
+from glm_operator.api.duration import DURATION_PATTERN
 from glm_operator.api.quantity import QUANTITY_PATTERN
 
 SOURCE_PATTERN = (
@@ -13,6 +14,11 @@ LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Z
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 RESOURCE_NAME_PATTERN = r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$"
 
+CLASS_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+HEADER_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
+HEADER_VALUE_PATTERN = r"^[!-~]([ -~]*[!-~])?$"
+CRON_PATTERN = r"^[0-9A-Za-z*/,#L-]+( [0-9A-Za-z*/,#L-]+){4}$"
+TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 COUNT_OR_PERCENT_PATTERN = r"^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$"
 
 FORMS: dict[str, str] = {
@@ -26,6 +32,12 @@ FORMS: dict[str, str] = {
     LABEL_VALUE_PATTERN: "the value of a label: letters, digits and - _ . between a letter or digit at both ends",
     RESOURCE_NAME_PATTERN: "the name of a resource, as in memory or nvidia.com/gpu",
     COUNT_OR_PERCENT_PATTERN: "a number of groups from 1 to 1000, or 1% to 100% of them",
+    CLASS_NAME_PATTERN: "lower-case letters, digits and dashes, with a letter or digit at both ends",
+    HEADER_NAME_PATTERN: "the name of a header, as in x-tier",
+    HEADER_VALUE_PATTERN: "visible ASCII characters, with spaces between them only",
+    CRON_PATTERN: "five fields of cron with one space between: minute hour day month weekday, as in 0 8 * * 1-5",
+    TIME_ZONE_PATTERN: "the name of a time zone, as in Europe/Berlin or UTC",
+    DURATION_PATTERN: "a number and a unit of ms, s, m, h or d, as in 500ms, 1.5s or 30d",
     QUANTITY_PATTERN: "a number that is not negative, with an optional unit, as in 2, 200m, 1.5Gi or 512Mi",
 }
 """What each pattern allows, in words: no refusal of ours is a regular expression."""

@@ -26,7 +26,17 @@ Reason = Literal[
     "LayoutRefused",
     "EditRefused",
     "RolloutStuck",
+    # what autoscaling or a promise suffers from
+    "NoSeries",
+    "MetricsUnreachable",
+    "MetricsRefused",
+    "MetricsStale",
+    "SLOInfeasible",
+    "SLOMissed",
+    "ScaleRefused",
     # on its way
+    "MetricsMissing",
+    "MetricsFallback",
     "GroupsStarting",
     "GroupsPending",
     "RollingOut",
@@ -40,7 +50,19 @@ Reason = Literal[
     "RenderingAdopted",
     "NewerRendering",
     "OlderWorkers",
+    "ScaledUp",
+    "ScaledDown",
+    "ScaledByHand",
     # as it should be
+    "ScalingDisabled",
+    "ScalingExternal",
+    "ScalingObserving",
+    "ScalingByLoad",
+    "NotMeasured",
+    "NoTraffic",
+    "NoPromise",
+    "SLOKept",
+    "MetricsRead",
     "LayoutFound",
     "AllGroupsReady",
     "ScaledToZero",
@@ -140,6 +162,41 @@ REASONS: dict[Reason, Meaning] = {
         "a group did not become available at the new revision in time; no further group is moved",
         "Remove the cause that the message names: the rollout then goes on. Or `kubectl glm rollout undo NAME`.",
     ),
+    "NoSeries": _bad(
+        "Prometheus answers, and has no series of groups that serve; nothing is scaled on what is not there",
+        "Run the query of the message in Prometheus. Check that it scrapes the pods (docs/metrics.md, Scraping), and "
+        "that no relabelling drops or renames the labels namespace and deployment.",
+    ),
+    "MetricsUnreachable": _bad(
+        "Prometheus does not answer",
+        "Check the URL of the operator's values (prometheus.url), its network policies and certificates.",
+    ),
+    "MetricsRefused": _bad(
+        "Prometheus refuses the query or the credentials",
+        "Read the message. Check the Secret that prometheus.* of the operator's values names.",
+    ),
+    "MetricsStale": _bad(
+        "what Prometheus has of groups that serve is too old to decide on",
+        "Look at the targets of Prometheus: scrapes of these pods fail or lag.",
+    ),
+    "SLOInfeasible": _bad(
+        "one request alone takes longer than a class promises; more groups cannot help, and none are added for it",
+        "Raise the threshold that the message names, shorten prompts, or use faster hardware or more ranks a group.",
+    ),
+    "SLOMissed": _bad(
+        "requests of a class are slower than promised",
+        "See status.scaling.limitedBy: raise scaling.max or the GPU budget if it names them. "
+        "`kubectl glm status NAME` shows what limits.",
+    ),
+    "ScaleRefused": _bad(
+        "the API server refused to scale",
+        "Read the message. The operator needs patch on glmdeployments/scale (the chart's ClusterRole gives it).",
+    ),
+    "MetricsMissing": _waiting("no group has reported metrics yet"),
+    "MetricsFallback": _waiting(
+        "Prometheus cannot be used, and the operator asks the workers itself",
+        "Scaling goes on. Fix what the message names.",
+    ),
     "GroupsStarting": _waiting(
         "containers start, ranks meet and load; status.groups[].load shows how far",
     ),
@@ -164,6 +221,23 @@ REASONS: dict[Reason, Meaning] = {
         "workers do not report their tokens in flight; a scale-down then chooses by index",
         "Use a worker image of this version.",
     ),
+    "ScaledUp": _fine("groups were added for the load or a promise"),
+    "ScaledDown": _fine("groups were removed; fewer carry the load"),
+    "ScaledByHand": _fine(
+        "somebody else set spec.replicas; scaling goes on from there", "Nothing. To keep a number, set scaling.min."
+    ),
+    "ScalingDisabled": _fine("a person sets spec.replicas", "Set spec.scaling to have the operator do it."),
+    "ScalingExternal": _fine("an HPA or KEDA sets spec.replicas (scaling.mode External)"),
+    "ScalingObserving": _fine("the operator decides and sets nothing (scaling.mode Observe)"),
+    "ScalingByLoad": _fine("the operator sets spec.replicas by load and promises"),
+    "NotMeasured": _fine(
+        "no Prometheus is configured, and neither spec.slo nor spec.scaling asks for measurements",
+        "Set prometheus.url of the operator's values to see latencies in `kubectl get glmd`.",
+    ),
+    "NoTraffic": _fine("no request came within the time that is looked at"),
+    "NoPromise": _fine("spec.slo has no class"),
+    "SLOKept": _fine("every class is as fast as promised"),
+    "MetricsRead": _fine("what groups report is read and fresh"),
     "LayoutFound": _fine("the spec can be laid out"),
     "AllGroupsReady": _fine("every wanted group serves"),
     "ScaledToZero": _fine("no group is wanted", "`kubectl scale glmd/NAME --replicas=1` brings one back."),

@@ -195,3 +195,42 @@ HARDWARE_RULES: Rules = {
         ),
     ]
 }
+
+SLO_CLASS_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule(
+            "has(self.ttft) || has(self.ttfa) || has(self.itl) || has(self.e2e)",
+            "a class must promise something: give it ttft, ttfa, itl or e2e",
+        ),
+        _rule(
+            "self.name != 'default'",
+            "the name default is taken: it is for the requests that no class matches",
+            field_path=".name",
+        ),
+    ]
+}
+
+SCALING_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule(
+            "self.mode in ['External', 'Disabled'] || has(self.max)",
+            "mode Active and Observe need max, the most groups",
+        ),
+        _rule(
+            "!has(self.max) || self.min <= self.max",
+            "scaling.min must not be more than scaling.max",
+            field_path=".min",
+        ),
+    ]
+}
+
+SCHEDULE_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule("has(self.min) || has(self.max)", "a schedule must change something: give it min or max"),
+        _rule(
+            "!has(self.min) || !has(self.max) || self.min <= self.max",
+            "min of a schedule must not be more than its max",
+            field_path=".min",
+        ),
+    ]
+}

@@ -24,6 +24,8 @@ from glm_operator.api.fields import (
     as_read_by_the_api_server,
 )
 from glm_operator.api.forms import DEPLOYMENT_NAME_PATTERN, FORMS, IMAGE_PATTERN, SERVED_NAME_PATTERN
+from glm_operator.api.scaling import Scaling
+from glm_operator.api.slo import Slo
 
 
 class InvalidSpec(ValueError):
@@ -272,7 +274,7 @@ class Rollout(SpecModel):
         return int(self.max_unavailable)
 
 
-MOVES_NOTHING = frozenset({"replicas", "rollout"})
+MOVES_NOTHING = frozenset({"replicas", "rollout", "scaling", "slo"})
 """Fields that no pod's template needs: an edit of them is no new spec, moves no group and adopts nothing."""
 
 
@@ -289,6 +291,10 @@ class GLMDeploymentSpec(SpecModel):
     )
     engine: Engine = Field(default=Engine(), description="The worker program.")
     rollout: Rollout = Field(default=Rollout(), description="How groups move to a new revision.")
+    scaling: Scaling | None = Field(
+        default=None, description="Who writes replicas, and within which bounds. Default: a person."
+    )
+    slo: Slo = Field(default=Slo(), description="Latency promises, by class of requests.")
 
     @property
     def progress_deadline_s(self) -> int:

@@ -14,7 +14,17 @@ from glm_operator.api.fields import ApiModel
 from glm_operator.api.reasons import Reason, explained
 
 ConditionType = Literal[
-    "Planned", "GroupsReady", "Progressing", "Degraded", "UpToDate", "Ready", "Reconciling", "Stalled"
+    "Planned",
+    "GroupsReady",
+    "Progressing",
+    "Degraded",
+    "UpToDate",
+    "MetricsAvailable",
+    "ScalingActive",
+    "SLOMet",
+    "Ready",
+    "Reconciling",
+    "Stalled",
 ]
 ConditionStatus = Literal["True", "False", "Unknown"]
 
@@ -24,6 +34,9 @@ CONDITION_TYPES: dict[ConditionType, str] = {
     "Progressing": "something is on its way",
     "Degraded": "somebody has to act",
     "UpToDate": "groups are rendered as this operator version would render them",
+    "MetricsAvailable": "what the workers measure can be read",
+    "ScalingActive": "the operator sets spec.replicas",
+    "SLOMet": "every class of requests is as fast as promised",
     "Ready": "clients are served",
     "Reconciling": "as Progressing, for kstatus (Flux, Argo CD)",
     "Stalled": "nothing more happens before somebody acts, for kstatus (Flux, Argo CD)",
@@ -114,6 +127,85 @@ class GroupStatus(ApiModel):
     last_failure: Failure | None = Field(default=None, description="What failed last.")
 
 
+class LatencyStatus(ApiModel):
+    """How fast requests of all classes are, over the last five minutes. Texts, as in 420ms; none without traffic."""
+
+    ttft_p95: str | None = Field(default=None, alias="ttftP95", description="Time to the first token.")
+    ttfa_p95: str | None = Field(default=None, alias="ttfaP95", description="Time to the first token of the answer.")
+    itl_p95: str | None = Field(default=None, alias="itlP95", description="Time between two tokens.")
+
+
+class SloClassStatus(ApiModel):
+    """How a class fares, over the last five minutes; the error budget over the class's window."""
+
+    name: str = Field(description="Name of the class.")
+    met: bool | None = Field(default=None, description="Whether every threshold holds; none without traffic.")
+    ttft: str | None = Field(default=None, description="Time to the first token, at the class's percentile.")
+    ttfa: str | None = Field(default=None, description="Time to the first answer token, at that percentile.")
+    itl: str | None = Field(default=None, description="Time between two tokens, at that percentile.")
+    e2e: str | None = Field(default=None, description="Time to the last token, at that percentile.")
+    attainment: str | None = Field(default=None, description="Share of requests that met every threshold, as in 99.2%.")
+    budget_left: str | None = Field(
+        default=None, description="Error budget left of the window, as in 87%; below 0% it is overspent."
+    )
+    infeasible: Text | None = Field(default=None, description="Why more groups cannot keep it, where that is so.")
+
+
+class SloStatus(ApiModel):
+    """Whether promises are kept."""
+
+    attainment: str | None = Field(default=None, description="Attainment of the class that fares worst.")
+    budget_left: str | None = Field(default=None, description="Least error budget left of any class.")
+    classes: list[SloClassStatus] = Field(default=[], description="Each class of spec.slo.")
+
+
+InputState = Literal["Value", "Idle", "Unknown", "Stale"]
+
+INPUT_STATES: dict[InputState, str] = {
+    "Value": "measured",
+    "Idle": "known to be nothing: fresh data, no request in flight and none coming",
+    "Unknown": "no data",
+    "Stale": "data too old to decide on",
+}
+"""What every state of an input means."""
+
+
+class SignalStatus(ApiModel):
+    """One input of the last decision."""
+
+    name: str = Field(description="Which input, with its unit.")
+    state: InputState = Field(description=_explained(INPUT_STATES.items()))
+    value: str | None = Field(default=None, description="Its value.")
+    measured_at: Timestamp | None = Field(default=None, description="Time of the oldest sample in it, UTC.")
+
+
+class ScalingEvent(ApiModel):
+    """One decision that changed, or wanted to change, the number of groups."""
+
+    time: Timestamp = Field(description="When, UTC.")
+    from_groups: int = Field(alias="from", description="Groups before.")
+    to_groups: int = Field(alias="to", description="Groups after.")
+    reason: str = Field(description="What it was for, in one word.")
+    message: Text = Field(description="The numbers it was decided on.")
+    limited_by: str | None = Field(default=None, description="What kept it from going further.")
+
+
+class ScalingStatus(ApiModel):
+    """What the autoscaler decided last, and on what."""
+
+    mode: str = Field(description="spec.scaling.mode.")
+    desired: int | None = Field(default=None, description="Groups it decided on, within all limits.")
+    current: int | None = Field(default=None, description="spec.replicas as it was then.")
+    starting: int | None = Field(default=None, description="Of them, groups that do not serve yet.")
+    limited_by: str | None = Field(default=None, description="What kept the decision from what the load asks for.")
+    message: Text | None = Field(default=None, description="The last decision in a sentence.")
+    source: str | None = Field(default=None, description="Where the numbers come from: Prometheus or Workers.")
+    last_scale_time: Timestamp | None = Field(default=None, description="When it last changed the number of groups.")
+    last_scale: Text | None = Field(default=None, description="How and why, as in `1 -> 3: ...`.")
+    signals: list[SignalStatus] = Field(default=[], description="The inputs.")
+    history: list[ScalingEvent] = Field(default=[], description="The last ten changes, newest first.")
+
+
 class GLMDeploymentStatus(ApiModel):
     """What exists, as seen in the last pass."""
 
@@ -136,6 +228,9 @@ class GLMDeploymentStatus(ApiModel):
     )
     groups_omitted: int | None = Field(default=None, description="Groups that are not listed, for the size of it.")
     group_states: dict[str, int] | None = Field(default=None, description="How many groups are in each state.")
+    latency: LatencyStatus | None = Field(default=None, description="How fast requests are.")
+    slo: SloStatus | None = Field(default=None, description="Whether promises are kept.")
+    scaling: ScalingStatus | None = Field(default=None, description="What the autoscaler decided last, and on what.")
     conditions: list[Condition] | None = Field(
         default=None,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},

@@ -17,7 +17,7 @@ def test_a_meaning_is_a_clause_and_a_remedy_is_sentences(reason: Reason) -> None
     meaning = REASONS[reason]
     assert meaning.sentence
     assert not meaning.sentence.endswith(".")
-    assert meaning.sentence[0].islower() or meaning.sentence.startswith(("spec.", "API"))
+    assert meaning.sentence[0].islower() or meaning.sentence.startswith(("spec.", "API", "Prometheus"))
     assert meaning.remedy.endswith(".")
     assert meaning.remedy[0].isupper() or meaning.remedy.startswith("`")
 
