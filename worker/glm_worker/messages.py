@@ -79,6 +79,12 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     kv_blocks_used: int
     num_preemptions: int  # since the generation began
     scheduled: list[str] = []
+    num_prompt_tokens_left: int = 0  # not yet computed, of the requests that run
+    prefill_tokens: int = 0  # prompt tokens that this step computed
+    prefill_s: float = 0.0  # the time of this step that is theirs
+    decode_tokens: int = 0  # tokens that this step generated for requests past their prompt
+    decode_s: float = 0.0  # the time of this step that is theirs; both together are the time of the step
+    expert_tokens_by_rank: list[int] = []  # routed tokens by expert rank since the last report; empty: none this time
 
 
 FromEngine = EngineReady | StepDone
