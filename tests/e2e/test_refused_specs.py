@@ -129,6 +129,34 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"hardware": {**CPU, "sharedMemory": -1}},
         "spec.hardware.sharedMemory in body should be greater than or equal to 0",
     ),
+    (
+        "promise-of-nothing",
+        {"slo": {"classes": [{"name": "chat"}]}},
+        "a class must promise something: give it ttft, ttfa, itl or e2e",
+    ),
+    (
+        "class-default",
+        {"slo": {"classes": [{"name": "default", "ttft": "1s"}]}},
+        "the name default is taken: it is for the requests that no class matches",
+    ),
+    ("same-class-twice", {"slo": {"classes": [{"name": "a", "ttft": "1s"}, {"name": "a", "itl": "1s"}]}}, "Duplicate"),
+    ("scaling-without-max", {"scaling": {"min": 2}}, "mode Active and Observe need max, the most groups"),
+    ("min-over-max", {"scaling": {"min": 3, "max": 2}}, "scaling.min must not be more than scaling.max"),
+    (
+        "schedule-of-nothing",
+        {"scaling": {"max": 2, "schedules": [{"name": "day", "cron": "0 8 * * *", "duration": "8h"}]}},
+        "a schedule must change something: give it min or max",
+    ),
+    (
+        "schedule-min-over-max",
+        {
+            "scaling": {
+                "max": 2,
+                "schedules": [{"name": "d", "cron": "0 8 * * *", "duration": "8h", "min": 3, "max": 2}],
+            }
+        },
+        "min of a schedule must not be more than its max",
+    ),
     ("replicas", {"replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
     ("text", {"replicas": "2"}, "spec.replicas in body must be of type integer"),
     ("unknown", {"hardware": {**CPU, "gpus": 3}}, 'unknown field "spec.hardware.gpus"'),

@@ -46,7 +46,7 @@ class SloClass(SpecModel):
     ttft: Duration | None = Field(default=None, description="Time to the first token, thinking or answer.")
     ttfa: Duration | None = Field(default=None, description="Time to the first token of the answer.")
     itl: Duration | None = Field(default=None, description="Time between two tokens of a request.")
-    e2e: Duration | None = Field(default=None, description="Time from arrival to the last token.")
+    e2e: Duration | None = Field(default=None, alias="e2e", description="Time from arrival to the last token.")
     percentile: int = Field(
         default=95, ge=50, le=99, description="Per cent of requests that are to be this fast: what autoscaling keeps."
     )

@@ -143,7 +143,7 @@ class SloClassStatus(ApiModel):
     ttft: str | None = Field(default=None, description="Time to the first token, at the class's percentile.")
     ttfa: str | None = Field(default=None, description="Time to the first answer token, at that percentile.")
     itl: str | None = Field(default=None, description="Time between two tokens, at that percentile.")
-    e2e: str | None = Field(default=None, description="Time to the last token, at that percentile.")
+    e2e: str | None = Field(default=None, alias="e2e", description="Time to the last token, at that percentile.")
     attainment: str | None = Field(default=None, description="Share of requests that met every threshold, as in 99.2%.")
     budget_left: str | None = Field(
         default=None, description="Error budget left of the window, as in 87%; below 0% it is overspent."

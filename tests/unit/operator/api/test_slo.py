@@ -20,8 +20,9 @@ def test_a_class_promises_95_per_cent_and_99_over_30_days_unless_it_says_otherwi
 
 
 def test_thresholds_are_seconds_by_signal() -> None:
-    (only,) = a_deployment(slo={"classes": [{"name": "chat", "ttft": "800ms", "itl": "50ms"}]}).spec.slo.classes
-    assert only.thresholds == {"ttft": 0.8, "itl": 0.05}
+    promised = {"ttft": "800ms", "ttfa": "1.5s", "itl": "50ms", "e2e": "1m"}
+    (only,) = a_deployment(slo={"classes": [{"name": "chat", **promised}]}).spec.slo.classes
+    assert only.thresholds == {"ttft": 0.8, "ttfa": 1.5, "itl": 0.05, "e2e": 60}
 
 
 @pytest.mark.parametrize(
