@@ -13,7 +13,6 @@ from glm_cluster.paths import Paths
 from glm_cluster.programs import KUBERNETES_TOOL, TOOLS, Programs, Tool
 from glm_cluster.progress import say, step
 
-OLDEST_GO = (1, 24)
 COLD_BUILD_BYTES = 9 * 10**9
 """What building Kubernetes leaves on the disk: 0.7 GB of programs, the rest Go's caches. The others need little."""
 CORES_A_BUILD = 2
@@ -26,13 +25,14 @@ def parse_go_version(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def require_go() -> None:
-    """Raise ClusterError unless a Go that can build the programs is there."""
-    wanted = f"Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer is needed to build the cluster's programs (once)"
+def require_go(tools: Iterable[Tool] = TOOLS) -> None:
+    """Raise ClusterError unless a Go that can build the tools is there."""
+    oldest = max(tool.oldest_go for tool in tools)
+    wanted = f"Go {oldest[0]}.{oldest[1]} or newer is needed to build the cluster's programs (once)"
     if shutil.which("go") is None:
         raise ClusterError(f"{wanted}, and there is no `go` on the PATH; see https://go.dev/doc/install")
     version = parse_go_version(said := run("go", "env", "GOVERSION", env=go_environment()))
-    if version is not None and version < OLDEST_GO:
+    if version is not None and version < oldest:
         raise ClusterError(f"{wanted}, and `go` on the PATH is {said.strip()}; see https://go.dev/doc/install")
 
 
@@ -43,8 +43,8 @@ def missing_bytes(paths: Paths) -> int:
 
 def require_programs(paths: Paths) -> None:
     """Raise ClusterError unless every program is in the cache, or there is a Go that can build it."""
-    if Programs(paths).missing():
-        require_go()
+    if missing := Programs(paths).missing():
+        require_go(missing)
 
 
 def build_missing(paths: Paths, wanted: Iterable[Tool] = TOOLS) -> None:
@@ -52,7 +52,7 @@ def build_missing(paths: Paths, wanted: Iterable[Tool] = TOOLS) -> None:
     tools = Programs(paths).missing(wanted)
     if not tools:
         return
-    require_go()
+    require_go(tools)
     cores = len(os.sched_getaffinity(0))
     minutes = sum(tool.minutes for tool in tools) * 2 / max(cores, 1)
     names = ", ".join(tool.name for tool in tools)
@@ -68,17 +68,30 @@ def build(tool: Tool, paths: Paths) -> None:
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    command = ["go", "build", "-p", str(CORES_A_BUILD), "-trimpath", "-ldflags", tool.ldflags()]
+    command = ["go", "build", "-p", str(CORES_A_BUILD), "-trimpath", "-tags", tool.tags, "-ldflags", tool.ldflags()]
     # A folder as the target of several packages, a file for one: the last part of etcd's import path is "v3".
     output = f"{unfinished}/" if len(tool.packages) > 1 else str(unfinished / tool.name)
     log = paths.programs / f"{tool.key}.log"
     try:
         with step(f"{tool.name} {tool.version}"):
             log_to(log, *command, "-o", output, *tool.packages, env=go_environment(), cwd=tool.source)
+            keep_manifests(tool, unfinished / "manifests")
         rename_over(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     log.unlink()
+
+
+def keep_manifests(tool: Tool, folder: Path) -> None:
+    """Copy a tool's manifests out of its module, which Go's own cache may lose before ours does."""
+    if not tool.manifests:
+        return
+    module = run("go", "list", "-m", "-f", "{{.Dir}}", tool.module, env=go_environment(), cwd=tool.source).strip()
+    folder.mkdir()
+    for file in Path(module).glob(tool.manifests):
+        (folder / file.name).write_bytes(file.read_bytes())
+    if not any(folder.iterdir()):
+        raise ClusterError(f"{tool.module} {tool.version} has no {tool.manifests}")
 
 
 def rename_over(source: Path, target: Path) -> None:

@@ -24,6 +24,8 @@ class Tool:
     packages: tuple[str, ...]  # what is given to `go build`
     minutes: float  # on 2 cores with empty caches, to tell a person what to expect
     folder: Path = SOURCES
+    manifests: str = ""  # files of the module, as a pattern, that are kept beside the programs: its CRDs
+    tags: str = ""  # build tags, with commas
 
     @property
     def source(self) -> Path:
@@ -35,11 +37,18 @@ class Tool:
         return required_version((self.source / "go.mod").read_text(), self.module) if self.module else "1"
 
     @property
+    def oldest_go(self) -> tuple[int, int]:
+        """Return the Go version that go.mod asks for."""
+        return required_go((self.source / "go.mod").read_text())
+
+    @property
     def key(self) -> str:
         """Return the name of the folder in the cache. Other modules, flags or Go lines of ours: another one."""
         files = [self.source / "go.mod", self.source / "go.sum", *sorted(self.source.glob("*.go"))]
         parts = [file.read_bytes() for file in files if file.exists()]
-        parts += [text.encode() for text in (*self.packages, self.ldflags())]
+        parts += [
+            text.encode() for text in (*self.packages, *filter(None, (self.manifests, self.tags)), self.ldflags())
+        ]
         digests = b"".join(hashlib.sha256(part).digest() for part in parts)
         return f"{self.name}-{self.version}-{hashlib.sha256(digests).hexdigest()[:8]}"
 
@@ -59,6 +68,14 @@ def required_version(go_mod: str, module: str) -> str:
     if found is None:
         raise ValueError(f"go.mod does not require {module}")
     return found[1]
+
+
+def required_go(go_mod: str) -> tuple[int, int]:
+    """Return (1, 24) for a go.mod with the line `go 1.24.0`."""
+    found = re.search(r"^go (\d+)\.(\d+)", go_mod, re.MULTILINE)
+    if found is None:
+        raise ValueError("go.mod does not say which Go it needs")
+    return int(found[1]), int(found[2])
 
 
 def kubernetes_version_values(version: str) -> dict[str, str]:
@@ -93,11 +110,40 @@ ETCD = Tool("etcd", "go.etcd.io/etcd/server/v3", ("go.etcd.io/etcd/server/v3",),
 COREDNS = Tool("coredns", "github.com/coredns/coredns", (".",), 2)
 HELM = Tool("helm", "helm.sh/helm/v3", ("helm.sh/helm/v3/cmd/helm",), 2)
 KWOK = Tool("kwok", "sigs.k8s.io/kwok", ("sigs.k8s.io/kwok/cmd/kwok",), 3)
+PROMETHEUS_MODULE = "github.com/prometheus/prometheus"
+PROMETHEUS = Tool(
+    "prometheus",
+    PROMETHEUS_MODULE,
+    (f"{PROMETHEUS_MODULE}/cmd/prometheus",),
+    4,
+    tags="remove_all_sd,enable_kubernetes_sd",  # those of twenty clouds are most of its code
+)
+"""Debian's knows every service discovery but that of Kubernetes, and Kubernetes' is what clusters use."""
+
+PROMETHEUS_OPERATOR_MODULE = "github.com/prometheus-operator/prometheus-operator"
+PROMETHEUS_OPERATOR = Tool(
+    "prometheus-operator",
+    PROMETHEUS_OPERATOR_MODULE,
+    (f"{PROMETHEUS_OPERATOR_MODULE}/cmd/operator",),
+    3,
+    manifests="example/prometheus-operator-crd/*.yaml",
+)
+METRICS_SERVER = Tool(
+    "metrics-server", "sigs.k8s.io/metrics-server", ("sigs.k8s.io/metrics-server/cmd/metrics-server",), 3
+)
+KEDA_MODULE = "github.com/kedacore/keda/v2"
+KEDA = Tool(
+    "keda",
+    KEDA_MODULE,
+    (f"{KEDA_MODULE}/cmd/operator", f"{KEDA_MODULE}/cmd/adapter"),
+    12,
+    manifests="config/crd/bases/*.yaml",
+)
 
 TOOLS = (PAUSE, ETCD, COREDNS, HELM, KUBERNETES_TOOL)
 """What every cluster needs. Fast ones first: what is wrong with Go or the network shows up within a minute."""
 
-ON_DEMAND = (KWOK,)
+ON_DEMAND = (KWOK, PROMETHEUS, PROMETHEUS_OPERATOR, METRICS_SERVER, KEDA)
 """What only some stories need: built by the first of them."""
 
 
@@ -109,6 +155,10 @@ class Programs:
 
     def folder(self, tool: Tool) -> Path:
         return self.paths.programs / tool.key
+
+    def manifests(self, tool: Tool) -> Path:
+        """Return the folder of a built tool's manifests."""
+        return self.folder(tool) / "manifests"
 
     def __getitem__(self, program: str) -> Path:
         """Return the path of a program by its name: kubectl, etcd, helm, ..."""

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from glm_cluster import programs
-from glm_cluster.building import build, parse_go_version
+from glm_cluster import building, programs
+from glm_cluster.building import build, build_missing, parse_go_version, require_go
+from glm_cluster.errors import ClusterError
 from glm_cluster.paths import Paths
 from glm_cluster.programs import (
     COREDNS,
     HELM,
+    KEDA,
     KUBERNETES_PROGRAMS,
     KUBERNETES_TOOL,
     ON_DEMAND,
@@ -16,6 +18,7 @@ from glm_cluster.programs import (
     Programs,
     Tool,
     helm_version_values,
+    required_go,
     required_version,
 )
 
@@ -51,13 +54,51 @@ def test_helm_assumes_the_clusters_kubernetes_when_it_renders_without_one() -> N
     assert "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34" in HELM.ldflags()
 
 
-def test_every_module_is_locked_and_satisfied_by_go_1_24() -> None:
-    for tool in (*TOOLS, *ON_DEMAND):
-        go_mod = (tool.source / "go.mod").read_text()
-        assert "\ngo 1.24" in go_mod, tool.name
-        assert "\ntoolchain " not in go_mod, tool.name
-        if tool.module:
-            assert f"{tool.module} v{tool.version} h1:" in (tool.source / "go.sum").read_text()
+@pytest.mark.parametrize("tool", [*TOOLS, *ON_DEMAND], ids=lambda tool: tool.name)
+def test_every_module_is_locked(tool: Tool) -> None:
+    assert "\ntoolchain " not in (tool.source / "go.mod").read_text()
+    if tool.module:
+        assert f"{tool.module} v{tool.version} h1:" in (tool.source / "go.sum").read_text()
+
+
+def test_a_cluster_needs_no_newer_go_than_1_24() -> None:
+    assert {tool.oldest_go for tool in TOOLS} == {(1, 24)}
+
+
+def test_a_go_mod_that_names_no_go_is_an_error() -> None:
+    with pytest.raises(ValueError, match="does not say which Go"):
+        required_go("module ours\n")
+
+
+def test_who_builds_a_tool_is_told_which_go_that_tool_needs(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+    go.write_text("#!/bin/sh\necho go1.24.9\n")
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    require_go(TOOLS)
+    with pytest.raises(ClusterError, match=r"^Go 1\.26 or newer is needed .* is go1\.24\.9"):
+        build_missing(paths, [KEDA])
+
+
+def test_manifests_are_kept_beside_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module/crds").mkdir(parents=True)
+    (tmp_path / "module/crds/a.yaml").write_text("kind: A\n")
+    monkeypatch.setattr(building, "run", lambda *_, **__: f"{tmp_path}/module\n")
+    tool = Tool("ours", "example.org/ours", (".",), 1, folder=tmp_path, manifests="crds/*.yaml")
+    building.keep_manifests(tool, tmp_path / "kept")
+    assert (tmp_path / "kept/a.yaml").read_text() == "kind: A\n"
+
+
+def test_manifests_that_a_new_version_has_moved_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "ours"
+    source.mkdir()
+    (source / "go.mod").write_text("require example.org/ours v1.2.3\n")
+    monkeypatch.setattr(building, "run", lambda *_, **__: f"{tmp_path}\n")
+    tool = Tool("ours", "example.org/ours", (".",), 1, folder=tmp_path, manifests="crds/*.yaml")
+    with pytest.raises(ClusterError, match=r"ours 1\.2\.3 has no crds/\*\.yaml"):
+        building.keep_manifests(tool, tmp_path / "kept")
 
 
 def test_whatever_goes_into_a_build_is_built_again_when_it_changes(tmp_path: Path) -> None:
@@ -69,7 +110,9 @@ def test_whatever_goes_into_a_build_is_built_again_when_it_changes(tmp_path: Pat
         for text in ("one", "another"):
             (source / file).write_text(text)
             keys.add(tool.key)
-    assert len(keys) == 8
+    for more in ({"manifests": "crds/*.yaml"}, {"tags": "small"}):
+        keys.add(Tool("ours", "", (".",), 1, folder=tmp_path, **more).key)
+    assert len(keys) == 10
     assert Tool("ours", "", (".",), 5, folder=tmp_path).key in keys  # how long it takes is no part of it
 
 
