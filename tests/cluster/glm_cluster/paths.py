@@ -59,6 +59,11 @@ class Paths:
         return self.state / "pids"
 
     @property
+    def guests(self) -> Path:
+        """Pid files and locks of programs that one test needs; the cluster is whole without them."""
+        return self.state / "guests"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 
