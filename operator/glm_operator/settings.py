@@ -4,13 +4,23 @@ Every field is the variable GLM_OPERATOR_<FIELD> (what the chart sets) or the fl
 person types); the flag wins. A value that does not parse stops the process with its name, the value and what is wrong.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glm_operator import names
+
+_PROMETHEUS_FILES = tuple(
+    f"prometheus_{what}_file" for what in ("ca", "certificate", "key", "bearer_token", "username", "password")
+)
+_NAMESPACE = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 class SettingsError(Exception):
@@ -51,10 +61,102 @@ class OperatorSettings(BaseSettings):
         default=1, ge=1, le=1000, description="Deployments that may move to a newer rendering at once."
     )
 
+    prometheus_url: str | None = Field(
+        default=None,
+        description="Prometheus to read metrics from, with the prefix of its path where it has one, as in "
+        "http://prometheus.monitoring:9090. Unset: workers are asked themselves.",
+    )
+    prometheus_ca_file: Path | None = Field(
+        default=None, description="Authorities that Prometheus' certificate is checked with; unset: the system's."
+    )
+    prometheus_certificate_file: Path | None = Field(
+        default=None, description="Certificate that the operator shows to Prometheus; unset: none."
+    )
+    prometheus_key_file: Path | None = Field(default=None, description="Key of that certificate.")
+    prometheus_bearer_token_file: Path | None = Field(
+        default=None, description="Holds the token that Prometheus is asked with; read again when it changes."
+    )
+    prometheus_username_file: Path | None = Field(
+        default=None, description="Holds the user that Prometheus is asked as; read again when it changes."
+    )
+    prometheus_password_file: Path | None = Field(default=None, description="Holds the password of that user.")
+    prometheus_timeout_s: float = Field(
+        default=4.0, gt=0, le=30, description="A query that takes longer is given up; less than demand_period_s."
+    )
+    prometheus_recording_rules: bool = Field(
+        default=False, description="Prometheus has the chart's recording rules: read what they record."
+    )
+    prometheus_max_window_s: float = Field(
+        default=30 * 86400.0, ge=3600, description="No query looks further back, whatever window a class has."
+    )
+    demand_period_s: float = Field(
+        default=5.0, gt=0, le=60, description="Demand is read, and the number of groups decided, this often."
+    )
+    latency_period_s: float = Field(
+        default=15.0, gt=0, le=300, description="Latencies are read this often: they change only as requests end."
+    )
+    gpu_budgets: Annotated[Mapping[str, int], NoDecode] = Field(
+        default={}, description='Most GPUs that groups of a namespace may take together, as in {"team-a": 16}.'
+    )
+
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("prometheus_url", *_PROMETHEUS_FILES, mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        """Take an empty variable for an unset one: a chart sets both alike."""
+        return None if value == "" else value
+
+    @field_validator("prometheus_url")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"the port is wrong: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write it as in http://prometheus.monitoring:9090 or https://host/prefix")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("no query, fragment or user may be in it; credentials come from files")
+        if re.search(r"/api/v1(/|$)", parts.path):
+            raise ValueError("leave out /api/v1 and what follows")
+        return value.rstrip("/")
+
+    @field_validator("gpu_budgets", mode="before")
+    @classmethod
+    def _read_budgets(cls, value: object) -> object:
+        try:
+            found = json.loads(value or "{}") if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise ValueError(f"this is no JSON: {error}") from None
+        if not isinstance(found, Mapping):
+            raise ValueError('write a map of namespaces, as in {"team-a": 16}')
+        for namespace, gpus in found.items():
+            if not re.fullmatch(_NAMESPACE, str(namespace)):
+                raise ValueError(f"{namespace!r} is no name of a namespace")
+            if isinstance(gpus, bool) or not isinstance(gpus, int) or not 0 <= gpus <= 1_000_000:
+                raise ValueError(f"{gpus!r} of {namespace} is no number of GPUs; allowed are whole ones from 0 on")
+        return dict(found)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "OperatorSettings":
+        if (self.prometheus_username_file is None) != (self.prometheus_password_file is None):
+            raise ValueError(f"{_variable('username')} and {_variable('password')} go together; set both or none")
+        if (self.prometheus_certificate_file is None) != (self.prometheus_key_file is None):
+            raise ValueError(f"{_variable('certificate')} and {_variable('key')} go together; set both or none")
+        if self.prometheus_bearer_token_file is not None and self.prometheus_username_file is not None:
+            raise ValueError(f"{_variable('bearer_token')} and {_variable('username')} exclude each other; set one")
+        return self
+
+
+def _variable(what: str) -> str:
+    return f"GLM_OPERATOR_PROMETHEUS_{what.upper()}_FILE"
 
 
 def read_settings(**flags: object) -> OperatorSettings:
@@ -63,7 +165,13 @@ def read_settings(**flags: object) -> OperatorSettings:
     try:
         return OperatorSettings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"GLM_OPERATOR_{str(fault['loc'][0]).upper()}={fault['input']}: {fault['msg']}" for fault in error.errors()
-        ]
+        lines = [_line(fault) for fault in error.errors()]
         raise SettingsError("\n".join(lines)) from error
+
+
+def _line(fault: ErrorDetails) -> str:
+    """Return one fault as a line: the variable, its value without a password, and what is wrong."""
+    if not fault["loc"]:  # of several fields together
+        return fault["msg"]
+    value = re.sub(r"//[^/]*@", "//...@", str(fault["input"]))
+    return f"GLM_OPERATOR_{str(fault['loc'][0]).upper()}={value}: {fault['msg']}"
