@@ -34,12 +34,16 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Attained:
-    """Requests of a class that ended within a window, and how many of them met every threshold."""
+    """Requests of a class that ended within a window, and how many of them met every threshold.
+
+    Each was measured against the promise that held when it ended, whatever it is now.
+    """
 
     slo_class: str
     window_s: float
     requests: float
     met: float
+    covered_s: float | None = None  # how much of the window the source has seen, where that is less; None: all of it
 
 
 @dataclass(frozen=True)
