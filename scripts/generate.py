@@ -14,6 +14,7 @@ from glm_operator.api.crd import HEADER, crd
 from glm_operator.cluster import rbac
 
 ROOT = Path(__file__).resolve().parents[1]
+ALERTS = ROOT / "docs/runbooks/alerts.md"  # written by hand
 RULES_HEADER = "# Generated from operator/glm_operator/cluster/rbac.py by `make crds`. Edit there.\n"
 
 
@@ -35,7 +36,7 @@ def generated() -> dict[Path, str]:
         ROOT / "charts/glm-operator/crds" / name: definition,
         ROOT / "charts/glm-operator/files/rules.yaml": rules_yaml(),
         ROOT / "docs/api.md": api_markdown(crd()),
-        ROOT / "docs/operations.md": reasons_markdown(),
+        ROOT / "docs/operations.md": f"{reasons_markdown()}\n{ALERTS.read_text()}",
     }
 
 

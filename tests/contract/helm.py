@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,18 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def rendered(
-    values: dict[str, Any] | None = None, *, release: str = "glm", chart: Path = CHART
+    values: dict[str, Any] | None = None,
+    *,
+    release: str = "glm",
+    chart: Path = CHART,
+    api_versions: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Every object of the chart, hooks included."""
+    """Every object of the chart, hooks included. api_versions: what the cluster serves beyond Kubernetes's own."""
     sets = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
-    done = helm("template", release, str(chart), "--namespace", "glm-system", "--kube-version", "1.34.0", *sets)
+    served = [f"--api-versions={version}" for version in api_versions]
+    done = helm(
+        "template", release, str(chart), "--namespace", "glm-system", "--kube-version", "1.34.0", *sets, *served
+    )
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 

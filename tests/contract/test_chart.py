@@ -66,6 +66,15 @@ def test_the_schema_refuses_unknown_keys_at_every_level() -> None:
     assert all(part["additionalProperties"] is False for part in parts)
 
 
+def test_every_default_is_a_key_that_the_schema_knows_at_every_level() -> None:
+    def keys(values: Any, part: dict[str, Any]) -> list[str]:
+        known = part.get("properties", {})
+        wrong = [key for key in known if key not in values]
+        return [*wrong, *(name for key in known if key in values for name in keys(values[key], known[key]))]
+
+    assert [key for key in keys(read("values.yaml"), schema()) if key != "global"] == []
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -74,6 +83,13 @@ def test_the_schema_refuses_unknown_keys_at_every_level() -> None:
         {"logLevel": "loud"},
         {"watchNamespaces": ["Not_A_Namespace"]},
         {"image": {"digest": "sha256:12"}},
+        {"prometheus": {"url": "prometheus:9090"}},
+        {"prometheus": {"caSecret": "ca"}},
+        {"gpuBudgets": {"chat": "64"}},
+        {"gpuBudgets": {"Not_A_Namespace": 1}},
+        {"monitoring": {"podMonitor": {"enabled": "yes"}}},
+        {"monitoring": {"podMonitor": {"interval": "5"}}},
+        {"monitoring": {"dashboards": {"folder": "GLM"}}},
     ],
 )
 def test_the_schema_refuses(wrong: dict[str, Any]) -> None:

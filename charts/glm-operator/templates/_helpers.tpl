@@ -83,3 +83,35 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end -}}
+
+{{/*
+Whether something of monitoring.* is wanted; true or nothing. Argument: dict "root" $ "enabled" (auto, true, false). Auto asks the
+cluster: what a plain `helm template` knows of it is given by --api-versions.
+*/}}
+{{- define "glm-operator.monitored" -}}
+{{- if or (eq (toString .enabled) "true") (and (eq (toString .enabled) "auto") (.root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* The Secrets for Prometheus, by the folder that each is mounted in. They follow an edit of the Secret: no subPath. */}}
+{{- define "glm-operator.prometheusSecrets" -}}
+{{- with .Values.prometheus -}}
+{{- if and .bearerTokenSecret.name .basicAuthSecret.name -}}
+{{- fail "prometheus.bearerTokenSecret and prometheus.basicAuthSecret exclude each other; name one" -}}
+{{- end -}}
+{{- range $folder, $secret := dict "ca" .caSecret "certificate" .certificateSecret "token" .bearerTokenSecret "basic" .basicAuthSecret -}}
+{{- with $secret.name }}
+{{ $folder }}: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of what Prometheus and Grafana find. */}}
+{{- define "glm-operator.monitoringLabels" -}}
+{{ include "glm-operator.labels" . }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
