@@ -1,7 +1,7 @@
 """The client of the API server: lists, watches, and the few kinds of writes. Decisions are made elsewhere.
 
-Every write is a server-side apply, a delete with a uid, a status apply or an Event. Whatever the API server answers
-becomes one of glm_operator.errors. rbac.py lists the verbs used here.
+Every write is a server-side apply, a delete with a uid, a status apply, a scale or an Event. Whatever the API server
+answers becomes one of glm_operator.errors. rbac.py lists the verbs used here.
 """
 
 import asyncio
@@ -175,6 +175,29 @@ class Kube:
             return False
         self._keep(uid, status, applied.get("status") or {})
         return bool(applied["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"])
+
+    async def scale(self, body: Manifest, groups: int) -> str:
+        """Set spec.replicas through the scale subresource; return the version that the deployment has now.
+
+        Raises Conflict if it has changed since the body was read: somebody else may have scaled it.
+        """
+        metadata = body["metadata"]
+        change = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "spec": {"replicas": groups},
+        }
+        path = self._resources[names.KIND].path(name=metadata["name"], namespace=metadata["namespace"])
+        answer = await self._request(
+            "patch",
+            f"{path}/scale",
+            body=change,
+            content_type="application/merge-patch+json",
+            field_manager=names.FIELD_MANAGER,
+        )
+        try:
+            return str(answer["metadata"]["resourceVersion"])
+        except NOT_AS_EXPECTED as error:
+            raise Unavailable(f"the answer to a scale is none: {type(error).__name__} {error}") from error
 
     def _keep(self, uid: str, status: Mapping[str, Any], became: Mapping[str, Any]) -> None:
         self._kept_of.pop(uid, None)

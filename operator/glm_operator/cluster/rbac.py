@@ -18,8 +18,10 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     # kopf lists and watches; a pass that is about to write reads the resource anew.
     Rule("glm-operator.io", "glmdeployments", frozenset({"get", "list", "watch"})),
-    # The only write on the resource. Server-side apply never touches its spec.
+    # Server-side apply of the status never touches the spec.
     Rule("glm-operator.io", "glmdeployments/status", frozenset({"patch"})),
+    # The autoscaler's only write: the number of groups, through the subresource that kubectl scale uses, too.
+    Rule("glm-operator.io", "glmdeployments/scale", frozenset({"patch"})),
     # get: the owner of an object of that name, before it is applied. create: apply of what does not exist needs it
     # beside patch. delete: groups that leave.
     Rule("apps", "statefulsets", frozenset({"get", "list", "watch", "create", "patch", "delete"})),
