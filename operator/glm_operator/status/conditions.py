@@ -1,8 +1,6 @@
 """conditions(facts) -> the conditions of a status, each with a reason of the one list. Pure."""
 
-from collections.abc import Mapping
 from datetime import UTC
-from typing import Any
 
 from glm_operator import names
 from glm_operator.api.reasons import Reason, is_bad
@@ -11,6 +9,8 @@ from glm_operator.api.trouble import Trouble, worst
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import shortened
+from glm_operator.status.scaling import metrics_available, scaling_active
+from glm_operator.status.slo import slo_met
 
 MESSAGE_BYTES = 1024
 
@@ -25,13 +25,16 @@ def conditions(facts: Facts) -> list[Condition]:
         progressing,
         _degraded(facts),
         _up_to_date(facts),
+        _say(facts, "MetricsAvailable", *metrics_available(facts)),
+        _say(facts, "ScalingActive", *scaling_active(facts)),
+        _say(facts, "SLOMet", *slo_met(facts)),
         _ready(facts, groups_ready),
         *_kstatus(facts, progressing),
     ]
 
 
 def _say(facts: Facts, kind: ConditionType, status: ConditionStatus, reason: Reason, message: str) -> Condition:
-    old = _before(facts, kind)
+    old = facts.before(kind)
     has_flipped = old.get("status") != status or not old.get("lastTransitionTime")
     return Condition.model_validate(
         {
@@ -43,11 +46,6 @@ def _say(facts: Facts, kind: ConditionType, status: ConditionStatus, reason: Rea
             "lastTransitionTime": facts.now.astimezone(UTC) if has_flipped else old["lastTransitionTime"],
         }
     )
-
-
-def _before(facts: Facts, kind: ConditionType) -> Mapping[str, Any]:
-    """Return a condition as it was before this pass."""
-    return next((condition for condition in facts.previous.get("conditions") or [] if condition["type"] == kind), {})
 
 
 def _as(facts: Facts, kind: ConditionType, like: Condition, status: ConditionStatus | None = None) -> Condition:
@@ -162,7 +160,7 @@ def _up_to_date(facts: Facts) -> Condition:
             f"kubectl glm rollout adopt {facts.name} -n {facts.namespace}{waits}"
         )
         return _say(facts, "UpToDate", "False", "NewerRendering", message)
-    before = _before(facts, "UpToDate")
+    before = facts.before("UpToDate")
     unheard = [group.name for group in facts.members if group.is_available and group.name not in facts.reports]
     if unheard and before.get("reason") == "OlderWorkers":  # an operator that has just started has not asked them yet
         return _say(facts, "UpToDate", "False", "OlderWorkers", before["message"])

@@ -7,12 +7,17 @@ from functools import cached_property
 from typing import Any
 
 from glm_operator import names
+from glm_operator.api.reasons import Reason
+from glm_operator.api.scaling import Scaling
+from glm_operator.api.slo import Slo
+from glm_operator.api.status import ConditionStatus
 from glm_operator.api.trouble import Trouble
 from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.observe.report import GroupReport
 from glm_operator.rollout.steps import Decision, stuck
 from glm_operator.rollout.target import Target
 from glm_operator.status.groups import why_not_ready
+from glm_operator.status.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,12 @@ class Facts:
     blocked: tuple[Trouble, ...] = ()  # what could not be written
     adoption_waits: str = ""  # for what the adoption of a newer rendering waits
     previous: Mapping[str, Any] = field(default_factory=dict)  # the status as it is now
+    slo: Slo | None = None  # of the newest spec; None: it cannot be read
+    scaling: Scaling | None = None  # of the newest spec; None: a person scales, or it cannot be read
+    slo_fault: Trouble | None = None  # why spec.slo cannot be read
+    scaling_fault: Trouble | None = None
+    is_measured: bool = False  # whether the autoscaler looks at it
+    measured: Measured | None = None  # what it saw; None: not yet, since the operator began
 
     @cached_property
     def members(self) -> list[ObservedGroup]:
@@ -54,6 +65,16 @@ class Facts:
         """Why members are not ready, by name."""
         found = {group.name: self._finding(group) for group in self.members}
         return {name: finding for name, finding in found.items() if finding is not None}
+
+    def before(self, kind: str) -> Mapping[str, Any]:
+        """Return a condition as it was before this pass."""
+        found = self.previous.get("conditions") or []
+        return next((condition for condition in found if condition["type"] == kind), {})
+
+    def said_before(self, kind: str) -> tuple[ConditionStatus, Reason, str] | None:
+        """Return status, reason and message of a condition as they were before this pass; None if there was none."""
+        old = self.before(kind)
+        return (old["status"], old["reason"], old["message"]) if old else None
 
     def _finding(self, group: ObservedGroup) -> Trouble | None:
         if self.decision is not None and group.index in self.decision.membership.waiting:

@@ -10,6 +10,8 @@ from glm_operator.render.labels import leader_selector, selector_text
 from glm_operator.status.conditions import conditions
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import group_status
+from glm_operator.status.scaling import scaling_status
+from glm_operator.status.slo import latency_status, slo_status
 
 MAX_LISTED = 100
 """Groups that a status lists. A thousand of them would be too much for one object."""
@@ -44,6 +46,9 @@ def summarize(facts: Facts) -> dict[str, Any]:
         groups=listed,
         groups_omitted=len(groups) - len(listed) or None,
         group_states=dict(sorted(Counter(group.state for group in groups).items())),
+        latency=latency_status(facts),
+        slo=slo_status(facts),
+        scaling=scaling_status(facts),
         conditions=conditions(facts),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,112 @@
+"""How fast requests are and whether promises are kept, as the status says it. Pure.
+
+Nothing is shown where nothing is known: a class without traffic has no latency, and neither has one that cannot be
+measured just now. An operator that has just started shows what was said before it, until it has measured itself.
+"""
+
+from glm_operator.api.reasons import Reason
+from glm_operator.api.slo import SIGNALS, SloClass
+from glm_operator.api.status import ConditionStatus, LatencyStatus, SloClassStatus, SloStatus
+from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, State
+from glm_operator.status import texts
+from glm_operator.status.facts import Facts
+from glm_operator.status.measured import AVAILABLE, Measured
+
+Said = tuple[ConditionStatus, Reason, str]
+"""Status, reason and message of a condition."""
+
+
+def latency_status(facts: Facts) -> LatencyStatus | None:
+    """Return how fast requests of all classes are; None where nobody measures."""
+    if not facts.is_measured:
+        return None
+    if facts.measured is None:
+        return LatencyStatus.model_validate(facts.previous.get("latency") or {})
+    shown = {signal: _seconds(facts.measured.latency.get(signal, UNKNOWN)) for signal in ("ttft", "ttfa", "itl")}
+    return LatencyStatus(ttftP95=shown["ttft"], ttfaP95=shown["ttfa"], itlP95=shown["itl"])
+
+
+def slo_status(facts: Facts) -> SloStatus | None:
+    """Return how each class fares; None without a class."""
+    if facts.slo is None or not facts.slo.classes:
+        return None
+    if facts.measured is None:
+        return SloStatus.model_validate(facts.previous.get("slo") or {})
+    signals = {each.name: each for each in facts.measured.classes}
+    found = [signals.get(each.name, ClassSignals(name=each.name)) for each in facts.slo.classes]
+    attained = [each.attainment.value for each in found if _is_value(each.attainment)]
+    budgets = [each.budget_left.value for each in found if _is_value(each.budget_left)]
+    return SloStatus(
+        attainment=texts.share(min(attained)) if attained else None,
+        budget_left=texts.percent(min(budgets)) if budgets else None,
+        classes=[_class_status(each, facts.measured) for each in found],
+    )
+
+
+def _class_status(signals: ClassSignals, measured: Measured) -> SloClassStatus:
+    shown = {signal: _seconds(signals.status_latency.get(signal, UNKNOWN)) for signal in SIGNALS}
+    infeasible = measured.decision.infeasible if measured.decision is not None else {}
+    return SloClassStatus(
+        name=signals.name,
+        met=measured.met.get(signals.name),
+        **shown,
+        attainment=texts.share(signals.attainment.value) if _is_value(signals.attainment) else None,
+        budget_left=texts.percent(signals.budget_left.value) if _is_value(signals.budget_left) else None,
+        infeasible=infeasible.get(signals.name),
+    )
+
+
+def slo_met(facts: Facts) -> Said:
+    """Return whether every class is as fast as promised. It says nothing of readiness."""
+    if facts.slo_fault is not None:
+        return "Unknown", facts.slo_fault.reason, facts.slo_fault.message
+    if facts.slo is None or not facts.slo.classes:
+        return "Unknown", "NoPromise", "spec.slo has no class"
+    serving = {name: report for name, report in facts.reports.items() if report.state == "serving"}
+    if older := sorted(name for name, report in serving.items() if is_older(report)):
+        return "Unknown", "OlderWorkers", f"{_some(older)} take no promises: their worker image is of an older version"
+    measured = facts.measured
+    if measured is None:
+        return facts.said_before("SLOMet") or ("Unknown", "MetricsMissing", "not measured yet")
+    if not facts.members:
+        return "Unknown", "ScaledToZero", "no group is wanted"
+    if measured.decision is not None and measured.decision.infeasible:
+        told = "; ".join(f"class {name}: {why}" for name, why in sorted(measured.decision.infeasible.items()))
+        return "False", "SLOInfeasible", told
+    missed = [each for each in facts.slo.classes if measured.met.get(each.name) is False]
+    if missed:
+        limit = measured.decision.limited_by if measured.decision is not None else None
+        by = f"; scaling is limited by {limit}" if limit is not None else ""
+        return "False", "SLOMissed", "; ".join(_missed(each, measured) for each in missed) + by
+    if measured.metrics.reason not in AVAILABLE:
+        return "Unknown", measured.metrics.reason, measured.metrics.message
+    if not measured.met:
+        return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
+    return "True", "SLOKept", f"{_some([each.name for each in facts.slo.classes if each.name in measured.met])}: kept"
+
+
+def is_older(report: object) -> bool:
+    """Tell whether a worker is of a version that takes no promises."""
+    return "slo_digest" not in getattr(report, "model_fields_set", ())
+
+
+def _missed(promise: SloClass, measured: Measured) -> str:
+    signals = next((each for each in measured.classes if each.name == promise.name), ClassSignals(name=promise.name))
+    found = [
+        f"{signal} P{promise.percentile} is {texts.seconds(latency.value)}, promised {texts.seconds(limit)}"
+        for signal, limit in promise.thresholds.items()
+        if _is_value(latency := signals.status_latency.get(signal, UNKNOWN)) and latency.value > limit
+    ]
+    return f"class {promise.name}: {', '.join(found) or 'slower than promised until a moment ago'}"
+
+
+def _seconds(found: Input) -> str | None:
+    return texts.seconds(found.value) if _is_value(found) else None
+
+
+def _is_value(found: Input) -> bool:
+    return found.state is State.VALUE
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:20])
