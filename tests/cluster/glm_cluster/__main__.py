@@ -9,12 +9,14 @@ import sys
 from glm_cluster.building import build_missing
 from glm_cluster.cluster import Cluster
 from glm_cluster.errors import ClusterError
+from glm_cluster.guests import guests
 from glm_cluster.kwok import build_kwok
 from glm_cluster.lifecycle import clean, down, up
 from glm_cluster.locking import locked
+from glm_cluster.packages import PROMETHEUS, install_missing
 from glm_cluster.paths import Paths, find_paths
 from glm_cluster.processes import Processes
-from glm_cluster.programs import Programs
+from glm_cluster.programs import MONITORING, Programs
 from glm_cluster.progress import say
 
 
@@ -30,6 +32,7 @@ def main() -> int:
     commands.add_parser("status", help="print what runs")
     commands.add_parser("programs", help="build kubectl, helm and the others without starting anything")
     commands.add_parser("kwok", help="build kwok, which plays nodes for stories of many deployments")
+    commands.add_parser("monitoring", help="build and install what tests of monitoring need: Prometheus, KEDA, ...")
     arguments = parser.parse_args()
     paths = find_paths(os.environ)
     try:
@@ -66,10 +69,10 @@ def print_shell(_: Paths) -> None:
 
 
 def print_status(paths: Paths) -> None:
-    processes = Processes(paths.pids, paths.logs)
-    for name in processes.names():
-        pid = processes.pid(name)
-        print(f"{name:26}{f'pid {pid}' if pid else f'has ended, see {processes.log(name)}'}")
+    for processes in (Processes(paths.pids, paths.logs), guests(paths)):
+        for name in processes.names():
+            pid = processes.pid(name)
+            print(f"{name:26}{f'pid {pid}' if pid else f'has ended, see {processes.log(name)}'}")
     print("The cluster is up." if Cluster(paths).is_whole() else "The cluster is not up: run `make cluster`.")
 
 
@@ -78,6 +81,12 @@ def build_programs(paths: Paths) -> None:
         build_missing(paths)
     for program in ("kubectl", "helm"):
         print(Programs(paths)[program])
+
+
+def prepare_monitoring(paths: Paths) -> None:
+    with locked(paths):
+        install_missing(PROMETHEUS)
+        build_missing(paths, MONITORING)
 
 
 COMMANDS = {
@@ -89,6 +98,7 @@ COMMANDS = {
     "status": print_status,
     "programs": build_programs,
     "kwok": build_kwok,
+    "monitoring": prepare_monitoring,
 }
 
 if __name__ == "__main__":

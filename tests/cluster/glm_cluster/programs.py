@@ -143,7 +143,10 @@ KEDA = Tool(
 TOOLS = (PAUSE, ETCD, COREDNS, HELM, KUBERNETES_TOOL)
 """What every cluster needs. Fast ones first: what is wrong with Go or the network shows up within a minute."""
 
-ON_DEMAND = (KWOK, PROMETHEUS, PROMETHEUS_OPERATOR, METRICS_SERVER, KEDA)
+MONITORING = (PROMETHEUS, PROMETHEUS_OPERATOR, METRICS_SERVER, KEDA)
+"""What tests of monitoring and autoscaling need."""
+
+ON_DEMAND = (KWOK, *MONITORING)
 """What only some stories need: built by the first of them."""
 
 
