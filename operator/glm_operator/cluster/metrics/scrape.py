@@ -1,19 +1,245 @@
 """The fall-back: asks the workers' management ports for their metrics and keeps what a decision needs of them."""
 
-from collections.abc import Sequence
+import asyncio
+import ipaddress
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
 
+import httpx
+
+from glm_operator import names
+from glm_operator.api.duration import to_seconds
 from glm_operator.api.slo import Slo
-from glm_operator.autoscale.series import Latencies, Series
+from glm_operator.autoscale.series import (
+    ATTAINED,
+    BURN_WINDOW_S,
+    DEMAND_METRICS,
+    DEMAND_WINDOW_S,
+    HISTOGRAMS,
+    SHORT_WINDOW_S,
+    STATUS_WINDOW_S,
+    Attained,
+    Buckets,
+    Latencies,
+    Sample,
+    Series,
+)
+from glm_operator.cluster.metrics.exposition import Known, MalformedText, SeriesName, read_exposition
 from glm_operator.cluster.metrics.reading import Target
+from glm_operator.cluster.metrics.windows import (
+    COARSER,
+    Counter,
+    Edge,
+    Outcome,
+    Risen,
+    Totals,
+    attained,
+    buckets,
+    increase,
+)
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = httpx.Timeout(1.5, connect=1.0)
+DEADLINE_S = 2.0
+"""All groups of a deployment are asked at once; who has not answered by then is asked again in the next period."""
+
+MAX_CONNECTIONS = 64
+MAX_TEXT_BYTES = 8 * 2**20
+MAX_SERIES = 20_000
+"""Of one worker. One that has more is taken for something else."""
+
+_SIGNALS = {f"{histogram}_bucket": signal for signal, histogram in HISTOGRAMS.items()}
+_DEMAND = frozenset(DEMAND_METRICS)
+WANTED = _DEMAND | _SIGNALS.keys() | {ATTAINED}
+
+
+def metrics_url(ip: str) -> str:
+    """Return where the metrics of a pod are."""
+    host = f"[{ip}]" if ipaddress.ip_address(ip).version == 6 else ip
+    return f"http://{host}:{names.MANAGEMENT_PORT}/metrics"
+
+
+class _Group:
+    """What one group has said so far."""
+
+    def __init__(self) -> None:
+        self._known: Known = {}
+        self._rings: dict[str, tuple[SeriesName, deque[Sample]]] = {}
+        self._counters: dict[str, tuple[Counter, float]] = {}  # of latency: what it is, and its last value
+
+    def read(self, text: str, at_s: float) -> dict[Counter, Risen]:
+        """Note a text; return how much the counters of latency rose since the last one. Raises MalformedText."""
+        samples = list(read_exposition(text, WANTED, self._known))
+        if len(self._known) > MAX_SERIES:
+            self._known.clear()
+            raise MalformedText(f"there are more than {MAX_SERIES} series")
+        risen: dict[Counter, Risen] = {}
+        counters: dict[str, tuple[Counter, float]] = {}
+        for written, series, value in samples:
+            if series.name in _DEMAND:
+                ring = self._rings.setdefault(written, (series, deque()))[1]
+                ring.append((at_s, value))
+                continue
+            before = self._counters.get(written)
+            counter = before[0] if before is not None else _counter(series)
+            counters[written] = counter, value
+            if before is not None:
+                so_far = risen.get(counter, Risen(0.0, 0.0))
+                risen[counter] = Risen(so_far.increase + increase(before[1], value), so_far.samples + 1)
+        self._counters = counters  # a series that is not there any more begins anew if it comes back
+        return risen
+
+    def series(self, since_s: float, labels: Mapping[str, str]) -> list[Series]:
+        """Return the samples of demand since a moment; forget older ones."""
+        found = []
+        for written, (series, ring) in list(self._rings.items()):
+            while ring and ring[0][0] < since_s:
+                ring.popleft()
+            if ring:
+                found.append(Series(series.name, {**series.labels, **labels}, tuple(ring)))
+            else:
+                del self._rings[written]
+                self._known.pop(written, None)
+        return found
+
+
+@dataclass
+class _Deployment:
+    """What the groups of a deployment have said so far."""
+
+    at_s: float
+    groups: dict[str, _Group] = field(default_factory=dict)
+    edges: Totals = field(default_factory=Totals)
+    outcomes: Totals = field(default_factory=lambda: Totals(COARSER[-1][0]))
+    silent: dict[str, str] = field(default_factory=dict)
 
 
 class Scraper:
-    """Scrapes workers, and answers as Prometheus does, about the time that it has seen itself."""
+    """Scrapes workers, and answers as Prometheus does, about the time that it has seen itself.
+
+    What a window brings is what rose between scrapes in it: nothing is extrapolated to its ends. The restart of a
+    worker begins its counters anew, as increase() has it. A group that is gone is forgotten; the requests that it
+    answered stay counted.
+    """
+
+    def __init__(self, http: httpx.AsyncClient | None = None, *, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
+        # trust_env off: pods are never behind a proxy of ours. No gzip: it costs both sides more than the bytes.
+        self._http = http or httpx.AsyncClient(
+            timeout=TIMEOUT, limits=limits, trust_env=False, headers={"Accept-Encoding": "identity"}
+        )
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._kept: dict[tuple[str, str], _Deployment] = {}
+
+    async def close(self) -> None:
+        await self._http.aclose()
 
     async def demand(self, namespace: str, deployment: str, targets: Sequence[Target]) -> list[Series]:
-        """Scrape every target once; return the samples of DEMAND_METRICS of the last DEMAND_WINDOW_S."""
-        raise NotImplementedError
+        """Scrape every target once; return the samples of DEMAND_METRICS of the last DEMAND_WINDOW_S.
+
+        The samples of a target that does not answer end with the last scrape that it answered.
+        """
+        kept = self._deployment(namespace, deployment)
+        kept.groups = {target.group: kept.groups.get(target.group) or _Group() for target in targets}
+        kept.silent = {target.group: f"{target.url} did not answer within {DEADLINE_S:g} s" for target in targets}
+        tasks = [asyncio.create_task(self._scrape(kept, target)) for target in targets]
+        risen: dict[Counter, Risen] = {}
+        if tasks:
+            done, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            for task in done:
+                for counter, more in task.result().items():
+                    so_far = risen.get(counter, Risen(0.0, 0.0))
+                    risen[counter] = Risen(so_far.increase + more.increase, so_far.samples + more.samples)
+        kept.edges.add(kept.at_s, {edge: more for edge, more in risen.items() if isinstance(edge, Edge)})
+        kept.outcomes.add(kept.at_s, {each: more for each, more in risen.items() if isinstance(each, Outcome)})
+        since_s = self._now() - DEMAND_WINDOW_S
+        named = {"namespace": namespace, "deployment": deployment}
+        return [
+            series for name, group in kept.groups.items() for series in group.series(since_s, {**named, "group": name})
+        ]
 
     def latencies(self, namespace: str, deployment: str, slo: Slo) -> Latencies:
         """Return what the scrapes of demand() say of the windows, as far as they reach back."""
-        raise NotImplementedError
+        kept = self._kept.get((namespace, deployment))
+        if kept is None:
+            return Latencies(self._now())
+        of_edges: list[Buckets] = []
+        for window_s in (SHORT_WINDOW_S, STATUS_WINDOW_S):
+            risen, _ = kept.edges.within(window_s)
+            of_edges += buckets({edge: more for edge, more in risen.items() if isinstance(edge, Edge)}, window_s)
+        windows: dict[float, list[str] | None] = {STATUS_WINDOW_S: None, BURN_WINDOW_S: None}
+        for each in slo.classes:
+            of_window = windows.setdefault(to_seconds(each.window), [])
+            if of_window is not None:  # where all classes are asked for anyway
+                of_window.append(each.name)
+        of_outcomes: list[Attained] = []
+        for window_s, only in windows.items():
+            risen, covered_s = kept.outcomes.within(window_s)
+            rise = {each: more.increase for each, more in risen.items() if isinstance(each, Outcome)}
+            of_outcomes += attained(rise, window_s, covered_s, only)
+        return Latencies(kept.at_s, tuple(of_edges), tuple(of_outcomes))
+
+    def silent(self, namespace: str, deployment: str) -> Mapping[str, str]:
+        """Return the groups that did not answer the last scrape, and why."""
+        kept = self._kept.get((namespace, deployment))
+        return {} if kept is None else kept.silent
+
+    def forget(self, namespace: str, deployment: str) -> None:
+        """Drop what is kept of a deployment that is gone."""
+        self._kept.pop((namespace, deployment), None)
+
+    def _deployment(self, namespace: str, deployment: str) -> _Deployment:
+        """Return what is kept, ready for a scrape now. Where the clock went back, everything begins anew."""
+        now_s = self._now()
+        kept = self._kept.get((namespace, deployment))
+        if kept is None or now_s <= kept.at_s:
+            kept = self._kept[namespace, deployment] = _Deployment(now_s)
+        kept.at_s = now_s
+        return kept
+
+    async def _scrape(self, kept: _Deployment, target: Target) -> dict[Counter, Risen]:
+        """Scrape one target; return how much its counters of latency rose."""
+        try:
+            async with self._slots:
+                at_s = self._now()
+                text = await self._get(target.url)
+            risen = kept.groups[target.group].read(text, at_s)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            kept.silent[target.group] = f"{target.url}: {str(error) or type(error).__name__}"
+        except MalformedText as error:
+            kept.silent[target.group] = f"{target.url} sent no metrics: {error}"
+            logger.warning("%s sent no metrics: %s", target.url, error)
+        else:
+            del kept.silent[target.group]
+            return risen
+        return {}
+
+    async def _get(self, url: str) -> str:
+        async with self._http.stream("GET", url) as response:
+            response.raise_for_status()
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_TEXT_BYTES:
+                    raise MalformedText(f"there are more than {MAX_TEXT_BYTES >> 20} MiB")
+        return body.decode(errors="replace")
+
+
+def _counter(series: SeriesName) -> Counter:
+    """Return what a counter of latency counts, whatever group it is of."""
+    slo_class = series.labels.get("slo_class", "")
+    if series.name == ATTAINED:
+        return Outcome(slo_class, series.labels.get("met") == "true")
+    try:
+        return Edge(_SIGNALS[series.name], slo_class, float(series.labels.get("le", nan)))
+    except ValueError:
+        raise MalformedText(f"{series.name} has an edge {series.labels['le']!r}") from None
