@@ -1,0 +1,1 @@
+"""Groups that compute nothing: what their steps take, how they batch, come and go. Pure."""

@@ -1,0 +1,1 @@
+"""What can be seen of simulated groups: series, scrapes, and what goes wrong between. Pure."""

@@ -1,0 +1,137 @@
+"""What a group shows when it is scraped: the names and labels of docs/design/0007-autoscaling.md. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from glm_operator.api.slo import DEFAULT_CLASS, SIGNALS, Slo
+from glm_operator.autoscale.series import ATTAINED, HISTOGRAMS
+from glm_operator.autoscale.simulate.model.group import Group
+
+FIRST_TOKEN_EDGES_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
+GAP_EDGES_S = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
+)  # fmt: skip
+WHOLE_EDGES_S = (
+    0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
+)  # fmt: skip
+_EDGES_S = {"ttft": FIRST_TOKEN_EDGES_S, "ttfa": FIRST_TOKEN_EDGES_S, "itl": GAP_EDGES_S, "e2e": WHOLE_EDGES_S}
+
+_GAUGES = (
+    "glm_group_serving_timestamp_seconds",
+    "glm_group_starting_timestamp_seconds",
+    "glm_group_draining",
+    "glm_num_requests_running",
+    "glm_num_requests_waiting",
+    "glm_oldest_waiting_seconds",
+    "glm_prompt_tokens_waiting",
+    "glm_prompt_tokens_left",
+    "glm_in_flight_tokens",
+    "glm_kv_cache_usage_ratio",
+    "glm_kv_cache_tokens",
+    "glm_max_running_requests",
+    "glm_cold_start_seconds",
+    "glm_generation_tokens_total",
+    "glm_requests_total",
+    "glm_prefill_tokens_total",
+    "glm_prefill_busy_seconds_total",
+    "glm_decode_tokens_total",
+    "glm_decode_steps_total",
+    "glm_decode_busy_seconds_total",
+    "busy_seconds_total",  # for laws that scale by utilisation; no metric of ours
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One series of a group, apart from the labels that say which group it is."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Exposition:
+    """The series of a deployment's groups, in one order, and the values of a group in that order."""
+
+    def __init__(self, slo: Slo, began_s: float) -> None:
+        """began_s: unix time of second 0 of the simulation."""
+        self._began_s = began_s
+        self.classes = (*(each.name for each in slo.classes), DEFAULT_CLASS)
+        self.thresholds: dict[str, Mapping[str, float]] = {
+            each.name: {str(signal): limit for signal, limit in each.thresholds.items()} for each in slo.classes
+        }
+        self.edges: dict[tuple[str, str], tuple[float, ...]] = {
+            (slo_class, str(signal)): _with_threshold(_EDGES_S[signal], self.thresholds.get(slo_class, {}).get(signal))
+            for slo_class in self.classes
+            for signal in SIGNALS
+        }
+        self.columns = tuple(self._columns())
+        self.index = {column: place for place, column in enumerate(self.columns)}
+        self.places: dict[str, tuple[int, ...]] = {}
+        for place, column in enumerate(self.columns):
+            self.places[column.name] = (*self.places.get(column.name, ()), place)
+
+    def _columns(self) -> Iterator[Column]:
+        for name in _GAUGES:
+            yield Column(name)
+        for slo_class in self.classes:
+            label = ("slo_class", slo_class)
+            yield Column("glm_requests_received_total", (label,))
+            yield Column("glm_prompt_tokens_received_total", (label,))
+            yield Column(ATTAINED, (label, ("met", "true")))
+            yield Column(ATTAINED, (label, ("met", "false")))
+        for (slo_class, signal), edges in self.edges.items():
+            label = ("slo_class", slo_class)
+            for edge in (*edges, float("inf")):
+                text = "+Inf" if edge == float("inf") else f"{float(edge)}"
+                yield Column(f"{HISTOGRAMS[signal]}_bucket", (label, ("le", text)))
+            yield Column(f"{HISTOGRAMS[signal]}_sum", (label,))
+
+    def row(self, group: Group, now_s: float) -> tuple[float, ...]:
+        """Return the values of a group, in the order of columns. Settles the group."""
+        group.settle(now_s)
+        counters, calibration = group.counters, group.calibration
+        values: list[float] = [
+            group.serving_since_s + self._began_s,
+            0.0,
+            float(group.is_draining),
+            group.num_running,
+            group.num_waiting,
+            group.oldest_waiting_s(now_s),
+            group.prompt_tokens_waiting,
+            group.prompt_tokens_left,
+            group.in_flight_tokens(now_s),
+            group.kv_usage,
+            calibration.kv_tokens,
+            calibration.max_num_seqs,
+            group.cold_start_s,
+            counters.generated_tokens,
+            counters.requests_ended,
+            counters.prefill_tokens,
+            counters.prefill_busy_s,
+            counters.decode_tokens,
+            counters.decode_steps,
+            counters.decode_busy_s,
+            counters.busy_s,
+        ]
+        for slo_class in self.classes:
+            values += (
+                counters.requests_received[slo_class],
+                counters.prompt_tokens_received[slo_class],
+                counters.met[slo_class],
+                counters.missed[slo_class],
+            )
+        for key in self.edges:
+            values += accumulate(counters.histograms[key])
+            values.append(counters.sums[key])
+        return tuple(values)
+
+
+def _with_threshold(edges: tuple[float, ...], threshold: float | None) -> tuple[float, ...]:
+    """Add a promise, its half and its double to the edges, as workers do."""
+    if threshold is None:
+        return edges
+    return tuple(sorted({*edges, threshold / 2, threshold, threshold * 2}))
