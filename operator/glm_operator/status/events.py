@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from glm_operator.api.reasons import Reason, is_bad
+from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
 from glm_operator.observe.observed import Observed
 from glm_operator.rollout.membership import SCALED_DOWN
@@ -11,7 +11,18 @@ from glm_operator.rollout.records import latest
 from glm_operator.rollout.steps import GroupStep
 from glm_operator.rollout.target import Target
 
-_OF_PROMISES = ("MetricsAvailable", "SLOMet")
+_TOLD: Mapping[str, tuple[Reason, ...]] = {
+    "MetricsAvailable": (
+        "NoSeries",
+        "MetricsStale",
+        "MetricsUnreachable",
+        "MetricsRefused",
+        "MetricsFallback",
+        "OlderWorkers",
+    ),
+    "SLOMet": ("SLOMissed", "SLOInfeasible"),
+}
+"""Reasons whose beginning and end are told. That traffic comes and goes is no Event."""
 
 _ROLLING: tuple[Reason, ...] = ("RollingOut", "RolloutStuck", "RolloutPaused")
 
@@ -33,18 +44,13 @@ def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Tro
             (kind == "Planned" and (has_changed or not was))
             or (kind == "Degraded" and has_changed)
             or (kind == "Ready" and has_flipped)
-            or (kind in _OF_PROMISES and was and has_changed and _is_news(was["reason"], reason))
+            or (has_changed and was and {was["reason"], reason} & {*_TOLD.get(kind, ())})
         ):
             told.append(Trouble(kind, reason, condition["message"]))
         elif kind == "Progressing" and has_changed:
             told += _of_rollout(was.get("reason"), reason, condition["message"], after)
     # A refused spec shows up in Planned and in Degraded: once is enough.
     return list({event.message: event for event in reversed(told)}.values())[::-1]
-
-
-def _is_news(before: Reason, now: Reason) -> bool:
-    """Tell whether something bad begins or ends. That traffic comes and goes is no Event."""
-    return is_bad(before) or is_bad(now) or "MetricsFallback" in (before, now)
 
 
 def _of_rollout(before: Reason | None, now: Reason, message: str, status: Mapping[str, Any]) -> list[Trouble]:

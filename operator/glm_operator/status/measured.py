@@ -5,14 +5,17 @@ missed, metrics that are away) shows at once. Numbers show when they differ by m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from glm_operator.api.reasons import Reason
 from glm_operator.api.scaling import Mode, Scaling
-from glm_operator.api.slo import Slo
+from glm_operator.api.slo import SIGNALS, Slo
 from glm_operator.api.trouble import Trouble
-from glm_operator.autoscale.decision import Decision
-from glm_operator.autoscale.signals import ClassSignals, Input
+from glm_operator.autoscale.constants import LATENCY_STALE_S
+from glm_operator.autoscale.decision import Decision, Situation
+from glm_operator.autoscale.estimate.latency import percentile, summed
+from glm_operator.autoscale.series import STATUS_WINDOW_S, Latencies
+from glm_operator.autoscale.signals import ClassSignals, Input, State
 
 NOTEWORTHY = 0.1
 """Share by which a number must differ from the one that the status shows."""
@@ -57,12 +60,30 @@ class Measured:
     refused: Trouble | None = None  # why the API server did not let us scale
     changes: tuple[Change, ...] = ()  # the last ten since the operator began, newest first
     sampled_at_s: float | None = None  # of the newest sample of any group
+    situation: Situation | None = None
+    static_groups: int = 0  # the most groups that were wanted within a day
+    decided: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by reason and direction: how often
 
 
 def is_measured(scaling: Scaling | None, slo: Slo | None, *, has_prometheus: bool) -> bool:
     """Tell whether a deployment is looked at: nobody pays for numbers that nobody asked for."""
     wants = scaling is not None and scaling.mode in ("Active", "Observe")
     return has_prometheus or wants or bool(slo is not None and slo.classes)
+
+
+def overall(latencies: Latencies | None, now_s: float) -> dict[str, Input]:
+    """Return the 95th percentile of each signal over the requests of all classes, STATUS_WINDOW_S."""
+    if latencies is None:
+        return {}
+    everybody = [replace(each, slo_class="") for each in latencies.buckets]
+    is_stale = now_s - latencies.at_s > LATENCY_STALE_S
+    found: dict[str, Input] = {}
+    for signal in SIGNALS:
+        counts = summed(everybody, "", signal, STATUS_WINDOW_S)
+        p95 = percentile(counts, 95)
+        state = State.UNKNOWN if not counts else State.STALE if is_stale else State.IDLE if p95 is None else State.VALUE
+        found[signal] = Input(state, p95 or 0.0, latencies.at_s)
+    return found
 
 
 AVAILABLE: frozenset[Reason] = frozenset({"MetricsRead", "MetricsFallback"})

@@ -63,7 +63,7 @@ def slo_met(facts: Facts) -> Said:
     if facts.slo is None or not facts.slo.classes:
         return "Unknown", "NoPromise", "spec.slo has no class"
     serving = {name: report for name, report in facts.reports.items() if report.state == "serving"}
-    if older := sorted(name for name, report in serving.items() if is_older(report)):
+    if older := sorted(name for name, report in serving.items() if not report.takes_slo):
         return "Unknown", "OlderWorkers", f"{_some(older)} take no promises: their worker image is of an older version"
     measured = facts.measured
     if measured is None:
@@ -83,11 +83,6 @@ def slo_met(facts: Facts) -> Said:
     if not measured.met:
         return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
     return "True", "SLOKept", f"{_some([each.name for each in facts.slo.classes if each.name in measured.met])}: kept"
-
-
-def is_older(report: object) -> bool:
-    """Tell whether a worker is of a version that takes no promises."""
-    return "slo_digest" not in getattr(report, "model_fields_set", ())
 
 
 def _missed(promise: SloClass, measured: Measured) -> str:

@@ -1,0 +1,142 @@
+"""What the status says of latencies and promises."""
+
+from typing import Any
+
+import pytest
+
+from glm_operator.api.slo import Slo
+from glm_operator.api.trouble import Trouble
+from glm_operator.autoscale.signals import Input, State
+from glm_operator.status.events import transitions
+from glm_operator.status.summary import summarize
+from unit.operator.measured_builders import NO_SERIES, a_class, a_decision, measured, value
+from unit.operator.operator_builders import a_group, moving_to, observed
+from unit.operator.status_builders import a_report, conditions, facts, message
+
+SLO = Slo.model_validate({"classes": [{"name": "chat", "ttft": "500ms"}]})
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    reports = {f"chat-g{index}": a_report("serving", slo_digest="x", in_flight_tokens=0) for index in (0, 1)}
+    whole: dict[str, Any] = {"slo": SLO, "is_measured": True, "measured": measured(), "reports": reports}
+    return summarize(facts(**{**whole, **changes}))
+
+
+def test_what_is_measured_is_said_in_texts() -> None:
+    said = status()
+    assert said["latency"] == {"ttftP95": "420ms", "itlP95": "31ms"}
+    assert said["slo"] == {
+        "attainment": "99.5%",
+        "budgetLeft": "87%",
+        "classes": [{"name": "chat", "met": True, "ttft": "300ms", "attainment": "99.5%", "budgetLeft": "87%"}],
+    }
+    assert conditions(said)["SLOMet"] == ("True", "SLOKept")
+    assert conditions(said)["MetricsAvailable"] == ("True", "MetricsRead")
+
+
+def test_the_class_that_fares_worst_speaks_for_all() -> None:
+    slo = Slo.model_validate({"classes": [{"name": name, "ttft": "1s"} for name in ("a", "b")]})
+    classes = (a_class("a"), a_class("b", attainment=value(0.9), budget_left=value(-0.2)))
+    said = status(slo=slo, measured=measured(classes=classes, met={"a": True, "b": True}))
+    assert (said["slo"]["attainment"], said["slo"]["budgetLeft"]) == ("90%", "-20%")
+
+
+def test_a_missed_promise_is_a_condition_and_no_lack_of_readiness() -> None:
+    seen = measured(classes=(a_class(ttft=0.62),), met={"chat": False}, decision=a_decision(4, 4, limited_by="Max"))
+    said = status(measured=seen)
+    assert conditions(said)["SLOMet"] == ("False", "SLOMissed")
+    assert message(said, "SLOMet") == "class chat: ttft P95 is 620ms, promised 500ms; scaling is limited by Max"
+    assert conditions(said)["Ready"] == ("True", "AllGroupsReady")
+    assert conditions(said)["Degraded"] == ("False", "Healthy")
+
+
+def test_a_promise_that_no_group_can_keep_says_why() -> None:
+    seen = measured(met={"chat": False}, decision=a_decision(infeasible={"chat": "one prompt alone takes 900ms"}))
+    said = status(measured=seen)
+    assert conditions(said)["SLOMet"] == ("False", "SLOInfeasible")
+    assert message(said, "SLOMet") == "class chat: one prompt alone takes 900ms"
+    assert said["slo"]["classes"][0]["infeasible"] == "one prompt alone takes 900ms"
+
+
+def test_without_traffic_nothing_is_shown_and_nothing_is_claimed() -> None:
+    idle = Input(State.IDLE)
+    quiet = a_class(ttft=None, attainment=idle, budget_left=value(1.0))
+    said = status(measured=measured(latency={"ttft": idle}, classes=(quiet,), met={}))
+    assert said["latency"] == {}
+    assert said["slo"] == {"budgetLeft": "100%", "classes": [{"name": "chat", "budgetLeft": "100%"}]}
+    assert conditions(said)["SLOMet"] == ("Unknown", "NoTraffic")
+
+
+def test_what_cannot_be_measured_is_not_claimed_to_be_kept() -> None:
+    said = status(measured=measured(metrics=NO_SERIES, source=None, latency={}, classes=(), met={}))
+    assert conditions(said)["SLOMet"] == ("Unknown", "NoSeries")
+    assert conditions(said)["MetricsAvailable"] == ("False", "NoSeries")
+    assert message(said, "MetricsAvailable") == NO_SERIES.message
+
+
+def test_workers_of_an_older_version_are_named() -> None:
+    reports = {"chat-g0": a_report("serving", slo_digest="x"), "chat-g1": a_report("serving")}
+    said = status(reports=reports)
+    assert conditions(said)["SLOMet"] == ("Unknown", "OlderWorkers")
+    assert "chat-g1" in message(said, "SLOMet")
+    assert "chat-g0" not in message(said, "SLOMet")
+
+
+def test_an_operator_that_has_just_started_says_what_was_said_before_it() -> None:
+    before = status(measured=measured(met={"chat": False}, classes=(a_class(ttft=0.7),)))
+    said = status(measured=None, previous=before)
+    assert (said["latency"], said["slo"]) == (before["latency"], before["slo"])
+    assert conditions(said)["SLOMet"] == ("False", "SLOMissed")
+    assert message(said, "SLOMet") == message(before, "SLOMet")
+
+
+def test_who_asks_for_nothing_is_measured_by_nobody() -> None:
+    said = status(slo=Slo(), is_measured=False, measured=None)
+    assert "latency" not in said
+    assert "slo" not in said
+    assert conditions(said)["MetricsAvailable"] == ("Unknown", "NotMeasured")
+    assert conditions(said)["SLOMet"] == ("Unknown", "NoPromise")
+
+
+def test_promises_that_cannot_be_read_say_so() -> None:
+    fault = Trouble("slo", "InvalidSpec", "spec.slo.classes.0.ttft: wrong")
+    assert conditions(status(slo=None, slo_fault=fault, measured=None))["SLOMet"] == ("Unknown", "InvalidSpec")
+
+
+def test_of_no_groups_nothing_is_promised() -> None:
+    said = status(target=moving_to(replicas=0), observed=observed(), reports={}, measured=measured(met={}))
+    assert conditions(said)["SLOMet"] == ("Unknown", "ScaledToZero")
+
+
+MISSED = measured(met={"chat": False}, classes=(a_class(ttft=0.7),))
+AWAY = measured(metrics=Trouble("metrics", "MetricsUnreachable", "no answer"), source=None)
+FALLBACK = measured(metrics=Trouble("metrics", "MetricsFallback", "no answer; asks"), source="Workers")
+QUIET = measured(met={}, classes=(a_class(ttft=None),))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (measured(), MISSED, ["SLOMissed"]),
+        (MISSED, measured(), ["SLOKept"]),
+        (measured(), QUIET, []),
+        (measured(), AWAY, ["MetricsUnreachable"]),
+        (AWAY, measured(), ["MetricsRead"]),
+        (measured(), FALLBACK, ["MetricsFallback"]),
+        (FALLBACK, measured(), ["MetricsRead"]),
+        (MISSED, MISSED, []),
+    ],
+)
+def test_what_begins_or_ends_is_told_once(before: Any, after: Any, told: list[str]) -> None:
+    first, then = status(measured=before), status(measured=after)
+    assert [event.reason for event in transitions(first, then)] == told
+
+
+def test_a_first_status_tells_nothing_of_metrics() -> None:
+    assert [event.reason for event in transitions({}, status())] == ["LayoutFound", "AllGroupsReady"]
+
+
+def test_a_group_that_is_not_ready_keeps_being_the_only_reason_of_ready() -> None:
+    said = status(observed=observed(a_group(0), a_group(1, ready=False)), measured=MISSED)
+    assert conditions(said)["Ready"][0] == "False"
+    assert conditions(said)["Ready"][1] != "SLOMissed"
