@@ -17,4 +17,4 @@ def to_seconds(duration: str) -> float:
     if re.fullmatch(DURATION_PATTERN, duration) is None:
         raise ValueError(f"{duration!r} is no duration; write a number and a unit, as in 500ms, 1.5s or 30d")
     number = duration.rstrip("mshd")
-    return float(number) * _SECONDS[duration[len(number) :]]
+    return round(float(number) * _SECONDS[duration[len(number) :]], 9)  # 9ms are 0.009, not a bit more
