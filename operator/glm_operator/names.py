@@ -3,6 +3,8 @@
 Pure. What the worker must agree with (environment, ports) is pinned by tests/contract.
 """
 
+import hashlib
+
 GROUP = "glm-operator.io"
 VERSION = "v1alpha1"
 PLURAL = "glmdeployments"
@@ -33,6 +35,12 @@ PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at i
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"
+
+METRICS_PATH = "/metrics"
+SLO_PATH = "/slo"
+SCRAPE_ANNOTATION = "prometheus.io/scrape"
+SCRAPE_PORT_ANNOTATION = "prometheus.io/port"
+SCRAPE_PATH_ANNOTATION = "prometheus.io/path"
 
 HTTP_PORT = 8000
 MANAGEMENT_PORT = 9090
@@ -76,3 +84,12 @@ RESERVED_SUFFIXES = rf"-(g[0-9]+|{'|'.join(SUFFIXES)})"
 def leader_host(deployment: str, group: str, namespace: str) -> str:
     """DNS name of a group's rank-0 pod; without the cluster domain, which the search path adds."""
     return f"{pod_name(group, 0)}.{rendezvous_service(deployment)}.{namespace}.svc"
+
+
+def management_token(uid: str) -> str:
+    """Return what who puts promises to a deployment's workers must know: derived, so it needs no Secret and no write.
+
+    Who may read the deployment or its pods knows it; who can merely reach the port does not. uid: the deployment's;
+    empty in local mode, where the port is open to this machine only.
+    """
+    return hashlib.sha256(f"{GROUP}/management/{uid}".encode()).hexdigest()[:32]

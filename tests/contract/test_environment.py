@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from glm_operator import names
-from glm_operator.render import render
+from glm_operator.render import group_template, render, revision_of
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
 from glm_worker.settings import WorkerSettings
@@ -76,6 +76,19 @@ def test_values_arrive_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> No
     assert (settings.heartbeat_limit_s, settings.start_limit_s) == (1, 10)
     assert settings.model == "builtin://glm-nano"
     assert settings.served_model_name == "glm-nano"
+
+
+def test_metrics_say_whose_they_are_in_the_words_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0))
+    revision = revision_of(group_template(a_deployment(), a_layout(a_deployment())))
+    whose = {"namespace": "models", "deployment": "chat", "group": "chat-g1", "revision": revision}
+    assert settings.identity == whose
+
+
+def test_the_worker_awaits_the_token_that_the_operator_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0))
+    assert settings.management_token == names.management_token(a_deployment().metadata.uid)
+    assert settings.management_token not in repr(settings)
 
 
 def test_pods_of_a_group_meet_where_the_worker_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ class WorkerSettings(BaseSettings):
     )
 
     # The group: one copy of the model over num_pods pods of ranks_per_pod ranks
+    namespace: str = Field("default", description="Label of every metric, as the next three.")
+    deployment: str = Field("local", description="What the group is one of several of.")
     group: str = Field("local", description="Name of the replica group, for logs and metrics.")
     revision: str = Field("", description="Pods of another revision are refused as peers.")
     num_pods: int = Field(1, ge=1)
@@ -48,6 +50,9 @@ class WorkerSettings(BaseSettings):
     leader_host: str = Field("127.0.0.1", description="Name or address of pod 0, resolved anew at each try.")
     http_port: int = Field(8000, ge=1, le=65535)
     management_port: int = Field(9090, ge=1, le=65535)
+    management_token: str = Field(
+        "", repr=False, description="Who puts promises to the management port must know it; empty: nobody may."
+    )
     coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor awaits followers here.")
     rendezvous_port: int = Field(
         29500,
@@ -106,6 +111,16 @@ class WorkerSettings(BaseSettings):
     @property
     def is_leader(self) -> bool:
         return self.pod_index == 0
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Labels that every metric of this pod carries."""
+        return {
+            "namespace": self.namespace,
+            "deployment": self.deployment,
+            "group": self.group,
+            "revision": self.revision,
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> "WorkerSettings":

@@ -88,7 +88,7 @@ def trial_pod(template: Manifest, namespace: str, group: str, revision: str, *, 
 def missing_pod(stateful_set: Manifest, index: int) -> Manifest:
     """Return a pod that a live StatefulSet lacks, as its controller would make it, for the API server to judge."""
     metadata, template = stateful_set["metadata"], stateful_set["spec"]["template"]
-    group = name_of(stateful_set)
+    group, annotations = name_of(stateful_set), template["metadata"].get("annotations")
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": group, "uid": metadata["uid"], "controller": True}
     return {
         "apiVersion": "v1",
@@ -97,6 +97,7 @@ def missing_pod(stateful_set: Manifest, index: int) -> Manifest:
             "name": names.pod_name(group, index),
             "namespace": metadata["namespace"],
             "labels": {**template["metadata"]["labels"], names.POD_INDEX_LABEL: str(index)},
+            **({"annotations": annotations} if annotations else {}),
             "ownerReferences": [owner],
         },
         "spec": template["spec"],

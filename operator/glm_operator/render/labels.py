@@ -19,6 +19,15 @@ def group_labels(deployment: str, group: str, revision: str) -> dict[str, str]:
     return {**labels(deployment, "worker"), names.GROUP_LABEL: group, names.REVISION_LABEL: revision}
 
 
+def scrape_annotations() -> dict[str, str]:
+    """Return the annotations by which a Prometheus without our PodMonitor finds the metrics of a pod."""
+    return {
+        names.SCRAPE_ANNOTATION: "true",
+        names.SCRAPE_PORT_ANNOTATION: str(names.MANAGEMENT_PORT),
+        names.SCRAPE_PATH_ANNOTATION: names.METRICS_PATH,
+    }
+
+
 def leader_selector(deployment: str) -> dict[str, str]:
     """Return the labels only the rank-0 pods of a deployment carry: what Services and the scale subresource select."""
     return {names.DEPLOYMENT_LABEL: deployment, names.POD_INDEX_LABEL: "0"}

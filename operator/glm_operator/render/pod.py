@@ -9,7 +9,7 @@ from glm_operator.api.quantity import canonical, mebibytes, to_bytes
 from glm_operator.api.spec import GLMDeployment, Toleration
 from glm_operator.layout import CLAIM_MOUNT, Layout
 from glm_operator.manifest import Manifest
-from glm_operator.render.labels import group_labels
+from glm_operator.render.labels import group_labels, scrape_annotations
 
 WORKER_UID = 65532
 """User of the worker image, named by number so that the kubelet can tell that it is not root."""
@@ -38,7 +38,10 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
         "tolerations": [_toleration(toleration) for toleration in spec.hardware.tolerations or []],
     }
     return {
-        "metadata": {"labels": group_labels(deployment.name, group, revision)},
+        "metadata": {
+            "labels": group_labels(deployment.name, group, revision),
+            "annotations": scrape_annotations(),
+        },
         "spec": {
             "serviceAccountName": names.service_account(deployment.name),
             "automountServiceAccountToken": False,
@@ -70,6 +73,8 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "MODEL": layout.model,
         "SERVED_MODEL_NAME": spec.model.served_name or (None if spec.model.name == "custom" else spec.model.name),
         "DEVICE": spec.hardware.device,
+        "NAMESPACE": deployment.namespace,
+        "DEPLOYMENT": deployment.name,
         "GROUP": group,
         "REVISION": revision,
         "NUM_PODS": layout.pods_per_group,
@@ -79,6 +84,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "LEADER_HOST": leader if layout.pods_per_group > 1 else "127.0.0.1",
         "HTTP_PORT": names.HTTP_PORT,
         "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
+        "MANAGEMENT_TOKEN": names.management_token(deployment.metadata.uid),
         "COORDINATOR_PORT": names.COORDINATOR_PORT,
         "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
         "MAX_MODEL_LEN": limits.max_model_len,

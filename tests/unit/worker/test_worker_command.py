@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from glm_worker import main
@@ -51,3 +53,11 @@ def test_the_zygote_starts_no_thread_pools() -> None:
     assert (
         environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
     )
+
+
+def test_the_token_of_the_management_port_reaches_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLM_MANAGEMENT_TOKEN", "s3cret")
+    settings = read_settings(model="/m")
+    assert settings.management_token == "s3cret"
+    for environment in (child_environment, zygote_environment):
+        assert "s3cret" not in environment(settings, os.environ).values()

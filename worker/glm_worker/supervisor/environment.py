@@ -8,8 +8,11 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THR
 
 
 def child_environment(settings: WorkerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return inherited with the settings as GLM_* in it: flags of `glm-worker serve` reach the children this way."""
-    values = settings.model_dump(mode="json")
+    """Return inherited with the settings as GLM_* in it: flags of `glm-worker serve` reach the children this way.
+
+    The token of the management port stays here: no child needs it.
+    """
+    values = {**settings.model_dump(mode="json"), "management_token": ""}
     return {**inherited, **{f"GLM_{name.upper()}": str(value) for name, value in values.items()}}
 
 

@@ -323,3 +323,22 @@ def test_fields_set_and_unset_leave_the_bytes_of_never_set(paths: list[str]) -> 
     for path in sorted(paths, reverse=True):
         spec = without_field(spec, path)
     assert rendered(spec) == rendered(BASE)
+
+
+def test_a_pod_tells_prometheus_where_its_metrics_are_and_keeps_that_in_a_trial() -> None:
+    expected = {"prometheus.io/scrape": "true", "prometheus.io/port": "9090", "prometheus.io/path": "/metrics"}
+    made = stateful_set(template(), "models", "chat-g0", "abc")
+    assert made["spec"]["template"]["metadata"]["annotations"] == expected
+    assert trial_pod(template(), "models", "chat-g0", "abc", owner_uid="u")["metadata"]["annotations"] == expected
+
+
+def test_a_pod_knows_whose_it_is() -> None:
+    made = environment()
+    assert (made["GLM_NAMESPACE"], made["GLM_DEPLOYMENT"]) == ("models", "chat")
+
+
+def test_promises_can_be_put_by_who_knows_the_uid_of_the_deployment() -> None:
+    token = environment()["GLM_MANAGEMENT_TOKEN"]
+    assert token == names.management_token(a_deployment().metadata.uid)
+    assert len({token, names.management_token("another"), names.management_token("")}) == 3
+    assert len(token) == 32
