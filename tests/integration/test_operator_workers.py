@@ -1,6 +1,8 @@
 """What leaders of groups say at /group, and what becomes of those that do not answer."""
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from glm_operator.cluster import workers
-from glm_operator.cluster.workers import REMEMBERED_S, Workers, group_url
+from glm_operator.cluster.workers import REMEMBERED_S, SloNotTaken, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
 ALL = [f"chat-g{index}" for index in range(4)]
@@ -127,3 +129,64 @@ async def test_a_poll_tells_of_those_that_say_something_new_and_tokens_are_nothi
     answers["10.0.0.2"] = {**SERVING, "deaths_while_serving": 1}
     assert await asked.poll(groups) == {"b"}
     await asked.close()
+
+
+PROMISES: dict[str, object] = {"classes": [{"name": "fast", "thresholds_s": {"ttft": 0.5}, "objective": 0.99}]}
+
+
+async def put(answers: dict[str, Any], group: Any) -> str | None:
+    asked = some_workers(answers)
+    try:
+        return await asked.put_slo(group, "s3cret", PROMISES)
+    finally:
+        await asked.close()
+
+
+async def test_promises_go_to_the_leader_with_the_token() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"digest": "0123456789abcdef"})
+
+    asked = Workers(httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    assert await asked.put_slo(a_led_group(0, "10.0.0.1"), "s3cret", PROMISES) == "0123456789abcdef"
+    await asked.close()
+    (request,) = seen
+    assert (request.method, str(request.url)) == ("PUT", "http://10.0.0.1:9090/slo")
+    assert request.headers["authorization"] == "Bearer s3cret"
+    assert json.loads(request.content) == PROMISES
+
+
+async def test_a_worker_of_the_version_before_has_no_such_page() -> None:
+    assert await put({"10.0.0.1": httpx.Response(404, text="Not Found")}, a_led_group(0, "10.0.0.1")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (httpx.ConnectError("refused"), "did not answer at http://10.0.0.1:9090/slo: refused"),
+        (
+            httpx.Response(401, text="put promises with the header\n"),
+            "refused the promises with 401: put promises with",
+        ),
+        (httpx.Response(422, text="there are 9 classes"), "refused the promises with 422: there are 9 classes"),
+        (httpx.Response(200, text="<html>"), "sent an invalid answer"),
+    ],
+    ids=["silent", "token", "body", "nonsense"],
+)
+async def test_promises_that_are_not_taken_are_reported_with_the_reason(answer: Any, sentence: str) -> None:
+    with pytest.raises(SloNotTaken, match=re.escape(sentence)) as caught:
+        await put({"10.0.0.1": answer}, a_led_group(0, "10.0.0.1"))
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_silent_worker_holds_up_promises_no_longer_than_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "DEADLINE_S", 0.05)
+    with pytest.raises(SloNotTaken, match="did not answer"):
+        await put({"10.0.0.1": None}, a_led_group(0, "10.0.0.1"))
+
+
+async def test_a_group_without_a_leader_takes_no_promises_yet() -> None:
+    with pytest.raises(SloNotTaken, match="group chat-g0 has no leading pod with an address yet"):
+        await put({}, a_led_group(0, None))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from glm_operator import names
+from glm_operator.api.status import MAX_TEXT
 from glm_operator.observe.observed import ObservedGroup, ObservedPod
 from glm_operator.observe.report import GroupReport
 
@@ -33,8 +34,18 @@ status must not forget a failure for it."""
 Owner = TypeVar("Owner")
 
 
+class _Taken(BaseModel):
+    """The answer to promises."""
+
+    digest: str
+
+
+class SloNotTaken(Exception):
+    """A worker did not take promises, this time. The message says which and why."""
+
+
 class Workers:
-    """Asks the leading supervisors of groups how they are."""
+    """Asks the leading supervisors of groups how they are, and puts promises to them."""
 
     def __init__(self, http: httpx.AsyncClient | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -76,6 +87,32 @@ class Workers:
             for owner, leader in asked
             if leader.uid in answers and not _is_same(answers[leader.uid], before.get(leader.uid))
         }
+
+    async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
+        """Put promises to the leader of a group; return their digest, None where the worker is of the version before.
+
+        token: names.management_token of the deployment's uid. body: what Slo.for_workers() makes. Raises SloNotTaken
+        when the worker does not answer or refuses.
+        """
+        leader = group.leader
+        if leader is None or not leader.ip:
+            raise SloNotTaken(f"group {group.name} has no leading pod with an address yet")
+        url = management_url(leader.ip, names.SLO_PATH)
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._slots:
+                response = await self._http.put(url, json=body, headers={"Authorization": f"Bearer {token}"})
+        except (httpx.HTTPError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise SloNotTaken(f"pod {leader.name} did not answer at {url}: {why}") from error
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if response.status_code != httpx.codes.OK:
+            said = response.text.strip()[:MAX_TEXT]
+            raise SloNotTaken(f"pod {leader.name} refused the promises with {response.status_code}: {said}")
+        try:
+            return _Taken.model_validate_json(response.content).digest
+        except ValidationError as error:
+            raise SloNotTaken(f"pod {leader.name} sent an invalid answer: {error}") from error
 
     async def _ask_all(
         self, leaders: Iterable[ObservedPod], deadline_s: float, slots: asyncio.Semaphore | None = None
@@ -120,5 +157,10 @@ def _is_same(report: GroupReport, before: GroupReport | None) -> bool:
 
 def group_url(ip: str) -> str:
     """Return the address of a leader's group report."""
+    return management_url(ip, "/group")
+
+
+def management_url(ip: str, path: str) -> str:
+    """Return an address on the management port of a pod."""
     host = f"[{ip}]" if ipaddress.ip_address(ip).version == 6 else ip
-    return f"http://{host}:{names.MANAGEMENT_PORT}/group"
+    return f"http://{host}:{names.MANAGEMENT_PORT}{path}"

@@ -4,6 +4,9 @@ Fields this version does not know are ignored and absent ones have neutral value
 may run while the operator is upgraded.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -11,6 +14,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from glm_operator.api.status import MAX_TEXT, Failure, LoadProgress
 from glm_operator.names import pod_name
+
+
+def slo_digest(body: Mapping[str, object]) -> str:
+    """Return 16 hexadecimal digits that stand for promises as put to workers: a worker that has them shows the same.
+
+    body: what Slo.for_workers() makes.
+    """
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class _Said(BaseModel):
@@ -49,6 +61,7 @@ class GroupReport(_Said):
 
     state: Literal["waiting_for_peers", "starting", "serving", "backing_off", "draining"]
     generation: str | None = None
+    slo_digest: str | None = None  # of the promises that its worker measures by; None: it was never put any
     load: Load | None = None
     in_flight_tokens: int | None = None  # prompts and what is generated so far, of all requests; None: not known
     consecutive_start_failures: int = 0
@@ -71,6 +84,11 @@ class GroupReport(_Said):
     def reports_in_flight_tokens(self) -> bool:
         """Whether the worker is of a version that reports them; it may not know them just now."""
         return "in_flight_tokens" in self.model_fields_set
+
+    @property
+    def takes_slo(self) -> bool:
+        """Whether the worker is of a version that promises can be put to."""
+        return "slo_digest" in self.model_fields_set
 
     @property
     def last_ended_at(self) -> datetime | None:
