@@ -118,6 +118,22 @@ def test_chunks_preemptions_and_ranks_change_no_token(
         scheduled = [request_id for step in group.steps for request_id in step.scheduled]
         assert scheduled == [request.request_id for request in named(REQUESTS, "tight")]
         assert all(slot.snapshot().step == last.step for slot in group.slots)
+        assert_work_adds_up(group, world_size)
+
+
+def assert_work_adds_up(group: EngineGroup, world_size: int) -> None:
+    """Of a tiny model with MoE layers 1 and 2 of three, and 3 experts a token."""
+    steps = group.steps
+    computed = sum(step.prefill_tokens + step.decode_tokens for step in steps)
+    generated = sum(len(answer.token_ids) for answer in group.answers.values())
+    assert sum(step.prefill_tokens for step in steps) > sum(len(request.prompt_token_ids) for request in REQUESTS)
+    assert 0 < sum(step.decode_tokens for step in steps) < generated
+    assert all(step.prefill_s + step.decode_s > 0 for step in steps)
+    assert steps[-1].num_prompt_tokens_left == 0
+    assert max(step.num_prompt_tokens_left for step in steps) > 0
+    by_rank = [step.expert_tokens_by_rank for step in steps if step.expert_tokens_by_rank]
+    assert {len(tokens) for tokens in by_rank} == {world_size}
+    assert sum(map(sum, by_rank)) == computed * 2 * 3
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -27,6 +27,9 @@ class FakeRunner:
         self.plans.append(plan)
         return torch.eye(VOCAB_SIZE)[[s.end % VOCAB_SIZE for s in plan.sampled]]
 
+    def expert_tokens_by_rank(self) -> list[int]:
+        return [len(self.plans), 0]
+
 
 class FakeServer:
     """The server's end of the link: commands to come, one list a turn, and what was sent."""
@@ -164,10 +167,39 @@ def test_a_step_reports_tokens_and_gauges() -> None:
         kv_blocks_used=4,
         num_preemptions=0,
         scheduled=["a", "b"],
+        num_prompt_tokens_left=3,
+        prefill_tokens=8,
+        prefill_s=1.0,
+        expert_tokens_by_rank=[1, 0],
     )
     pair.turn()
     assert reports(pair)[1].scheduled == []
-    assert reports(pair)[1].began_s == 102.0
+    assert reports(pair)[1].began_s == 103.0
+
+
+def test_the_times_of_prefill_and_decode_are_those_of_the_step() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", max_tokens=4))
+    pair.turn()
+    pair.turn(a_submit("b", num_prompt=5))
+    kinds = [(step.prefill_tokens, step.decode_tokens, step.prefill_s, step.decode_s) for step in reports(pair)]
+    assert kinds == [(2, 0, 1.0, 0.0), (0, 1, 0.0, 1.0), (5, 1, 0.0, 1.0)]  # every step takes a second
+
+
+def test_a_report_without_a_step_is_nobodys_time() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", num_prompt=40))  # can never fit
+    (report,) = reports(pair)
+    assert (report.prefill_tokens, report.decode_tokens, report.prefill_s, report.decode_s) == (0, 0, 0.0, 0.0)
+
+
+def test_the_load_of_the_experts_is_read_now_and_then_and_when_the_work_is_done() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", max_tokens=9))  # two looks at the clock a step, so 2 s
+    for _ in range(8):
+        pair.turn()
+    read = [step.step for step in reports(pair) if step.expert_tokens_by_rank]
+    assert read == [1, 6, 9]
 
 
 def test_a_step_began_before_it_ran() -> None:
@@ -176,7 +208,7 @@ def test_a_step_began_before_it_ran() -> None:
     run = pair.runners[0].run
     pair.runners[0].run = lambda plan: (pair.clock(), run(plan))[1]  # type: ignore[method-assign]
     pair.turn(a_submit("a"))
-    assert (reports(pair)[0].began_s, pair.now_s) == (101.0, 102.0)
+    assert (reports(pair)[0].began_s, pair.now_s) == (101.0, 103.0)
 
 
 def test_a_follower_whose_plans_differ_fails_before_it_runs() -> None:

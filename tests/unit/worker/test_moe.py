@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.expert_load import ExpertLoad
 from glm_worker.model.layers import MLP, Placement
 from glm_worker.model.moe import Experts, MoE, Router
 from glm_worker.parallel.dispatch import LocalDispatcher
@@ -85,3 +86,23 @@ def test_the_layer_is_the_weighted_sum_of_experts_and_the_shared_one(num_tokens:
 def mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     gate, up = (gate_up @ x).chunk(2)
     return down @ (F.silu(gate) * up)
+
+
+def test_the_load_counts_every_choice_of_the_router_and_changes_no_bit() -> None:
+    config = ModelConfig.model_validate(a_config())
+    shared = MLP(config.hidden_size, config.moe_intermediate_size, PLACE)
+    parts = Router(config, PLACE), Experts(config, 8, PLACE), shared, LocalDispatcher(range(8))
+    load = ExpertLoad(8, PLACE.device)
+    plain, counting = MoE(*parts), MoE(*parts, load)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in plain.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5)
+    expected = torch.zeros(8, dtype=torch.int64)
+    for num_tokens in (0, 1, 7):
+        x_TD = torch.randn(num_tokens, config.hidden_size, generator=generator)
+        assert torch.equal(counting(x_TD), plain(x_TD))
+        counting(x_TD)  # a second layer of the same step
+        load.count()
+        expected += 2 * torch.bincount(plain.router(x_TD)[1].flatten(), minlength=8)
+    assert load.take() == expected.tolist()
+    assert load.take() == [0] * 8

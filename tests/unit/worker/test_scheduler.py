@@ -236,3 +236,36 @@ def test_equal_plans_have_equal_digests_and_any_difference_shows() -> None:
         digest(a_request("a"), previous=base),
     ]
     assert base not in others
+
+
+def test_a_prompt_is_prefill_to_its_last_token_and_what_follows_is_decode() -> None:
+    scheduler = a_scheduler(a_request("a", num_prompt=17), of=limits(max_batch_tokens=16))
+    kinds = []
+    for _ in range(3):
+        plan = scheduler.schedule()
+        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        kinds.append((plan.prefill_tokens, plan.decode_tokens, scheduler.num_prompt_tokens_left))
+    assert kinds == [(16, 0, 1), (1, 0, 0), (0, 1, 0)]
+
+
+def test_a_step_says_how_much_of_it_is_prefill_and_how_much_decode() -> None:
+    scheduler = a_scheduler(a_request("a", num_prompt=3))
+    step(scheduler)
+    scheduler.add(a_request("b", num_prompt=20))
+    plan = scheduler.schedule()
+    assert (plan.prefill_tokens, plan.decode_tokens) == (15, 1)
+    scheduler.commit({"a": 7})
+    assert scheduler.num_prompt_tokens_left == 5
+
+
+def test_what_a_preempted_request_computes_again_is_prefill() -> None:
+    scheduler = a_scheduler(a_request("a", 2, 4), a_request("b", 1, 5), of=limits(num_blocks=3, block_size=2))
+    for token_id in (11, 12, 13):
+        step(scheduler, token_id)
+    assert scheduler.num_preemptions == 1
+    scheduler.cancel("a")
+    plan = scheduler.schedule()
+    assert (plan.prefill_tokens, plan.decode_tokens) == (3, 0)  # a token of the prompt and two that were delivered
+    scheduler.commit({"b": 13})
+    plan = scheduler.schedule()
+    assert (plan.prefill_tokens, plan.decode_tokens) == (0, 1)

@@ -46,6 +46,10 @@ class Engine:
         self._plan = plan
         return self._runner.run(plan)
 
+    def expert_tokens_by_rank(self) -> list[int]:
+        """Return the routed tokens of each rank's experts since the last call; none but on rank 0. Between steps."""
+        return self._runner.expert_tokens_by_rank()
+
     def commit(self, token_ids: Sequence[int]) -> list[RequestOutput]:
         """Take the tokens sampled from the last run, in the order of its logits; without a run there are none."""
         sampled = self._plan.sampled if self._plan is not None else []

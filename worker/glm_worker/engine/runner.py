@@ -42,6 +42,18 @@ class Runner:
         self._comm.settle(self._device)
         return logits_SV
 
+    def expert_tokens_by_rank(self) -> list[int]:
+        """Return the routed tokens that each rank's experts computed since the last call; none but on rank 0.
+
+        Waits for the device: call it after run, which leaves nothing to wait for.
+        """
+        load = self._model.expert_load
+        if load is None:
+            return []
+        tokens_E, num_ranks = load.take(), self._comm.mesh.world_size
+        share = len(tokens_E) // num_ranks  # Mesh.experts: contiguous, even
+        return [sum(tokens_E[rank * share : (rank + 1) * share]) for rank in range(num_ranks)]
+
     def warm_up(self) -> None:
         """Run a token through the model, so that what is broken or slow for the first time is so before requests come.
 
@@ -49,6 +61,7 @@ class Runner:
         """
         sequence = ScheduledSequence("warm-up", 0, [0], [0], is_sampled=True, sampling=SamplingParams())
         self.run(ScheduledBatch(0, (sequence,), (), ()))
+        self.expert_tokens_by_rank()  # what no request asked for counts for nobody
 
     def _ids(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from glm_worker.kernels.paged_attention import AttentionPlan
 from glm_worker.model.attention import Attention, AttentionStep
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.expert_load import ExpertLoad
 from glm_worker.model.forward_batch import ForwardBatch
 from glm_worker.model.kv_cache import KVCache, LayerKV
 from glm_worker.model.layers import MLP, Embedding, Placement, RMSNorm, Rotation, RowParallelLinear, VocabParallelHead
@@ -42,6 +43,7 @@ class GlmMoe(nn.Module):
         layers: list[DecoderLayer],
         norm: RMSNorm,
         lm_head: VocabParallelHead,
+        expert_load: ExpertLoad | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -49,6 +51,7 @@ class GlmMoe(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.lm_head = lm_head
+        self.expert_load = expert_load  # None: rank 0 counts, and this is another one
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
@@ -67,6 +70,8 @@ class GlmMoe(nn.Module):
         )
         for layer, kv in zip(self.layers, kv_cache.layers, strict=True):
             x_TD = layer(x_TD, step, kv)
+        if self.expert_load is not None:
+            self.expert_load.count()
         logits_SV: Tensor = self.lm_head(self.norm(x_TD[batch.logit_rows_S]))
         return logits_SV.float()
 
@@ -74,6 +79,7 @@ class GlmMoe(nn.Module):
 def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.device, dtype: torch.dtype) -> GlmMoe:
     """Return this rank's part of the model, weights unset. Raises ConfigError where mesh and model do not fit."""
     place = Placement(device, dtype)
+    load = ExpertLoad(config.n_routed_experts, device) if mesh.rank == 0 else None
 
     def norm() -> RMSNorm:
         return RMSNorm(config.hidden_size, config.rms_norm_eps, place)
@@ -82,7 +88,7 @@ def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.dev
         mlp = (
             MLP(config.hidden_size, config.intermediate_size, place)
             if config.is_dense(layer_id)
-            else _moe(config, mesh, comm, place)
+            else _moe(config, mesh, comm, place, load)
         )
         return DecoderLayer(_attention(config, mesh, comm, place), mlp, norm(), norm())
 
@@ -92,6 +98,7 @@ def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.dev
         [layer(layer_id) for layer_id in range(config.num_hidden_layers)],
         norm(),
         VocabParallelHead(config.hidden_size, config.vocab_size, mesh.vocab_share(config.vocab_size), comm, place),
+        load,
     )
 
 
@@ -102,8 +109,8 @@ def _attention(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Place
     return Attention(config, num_heads, num_kv_heads, o_proj, place)
 
 
-def _moe(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Placement) -> MoE:
+def _moe(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Placement, load: ExpertLoad | None) -> MoE:
     local = mesh.experts(config.n_routed_experts)
     dispatcher: Dispatcher = LocalDispatcher(local) if mesh.world_size == 1 else AllReduceDispatcher(local, comm)
     shared = MLP(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts, place)
-    return MoE(Router(config, place), Experts(config, len(local), place), shared, dispatcher)
+    return MoE(Router(config, place), Experts(config, len(local), place), shared, dispatcher, load)

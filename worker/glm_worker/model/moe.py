@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from glm_worker.kernels.grouped_experts import grouped_experts
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.expert_load import ExpertLoad
 from glm_worker.model.layers import MLP, Placement
 from glm_worker.parallel.dispatch import Dispatcher
 
@@ -50,14 +51,19 @@ class Experts(nn.Module):
 class MoE(nn.Module):
     """Route each token to its top-K experts, wherever they live, mix the results, and add the shared expert's."""
 
-    def __init__(self, router: Router, experts: Experts, shared: MLP, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, router: Router, experts: Experts, shared: MLP, dispatcher: Dispatcher, load: ExpertLoad | None = None
+    ) -> None:
         super().__init__()
         self.router, self.experts, self.shared = router, experts, shared
         self.dispatcher = dispatcher
+        self.load = load  # None: another rank counts
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Return (T, D). Collective: every rank of the EP axis must call it, even with T == 0."""
         weights_TK, expert_ids_TK = self.router(x_TD)
+        if self.load is not None:
+            self.load.note(expert_ids_TK)
         dispatched = self.dispatcher.dispatch(x_TD, expert_ids_TK, weights_TK)
         y_RD = self.experts(dispatched.x_RD, dispatched.ends_L)
         out_TD: Tensor = self.dispatcher.combine(y_RD, dispatched) + self.shared(x_TD)

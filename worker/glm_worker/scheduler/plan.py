@@ -17,6 +17,7 @@ class ScheduledSequence:
     block_table: list[int]  # holds start + len(token_ids) tokens at least; live until the next schedule()
     is_sampled: bool  # these are the last known tokens, so the next one is to be sampled
     sampling: SamplingParams
+    is_decode: bool = False  # one token past what was known when it was admitted; all other tokens are prefill
 
     @property
     def end(self) -> int:
@@ -36,6 +37,16 @@ class ScheduledBatch:
     @property
     def num_tokens(self) -> int:
         return sum(len(sequence.token_ids) for sequence in self.sequences)
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens of prompts, and those that preempted requests must compute again."""
+        return sum(len(sequence.token_ids) for sequence in self.sequences if not sequence.is_decode)
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens that this step generates for requests past their prefill."""
+        return sum(sequence.is_decode for sequence in self.sequences)
 
     @property
     def sampled(self) -> list[ScheduledSequence]:

@@ -56,6 +56,11 @@ class Scheduler:
         """Tokens to compute before the waiting sequences can go on."""
         return sum(sequence.num_uncomputed for sequence in self._waiting)
 
+    @property
+    def num_prompt_tokens_left(self) -> int:
+        """Tokens that the running sequences must compute before each of them generates; recomputed ones count."""
+        return sum(sequence.num_prefill_left for sequence in self._running)
+
     def add(self, request: EngineRequest) -> RequestOutput | None:
         """Queue a request. One that can never fit ends here: its output, with no tokens, is returned."""
         if request.request_id in self._sequences:
@@ -166,6 +171,7 @@ class Scheduler:
             if not self.blocks.grow(sequence.request_id, sequence.num_tokens):
                 raise EngineFailed(f"request {sequence.request_id} does not fit an empty KV cache")
             self._running.append(self._waiting.popleft())
+            sequence.num_prefill = sequence.num_tokens
             num_new = min(sequence.num_uncomputed, budget)
             self._plan(sequence, num_new)
             budget -= num_new
@@ -183,6 +189,7 @@ class Scheduler:
             block_table=self.blocks.table(sequence.request_id),
             is_sampled=start + num_new == sequence.num_tokens,
             sampling=sequence.request.sampling,
+            is_decode=start >= sequence.num_prefill,
         )
         self._planned.append((sequence, scheduled))
 

@@ -15,6 +15,7 @@ class SequenceState:
     token_ids: list[int] = field(init=False)  # prompt, then every token sampled so far
     stop_token_ids: frozenset[int] = field(init=False)
     num_computed: int = 0  # the first num_computed tokens are in the KV cache
+    num_prefill: int = 0  # tokens that were known when it was admitted last: the prompt, after a preemption more
     was_scheduled: bool = False  # its first token has been computed at least once
     finish_reason: FinishReason | None = None
 
@@ -34,6 +35,11 @@ class SequenceState:
     def num_uncomputed(self) -> int:
         """Tokens to compute before the next one can be sampled: 1 in decode, more in prefill."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_prefill_left(self) -> int:
+        """Tokens of the prefill that are not computed yet; of a waiting sequence this is not known."""
+        return max(0, self.num_prefill - self.num_computed)
 
     def append(self, token_id: int) -> FinishReason | None:
         """Add a sampled token. Finish on a stop token or on the last one that was asked for; return why, if so."""

@@ -1,0 +1,80 @@
+"""Whose time a step was."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glm_worker.engine.step_times import StepTimes
+
+STEPS = st.lists(
+    st.tuples(
+        st.floats(min_value=0.0, max_value=100.0),
+        st.integers(min_value=0, max_value=4096),
+        st.integers(min_value=0, max_value=512),
+    ),
+    max_size=60,
+)
+
+
+def after(*decode_steps: tuple[int, float]) -> StepTimes:
+    times = StepTimes()
+    for rows, seconds in decode_steps:
+        times.split(seconds, 0, rows)
+    return times
+
+
+def test_a_step_of_one_kind_is_its_own() -> None:
+    times = after((1, 0.01), (8, 0.02))
+    assert times.split(0.3, 100, 0) == (0.3, 0.0)
+    assert times.split(0.3, 0, 5) == (0.0, 0.3)
+
+
+def test_a_step_that_computed_nothing_is_nobodys_time() -> None:
+    assert StepTimes().split(0.3, 0, 0) == (0.0, 0.0)
+
+
+def test_before_any_decode_step_time_goes_by_tokens() -> None:
+    assert StepTimes().split(1.0, 30, 10) == pytest.approx((0.75, 0.25))
+
+
+def test_decode_rows_are_charged_what_they_take_alone() -> None:
+    times = after(*[(rows, 0.010 + 0.002 * rows) for rows in (1, 2, 4, 8)])
+    assert times.split(0.5, 200, 6) == pytest.approx((0.478, 0.022))
+
+
+def test_a_mixed_step_shorter_than_its_rows_alone_is_all_decode() -> None:
+    assert after((4, 0.1), (4, 0.1)).split(0.05, 200, 4) == (0.0, 0.05)
+
+
+def test_steps_of_one_size_say_nothing_of_a_slope() -> None:
+    assert after(*[(4, 0.1)] * 20).split(1.0, 200, 8) == pytest.approx((0.9, 0.1))
+
+
+def test_more_rows_never_take_less() -> None:
+    assert after((1, 0.2), (8, 0.1)).split(1.0, 100, 64)[1] >= 0.1
+
+
+def test_no_step_is_cheaper_than_nothing() -> None:
+    assert after((4, 0.01), (8, 0.1)).split(1.0, 100, 1)[1] > 0
+
+
+def test_the_estimate_follows_what_steps_take_now() -> None:
+    times, noise = StepTimes(), random.Random(1)
+    for base_s in (0.010, 0.030):
+        for _ in range(2000):
+            rows = noise.randint(1, 32)
+            times.split((base_s + 0.001 * rows) * noise.uniform(0.9, 1.1), 0, rows)
+        assert times.split(1.0, 100, 16)[1] == pytest.approx(base_s + 0.016, rel=0.05)
+
+
+@given(STEPS)
+def test_the_two_times_are_never_negative_and_add_up_to_the_step(steps: list[tuple[float, int, int]]) -> None:
+    times = StepTimes()
+    for step_s, prefill_tokens, decode_rows in steps:
+        prefill_s, decode_s = times.split(step_s, prefill_tokens, decode_rows)
+        assert prefill_s >= 0
+        assert decode_s >= 0
+        if prefill_tokens or decode_rows:
+            assert prefill_s + decode_s == pytest.approx(step_s)

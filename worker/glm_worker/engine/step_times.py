@@ -1,0 +1,71 @@
+"""Whose time a step was: the prompts' or the generated tokens'. Pure.
+
+A step often computes chunks of prompts and one token for each of many running requests at once, and the device does not
+say which of them took how long. Steps that only decode say what such rows take alone; in a mixed step the decode rows
+are charged that, and the prompts the rest. So both times always add up to the step, and a step of one kind is its own.
+"""
+
+from dataclasses import dataclass
+
+FORGET = 0.995  # weight of a step against the next one: about the last 200 count
+LEAST_SPREAD = 1e-3  # variance of the rows, in rows squared, below which a slope cannot be told
+
+
+class StepTimes:
+    """A running estimate of decode steps: seconds = base_s + per_row_s * rows, by least squares that forget."""
+
+    def __init__(self) -> None:
+        self._sums = _Sums()
+
+    def split(self, step_s: float, prefill_tokens: int, decode_rows: int) -> tuple[float, float]:
+        """Return the seconds of prefill and of decode of one step, and learn from it if it only decoded.
+
+        While no step has only decoded, a mixed step is split by share of tokens. A step that computed nothing is
+        nobody's time: (0, 0).
+        """
+        if decode_rows == 0:
+            return (step_s, 0.0) if prefill_tokens else (0.0, 0.0)
+        if prefill_tokens == 0:
+            self._sums = self._sums.with_step(decode_rows, step_s)
+            return 0.0, step_s
+        decode_s = min(step_s, self._sums.decode_s(decode_rows, prefill_tokens, step_s))
+        return step_s - decode_s, decode_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Weighted sums over steps of x rows and y seconds."""
+
+    weight: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+
+    def with_step(self, x: int, y: float) -> "_Sums":
+        return _Sums(
+            weight=FORGET * self.weight + 1,
+            x=FORGET * self.x + x,
+            y=FORGET * self.y + y,
+            xx=FORGET * self.xx + x * x,
+            xy=FORGET * self.xy + x * y,
+        )
+
+    def decode_s(self, decode_rows: int, prefill_tokens: int, step_s: float) -> float:
+        if not self.weight:
+            return step_s * decode_rows / (decode_rows + prefill_tokens)
+        base_s, per_row_s = self.line()
+        return base_s + per_row_s * decode_rows
+
+    def line(self) -> tuple[float, float]:
+        """Return base and slope of the best line with neither below zero: no row saves time, no step is free."""
+        mean_x, mean_y = self.x / self.weight, self.y / self.weight
+        variance = self.xx / self.weight - mean_x**2
+        if variance < LEAST_SPREAD:
+            return mean_y, 0.0  # all of one size: nothing says what another size takes
+        slope = (self.xy / self.weight - mean_x * mean_y) / variance
+        if slope <= 0:
+            return mean_y, 0.0
+        if mean_y < slope * mean_x:
+            return 0.0, self.xy / self.xx
+        return mean_y - slope * mean_x, slope
