@@ -338,6 +338,17 @@ class Kube:
             raise Unavailable(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from error
         return result
 
+    async def _text(self, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
+        """Return the text of an answer that is no JSON."""
+        try:
+            response = await self._dynamic.request("get", path, serialize=False, _request_timeout=timeout_s)
+            async with response:
+                return str(await response.text())
+        except ApiException as error:
+            raise _translated(error, f"get {path}") from None
+        except (TimeoutError, aiohttp.ClientError, OSError, *NOT_AS_EXPECTED) as error:
+            raise Unavailable(f"get {path}: {type(error).__name__} {error}".rstrip()) from error
+
 
 _STATUS_FIELDS = {str(field.alias) for field in GLMDeploymentStatus.model_fields.values()}
 

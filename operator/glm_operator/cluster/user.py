@@ -34,6 +34,11 @@ class UserKube(Kube):
         sets = await self._list("StatefulSet", metadata["namespace"], label)
         return observe(metadata["name"], metadata["uid"], [*records, *sets], [], datetime.now(UTC))
 
+    async def pod_metrics(self, namespace: str, pod: str, *, timeout_s: float) -> str:
+        """Return the metrics of a pod's worker, through the API server's proxy. Denied where the right is missing."""
+        path = f"{self._resources['Pod'].path(name=f'{pod}:{names.MANAGEMENT_PORT}', namespace=namespace)}/proxy"
+        return await self._text(f"{path}{names.METRICS_PATH}", timeout_s=timeout_s)
+
     async def change(self, body: Manifest, patch: Mapping[str, Any]) -> Manifest:
         """Merge a change into a GLMDeployment, unless it has changed since it was read."""
         metadata = body["metadata"]
