@@ -14,10 +14,17 @@ import typer
 from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import KINDS, Cache
+from glm_operator.cluster.metrics.access import Access
+from glm_operator.cluster.metrics.prometheus import Asked, Prometheus
+from glm_operator.cluster.metrics.scrape import Scraper
+from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.cluster.watch import Watch
 from glm_operator.cluster.workers import Workers
 from glm_operator.errors import KubeError
 from glm_operator.handlers import probes
+from glm_operator.handlers.autoscaler.board import Board
+from glm_operator.handlers.autoscaler.follower import full_name
+from glm_operator.handlers.autoscaler.scheduler import Autoscaler
 from glm_operator.handlers.loop import Loop
 from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
@@ -42,6 +49,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
         return connection_info(await kube.read_configuration(settings.kubeconfig))
 
     cache, workers, queue = Cache(), Workers(), Queue()
+    board = Board(lambda name: queue.add(Key(*name)), has_prometheus=settings.prometheus_url is not None)
     is_listed = asyncio.Event()  # every deployment is known that could be listed
     configuration = await kube.read_configuration(settings.kubeconfig)
     async with kube.connect(configuration, wrote=lambda item: _put(cache, item), removed=cache.remove) as client:
@@ -56,6 +64,18 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             ),
             settings.worker_image,
             now=_now,
+            measurements=board,
+        )
+        sources = _sources(settings, lambda *asked: loop.telemetry.asked(*asked))
+        autoscaler = Autoscaler(
+            board,
+            kube=client,
+            cache=cache,
+            sources=sources,
+            workers=workers,
+            now=_now,
+            period_s=settings.demand_period_s,
+            gpu_budgets=settings.gpu_budgets,
         )
         watches = [
             Watch(client, cache, kind, namespace, wake=partial(_wake, queue, kind))
@@ -64,7 +84,17 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
         ]
         poll = partial(_poll, cache, workers)
         list_known = partial(_list, client, cache)
-        loop = Loop(settings, reconciler.reconcile, list_known, poll, watches, queue=queue)
+        loop = Loop(
+            settings,
+            reconciler.reconcile,
+            list_known,
+            poll,
+            watches,
+            queue=queue,
+            beside=[autoscaler.run],
+            measured=lambda: board.latest,
+            statuses=partial(_statuses, cache),
+        )
         runner = await probes.serve(loop, settings.management_port)
         try:
             await loop.wait_until_served()
@@ -79,8 +109,34 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
         finally:
             await runner.cleanup()
             await workers.close()
+            await sources.close()
     if failures:
         raise failures[0]
+
+
+def _sources(settings: OperatorSettings, asked: Asked) -> Sources:
+    """Return where numbers come from: Prometheus, if there is one, and the workers themselves."""
+    prometheus = None
+    if settings.prometheus_url is not None:
+        access = Access(
+            url=settings.prometheus_url,
+            ca_file=settings.prometheus_ca_file,
+            certificate_file=settings.prometheus_certificate_file,
+            key_file=settings.prometheus_key_file,
+            bearer_token_file=settings.prometheus_bearer_token_file,
+            username_file=settings.prometheus_username_file,
+            password_file=settings.prometheus_password_file,
+            timeout_s=settings.prometheus_timeout_s,
+            has_recording_rules=settings.prometheus_recording_rules,
+            max_window_s=settings.prometheus_max_window_s,
+        )
+        prometheus = Prometheus(access, asked=asked)
+    return Sources(Scraper(), prometheus, latency_period_s=settings.latency_period_s)
+
+
+def _statuses(cache: Cache) -> dict[tuple[str, str], Manifest]:
+    """Return the status of every deployment, as the watches know it."""
+    return {full_name(body): body.get("status") or {} for body in cache.bodies()}
 
 
 def _now() -> datetime:

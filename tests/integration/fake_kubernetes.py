@@ -238,7 +238,11 @@ class FakeKubernetes:
         what = f"{request.method} {plural}/{name}{'/' + subresource if subresource else ''}".rstrip("/")
         dry_run = request.query.get("dryRun") == "All"
         self.before_write(f"{what} (dry run)" if dry_run else what)
-        if request.method == "PATCH":
+        if request.method == "PATCH" and subresource == "scale":
+            assert request.content_type == "application/merge-patch+json"
+            assert request.query["fieldManager"] == "glm-operator"
+            result = self._scale((plural, namespace, name), body)
+        elif request.method == "PATCH":
             assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
             assert request.query["fieldManager"] == "glm-operator"
             force = request.query.get("force", "").lower() == "true"
@@ -258,6 +262,22 @@ class FakeKubernetes:
             result = self.put(plural, body)
         self.writes.append(what)
         return web.json_response(result)
+
+    def _scale(self, key: Key, body: Manifest) -> Manifest:
+        """Set spec.replicas, and answer with a Scale, as the API server does."""
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, "NotFound")
+        version = body.get("metadata", {}).get("resourceVersion")
+        if version is not None and version != live["metadata"]["resourceVersion"]:
+            raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+        self.edit(key[0], key[2], lambda found: found["spec"].update(replicas=body["spec"]["replicas"]))
+        metadata = self.objects[key]["metadata"]
+        return {
+            "kind": "Scale",
+            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")},
+            "spec": {"replicas": body["spec"]["replicas"]},
+        }
 
     def _try(self, plural: str, namespace: str, body: Manifest) -> web.Response:
         """Answer a dry run of a creation: admission has its say before the name is looked at."""

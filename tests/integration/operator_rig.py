@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,11 @@ from kubernetes.aio import client
 from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import OWNED_KINDS, Cache
+from glm_operator.cluster.workers import SloNotTaken
 from glm_operator.errors import Unavailable
+from glm_operator.handlers.autoscaler.board import Board
 from glm_operator.observe.observed import ObservedGroup
-from glm_operator.observe.report import GroupReport
+from glm_operator.observe.report import GroupReport, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
 from integration.fake_kubernetes import FakeKubernetes, Manifest
@@ -39,6 +41,11 @@ def a_deployment_body(name: str = "chat", **spec: Any) -> Manifest:
     }
 
 
+def a_board(*, has_prometheus: bool = False) -> Board:
+    """Return a board that wakes nobody: tests run passes themselves."""
+    return Board(lambda _: None, has_prometheus=has_prometheus)
+
+
 class Died(BaseException):
     """The operator was killed right after one of its writes."""
 
@@ -49,6 +56,8 @@ class KnownWorkers:
 
     said: dict[str, GroupReport] = field(default_factory=dict)
     num_fresh: int = 0  # how often they were asked for a removal
+    puts: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)  # group, token, promises
+    refuses_promises: bool = False
 
     async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
         return {group.name: self.said[group.name] for group in groups if group.name in self.said}
@@ -56,6 +65,15 @@ class KnownWorkers:
     async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
         self.num_fresh += 1
         return await self.reports(groups, ())
+
+    async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, Any]) -> str | None:
+        if self.refuses_promises:
+            raise SloNotTaken(f"pod {group.name}-0 does not answer")
+        self.puts.append((group.name, token, body))
+        digest = slo_digest(body)
+        said = self.said[group.name].model_dump(exclude_unset=True) | {"slo_digest": digest}
+        self.said[group.name] = GroupReport.model_validate(said)
+        return digest
 
 
 @dataclass
@@ -74,16 +92,23 @@ class Rig:
     reads: int = field(default=0)
 
     cache: Cache = field(default_factory=Cache)
+    board: Board = field(default_factory=lambda: a_board())
     _operator: Reconciler | None = None
 
     async def run_pass(self, name: str = "chat") -> Outcome:
         """Run one pass; after a death, of a new operator that remembers nothing."""
         if self._operator is None:
-            self.cache = Cache()
+            self.cache, self.board = Cache(), a_board()
             connected = _DyingKube(client.ApiClient(self.configuration), self)
             adoptions = Adoptions(self.adoptions_at_once, self._adopting, lambda _: None)
             self._operator = Reconciler(
-                connected, self.cache, self.workers, adoptions, self.image, now=lambda: self.now
+                connected,
+                self.cache,
+                self.workers,
+                adoptions,
+                self.image,
+                now=lambda: self.now,
+                measurements=self.board,
             )
         if self.watches_bring:
             self.bring()

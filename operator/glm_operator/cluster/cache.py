@@ -47,6 +47,10 @@ class Cache:
         """Return every deployment that is known."""
         return [*self._bodies]
 
+    def bodies(self) -> list[Manifest]:
+        """Return every deployment that is known, as it was last seen."""
+        return [*self._bodies.values()]
+
     def all_seen(self, now: datetime) -> list[Seen]:
         """Return every deployment with what exists of it; one that cannot be read is logged, and harms no other."""
         found = []

@@ -5,16 +5,17 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.manifest import Manifest
 from glm_operator.reconcile.reconciler import Outcome
 from glm_operator.settings import OperatorSettings
-from glm_operator.telemetry import Telemetry, Watched
+from glm_operator.status.measured import Measured
+from glm_operator.telemetry import Name, Telemetry, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,21 @@ class Loop:
         watches: Sequence[Watching] = (),
         *,
         queue: Queue | None = None,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        measured: Callable[[], Mapping[Name, Measured]] = dict,
+        statuses: Callable[[], Mapping[Name, Mapping[str, Any]]] = dict,
     ) -> None:
+        """beside: what else runs for as long as the loop. measured, statuses: of all deployments, for the metrics."""
         self.queue = queue if queue is not None else Queue()  # an empty one is false
-        self.telemetry = Telemetry(age_s=self.pass_age_s, queue_length=self.queue.__len__, watches=watches)
+        self.telemetry = Telemetry(
+            age_s=self.pass_age_s,
+            queue_length=self.queue.__len__,
+            watches=watches,
+            measured=measured,
+            statuses=statuses,
+            gpu_budgets=settings.gpu_budgets,
+        )
+        self._beside = beside
         self._settings = settings
         self._reconcile = reconcile
         self._deployments = deployments
@@ -98,6 +111,8 @@ class Loop:
             tasks.create_task(self._poll(), name="poll")
             for watch in self._watches:
                 tasks.create_task(watch.run(), name=f"watch-{watch}")
+            for run in self._beside:
+                tasks.create_task(run())
             for number in range(self._settings.concurrency):
                 # A quarter of them is for edits alone: passes of others may hang, on a webhook that does not answer.
                 least = Urgency.EDIT if number < self._settings.concurrency // 4 else Urgency.RESYNC

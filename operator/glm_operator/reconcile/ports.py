@@ -4,10 +4,13 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from glm_operator.api.scaling import Scaling
+from glm_operator.api.slo import Slo
 from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
+from glm_operator.status.measured import Measured
 
 
 class Cluster(Protocol):
@@ -34,6 +37,16 @@ class Cache(Protocol):
         """Forget a deployment (namespace, name) that is gone, though no event told of it."""
 
 
+class Measurements(Protocol):
+    """What a pass reads of what the autoscaler saw (glm_operator.handlers.autoscaler.board.Board)."""
+
+    def is_measured(self, scaling: Scaling | None, slo: Slo | None) -> bool:
+        """Whether a deployment with this spec is looked at."""
+
+    def shown(self, namespace: str, name: str) -> Measured | None:
+        """Return what the status shows of a deployment; None: nothing was measured since the operator began."""
+
+
 class Leaders(Protocol):
     """What a pass needs of the workers (glm_operator.cluster.workers.Workers)."""
 
@@ -42,3 +55,9 @@ class Leaders(Protocol):
 
     async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
         """Return what the leaders of these groups say now; what one said before does not count."""
+
+    async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
+        """Put promises to the leader of a group; return their digest, None where the worker is of the version before.
+
+        Raises SloNotTaken when the worker does not answer or refuses.
+        """

@@ -5,20 +5,24 @@ watches brought tells whether there is anything to do; whatever is then done is 
 writes are server-side apply, delete, the status and Events; if it dies between any two, the next pass goes on.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from glm_operator import names
 from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
+from glm_operator.cluster.workers import SloNotTaken
 from glm_operator.errors import Vanishing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.choice import is_new, newest
-from glm_operator.reconcile.ports import Cache, Cluster, Leaders
+from glm_operator.reconcile.ports import Cache, Cluster, Leaders, Measurements
+from glm_operator.reconcile.promises import Promises, lack, promises
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
@@ -74,6 +78,7 @@ class Reconciler:
     adoptions: Adoptions
     default_image: str
     now: Callable[[], datetime]
+    measurements: Measurements
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
@@ -171,6 +176,27 @@ class Reconciler:
             refused=refused,
         )
 
+    async def _promise(self, seen: Seen, promised: Promises, weighed: Weighed) -> tuple[Weighed, bool]:
+        """Put promises to workers that have others; return what these say then, and whether all have taken them."""
+        body = promised.slo.for_workers() if promised.slo is not None else None
+        if body is None or not (lacking := lack(seen.observed, weighed.reports, promised)):
+            return weighed, True
+        token = names.management_token(seen.body["metadata"]["uid"])
+        found = await asyncio.gather(*(self._put(seen.body, group, token, body) for group in lacking))
+        taken = [group.name for group, is_taken in zip(lacking, found, strict=True) if is_taken]
+        reports = weighed.reports | await self.workers.reports(lacking, taken)
+        return replace(weighed, reports=reports), len(taken) == len(lacking)
+
+    async def _put(self, body: Manifest, group: ObservedGroup, token: str, promise: Mapping[str, object]) -> bool:
+        try:
+            digest = await self.workers.put_slo(group, token, promise)
+        except SloNotTaken as error:
+            logger.info("deployment=%s/%s promises are not taken: %s", *_key(body), error)
+            return False
+        if digest is not None:
+            logger.info("deployment=%s/%s group=%s has taken promises %s", *_key(body), group.name, digest)
+        return True
+
     async def _report(
         self, seen: Seen, choice: Choice, decision: Decision | None, weighed: Weighed, writes: Writes
     ) -> Outcome:
@@ -180,9 +206,11 @@ class Reconciler:
         refused_group = await try_missing_pod(self.kube, body, observed, _untouched(observed, after), now)
         if refused_group is not None:
             after = replace(after, groups={**after.groups, refused_group.index: refused_group})
+        promised, namespace = promises(body), body["metadata"]["namespace"]
+        weighed, has_all_promises = await self._promise(seen, promised, weighed)
         facts = Facts(
             name=name_of(body),
-            namespace=body["metadata"]["namespace"],
+            namespace=namespace,
             generation=body["metadata"].get("generation", 0),
             now=now,
             target=choice.target,
@@ -193,6 +221,12 @@ class Reconciler:
             blocked=(*writes.blocked, *foreign_troubles(body, observed)),
             adoption_waits=choice.adoption_waits,
             previous=body.get("status") or {},
+            slo=promised.slo,
+            scaling=promised.scaling,
+            slo_fault=promised.slo_fault,
+            scaling_fault=promised.scaling_fault,
+            is_measured=self.measurements.is_measured(promised.scaling, promised.slo),
+            measured=self.measurements.shown(namespace, name_of(body)),
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN
@@ -209,7 +243,11 @@ class Reconciler:
         await self.kube.post_events(body, told, now)
         return Outcome(
             changed=changed,
-            settled=not changed and not stands_still and not choice.adoption_waits and _is_settled(facts),
+            settled=not changed
+            and not stands_still
+            and not choice.adoption_waits
+            and has_all_promises
+            and _is_settled(facts),
             due_at=decision.waits_until if decision is not None else None,
         )
 

@@ -1,0 +1,1 @@
+"""The autoscaler: a loop beside the passes that measures deployments, decides, and writes `scale` and nothing else."""

@@ -1,0 +1,166 @@
+"""Looks at every deployment that is measured, each in a task of its own, some at once.
+
+The looks of a deployment are a period apart from each other and begin at a moment of their own, so hundreds of
+deployments ask Prometheus evenly and never together. A slow one is late for itself alone, until all places are taken by
+slow ones: then looks wait, in order. No pass waits for any of this.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from glm_operator.handlers.autoscaler.board import Board, Name
+from glm_operator.handlers.autoscaler.follower import Follower, Hears, Reads, Scales, full_name
+from glm_operator.handlers.autoscaler.situation import gpus_per_group, groups_taken
+from glm_operator.manifest import Manifest
+from glm_operator.observe.observed import Seen
+from glm_operator.reconcile.promises import promises
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 16
+LOOK_LIMIT_S = 30.0
+"""Reading and writing have timeouts of their own; this is for what they forget."""
+
+FIND_S = 1.0
+"""How often it is looked for deployments that came, went, or want something else."""
+
+
+class Known(Protocol):
+    """What the watches brought (glm_operator.cluster.cache.Cache)."""
+
+    def seen(self, namespace: str, name: str, now: datetime) -> Seen | None: ...
+    def bodies(self) -> Iterable[Manifest]: ...
+
+
+class Autoscaler:
+    """The loop. It costs the API server nothing while nothing is to be changed."""
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        kube: Scales,
+        cache: Known,
+        sources: Reads,
+        workers: Hears,
+        now: Callable[[], datetime],
+        period_s: float,
+        gpu_budgets: Mapping[str, int] | None = None,
+        at_once: int = AT_ONCE,
+    ) -> None:
+        """gpu_budgets: by namespace, most GPUs that its deployments may take together."""
+        self._board = board
+        self._kube = kube
+        self._cache = cache
+        self._sources = sources
+        self._workers = workers
+        self._now = now
+        self._period_s = period_s
+        self._gpu_budgets = gpu_budgets or {}
+        self._slots = asyncio.Semaphore(at_once)
+        self._followers: dict[Name, Follower] = {}
+        self._tasks: dict[Name, asyncio.Task[None]] = {}
+        self._wanted: dict[Name, tuple[object, bool]] = {}  # by name: which generation, and whether it is measured
+        self._gpus: dict[Name, tuple[object, int]] = {}
+
+    async def run(self) -> None:
+        """Follow what is to be followed, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._find(tasks)
+                await asyncio.sleep(min(FIND_S, self._period_s))
+
+    async def look(self, name: Name) -> None:
+        """Look once at a deployment that is measured."""
+        if (follower := self._followers.get(name)) is None:
+            follower = self._followers[name] = self._follower(name)
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                measured = await follower.look(lambda: self._now().timestamp())
+        except TimeoutError:
+            logger.warning("deployment=%s/%s: a look took more than %.0f s", *name, LOOK_LIMIT_S)
+            return
+        except Exception:  # the outermost loop: a fault in one deployment must not stop the others
+            logger.exception("deployment=%s/%s: the look failed", *name)
+            return
+        if measured is not None and self._followers.get(name) is follower:
+            self._board.put(name, measured)
+
+    def measured(self) -> set[Name]:
+        """Return the deployments that are measured, as the watches know them."""
+        self._wanted = {full_name(body): self._is_wanted(body) for body in self._cache.bodies()}
+        return {name for name, (_, is_wanted) in self._wanted.items() if is_wanted}
+
+    def _is_wanted(self, body: Manifest) -> tuple[object, bool]:
+        """Return whether a deployment is measured, and for which generation that was found out."""
+        name, generation = full_name(body), _generation(body)
+        known = self._wanted.get(name)
+        if known is not None and known[0] == generation:
+            return known
+        promised = promises(body)
+        return generation, self._board.is_measured(promised.scaling, promised.slo)
+
+    async def _find(self, tasks: asyncio.TaskGroup) -> None:
+        wanted = self.measured()
+        for name in wanted - self._tasks.keys():
+            self._tasks[name] = tasks.create_task(self._follow(name), name=f"autoscale-{name[0]}/{name[1]}")
+        for name in self._tasks.keys() - wanted:
+            self._tasks.pop(name).cancel()
+            self.drop(name)
+
+    def drop(self, name: Name) -> None:
+        """Forget a deployment."""
+        self._gpus.pop(name, None)
+        if (follower := self._followers.pop(name, None)) is not None:
+            follower.forget()
+        self._board.drop(name)
+
+    async def _follow(self, name: Name) -> None:
+        due_s = time.monotonic() + random.uniform(0, self._period_s)  # noqa: S311
+        while True:
+            await asyncio.sleep(due_s - time.monotonic())
+            async with self._slots:
+                await self.look(name)
+            # Looks that were missed are not made up for.
+            due_s = max(due_s + self._period_s, time.monotonic())
+
+    def _follower(self, name: Name) -> Follower:
+        return Follower(
+            name,
+            kube=self._kube,
+            sources=self._sources,
+            workers=self._workers,
+            seen=lambda: self._cache.seen(*name, self._now()),
+            namespace_gpus_left=lambda: self._gpus_left(name),
+            period_s=self._period_s,
+        )
+
+    def _gpus_left(self, name: Name) -> int | None:
+        """Return what the others of the namespace leave of its budget; None: it has none."""
+        budget = self._gpu_budgets.get(name[0])
+        if budget is None:
+            return None
+        others = [body for body in self._cache.bodies() if full_name(body)[0] == name[0] and full_name(body) != name]
+        return budget - sum(self._gpus_taken(body) for body in others)
+
+    def _gpus_taken(self, body: Manifest) -> int:
+        name, generation = full_name(body), _generation(body)
+        if self._gpus.get(name, (None, 0))[0] != generation:
+            self._gpus[name] = generation, gpus_per_group(body)
+        gpus = self._gpus[name][1]
+        if not gpus:
+            return 0
+        seen = self._cache.seen(*name, self._now())
+        follower = self._followers.get(name)
+        groups = groups_taken(body, seen.observed) if seen is not None else int(body["spec"].get("replicas", 1))
+        return gpus * max(groups, follower.reserved if follower is not None else 0)
+
+
+def _generation(body: Manifest) -> object:
+    """Return what tells one spec of a deployment from the next."""
+    return body["metadata"].get("uid"), body["metadata"].get("generation")

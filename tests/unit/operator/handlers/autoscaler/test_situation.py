@@ -1,0 +1,66 @@
+"""What the cluster says of a deployment, read from the cache alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from glm_operator.handlers.autoscaler.situation import gpus_per_group, groups_taken, serving, situation, targets
+from glm_operator.observe.observed import Seen
+from unit.operator.operator_builders import a_body, a_group, a_pod, observed
+
+
+def a_status(kind: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message}]}
+
+
+def a_seen(*groups: Any, status: dict[str, Any] | None = None, **spec: Any) -> Seen:
+    return Seen({**a_body(**spec), "status": status or {}}, observed(*groups))
+
+
+def test_groups_that_are_wanted_and_do_not_serve_are_starting() -> None:
+    seen = a_seen(a_group(0), a_group(1, ready=False))
+    found = situation(seen, spec_groups=4, gpus=8, namespace_gpus_left=None)
+    assert (found.spec_groups, found.serving, found.starting, found.gpus_per_group) == (4, 1, 3, 8)
+
+
+def test_a_group_that_goes_serves_nobody_and_starts_nothing() -> None:
+    seen = a_seen(a_group(0), a_group(1), a_group(2, leaving="scaled down"))
+    assert serving(seen.observed) == {"chat-g0", "chat-g1"}
+    assert situation(seen, 2, 0, None).starting == 0
+
+
+def test_only_groups_with_an_address_are_asked_and_those_that_start_are_not_missed() -> None:
+    nowhere = replace(a_group(2), pods=(a_pod("chat-g2", ip=None),))
+    found = targets(observed(a_group(0), a_group(1, ready=False), nowhere))
+    assert [(each.group, each.url, each.serves) for each in found] == [
+        ("chat-g0", "http://10.0.0.1:9090/metrics", True),
+        ("chat-g1", "http://10.0.0.1:9090/metrics", False),
+    ]
+
+
+@pytest.mark.parametrize(("reason", "is_moving"), [("RollingOut", True), ("RolloutStuck", True), ("Settled", False)])
+def test_a_rollout_is_seen_in_the_status(reason: str, is_moving: bool) -> None:
+    assert situation(a_seen(a_group(0), status=a_status("Progressing", reason)), 1, 0, None).is_moving is is_moving
+
+
+def test_while_a_quota_refuses_pods_no_more_groups_are_asked_for() -> None:
+    full = a_status("GroupsReady", "WriteDenied", 'pods "x" is forbidden: exceeded quota: q, requested: pods=1')
+    assert situation(a_seen(a_group(0), status=full), 3, 0, None).quota_groups == 3
+    denied = a_status("GroupsReady", "WriteDenied", "admission webhook said no")
+    assert situation(a_seen(a_group(0), status=denied), 3, 0, None).quota_groups is None
+
+
+def test_gpus_of_a_group_are_those_of_the_newest_spec_or_of_the_last_that_was_accepted() -> None:
+    spec = {
+        "hardware": {"device": "cuda", "gpu": {"count": 8}},
+        "parallelism": {"tensor": 8, "expert": 8},
+    }
+    body = a_body(**spec)
+    assert gpus_per_group(a_body()) == 0
+    assert gpus_per_group({**body, "spec": {"nonsense": 1}, "status": {"plan": {"gpusPerGroup": 16}}}) == 16
+
+
+def test_groups_that_still_drain_hold_their_hardware() -> None:
+    assert groups_taken(a_body(replicas=1), observed(a_group(0), a_group(1, leaving="scaled down"))) == 2
+    assert groups_taken(a_body(replicas=3), observed(a_group(0))) == 3
