@@ -58,6 +58,8 @@ class GroupSignals:
     decode_steps: float | None = None
     decode_busy: float | None = None  # seconds a second
     cold_start_s: float | None = None
+    missing: frozenset[str] = frozenset()  # fields above that nothing believable was reported for, and are 0 here
+    is_hung: bool = False  # requests run or wait, and no step has computed any token for HUNG_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,11 @@ class ClassSignals:
 
     name: str
     latency: Mapping[str, Input] = field(default_factory=dict)  # by signal: at the class's percentile, SHORT_WINDOW_S
-    status_latency: Mapping[str, Input] = field(default_factory=dict)  # the same, STATUS_WINDOW_S
+    samples: Mapping[str, float] = field(default_factory=dict)  # by signal: how many requests or tokens latency is of
+    status_latency: Mapping[str, Input] = field(default_factory=dict)  # the same as latency, STATUS_WINDOW_S
+    prompt_tokens: Input = UNKNOWN  # mean uncached prompt of the requests that arrived
     attainment: Input = UNKNOWN  # share of requests, STATUS_WINDOW_S
+    requests_ended: float = 0.0  # within STATUS_WINDOW_S
     fast_burn: Input = UNKNOWN  # budget burnt against an even burn, STATUS_WINDOW_S
     slow_burn: Input = UNKNOWN  # BURN_WINDOW_S
     budget_left: Input = UNKNOWN  # share of the error budget over the class's window
@@ -83,5 +88,6 @@ class Signals:
 
     groups: Mapping[str, GroupSignals]
     expected: frozenset[str]
+    stale: frozenset[str] = frozenset()  # of groups, those whose samples are too old
     classes: tuple[ClassSignals, ...] = ()
     at_s: float | None = None  # of the newest sample of any group

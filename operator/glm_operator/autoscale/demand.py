@@ -1,0 +1,271 @@
+"""How many groups the load asks for: absolute, from seconds of work and what one group was measured to do. Pure.
+
+Nothing here depends on spec.replicas except what is on its way: groups that start will serve, and are credited. So
+while pods pend the answer stays the same, however long the queue grows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import log
+
+from glm_operator.autoscale import constants as law
+from glm_operator.autoscale.decision import Cause
+from glm_operator.autoscale.estimate.rates import Line, Rates
+from glm_operator.autoscale.estimate.samples import believable
+from glm_operator.autoscale.promises import Promises
+from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """What all groups show together. A sum over groups of which one is not known is not known; it has what is known."""
+
+    running: Input
+    waiting: Input
+    oldest_s: Input
+    prompt_tokens: Input  # that wait or are not yet computed
+    kv_used: Input  # tokens in KV caches, and of prompts that wait for room
+    arrivals: Input  # requests a second
+    prompt_arriving: Input  # tokens a second
+    generated: Input  # tokens a second
+    is_idle: bool  # fresh data of every group say that nothing runs, waits or arrives
+
+    @property
+    def are_known(self) -> bool:
+        every = (self.running, self.waiting, self.oldest_s, self.prompt_tokens, self.kv_used)
+        return all(each.is_known for each in (*every, self.arrivals, self.prompt_arriving, self.generated))
+
+    @property
+    def shows_load(self) -> bool:
+        """Whether any known part of the sums is load."""
+        return any(each.value > 0.0 for each in (self.running, self.waiting, self.arrivals))
+
+
+def sums(signals: Signals, now_s: float) -> Sums:
+    """Return the sums over the expected groups at a unix time."""
+    stale = {
+        name
+        for name, each in signals.groups.items()
+        if name in signals.stale or not -law.AHEAD_S <= now_s - each.at_s <= law.STALE_MAX_S
+    }
+    lost = _lost(signals, stale)
+    fresh = [each for name, each in sorted(signals.groups.items()) if name in signals.expected and name not in stale]
+
+    def over(
+        value: Callable[[GroupSignals], float | None],
+        *fields: str,
+        combine: Callable[[float, float], float] = float.__add__,
+    ) -> Input:
+        so_far, state, at_s = 0.0, lost, None
+        for each in fresh:
+            of_group = value(each)
+            if of_group is None or not believable(of_group) or not each.missing.isdisjoint(fields):
+                state = state or State.UNKNOWN
+                continue
+            if each.is_hung:
+                state = state or State.UNKNOWN
+            so_far = combine(so_far, float(of_group))
+            at_s = each.at_s if at_s is None else min(at_s, each.at_s)
+        return Input(state or State.VALUE, min(so_far, law.HUGE), at_s)
+
+    found = {
+        "running": over(lambda each: each.requests_running, "requests_running"),
+        "waiting": over(lambda each: each.requests_waiting, "requests_waiting"),
+        "oldest_s": over(lambda each: each.oldest_waiting_s, "oldest_waiting_s", combine=max),
+        "prompt_tokens": over(
+            lambda each: each.prompt_tokens_waiting + each.prompt_tokens_left,
+            "prompt_tokens_waiting",
+            "prompt_tokens_left",
+        ),
+        "kv_used": over(_kv_used, "kv_usage", "prompt_tokens_waiting"),
+        "arrivals": over(lambda each: each.arrivals),
+        "prompt_arriving": over(lambda each: each.prompt_tokens_arriving),
+        "generated": over(lambda each: each.tokens_generated),
+    }
+    is_idle = all(
+        found[name].state is State.VALUE and found[name].value == 0.0
+        for name in ("running", "waiting", "oldest_s", "arrivals")
+    )
+    if is_idle:
+        found = {name: _idle(each) for name, each in found.items()}
+    return Sums(is_idle=is_idle, **found)
+
+
+def _lost(signals: Signals, stale: set[str]) -> State | None:
+    """Return the state of every sum for the groups that show nothing. None: each shows something."""
+    if not signals.expected or not signals.expected <= signals.groups.keys():
+        return State.UNKNOWN
+    return State.STALE if stale & signals.expected else None
+
+
+def _idle(found: Input) -> Input:
+    return Input(State.IDLE, 0.0, found.at_s) if found.is_known and found.value == 0.0 else found
+
+
+def _kv_used(group: GroupSignals) -> float:
+    return min(group.kv_usage, 1.0) * group.kv_tokens + group.prompt_tokens_waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What arrives, without noise: prompt tokens a second, tokens to generate a second; and what waits."""
+
+    prompt_tokens: float
+    generated: float
+    waiting_prompt_tokens: float
+    waiting_requests: float
+    kv_tokens: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """What there is, and what is on its way: groups that serve, and for each that starts the seconds until it does."""
+
+    serving: int
+    remaining_s: tuple[float, ...]
+    cold_start_s: float
+
+    @property
+    def groups(self) -> int:
+        return self.serving + len(self.remaining_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Groups that are needed, by what for, before any limit. Fractions are meant.
+
+    needs: of what is known. is_known: nothing more can come from what is not; only then fewer groups may be enough.
+    """
+
+    needs: Mapping[Cause, float]
+    is_known: bool
+    prefill: float | None = None  # groups that do nothing but prefill
+    decode: float | None = None  # groups that do nothing but decode, at the largest batch
+    backlog_s: float | None = None  # seconds of one group's work that wait
+    kv: float | None = None  # groups whose KV cache would be full
+    horizon_s: float = 0.0
+
+    @property
+    def most(self) -> float:
+        return max(self.needs.values(), default=0.0)
+
+
+def largest_batch(rates: Rates) -> float:
+    """Return how many requests a group decodes at once at most: what may run, and what its KV cache holds."""
+    reach = rates.largest_batch * law.BATCH_REACH
+    running = rates.max_running or reach
+    room = reach
+    if rates.kv_tokens and rates.sequence_tokens:
+        room = rates.kv_tokens * law.KV_TARGET / rates.sequence_tokens
+    return max(min(reach, running, room), 1.0)
+
+
+def demand(
+    load: Load, ahead: Load, is_known: bool, rates: Rates, kept: Promises, credit: Credit, use: float, boost: float
+) -> Demand:
+    """Return how many groups are needed.
+
+    load, ahead: now, and when a group that is ordered now would serve. use: share of a group's time that is planned
+    for. boost: 1 or more, by how much latencies ask for more room. Monotone in both loads, in boost and 1/use.
+    """
+    line, batch = rates.step_line, largest_batch(rates)
+    prefill = _prefill(load, rates)
+    decode = _decode(load.generated, line, batch)
+    kv = load.kv_tokens / rates.kv_tokens if rates.kv_tokens else None
+    horizon_s = max(law.HORIZON_TTFTS * kept.wait_s + credit.cold_start_s, law.HORIZON_MIN_S)
+    needs: dict[Cause, float] = {}
+    known = is_known
+    steady = 0.0
+    backlog_s = None
+    if (prefill is None and load.prompt_tokens > 0.0) or (decode is None and load.generated > 0.0):
+        known = False
+    steady = _steady(load, rates, line, batch, kept, use)
+    needs["Demand"] = steady
+    later = _steady(ahead, rates, line, batch, kept, use)
+    if later > steady:
+        needs["Lookahead"] = later
+    if prefill is not None or load.waiting_prompt_tokens == 0.0:
+        backlog_s = _backlog(load, rates, line, batch)
+        needs["Waiting"] = min(
+            _cleared(backlog_s, (prefill or 0.0) + (decode or 0.0), credit, horizon_s),
+            max(steady, 1.0) * (1.0 + law.BACKLOG_SHARE),
+        )
+    elif load.waiting_prompt_tokens > 0.0:
+        known = False
+    if boost > 1.0:
+        needs["Latency"] = steady * boost
+    if kv is not None:
+        needs["KVCache"] = kv / law.KV_TARGET
+    elif load.kv_tokens > 0.0:
+        known = False
+    return Demand(
+        needs={cause: min(groups, float(law.MOST_GROUPS)) for cause, groups in needs.items()},
+        is_known=known,
+        prefill=prefill,
+        decode=decode,
+        backlog_s=backlog_s,
+        kv=kv,
+        horizon_s=horizon_s,
+    )
+
+
+def _prefill(load: Load, rates: Rates) -> float | None:
+    """Return the groups that what arrives keeps busy with prefill. None: the rate of one was never measured."""
+    return load.prompt_tokens / rates.prefill_tokens_per_s if rates.prefill_tokens_per_s else None
+
+
+def _decode(generated: float, line: Line | None, batch: float) -> float | None:
+    """Return the groups that generating so much keeps busy, at the largest batch. None: no step was measured."""
+    return None if line is None else generated * line.at(batch) / batch
+
+
+def _steady(load: Load, rates: Rates, line: Line | None, batch: float, kept: Promises, use: float) -> float:
+    """Return the groups for what arrives, so that time suffices and promises hold on average.
+
+    With N groups, a share A/N of the time for prefill and d/N tokens a second each, a batch of
+    n = d*base / (N - A - d*each) makes decode keep up, and the time between two tokens is
+    (base + each*n) / (1 - A/N) = base*N / (N - A - d*each). So a promise L of it
+    needs N >= (A + d*each) / (1 - base/L).
+    """
+    prefill = _prefill(load, rates) or 0.0
+    decode = _decode(load.generated, line, batch) or 0.0
+    needs = [(prefill + decode) / use]
+    if line is not None and kept.itl_s is not None:
+        room = 1.0 - line.base_s / kept.itl_s
+        needs.append((prefill + load.generated * line.each_s) * law.ITL_ROOM / max(room, 0.05))
+    if rates.prefill_tokens_per_s and rates.prompt_tokens and kept.ttft_s is not None:
+        alone_s = rates.prompt_tokens / rates.prefill_tokens_per_s
+        decoding = load.generated * line.each_s if line is not None else 0.0
+        needs.append(prefill / _queueing_use(alone_s, kept.ttft_s, kept.ttft_percentile) + decoding)
+    return max(needs)
+
+
+def _queueing_use(alone_s: float, promise_s: float, percentile: int) -> float:
+    """Return the share of its time that a group may prefill so that a percentile of TTFT holds.
+
+    A single server with random arrivals and lengths: the wait has an exponential tail, with a mean of
+    alone_s * share / (1 - share). The prompt itself is taken to be twice the mean.
+    """
+    room_s = promise_s - 2.0 * alone_s
+    waits = room_s / (-log(1.0 - percentile / 100.0) * alone_s) if alone_s > 0.0 else law.HUGE
+    share = waits / (1.0 + waits) if waits > 0.0 else 0.0
+    return min(max(share, law.TTFT_MIN_USE), law.TTFT_MAX_USE)
+
+
+def _backlog(load: Load, rates: Rates, line: Line | None, batch: float) -> float:
+    """Return the seconds of one group's work that wait: prefill that is not done, and the answers of who waits."""
+    prefill_s = load.waiting_prompt_tokens / rates.prefill_tokens_per_s if rates.prefill_tokens_per_s else 0.0
+    answers = load.waiting_requests * (rates.answer_tokens or 0.0)
+    return prefill_s + (_decode(answers, line, batch) or 0.0)
+
+
+def _cleared(backlog_s: float, arriving: float, credit: Credit, horizon_s: float) -> float:
+    """Return the groups with which the backlog is gone within the horizon after a group that is ordered now serves.
+
+    arriving: groups that what arrives keeps busy. Groups that serve work until then, those that start from when they
+    serve; so what they will do is not asked for again. 0: they do it without more.
+    """
+    until_s = credit.cold_start_s + horizon_s
+    left_s = backlog_s + (arriving - credit.serving) * until_s
+    left_s -= sum(max(until_s - remaining_s, 0.0) for remaining_s in credit.remaining_s)
+    return credit.groups + left_s / horizon_s if left_s > 0.0 else 0.0

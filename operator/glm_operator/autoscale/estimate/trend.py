@@ -1,0 +1,83 @@
+"""How much arrives: a level without the noise, and the slope it rises with. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, sqrt
+
+from glm_operator.autoscale.constants import (
+    LEVEL_S,
+    NOISE,
+    NOISE_SIGMAS,
+    TREND_PART_S,
+    TREND_PARTS,
+    TREND_SIGMAS,
+)
+from glm_operator.autoscale.series import DEMAND_WINDOW_S
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What arrived a second, at one moment."""
+
+    at_s: float
+    requests: float
+    prompt_tokens: float
+    running: float = 0.0  # requests that ran
+
+
+def level(before: float | None, now: float, requests: float, elapsed_s: float) -> float:
+    """Return a rate without the noise of single arrivals.
+
+    Smoothed over LEVEL_S, except where it changed by more than chance explains: then it is what it is now. requests: a
+    second, from which the size of that chance follows. It never falls when `now` rises.
+    """
+    if before is None:
+        return now
+    chance = before * NOISE * NOISE_SIGMAS / sqrt(max(requests * DEMAND_WINDOW_S, 1.0))
+    if abs(now - before) > chance:
+        return now
+    return before + (now - before) * (1.0 - exp(-elapsed_s / LEVEL_S))
+
+
+def noted(history: Sequence[Arrivals], now: Arrivals) -> tuple[Arrivals, ...]:
+    """Return the history with this moment, as far back as a slope is looked for."""
+    begin_s = now.at_s - TREND_PARTS * TREND_PART_S
+    return (*(each for each in history if begin_s < each.at_s < now.at_s), now)
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A steady rise of a rate: what it was in the newest part, and by how much it rises a second. 0: it does not."""
+
+    newest: float = 0.0
+    per_s: float = 0.0
+
+    def after(self, seconds: float, most: float) -> float:
+        """Return the rate in so many seconds, most at most. What was seen is half a part and half a window old."""
+        old_s = (TREND_PART_S + DEMAND_WINDOW_S) / 2.0
+        return min(self.newest + self.per_s * (seconds + old_s), most)
+
+
+def rise(points: Sequence[tuple[float, float]], requests: float, now_s: float) -> Rise:
+    """Return by how much a rate rises, where it does so steadily.
+
+    points: times and rates. The time is cut into parts. A rise counts that is there from nearly every part to the next
+    (the second smallest difference), and that is larger over all of them than chance. So a step is no slope: it rises
+    within two parts and not before or after.
+    """
+    begin_s = now_s - TREND_PARTS * TREND_PART_S
+    sums, counts = [0.0] * TREND_PARTS, [0] * TREND_PARTS
+    for at_s, rate in points:
+        part = min(int((at_s - begin_s) / TREND_PART_S), TREND_PARTS - 1)
+        if part >= 0:
+            sums[part] += rate
+            counts[part] += 1
+    if not all(counts):
+        return Rise()
+    means = [whole / count for whole, count in zip(sums, counts, strict=True)]
+    steps = sorted(later - earlier for earlier, later in pairwise(means))
+    chance = means[0] * NOISE * TREND_SIGMAS / sqrt(max(requests * TREND_PART_S, 1.0))
+    if steps[1] <= 0.0 or means[-1] - means[0] <= chance:
+        return Rise()
+    return Rise(means[-1], steps[1] / TREND_PART_S)
