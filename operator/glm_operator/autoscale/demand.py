@@ -10,9 +10,9 @@ from math import log
 
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Cause
+from glm_operator.autoscale.estimate.promises import Promises
 from glm_operator.autoscale.estimate.rates import Line, Rates
 from glm_operator.autoscale.estimate.samples import believable
-from glm_operator.autoscale.promises import Promises
 from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
 
 

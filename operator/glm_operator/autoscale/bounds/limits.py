@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from glm_operator.api.scaling import Scaling
+from glm_operator.autoscale.bounds.schedule import open_at
 from glm_operator.autoscale.constants import MOST_GROUPS
 from glm_operator.autoscale.decision import Limit, Situation
-from glm_operator.autoscale.schedule import open_at
 
 
 @dataclass(frozen=True)

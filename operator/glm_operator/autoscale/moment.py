@@ -1,0 +1,241 @@
+"""One moment of a deployment: what there is, what the load asks for, and what was learnt from looking. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import exp
+
+from glm_operator.api.scaling import Scaling
+from glm_operator.api.slo import Slo
+from glm_operator.autoscale import constants as law
+from glm_operator.autoscale.decision import Situation
+from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, demand, sums
+from glm_operator.autoscale.estimate import coldstart, rates, trend
+from glm_operator.autoscale.estimate.promises import Promises, promises
+from glm_operator.autoscale.memory import Memory
+from glm_operator.autoscale.series import DEMAND_WINDOW_S
+from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Everything about one moment. memory: as it is after this moment was looked at."""
+
+    scaling: Scaling
+    situation: Situation
+    now_s: float
+    current: int
+    sums: Sums
+    kept: Promises
+    credit: Credit
+    demand: Demand
+    memory: Memory
+    silent: tuple[str, ...]  # groups that show nothing fresh
+    is_late: bool
+    has_settled: bool
+    inputs: Mapping[str, Input]
+
+    @classmethod
+    def of(
+        cls,
+        scaling: Scaling,
+        slo: Slo,
+        situation: Situation,
+        signals: Signals,
+        memory: Memory,
+        now_s: float,
+        elapsed_s: float,
+    ) -> "Moment":
+        fresh = _fresh(signals, now_s)
+        found = sums(signals, now_s)
+        memory = _watched(memory, situation, fresh, now_s)
+        warm = [each for each in fresh if _is_warm(each, scaling.warm_up_seconds, now_s)]
+        memory = replace(memory, rates=rates.learn(memory.rates, warm, elapsed_s, _running_before(memory, now_s)))
+        memory = _levelled(memory, found, elapsed_s, now_s)
+        kept = promises(slo, signals, memory.rates, situation, memory.infeasible)
+        is_late = found.oldest_s.value >= law.LATE * kept.wait_s
+        credit = _credit(situation, memory, now_s)
+        has_settled = not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= law.SETTLE_S)
+        load, ahead = _loads(memory, found, credit, now_s)
+        use = scaling.target_utilization / 100.0
+        plain = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, 1.0)
+        can_help = is_late or plain.needs.get("Demand", 0.0) >= law.CAN_HELP * credit.groups
+        boost = _boost(memory, kept, elapsed_s, can_help=can_help, may_rise=_has_latency_settled(memory, credit, now_s))
+        needed = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, boost)
+        missed = can_help and kept.worst is not None and kept.worst > 1.0
+        memory = replace(memory, boost=boost, infeasible=kept.broken)
+        return cls(
+            scaling=scaling,
+            situation=situation,
+            now_s=now_s,
+            current=situation.spec_groups,
+            sums=found,
+            kept=kept,
+            credit=credit,
+            demand=needed,
+            memory=memory,
+            silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
+            is_late=is_late or missed,
+            has_settled=has_settled,
+            inputs=_inputs(found, needed, kept, credit, memory, boost),
+        )
+
+
+def _fresh(signals: Signals, now_s: float) -> list[GroupSignals]:
+    return [
+        each
+        for name, each in sorted(signals.groups.items())
+        if name in signals.expected
+        and name not in signals.stale
+        and -law.AHEAD_S <= now_s - each.at_s <= law.STALE_MAX_S
+    ]
+
+
+def _is_warm(group: GroupSignals, warm_up_s: float, now_s: float) -> bool:
+    return group.serving_since_s is None or now_s - group.serving_since_s >= warm_up_s
+
+
+def _watched(memory: Memory, situation: Situation, fresh: list[GroupSignals], now_s: float) -> Memory:
+    """Return the memory after a look at how many groups start and serve."""
+    starting, serving = min(max(situation.starting, 0), 10_000), max(situation.serving, 0)
+    newly = 0 if memory.serving is None else max(serving - memory.serving, 0)
+    starts = coldstart.watched(
+        memory.starts,
+        starting=starting,
+        newly_serving=newly,
+        now_s=now_s,
+        is_first=memory.serving is None,
+        is_moving=situation.is_moving,
+    )
+    return replace(
+        memory,
+        starts=coldstart.reported(starts, fresh),
+        serving=serving,
+        grew_s=now_s if newly > 0 else memory.grew_s,
+    )
+
+
+def _running_before(memory: Memory, now_s: float) -> float | None:
+    """Return how many requests ran when the window of the rates began. None: nobody looked."""
+    return next((each.running for each in memory.arrivals if 25.0 <= now_s - each.at_s <= DEMAND_WINDOW_S + 5.0), None)
+
+
+def _levelled(memory: Memory, found: Sums, elapsed_s: float, now_s: float) -> Memory:
+    """Return the memory with what arrives now. A partial sum may raise a level and never lowers it."""
+    if found.is_idle:
+        idle = trend.Arrivals(now_s, 0.0, 0.0)
+        levels = (0.0, 0.0, 0.0)
+        return _with_levels(memory, levels, trend.noted(memory.arrivals, idle))
+    counted_s = elapsed_s if found.are_known else 0.0
+    requests = memory.requests_level if memory.requests_level is not None else found.arrivals.value
+
+    def at(before: float | None, now: Input) -> float:
+        if not now.is_known and (before is None or now.value < before):
+            return before or now.value
+        return trend.level(before, now.value, requests, counted_s)
+
+    levels = (
+        at(memory.requests_level, found.arrivals),
+        at(memory.prompt_level, found.prompt_arriving),
+        at(memory.generated_level, found.generated),
+    )
+    history = memory.arrivals
+    if found.are_known:
+        moment = trend.Arrivals(now_s, found.arrivals.value, found.prompt_arriving.value, found.running.value)
+        history = trend.noted(history, moment)
+    return _with_levels(memory, levels, history)
+
+
+def _with_levels(memory: Memory, levels: tuple[float, float, float], history: tuple[trend.Arrivals, ...]) -> Memory:
+    return replace(
+        memory, requests_level=levels[0], prompt_level=levels[1], generated_level=levels[2], arrivals=history
+    )
+
+
+def _credit(situation: Situation, memory: Memory, now_s: float) -> Credit:
+    serving = min(max(situation.serving, 0), situation.spec_groups)
+    on_their_way = min(situation.spec_groups - serving, 10_000)
+    return Credit(
+        serving=serving,
+        remaining_s=tuple(memory.starts.remaining(on_their_way, now_s)),
+        cold_start_s=min(memory.starts.p95_s, law.LOOKAHEAD_MAX_S),
+    )
+
+
+def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[Load, Load]:
+    """Return the load now, and as it will be when a group that is ordered now serves."""
+    requests, prompt = memory.requests_level or 0.0, memory.prompt_level or 0.0
+    answer = memory.rates.answer_tokens or 0.0
+    now = Load(
+        prompt_tokens=prompt,
+        generated=max(memory.generated_level or 0.0, requests * answer),
+        waiting_prompt_tokens=found.prompt_tokens.value,
+        waiting_requests=found.waiting.value,
+        kv_tokens=found.kv_used.value,
+    )
+    growth = 1.0 + law.LOOKAHEAD_MAX_GROWTH
+    of_prompts = trend.rise([(each.at_s, each.prompt_tokens) for each in memory.arrivals], requests, now_s)
+    of_requests = trend.rise([(each.at_s, each.requests) for each in memory.arrivals], requests, now_s)
+    ahead = replace(
+        now,
+        prompt_tokens=max(prompt, of_prompts.after(credit.cold_start_s, prompt * growth)),
+        generated=max(now.generated, answer * of_requests.after(credit.cold_start_s, requests * growth)),
+    )
+    return now, ahead
+
+
+def _has_latency_settled(memory: Memory, credit: Credit, now_s: float) -> bool:
+    """Whether latencies can show what the last new group did: it serves for a while, and none is on its way."""
+    return not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= 2.0 * law.SETTLE_S)
+
+
+def _boost(memory: Memory, kept: Promises, elapsed_s: float, *, can_help: bool, may_rise: bool) -> float:
+    """Return the factor by which latencies raise the safety factor: up while a promise is missed, else back to 1."""
+    if kept.worst is None:
+        return memory.boost
+    if kept.worst > 1.0 and can_help:
+        if not may_rise:
+            return memory.boost
+        more = law.BOOST_GAIN * min(kept.worst - 1.0, 1.0) * elapsed_s / 60.0
+        return min(memory.boost + more, law.BOOST_MAX)
+    return 1.0 + (memory.boost - 1.0) * exp(-elapsed_s / law.BOOST_DECAY_S)
+
+
+def _inputs(
+    found: Sums, needed: Demand, kept: Promises, credit: Credit, memory: Memory, boost: float
+) -> dict[str, Input]:
+    """Return every input of the decision, by its name with its unit."""
+    at_s = found.arrivals.at_s
+
+    def made(value: float | None) -> Input:
+        """Return a number made from several inputs, which is as old as they are."""
+        if value is None:
+            return Input(State.UNKNOWN)
+        if found.is_idle:
+            return Input(State.IDLE if value == 0.0 else State.VALUE, value, at_s)
+        return Input(found.arrivals.state, value, at_s)
+
+    room = (memory.rates.kv_tokens or 0.0) * credit.serving
+    measured = {
+        "prefill rate, tokens/s a group": memory.rates.prefill_tokens_per_s,
+        "answer length, tokens": memory.rates.answer_tokens,
+        "latency against its promise, ratio": kept.worst,
+    }
+    return {
+        "requests running": found.running,
+        "requests waiting": found.waiting,
+        "oldest waiting, s": found.oldest_s,
+        "arrivals, requests/s": found.arrivals,
+        "prompt tokens arriving, tokens/s": found.prompt_arriving,
+        "tokens generated, tokens/s": found.generated,
+        "KV use, %": replace(found.kv_used, value=100.0 * found.kv_used.value / room) if room else Input(State.UNKNOWN),
+        "prefill demand, groups": made(needed.prefill),
+        "decode demand, groups": made(needed.decode),
+        "backlog, s of work": made(needed.backlog_s),
+        "needed, groups": made(needed.most),
+        "cold start p95, s": Input(State.VALUE, credit.cold_start_s, memory.at_s),
+        "safety factor by latency, ratio": Input(State.VALUE, boost, memory.at_s),
+        **{
+            name: Input(State.UNKNOWN) if value is None else Input(State.VALUE, value, memory.at_s)
+            for name, value in measured.items()
+        },
+    }

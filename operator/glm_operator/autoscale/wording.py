@@ -1,0 +1,47 @@
+"""What a decision says of itself, for people. Pure."""
+
+from glm_operator.autoscale import constants as law
+from glm_operator.autoscale.bounds.limits import Bounds
+from glm_operator.autoscale.decision import Cause, Limit
+from glm_operator.autoscale.demand import Demand
+from glm_operator.autoscale.moment import Moment
+
+
+def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -> str:
+    needed, kept = moment.demand, moment.kept
+    waited = f"the oldest request waits {moment.sums.oldest_s.value:.3g} s"
+    needs = needed.needs
+    words: dict[Cause, str] = {
+        "Steady": f"{_groups(needed.most)} needed, {moment.current} there",
+        "Demand": f"{_groups(needs.get('Demand', 0.0))} needed for what arrives: {_work(needed)}",
+        "Waiting": f"{waited} of {kept.wait_s:.3g} s, and {needed.backlog_s or 0.0:.3g} s of work of one group wait",
+        "KVCache": f"{_groups(needs.get('KVCache', 0.0))} needed for what KV caches hold, at {law.KV_TARGET:.0%} full",
+        "Latency": f"{kept.worst_of or 'a promise was missed'}; {_groups(needs.get('Latency', 0.0))} needed",
+        "Lookahead": f"arrivals rise: {_groups(needs.get('Lookahead', 0.0))} needed when a new one serves, "
+        f"in {moment.credit.cold_start_s:.0f} s",
+        "Schedule": f"schedule {', '.join(bounds.scheduled)} sets {bounds.least} to {bounds.most} groups",
+        "Bounds": f"{moment.current} is outside of {bounds.least} to {bounds.most}",
+        "Surplus": f"{_groups(needed.most)} needed, and fewer than {moment.current} carry it with a margin",
+        "NoData": _unknown(moment),
+    }
+    return words[cause] + (f"; limited by {limit}" if limit else "")
+
+
+def _groups(need: float) -> str:
+    return f"{need:.2f} groups"
+
+
+def _work(needed: Demand) -> str:
+    parts = (("prefill", needed.prefill), ("decode", needed.decode))
+    return ", ".join(f"{name} {value:.2f}" for name, value in parts if value is not None) or "not measured yet"
+
+
+def _unknown(moment: Moment) -> str:
+    if not moment.silent and moment.situation.serving <= 0:
+        return "no group serves yet, so nothing is measured"
+    if moment.silent:
+        few = ", ".join(moment.silent[:3]) + (f" and {len(moment.silent) - 3} more" if len(moment.silent) > 3 else "")
+        return f"no fresh numbers of {few}"
+    if not moment.sums.are_known:
+        return "not every number of the groups is known"
+    return "what a group can do was not measured yet"
