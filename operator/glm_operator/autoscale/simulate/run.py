@@ -194,7 +194,9 @@ class _Run:
             starting=len(fleet.starting),
             gpus_per_group=setup.gpus_per_group,
         )
-        verdict = self._law.decide(View(self._scraped, now_s), situation)
+        verdict = self._law.decide(
+            View(self._scraped, now_s, frozenset(group.name for group in fleet.serving)), situation
+        )
         most = scaling.max_groups if scaling.max_groups is not None else verdict.desired
         desired = self._spec if scaling.mode == "Observe" else max(scaling.min_groups, min(most, verdict.desired))
         before = self._spec

@@ -101,5 +101,5 @@ def _tokens(text: str | None, where: str, *, least: int) -> int:
     except ValueError:
         value = -1
     if value < least:
-        raise InputError(f"{where} has {text!r} tokens; it is a whole number, {least} or more")
+        raise InputError(f"{where} has {text or ''!r} tokens; it is a whole number, {least} or more")
     return value

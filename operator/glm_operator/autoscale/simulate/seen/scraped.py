@@ -55,13 +55,15 @@ class Scraped:
 class View:
     """What can be asked at one moment."""
 
-    def __init__(self, scraped: Scraped, now_s: float) -> None:
+    def __init__(self, scraped: Scraped, now_s: float, serving: frozenset[str] = frozenset()) -> None:
+        """serving: groups of which the cluster says that they serve, whatever Prometheus shows."""
         self._scraped = scraped
         self.now_s = now_s
+        self.serving = serving
 
     def latest(self, name: str) -> dict[str, float]:
         """Return the instant value by group, series of one group added up; groups without one are missing."""
-        scraped = self._asked()
+        scraped = self.scraped
         places = scraped.exposition.places[name]
         found = {}
         for group, rows in scraped.rows.items():
@@ -73,7 +75,7 @@ class View:
 
     def increase(self, name: str, window_s: float) -> dict[str, float]:
         """Return last less first within the window by group; groups with fewer than two samples are missing."""
-        scraped = self._asked()
+        scraped = self.scraped
         places = scraped.exposition.places[name]
         found = {}
         for group in self._recent(window_s):
@@ -85,7 +87,7 @@ class View:
 
     def rate(self, name: str, window_s: float) -> dict[str, float]:
         """Return the increase per second between the first and the last sample of the window, by group."""
-        scraped = self._asked()
+        scraped = self.scraped
         found = {}
         for group, increase in self.increase(name, window_s).items():
             rows = scraped.within(group, self.now_s, window_s)
@@ -94,7 +96,7 @@ class View:
 
     def average(self, name: str, window_s: float) -> dict[str, float]:
         """Return the mean over the samples of a window by group."""
-        scraped = self._asked()
+        scraped = self.scraped
         places = scraped.exposition.places[name]
         found = {}
         for group in self._recent(window_s):
@@ -125,7 +127,7 @@ class View:
 
     def _counts(self, histogram: str, window_s: float) -> Iterable[list[tuple[float, float]]]:
         """Yield, for every group and class, pairs of edge and increase, cumulative."""
-        scraped = self._asked()
+        scraped = self.scraped
         exposition = scraped.exposition
         by_class: dict[str, list[tuple[float, int]]] = {}
         for place in exposition.places[f"{histogram}_bucket"]:
@@ -138,9 +140,14 @@ class View:
                 for edges in by_class.values():
                     yield [(edge, last[place] - first[place]) for edge, place in edges]
 
-    def series(self, names: Iterable[str], window_s: float, labels: Mapping[str, str]) -> tuple[Series, ...]:
-        """Return raw series with the samples of a window, as a range selector would. labels: added to each."""
-        scraped = self._asked()
+    def series(
+        self, names: Iterable[str], window_s: float, labels: Mapping[str, str], began_s: float
+    ) -> tuple[Series, ...]:
+        """Return raw series with the samples of a window, as a range selector would, in unix time.
+
+        labels: added to each. began_s: unix time of second 0 of the simulation.
+        """
+        scraped = self.scraped
         exposition = scraped.exposition
         places = [(exposition.columns[place], place) for name in names for place in exposition.places.get(name, ())]
         found = []
@@ -148,7 +155,7 @@ class View:
             rows = scraped.within(group, self.now_s, window_s)
             if rows:
                 found += [
-                    Series(column.name, _labels(column, group, labels), _samples(rows, place))
+                    Series(column.name, _labels(column, group, labels), _samples(rows, place, began_s))
                     for column, place in places
                 ]
         return tuple(found)
@@ -157,7 +164,9 @@ class View:
         edge = self.now_s - window_s
         return [group for group, times in self._scraped.times.items() if times[-1] > edge]
 
-    def _asked(self) -> Scraped:
+    @property
+    def scraped(self) -> Scraped:
+        """Everything that Prometheus has. Raises Away."""
         if self._scraped.is_away:
             raise Away
         return self._scraped
@@ -167,5 +176,5 @@ def _labels(column: Column, group: str, labels: Mapping[str, str]) -> dict[str, 
     return {**labels, "group": group, **dict(column.labels)}
 
 
-def _samples(rows: list[Row], place: int) -> tuple[Sample, ...]:
-    return tuple((now_s, row[place]) for now_s, row in rows)
+def _samples(rows: list[Row], place: int, began_s: float) -> tuple[Sample, ...]:
+    return tuple((began_s + now_s, row[place]) for now_s, row in rows)
