@@ -4,6 +4,7 @@ Each function is a rank target: run_rank(settings, assignment, slot). Rank 0 say
 one does. A collective here is a gather to rank 0 and an answer to all.
 """
 
+import itertools
 import select
 import socket
 import subprocess
@@ -18,10 +19,11 @@ import zmq
 from glm_worker.assignment import RankAssignment
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.heartbeat import RankSlot
-from glm_worker.messages import EngineLimits, EngineReady
+from glm_worker.messages import EngineLimits, EngineReady, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.settings import WorkerSettings
 
 _CONNECT_LIMIT_S = 60.0
+_TOKEN = 100  # any that is text
 
 
 class Ring:
@@ -95,6 +97,45 @@ def whisper(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     """Write the generation's secret where only the test looks, and rest."""
     Path(settings.model, f"{assignment.generation}.{assignment.rank}").write_text(assignment.secret)
     rest(settings, assignment, slot)
+
+
+def answer(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
+    """Answer each request with one token a step until it has max_tokens, as an engine of one rank."""
+    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+    assert assignment.server_endpoint is not None
+    sock.connect(assignment.server_endpoint)
+    limits = EngineLimits(max_model_len=4096, num_blocks=512, block_size=16, max_num_seqs=8)
+    ready = EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0)
+    sock.send(msgspec.msgpack.encode(ready))
+    slot.ready()
+    left: dict[str, int] = {}  # tokens to come, by request
+    for number in itertools.count(1):
+        began_s = time.monotonic()
+        slot.idle()
+        scheduled = []
+        while sock.poll(20 if not left else 5):
+            command = msgspec.msgpack.decode(sock.recv(), type=ToEngine)
+            if isinstance(command, Submit):
+                left[command.request.request_id] = command.request.max_tokens
+                scheduled.append(command.request.request_id)
+            else:
+                left.pop(command.request_id, None)
+        outputs = [RequestOutput(name, [_TOKEN], "length" if count == 1 else None) for name, count in left.items()]
+        left = {name: count - 1 for name, count in left.items() if count > 1}
+        done = StepDone(
+            generation=assignment.generation,
+            outputs=outputs,
+            step=number,
+            began_s=began_s,
+            num_running=len(left),
+            num_waiting=0,
+            num_tokens_waiting=0,
+            kv_blocks_used=len(left),
+            num_preemptions=0,
+            scheduled=scheduled,
+        )
+        if outputs:
+            sock.send(msgspec.msgpack.encode(done))
 
 
 def refuse(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:

@@ -30,6 +30,9 @@ from glm_worker.messages import (
     MetricsRequest,
     RequestOutput,
     ServerReady,
+    SetSlo,
+    Slo,
+    SloClass,
     StepDone,
     Submit,
     ToEngine,
@@ -40,6 +43,7 @@ from glm_worker.request import EngineRequest
 from glm_worker.server.main import serve
 from glm_worker.server.tokenizer import Tokenizer
 from glm_worker.settings import WorkerSettings
+from integration.metrics_text import series_value
 
 DEADLINE_S = 60.0  # an upper bound for machines under load; nothing here takes as long
 MODEL = "glm-nano"
@@ -169,9 +173,14 @@ class ServerWorld:
         assert reply.id == 5
         return reply.text
 
+    async def promise(self, *classes: SloClass) -> None:
+        """Put promises, and wait until the server measures by them."""
+        self._control.send(SetSlo(Slo(list(classes))))
+        await self.metrics()
+
     async def value(self, series: str) -> float:
-        lines = (await self.metrics()).splitlines()
-        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series + " "))
+        """Return the value of the one series with this name and these labels, whatever others it has."""
+        return series_value(await self.metrics(), series)
 
     async def until(self, series: str, value: float) -> None:
         """Wait until a metric has this value."""

@@ -13,6 +13,7 @@ import pytest
 
 from glm_worker.models import resolve
 from integration.fake_server import IN_FLIGHT_TOKENS
+from integration.metrics_text import series_value
 from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
 from integration.unreaped import killed_and_unreaped
 
@@ -187,9 +188,9 @@ def test_readiness_holds_through_a_short_new_generation_and_metrics_count_it(com
     assert seen == {200}
     computing.serving(after=before)
     text = computing.leader.get("/metrics").text
-    assert 'glm_group_state{state="serving"} 1.0' in text
-    assert 'glm_generation_ends_total{reason="killed"} 0.0' not in text
-    assert 'glm_cold_start_seconds{phase="import"}' in text
+    assert series_value(text, 'glm_group_state{state="serving"}') == 1
+    assert series_value(text, 'glm_generation_ends_total{reason="killed"}') > 0
+    assert series_value(text, 'glm_cold_start_seconds{phase="import"}') >= 0
     assert "fake_server_metric 1" in text
 
 

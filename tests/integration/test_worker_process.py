@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from glm_worker.models import resolve
+from integration.metrics_text import series_values
 from integration.pods import LIMIT_S, Group, assert_hung, eventually, running_group
 
 HEARTBEAT_LIMIT_S = 5.0
@@ -89,10 +90,9 @@ def metric(group: Group, name: str) -> float:
     """Return the value of a metric. The server may be late with its part of them."""
 
     def look() -> list[str]:
-        text = group.leader.get("/metrics").text
-        return [line for line in text.splitlines() if line.startswith(name)]
+        return [str(value) for value in series_values(group.leader.get("/metrics").text, name)]
 
-    return float(eventually(look)[0].rsplit(" ", 1)[1])
+    return float(eventually(look)[0])
 
 
 def has_text(event: dict[str, Any]) -> bool:

@@ -22,6 +22,7 @@ class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int  # tokens of prompt and answer together
     num_blocks: int
     block_size: int
+    max_num_seqs: int = 0  # requests that run at once; 0: what the settings say
 
 
 # server -> engine
@@ -90,6 +91,35 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
 FromEngine = EngineReady | StepDone
 
 
+# operator -> supervisor, as JSON over HTTP, and on to the server
+
+Signal = Literal["ttft", "ttfa", "itl", "e2e"]
+"""Times of a request that may be promised: to its first token, to the first of its answer, between two tokens, all."""
+
+
+class HeaderMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A header that a request must carry; upper or lower case of the name is the same."""
+
+    name: str
+    value: str
+
+
+class SloClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One promise, and the requests that it is for."""
+
+    name: str
+    thinking: Literal["enabled", "disabled", "any"] = "any"
+    header: HeaderMatch | None = None
+    thresholds_s: dict[Signal, float]
+    objective: float  # share of requests that meet every threshold
+
+
+class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Latency promises. A request belongs to the first class that matches it."""
+
+    classes: list[SloClass]
+
+
 # supervisor -> server
 
 
@@ -124,6 +154,12 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     deadline_s: float  # then finish within this
 
 
+class SetSlo(msgspec.Struct, frozen=True, tag=True):
+    """Measure by these promises from now on, in place of those before."""
+
+    slo: Slo
+
+
 class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
@@ -132,7 +168,7 @@ class InFlightTokensRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | MetricsRequest | InFlightTokensRequest
+ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | SetSlo | MetricsRequest | InFlightTokensRequest
 
 
 # server -> supervisor

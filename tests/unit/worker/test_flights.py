@@ -4,13 +4,24 @@ import json
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
-from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.messages import (
+    Cancel,
+    EngineLimits,
+    HeaderMatch,
+    RequestOutput,
+    Slo,
+    SloClass,
+    StepDone,
+    Submit,
+    ToEngine,
+)
 from glm_worker.server.deltas import Content
 from glm_worker.server.flight import Ended, Flight
 from glm_worker.server.flights import Flights
-from glm_worker.server.intake import Job, Room, completion_job
+from glm_worker.server.intake import Job, Room, chat_job, completion_job
 from glm_worker.server.journal import Journal, QueueLimits
 from glm_worker.server.telemetry import Telemetry
 from unit.worker.server_builders import checkpoint, stop_id, tokenizer
@@ -80,6 +91,24 @@ class World:
         names = ("finished", "cancelled", "refused", "failed")
         counts = {name: self.value(f'glm_requests_total{{model="m",outcome="{name}"}}') for name in names}
         return {name: count for name, count in counts.items() if count}
+
+
+def a_chat(**fields: Any) -> Job:
+    body = {"model": "glm-nano", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, **fields}
+    return chat_job(json.dumps(body).encode(), checkpoint())
+
+
+def promises(*classes: SloClass) -> Slo:
+    return Slo(list(classes) or [SloClass(name="fast", thresholds_s={"ttft": 1.0, "e2e": 2.0}, objective=0.99)])
+
+
+def judged(world: World, slo_class: str = "fast") -> tuple[float, float]:
+    """Return how many requests of a class met its promise, and how many did not."""
+    met, missed = (
+        world.value(f'glm_slo_requests_total{{met="{met}",model="m",slo_class="{slo_class}"}}')
+        for met in ("true", "false")
+    )
+    return met, missed
 
 
 def a_job(prompt: str = "1 2 3", **fields: Any) -> Job:
@@ -354,3 +383,148 @@ def test_gauges_are_the_engines_and_what_it_does_not_know_yet() -> None:
     world.flights.lose("g1", "gone")
     gauges = world.flights.gauges()
     assert (gauges.num_running, gauges.num_waiting, gauges.kv_cache_usage) == (0, 1, 0)
+
+
+def test_the_oldest_that_waits_ages_whether_or_not_an_engine_answers() -> None:
+    world = World()
+    assert world.flights.gauges().oldest_waiting_s == 0
+    world.flights.admit(a_job())
+    world.clock.now += 2
+    second = world.flights.admit(a_job())
+    world.clock.now += 3
+    assert world.flights.gauges().oldest_waiting_s == 5, "no generation serves"
+    world.serve()
+    world.clock.now += 1
+    assert world.flights.gauges().oldest_waiting_s == 6, "submitted, and no step has come"
+    first = world.engine.submitted[0]
+    world.step(scheduled=[first], num_running=1)
+    assert world.flights.gauges().oldest_waiting_s == 4, "the second waits"
+    world.step(scheduled=[second.job.id], num_running=2)
+    world.clock.now += 100
+    assert world.flights.gauges().oldest_waiting_s == 0
+    world.flights.lose("g1", "gone")
+    assert world.flights.gauges().oldest_waiting_s == 106, "both wait again, since they came"
+
+
+def test_what_waits_and_what_is_left_to_compute_are_the_prompts_in_flight() -> None:
+    world = World()
+    flight, other = world.flights.admit(a_job("1 2 3 4 5")), world.flights.admit(a_job("1 2 3"))
+    world.serve()
+    gauges = world.flights.gauges()
+    assert (gauges.num_tokens_waiting, gauges.num_tokens_left) == (prompt_len(flight) + prompt_len(other), 0)
+    world.step(scheduled=[flight.job.id], num_running=1, num_prompt_tokens_left=2)
+    gauges = world.flights.gauges()
+    assert (gauges.num_tokens_waiting, gauges.num_tokens_left) == (prompt_len(other), 2)
+    world.flights.lose("g1", "gone")
+    gauges = world.flights.gauges()
+    assert (gauges.num_tokens_waiting, gauges.num_tokens_left) == (prompt_len(flight) + prompt_len(other), 0)
+
+
+def test_room_is_told_from_the_first_generation_on() -> None:
+    world = World()
+    assert (world.flights.gauges().num_blocks, world.flights.gauges().max_running) == (0, 4)
+    world.serve(limits=EngineLimits(max_model_len=64, num_blocks=100, block_size=16, max_num_seqs=2))
+    assert world.flights.gauges().num_blocks * world.flights.gauges().block_size == 1600
+    assert world.flights.gauges().max_running == 2
+    world.flights.lose("g1", "gone")
+    assert world.flights.gauges().num_blocks == 100, "a cache that is started again is no smaller"
+
+
+def test_requests_are_counted_by_class_as_they_arrive() -> None:
+    world = World()
+    gold = SloClass(name="gold", header=HeaderMatch("x-tier", "gold"), thresholds_s={"ttft": 1}, objective=0.9)
+    thought = SloClass(name="thought", thinking="enabled", thresholds_s={"ttfa": 1}, objective=0.9)
+    world.telemetry.promise(promises(gold, thought))
+    flights = [
+        world.flights.admit(a_job(), Headers({"X-Tier": "gold"})),
+        world.flights.admit(a_chat()),
+        world.flights.admit(a_chat(thinking={"type": "disabled"})),
+    ]
+    for name, flight in zip(("gold", "thought", "default"), flights, strict=True):
+        labels = f'{{model="m",slo_class="{name}"}}'
+        assert world.value(f"glm_requests_received_total{labels}") == 1
+        assert world.value(f"glm_prompt_tokens_received_total{labels}") == prompt_len(flight)
+    assert world.value('glm_thinking_requests_total{model="m",thinking="enabled"}') == 1
+    assert world.value('glm_thinking_requests_total{model="m",thinking="disabled"}') == 2
+
+
+def test_a_request_that_was_fast_enough_met_its_promise() -> None:
+    world = World()
+    world.telemetry.promise(promises())
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.clock.now += 1
+    world.step(tokens(flight, " 4"))
+    assert judged(world) == (0, 0), "it has not ended"
+    world.clock.now += 1
+    world.step(tokens(flight, " 5", "stop"))
+    assert judged(world) == (1, 0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.1, 0.1), (0.1, 2.0)], ids=["ttft", "e2e"])
+def test_one_threshold_that_is_missed_is_enough(before: float, after: float) -> None:
+    world = World()
+    world.telemetry.promise(promises())
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.clock.now += before
+    world.step(tokens(flight, " 4"))
+    world.clock.now += after
+    world.step(tokens(flight, " 5", "stop"))
+    assert judged(world) == (0, 1)
+
+
+@pytest.mark.parametrize(("gap_s", "is_met"), [(0.29, True), (0.31, False)])
+def test_the_itl_of_a_request_is_its_mean(gap_s: float, is_met: bool) -> None:
+    world = World()
+    world.telemetry.promise(promises(SloClass(name="fast", thresholds_s={"itl": 0.2}, objective=0.9)))
+    world.serve()
+    flight = world.flights.admit(a_job(max_tokens=50))
+    for gap, token in zip((5.0, 0.1, gap_s), tokenizer().encode(" 4 5 6")[:3], strict=True):
+        world.clock.now += gap
+        world.step(RequestOutput(flight.job.id, [token], None))
+    world.step(RequestOutput(flight.job.id, [], "length"))
+    assert judged(world) == ((1, 0) if is_met else (0, 1))
+
+
+@pytest.mark.parametrize(("whole_s", "is_met"), [(2.0, True), (2.1, False)])
+def test_an_answer_of_thoughts_alone_is_judged_by_its_whole_time(whole_s: float, is_met: bool) -> None:
+    world = World()
+    world.telemetry.promise(promises(SloClass(name="fast", thresholds_s={"ttfa": 2.0}, objective=0.9)))
+    world.serve()
+    flight = world.flights.admit(a_chat())
+    world.step(RequestOutput(flight.job.id, tokenizer().encode("\n<think>\nhm"), None))
+    world.clock.now += whole_s
+    world.step(RequestOutput(flight.job.id, [], "length"))
+    assert judged(world) == ((1, 0) if is_met else (0, 1))
+
+
+@pytest.mark.parametrize("end", ["failed", "lost", "too small", "queue full"])
+def test_what_fails_or_finds_no_room_missed_its_promise(end: str) -> None:
+    world = World(max_waiting_requests=1)
+    world.telemetry.promise(promises())
+    flight = world.flights.admit(a_job(max_tokens=50))
+    match end:
+        case "failed":
+            world.flights.fail(flight, EngineFailed("the engine gave up"))
+        case "lost":
+            world.serve()
+            world.flights.stream(flight)
+            world.flights.lose("g1", "gone")
+        case "too small":
+            world.serve(limits=EngineLimits(max_model_len=64, num_blocks=1, block_size=16))
+        case "queue full":
+            with pytest.raises(Overloaded):
+                world.flights.admit(a_job())
+    assert judged(world) == (0, 1)
+
+
+def test_what_its_client_cancelled_or_got_wrong_counts_not_at_all() -> None:
+    world = World()
+    world.telemetry.promise(promises())
+    world.serve()
+    world.flights.cancel(world.flights.admit(a_job()))
+    with pytest.raises(RequestRefused):
+        world.flights.admit(a_job(max_tokens=1000))
+    assert judged(world) == (0, 0)
+    assert world.value('glm_requests_received_total{model="m",slo_class="fast"}') == 1

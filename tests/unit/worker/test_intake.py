@@ -9,6 +9,7 @@ import pytest
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
 from glm_worker.request import SamplingParams
+from glm_worker.server.chat import ChatTemplate
 from glm_worker.server.checkpoint import GenerationDefaults
 from glm_worker.server.intake import Job, Room, chat_job, completion_job, room_of
 from glm_worker.server.lexer import Tag
@@ -197,3 +198,36 @@ def test_a_body_that_is_enough_for_every_prompt_is_derived_from_the_model() -> N
     # Each character of the longest prompt that fits, written as an escape, is still within it.
     longest = "\n" * (2047 * 20)
     assert len(json.dumps({"prompt": longest}).replace("\\n", "\\u000a")) < 2048 * 20 * 6 + 2**20
+
+
+@pytest.mark.parametrize(
+    ("switch", "thinks"),
+    [
+        ({}, True),
+        ({"thinking": {"type": "enabled"}}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "medium"}, True),
+    ],
+)
+def test_whether_the_model_thinks_is_resolved_for_each_chat(switch: dict[str, Any], thinks: bool) -> None:
+    assert a_chat(**switch).thinking is thinks
+
+
+def test_a_completion_is_no_thinking_request() -> None:
+    assert a_completion(prompt="hi").thinking is False
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks"),
+    [
+        ("{{ messages[0].content }}", False),
+        ("{{ '<think>' if enable_thinking else '' }}", False),
+        ("{{ '<think>' if enable_thinking is undefined or enable_thinking else '' }}", True),
+        ("{{ raise_exception('only with a system message') }}", True),
+    ],
+    ids=["no switch", "off", "on", "refuses"],
+)
+def test_the_template_says_what_a_request_without_a_switch_gets(template: str, thinks: bool) -> None:
+    assert ChatTemplate(template, {}).thinks_by_default is thinks

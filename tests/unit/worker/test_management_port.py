@@ -1,15 +1,31 @@
-"""The management port has no authentication, so nothing that it serves may change the group."""
+"""Anyone may read at the management port; only who knows the token may put promises, and nothing else changes."""
 
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
 from starlette.routing import Route
 
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import Slo
+from glm_worker.server.slo import MAX_BODY_BYTES, slo_digest
 from glm_worker.supervisor.health import management_app
+
+TOKEN = "s3cret"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+FAST = {"name": "fast", "thresholds_s": {"ttft": 0.5}, "objective": 0.99}
 
 
 class IdleRole:
-    """A role that is asked nothing here."""
+    """A role that takes promises and does nothing else."""
 
     is_ready = True
     state = "serving"
+
+    def __init__(self) -> None:
+        self.taken: list[Slo] = []
 
     async def group(self) -> dict[str, object]:
         return {}
@@ -17,9 +33,78 @@ class IdleRole:
     async def metrics(self) -> str:
         return ""
 
+    def take_slo(self, slo: Slo) -> str:
+        self.taken.append(slo)
+        return slo_digest(slo)
 
-def test_every_route_only_reads() -> None:
+
+class FollowingRole(IdleRole):
+    def take_slo(self, slo: Slo) -> str:
+        raise RequestRefused("promises are put to the leading pod", status=404)
+
+
+async def put(role: IdleRole, *, token: str = TOKEN, content: Any = None, **options: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(management_app(role, token))
+    async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+        body = json.dumps({"classes": [FAST]}) if content is None else content
+        return await client.put("/slo", **{"headers": BEARER, "content": body, **options})
+
+
+def test_every_route_but_one_only_reads() -> None:
     routes = [route for route in management_app(IdleRole()).routes if isinstance(route, Route)]
-    assert {route.path: route.methods for route in routes} == {
-        path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group")
-    }
+    reading = {path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group")}
+    assert {route.path: route.methods for route in routes} == {**reading, "/slo": {"PUT"}}
+
+
+async def test_promises_are_taken_and_answered_with_their_digest() -> None:
+    role = IdleRole()
+    response = await put(role)
+    (slo,) = role.taken
+    assert (response.status_code, response.json()) == (200, {"digest": slo_digest(slo)})
+    assert [each.name for each in slo.classes] == ["fast"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", TOKEN, "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer s3", b"Bearer s3cr\xe9t"]
+)
+async def test_who_does_not_know_the_token_changes_nothing(value: str | bytes | None) -> None:
+    role = IdleRole()
+    response = await put(role, headers={} if value is None else {"authorization": value})
+    assert (response.status_code, response.headers["www-authenticate"], role.taken) == (401, "Bearer", [])
+    assert TOKEN not in response.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer "}, {"authorization": "Bearer"}])
+async def test_a_pod_without_a_token_takes_promises_from_nobody(headers: dict[str, str]) -> None:
+    role = IdleRole()
+    response = await put(role, token="", headers=headers)
+    assert (response.status_code, role.taken) == (401, [])
+    assert "has no GLM_MANAGEMENT_TOKEN" in response.text
+
+
+async def test_what_is_wrong_with_the_body_is_said_in_a_sentence() -> None:
+    role = IdleRole()
+    response = await put(role, content=json.dumps({"classes": [{**FAST, "objective": 99}]}))
+    assert response.status_code == 422
+    assert response.text == "objective of class fast is 99; allowed is a share between 0 and 1, as in 0.99\n"
+    assert role.taken == []
+
+
+async def test_a_body_without_end_is_not_read_to_it() -> None:
+    num_sent = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal num_sent
+        while num_sent < 100:
+            num_sent += 1
+            yield b" " * 4096
+
+    role = IdleRole()
+    response = await put(role, content=chunks())
+    assert (response.status_code, role.taken) == (413, [])
+    assert num_sent * 4096 <= MAX_BODY_BYTES + 3 * 4096
+
+
+async def test_a_pod_that_follows_says_where_promises_go() -> None:
+    response = await put(FollowingRole())
+    assert (response.status_code, response.text) == (404, "promises are put to the leading pod\n")

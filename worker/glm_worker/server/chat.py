@@ -6,6 +6,7 @@ The template is a program from the checkpoint, so it runs in jinja2's immutable 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ class ChatTemplate:
         return cls(
             source, {role: text for role, value in config.items() if (text := _token_text(role, value)) is not None}
         )
+
+    @cached_property
+    def thinks_by_default(self) -> bool:
+        """Whether a request that says nothing about thinking is answered with thinking: what the template says.
+
+        False for a template that has no such switch.
+        """
+        question: Message = {"role": "user", "content": "?"}
+        try:
+            return self.render([question], (), enable_thinking=None) != self.render(
+                [question], (), enable_thinking=False
+            )
+        except RequestRefused:  # it wants more than a question; GLM models think unless they are told not to
+            return True
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, enable_thinking: bool | None

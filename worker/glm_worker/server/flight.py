@@ -4,9 +4,10 @@ import asyncio
 from dataclasses import dataclass
 
 from glm_worker.messages import RequestOutput
+from glm_worker.server.class_metrics import ClassMeasures
 from glm_worker.server.deltas import Delta, FinishReason
 from glm_worker.server.intake import Job
-from glm_worker.server.telemetry import Telemetry
+from glm_worker.server.slo import Latencies
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class Ended:
 class Flight:
     """Filled by the engine's side, emptied by the client's side; both live in one event loop."""
 
-    def __init__(self, job: Job, now: float) -> None:
+    def __init__(self, job: Job, now: float, measures: ClassMeasures) -> None:
         self.job = job
         self.reader = job.reader()
         self.ended: Ended | None = None
-        self.times = RequestTimes(now)
+        self.times = RequestTimes(now, measures)
         self._deltas: list[Delta] = []
         self._changed = asyncio.Event()
 
@@ -67,39 +68,57 @@ class Flight:
 
 
 class RequestTimes:
-    """Turns the moments of a request into observations, each of which is made at most once, whatever is run again."""
+    """Turns the moments of a request into observations, each of which is made at most once, whatever is run again.
 
-    def __init__(self, arrival: float) -> None:
-        self._arrival = arrival
+    The promise that it is judged by is the one of its arrival.
+    """
+
+    def __init__(self, arrival: float, measures: ClassMeasures) -> None:
+        self.arrival = arrival
+        self._measures = measures
+        self._promise = measures.promise
         self._is_scheduled = False
-        self._has_token = False
-        self._has_answer = False
+        self._ttft: float | None = None
+        self._ttfa: float | None = None
         self._last_token_at: float | None = None
+        self._gaps_s = 0.0  # all together
+        self._num_gaps = 0
 
     def restart(self) -> None:
         """The next token is not the successor of the last one."""
         self._last_token_at = None
 
-    def scheduled(self, telemetry: Telemetry, began_s: float, num_prompt_tokens: int) -> None:
-        """Note that the engine has begun with the request, in a step that began at began_s."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            telemetry.queue_time.observe(began_s - self._arrival)
-            telemetry.prompt_tokens.inc(num_prompt_tokens)
+    def scheduled(self, began_s: float) -> bool:
+        """Note that the engine has begun with the request, in a step that began at began_s; return if that is new."""
+        if self._is_scheduled:
+            return False
+        self._is_scheduled = True
+        self._measures.observe("request_queue_time", began_s - self.arrival)
+        return True
 
-    def tokens(self, telemetry: Telemetry, now: float, num_tokens: int, *, has_answer: bool) -> None:
+    def tokens(self, now: float, num_tokens: int, *, has_answer: bool) -> None:
         """Note that num_tokens came together. Their gap to the one before is shared evenly among them."""
-        if num_tokens and not self._has_token:
-            self._has_token = True
-            telemetry.time_to_first_token.observe(now - self._arrival)
-        if has_answer and not self._has_answer:
-            self._has_answer = True
-            telemetry.time_to_first_answer_token.observe(now - self._arrival)
-        if self._last_token_at is not None:
-            for _ in range(num_tokens):
-                telemetry.inter_token_latency.observe((now - self._last_token_at) / num_tokens)
+        if num_tokens and self._ttft is None:
+            self._ttft = now - self.arrival
+            self._measures.observe("time_to_first_token", self._ttft)
+        if has_answer and self._ttfa is None:
+            self._ttfa = now - self.arrival
+            self._measures.observe("time_to_first_answer_token", self._ttfa)
+        if self._last_token_at is not None and num_tokens:
+            gap_s = now - self._last_token_at
+            self._gaps_s += gap_s
+            self._num_gaps += num_tokens
+            self._measures.observe("inter_token_latency", gap_s / num_tokens, num_tokens)
         if num_tokens:
             self._last_token_at = now
 
-    def ended(self, telemetry: Telemetry, now: float) -> None:
-        telemetry.e2e_latency.observe(now - self._arrival)
+    def finished(self, now: float) -> None:
+        """Note that the answer is complete, and judge it."""
+        e2e = now - self.arrival
+        self._measures.observe("e2e_request_latency", e2e)
+        itl = self._gaps_s / self._num_gaps if self._num_gaps else None
+        self._measures.judge(self._promise, Latencies(ttft=self._ttft, ttfa=self._ttfa, itl=itl, e2e=e2e))
+
+    def failed(self) -> None:
+        """Note that there will be no whole answer: no promise was kept."""
+        self._measures.judge(self._promise, None)

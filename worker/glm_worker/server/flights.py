@@ -7,6 +7,7 @@ no client ever sees a state between two decisions.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
@@ -14,9 +15,12 @@ from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, S
 from glm_worker.server.flight import Ended, Flight
 from glm_worker.server.intake import Job, Room, room_of
 from glm_worker.server.journal import Journal, Outcome
+from glm_worker.server.slo import Headers, NoHeaders
 from glm_worker.server.telemetry import Gauges, Telemetry
 
 log = logging.getLogger(__name__)
+
+_NO_HEADERS = NoHeaders()
 
 
 class Engine(Protocol):
@@ -75,14 +79,21 @@ class Flights:
         """A generation starts: what is admitted waits for it."""
         self._suspended = None
 
-    def admit(self, job: Job) -> Flight:
+    def admit(self, job: Job, headers: Headers = _NO_HEADERS) -> Flight:
         """Take a job in and submit it, or hold it until a generation serves. Raises RequestRefused and Overloaded."""
+        measures = self._telemetry.class_of(thinking=job.thinking, headers=headers)
         try:
             self._check_room(job)
-        except (RequestRefused, Overloaded):
+        except RequestRefused:  # the client's mistake: no promise is about it
             self._telemetry.ended("refused")
             raise
-        flight = self._flights[job.id] = Flight(job, self._clock())
+        except Overloaded:
+            self._telemetry.ended("refused")
+            measures.judge(measures.promise, None)
+            raise
+        self._telemetry.admitted(thinking=job.thinking)
+        measures.received(len(job.prompt_token_ids))
+        flight = self._flights[job.id] = Flight(job, self._clock(), measures)
         self._submit_due()
         return flight
 
@@ -131,6 +142,7 @@ class Flights:
             flight.end(
                 Ended(error=GenerationLost(f"the engine failed while it computed this answer ({cause}); try again"))
             )
+            flight.times.failed()
             self._telemetry.ended("failed")
         if losses.held or losses.failed:
             log.info(
@@ -156,15 +168,31 @@ class Flights:
                 self.fail(flight, error)
 
     def gauges(self) -> Gauges:
-        """Return what stands now. What is held or on its way to the engine waits, though the engine does not know."""
-        step = self._last_step
-        if step is None or self._limits is None:
-            return Gauges(num_waiting=self._journal.num_waiting, num_tokens_waiting=self._journal.num_tokens_waiting)
-        return Gauges(
+        """Return what stands now. What is held or on its way to the engine waits, though the engine does not know.
+
+        Of these the engine says only what the last step of the serving generation did, and nothing while none serves.
+        What waits, how long, and what is in flight is known here, whether or not an engine answers.
+        """
+        known, limits, step = self._journal, self._limits, self._last_step
+        oldest = known.oldest_waiting()
+        here = Gauges(
+            num_waiting=known.num_waiting,
+            num_tokens_waiting=known.num_tokens_waiting,
+            oldest_waiting_s=0.0 if oldest is None else self._clock() - self._flights[oldest].times.arrival,
+            in_flight_tokens=self.in_flight_tokens,
+            max_running=(limits and limits.max_num_seqs) or known.max_running,
+            block_size=0 if limits is None else limits.block_size,
+            num_blocks=0 if limits is None else limits.num_blocks,
+        )
+        if step is None or limits is None:
+            return here
+        return replace(
+            here,
             num_running=step.num_running,
-            num_waiting=max(step.num_waiting, self._journal.num_waiting),  # the engine also counts preempted ones
-            num_tokens_waiting=max(step.num_tokens_waiting, self._journal.num_tokens_waiting),
-            kv_cache_usage=step.kv_blocks_used / self._limits.num_blocks,
+            num_waiting=max(step.num_waiting, here.num_waiting),  # the engine also counts preempted ones
+            num_tokens_waiting=max(step.num_tokens_waiting, here.num_tokens_waiting),
+            num_tokens_left=step.num_prompt_tokens_left,  # what is on its way to the engine waits
+            kv_cache_usage=step.kv_blocks_used / limits.num_blocks,
         )
 
     def _check_room(self, job: Job) -> None:
@@ -177,8 +205,8 @@ class Flights:
 
     def _schedule(self, request_id: str, began_s: float) -> None:
         self._journal.schedule(request_id)
-        if (flight := self._flights.get(request_id)) is not None:
-            flight.times.scheduled(self._telemetry, began_s, len(flight.job.prompt_token_ids))
+        if (flight := self._flights.get(request_id)) is not None and flight.times.scheduled(began_s):
+            self._telemetry.prompt_tokens.inc(len(flight.job.prompt_token_ids))
 
     def _read(self, flight: Flight, output: RequestOutput, now: float) -> None:
         if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
@@ -189,11 +217,11 @@ class Flights:
         num_tokens, num_reasoning = reader.num_tokens - before, reader.num_reasoning_tokens - reasoning_before
         self._telemetry.reasoning_tokens.inc(num_reasoning)
         self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
-        flight.times.tokens(self._telemetry, now, num_tokens, has_answer=reader.has_answer)
+        flight.times.tokens(now, num_tokens, has_answer=reader.has_answer)
         if reader.finish_reason is not None:
             self.num_finished += 1
             self._telemetry.finished(reader.finish_reason)
-            flight.times.ended(self._telemetry, now)
+            flight.times.finished(now)
             # The engine still has it when a stop string ended it here.
             self._end(flight, "finished", Ended(reader.finish_reason), engine_has_it=output.finish_reason is None)
 
@@ -215,6 +243,8 @@ class Flights:
             self._engine.send(Cancel(generation, flight.job.id))
         flight.end(ended)
         self._telemetry.ended(outcome)
+        if outcome in ("failed", "refused"):  # it had been admitted
+            flight.times.failed()
 
 
 def _unavailable(reason: str, retry_after_s: int) -> Overloaded:

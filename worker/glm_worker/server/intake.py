@@ -40,6 +40,7 @@ class Job:
 
     id: str
     is_chat: bool
+    thinking: bool  # whether the model is to think before it answers
     prompt_token_ids: list[int]
     max_tokens: int | None  # None: what the prompt leaves
     sampling: SamplingParams
@@ -104,6 +105,7 @@ def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
     return Job(
         id=f"chatcmpl-{secrets.token_hex(16)}",
         is_chat=True,
+        thinking=checkpoint.template.thinks_by_default if request.enable_thinking is None else request.enable_thinking,
         prompt_token_ids=_encoded(prompt, "messages", checkpoint),
         max_tokens=request.answer_tokens,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
@@ -130,6 +132,7 @@ def completion_job(body: bytes, checkpoint: Checkpoint) -> Job:
     return Job(
         id=f"cmpl-{secrets.token_hex(16)}",
         is_chat=False,
+        thinking=False,  # no template, and nothing that would read thoughts out of the text
         prompt_token_ids=token_ids,
         max_tokens=request.answer_tokens,
         tags={},

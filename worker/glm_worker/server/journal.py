@@ -73,6 +73,15 @@ class Journal:
     def num_tokens_waiting(self) -> int:
         return self._num_tokens_waiting
 
+    @property
+    def max_running(self) -> int:
+        """Requests that the engine is to run at once."""
+        return self._limits.max_num_seqs
+
+    def oldest_waiting(self) -> str | None:
+        """Return the request that has waited longest since it arrived, of those that no step has computed."""
+        return next((entry.id for entry in self._entries.values() if entry.is_waiting), None)
+
     def admit(self, request_id: str, num_prompt_tokens: int) -> None:
         """Take a request in, held until `due` is asked. Raises Overloaded when too much waits already."""
         assert request_id not in self._entries

@@ -21,6 +21,7 @@ from glm_worker.messages import (
     MetricsReply,
     MetricsRequest,
     ServerReady,
+    SetSlo,
     ToServer,
     Unavailable,
 )
@@ -58,7 +59,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     )
     listener = _listen(settings.host, settings.http_port)
     link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
-    telemetry = Telemetry(checkpoint.name)
+    telemetry = Telemetry(checkpoint.name, settings.identity)
     limits = QueueLimits(settings.max_waiting_requests, settings.max_waiting_tokens, settings.max_num_seqs)
     flights = Flights(Journal(limits), telemetry, Room(checkpoint.max_model_len))
     exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry))
@@ -75,11 +76,12 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
+    # Before anybody is answered: the promises wait in the link since before this process began.
+    follower = asyncio.create_task(_follow(link, flights, telemetry, generations, drainer))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
         link.send(ServerReady(listener.getsockname()[1]))
-        follower = asyncio.create_task(_follow(link, flights, telemetry, generations, drainer))
         await asyncio.wait({serving, follower}, return_when=asyncio.FIRST_COMPLETED)
         follower.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -107,6 +109,8 @@ async def _follow(
                 flights.suspend(reason, retry_after_s)
             case Drain():
                 drainer.drain(message)
+            case SetSlo(slo=slo):
+                telemetry.promise(slo)
             case MetricsRequest(id=request_id):
                 link.send(MetricsReply(request_id, telemetry.exposition(flights.gauges())))
             case InFlightTokensRequest(id=request_id):

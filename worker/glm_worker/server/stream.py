@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -39,8 +40,8 @@ class Exchange(Response):
         self._replies = replies
         self._flights = flights
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        flight = self._flights.admit(self._job)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        flight = self._flights.admit(self._job, Headers(scope=scope))
         watcher = asyncio.create_task(self._cancel_when_gone(flight, receive))
         try:
             await (self._stream(flight, send) if self._job.stream else self._whole(flight, send))

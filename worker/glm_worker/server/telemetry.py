@@ -3,95 +3,128 @@
 Every series exists from the start, so a missing one means a missing worker and never zero.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
-from glm_worker.messages import StepDone
+from glm_worker.messages import Slo, StepDone
+from glm_worker.server.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.deltas import FinishReason
+from glm_worker.server.expert_load import ExpertLoad
+from glm_worker.server.exposition import exposition, without_created
 from glm_worker.server.journal import OUTCOMES, Outcome
-from glm_worker.server.vllm_names import twin
+from glm_worker.server.slo import Headers
+from glm_worker.server.vllm_names import cache_config, twin
 
-SLO_CLASS = "default"  # the only one until deployments define classes
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "tool_calls")
-TTFT_BUCKETS = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
-)  # fmt: skip
-# vLLM's, and finer ones below 10 ms
-ITL_BUCKETS = (
-    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
-    0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
-)  # fmt: skip
-LATENCY_BUCKETS = (
-    0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Gauges:
-    """What stands now, in the engine and before it."""
+    """What stands now, in the engine and before it. Tokens are of prompts unless said otherwise."""
 
     num_running: int = 0
     num_waiting: int = 0
     num_tokens_waiting: int = 0
     kv_cache_usage: float = 0.0
+    oldest_waiting_s: float = 0.0
+    num_tokens_left: int = 0  # not yet computed, of the requests that run
+    in_flight_tokens: int = 0  # of prompts and answers
+    block_size: int = 0
+    num_blocks: int = 0  # 0: not known yet
+    max_running: int = 0
 
 
 class Telemetry:
-    """The metrics of one server. Times are differences of one monotonic clock, in seconds."""
+    """The metrics of one server. Times are differences of one monotonic clock, in seconds.
 
-    def __init__(self, model: str) -> None:
+    identity: labels of every series, which say whose they are.
+    """
+
+    def __init__(
+        self, model: str, identity: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._registry = CollectorRegistry()
         self._model = model
-        self.time_to_first_token = self._histogram(
-            "glm_time_to_first_token_seconds", "From arrival of a request to its first token.", TTFT_BUCKETS
-        )
-        self.time_to_first_answer_token = self._histogram(
-            "glm_time_to_first_answer_token_seconds",
-            "From arrival to the first token that is no reasoning.",
-            TTFT_BUCKETS,
-        )
-        self.inter_token_latency = self._histogram(
-            "glm_inter_token_latency_seconds", "Between two tokens of a request.", ITL_BUCKETS
-        )
-        self.e2e_latency = self._histogram(
-            "glm_e2e_request_latency_seconds", "From arrival of a request to its last token.", LATENCY_BUCKETS
-        )
-        self.queue_time = self._histogram(
-            "glm_request_queue_time_seconds", "From arrival until the engine begins with a request.", TTFT_BUCKETS
-        )
+        self._identity = identity or {}
+        self._clock = clock
+        self._classes = ClassMetrics(model)
+        self._expert_load = ExpertLoad()
         self._running = self._gauge("glm_num_requests_running", "Requests that the engine computes.")
         self._waiting = self._gauge("glm_num_requests_waiting", "Requests that wait for the engine.")
+        self._max_running = self._gauge("glm_max_running_requests", "Requests that may run at once.")
+        self._oldest_waiting = self._gauge(
+            "glm_oldest_waiting_seconds",
+            "Age of the oldest request of which no step has computed anything yet; 0: none waits.",
+        )
         self._tokens_waiting = self._gauge("glm_num_tokens_waiting", "Prompt tokens of the requests that wait.")
+        self._uncached_waiting = self._gauge(
+            "glm_prompt_tokens_waiting", "Prompt tokens that no cache holds, of the requests that wait."
+        )
+        self._uncached_left = self._gauge(
+            "glm_prompt_tokens_left", "Prompt tokens that are not computed yet, of the requests that run."
+        )
+        self._in_flight = self._gauge(
+            "glm_in_flight_tokens", "Tokens of the prompts of all requests, and those generated for them so far."
+        )
         self._kv_usage = self._gauge("glm_kv_cache_usage_ratio", "KV blocks in use; 1 is full.")
+        self._kv_tokens = self._gauge(
+            "glm_kv_cache_tokens", "Tokens that the KV cache holds when full; 0 before the first generation serves."
+        )
         self.prompt_tokens = self._counter("glm_prompt_tokens", "Tokens of prompts that the engine began with.")
         self.reasoning_tokens, self.answer_tokens = self._counters(
             "glm_generation_tokens", "Tokens generated, thinking and answer apart.", "kind", ("reasoning", "answer")
         )
-        self._requests = dict(
-            zip(
-                OUTCOMES,
-                self._counters("glm_requests", "Requests by how they ended.", "outcome", OUTCOMES),
-                strict=True,
-            )
-        )
+        outcomes = self._counters("glm_requests", "Requests by how they ended.", "outcome", OUTCOMES)
+        self._requests = dict(zip(OUTCOMES, outcomes, strict=True))
         finished = self._counters(
             "glm_finished_requests", "Finished requests by finish reason.", "finish_reason", FINISH_REASONS
         )
         self._finished = dict(zip(FINISH_REASONS, finished, strict=True))
+        self._thinking, self._not_thinking = self._counters(
+            "glm_thinking_requests",
+            "Requests that were admitted, by whether the model thinks before it answers them.",
+            "thinking",
+            ("enabled", "disabled"),
+        )
         self._steps = self._counter("glm_engine_steps", "Steps of the engine.")
         self._last_step = self._gauge(
             "glm_engine_last_step_timestamp_seconds", "Unix time of the last step; 0: none yet."
         )
+        self._prefill_tokens = self._counter("glm_prefill_tokens", "Prompt tokens that steps have computed.")
+        self._prefill_busy = self._counter(
+            "glm_prefill_busy_seconds",
+            "Time of steps that prompt tokens took; with glm_decode_busy_seconds it is all.",
+        )
+        self._decode_tokens = self._counter("glm_decode_tokens", "Tokens that steps have generated after prompts.")
+        self._decode_steps = self._counter("glm_decode_steps", "Steps that have generated any token after a prompt.")
+        self._decode_busy = self._counter("glm_decode_busy_seconds", "Time of steps that generated tokens took.")
+        self._imbalance = self._gauge(
+            "glm_expert_load_imbalance_ratio",
+            "Tokens for the experts of the busiest rank against the mean over ranks, in the last minute; 1 is even.",
+        )
         self._preemptions = self._counter("glm_preemptions", "Requests put back to waiting for want of KV blocks.")
         self._preemptions_seen = 0
+
+    def promise(self, slo: Slo) -> None:
+        """Measure by these promises from now on."""
+        self._classes.promise(slo)
+
+    def class_of(self, *, thinking: bool, headers: Headers) -> ClassMeasures:
+        """Return what a request is measured by."""
+        return self._classes.of(thinking=thinking, headers=headers)
+
+    def admitted(self, *, thinking: bool) -> None:
+        """Count a request as it is admitted."""
+        (self._thinking if thinking else self._not_thinking).inc()
 
     def generation_began(self) -> None:
         """The engine's own counts begin anew."""
         self._preemptions_seen = 0
+        self._expert_load.restart()
 
     def step(self, done: StepDone, unix_time: float) -> None:
         """Note one step of the engine."""
@@ -99,6 +132,12 @@ class Telemetry:
         self._last_step.set(unix_time)
         self._preemptions.inc(max(0, done.num_preemptions - self._preemptions_seen))
         self._preemptions_seen = done.num_preemptions
+        self._prefill_tokens.inc(done.prefill_tokens)
+        self._prefill_busy.inc(done.prefill_s)
+        self._decode_tokens.inc(done.decode_tokens)
+        self._decode_steps.inc(done.decode_tokens > 0)
+        self._decode_busy.inc(done.decode_s)
+        self._expert_load.report(self._clock(), done.expert_tokens_by_rank)
 
     def ended(self, outcome: Outcome) -> None:
         """Note how a request ended; once for each."""
@@ -109,15 +148,26 @@ class Telemetry:
 
     def exposition(self, gauges: Gauges) -> str:
         """Return all metrics as Prometheus text."""
+        return exposition(self.families(gauges), self._identity)
+
+    def families(self, gauges: Gauges) -> list[Metric]:
+        """Return all metrics: ours, then those that vLLM has too under its names."""
         self._running.set(gauges.num_running)
         self._waiting.set(gauges.num_waiting)
+        self._max_running.set(gauges.max_running)
+        self._oldest_waiting.set(gauges.oldest_waiting_s)
         self._tokens_waiting.set(gauges.num_tokens_waiting)
+        self._uncached_waiting.set(gauges.num_tokens_waiting)  # all of them: there is no cache of prompts
+        self._uncached_left.set(gauges.num_tokens_left)
+        self._in_flight.set(gauges.in_flight_tokens)
         self._kv_usage.set(gauges.kv_cache_usage)
-        return generate_latest(_WithTwins(self._registry)).decode()
-
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        family = Histogram(name, text, ("model", "slo_class"), buckets=buckets, registry=self._registry)
-        return family.labels(self._model, SLO_CLASS)
+        self._kv_tokens.set(gauges.num_blocks * gauges.block_size)
+        self._imbalance.set(self._expert_load.imbalance(self._clock()))
+        plain = without_created(self._registry.collect())
+        by_class, totals = without_created(self._classes.collect()), without_created(self._classes.totals())
+        twins = [named for family in [*totals, *plain] if (named := twin(family)) is not None]
+        config = cache_config(self._model, block_size=gauges.block_size, num_blocks=gauges.num_blocks)
+        return [*by_class, *plain, *twins, config]
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("model",), registry=self._registry).labels(self._model)
@@ -128,19 +178,3 @@ class Telemetry:
     def _counters(self, name: str, text: str, label: str, values: Iterable[str]) -> list[Counter]:
         family = Counter(name, text, ("model", label), registry=self._registry)
         return [family.labels(self._model, value) for value in values]
-
-
-class _WithTwins(Collector):
-    """All families of a registry, then those that vLLM has too under its names. Leaves the noise of `_created` out."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Metric]:
-        families = list(self._registry.collect())
-        for family in families:
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
-        for family in families:
-            if (named := twin(family)) is not None:
-                yield named

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 TWINS: Mapping[str, str] = {
     "glm_time_to_first_token_seconds": "vllm:time_to_first_token_seconds",
@@ -20,12 +20,15 @@ TWINS: Mapping[str, str] = {
 """Family names without the `_total` of counters."""
 
 _RENAMED_LABELS = {"model": "model_name", "finish_reason": "finished_reason"}
-_DROPPED_LABELS = ("slo_class", "kind")  # vLLM has none of them; their series are added up
+_DROPPED_LABELS = ("kind",)  # vLLM has no such thing; the series are added up
 _ENGINE = "0"  # vLLM numbers the engines of a server; here there is one
 
 
 def twin(family: Metric) -> Metric | None:
-    """Return a metric family under its vLLM name with the same values, or None when vLLM has no such thing."""
+    """Return a metric family under its vLLM name with the same values, or None when vLLM has no such thing.
+
+    A histogram must come without classes of requests, whose edges differ: vLLM knows none.
+    """
     name = TWINS.get(family.name)
     if name is None:
         return None
@@ -40,3 +43,15 @@ def twin(family: Metric) -> Metric | None:
     for (sample_name, labels_of), value in sums.items():
         result.add_sample(sample_name, dict(labels_of), value)
     return result
+
+
+def cache_config(model: str, *, block_size: int, num_blocks: int) -> Metric:
+    """Return the family by which routers learn how large the KV cache is: its numbers are labels."""
+    labels = ["engine", "model_name", "block_size", "num_gpu_blocks"]
+    family = GaugeMetricFamily(
+        "vllm:cache_config_info",
+        "Always 1. Labels: tokens of a KV block, and blocks of the cache; 0 blocks before the first generation serves.",
+        labels=labels,
+    )
+    family.add_metric([_ENGINE, model, str(block_size), str(num_blocks)], 1)
+    return family

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import Slo
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause, Failure
 from glm_worker.supervisor.children import Children
-from glm_worker.supervisor.history import History, State
+from glm_worker.supervisor.history import State
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.protocol import (
     TICK_S,
@@ -35,7 +37,7 @@ from glm_worker.supervisor.protocol import (
     hello_of,
 )
 from glm_worker.supervisor.rundir import RunDir
-from glm_worker.supervisor.telemetry import Telemetry
+from glm_worker.supervisor.telemetry import FollowerTelemetry
 from glm_worker.supervisor.watchdog import Stopwatch
 
 _log = logging.getLogger("glm_worker.supervisor")
@@ -52,8 +54,7 @@ class Follower:
     ) -> None:
         self._settings = settings
         self._incarnation = incarnation
-        self._history = History()
-        self._telemetry = Telemetry()
+        self._telemetry = FollowerTelemetry(settings.identity, settings.pod_index)
         self._pod = Pod(settings, children, run_dir, rank_target, on_change=self._report, on_failure=self._on_failure)
         self._link: ControlLink[ToFollower] | None = None
         self._num_messages = 0
@@ -122,7 +123,12 @@ class Follower:
 
     async def metrics(self) -> str:
         """Return the exposition text of this process."""
-        return self._telemetry.render(self.state, self._history)
+        return self._telemetry.render(is_connected=self._link is not None, is_refused=self._refused is not None)
+
+    def take_slo(self, slo: Slo) -> str:  # noqa: ARG002 - the shape of Role
+        """Refuse: only the server of the leading pod measures."""
+        leader, own = self._settings.leader_host, self._settings.pod_index
+        raise RequestRefused(f"promises are put to the leading pod, {leader}; this is pod {own}", status=404)
 
     async def _follow_forever(self) -> None:
         settings = self._settings

@@ -1,14 +1,18 @@
-"""The management port: probes, metrics and the history of generations. It changes nothing: anyone may ask.
+"""The management port: probes, metrics, the history of generations, and the promises that requests are measured by.
+
+Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises; nothing else can be changed here.
 
 /livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to mend, and a
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state.
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
-         answer), the last generations and why each ended.
+         answer), the digest of its promises (null before the first), the last generations and why each ended.
+/slo     PUT: promises in place of those before (docs/design/0007-autoscaling.md); the answer has their digest.
 """
 
 import contextlib
+import hmac
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -17,10 +21,13 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from glm_worker.errors import RequestRefused
 from glm_worker.listening import listen
+from glm_worker.messages import Slo
+from glm_worker.server.slo import MAX_BODY_BYTES, parse_slo
 from glm_worker.settings import WorkerSettings
 
 
@@ -37,9 +44,11 @@ class Role(Protocol):
 
     async def metrics(self) -> str: ...
 
+    def take_slo(self, slo: Slo) -> str: ...  # raises RequestRefused where promises are not taken
 
-def management_app(role: Role) -> Starlette:
-    """Return the ASGI application."""
+
+def management_app(role: Role, token: str = "") -> Starlette:
+    """Return the ASGI application. token: what who puts promises must know; empty: nobody may."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -53,14 +62,41 @@ def management_app(role: Role) -> Starlette:
     async def group(_: Request) -> Response:
         return Response(msgspec.json.encode(await role.group()), media_type="application/json")
 
+    async def put_slo(request: Request) -> Response:
+        try:
+            _check_token(request, token)
+            return JSONResponse({"digest": role.take_slo(parse_slo(await _body(request)))})
+        except RequestRefused as error:
+            headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+            return PlainTextResponse(f"{error.message}\n", status_code=error.status, headers=headers)
+
     return Starlette(
         routes=[
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/group", group),
+            Route("/slo", put_slo, methods=["PUT"]),
         ]
     )
+
+
+def _check_token(request: Request, token: str) -> None:
+    """Refuse who does not know the token, in a time that says nothing about it."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if not token:
+        raise RequestRefused("this pod has no GLM_MANAGEMENT_TOKEN, so nobody may put promises to it", status=401)
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        raise RequestRefused("put promises with the header Authorization: Bearer GLM_MANAGEMENT_TOKEN", status=401)
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestRefused(f"the body is larger than {MAX_BODY_BYTES} bytes, which is what is read", status=413)
+    return bytes(body)
 
 
 class ManagementServer:
@@ -69,7 +105,11 @@ class ManagementServer:
     def __init__(self, settings: WorkerSettings, role: Role) -> None:
         self._socket = listen(settings.host, settings.management_port, setting="GLM_MANAGEMENT_PORT")
         config = uvicorn.Config(
-            management_app(role), lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            management_app(role, settings.management_token),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
         self._server = _QuietServer(config)
 

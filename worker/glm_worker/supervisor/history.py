@@ -35,13 +35,20 @@ class History:
     a rank that fails at its first real step is no rank that dies now and then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, born: float = 0.0) -> None:
+        """born: when the group began to start for the first time, as far as this process knows."""
+        self.starting_since = born  # or the last time it did, when it serves
         self.generations: deque[Generation] = deque(maxlen=LENGTH)
         self.num_generations = 0
         self.consecutive_start_failures = 0
         self.deaths_while_serving = 0
         self._ready_s = 0.0  # of the current generation
         self._has_answered = False
+
+    @property
+    def serving_since(self) -> float:
+        """Since when the current generation serves; only while one does."""
+        return self._ready_s
 
     @property
     def current(self) -> Generation | None:
@@ -57,6 +64,10 @@ class History:
         assert self.current is not None
         self.current.ready_at = rfc3339(now)
         self._ready_s, self._has_answered = now, False
+
+    def interrupt(self, now: float) -> None:
+        """Note that the generation that served does so no more: the group starts again."""
+        self.starting_since = now
 
     def answer(self, now: float) -> None:
         """Note that the generation that serves has finished a request."""

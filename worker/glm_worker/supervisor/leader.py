@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from glm_worker.messages import GenerationEnded, GenerationStarting, Unavailable
+from glm_worker.messages import GenerationEnded, GenerationStarting, SetSlo, Slo, Unavailable
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.causes import Cause, Failure, primary
 from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.history import History, State
+from glm_worker.supervisor.kept_slo import KeptSlo
 from glm_worker.supervisor.peers import Peers, lost_pod
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.protocol import READY_GRACE_S, TICK_S, Dismissed, StartGeneration, Status
@@ -56,8 +57,9 @@ class Leader:
         self._incarnation = incarnation
         self._born_s = time.monotonic()
         self._changed = asyncio.Event()
-        self._history = History()
-        self._telemetry = Telemetry()
+        self._history = History(time.time())
+        self._telemetry = Telemetry(settings.identity)
+        self._slo = KeptSlo(run_dir.lasting("slo", f"{settings.namespace}/{settings.group}"))
         self._failures: list[Failure] = []
         self._generation: str | None = None
         self._is_serving = False
@@ -78,6 +80,7 @@ class Leader:
             on_answer=self._on_answer,
             on_change=wake,
             on_failure=self._note,
+            first_words=lambda: [] if self._slo.slo is None else [SetSlo(self._slo.slo)],
         )
         self._peers = Peers(
             settings, incarnation, on_change=wake, on_failure=self._on_failure, on_lost=self._on_lost_peer
@@ -138,6 +141,7 @@ class Leader:
             "incarnation": self._incarnation,
             "state": self.state,
             "generation": self._generation,
+            "slo_digest": self._slo.digest,
             "load": {
                 "done_bytes": sum(report.view.done_bytes for report in self._reports),
                 "total_bytes": sum(report.view.total_bytes for report in self._reports),
@@ -152,8 +156,19 @@ class Leader:
         }
 
     async def metrics(self) -> str:
-        """Return the exposition text of this process and of the server."""
-        return self._telemetry.render(self.state, self._history) + await self._server.metrics()
+        """Return the exposition text of this process and of the server.
+
+        While the server does not answer, its series are not there, which is no zero; glm_server_answering says so.
+        """
+        of_server = await self._server.metrics()
+        return self._telemetry.render(self.state, self._history, server_answers=bool(of_server)) + of_server
+
+    def take_slo(self, slo: Slo) -> str:
+        """Measure by these promises from now on, in the server that runs and in those to come; return their digest."""
+        digest = self._slo.keep(slo)
+        self._server.send(SetSlo(slo))
+        _log.info("promises %s: classes %s", digest, ", ".join(each.name for each in slo.classes) or "none")
+        return digest
 
     # The loop
 
@@ -278,6 +293,7 @@ class Leader:
             self._failures.append(failure)
         if self._is_serving:
             self._is_serving = False
+            self._history.interrupt(time.time())
             if self._history.is_steady(time.time()):
                 self._served_until_s = time.monotonic()
         self._changed.set()

@@ -5,6 +5,7 @@ one to start. Several supervisors may share a root (pods run as processes of one
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -45,6 +46,10 @@ class RunDir:
                 os.close(root_fd)
         except OSError as error:
             raise ConfigError(f"GLM_RUN_DIR={root} is not a folder that this user can write to: {error}") from error
+
+    def lasting(self, kind: str, owner: str) -> Path:
+        """Return where something of an owner is kept that outlives this life. Others may share the root."""
+        return self.path.parent / f"{kind}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
 
     def slots(self, generation: str) -> Path:
         """Return where the heartbeat slots of a generation are."""

@@ -33,7 +33,9 @@ class ServerKeeper:
         on_answer: Callable[[str], None],
         on_change: Callable[[], None],
         on_failure: Callable[[Cause], None],
+        first_words: Callable[[], list[msgspec.Struct]] = list,
     ) -> None:
+        """first_words: what each server is told as it starts, before anything else."""
         self.start_seconds: float | None = None  # of the last server that came to listen
         self._settings = settings
         self._children = children
@@ -42,6 +44,7 @@ class ServerKeeper:
         self._on_answer = on_answer
         self._on_change = on_change
         self._on_failure = on_failure
+        self._first_words = first_words
         self._server: ServerClient | None = None
         self._drain: asyncio.Task[None] | None = None
         self._drain_lag_s = 0.0
@@ -59,6 +62,8 @@ class ServerKeeper:
             self._server = server = await ServerClient.start(
                 self._children, settings, self._target, self._on_serving, self._on_answer, self._on_change
             )
+            for message in self._first_words():
+                server.send(message)
             try:
                 await asyncio.shield(server.ended)
             finally:

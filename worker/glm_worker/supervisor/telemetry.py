@@ -1,10 +1,15 @@
 """The supervisor's own metrics, in a registry of their own; the server's text is appended to theirs.
 
-Every series exists from the start: a counter that appears with its first event cannot be used by rate().
+Every series exists from the start: a counter that appears with its first event cannot be used by rate(). What is true
+of the group is told by its leading pod only: from every pod of it, a sum over series would count it several times.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+
+from glm_worker.server.exposition import exposition, without_created
 from glm_worker.supervisor.causes import REASONS, Cause
 from glm_worker.supervisor.history import STATES, History, State
 
@@ -13,10 +18,30 @@ _RECOVERY_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0
 
 
 class Telemetry:
-    """Written by the leader only: a follower has no generations of its own."""
+    """The leader's. identity: labels of every series, which say whose they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Mapping[str, str] | None = None) -> None:
+        self._identity = identity or {}
         self._registry = CollectorRegistry()
+        self._serving_since = Gauge(
+            "glm_group_serving_timestamp_seconds",
+            "Unix time since which the group serves; 0 while it does not.",
+            registry=self._registry,
+        )
+        self._starting_since = Gauge(
+            "glm_group_starting_timestamp_seconds",
+            "Unix time since which the group starts, or starts again; 0 while it serves or drains. Failed starts, waits"
+            " between them and missing pods are a part of it.",
+            registry=self._registry,
+        )
+        self._draining = Gauge(
+            "glm_group_draining", "1 while the group finishes what it has and takes no more.", registry=self._registry
+        )
+        self._server_answers = Gauge(
+            "glm_server_answering",
+            "1 while the HTTP server has given its metrics to this page; else all that it measures is missing here.",
+            registry=self._registry,
+        )
         self._ends = Counter(
             "glm_generation_ends", "Generations that ended, by reason.", ["reason"], registry=self._registry
         )
@@ -62,10 +87,49 @@ class Telemetry:
     def ended(self, cause: Cause) -> None:
         self._ends.labels(cause.reason).inc()
 
-    def render(self, state: State, history: History) -> str:
+    def render(self, state: State, history: History, *, server_answers: bool) -> str:
         """Return the exposition text."""
+        return exposition(self.families(state, history, server_answers=server_answers), self._identity)
+
+    def families(self, state: State, history: History, *, server_answers: bool) -> list[Metric]:
+        """Return all metrics."""
         for each in STATES:
             self._state.labels(each).set(each == state)
         self._generations.set(history.num_generations)
         self._start_failures.set(history.consecutive_start_failures)
-        return generate_latest(self._registry).decode()
+        self._serving_since.set(history.serving_since if state == "serving" else 0.0)
+        self._starting_since.set(0.0 if state in ("serving", "draining") else history.starting_since)
+        self._draining.set(state == "draining")
+        self._server_answers.set(server_answers)
+        return without_created(self._registry.collect())
+
+
+class FollowerTelemetry:
+    """A follower's: how it stands with its leader, which tells the rest."""
+
+    def __init__(self, identity: Mapping[str, str], pod_index: int) -> None:
+        self._identity = identity
+        self._pod = str(pod_index)
+        self._registry = CollectorRegistry()
+        self._connected = Gauge(
+            "glm_follower_connected",
+            "1 while this pod is connected to the leading pod of its group.",
+            ["pod_index"],
+            registry=self._registry,
+        )
+        self._refused = Gauge(
+            "glm_follower_refused",
+            "1 while the leading pod refuses this one as a part of its group, for another revision or setting.",
+            ["pod_index"],
+            registry=self._registry,
+        )
+
+    def render(self, *, is_connected: bool, is_refused: bool) -> str:
+        """Return the exposition text."""
+        return exposition(self.families(is_connected=is_connected, is_refused=is_refused), self._identity)
+
+    def families(self, *, is_connected: bool, is_refused: bool) -> list[Metric]:
+        """Return all metrics."""
+        self._connected.labels(self._pod).set(is_connected)
+        self._refused.labels(self._pod).set(is_refused)
+        return without_created(self._registry.collect())
