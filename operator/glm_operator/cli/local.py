@@ -5,15 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.table import Table
 
+from glm_operator import names
+from glm_operator.api.spec import GLMDeployment
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size
 from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
+from glm_operator.local import controller, scaling
 from glm_operator.local import down as local_down
 from glm_operator.local import up as local_up
 from glm_operator.local.errors import LocalError
+from glm_operator.local.pods import index_of
 from glm_operator.local.processes import worker_program
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import group_statuses, url
@@ -31,11 +36,17 @@ def up(
         float | None,
         typer.Option(help="Seconds to wait until every group serves; default: the spec's startLimitSeconds."),
     ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="URL of a Prometheus that scrapes the groups; default: the controller asks them itself."),
+    ] = None,
 ) -> None:
     """Make what runs equal to the file, wait until it serves, and print one URL a group.
 
     Running it again changes only what differs; a group that runs keeps its GPUs. A deployment is known by its name
-    alone: a file with another namespace and the same name changes the same processes.
+    alone: a file with another namespace and the same name changes the same processes. With spec.slo or spec.scaling a
+    small controller stays behind: it measures, starts and stops groups as the operator would, and `down` ends it. With
+    scaling.mode Active it keeps the number of groups, whatever spec.replicas says; External and Disabled keep that.
 
     Without meaning here, as there is no cluster: metadata.namespace; of spec.hardware the nodeSelector, tolerations,
     resources, sharedMemory and gpu.resourceName; of spec.engine the image, imagePullPolicy, imagePullSecrets and
@@ -44,16 +55,24 @@ def up(
     folder = StateFolder.of_user()
     with plain_errors():
         planned = read_planned(file)
-        program, name = worker_program(), planned.deployment.name
+        program, name, spec = worker_program(), planned.deployment.name, planned.deployment.spec
+        _stop_controllers(folder, name)
         with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
             try:
+                indices = _indices(folder, planned.deployment)
                 started = local_up.bring_up(
                     folder,
                     name,
-                    render(planned.deployment, planned.layout),
+                    render(planned.deployment, planned.layout, indices),
                     program,
                     stopping=lambda pods: show(_stopping(pods)),
                 )
+                state = msgspec.structs.replace(
+                    started.state, body=_body(planned.deployment), controller=None, leaving=[]
+                )
+                folder.write(state)
+                if scaling.needs_controller(spec):
+                    controller.start(folder, state, prometheus)
             except LocalError as error:
                 if local_up.is_any_alive(folder, name):
                     raise LocalError(f"{error}\n{_runs_on(name)}") from error
@@ -70,6 +89,8 @@ def up(
                 raise LocalError(f"{error}\n{_runs_on(name)}") from error
         for group, pods in started.state.groups.items():
             out.print(f"{group} serves at {url(pods[0])}")
+        if scaling.needs_controller(spec):
+            out.print(f"a controller scales {name}; `glm local status` shows what it decides")
 
 
 @app.command()
@@ -96,9 +117,9 @@ def status(
             group.group, group.state, group.generation, pods, group.url, str(group.restarts), size(group.memory_bytes)
         )
     out.print(table)
-    for group in groups:
-        if group.last_failure:
-            out.print(f"{group.group}: last failure: {group.last_failure}", markup=False)
+    failures = [f"{group.group}: last failure: {group.last_failure}" for group in groups if group.last_failure]
+    for line in (*failures, *_scaling_lines(StateFolder.of_user())):
+        out.print(line, markup=False)
 
 
 @app.command()
@@ -131,8 +152,10 @@ def down(
 ) -> None:
     """Let requests finish, stop every process, and check that none is left."""
     folder = StateFolder.of_user()
+    with plain_errors():
+        _stop_controllers(folder, name)
     with plain_errors(), folder.locked():
-        states = [state for state in folder.deployments() if name in (None, state.name)]
+        states = _states(folder, name)
         if name is not None and not states:
             raise CommandError(f"no deployment {name!r} runs")
         with progress("stopping") as show:
@@ -140,6 +163,50 @@ def down(
                 _stop(folder, state, deadline, show)
         if not states:
             out.print("nothing runs")
+
+
+def _states(folder: StateFolder, name: str | None) -> list[DeploymentState]:
+    return [state for state in folder.deployments() if name in (None, state.name)]
+
+
+def _indices(folder: StateFolder, deployment: GLMDeployment) -> list[int]:
+    """Return the groups that are to be: those that run stay, where their number is not the file's to say."""
+    states = _states(folder, deployment.name)
+    there = {index_of(group): group in state.leaving for state in states for group in state.groups}
+    staying = [index for index, is_leaving in there.items() if not is_leaving]
+    wanted = scaling.groups_to_bring_up(deployment.spec, len(staying))
+    return scaling.indices_after(staying, there, wanted, {})
+
+
+def _stop_controllers(folder: StateFolder, name: str | None) -> None:
+    """End what would change processes beside this command. It may hold the lock for a moment, so it goes first."""
+    for state in _states(folder, name):
+        controller.stop(folder, state)
+
+
+def _body(deployment: GLMDeployment) -> dict[str, object]:
+    """Return the deployment as a file would have it."""
+    spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    metadata = {"name": deployment.name, "namespace": deployment.namespace}
+    return {"apiVersion": f"{names.GROUP}/{names.VERSION}", "kind": names.KIND, "metadata": metadata, "spec": spec}
+
+
+def _scaling_lines(folder: StateFolder) -> list[str]:
+    """Return what the controllers say, in lines for a person."""
+    views = {state.name: scaling.read(folder.scaling_file(state.name)) for state in folder.deployments()}
+    return [line for name, view in views.items() if view is not None for line in _lines_of(name, view)]
+
+
+def _lines_of(name: str, view: scaling.ScalingView) -> list[str]:
+    limit = f", limited by {view.limited_by}" if view.limited_by else ""
+    lines = [f"{name}: groups {view.current}, wanted {view.desired} ({view.mode}{limit}): {view.message}"]
+    if view.trouble:
+        lines.append(f"{name}: {view.trouble}")
+    for slo_class, share in view.attainment.items():
+        said = "no traffic" if share is None else f"{share:.1%} of requests as fast as promised"
+        lines.append(f"{name}: class {slo_class}: {said}")
+    lines += [f"{name}: {each.time} {each.before} -> {each.after}: {each.message}" for each in view.history]
+    return lines
 
 
 def _stop(folder: StateFolder, state: DeploymentState, deadline: float | None, show: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
-"""What a group's leading supervisor says of itself: GET /readyz and /group on its management port."""
+"""What a group's leading supervisor says of itself, and what it is promised: its management port."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -36,6 +37,15 @@ class Management:
             return GroupReport.model_validate_json(response.content)
         except ValidationError:
             return None  # not a worker's answer
+
+    def put_slo(self, address: str, token: str, body: Mapping[str, object]) -> bool:
+        """Put promises to the group; return whether it took them."""
+        url = f"http://{address}:{names.MANAGEMENT_PORT}{names.SLO_PATH}"
+        try:
+            response = self._http.put(url, json=body, headers={"Authorization": f"Bearer {token}"})
+        except httpx.TransportError:
+            return False
+        return response.status_code == httpx.codes.OK
 
     def _get(self, address: str, path: str) -> Any:
         try:

@@ -58,17 +58,23 @@ class Placement:
         return f"127.{self.network}.{group_index}.{pod_index + 1}"
 
 
+def index_of(group: str) -> int:
+    """Return the index of a group, which its name ends in: nano-g3 is 3."""
+    return int(group.rpartition("-g")[2])
+
+
 def local_pods(manifests: Sequence[Manifest], placement: Placement) -> list[LocalPod]:
     """Return the processes that stand for the pods of every StatefulSet, leaders first in their group.
 
     Raises LocalError for what only a cluster has (claims, secrets, several containers).
     """
     stateful_sets = [manifest for manifest in manifests if manifest["kind"] == "StatefulSet"]
-    return [pod for index, manifest in enumerate(stateful_sets) for pod in _pods_of_group(manifest, index, placement)]
+    return [pod for manifest in stateful_sets for pod in _pods_of_group(manifest, placement)]
 
 
-def _pods_of_group(manifest: Manifest, group_index: int, placement: Placement) -> list[LocalPod]:
+def _pods_of_group(manifest: Manifest, placement: Placement) -> list[LocalPod]:
     group, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "default")
+    group_index = index_of(group)
     template = manifest["spec"]["template"]["spec"]
     container = _only_container(group, template)
     _refuse_cluster_volumes(group, template)

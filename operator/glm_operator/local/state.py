@@ -1,6 +1,6 @@
 """What local mode remembers between commands: one folder a deployment, with its pods, logs and sockets.
 
-    ${XDG_STATE_HOME:-~/.local/state}/glm-operator/local/NAME/{state.json,logs/POD.log,run/POD/}
+    ${XDG_STATE_HOME:-~/.local/state}/glm-operator/local/NAME/{state.json,scaling.json,logs/POD.log,run/POD/}
 
 A pod is recorded before its process starts, so that a process is never unknown to the next command.
 """
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -49,12 +50,23 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True):
         return [str(device) for device in self.gpus]
 
 
+class ControllerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that keeps the number of groups, or was about to be one."""
+
+    token: str  # in its environment
+    pid: int = 0
+    start_ticks: int = 0
+
+
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     """What runs of one GLMDeployment."""
 
     name: str
     network: int
     pods: list[PodRecord] = []
+    body: dict[str, Any] = {}  # the GLMDeployment as last brought up; empty: by an earlier version
+    controller: ControllerRecord | None = None  # None: nothing is scaled or promised
+    leaving: list[str] = []  # groups that were told to finish and go
 
     @property
     def groups(self) -> dict[str, list[PodRecord]]:
@@ -106,9 +118,14 @@ class StateFolder:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
         temporary.replace(folder / "state.json")  # whole or not at all
 
+    def scaling_file(self, deployment: str) -> Path:
+        """File in which the controller says what it decided."""
+        return self.root / deployment / "scaling.json"
+
     def remove(self, state: DeploymentState) -> None:
         """Forget a deployment. Its logs stay: they are wanted most when something went wrong."""
         self.remove_run_dirs(state.name, state.pods)
+        self.scaling_file(state.name).unlink(missing_ok=True)
         (self.root / state.name / "state.json").unlink(missing_ok=True)
 
     def remove_run_dirs(self, deployment: str, pods: Iterable[PodRecord]) -> None:

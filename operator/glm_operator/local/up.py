@@ -46,16 +46,21 @@ def bring_up(
     manifests: Sequence[Manifest],
     program: Sequence[str],
     stopping: Callable[[list[PodRecord]], None] = lambda _: None,
+    untouched: Collection[str] = (),
 ) -> Started:
     """Start, restart and stop pods until exactly the manifests' pods run. Hold the folder's lock.
 
-    stopping is called with the pods that are being waited for while they finish their requests.
+    stopping is called with the pods that are being waited for while they finish their requests. untouched: groups that
+    are left as they are, because they finish their requests by themselves; no manifest may name them.
     """
-    old = _known_state(folder, name)
+    known = _known_state(folder, name)
+    aside = [pod for pod in known.pods if pod.group in untouched]
+    old = msgspec.structs.replace(known, pods=[pod for pod in known.pods if pod.group not in untouched])
     others = [state for state in folder.deployments() if state.name != name]
-    network = old.network if old.pods else ports.free_network({state.network for state in others})
+    network = old.network if known.pods else ports.free_network({state.network for state in others})
     wanted = local_pods(manifests, Placement(network, lambda pod: folder.run_dir(name, pod)))
     alive = {pod.name for pod in old.pods if processes.is_alive(Process(pod.pid, pod.start_ticks))}
+    others = [*others, msgspec.structs.replace(known, pods=aside)]  # what they hold is taken, too
     devices, blocks = _devices(wanted, old, alive, others), _blocks(wanted, old, alive, others)
     wanted = [_with_block(_with_devices(pod, devices), blocks) for pod in wanted]
 
@@ -63,7 +68,7 @@ def bring_up(
     stop_pods(plan.stop, report=stopping)
     folder.remove_run_dirs(name, plan.stop)
     _check_ports(plan.start)
-    state = msgspec.structs.replace(old, network=network, pods=plan.keep)
+    state = msgspec.structs.replace(old, network=network, pods=[*aside, *plan.keep])
     folder.write(state)
     for pod in plan.start:
         state = _start(folder, state, pod, program, devices.get(pod.name, []), blocks.get(pod.group))

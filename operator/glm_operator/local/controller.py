@@ -1,0 +1,311 @@
+"""The process that `glm local up` leaves behind: the operator's autoscaler for processes of this machine.
+
+It asks the workers, or Prometheus, decides by the same law as in a cluster, and starts and stops groups. It puts the
+promises of the spec to the workers, and starts again what has died. `up` and `down` end it before they change
+anything, so the folder's lock is held here only for moments.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+import typer
+
+from glm_operator import names
+from glm_operator.api.spec import GLMDeployment, parse_deployment
+from glm_operator.autoscale.decide import Memory, decide
+from glm_operator.autoscale.decision import Decision, Situation
+from glm_operator.autoscale.reading import read
+from glm_operator.autoscale.signals import Signals, State
+from glm_operator.cluster.metrics.access import Access
+from glm_operator.cluster.metrics.prometheus import Prometheus
+from glm_operator.cluster.metrics.reading import Reading, Target
+from glm_operator.cluster.metrics.scrape import Scraper
+from glm_operator.cluster.metrics.sources import Sources
+from glm_operator.layout import Layout, plan
+from glm_operator.local import processes, scaling
+from glm_operator.local.down import AFTER_DRAIN_S
+from glm_operator.local.errors import LocalError
+from glm_operator.local.management import Management
+from glm_operator.local.pods import index_of
+from glm_operator.local.processes import Process
+from glm_operator.local.scaling import ScalingView
+from glm_operator.local.state import ControllerRecord, DeploymentState, PodRecord, StateFolder
+from glm_operator.local.up import bring_up
+from glm_operator.observe.report import slo_digest
+from glm_operator.render import render
+
+logger = logging.getLogger("glm_operator.local")
+
+PERIOD_S = 2.0
+"""Between two looks. Asking a few processes of this machine costs nothing worth saving."""
+
+LATENCY_PERIOD_S = 4.0
+STOP_LIMIT_S = 10.0
+POLL_S = 0.05
+RUN_DIR = "controller"
+
+
+class _Replaced(Exception):
+    """The state names another controller, or none."""
+
+
+@dataclass
+class _Group:
+    """One group as this look finds it."""
+
+    index: int
+    pods: list[PodRecord]
+    is_alive: bool
+    is_ready: bool
+    slo_digest: str | None = None
+
+    @property
+    def leader(self) -> PodRecord:
+        return self.pods[0]
+
+
+@dataclass
+class Controller:
+    """Looks at one deployment again and again."""
+
+    folder: StateFolder
+    name: str
+    token: str
+    program: Sequence[str]
+    sources: Sources
+    management: Management
+    now: Callable[[], float] = time.time
+    memory: Memory = field(default_factory=Memory)
+    history: list[scaling.GroupsChange] = field(default_factory=list)
+    leaving: dict[int, float] = field(default_factory=dict)  # by index: when its requests must have ended
+
+    async def run(self, period_s: float = PERIOD_S) -> None:
+        """Look until the state names another controller."""
+        while True:
+            begun_s = time.monotonic()
+            try:
+                await self.look()
+            except _Replaced:
+                logger.info("%s is somebody else's now", self.name)
+                return
+            except LocalError as error:
+                logger.warning("%s: %s", self.name, error)
+            await asyncio.sleep(max(0.0, period_s - (time.monotonic() - begun_s)))
+
+    async def look(self) -> None:
+        """Measure, decide, and make what runs equal to what was decided."""
+        state = self._state()
+        deployment = parse_deployment(state.body)
+        groups = await asyncio.to_thread(self._groups, state)
+        for group in groups:  # that another controller has told
+            if group.leader.group in state.leaving:
+                self.leaving.setdefault(group.index, time.monotonic() + group.leader.drain_s + AFTER_DRAIN_S)
+        await asyncio.to_thread(self._promise, deployment, groups)
+        staying = [group for group in groups if group.index not in self.leaving]
+        reading = await self._read(deployment, staying)
+        serving = frozenset(group.leader.group for group in staying if group.is_ready)
+        rules = deployment.spec.scaling
+        warm_up_s = rules.warm_up_seconds if rules is not None else 0
+        signals = read(reading.series, reading.latencies, deployment.spec.slo, serving, self.now(), warm_up_s)
+        decision = self._decide(deployment, staying, signals)
+        wanted = len(staying)
+        if decision is not None and rules is not None and rules.mode == "Active":
+            wanted = decision.desired
+        indices = self._indices(groups, staying, wanted, signals)
+        if decision is not None and wanted != len(staying):
+            self.history = scaling.changed(self.history, decision, self.now())
+            logger.info("%s: %d -> %d groups: %s", self.name, len(staying), wanted, decision.message)
+        await self._carry_out(deployment, groups, indices)
+        if decision is not None:
+            self._tell(deployment, decision, reading, signals, wanted)
+
+    def _state(self) -> DeploymentState:
+        for state in self.folder.deployments():
+            if state.name == self.name and state.controller is not None and state.controller.token == self.token:
+                return state
+        raise _Replaced
+
+    def _groups(self, state: DeploymentState) -> list[_Group]:
+        found = []
+        for group, pods in state.groups.items():
+            is_alive = all(processes.is_alive(Process(pod.pid, pod.start_ticks)) for pod in pods)
+            is_ready = is_alive and self.management.is_ready(pods[0].address)
+            report = self.management.group(pods[0].address) if is_alive else None
+            found.append(_Group(index_of(group), pods, is_alive, is_ready, report.slo_digest if report else None))
+        return found
+
+    def _promise(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> None:
+        """Put the promises of the spec to every group that has others."""
+        body = deployment.spec.slo.for_workers()
+        for group in groups:
+            is_news = group.slo_digest != slo_digest(body) and (deployment.spec.slo.classes or group.slo_digest)
+            if is_news and group.is_alive:
+                token = names.management_token(deployment.metadata.uid)
+                self.management.put_slo(group.leader.address, token, body)
+
+    async def _read(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> Reading:
+        targets = [
+            Target(
+                group.leader.group,
+                f"http://{group.leader.address}:{names.MANAGEMENT_PORT}{names.METRICS_PATH}",
+                serves=group.is_ready,
+            )
+            for group in groups
+            if group.is_alive
+        ]
+        spec = deployment.spec
+        on_missing = spec.scaling.on_missing_metrics if spec.scaling is not None else "Fallback"
+        return await self.sources.read(deployment.namespace, deployment.name, targets, spec.slo, on_missing)
+
+    def _decide(self, deployment: GLMDeployment, groups: Sequence[_Group], signals: Signals) -> Decision | None:
+        rules = deployment.spec.scaling
+        if rules is None or rules.mode not in ("Active", "Observe") or not groups:
+            return None
+        serving = sum(group.is_ready for group in groups)
+        layout = plan(deployment)
+        situation = Situation(
+            spec_groups=len(groups),
+            serving=serving,
+            starting=len(groups) - serving,
+            gpus_per_group=layout.gpus_per_group if isinstance(layout, Layout) else 0,
+        )
+        decision, self.memory = decide(rules, deployment.spec.slo, situation, signals, self.memory, self.now())
+        return decision
+
+    def _indices(self, groups: Sequence[_Group], staying: Sequence[_Group], wanted: int, signals: Signals) -> list[int]:
+        load = {index_of(name): group.in_flight_tokens for name, group in signals.groups.items()}
+        members = [group.index for group in staying]
+        return scaling.indices_after(members, [group.index for group in groups], wanted, load)
+
+    async def _carry_out(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> None:
+        """Tell groups that go to finish, and bring up what is missing. What is told goes by itself.
+
+        Nothing is waited for here: what cannot be done now is done by a later look.
+        """
+        try:
+            with self.folder.locked():
+                await asyncio.to_thread(self._change, deployment, groups, indices)
+        except LocalError as error:  # another command is at work, or a port is taken
+            logger.warning("%s: %s", self.name, error)
+
+    def _change(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> None:
+        state = self._state()
+        now_s = time.monotonic()
+        for group in groups:
+            if group.index not in indices and group.index not in self.leaving:
+                drain_s = max(pod.drain_s for pod in group.pods)
+                self.leaving[group.index] = now_s + drain_s + AFTER_DRAIN_S
+        told = [group for group in groups if group.index in self.leaving]
+        leaving = [group.leader.group for group in told]
+        if leaving != state.leaving:  # recorded first: `up` must not count on them
+            self.folder.write(msgspec.structs.replace(state, leaving=leaving))
+        for group in told:
+            if group.leader.group not in state.leaving:
+                for pod in group.pods:
+                    processes.terminate(Process(pod.pid, pod.start_ticks))
+        gone = [group for group in told if self._is_gone(group, now_s)]
+        finishing = [group.leader.group for group in told if group not in gone]
+        is_dead = any(group.index in indices and not group.is_alive for group in groups)
+        is_new = not set(indices) <= {group.index for group in groups}
+        if not (gone or is_dead or is_new):
+            return
+        layout = plan(deployment)
+        assert isinstance(layout, Layout), layout  # `up` has planned it
+        made = bring_up(self.folder, self.name, render(deployment, layout, indices), self.program, untouched=finishing)
+        self.folder.write(msgspec.structs.replace(made.state, leaving=finishing))
+        for group in gone:
+            del self.leaving[group.index]
+
+    def _is_gone(self, group: _Group, now_s: float) -> bool:
+        """Whether all of a group has ended, or has had its time: then what is left of it is killed."""
+        is_over = not any(processes.is_alive(Process(pod.pid, pod.start_ticks)) for pod in group.pods)
+        return is_over or now_s > self.leaving[group.index]
+
+    def _tell(
+        self, deployment: GLMDeployment, decision: Decision, reading: Reading, signals: Signals, groups: int
+    ) -> None:
+        rules = deployment.spec.scaling
+        assert rules is not None
+        view = ScalingView(
+            mode=rules.mode,
+            desired=decision.desired,
+            current=groups,
+            starting=decision.starting,
+            message=decision.message,
+            limited_by=decision.limited_by,
+            source=reading.source,
+            trouble=reading.trouble.message if reading.trouble is not None else "",
+            attainment={
+                each.name: each.attainment.value if each.attainment.state is State.VALUE else None
+                for each in signals.classes
+            },
+            history=self.history,
+        )
+        scaling.write(self.folder.scaling_file(self.name), view)
+
+
+def start(folder: StateFolder, state: DeploymentState, prometheus: str | None) -> DeploymentState:
+    """Start the controller of a deployment. Recorded before it starts, so that it is never unknown."""
+    record = ControllerRecord(token=secrets.token_hex(16))
+    folder.write(msgspec.structs.replace(state, controller=record))
+    command = [sys.executable, "-P", "-m", "glm_operator.local.controller", state.name]
+    command += ["--prometheus", prometheus] if prometheus else []
+    run_dir, log = folder.run_dir(state.name, RUN_DIR), folder.log_file(state.name, RUN_DIR)
+    process = processes.start(command, {}, record.token, run_dir, log)
+    record = msgspec.structs.replace(record, pid=process.pid, start_ticks=process.start_ticks)
+    state = msgspec.structs.replace(state, controller=record)
+    folder.write(state)
+    return state
+
+
+def stop(folder: StateFolder, state: DeploymentState) -> None:
+    """End the controller of a deployment, if it has one. LocalError if it survives SIGKILL."""
+    if state.controller is None:
+        return
+    deadline = time.monotonic() + STOP_LIMIT_S
+    for process in processes.members(state.controller.token):
+        processes.terminate(process)
+    while found := processes.members(state.controller.token):
+        if time.monotonic() > deadline + STOP_LIMIT_S:
+            raise LocalError(f"the controller of {state.name} (process {found[0].pid}) does not die")
+        if time.monotonic() > deadline:
+            for process in found:
+                processes.kill(process)
+        time.sleep(POLL_S)
+    shutil.rmtree(folder.run_dir(state.name, RUN_DIR), ignore_errors=True)
+
+
+async def _control(name: str, prometheus: str | None) -> None:
+    client = None if prometheus is None else Prometheus(Access(url=prometheus))
+    sources = Sources(Scraper(), client, latency_period_s=LATENCY_PERIOD_S)
+    try:
+        with Management() as management:
+            folder, program = StateFolder.of_user(), processes.worker_program()
+            await Controller(folder, name, os.environ[processes.TOKEN_VARIABLE], program, sources, management).run()
+    finally:
+        await sources.close()
+
+
+def control(
+    name: Annotated[str, typer.Argument(help="Deployment that runs on this machine.")],
+    prometheus: Annotated[str | None, typer.Option(help="URL of a Prometheus that scrapes the workers.")] = None,
+) -> None:
+    """Keep the number of groups of a deployment. `glm local up` starts it."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel("WARNING")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_control(name, prometheus))
+
+
+if __name__ == "__main__":
+    typer.run(control)

@@ -1,0 +1,90 @@
+"""What the controller of `glm local` decides, and the file in which it says so. Pure but for that file."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from glm_operator.api.spec import GLMDeploymentSpec
+from glm_operator.autoscale.decision import Decision
+
+MAX_CHANGES = 10
+
+
+class GroupsChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision that changed the number of groups."""
+
+    time: str  # UTC
+    before: int
+    after: int
+    reason: str
+    message: str
+
+
+class ScalingView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the controller decided last, and on what."""
+
+    mode: str
+    desired: int
+    current: int
+    starting: int
+    message: str
+    limited_by: str | None = None
+    source: str = "Workers"
+    trouble: str = ""  # why the numbers are not there, or not from where they should be
+    attainment: dict[str, float | None] = {}  # by class, the last five minutes; none without traffic
+    history: list[GroupsChange] = []  # newest first
+
+
+def needs_controller(spec: GLMDeploymentSpec) -> bool:
+    """Whether a process has to stay that scales or promises."""
+    return bool(spec.slo.classes) or (spec.scaling is not None and spec.scaling.mode in ("Active", "Observe"))
+
+
+def groups_to_bring_up(spec: GLMDeploymentSpec, running: int) -> int:
+    """Return how many groups `up` makes: what runs, where the controller keeps that number; else what the file says."""
+    scaling = spec.scaling
+    if scaling is None or scaling.mode != "Active" or scaling.max_groups is None or spec.replicas == 0:
+        return spec.replicas
+    return min(max(running or spec.replicas, scaling.min_groups), scaling.max_groups)
+
+
+def indices_after(
+    members: Collection[int], taken: Collection[int], wanted: int, load: Mapping[int, float]
+) -> list[int]:
+    """Return the indices of the groups that are to be: newcomers take the lowest free ones.
+
+    members: groups that stay. taken: indices of which pods are still there. load: tokens in flight by index; of those
+    that go the least loaded goes first, then the highest index.
+    """
+    staying = sorted(members, key=lambda index: (-load.get(index, 0.0), index))[:wanted]
+    free = (index for index in range(len(taken) + wanted + 1) if index not in taken)
+    return sorted([*staying, *(next(free) for _ in range(wanted - len(staying)))])
+
+
+def changed(history: list[GroupsChange], decision: Decision, at_s: float) -> list[GroupsChange]:
+    """Return the history with a decision that was carried out."""
+    change = GroupsChange(
+        time=datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        before=decision.current,
+        after=decision.desired,
+        reason=decision.cause,
+        message=decision.message,
+    )
+    return [change, *history][:MAX_CHANGES]
+
+
+def write(path: Path, view: ScalingView) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_suffix(".json.new")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(view)))
+    temporary.replace(path)
+
+
+def read(path: Path) -> ScalingView | None:
+    """Return what the controller said last; None when it said nothing yet, or an earlier version did."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ScalingView)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
