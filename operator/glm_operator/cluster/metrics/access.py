@@ -71,7 +71,7 @@ class Connection:
             try:
                 async with http.stream("GET", url, headers=headers, auth=auth) as response:
                     body = await self._read(response)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # OSError: a TLS alert after the handshake
                 raise self.unreachable(f"cannot be reached: {str(error) or type(error).__name__}") from error
             if response.next_request is None:
                 return self._result(response, body)
