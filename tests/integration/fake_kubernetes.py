@@ -51,6 +51,7 @@ class FakeKubernetes:
         self.objects: dict[Key, Manifest] = {}
         self.writes: list[str] = []
         self.before_write: Callable[[str], None] = lambda _: None  # may raise Refused
+        self.pod_ip: str | None = None  # of every pod that becomes ready
         self.pod_quota: int | None = None  # of the namespace; the StatefulSet controller is held to it, too
         self._applied: dict[Key, Manifest] = {}
         self._numbers = itertools.count(1)
@@ -199,6 +200,7 @@ class FakeKubernetes:
                 status["containerStatuses"] = [{"image": image, "state": state}]
             else:
                 conditions.append({"type": "Ready", "status": "True"})
+                status |= {"podIP": self.pod_ip} if self.pod_ip is not None else {}
             self._store(key, {**copy.deepcopy(pod), "status": status})
 
     # HTTP

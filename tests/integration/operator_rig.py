@@ -41,11 +41,6 @@ def a_deployment_body(name: str = "chat", **spec: Any) -> Manifest:
     }
 
 
-def a_board(*, has_prometheus: bool = False) -> Board:
-    """Return a board that wakes nobody: tests run passes themselves."""
-    return Board(lambda _: None, has_prometheus=has_prometheus)
-
-
 class Died(BaseException):
     """The operator was killed right after one of its writes."""
 
@@ -92,13 +87,28 @@ class Rig:
     reads: int = field(default=0)
 
     cache: Cache = field(default_factory=Cache)
-    board: Board = field(default_factory=lambda: a_board())
+    woken: set[str] = field(default_factory=set)  # deployments of which the board wants a pass; no pass runs by itself
+    has_prometheus: bool = False
+    board: Board = field(init=False)
     _operator: Reconciler | None = None
+
+    def __post_init__(self) -> None:
+        self.board = self._new_board()
+
+    def _new_board(self) -> Board:
+        return Board(lambda name: self.woken.add(name[1]), has_prometheus=self.has_prometheus)
+
+    @property
+    def kube(self) -> kube.Kube:
+        """The client of the operator that runs."""
+        assert self._operator is not None
+        assert isinstance(self._operator.kube, kube.Kube)
+        return self._operator.kube
 
     async def run_pass(self, name: str = "chat") -> Outcome:
         """Run one pass; after a death, of a new operator that remembers nothing."""
         if self._operator is None:
-            self.cache, self.board = Cache(), a_board()
+            self.cache, self.board = Cache(), self._new_board()
             connected = _DyingKube(client.ApiClient(self.configuration), self)
             adoptions = Adoptions(self.adoptions_at_once, self._adopting, lambda _: None)
             self._operator = Reconciler(
@@ -134,8 +144,7 @@ class Rig:
     async def end(self) -> None:
         """End the operator."""
         if self._operator is not None:
-            assert isinstance(self._operator.kube, kube.Kube)
-            await self._operator.kube.__aexit__()
+            await self.kube.__aexit__()
             self._operator = None
 
     async def settle(self, name: str = "chat") -> None:

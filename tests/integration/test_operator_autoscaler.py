@@ -1,0 +1,366 @@
+"""The autoscaler with real passes: what it writes, what it tells, and when it keeps quiet."""
+
+import random
+from typing import Any
+
+import pytest
+
+from glm_operator.api.trouble import Trouble
+from integration.autoscaler_world import NAME, SCALING, a_world
+from integration.fake_kubernetes import Refused
+from integration.operator_rig import a_deployment_body, uids
+
+AWAY = Trouble("metrics", "MetricsUnreachable", "http://prometheus:9090 does not answer")
+ON_GPUS: dict[str, Any] = {
+    "hardware": {"device": "cuda", "gpu": {"resourceName": "nvidia.com/gpu", "perNode": 8}},
+    "parallelism": {"tensor": 1, "expert": 2},
+}
+
+
+def scales(writes: list[str]) -> int:
+    return sum(write.startswith("PATCH") and write.endswith("/scale") for write in writes)
+
+
+async def test_a_burst_adds_groups_and_its_end_removes_them() -> None:
+    async with a_world() as world:
+        await world.run(60, requests_per_s=1)
+        assert world.replicas == 1
+        assert world.condition("SLOMet") == ("True", "SLOKept")
+        await world.run(60, requests_per_s=8)
+        assert 3 <= world.replicas <= 4
+        assert world.condition("SLOMet") == ("False", "SLOMissed")
+        await world.run(600, requests_per_s=1)
+        assert world.replicas == 1
+        assert world.condition("SLOMet") == ("True", "SLOKept")
+        steps = [after - before for before, after, _ in world.history()]
+        assert steps == sorted(steps, reverse=True), "up, then down, and never back"
+        told = world.events("ScaledUp", "ScaledDown", "SLOMissed", "SLOKept")
+        assert [reason for reason, _ in told].count("SLOMissed") == 1
+        assert [reason for reason, _ in told].count("SLOKept") == 1
+        assert len(told) == len(steps) + 2
+        assert told[0][1].startswith("1 -> ")
+        assert world.status["scaling"]["lastScale"].startswith("2 -> 1: ")
+        assert world.condition("Ready") == ("True", "AllGroupsReady")
+
+
+async def test_a_settled_deployment_is_written_by_nobody_and_asks_the_api_server_nothing() -> None:
+    async with a_world() as world:
+        await world.run(300, requests_per_s=1)
+        writes, reads, noise = len(world.fake.writes), world.rig.reads, random.Random(1)
+        for _ in range(60):
+            await world.run(10, requests_per_s=1 + noise.uniform(-0.045, 0.045))
+        assert world.fake.writes[writes:] == []
+        assert world.rig.reads == reads
+
+
+async def test_with_prometheus_away_the_workers_are_asked_and_scaling_goes_on() -> None:
+    async with a_world() as world:
+        await world.run(60, requests_per_s=1)
+        world.fleet.trouble = AWAY
+        await world.run(60, requests_per_s=7)
+        assert world.replicas > 1
+        assert world.condition("MetricsAvailable") == ("True", "MetricsFallback")
+        assert world.condition("ScalingActive") == ("True", "ScalingByLoad")
+        assert world.status["scaling"]["source"] == "Workers"
+        world.fleet.trouble = None
+        await world.run(60)
+        assert world.condition("MetricsAvailable") == ("True", "MetricsRead")
+        told = world.events("MetricsFallback", "MetricsRead")
+        assert [reason for reason, _ in told] == ["MetricsFallback", "MetricsRead"]
+        assert told[0][1] == f"{AWAY.message}; the operator asks the workers itself"
+
+
+async def test_with_prometheus_away_and_hold_nothing_is_scaled_until_it_is_back() -> None:
+    async with a_world(replicas=3, scaling={**SCALING, "onMissingMetrics": "Hold"}) as world:
+        await world.run(20, requests_per_s=8)
+        before, world.fleet.trouble = world.replicas, AWAY
+        await world.run(600, requests_per_s=0)
+        assert world.replicas == before >= 3
+        assert world.condition("MetricsAvailable") == ("False", "MetricsUnreachable")
+        assert world.condition("ScalingActive") == ("False", "MetricsUnreachable")
+        assert world.condition("SLOMet") == ("Unknown", "MetricsUnreachable")
+        assert world.condition("Ready")[0] == "True"
+        assert "latency" not in world.status or world.status["latency"] == {}
+        world.fleet.trouble = None
+        await world.run(600)
+        assert world.replicas == 1
+        told = [reason for reason, _ in world.events("MetricsUnreachable", "MetricsRead")]
+        assert told == ["MetricsUnreachable", "MetricsRead"]
+
+
+async def test_one_query_that_fails_is_no_news() -> None:
+    async with a_world() as world:
+        await world.run(60, requests_per_s=1)
+        for _ in range(10):
+            world.fleet.trouble = AWAY
+            await world.run(5)
+            world.fleet.trouble = None
+            await world.run(25)
+        assert world.events("MetricsFallback", "MetricsRead") == []
+
+
+async def test_series_that_are_missing_are_a_condition_and_never_a_zero() -> None:
+    async with a_world(replicas=3) as world:
+        await world.run(20, requests_per_s=8)
+        world.fleet.hidden = {"chat-g0", "chat-g1", "chat-g2", "chat-g3"}
+        before = world.replicas
+        await world.run(900, requests_per_s=0)
+        assert world.replicas == before
+        assert world.condition("MetricsAvailable") == ("False", "NoSeries")
+        assert 'deployment="chat"' in world.rig.condition("MetricsAvailable")[2]
+        assert world.condition("ScalingActive") == ("False", "NoSeries")
+        assert len(world.events("NoSeries")) == 1
+
+
+async def test_one_group_without_series_holds_all_and_is_named() -> None:
+    async with a_world(replicas=2) as world:
+        await world.run(20, requests_per_s=1)
+        world.fleet.hidden = {"chat-g1"}
+        await world.run(300, requests_per_s=1)
+        assert world.replicas == 2
+        assert world.condition("MetricsAvailable") == ("False", "NoSeries")
+        assert "chat-g1" in world.rig.condition("MetricsAvailable")[2]
+
+
+async def test_workers_of_an_older_version_are_no_zero_either() -> None:
+    async with a_world(replicas=2) as world:
+        world.hear("chat-g0", slo_digest=None)
+        world.hear("chat-g1")
+        await world.run(600, requests_per_s=0)
+        assert world.replicas == 2
+        assert world.condition("MetricsAvailable") == ("False", "OlderWorkers")
+        assert world.condition("ScalingActive") == ("False", "OlderWorkers")
+        assert world.condition("SLOMet") == ("Unknown", "OlderWorkers")
+        world.hear("chat-g1", slo_digest=None)
+        await world.run(600, requests_per_s=0)
+        assert world.replicas == 1
+
+
+async def test_a_number_set_by_hand_is_the_new_start_and_told() -> None:
+    async with a_world(scaling={**SCALING, "down": {"stabilizationSeconds": 120}}) as world:
+        await world.run(60, requests_per_s=1)
+        world.edit(replicas=3)
+        await world.run(60)
+        assert world.replicas == 3
+        message = "somebody else set spec.replicas from 1 to 3"
+        assert world.events("ScaledByHand") == [("ScaledByHand", message)]
+        assert world.history() == [(1, 3, "ScaledByHand")]
+        await world.run(600)
+        assert world.replicas == 1, "then fewer are enough"
+
+
+async def test_a_number_outside_of_the_bounds_is_brought_back() -> None:
+    async with a_world() as world:
+        await world.run(60, requests_per_s=1)
+        world.edit(replicas=9)
+        await world.run(600)
+        assert world.replicas <= 4
+
+
+@pytest.mark.parametrize("mode", ["External", "Disabled"])
+async def test_what_others_scale_is_measured_and_never_written(mode: str) -> None:
+    async with a_world(scaling={**SCALING, "mode": mode}) as world:
+        await world.run(120, requests_per_s=9)
+        world.edit(replicas=2)
+        await world.run(120, requests_per_s=9)
+        assert scales(world.fake.writes) == 0
+        assert world.replicas == 2
+        assert world.condition("MetricsAvailable") == ("True", "MetricsRead")
+        assert world.condition("ScalingActive") == ("False", f"Scaling{mode}")
+        assert world.condition("SLOMet") == ("False", "SLOMissed")
+        assert world.events("ScaledByHand") == []
+
+
+async def test_an_observer_decides_and_says_so_and_writes_nothing() -> None:
+    async with a_world(scaling={**SCALING, "mode": "Observe"}) as world:
+        await world.run(120, requests_per_s=9)
+        assert scales(world.fake.writes) == 0
+        assert world.condition("ScalingActive") == ("False", "ScalingObserving")
+        assert world.status["scaling"]["desired"] > world.status["scaling"]["current"] == 1
+        assert world.history()[0][:2] == (1, world.status["scaling"]["history"][-1]["to"])
+        assert "lastScale" not in world.status["scaling"]
+
+
+async def test_nobody_is_asked_about_a_deployment_that_wants_nothing_measured() -> None:
+    async with a_world(slo={}, scaling=None) as world:
+        await world.run(120, requests_per_s=9)
+        assert world.fleet.num_reads == 0
+        assert world.condition("MetricsAvailable") == ("Unknown", "NotMeasured")
+        world.edit(scaling=SCALING)
+        await world.run(60)
+        assert world.fleet.num_reads > 0
+
+
+async def test_zero_groups_switch_it_off_and_one_switches_it_on() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=0)
+        world.edit(replicas=0)
+        await world.run(30)
+        reads = world.fleet.num_reads
+        await world.run(300)
+        assert world.replicas == 0
+        assert world.fleet.num_reads == reads
+        assert world.condition("ScalingActive") == ("False", "ScaledToZero")
+        world.edit(replicas=1)
+        await world.run(120, requests_per_s=8)
+        assert world.replicas > 1
+
+
+async def test_max_is_named_where_it_limits() -> None:
+    async with a_world(scaling={**SCALING, "max": 2}) as world:
+        await world.run(30, requests_per_s=1)
+        await world.run(120, requests_per_s=12)
+        assert world.replicas == 2
+        assert world.status["scaling"]["limitedBy"] == "Max"
+        assert "limited by Max" in world.rig.condition("SLOMet")[2]
+
+
+async def test_gpu_budgets_are_named_where_they_limit() -> None:
+    async with a_world(scaling={**SCALING, "gpuBudget": 5}, **ON_GPUS) as world:
+        await world.run(30, requests_per_s=1)
+        await world.run(120, requests_per_s=12)
+        assert world.replicas == 2
+        assert world.status["scaling"]["limitedBy"] == "GPUBudget"
+
+
+async def test_deployments_of_a_namespace_share_its_gpus() -> None:
+    async with a_world(**ON_GPUS) as world:
+        world.gpu_budgets["models"] = 8
+        world.fake.put("glmdeployments", a_deployment_body("other", replicas=1, **ON_GPUS))
+        await world.start()
+        await world.run(30, requests_per_s=1)
+        await world.run(120, requests_per_s=16)
+        assert world.replicas == 3, "of 8 GPUs the other deployment has 2"
+        assert world.status["scaling"]["limitedBy"] == "NamespaceGPUBudget"
+
+
+async def test_a_stale_cache_overwrites_no_number_that_a_person_has_set() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        world.is_behind = True
+        world.edit(replicas=4)
+        await world.run(60, requests_per_s=8)
+        assert world.replicas == 4
+        assert scales(world.fake.writes) == 0
+        assert world.events("ScaledUp") == []
+        world.is_behind = False
+        await world.run(30)
+        assert world.events("ScaledByHand") != []
+
+
+async def test_a_write_that_no_watch_has_told_of_yet_is_not_repeated() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        world.is_behind = True
+        await world.run(60, requests_per_s=7)
+        assert scales(world.fake.writes) <= 2
+        assert world.events("ScaledByHand") == []
+
+
+async def test_a_refused_scale_is_told_once_and_tried_more_and_more_rarely() -> None:
+    async with a_world() as world:
+        tries = []
+
+        def refuse(write: str) -> None:
+            if write.endswith("/scale"):
+                tries.append(world.rig.now)
+                raise Refused(403, "Forbidden", "glmdeployments/scale is forbidden")
+
+        world.fake.before_write = refuse
+        await world.run(30, requests_per_s=1)
+        await world.run(300, requests_per_s=9)
+        assert world.condition("ScalingActive") == ("False", "ScaleRefused")
+        assert world.events("ScaleRefused") == [("ScaleRefused", "glmdeployments/scale is forbidden")]
+        assert 2 <= len(tries) <= 5
+        assert tries[-1] - tries[-2] > tries[1] - tries[0]
+        world.fake.before_write = lambda _: None
+        await world.run(300)
+        assert world.replicas > 1
+        assert world.condition("ScalingActive") == ("True", "ScalingByLoad")
+
+
+async def test_another_operator_keeps_the_history_and_repeats_no_event() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        await world.run(60, requests_per_s=7)
+        before, events = world.status, len(world.fake.names("events"))
+        await world.start()
+        assert world.status == before, "nothing was measured yet"
+        await world.run(30)
+        assert world.history()[: len(before["scaling"]["history"])] == [
+            (each["from"], each["to"], each["reason"]) for each in reversed(before["scaling"]["history"])
+        ]
+        assert len(world.fake.names("events")) == events
+        await world.run(600, requests_per_s=1)
+        assert world.replicas == 1
+        assert len(world.history()) > len(before["scaling"]["history"])
+
+
+async def test_of_a_deployment_that_is_gone_nothing_is_kept() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        assert world.rig.board.latest
+        world.fake.delete(("glmdeployments", *NAME))
+        world.rig.bring()
+        world.autoscaler.drop(NAME)
+        assert world.autoscaler.measured() == set()
+        assert world.rig.board.latest == {}
+        assert world.fleet.forgotten == ["models/chat"]
+
+
+# -- promises to workers
+
+
+async def test_promises_reach_workers_when_they_are_edited_and_no_pod_restarts() -> None:
+    async with a_world() as world:
+        world.hear("chat-g0", slo_digest=None)
+        await world.rig.settle()
+        pods, puts = uids(world.rig), world.rig.workers.puts
+        assert [(group, body["classes"][0]["thresholds_s"]) for group, _, body in puts] == [("chat-g0", {"ttft": 0.5})]
+        await world.rig.settle()
+        assert len(puts) == 1, "once is enough"
+        world.edit(slo={"classes": [{"name": "chat", "ttft": "2s"}]})
+        await world.rig.run_pass()
+        assert puts[-1][2]["classes"][0]["thresholds_s"] == {"ttft": 2.0}
+        await world.rig.settle()
+        assert (len(puts), uids(world.rig)) == (2, pods)
+
+
+async def test_a_worker_that_was_restarted_is_told_again() -> None:
+    async with a_world() as world:
+        world.hear("chat-g0", slo_digest=None)
+        await world.rig.settle()
+        world.hear("chat-g0", slo_digest=None)
+        await world.rig.settle()
+        assert len(world.rig.workers.puts) == 2
+
+
+async def test_promises_that_are_taken_away_are_taken_from_workers() -> None:
+    async with a_world() as world:
+        world.hear("chat-g0", slo_digest=None)
+        await world.rig.settle()
+        world.edit(slo={})
+        await world.rig.settle()
+        assert world.rig.workers.puts[-1][2] == {"classes": []}
+        world.hear("chat-g0", slo_digest=None)
+        await world.rig.settle()
+        assert len(world.rig.workers.puts) == 2, "of one that has none nothing is taken"
+
+
+async def test_a_worker_that_does_not_take_promises_is_asked_again_and_holds_up_nothing() -> None:
+    async with a_world() as world:
+        world.rig.workers.refuses_promises = True
+        world.hear("chat-g0", slo_digest=None)
+        assert not (await world.rig.run_pass()).settled
+        assert world.condition("Ready")[0] == "True"
+        world.rig.workers.refuses_promises = False
+        await world.rig.run_pass()
+        assert len(world.rig.workers.puts) == 1
+        assert (await world.rig.run_pass()).settled
+
+
+async def test_a_worker_of_an_older_version_is_told_nothing() -> None:
+    async with a_world() as world:
+        world.hear("chat-g0")
+        await world.rig.settle()
+        assert world.rig.workers.puts == []
