@@ -24,7 +24,7 @@ CHAT_SLO = Slo.model_validate(
         ]
     }
 )
-CODE_SLO = Slo.model_validate({"classes": [{"name": "code", "ttft": "2s", "itl": "150ms"}]})
+CODE_SLO = Slo.model_validate({"classes": [{"name": "code", "ttft": "3s", "e2e": "20s"}]})
 SCALING = Scaling.model_validate({"min": 1, "max": 20})
 
 
@@ -115,10 +115,10 @@ def diurnal(seed: int = 3) -> tuple[Arrival, ...]:
 
 
 def leak(seed: int = 4) -> tuple[Arrival, ...]:
-    """3 requests a second all the time; within 90 minutes their prompts grow to five times their length."""
+    """3 requests a second all the time; within 90 minutes their prompts grow to three times their length."""
 
     def mix(at_s: float) -> Mix:
-        return Mix(prompt=1500.0 * (1 + 4 * min(1.0, at_s / 5400.0)))
+        return Mix(prompt=1500.0 * (1 + 2 * min(1.0, at_s / 5400.0)))
 
     return requests(lambda _: 3.0, 5400.0, mix, seed, most_rps=3.0)
 
@@ -130,7 +130,7 @@ def steady(seed: int = 5) -> tuple[Arrival, ...]:
     return requests(lambda at_s: 4.0 * noise[int(at_s // 60)], 3600.0, _always(MIX), seed, most_rps=4.0 * max(noise))
 
 
-def code(trace: Sequence[Arrival], copies: int = 6, within_s: float = 300.0, seed: int = 6) -> tuple[Arrival, ...]:
+def code(trace: Sequence[Arrival], copies: int = 6, within_s: float = 900.0, seed: int = 6) -> tuple[Arrival, ...]:
     """The code trace several times, each copy moved by some seconds, so that its bursts and its pauses remain."""
     draw = random.Random(seed)  # noqa: S311  no secret
     shifts = [0.0, *(draw.uniform(0.0, within_s) for _ in range(copies - 1))]
