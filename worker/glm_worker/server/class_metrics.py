@@ -1,18 +1,17 @@
 """What is measured by class of requests: five histograms with edges of the class's own, and its counts.
 
-prometheus_client gives all series of a histogram the same edges. Here each class has histograms of its own, which are
-put together when they are read. The same observations are kept once more without classes and with the usual edges,
-for vLLM's names: series with different edges cannot be added up.
+The same observations are kept once more without classes and with the usual edges, for vLLM's names: series with
+different edges cannot be added up.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from glm_worker.messages import Signal, Slo, SloClass
+from glm_worker.server.histogram import Histogram
 from glm_worker.server.slo import DEFAULT_CLASS, SIGNALS, Headers, Latencies, bucket_edges, class_of, is_met
 
 Time = Literal[
@@ -43,10 +42,9 @@ class Timing:
     buckets: tuple[float, ...]
     signal: Signal
 
-    def histogram(self, time: Time, thresholds_s: Mapping[Signal, float]) -> Histogram:
+    def histogram(self, thresholds_s: Mapping[Signal, float]) -> Histogram:
         """Return an empty one with the edges of these promises."""
-        edges = bucket_edges(self.buckets, thresholds_s.get(self.signal))
-        return Histogram(f"glm_{time}_seconds", self.text, buckets=edges, registry=None)
+        return Histogram(bucket_edges(self.buckets, thresholds_s.get(self.signal)))
 
 
 TIMINGS: Mapping[Time, Timing] = {
@@ -89,9 +87,8 @@ class ClassMeasures:
 
     def observe(self, time: Time, seconds: float, count: int = 1) -> None:
         """Note a time that was measured count times."""
-        for histogram in (self._histograms[time], self._total[time]):
-            for _ in range(count):
-                histogram.observe(seconds)
+        self._histograms[time].observe(seconds, count)
+        self._total[time].observe(seconds, count)
 
     def judge(self, promise: SloClass | None, measured: Latencies | None) -> None:
         """Count a request that has ended by whether its promise was kept. measured: None for one that failed.
@@ -109,7 +106,7 @@ class ClassMeasures:
         return self._histograms[time]
 
     def _empty(self) -> dict[Time, Histogram]:
-        return {time: timing.histogram(time, self.thresholds_s) for time, timing in TIMINGS.items()}
+        return {time: timing.histogram(self.thresholds_s) for time, timing in TIMINGS.items()}
 
 
 class ClassMetrics:
@@ -118,7 +115,7 @@ class ClassMetrics:
     def __init__(self, model: str) -> None:
         self._model = model
         self._slo = Slo([])
-        self._total: dict[Time, Histogram] = {time: timing.histogram(time, {}) for time, timing in TIMINGS.items()}
+        self._total: dict[Time, Histogram] = {time: timing.histogram({}) for time, timing in TIMINGS.items()}
         self._classes = {DEFAULT_CLASS: ClassMeasures(self._total)}
 
     def promise(self, slo: Slo) -> None:
@@ -137,14 +134,14 @@ class ClassMetrics:
 
     def totals(self) -> Iterator[Metric]:
         """Yield the histograms over all classes, with the usual edges."""
-        for histogram in self._total.values():
-            yield self._merged({"model": self._model}, [({}, histogram)])
+        for time, histogram in self._total.items():
+            yield self._family(time, [({}, histogram)])
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         for time in TIMINGS:
-            own = [({"slo_class": name}, measures.histogram(time)) for name, measures in self._classes.items()]
-            yield self._merged({"model": self._model}, own)
+            of_classes = self._classes.items()
+            yield self._family(time, [({"slo_class": name}, own.histogram(time)) for name, own in of_classes])
         received = self._counter(
             "glm_requests_received", "Requests that were admitted, counted as they arrive.", "slo_class"
         )
@@ -183,14 +180,9 @@ class ClassMetrics:
     def _gauge(self, name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(name, text, labels=["model", *labels])
 
-    def _merged(self, common: Mapping[str, str], parts: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
+    def _family(self, time: Time, parts: Iterable[tuple[Mapping[str, str], Histogram]]) -> Metric:
         """Return one family with the series of several histograms, each with labels of its own."""
-        merged: Metric | None = None
+        family = Metric(f"glm_{time}_seconds", TIMINGS[time].text, "histogram")
         for labels, histogram in parts:
-            (family,) = histogram.collect()
-            merged = merged or Metric(family.name, family.documentation, family.type)
-            merged.samples += [
-                sample._replace(labels={**common, **labels, **sample.labels}) for sample in family.samples
-            ]
-        assert merged is not None
-        return merged
+            family.samples += histogram.samples(family.name, {"model": self._model, **labels})
+        return family

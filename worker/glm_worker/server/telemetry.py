@@ -14,7 +14,7 @@ from glm_worker.messages import Slo, StepDone
 from glm_worker.server.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.deltas import FinishReason
 from glm_worker.server.expert_load import ExpertLoad
-from glm_worker.server.exposition import exposition, without_created
+from glm_worker.server.exposition import Exposition, without_created
 from glm_worker.server.journal import OUTCOMES, Outcome
 from glm_worker.server.slo import Headers
 from glm_worker.server.vllm_names import cache_config, twin
@@ -49,7 +49,7 @@ class Telemetry:
     ) -> None:
         self._registry = CollectorRegistry()
         self._model = model
-        self._identity = identity or {}
+        self._page = Exposition(identity or {})
         self._clock = clock
         self._classes = ClassMetrics(model)
         self._expert_load = ExpertLoad()
@@ -148,7 +148,7 @@ class Telemetry:
 
     def exposition(self, gauges: Gauges) -> str:
         """Return all metrics as Prometheus text."""
-        return exposition(self.families(gauges), self._identity)
+        return self._page.text(self.families(gauges))
 
     def families(self, gauges: Gauges) -> list[Metric]:
         """Return all metrics: ours, then those that vLLM has too under its names."""
@@ -164,10 +164,9 @@ class Telemetry:
         self._kv_tokens.set(gauges.num_blocks * gauges.block_size)
         self._imbalance.set(self._expert_load.imbalance(self._clock()))
         plain = without_created(self._registry.collect())
-        by_class, totals = without_created(self._classes.collect()), without_created(self._classes.totals())
-        twins = [named for family in [*totals, *plain] if (named := twin(family)) is not None]
+        twins = [named for family in [*self._classes.totals(), *plain] if (named := twin(family)) is not None]
         config = cache_config(self._model, block_size=gauges.block_size, num_blocks=gauges.num_blocks)
-        return [*by_class, *plain, *twins, config]
+        return [*self._classes.collect(), *plain, *twins, config]
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("model",), registry=self._registry).labels(self._model)

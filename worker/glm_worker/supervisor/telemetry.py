@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
-from glm_worker.server.exposition import exposition, without_created
+from glm_worker.server.exposition import Exposition, without_created
 from glm_worker.supervisor.causes import REASONS, Cause
 from glm_worker.supervisor.history import STATES, History, State
 
@@ -21,7 +21,7 @@ class Telemetry:
     """The leader's. identity: labels of every series, which say whose they are."""
 
     def __init__(self, identity: Mapping[str, str] | None = None) -> None:
-        self._identity = identity or {}
+        self._page = Exposition(identity or {})
         self._registry = CollectorRegistry()
         self._serving_since = Gauge(
             "glm_group_serving_timestamp_seconds",
@@ -89,7 +89,7 @@ class Telemetry:
 
     def render(self, state: State, history: History, *, server_answers: bool) -> str:
         """Return the exposition text."""
-        return exposition(self.families(state, history, server_answers=server_answers), self._identity)
+        return self._page.text(self.families(state, history, server_answers=server_answers))
 
     def families(self, state: State, history: History, *, server_answers: bool) -> list[Metric]:
         """Return all metrics."""
@@ -108,7 +108,7 @@ class FollowerTelemetry:
     """A follower's: how it stands with its leader, which tells the rest."""
 
     def __init__(self, identity: Mapping[str, str], pod_index: int) -> None:
-        self._identity = identity
+        self._page = Exposition(identity)
         self._pod = str(pod_index)
         self._registry = CollectorRegistry()
         self._connected = Gauge(
@@ -126,7 +126,7 @@ class FollowerTelemetry:
 
     def render(self, *, is_connected: bool, is_refused: bool) -> str:
         """Return the exposition text."""
-        return exposition(self.families(is_connected=is_connected, is_refused=is_refused), self._identity)
+        return self._page.text(self.families(is_connected=is_connected, is_refused=is_refused))
 
     def families(self, *, is_connected: bool, is_refused: bool) -> list[Metric]:
         """Return all metrics."""
