@@ -1,11 +1,16 @@
-"""Command line of the worker: `glm-worker serve`, with a flag for each field of WorkerSettings."""
+"""Command line of the worker: `serve` and `calibrate`, each with a flag for every field of WorkerSettings."""
 
 import argparse
+import functools
+import os
 import sys
+from pathlib import Path
 
-from glm_worker.errors import ConfigError
+from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.settings import WorkerSettings, read_settings
-from glm_worker.supervisor.causes import EXIT_CONFIG
+from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_ENGINE
+
+NUM_STARTS = 3
 
 
 def main() -> None:
@@ -18,15 +23,37 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
     flags = vars(_parser().parse_args(arguments))
-    del flags["command"]
+    command = flags.pop("command")
+    output, num_starts = flags.pop("output", None), flags.pop("starts", NUM_STARTS)
     try:
         settings = read_settings(**flags)
+        if command == "calibrate":
+            return _calibrate(settings, output, num_starts)
     except ConfigError as error:
         print(f"glm-worker: {error}", file=sys.stderr)  # noqa: T201 - no logging before there are settings
         return EXIT_CONFIG
     from glm_worker.supervisor.supervisor import supervise  # --help and wrong settings need none of it
 
     return supervise(settings)
+
+
+def _calibrate(settings: WorkerSettings, output: Path, num_starts: int) -> int:
+    from glm_worker.engine.calibration import command  # imports torch; serving must not, before it forks
+    from glm_worker.supervisor.environment import child_environment
+    from glm_worker.supervisor.supervisor import supervise
+
+    try:
+        calibration = command.calibrate(
+            settings,
+            functools.partial(supervise, server_target=command.CALIBRATOR),
+            lambda own: child_environment(own, os.environ),
+            num_starts,
+        )
+    except EngineFailed as error:
+        print(f"glm-worker: {error}", file=sys.stderr)  # noqa: T201 - the answer of a command
+        return EXIT_ENGINE
+    command.write(calibration, output)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,10 +64,26 @@ def _parser() -> argparse.ArgumentParser:
         help="serve one pod of a group",
         description="Serve one pod of a group. Each flag can also be given as GLM_<FLAG> in the environment.",
     )
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="measure what a group does here, for glm replay",
+        description="Run a group of one pod on this machine, measure what its steps, its requests and its starts take,"
+        " and write that as JSON. The flags of the group are those of serve.",
+    )
+    calibrate.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    calibrate.add_argument(
+        "--starts", type=_count, default=NUM_STARTS, metavar="N", help=f"cold starts to measure (default: {NUM_STARTS})"
+    )
+    for of_a_group in (serve, calibrate):
+        _add_settings(of_a_group)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     for name, field in WorkerSettings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "required" if field.is_required() else f"default: {field.default!s}"
-        serve.add_argument(
+        parser.add_argument(
             flag,
             *([f"--{name}"] if "_" in name else []),
             dest=name,
@@ -48,7 +91,12 @@ def _parser() -> argparse.ArgumentParser:
             default=argparse.SUPPRESS,  # not given: the environment or the default decides
             help=f"{field.description or ''} ({default})".strip().replace("%", "%%"),
         )
-    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""`glm-worker calibrate`: measure a group on this machine and write the calibration file."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from glm_worker.engine.calibration.calibrator import costs_path
+from glm_worker.engine.calibration.result import Calibration, EngineCosts
+from glm_worker.engine.calibration.serving import cold_starts, overhead_s
+from glm_worker.errors import ConfigError, EngineFailed
+from glm_worker.settings import WorkerSettings
+
+CALIBRATOR = "glm_worker.engine.calibration.calibrator:run_calibrator"
+
+
+def calibrate(
+    settings: WorkerSettings,
+    supervise: Callable[[WorkerSettings], int],
+    environment: Callable[[WorkerSettings], Mapping[str, str]],
+    num_starts: int,
+) -> Calibration:
+    """Return what the group of these settings does on this machine.
+
+    supervise: runs a pod with CALIBRATOR for its server until that is done, and returns the exit code. environment: of
+    a process that serves with these settings.
+    Raises ConfigError for settings of a group that is not all here, EngineFailed when the group does not do its work.
+    """
+    if settings.num_pods != 1:
+        raise ConfigError(f"num_pods {settings.num_pods}: a calibration runs one pod; put all ranks into it")
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cal-", dir=settings.run_dir) as folder:
+        own = settings.model_copy(update={"run_dir": Path(folder)})
+        costs = _engine_costs(own, supervise)
+        starts = cold_starts(own, environment(own), num_starts)
+        overhead = overhead_s(own, environment(own), costs.prefill)
+    return Calibration(
+        **msgspec.structs.asdict(costs),
+        overhead_s=overhead,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        cold_start_s=starts,
+        device=settings.device,
+        model=settings.model,
+        ranks=settings.world_size,
+    )
+
+
+def write(calibration: Calibration, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
+    part.replace(path)
+
+
+def _engine_costs(settings: WorkerSettings, supervise: Callable[[WorkerSettings], int]) -> EngineCosts:
+    code = supervise(settings)
+    path = costs_path(settings.run_dir)
+    if code or not path.exists():
+        raise EngineFailed(f"the group ended with exit code {code} before it was measured; its log says why")
+    return msgspec.json.decode(path.read_bytes(), type=EngineCosts)
