@@ -26,9 +26,7 @@ NOTEWORTHY_SHARE = 0.005
 NOTEWORTHY_BUDGET = 0.05
 """The same of an error budget, of the whole of it."""
 
-LIMITS_TO_ACT_ON = frozenset(
-    {"Max", "GPUBudget", "NamespaceGPUBudget", "ResourceQuota", "MissingMetrics", "Infeasible"}
-)
+LIMITS_TO_ACT_ON = frozenset({"Max", "GPUBudget", "NamespaceGPUBudget", "ResourceQuota", "Infeasible"})
 """The other limits come and go with the load."""
 
 
@@ -98,7 +96,7 @@ def shows_at_once(shown: Measured, new: Measured) -> bool:
 def shows_in_time(shown: Measured, new: Measured) -> bool:
     """Tell whether a status should say something else, if it stays so."""
     before, after = shown.decision, new.decision
-    if _why(before) != _why(after) or _differ(_inputs(before), _inputs(after)):
+    if (_why(before), shown.source) != (_why(after), new.source) or _differ(_inputs(before), _inputs(after)):
         return True
     return _differ(shown.latency, new.latency) or _classes_differ(shown.classes, new.classes)
 
@@ -109,7 +107,6 @@ def _acted_on(measured: Measured) -> tuple[object, ...]:
     return (
         measured.mode,
         measured.metrics.reason,
-        measured.source,
         None if measured.refused is None else measured.refused.reason,
         dict(measured.met),
         measured.changes,

@@ -244,11 +244,14 @@ def _judged(
         return Trouble("metrics", "OlderWorkers", message)
     if reading is None or (not expected and reading.trouble is None):
         return Trouble("metrics", "MetricsMissing", "no group serves yet")
-    return _metrics_of(reading, _unseen(seen, signals, expected, at_s))
+    return _metrics_of(reading, _unseen(seen, signals, expected, at_s), sorted(signals.stale & expected))
 
 
-def _metrics_of(reading: Reading, unseen: list[str]) -> Trouble:
-    """Return what to say of the metrics as they are now. unseen: groups that serve, and of which there is no series."""
+def _metrics_of(reading: Reading, unseen: list[str], stale: list[str]) -> Trouble:
+    """Return what to say of the metrics as they are now.
+
+    unseen: groups that serve, and of which there is no series. stale: those whose samples are too old.
+    """
     trouble = reading.trouble
     has_numbers = bool(reading.series)
     if trouble is not None and has_numbers:
@@ -258,6 +261,8 @@ def _metrics_of(reading: Reading, unseen: list[str]) -> Trouble:
         return trouble
     if unseen:
         return Trouble("metrics", "NoSeries", f"{reading.source}: no series of {', '.join(unseen[:20])}, which serve")
+    if stale:
+        return Trouble("metrics", "MetricsStale", f"{reading.source}: samples of {', '.join(stale[:20])} are too old")
     where = "Prometheus" if reading.source == "Prometheus" else "the workers"
     return Trouble("metrics", "MetricsRead", f"read from {where}")
 

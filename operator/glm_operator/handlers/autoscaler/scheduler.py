@@ -153,12 +153,8 @@ class Autoscaler:
         if self._gpus.get(name, (None, 0))[0] != generation:
             self._gpus[name] = generation, gpus_per_group(body)
         gpus = self._gpus[name][1]
-        if not gpus:
-            return 0
-        seen = self._cache.seen(*name, self._now())
         follower = self._followers.get(name)
-        groups = groups_taken(body, seen.observed) if seen is not None else int(body["spec"].get("replicas", 1))
-        return gpus * max(groups, follower.reserved if follower is not None else 0)
+        return gpus * max(groups_taken(body), follower.reserved if follower is not None else 0)
 
 
 def _generation(body: Manifest) -> object:

@@ -73,7 +73,7 @@ def _is_held_by_quota(conditions: dict[str, dict[str, str]]) -> bool:
     return any(each.get("reason") == "WriteDenied" and "exceeded quota" in each.get("message", "") for each in found)
 
 
-def groups_taken(body: Manifest, observed: Observed) -> int:
+def groups_taken(body: Manifest) -> int:
     """Return how many groups hold hardware, or will: those that are wanted, or those that exist where they are more."""
     wanted = int((body.get("spec") or {}).get("replicas", 1))
-    return max(wanted, sum(group.exists or bool(group.pods) for group in observed.groups.values()))
+    return max(wanted, int((body.get("status") or {}).get("replicas") or 0))

@@ -52,15 +52,14 @@ def test_while_a_quota_refuses_pods_no_more_groups_are_asked_for() -> None:
 
 
 def test_gpus_of_a_group_are_those_of_the_newest_spec_or_of_the_last_that_was_accepted() -> None:
-    spec = {
-        "hardware": {"device": "cuda", "gpu": {"count": 8}},
-        "parallelism": {"tensor": 8, "expert": 8},
-    }
-    body = a_body(**spec)
+    gpu = {"resourceName": "nvidia.com/gpu", "perNode": 8}
+    on_gpus = a_body(hardware={"device": "cuda", "gpu": gpu})
     assert gpus_per_group(a_body()) == 0
-    assert gpus_per_group({**body, "spec": {"nonsense": 1}, "status": {"plan": {"gpusPerGroup": 16}}}) == 16
+    assert gpus_per_group(on_gpus) == 2
+    assert gpus_per_group({**on_gpus, "spec": {"nonsense": 1}, "status": {"plan": {"gpusPerGroup": 16}}}) == 16
 
 
 def test_groups_that_still_drain_hold_their_hardware() -> None:
-    assert groups_taken(a_body(replicas=1), observed(a_group(0), a_group(1, leaving="scaled down"))) == 2
-    assert groups_taken(a_body(replicas=3), observed(a_group(0))) == 3
+    assert groups_taken({**a_body(replicas=1), "status": {"replicas": 2}}) == 2
+    assert groups_taken({**a_body(replicas=3), "status": {"replicas": 1}}) == 3
+    assert groups_taken(a_body()) == 1
