@@ -101,11 +101,12 @@ def kubelet_configuration(paths: Paths) -> dict[str, object]:
         "clusterDNS": [DNS_SERVER],
         "clusterDomain": CLUSTER_DOMAIN,
         "containerRuntimeEndpoint": f"unix://{paths.containerd_socket}",
+        # Never for want of disk: it would first remove every image, and the pause image it could not pull again.
         "evictionHard": {
             "memory.available": "200Mi",
-            "nodefs.available": "1%",
-            "imagefs.available": "1%",
-            "nodefs.inodesFree": "1%",
+            "nodefs.available": "0%",
+            "imagefs.available": "0%",
+            "nodefs.inodesFree": "0%",
         },
         "failCgroupV1": False,
         "failSwapOn": False,
