@@ -24,8 +24,9 @@ from glm_cluster.guests import one_of_many
 from glm_cluster.lifecycle import await_program
 from glm_cluster.locking import locked
 from glm_cluster.paths import Paths
-from glm_cluster.processes import Processes
+from glm_cluster.processes import Processes, parse_stat
 from glm_cluster.programs import PROMETHEUS, Programs
+from glm_cluster.waiting import wait_for
 
 PORTS = range(9090, 9100)
 RETENTION = "6h"
@@ -70,6 +71,7 @@ class Prometheus:
     def hung(self) -> Iterator[None]:
         """Let it accept connections and answer none."""
         self._signal(signal.SIGSTOP)
+        wait_for("the standstill of every thread", self._stands_still, timeout_s=20, interval_s=0.01)
         try:
             yield
         finally:
@@ -114,6 +116,10 @@ class Prometheus:
         """Return the data of one request to the HTTP API."""
         url = f"{self.url}/api/v1/{path}?{urlencode(parameters)}"
         return json.loads(web.get(url))["data"]
+
+    def _stands_still(self) -> bool:
+        threads = Path(f"/proc/{self.processes.pid(self.name)}/task").iterdir()
+        return all(parse_stat((thread / "stat").read_text()).state == "T" for thread in threads)
 
     def _signal(self, sign: signal.Signals) -> None:
         if pid := self.processes.pid(self.name):
