@@ -102,7 +102,7 @@ def workers() -> Iterator[list[MeteredWorker]]:
 
 @pytest.fixture(params=["Prometheus", "Workers"])
 async def source(request: pytest.FixtureRequest, tmp_path: Path, workers: list[MeteredWorker]) -> AsyncIterator[Source]:
-    scraper = Scraper()
+    scraper = Scraper(latency_step_s=0)
     if request.param == "Workers":
         yield Source("Workers", workers, scraper, None)
     else:

@@ -39,7 +39,7 @@ def read_exposition(text: str, wanted: Collection[str], known: Known) -> Iterato
 
     Times in the text are ignored: a sample is as old as its scrape. Raises MalformedText.
     """
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines(): a label may hold what that takes for the end of a line
         end = line.find("{")
         if (line[:end] if end > 0 else line.split(None, 1)[0] if line.strip() else "") not in wanted:
             continue

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import inf
 
 import httpx
 
@@ -48,6 +48,9 @@ TIMEOUT = httpx.Timeout(1.5, connect=1.0)
 DEADLINE_S = 2.0
 """All groups of a deployment are asked at once; who has not answered by then is asked again in the next period."""
 
+LATENCY_STEP_S = 10.0
+"""Most of a worker's series are buckets, and reading them costs the most: every second or third scrape will do."""
+
 MAX_CONNECTIONS = 64
 MAX_TEXT_BYTES = 8 * 2**20
 MAX_SERIES = 20_000
@@ -64,44 +67,71 @@ def metrics_url(ip: str) -> str:
     return f"http://{host}:{names.MANAGEMENT_PORT}/metrics"
 
 
+@dataclass
+class _Ring:
+    """The newest samples of a series of demand."""
+
+    name: str
+    labels: Mapping[str, str]
+    samples: deque[Sample] = field(default_factory=deque)
+
+
+Rise = dict[Counter, list[float]]
+"""By how much counters rose, and by how many samples that is known."""
+
+
 class _Group:
     """What one group has said so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        """labels: what it is, whatever it says."""
+        self._labels = labels
         self._known: Known = {}
-        self._rings: dict[str, tuple[SeriesName, deque[Sample]]] = {}
+        self._rings: dict[str, _Ring] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}  # of latency: what it is, and its last value
 
-    def read(self, text: str, at_s: float) -> dict[Counter, Risen]:
-        """Note a text; return how much the counters of latency rose since the last one. Raises MalformedText."""
-        samples = list(read_exposition(text, WANTED, self._known))
+    def read(self, text: str, at_s: float, rise: Rise | None) -> None:
+        """Note a text. rise: takes by how much the counters of latency rose; None: they are not read.
+
+        Raises MalformedText, and has noted nothing then.
+        """
+        samples = list(read_exposition(text, _DEMAND if rise is None else WANTED, self._known))
         if len(self._known) > MAX_SERIES:
             self._known.clear()
             raise MalformedText(f"there are more than {MAX_SERIES} series")
-        risen: dict[Counter, Risen] = {}
-        counters: dict[str, tuple[Counter, float]] = {}
+        before, after = self._counters, {}
+        new = {
+            written: _counter(series)
+            for written, series, _ in samples
+            if series.name not in _DEMAND and written not in before
+        }
         for written, series, value in samples:
             if series.name in _DEMAND:
-                ring = self._rings.setdefault(written, (series, deque()))[1]
-                ring.append((at_s, value))
-                continue
-            before = self._counters.get(written)
-            counter = before[0] if before is not None else _counter(series)
-            counters[written] = counter, value
-            if before is not None:
-                so_far = risen.get(counter, Risen(0.0, 0.0))
-                risen[counter] = Risen(so_far.increase + increase(before[1], value), so_far.samples + 1)
-        self._counters = counters  # a series that is not there any more begins anew if it comes back
-        return risen
+                ring = self._rings.get(written)
+                if ring is None:
+                    ring = self._rings[written] = _Ring(series.name, {**series.labels, **self._labels})
+                ring.samples.append((at_s, value))
+            elif written in before:
+                counter, last = before[written]
+                after[written] = counter, value
+                if rise is not None:
+                    of_counter = rise.setdefault(counter, [0.0, 0.0])
+                    of_counter[0] += increase(last, value)
+                    of_counter[1] += 1
+            else:
+                after[written] = new[written], value
+        if rise is not None:
+            self._counters = after  # a series that is not there any more begins anew if it comes back
 
-    def series(self, since_s: float, labels: Mapping[str, str]) -> list[Series]:
+    def series(self, since_s: float) -> list[Series]:
         """Return the samples of demand since a moment; forget older ones."""
         found = []
-        for written, (series, ring) in list(self._rings.items()):
-            while ring and ring[0][0] < since_s:
-                ring.popleft()
-            if ring:
-                found.append(Series(series.name, {**series.labels, **labels}, tuple(ring)))
+        for written, ring in list(self._rings.items()):
+            samples = ring.samples
+            while samples and samples[0][0] < since_s:
+                samples.popleft()
+            if samples:
+                found.append(Series(ring.name, ring.labels, tuple(samples)))
             else:
                 del self._rings[written]
                 self._known.pop(written, None)
@@ -112,7 +142,8 @@ class _Group:
 class _Deployment:
     """What the groups of a deployment have said so far."""
 
-    at_s: float
+    at_s: float  # of the last scrape
+    latency_at_s: float = -inf  # of the last one that read latency
     groups: dict[str, _Group] = field(default_factory=dict)
     edges: Totals = field(default_factory=Totals)
     outcomes: Totals = field(default_factory=lambda: Totals(COARSER[-1][0]))
@@ -127,7 +158,15 @@ class Scraper:
     answered stay counted.
     """
 
-    def __init__(self, http: httpx.AsyncClient | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient | None = None,
+        *,
+        latency_step_s: float = LATENCY_STEP_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """latency_step_s: a scrape reads latency if the last that did is this long ago."""
+        self._latency_step_s = latency_step_s
         self._now = now
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
         # trust_env off: pods are never behind a proxy of ours. No gzip: it costs both sides more than the bytes.
@@ -146,26 +185,30 @@ class Scraper:
         The samples of a target that does not answer end with the last scrape that it answered.
         """
         kept = self._deployment(namespace, deployment)
-        kept.groups = {target.group: kept.groups.get(target.group) or _Group() for target in targets}
+        named = {"namespace": namespace, "deployment": deployment}
+        kept.groups = {
+            target.group: kept.groups.get(target.group) or _Group({**named, "group": target.group})
+            for target in targets
+        }
+        # Who did not answer the last time comes first: with too little time for all, it is not always the same ones.
+        ordered = sorted(targets, key=lambda target: target.group not in kept.silent)
         kept.silent = {target.group: f"{target.url} did not answer within {DEADLINE_S:g} s" for target in targets}
-        tasks = [asyncio.create_task(self._scrape(kept, target)) for target in targets]
-        risen: dict[Counter, Risen] = {}
+        rise: Rise | None = {} if kept.at_s - kept.latency_at_s >= self._latency_step_s else None
+        tasks = [asyncio.create_task(self._scrape(kept, target, rise)) for target in ordered]
         if tasks:
             done, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
             for task in done:
-                for counter, more in task.result().items():
-                    so_far = risen.get(counter, Risen(0.0, 0.0))
-                    risen[counter] = Risen(so_far.increase + more.increase, so_far.samples + more.samples)
-        kept.edges.add(kept.at_s, {edge: more for edge, more in risen.items() if isinstance(edge, Edge)})
-        kept.outcomes.add(kept.at_s, {each: more for each, more in risen.items() if isinstance(each, Outcome)})
+                task.result()
+        if rise is not None:
+            kept.latency_at_s = kept.at_s
+            risen = {counter: Risen(*both) for counter, both in rise.items()}
+            kept.edges.add(kept.at_s, {edge: more for edge, more in risen.items() if isinstance(edge, Edge)})
+            kept.outcomes.add(kept.at_s, {each: more for each, more in risen.items() if isinstance(each, Outcome)})
         since_s = self._now() - DEMAND_WINDOW_S
-        named = {"namespace": namespace, "deployment": deployment}
-        return [
-            series for name, group in kept.groups.items() for series in group.series(since_s, {**named, "group": name})
-        ]
+        return [series for group in kept.groups.values() for series in group.series(since_s)]
 
     def latencies(self, namespace: str, deployment: str, slo: Slo) -> Latencies:
         """Return what the scrapes of demand() say of the windows, as far as they reach back."""
@@ -206,22 +249,19 @@ class Scraper:
         kept.at_s = now_s
         return kept
 
-    async def _scrape(self, kept: _Deployment, target: Target) -> dict[Counter, Risen]:
-        """Scrape one target; return how much its counters of latency rose."""
+    async def _scrape(self, kept: _Deployment, target: Target, rise: Rise | None) -> None:
+        """Scrape one target, or note why that failed."""
         try:
             async with self._slots:
                 at_s = self._now()
                 text = await self._get(target.url)
-            risen = kept.groups[target.group].read(text, at_s)
+            kept.groups[target.group].read(text, at_s, rise)
+            del kept.silent[target.group]
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             kept.silent[target.group] = f"{target.url}: {str(error) or type(error).__name__}"
         except MalformedText as error:
             kept.silent[target.group] = f"{target.url} sent no metrics: {error}"
             logger.warning("%s sent no metrics: %s", target.url, error)
-        else:
-            del kept.silent[target.group]
-            return risen
-        return {}
 
     async def _get(self, url: str) -> str:
         async with self._http.stream("GET", url) as response:
@@ -240,6 +280,6 @@ def _counter(series: SeriesName) -> Counter:
     if series.name == ATTAINED:
         return Outcome(slo_class, series.labels.get("met") == "true")
     try:
-        return Edge(_SIGNALS[series.name], slo_class, float(series.labels.get("le", nan)))
-    except ValueError:
-        raise MalformedText(f"{series.name} has an edge {series.labels['le']!r}") from None
+        return Edge(_SIGNALS[series.name], slo_class, float(series.labels["le"]))
+    except (KeyError, ValueError):
+        raise MalformedText(f"{series.name} has a bucket without an edge: {dict(series.labels)}") from None
