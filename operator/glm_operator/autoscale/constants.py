@@ -54,17 +54,28 @@ LENGTH_S = 120.0
 MIN_ENDED = 5.0
 """Requests that must have ended in a window to tell how long an answer is."""
 
-STEADY_RUNNING = 0.25
-"""Change of the running requests, against those that ended, up to which tokens over ended requests is a length."""
+STEADY_RUNNING = 0.5
+"""Change of the running requests, against those that ended, up to which the length of an answer can be told."""
+
+HOPEFUL, CAREFUL = 0.1, 0.5
+"""Share of a decode step's time that grows with the batch, until batches of several sizes were seen: when a group is
+asked for, and when one is to go.
+So a first guess neither adds groups (the queue does, where it was wrong) nor removes any."""
+
+STEP_PRIOR = 0.01
+"""Weight of that guess, against the spread of the batches seen: the square of a deviation of 10 %."""
 
 BATCH_REACH = 8.0
-"""How many times the largest batch seen the line of step times may be read: further out, nobody has been."""
+"""How many times the largest batch seen a group that is left may get: further out, nobody has been."""
 
 KV_TARGET = 0.85
 """Share of the KV cache that is planned for. Above it, long answers preempt each other."""
 
 ITL_ROOM = 1.1
 """Room above the groups that the promise of ITL needs on average: percentiles lie above means."""
+
+ITL_MIN_ROOM = 0.05
+"""Least share of a promise of ITL that is taken to be left beside an empty step."""
 
 TTFT_MAX_USE = 0.95
 TTFT_MIN_USE = 0.3
@@ -97,6 +108,10 @@ HORIZON_MIN_S = 15.0
 BACKLOG_SHARE = 1.0
 """Most groups for a backlog, against those for what arrives: what a burst left never more than doubles the fleet."""
 
+GENERATED_SHARE = 1.2
+"""Most that tokens generated count, against arrivals times the length of an answer: a queue that is worked off
+generates more than what arrives asks for."""
+
 LATE = 0.5
 """Share of the promise that the oldest request has waited when its queue is late."""
 
@@ -114,6 +129,10 @@ TREND_PART_S = 30.0
 
 TREND_SIGMAS = 2.5
 """Standard deviations that arrivals must have risen by over them."""
+
+LOOKAHEAD_USE = 0.95
+"""Share of a group's time that arrivals may take when a group that is ordered now serves. The room that people plan for
+growth is for this growth; it is not asked for twice."""
 
 LOOKAHEAD_MAX_S = 600.0
 """A line is not drawn further ahead, however long a start takes."""

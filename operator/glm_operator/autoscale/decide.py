@@ -80,7 +80,7 @@ def _verdict(moment: Moment) -> _Verdict:
     needs = moment.demand.needs
     current, most = moment.current, moment.demand.most
     floor = _floor(moment)
-    more, enough = _up(most), ceil(most * (1.0 + law.DOWN_MARGIN))
+    more, enough = _up(most), ceil(moment.demand.careful * (1.0 + law.DOWN_MARGIN))
     wanted = more if more > current else min(current, enough)
     wanted = max(wanted, floor, 1)
     may_fall = moment.demand.is_known
@@ -98,7 +98,7 @@ def _verdict(moment: Moment) -> _Verdict:
         cause=cause,
         may_fall=may_fall,
         without_credit=wanted == current and moment.is_late and bool(moment.credit.remaining_s),
-        survivors_fail=wanted == current and floor < current and max(ceil(most), 1) < current,
+        survivors_fail=wanted == current and floor < current and max(_up(most), 1) < current,
     )
 
 

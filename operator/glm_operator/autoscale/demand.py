@@ -5,7 +5,7 @@ while pods pend the answer stays the same, however long the queue grows.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 from glm_operator.autoscale import constants as law
@@ -13,6 +13,7 @@ from glm_operator.autoscale.decision import Cause
 from glm_operator.autoscale.estimate.promises import Promises
 from glm_operator.autoscale.estimate.rates import Line, Rates
 from glm_operator.autoscale.estimate.samples import believable
+from glm_operator.autoscale.estimate.trend import stepped
 from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
 
 
@@ -82,6 +83,7 @@ def sums(signals: Signals, now_s: float) -> Sums:
         "prompt_arriving": over(lambda each: each.prompt_tokens_arriving),
         "generated": over(lambda each: each.tokens_generated),
     }
+    found["arrivals"], found["prompt_arriving"] = _stepped(found["arrivals"], found["prompt_arriving"], over)
     is_idle = all(
         found[name].state is State.VALUE and found[name].value == 0.0
         for name in ("running", "waiting", "oldest_s", "arrivals")
@@ -96,6 +98,21 @@ def _lost(signals: Signals, stale: set[str]) -> State | None:
     if not signals.expected or not signals.expected <= signals.groups.keys():
         return State.UNKNOWN
     return State.STALE if stale & signals.expected else None
+
+
+def _stepped(
+    arrivals: Input, prompts: Input, over: Callable[[Callable[[GroupSignals], float | None]], Input]
+) -> tuple[Input, Input]:
+    """Return what arrives, as the newest samples of all groups show it where it stepped up."""
+    lately, prompts_lately = (
+        over(lambda each: each.arrivals_lately),
+        over(lambda each: each.prompt_tokens_arriving_lately),
+    )
+    requests = arrivals.value
+    return (
+        replace(arrivals, value=stepped(requests, lately.value, requests)),
+        replace(prompts, value=stepped(prompts.value, prompts_lately.value, requests, law.NOISE)),
+    )
 
 
 def _idle(found: Input) -> Input:
@@ -114,6 +131,7 @@ class Load:
     generated: float
     waiting_prompt_tokens: float
     waiting_requests: float
+    running_requests: float
     kv_tokens: float
 
 
@@ -134,10 +152,12 @@ class Credit:
 class Demand:
     """Groups that are needed, by what for, before any limit. Fractions are meant.
 
-    needs: of what is known. is_known: nothing more can come from what is not; only then fewer groups may be enough.
+    needs: of what is known. careful: the most of them where what a group can do, as far as it is not measured yet, is
+    taken to be less. is_known: nothing more can come from what is not known; only then fewer groups may be enough.
     """
 
     needs: Mapping[Cause, float]
+    careful: float
     is_known: bool
     prefill: float | None = None  # groups that do nothing but prefill
     decode: float | None = None  # groups that do nothing but decode, at the largest batch
@@ -150,14 +170,42 @@ class Demand:
         return max(self.needs.values(), default=0.0)
 
 
-def largest_batch(rates: Rates) -> float:
-    """Return how many requests a group decodes at once at most: what may run, and what its KV cache holds."""
-    reach = rates.largest_batch * law.BATCH_REACH
-    running = rates.max_running or reach
-    room = reach
-    if rates.kv_tokens and rates.sequence_tokens:
-        room = rates.kv_tokens * law.KV_TARGET / rates.sequence_tokens
-    return max(min(reach, running, room), 1.0)
+@dataclass(frozen=True)
+class Able:
+    """What one group does, as far as it was measured. None: never.
+
+    batch: most requests that it decodes at once.
+    """
+
+    prefill_tokens_per_s: float | None
+    prompt_tokens: float | None
+    answer_tokens: float
+    line: Line | None
+    batch: float
+
+    @classmethod
+    def of(cls, rates: Rates, growing_share: float, reach: float) -> "Able":
+        """reach: how many times the largest batch that was seen it is taken to decode."""
+        batch = rates.largest_batch * reach
+        if rates.max_running:
+            batch = min(batch, rates.max_running)
+        if rates.kv_tokens and rates.sequence_tokens:
+            batch = min(batch, rates.kv_tokens * law.KV_TARGET / rates.sequence_tokens)
+        return cls(
+            rates.prefill_tokens_per_s or None,
+            rates.prompt_tokens,
+            rates.answer_tokens or 0.0,
+            rates.step_line(growing_share),
+            max(batch, 1.0),
+        )
+
+    def prefill(self, tokens: float) -> float | None:
+        """Return the seconds that prefill of so many tokens takes; of tokens a second, the groups it keeps busy."""
+        return tokens / self.prefill_tokens_per_s if self.prefill_tokens_per_s else None
+
+    def decode(self, tokens: float) -> float | None:
+        """Return the same for generating tokens, at the largest batch."""
+        return None if self.line is None else tokens * self.line.at(self.batch) / self.batch
 
 
 def demand(
@@ -168,58 +216,59 @@ def demand(
     load, ahead: now, and when a group that is ordered now would serve. use: share of a group's time that is planned
     for. boost: 1 or more, by how much latencies ask for more room. Monotone in both loads, in boost and 1/use.
     """
-    line, batch = rates.step_line, largest_batch(rates)
-    prefill = _prefill(load, rates)
-    decode = _decode(load.generated, line, batch)
-    kv = load.kv_tokens / rates.kv_tokens if rates.kv_tokens else None
     horizon_s = max(law.HORIZON_TTFTS * kept.wait_s + credit.cold_start_s, law.HORIZON_MIN_S)
-    needs: dict[Cause, float] = {}
-    known = is_known
-    steady = 0.0
-    backlog_s = None
-    if (prefill is None and load.prompt_tokens > 0.0) or (decode is None and load.generated > 0.0):
-        known = False
-    steady = _steady(load, rates, line, batch, kept, use)
-    needs["Demand"] = steady
-    later = _steady(ahead, rates, line, batch, kept, use)
-    if later > steady:
-        needs["Lookahead"] = later
-    if prefill is not None or load.waiting_prompt_tokens == 0.0:
-        backlog_s = _backlog(load, rates, line, batch)
-        needs["Waiting"] = min(
-            _cleared(backlog_s, (prefill or 0.0) + (decode or 0.0), credit, horizon_s),
-            max(steady, 1.0) * (1.0 + law.BACKLOG_SHARE),
-        )
-    elif load.waiting_prompt_tokens > 0.0:
-        known = False
-    if boost > 1.0:
-        needs["Latency"] = steady * boost
+    hopeful = Able.of(rates, law.HOPEFUL, law.HUGE)
+    careful = Able.of(rates, law.CAREFUL, law.BATCH_REACH)
+    kv = load.kv_tokens / rates.kv_tokens if rates.kv_tokens else None
+    needs = _needs(load, ahead, hopeful, kept, credit, use, boost, horizon_s)
     if kv is not None:
         needs["KVCache"] = kv / law.KV_TARGET
-    elif load.kv_tokens > 0.0:
-        known = False
+    seats = load.running_requests / careful.batch if careful.line is not None else 0.0
+    most = max(seats, *needs.values(), *_needs(load, ahead, careful, kept, credit, use, boost, horizon_s).values())
+    works = load.prompt_tokens + load.waiting_prompt_tokens > 0.0
+    is_measured = (
+        (not works or hopeful.prefill_tokens_per_s is not None)
+        and (load.generated == 0.0 or hopeful.line is not None)
+        and (load.kv_tokens == 0.0 or kv is not None)
+    )
     return Demand(
         needs={cause: min(groups, float(law.MOST_GROUPS)) for cause, groups in needs.items()},
-        is_known=known,
-        prefill=prefill,
-        decode=decode,
-        backlog_s=backlog_s,
+        careful=min(most, float(law.MOST_GROUPS)),
+        is_known=is_known and is_measured,
+        prefill=hopeful.prefill(load.prompt_tokens),
+        decode=hopeful.decode(load.generated),
+        backlog_s=_backlog(load, hopeful) if is_measured else None,
         kv=kv,
         horizon_s=horizon_s,
     )
 
 
-def _prefill(load: Load, rates: Rates) -> float | None:
-    """Return the groups that what arrives keeps busy with prefill. None: the rate of one was never measured."""
-    return load.prompt_tokens / rates.prefill_tokens_per_s if rates.prefill_tokens_per_s else None
+def _needs(
+    load: Load,
+    ahead: Load,
+    able: Able,
+    kept: Promises,
+    credit: Credit,
+    use: float,
+    boost: float,
+    horizon_s: float,
+) -> dict[Cause, float]:
+    """Return the groups for what arrives, for what will arrive, and for what waits."""
+    steady = _steady(load, able, kept, use)
+    needs: dict[Cause, float] = {"Demand": steady}
+    later = _steady(ahead, able, kept, max(use, law.LOOKAHEAD_USE))
+    if later > steady:
+        needs["Lookahead"] = later
+    if boost > 1.0:
+        needs["Latency"] = steady * boost
+    arriving = (able.prefill(load.prompt_tokens) or 0.0) + (able.decode(load.generated) or 0.0)
+    needs["Waiting"] = min(
+        _cleared(_backlog(load, able), arriving, credit, horizon_s), max(steady, 1.0) * (1.0 + law.BACKLOG_SHARE)
+    )
+    return needs
 
 
-def _decode(generated: float, line: Line | None, batch: float) -> float | None:
-    """Return the groups that generating so much keeps busy, at the largest batch. None: no step was measured."""
-    return None if line is None else generated * line.at(batch) / batch
-
-
-def _steady(load: Load, rates: Rates, line: Line | None, batch: float, kept: Promises, use: float) -> float:
+def _steady(load: Load, able: Able, kept: Promises, use: float) -> float:
     """Return the groups for what arrives, so that time suffices and promises hold on average.
 
     With N groups, a share A/N of the time for prefill and d/N tokens a second each, a batch of
@@ -227,16 +276,16 @@ def _steady(load: Load, rates: Rates, line: Line | None, batch: float, kept: Pro
     (base + each*n) / (1 - A/N) = base*N / (N - A - d*each). So a promise L of it
     needs N >= (A + d*each) / (1 - base/L).
     """
-    prefill = _prefill(load, rates) or 0.0
-    decode = _decode(load.generated, line, batch) or 0.0
-    needs = [(prefill + decode) / use]
-    if line is not None and kept.itl_s is not None:
-        room = 1.0 - line.base_s / kept.itl_s
-        needs.append((prefill + load.generated * line.each_s) * law.ITL_ROOM / max(room, 0.05))
-    if rates.prefill_tokens_per_s and rates.prompt_tokens and kept.ttft_s is not None:
-        alone_s = rates.prompt_tokens / rates.prefill_tokens_per_s
-        decoding = load.generated * line.each_s if line is not None else 0.0
-        needs.append(prefill / _queueing_use(alone_s, kept.ttft_s, kept.ttft_percentile) + decoding)
+    prefill = able.prefill(load.prompt_tokens) or 0.0
+    needs = [(prefill + (able.decode(load.generated) or 0.0)) / use]
+    each_s = 0.0 if able.line is None else able.line.each_s
+    if able.line is not None and kept.itl_s is not None:
+        room = 1.0 - able.line.base_s / kept.itl_s
+        needs.append((prefill + load.generated * each_s) * law.ITL_ROOM / max(room, law.ITL_MIN_ROOM))
+    if able.prefill_tokens_per_s and able.prompt_tokens and kept.ttft_s is not None:
+        alone_s = able.prompt_tokens / able.prefill_tokens_per_s
+        share = _queueing_use(alone_s, kept.ttft_s, kept.ttft_percentile)
+        needs.append(prefill / share + load.generated * each_s)
     return max(needs)
 
 
@@ -252,11 +301,10 @@ def _queueing_use(alone_s: float, promise_s: float, percentile: int) -> float:
     return min(max(share, law.TTFT_MIN_USE), law.TTFT_MAX_USE)
 
 
-def _backlog(load: Load, rates: Rates, line: Line | None, batch: float) -> float:
+def _backlog(load: Load, able: Able) -> float:
     """Return the seconds of one group's work that wait: prefill that is not done, and the answers of who waits."""
-    prefill_s = load.waiting_prompt_tokens / rates.prefill_tokens_per_s if rates.prefill_tokens_per_s else 0.0
-    answers = load.waiting_requests * (rates.answer_tokens or 0.0)
-    return prefill_s + (_decode(answers, line, batch) or 0.0)
+    answers = load.waiting_requests * able.answer_tokens
+    return (able.prefill(load.waiting_prompt_tokens) or 0.0) + (able.decode(answers) or 0.0)
 
 
 def _cleared(backlog_s: float, arriving: float, credit: Credit, horizon_s: float) -> float:

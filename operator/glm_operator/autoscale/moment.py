@@ -165,11 +165,15 @@ def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[L
     """Return the load now, and as it will be when a group that is ordered now serves."""
     requests, prompt = memory.requests_level or 0.0, memory.prompt_level or 0.0
     answer = memory.rates.answer_tokens or 0.0
+    generated = memory.generated_level or 0.0
+    if answer > 0.0:
+        generated = max(requests * answer, min(generated, requests * answer * law.GENERATED_SHARE))
     now = Load(
         prompt_tokens=prompt,
-        generated=max(memory.generated_level or 0.0, requests * answer),
+        generated=generated,
         waiting_prompt_tokens=found.prompt_tokens.value,
         waiting_requests=found.waiting.value,
+        running_requests=found.running.value,
         kv_tokens=found.kv_used.value,
     )
     growth = 1.0 + law.LOOKAHEAD_MAX_GROWTH

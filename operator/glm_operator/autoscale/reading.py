@@ -47,6 +47,8 @@ ARRIVALS: Mapping[str, str] = {
     "glm_prompt_tokens_received_total": "prompt_tokens_arriving",
 }
 
+LATELY: Mapping[str, str] = {name: f"{field}_lately" for name, field in ARRIVALS.items()}
+
 SERVED: Mapping[str, str] = {
     "glm_generation_tokens_total": "tokens_generated",
     "glm_requests_total": "requests_ended",
@@ -171,7 +173,8 @@ def _group(member: _Member, begin_s: float, warm_up_s: float) -> GroupSignals:
     whole_from_s = begin_s if is_young else None
     warm_s = since_s + warm_up_s if since_s is not None and since_s > 0.0 else None
     rates = {
-        **_rates(by_name, ARRIVALS, lambda found: samples.arrival_rate(found, whole_from_s)),
+        **_rates(by_name, ARRIVALS, lambda found: samples.rate(found, whole_from_s)),
+        **_rates(by_name, LATELY, lambda found: samples.rate_lately(found, is_young=is_young)),
         **_rates(by_name, SERVED, lambda found: samples.rate(found, whole_from_s)),
         **_capacity(by_name, warm_s, begin_s),
     }

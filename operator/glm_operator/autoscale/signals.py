@@ -50,6 +50,8 @@ class GroupSignals:
     max_running: float = 0.0  # requests that may run at once; 0: not reported
     arrivals: float | None = None  # requests; None where there are too few samples for a rate
     prompt_tokens_arriving: float | None = None
+    arrivals_lately: float | None = None  # over the newest samples alone, which show a step sooner
+    prompt_tokens_arriving_lately: float | None = None
     tokens_generated: float | None = None
     requests_ended: float | None = None
     prefill_tokens: float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from glm_operator.api.slo import Signal, Slo, SloClass
-from glm_operator.autoscale.constants import FAST_BURN, INFEASIBLE_MARGIN, MIN_REQUESTS, UNPROMISED_WAIT_S
+from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Situation
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.samples import believable
@@ -26,7 +26,7 @@ class Promises:
     ttft_s: float | None = None
     ttft_percentile: int = 95
     itl_s: float | None = None
-    wait_s: float = UNPROMISED_WAIT_S
+    wait_s: float = law.UNPROMISED_WAIT_S
     worst: float | None = None
     worst_of: str = ""
     burns_fast: bool = False
@@ -53,7 +53,7 @@ def promises(
     for promise in slo.classes:
         for signal, seconds in promise.thresholds.items():
             floor = _floor(signal, rates, situation, measured.get(promise.name))
-            margin = INFEASIBLE_MARGIN if (promise.name, signal) in before else 1.0
+            margin = law.INFEASIBLE_MARGIN if (promise.name, signal) in before else 1.0
             if floor is not None and seconds < floor[0] * margin:
                 broken[promise.name, signal] = f"{signal} of {seconds:g} s is promised, and {floor[1]}"
             else:
@@ -65,7 +65,7 @@ def promises(
         ttft_s=None if ttft is None else ttft.seconds,
         ttft_percentile=95 if ttft is None else ttft.promise.percentile,
         itl_s=min((each.seconds for each in kept if each.signal == "itl"), default=None),
-        wait_s=min((each.seconds for each in kept if each.signal in _WAITING), default=UNPROMISED_WAIT_S),
+        wait_s=min((each.seconds for each in kept if each.signal in _WAITING), default=law.UNPROMISED_WAIT_S),
         worst=worst,
         worst_of=worst_of,
         burns_fast=any(_burns_fast(each) for each in signals.classes if each.name in feasible),
@@ -92,7 +92,7 @@ def _floor(
             seconds = prompt / rates.prefill_tokens_per_s
             by = f"{prompt:.0f} tokens at {rates.prefill_tokens_per_s:.0f} a second"
             floors.append((seconds, f"prefill of a prompt takes {seconds:.3g} s ({by})"))
-    if signal == "itl" and rates.knows_small_batches and (line := rates.step_line) is not None:
+    if signal == "itl" and rates.knows_small_batches and (line := rates.step_line(law.HOPEFUL)) is not None:
         floors.append((line.at(1.0), f"a step of one request takes {line.at(1.0):.3g} s"))
     return max(floors, key=lambda each: each[0], default=None)
 
@@ -102,7 +102,7 @@ def _worst(kept: list[_Kept], measured: Mapping[str, ClassSignals]) -> tuple[flo
     worst_of = ""
     for each in kept:
         of = measured.get(each.promise.name)
-        if of is None or not of.samples.get(each.signal, 0.0) >= MIN_REQUESTS:
+        if of is None or not of.samples.get(each.signal, 0.0) >= law.MIN_REQUESTS:
             continue
         seconds = of.latency.get(each.signal)
         if seconds is None or seconds.state is not State.VALUE or not believable(seconds.value):
@@ -119,4 +119,4 @@ def _worst(kept: list[_Kept], measured: Mapping[str, ClassSignals]) -> tuple[flo
 
 def _burns_fast(of: ClassSignals) -> bool:
     burn: Input = of.fast_burn
-    return burn.state is State.VALUE and of.requests_ended >= MIN_REQUESTS and burn.value >= FAST_BURN
+    return burn.state is State.VALUE and of.requests_ended >= law.MIN_REQUESTS and burn.value >= law.FAST_BURN

@@ -8,22 +8,18 @@ from dataclasses import dataclass, replace
 from math import exp, log2
 
 from glm_operator.autoscale.constants import (
+    HUGE,
     LENGTH_S,
     MIN_BUSY,
     MIN_ENDED,
     RATE_BUSY_S,
     STEADY_RUNNING,
+    STEP_PRIOR,
     STEP_S,
 )
 from glm_operator.autoscale.estimate.samples import believable
 from glm_operator.autoscale.series import DEMAND_WINDOW_S
 from glm_operator.autoscale.signals import GroupSignals
-
-PRIOR_SLOPE = 0.5
-"""Share of a step's time that is taken to grow with the batch, before batches of several sizes were seen."""
-
-PRIOR_WEIGHT = 0.01
-"""How much that counts against batches that were seen, whose spread is the square of their deviation over the mean."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,11 @@ class Rates:
     sequence_tokens: float | None = None  # in the KV cache, a running request
     revisions: frozenset[str] = frozenset()
 
-    @property
-    def step_line(self) -> Line | None:
-        """The line through the step times, each of the same relative weight. None: no step was measured."""
+    def step_line(self, growing_share: float) -> Line | None:
+        """Return the line through the step times, each of the same relative weight. None: no step was measured.
+
+        growing_share: of a step's time, what is taken to grow with the batch until batches of several sizes were seen.
+        """
         if not self.steps:
             return None
         weights = [1.0 / (each.seconds * each.seconds) for each in self.steps]
@@ -73,8 +71,8 @@ class Rates:
             off = each.batch - mean_batch
             spread += weight * off * off / whole
             together += weight * off * (each.seconds - mean_s) / whole
-        prior = PRIOR_WEIGHT * mean_batch * mean_batch
-        slope = (together + prior * PRIOR_SLOPE * mean_s / mean_batch) / (spread + prior)
+        prior = STEP_PRIOR * mean_batch * mean_batch
+        slope = (together + prior * growing_share * mean_s / mean_batch) / (spread + prior)
         slope = min(max(slope, 0.0), mean_s / mean_batch)
         return Line(max(mean_s - slope * mean_batch, 0.0), slope)
 
@@ -191,15 +189,21 @@ def _answer(
 ) -> float | None:
     """Return how many tokens an answer has.
 
-    Tokens over ended requests say so while as many begin as end. In a burst many have begun and few ended, so the
-    quotient is too large; then what was known stays.
+    While more requests begin than end, those that run are half done on average, so each of the difference counts half.
+    In a burst few have ended and that is no longer a small correction; then what was known stays.
     """
-    ended = sum(each.requests_ended for each in groups if each.requests_ended is not None) * DEMAND_WINDOW_S
-    running = sum(each.requests_running for each in groups)
-    if old is not None and (running_before is None or abs(running - running_before) > STEADY_RUNNING * ended):
+    known = [
+        (each.tokens_generated, each.requests_ended)
+        for each in groups
+        if each.tokens_generated is not None and each.requests_ended is not None
+    ]
+    ended = sum(of_ended for _, of_ended in known)
+    if running_before is None or not MIN_ENDED <= ended * DEMAND_WINDOW_S < HUGE:
         return old
-    pairs = [(each.tokens_generated, each.requests_ended) for each in groups]
-    return _length(old, pairs, elapsed_s, MIN_ENDED / DEMAND_WINDOW_S)
+    more = (sum(each.requests_running for each in groups) - running_before) / DEMAND_WINDOW_S
+    if not abs(more) <= STEADY_RUNNING * ended:
+        return old
+    return _length(old, [(sum(tokens for tokens, _ in known), ended + more / 2.0)], elapsed_s, 0.0)
 
 
 def _sequence(old: float | None, groups: Collection[GroupSignals], elapsed_s: float) -> float | None:

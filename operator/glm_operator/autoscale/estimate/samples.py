@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
 
-from glm_operator.autoscale.constants import HUGE, RECENT_S, STALE_INTERVALS, STALE_MAX_S, STALE_MIN_S, STEP_SIGMAS
+from glm_operator.autoscale.constants import HUGE, RECENT_S, STALE_INTERVALS, STALE_MAX_S, STALE_MIN_S
 from glm_operator.autoscale.series import Sample
 
 
@@ -80,21 +79,12 @@ def rate(samples: Sequence[Sample], since_s: float | None = None) -> float | Non
     return risen / covered_s
 
 
-def arrival_rate(samples: Sequence[Sample], since_s: float | None = None) -> float | None:
-    """Return the rate of a counter of arrivals: that of its newest samples where they show a step up.
+def rate_lately(samples: Sequence[Sample], *, is_young: bool = False) -> float | None:
+    """Return how much a counter rises a second over its newest samples, RECENT_S of them. None: too few.
 
-    A window of 45 s shows a fivefold burst fully after 45 s; its last 15 s show it after 10. They count only where
-    chance does not explain them, which is judged as for single arrivals (Poisson).
+    is_young: the counter began within the window, so before its first sample it did not rise, as in rate().
     """
-    whole = rate(samples, since_s)
-    if whole is None or len(samples) < 3:
-        return whole
-    begin = len(samples) - 2
+    begin = len(samples) - 1
     while begin > 0 and samples[-1][0] - samples[begin][0] < RECENT_S:
         begin -= 1
-    recent = increase(samples[begin:])
-    if recent is None or begin == 0:
-        return whole
-    risen, covered_s = recent
-    expected = whole * covered_s
-    return risen / covered_s if risen > expected + STEP_SIGMAS * sqrt(expected + 1.0) else whole
+    return rate(samples[begin:], samples[-1][0] - RECENT_S if is_young else None) if begin >= 0 else None

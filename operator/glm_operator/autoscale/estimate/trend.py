@@ -9,6 +9,8 @@ from glm_operator.autoscale.constants import (
     LEVEL_S,
     NOISE,
     NOISE_SIGMAS,
+    RECENT_S,
+    STEP_SIGMAS,
     TREND_PART_S,
     TREND_PARTS,
     TREND_SIGMAS,
@@ -24,6 +26,17 @@ class Arrivals:
     requests: float
     prompt_tokens: float
     running: float = 0.0  # requests that ran
+
+
+def stepped(whole: float, lately: float, requests: float, noise: float = 1.0) -> float:
+    """Return a rate over the window, or that over its newest samples where it stepped up by more than chance explains.
+
+    A window of 45 s shows a fivefold burst fully after 45 s, its last 15 s after 15. requests: a second, over the
+    window. It is for sums over groups: when a new one takes a share, its rate steps up and that of the others does not
+    step down as fast.
+    """
+    chance = STEP_SIGMAS * noise * whole / sqrt(max(requests * RECENT_S, 1.0))
+    return lately if lately > whole + chance else whole
 
 
 def level(before: float | None, now: float, requests: float, elapsed_s: float) -> float:
