@@ -1,4 +1,4 @@
-"""Write every file that is generated from code: the CRD, its table, the runbook, the chart's copies.
+"""Write every file that is generated from code: the CRD, its table, the runbook, the metrics, the chart's copies.
 
 `make crds` runs it; tests/contract fails when a file is stale.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from api_table import api_markdown
+from metrics_table import metrics_markdown
 from reasons_table import reasons_markdown
 
 from glm_operator.api.crd import HEADER, crd
@@ -36,6 +37,7 @@ def generated() -> dict[Path, str]:
         ROOT / "charts/glm-operator/crds" / name: definition,
         ROOT / "charts/glm-operator/files/rules.yaml": rules_yaml(),
         ROOT / "docs/api.md": api_markdown(crd()),
+        ROOT / "docs/metrics.md": metrics_markdown(),
         ROOT / "docs/operations.md": f"{reasons_markdown()}\n{ALERTS.read_text()}",
     }
 

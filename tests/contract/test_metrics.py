@@ -1,0 +1,54 @@
+"""Metrics that one side reads exist on the other, under the same name; all are documented."""
+
+import re
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from glm_operator.autoscale.series import ATTAINED, DEMAND_METRICS, HISTOGRAMS
+from glm_worker.messages import Slo, SloClass
+from glm_worker.server.telemetry import Gauges
+from glm_worker.server.telemetry import Telemetry as ServerTelemetry
+from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.history import History
+from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def a_page() -> list[Metric]:
+    """Return what the leading pod of a group exposes."""
+    server = ServerTelemetry("glm-nano")
+    server.promise(Slo([SloClass(name="fast", thresholds_s={"ttft": 1}, objective=0.99)]))
+    leader = LeaderTelemetry()
+    return [*server.families(Gauges()), *leader.families("serving", History(), server_answers=True)]
+
+
+def exposed() -> set[str]:
+    """Return the names of all series, those of a histogram without the end."""
+    series = {sample.name for family in a_page() for sample in family.samples}
+    return series | {family.name for family in a_page() if family.type == "histogram"}
+
+
+def test_what_autoscaling_reads_is_what_workers_expose() -> None:
+    assert {*DEMAND_METRICS, *HISTOGRAMS.values(), ATTAINED} <= exposed()
+
+
+def test_the_design_names_metrics_that_exist() -> None:
+    design = (DOCS / "design/0007-autoscaling.md").read_text()
+    table = design.partition("| metric |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(glm_\w+)`", table))
+    assert len(named) > 20
+    assert named <= exposed()
+
+
+def test_labels_of_a_series_are_never_those_that_say_whose_it_is() -> None:
+    identity = set(WorkerSettings(model="m").identity)
+    clashing = [sample for family in a_page() for sample in family.samples if identity & sample.labels.keys()]
+    assert clashing == []
+
+
+def test_every_metric_of_a_worker_is_documented() -> None:
+    documented = set(re.findall(r"^\| `([^`]+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in a_page()}
+    assert names <= documented
