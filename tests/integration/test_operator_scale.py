@@ -1,0 +1,83 @@
+"""The scale subresource, and metrics through the API server's proxy, as the clients use them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
+
+from glm_operator.cluster.user import UserKube
+from glm_operator.errors import Conflict, Denied, Missing, Unavailable
+from integration.operator_rig import Rig, a_deployment_body, a_rig
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_deployment_body(replicas=1))) as found:
+        await found.run_pass()
+        yield found
+
+
+async def test_a_scale_sets_the_number_of_groups_and_answers_with_the_new_version(rig: Rig) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    version = await rig.kube.scale(body, 3)
+    live = rig.fake.get("glmdeployments", "chat")
+    assert (live["spec"]["replicas"], live["metadata"]["resourceVersion"]) == (3, version)
+    assert rig.fake.writes[-1] == "PATCH glmdeployments/chat/scale"
+
+
+async def test_a_scale_of_what_has_changed_meanwhile_is_a_conflict(rig: Rig) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    rig.fake.edit("glmdeployments", "chat", lambda found: found["spec"].update(replicas=5))
+    with pytest.raises(Conflict):
+        await rig.kube.scale(body, 3)
+    assert rig.fake.get("glmdeployments", "chat")["spec"]["replicas"] == 5
+
+
+async def test_a_scale_of_what_is_gone_says_so(rig: Rig) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    with pytest.raises(Missing):
+        await rig.kube.scale(body, 3)
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, Denied), (404, Missing), (503, Unavailable)])
+async def test_what_the_proxy_answers_is_one_of_our_errors(status: int, error: type[Exception]) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.path == "/api/v1/namespaces/models/pods/chat-g0-0:9090/proxy/metrics"
+        body = {"kind": "Status", "message": "no", "code": status}
+        return web.json_response(body, status=status)
+
+    async with a_proxy(answer) as kube:
+        with pytest.raises(error):
+            await kube.pod_metrics("models", "chat-g0-0", timeout_s=5)
+
+
+async def test_metrics_come_through_the_proxy_as_text() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text='glm_num_requests_running{group="chat-g0"} 3\n')
+
+    async with a_proxy(answer) as kube:
+        text = await kube.pod_metrics("models", "chat-g0-0", timeout_s=5)
+    assert text == 'glm_num_requests_running{group="chat-g0"} 3\n'
+
+
+class a_proxy:  # noqa: N801 - read as a phrase
+    """An API server that answers every GET in one way, and a person's client of it."""
+
+    def __init__(self, answer: object) -> None:
+        app = web.Application()
+        app.add_routes([web.get("/{path:.*}", answer)])  # type: ignore[arg-type]
+        self._server = TestServer(app)
+
+    async def __aenter__(self) -> UserKube:
+        await self._server.start_server()
+        configuration = client.Configuration()
+        configuration.host = str(self._server.make_url("")).rstrip("/")
+        self._api = client.ApiClient(configuration)
+        return UserKube(self._api)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+        await self._server.close()

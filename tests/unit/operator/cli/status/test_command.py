@@ -1,0 +1,138 @@
+"""`glm status`: what is read, what is shown, and what is said where pods may not be asked."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from glm_operator.cli import app
+from glm_operator.cli.status import command
+from glm_operator.cli.status.command import Look
+from glm_operator.cli.status.drawing import draw
+from glm_operator.errors import Denied, KubeError, Unavailable
+from unit.operator.cli.status.test_samples import a_text
+from unit.operator.operator_builders import a_body
+
+STATUS = {
+    "ready": "1/2",
+    "groups": [{"name": "chat-g0", "state": "Ready"}, {"name": "chat-g1", "state": "Starting"}],
+    "latency": {"ttftP95": "420ms"},
+    "slo": {"classes": [{"name": "chat", "met": False, "ttft": "620ms", "attainment": "91%", "budgetLeft": "-4%"}]},
+    "scaling": {
+        "mode": "Active",
+        "desired": 4,
+        "current": 2,
+        "starting": 1,
+        "limitedBy": "Max",
+        "message": "5.1 groups of [work]",
+        "source": "Prometheus",
+        "signals": [
+            {"name": "needed, groups", "state": "Value", "value": "5.1", "measuredAt": "2026-01-01T00:00:00Z"},
+            {"name": "KV use, %", "state": "Unknown"},
+        ],
+        "history": [{"time": "2026-01-01T00:00:00Z", "from": 1, "to": 2, "reason": "Demand", "message": "2.4 [x]"}],
+    },
+    "conditions": [
+        {"type": "Ready", "status": "False", "reason": "GroupsStarting", "message": "1/2 groups are ready"},
+        {"type": "SLOMet", "status": "False", "reason": "SLOMissed", "message": "class chat: slow"},
+    ],
+}
+
+
+class FakeKube:
+    """A deployment, and pods that answer, are not there, or may not be asked."""
+
+    def __init__(self, *answers: str | KubeError) -> None:
+        self._answers = dict(zip(("chat-g0-0", "chat-g1-0"), answers, strict=False))
+        self.num_asked = 0
+
+    async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
+        slo = {"classes": [{"name": "chat", "ttft": "500ms"}]}
+        return {**a_body(slo=slo, replicas=2), "status": STATUS}
+
+    async def pod_metrics(self, namespace: str, pod: str, *, timeout_s: float) -> str:
+        assert timeout_s <= command.READ_S
+        self.num_asked += 1
+        answer = self._answers.get(pod, Unavailable("no such pod"))
+        if isinstance(answer, KubeError):
+            raise answer
+        return answer
+
+
+def drawn(view: Any, width: int = 160) -> str:
+    console = Console(file=StringIO(), width=width, force_terminal=False)
+    console.print(draw(view))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+async def test_what_groups_measure_now_is_shown_over_the_status() -> None:
+    view = await Look(FakeKube(a_text("g0", fast=3, running=7)), "models", "chat").take()
+    first, second = view.groups
+    assert (first.running, first.kv_usage, second.running) == (7, 0.25, None)
+    assert view.note == (
+        "Groups as they are now; latencies are those of the status: up to a minute old. No answer from chat-g1."
+    )
+    assert (view.desired, view.limited_by, view.current) == (4, "Max", 2)
+
+
+async def test_everything_that_is_known_is_drawn() -> None:
+    text = drawn(await Look(FakeKube(a_text("g0", fast=3, running=7)), "models", "chat").take())
+    for part in (
+        "models/chat  1/2 groups ready",
+        "25% ",
+        "ttft P95",
+        "620ms",
+        "500ms",
+        "91%",
+        "-4%",
+        "Scaling Active: 2 groups, wants 4, limited by Max (from Prometheus): 5.1 groups of [work]",
+        "needed, groups",
+        "1 -> 2",
+        "2.4 [x]",
+        "SLOMissed",
+    ):
+        assert part in text, part
+
+
+async def test_without_the_right_to_ask_pods_the_status_is_shown_with_its_age() -> None:
+    kube = FakeKube(Denied("pods is forbidden: cannot get pods/proxy"))
+    look = Look(kube, "models", "chat")
+    for _ in range(3):
+        view = await look.take()
+    assert view.note.startswith("These numbers are those of the status: up to a minute old.")
+    assert "cannot get pods/proxy" in view.note
+    assert kube.num_asked == 2, "who may not is not asked again"
+    assert view.latencies[0].latency == "620ms"
+
+
+async def test_a_deployment_without_any_status_yet_is_shown() -> None:
+    class Fresh(FakeKube):
+        async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
+            return a_body()
+
+    text = drawn(await Look(Fresh(), "models", "chat").take())
+    assert "0/0 groups ready" in text
+    assert "Scaling Disabled: 1 groups" in text
+
+
+async def test_json_has_everything() -> None:
+    found = (await Look(FakeKube(), "models", "chat").take()).as_json()
+    assert found["groups"][0]["name"] == "chat-g0"
+    assert found["latencies"][0] == {
+        "slo_class": "chat",
+        "signal": "ttft",
+        "percentile": 95,
+        "latency": "620ms",
+        "promised": "500ms",
+        "met": False,
+    }
+    assert found["signals"][0]["age_s"] > 0
+
+
+@pytest.mark.parametrize("arguments", [["status", "chat", "-o", "yaml"]])
+def test_an_output_that_is_not_known_is_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
