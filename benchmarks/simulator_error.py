@@ -1,0 +1,275 @@
+"""How far the simulated group is from the real one.
+
+glm-nano on one CPU rank of this machine. `glm-worker calibrate` measures it; then `glm-worker serve`, with the same
+settings, gets requests at random moments (Poisson, seeded), streamed by a client in another process that never waits
+for an answer before it asks again. The prompts have 32 to 1,000 tokens, the answers 8 to 48. Three runs: below, at and
+past the knee, at 0.5, 0.9 and 1.2 of what the simulated group can do. The same requests, at the moments at which they
+were really sent, then go through the simulated group with the calibration taken just before.
+
+TTFT is from sending to the first piece of text; ITL is a request's mean. Ends with a JSON line for each number: the
+relative error of the simulator, |simulated - real| / real. The goal is for the p95 of TTFT; the others are shown.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from recovery import loopback_address, percentile
+from tokenizers import Tokenizer
+
+from glm_operator.autoscale.simulate.model.calibration import Calibration, read_calibration
+from glm_operator.autoscale.simulate.model.group import Group, Request
+from glm_operator.autoscale.simulate.trace import Arrival
+
+NANO = Path(__file__).resolve().parents[1] / "worker/models/glm-nano"
+GOAL = 0.25
+UTILISATION = {"below": 0.5, "at": 0.9, "past": 1.2}
+SETTINGS = {
+    "model": "builtin://glm-nano",
+    "max_num_seqs": 16,
+    "max_batch_tokens": 512,
+    "max_waiting_requests": 1_000_000,  # past the knee they wait, and nobody is refused
+    "max_waiting_tokens": 1_000_000_000,
+}
+START_LIMIT_S = 300.0
+SLO_CLASS = "default"
+SIGNALS = ("ttft", "ttfa", "itl", "e2e")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: when, and of how many tokens."""
+
+    at_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the client saw of one request. Seconds since the run began."""
+
+    ask: Ask
+    sent_s: float
+    first_s: float
+    last_s: float
+
+    @property
+    def ttft_s(self) -> float:
+        return self.first_s - self.sent_s
+
+    @property
+    def itl_s(self) -> float:
+        return (self.last_s - self.first_s) / (self.ask.output_tokens - 1)
+
+
+def asks(seed: int, count: int, rate: float) -> list[Ask]:
+    """Return requests at random moments. rate: of them a second; 0: all at once."""
+    chance, at_s, found = random.Random(seed), 0.0, []
+    for _ in range(count):
+        at_s += chance.expovariate(rate) if rate else 0.0
+        prompt_tokens = round(min(1000, max(32, chance.lognormvariate(5.5, 0.9))))
+        found.append(Ask(at_s, prompt_tokens, chance.randint(8, 48)))
+    return found
+
+
+# The simulated group
+
+
+def simulate(calibration: Calibration, requests: Sequence[Ask]) -> list[Request]:
+    """Return the requests as they ended in the simulated group, in the order in which they ended."""
+    edges = {(SLO_CLASS, name): (1.0,) for name in SIGNALS}
+    group = Group("g0", calibration, edges, {SLO_CLASS: {}}, 0.0, 0.0)
+    now_s = 0.0
+    for ask in requests:
+        now_s = ask.at_s
+        group.add(Request(Arrival(now_s, ask.prompt_tokens, ask.output_tokens), SLO_CLASS), now_s)
+    while not group.is_idle:
+        now_s += 1.0
+        group.advance(now_s)
+    return group.ended
+
+
+def capacity(calibration: Calibration) -> float:
+    """Return the requests a second that the simulated group ends when many wait."""
+    waiting = asks(seed=0, count=400, rate=0.0)
+    return len(waiting) / max(request.ended_at or 0.0 for request in simulate(calibration, waiting))
+
+
+# The real group
+
+
+def calibrated(host: str, folder: Path) -> Calibration:
+    """Run `glm-worker calibrate`; return what it found."""
+    output = folder / "calibration.json"
+    command = [sys.executable, "-m", "glm_worker.main", "calibrate", "-o", str(output), "--starts", "1"]
+    with (folder / "calibrate.log").open("wb") as log:
+        done = subprocess.run(command, env=environment(host, folder), stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit(f"the calibration failed:\n{(folder / 'calibrate.log').read_text()[-4000:]}")
+    text = output.read_text()
+    found = json.loads(text)
+    errors = ", ".join(f"{kind} {error:.1%}" for kind, error in found["measured"]["errors"].items())
+    print(f"prefill {found['prefill']}, decode {found['decode']}, overhead {found['overhead_s']:.4f} s")
+    print(f"median errors of the fit: {errors}", flush=True)
+    return read_calibration(text)
+
+
+@contextlib.contextmanager
+def serving(host: str, folder: Path) -> Iterator[None]:
+    """`glm-worker serve`, until the end of the block."""
+    command = [sys.executable, "-m", "glm_worker.main", "serve"]
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment(host, folder), stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not is_ready(host):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the group does not serve:\n{(folder / 'serve.log').read_text()[-4000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        for _ in range(2):  # the second time it drains no longer
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        process.wait(30)
+
+
+def environment(host: str, folder: Path) -> dict[str, str]:
+    settings = SETTINGS | {"host": host, "run_dir": folder}
+    return {**os.environ, **{f"GLM_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+def is_ready(host: str) -> bool:
+    try:
+        return httpx.get(f"http://{host}:9090/readyz", timeout=5.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def drive(host: str, requests: Sequence[Ask]) -> list[Seen]:
+    """Have the requests sent by a process of its own; return what it saw, in the order of sending."""
+    told = json.dumps([[ask.at_s, ask.prompt_tokens, ask.output_tokens] for ask in requests])
+    command = [sys.executable, __file__, "--client", host]
+    done = subprocess.run(command, input=told, stdout=subprocess.PIPE, text=True, check=True)
+    return [Seen(ask, *times) for ask, times in zip(requests, json.loads(done.stdout), strict=True)]
+
+
+# The client
+
+
+def client(host: str) -> int:
+    """Read requests from standard input, send them, and write what was seen of them to standard output."""
+    requests = [Ask(*fields) for fields in json.load(sys.stdin)]
+    print(json.dumps(asyncio.run(send_all(host, requests))))
+    return 0
+
+
+async def send_all(host: str, requests: Sequence[Ask]) -> list[tuple[float, float, float]]:
+    tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    words = tokenizer.encode("What is 12+30? Count from 1 to 30, and tell me what you like about it. " * 100).ids
+    bodies = [body(words[: ask.prompt_tokens], ask.output_tokens) for ask in requests]
+    began_s = time.monotonic()
+
+    async def at_its_time(ask: Ask, data: bytes) -> tuple[float, float, float]:
+        await asyncio.sleep(began_s + ask.at_s - time.monotonic())
+        times = await send(host, data)
+        return times[0] - began_s, times[1] - began_s, times[2] - began_s
+
+    return await asyncio.gather(*(at_its_time(ask, data) for ask, data in zip(requests, bodies, strict=True)))
+
+
+def body(token_ids: Sequence[int], max_tokens: int) -> bytes:
+    asked = {"model": "glm-nano", "prompt": list(token_ids), "max_tokens": max_tokens, "temperature": 0}
+    return json.dumps(asked | {"ignore_eos": True, "stream": True}).encode()
+
+
+async def send(host: str, data: bytes) -> tuple[float, float, float]:
+    """Return when the request was sent, and when its first and its last piece came, on the monotonic clock."""
+    sent_s, first_s, last_s = time.monotonic(), 0.0, 0.0
+    reader, writer = await asyncio.open_connection(host, 8000, limit=2**20)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: nano\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
+    status = await reader.readline()
+    if b" 200 " not in status:
+        raise SystemExit(f"{status.decode()}{(await reader.read()).decode(errors='replace')[:1000]}")
+    while line := await reader.readline():
+        if line.startswith(b"data: {"):
+            last_s = time.monotonic()
+            first_s = first_s or last_s
+    writer.close()
+    return sent_s, first_s, last_s
+
+
+# Both side by side
+
+
+def compared(point: str, calibration: Calibration, seen: Sequence[Seen]) -> list[dict[str, object]]:
+    """Return a line for each number at one point."""
+    sent = [Ask(each.sent_s, each.ask.prompt_tokens, each.ask.output_tokens) for each in seen]
+    ended = simulate(calibration, sorted(sent, key=lambda ask: ask.at_s))
+    real = {"ttft": [each.ttft_s for each in seen], "itl": [each.itl_s for each in seen]}
+    lines = []
+    for name, values in real.items():
+        simulated = [request.latency[name] for request in ended]
+        for p in (50, 95):
+            ours, theirs = percentile(simulated, p), percentile(values, p)
+            error = abs(ours - theirs) / theirs
+            has_goal = (name, p) == ("ttft", 95)
+            lines.append(
+                {
+                    "bench": "simulator_error",
+                    "metric": f"{name}_p{p}_error_{point}",
+                    "ours": round(error, 3),
+                    "simulated_s": round(ours, 4),
+                    "real_s": round(theirs, 4),
+                    "requests": len(seen),
+                    "goal": GOAL if has_goal else None,
+                    "met": error <= GOAL if has_goal else None,
+                }
+            )
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=40.0, help="of arrivals at each point")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--client", metavar="HOST", help="be the client of a run")
+    arguments = parser.parse_args()
+    if arguments.client:
+        return client(arguments.client)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    host, lines = loopback_address(), []
+    with tempfile.TemporaryDirectory(prefix="glm-") as name:
+        calibration = calibrated(host, Path(name))
+        most = capacity(calibration)
+        print(f"the simulated group can do {most:.1f} requests a second", flush=True)
+        with serving(host, Path(name)):
+            drive(host, asks(seed=0, count=20, rate=most / 2))  # what is made once is made here
+            for point, utilisation in UTILISATION.items():
+                rate = utilisation * most
+                seen = drive(host, asks(arguments.seed, max(20, round(rate * arguments.seconds)), rate))
+                lines += compared(point, calibration, seen)
+                load = os.getloadavg()[0]
+                print(f"{point} the knee: {len(seen)} requests at {rate:.1f}/s, load {load:.1f}", flush=True)
+    for line in lines:
+        print(json.dumps(line))
+    return 0 if all(line["met"] is not False for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
