@@ -1,7 +1,6 @@
 """The fall-back: asks the workers' management ports for their metrics and keeps what a decision needs of them."""
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import deque
@@ -11,7 +10,6 @@ from math import inf
 
 import httpx
 
-from glm_operator import names
 from glm_operator.api.duration import to_seconds
 from glm_operator.api.slo import Slo
 from glm_operator.autoscale.series import (
@@ -59,12 +57,6 @@ MAX_SERIES = 20_000
 _SIGNALS = {f"{histogram}_bucket": signal for signal, histogram in HISTOGRAMS.items()}
 _DEMAND = frozenset(DEMAND_METRICS)
 WANTED = _DEMAND | _SIGNALS.keys() | {ATTAINED}
-
-
-def metrics_url(ip: str) -> str:
-    """Return where the metrics of a pod are."""
-    host = f"[{ip}]" if ipaddress.ip_address(ip).version == 6 else ip
-    return f"http://{host}:{names.MANAGEMENT_PORT}/metrics"
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from glm_operator.api.slo import Slo
 from glm_operator.autoscale.series import Attained, Latencies, Series
 from glm_operator.cluster.metrics.reading import Target
-from glm_operator.cluster.metrics.scrape import Scraper, metrics_url
+from glm_operator.cluster.metrics.scrape import Scraper
 
 SLO = Slo.model_validate({"classes": [{"name": "chat", "ttft": "500ms", "window": "30d"}]})
 OWN = 'namespace="elsewhere",deployment="other",group="nobody",revision="r1"'
@@ -56,13 +56,6 @@ def latency_text(kept: float, broken: float, **edges: float) -> str:
         for name, value in edges.items()
     ]
     return "\n".join([*lines, demand_text(1)])
-
-
-@pytest.mark.parametrize(
-    ("ip", "url"), [("10.0.0.7", "http://10.0.0.7:9090/metrics"), ("fd00::7", "http://[fd00::7]:9090/metrics")]
-)
-def test_the_metrics_of_a_pod_are_on_its_management_port(ip: str, url: str) -> None:
-    assert metrics_url(ip) == url
 
 
 async def test_a_series_has_the_samples_of_the_demand_window_and_belongs_to_the_group_that_was_asked() -> None:
