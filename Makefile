@@ -77,6 +77,11 @@ unit: $(INSTALLED) ## Pure tests: seconds each, no processes
 contract: $(INSTALLED) ## What types cannot pin: CRD, RBAC, chart, environment names, metrics
 	@$(PYTEST) -m "not e2e" tests/contract
 
+.PHONY: rules
+rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test each alert
+	@promtool check rules charts/glm-operator/files/alerts.yaml charts/glm-operator/files/recording.yaml
+	@promtool test rules tests/rules/*.yaml
+
 .PHONY: integration
 integration: $(INSTALLED) ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for most of it is waiting
 	@$(PYTEST) -n 2 --dist loadfile -m "not e2e" tests/integration
@@ -124,6 +129,14 @@ images: $(INSTALLED) ## Build the operator and worker images and push them to th
 .PHONY: crds
 crds: $(INSTALLED) ## Generate the CRD, docs/api.md, docs/operations.md, and the chart's copies of CRD and permissions
 	@$(BIN)/python scripts/generate.py
+
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## Generate Grafana's dashboards in the chart
+	@$(BIN)/python scripts/dashboards.py
+
+.PHONY: dashboard-pictures
+dashboard-pictures: $(INSTALLED) ## Draw each dashboard in Chromium, from a real Prometheus and a real local deployment, for docs/images
+	@PYTHONPATH=tests/integration:tests/cluster $(BIN)/python scripts/dashboard_pictures.py
 
 .PHONY: lock
 lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with hashes
