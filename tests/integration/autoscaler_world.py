@@ -109,7 +109,7 @@ async def a_world(**spec: Any) -> AsyncIterator[World]:
     whole = {"replicas": 1, "slo": SLO, "scaling": SCALING, **spec}
 
     def prepare(fake: FakeKubernetes) -> None:
-        fake.pod_ip = "10.0.0.1"
+        fake.pod_ip = lambda _: "10.0.0.1"
         fake.put("glmdeployments", a_deployment_body(**whole))
 
     async with a_rig(prepare) as rig:

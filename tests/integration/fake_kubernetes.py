@@ -51,7 +51,7 @@ class FakeKubernetes:
         self.objects: dict[Key, Manifest] = {}
         self.writes: list[str] = []
         self.before_write: Callable[[str], None] = lambda _: None  # may raise Refused
-        self.pod_ip: str | None = None  # of every pod that becomes ready
+        self.pod_ip: Callable[[str], str | None] = lambda _: None  # of a pod that becomes ready, by its name
         self.pod_quota: int | None = None  # of the namespace; the StatefulSet controller is held to it, too
         self._applied: dict[Key, Manifest] = {}
         self._numbers = itertools.count(1)
@@ -200,7 +200,8 @@ class FakeKubernetes:
                 status["containerStatuses"] = [{"image": image, "state": state}]
             else:
                 conditions.append({"type": "Ready", "status": "True"})
-                status |= {"podIP": self.pod_ip} if self.pod_ip is not None else {}
+                ip = self.pod_ip(key[2])
+                status |= {"podIP": ip} if ip is not None else {}
             self._store(key, {**copy.deepcopy(pod), "status": status})
 
     # HTTP

@@ -49,9 +49,9 @@ class Group:
     totals: dict[str, float] = field(default_factory=dict)
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
 
-    def advance(self, now_s: float, arrived: float) -> tuple[float, float]:
+    def advance(self, now_s: float, arrived: float, period_s: float = PERIOD_S) -> tuple[float, float]:
         """Let a period pass; return the requests that got their first token, and after how long."""
-        most = PREFILL_RATE / PROMPT_TOKENS * PERIOD_S
+        most = PREFILL_RATE / PROMPT_TOKENS * period_s
         done = min(self.waiting + arrived, most)
         self.waiting += arrived - done
         oldest_s = self.waiting / (PREFILL_RATE / PROMPT_TOKENS)
