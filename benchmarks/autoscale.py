@@ -3,7 +3,8 @@
 Simulated: GLM-4.5-Air in FP8, a group on one H200, as derived from its rooflines (simulate/model/calibration.py).
 Every law gets the same hardware, router, cold starts, drains, scrapes of 5 s and their faults; none sees the trace.
 Loads: the code trace in data/, a ramp 2 -> 10 -> 1 requests a second, a spike of 5x, a day in two hours whose mix of
-thinking flips, a slow leak of longer prompts, steady with 5 % of noise; cold starts of 60 and 300 s; on the ramp four faults of
+thinking flips, a slow leak of longer prompts, steady with 5 % of noise; cold starts of 60 and 300 s; on the ramp four
+faults of
 metrics: 10 % of scrapes lost, Prometheus away for 2 minutes twice, a group's series frozen, a group silent.
 
 Terms: attainment is the share of requests that met every threshold of their class. static is the smallest fixed fleet

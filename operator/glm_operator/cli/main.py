@@ -3,6 +3,7 @@
 import typer
 
 from glm_operator.cli import crd, local, plan, rollout
+from glm_operator.cli.replay.command import replay_command
 from glm_operator.cli.status.command import status_command
 
 app = typer.Typer(
@@ -13,6 +14,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("plan")(plan.plan_command)
+app.command("replay")(replay_command)
 app.command("status")(status_command)
 app.add_typer(local.app, name="local")
 app.add_typer(rollout.app, name="rollout")
