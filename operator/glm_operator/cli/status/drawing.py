@@ -28,7 +28,8 @@ def draw(view: View) -> RenderableType:
     if view.history:
         parts.append(_history(view))
     parts += [_conditions(view), Text(view.note, style="dim")]
-    return Group(*parts)
+    spaced = [each for part in parts for each in (part, Text())]
+    return Group(*spaced[:-1])
 
 
 def _head(view: View) -> Text:
@@ -94,21 +95,23 @@ def _kept(latency: LatencyView) -> str:
 def _scaling(view: View) -> Text:
     if view.desired is None:
         return Text(f"Scaling {view.mode}: {view.current} groups")
-    limit = f", limited by {view.limited_by}" if view.limited_by else ""
+    is_told = view.limited_by is None or f"limited by {view.limited_by}" in (view.message or "")
+    limit = "" if is_told else f", limited by {view.limited_by}"
     source = f" (from {view.source})" if view.source else ""
     said = f": {view.message}" if view.message else ""
     return Text(f"Scaling {view.mode}: {view.current} groups, wants {view.desired}{limit}{source}{said}")
 
 
 def _signals(view: View) -> Table:
-    table = _table("Input", "State", "Value", "Age")
+    """Return the inputs. A status repeats one only when it has changed by a tenth: what is old is not stale."""
+    table = _table("Input", "State", "Value", "As of")
     for each in view.signals:
         age_s = each.get("age_s")
         table.add_row(
             escape(str(each.get("name", ""))),
             str(each.get("state", "")),
             str(each.get("value", UNKNOWN)),
-            UNKNOWN if age_s is None else f"{max(0, age_s)}s",
+            UNKNOWN if age_s is None else f"{max(0, age_s)}s ago",
         )
     return table
 

@@ -22,7 +22,7 @@ from glm_operator.reconcile.promises import promises
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 16
+AT_ONCE = 64
 LOOK_LIMIT_S = 30.0
 """Reading and writing have timeouts of their own; this is for what they forget."""
 
