@@ -28,6 +28,7 @@ OF_OUR_CLUSTER = [
     "tests/integration/test_cluster_runs_pods.py",  # first: what fails here is the cluster's fault
     "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
 ]
+GUESTS = ["tests/integration/test_cluster_guests.py"]  # Prometheus; long: what only long stories need built
 CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters of its own, so none may be up
 LONG = "--long"
 
@@ -84,7 +85,10 @@ def on_given_cluster() -> int:
     status = pytest(STORIES)
     if is_long():
         return status
-    leave_out([*OF_OUR_CLUSTER, *CLUSTER_DOWN], "E2E_KUBECONFIG names a cluster, and these are about the one made here")
+    leave_out(
+        [*OF_OUR_CLUSTER, *GUESTS, *CLUSTER_DOWN],
+        "E2E_KUBECONFIG names a cluster, and these are about the one made here",
+    )
     return status
 
 
@@ -99,9 +103,13 @@ def on_own_cluster() -> int:
     try:
         if not was_up:
             bring_up()
-        for command in ("images", "kwok"):  # by now, for their progress: inside a test nobody would see it
+        for command in (
+            "images",
+            "kwok",
+            "monitoring" if is_long() else "prometheus",
+        ):  # by now, for their progress: inside a test nobody would see it
             cluster(command)
-        status = pytest(STORIES if is_long() else [*OF_OUR_CLUSTER, *STORIES])
+        status = pytest([*GUESTS, *STORIES] if is_long() else [*OF_OUR_CLUSTER, *GUESTS, *STORIES])
     finally:
         if before:
             print(

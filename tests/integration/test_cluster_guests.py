@@ -129,6 +129,7 @@ def test_pods_are_scraped_by_their_annotations(cluster: Cluster) -> None:
         assert [target["labels"]["namespace"] for target in found.targets()] == [NAMESPACE]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("exporter")
 def test_pods_and_rules_are_found_as_prometheus_operator_says(cluster: Cluster) -> None:
     endpoints = [{"port": "metrics", "honorLabels": True}]
@@ -150,6 +151,7 @@ def whole(operator: PrometheusOperator) -> Generated | None:
     return generated if f"podMonitor/{NAMESPACE}/probe" in generated.config and generated.rules else None
 
 
+@pytest.mark.long
 def test_crds_come_and_go_without_the_operator(cluster: Cluster) -> None:
     with monitoring_crds(cluster):
         assert f"podmonitors.{GROUP}" in names(cluster, "crds")
@@ -186,6 +188,7 @@ def test_a_refused_configuration_is_told_and_changes_nothing(cluster: Cluster) -
         assert wait_for("the rule", lambda: found.value("probe:demand"), timeout_s=60) == 25
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("exporter")
 def test_an_autoscaler_on_cpu_reads_metrics_server(cluster: Cluster) -> None:
     with metrics_server(cluster):
@@ -193,6 +196,7 @@ def test_an_autoscaler_on_cpu_reads_metrics_server(cluster: Cluster) -> None:
         assert "probe-" in wait_for("the pod's usage", lambda: cluster.kubectl(*top), timeout_s=90)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("exporter")
 def test_keda_scales_on_prometheus(cluster: Cluster) -> None:
     with prometheus(cluster, {"global": EVERY_SECOND}, RULES) as found, keda(cluster):

@@ -13,10 +13,11 @@ from glm_cluster.guests import guests
 from glm_cluster.kwok import build_kwok
 from glm_cluster.lifecycle import clean, down, up
 from glm_cluster.locking import locked
-from glm_cluster.packages import PROMETHEUS, install_missing
+from glm_cluster.packages import PROMETHEUS as DEBIANS_PROMETHEUS
+from glm_cluster.packages import install_missing
 from glm_cluster.paths import Paths, find_paths
 from glm_cluster.processes import Processes
-from glm_cluster.programs import MONITORING, Programs
+from glm_cluster.programs import MONITORING, PROMETHEUS, Programs
 from glm_cluster.progress import say
 
 
@@ -32,6 +33,7 @@ def main() -> int:
     commands.add_parser("status", help="print what runs")
     commands.add_parser("programs", help="build kubectl, helm and the others without starting anything")
     commands.add_parser("kwok", help="build kwok, which plays nodes for stories of many deployments")
+    commands.add_parser("prometheus", help="build Prometheus, which stories of autoscaling ask")
     commands.add_parser("monitoring", help="build and install what tests of monitoring need: Prometheus, KEDA, ...")
     arguments = parser.parse_args()
     paths = find_paths(os.environ)
@@ -83,9 +85,15 @@ def build_programs(paths: Paths) -> None:
         print(Programs(paths)[program])
 
 
+def prepare_prometheus(paths: Paths) -> None:
+    with locked(paths):
+        install_missing(DEBIANS_PROMETHEUS)
+        build_missing(paths, [PROMETHEUS])
+
+
 def prepare_monitoring(paths: Paths) -> None:
     with locked(paths):
-        install_missing(PROMETHEUS)
+        install_missing(DEBIANS_PROMETHEUS)
         build_missing(paths, MONITORING)
 
 
@@ -98,6 +106,7 @@ COMMANDS = {
     "status": print_status,
     "programs": build_programs,
     "kwok": build_kwok,
+    "prometheus": prepare_prometheus,
     "monitoring": prepare_monitoring,
 }
 
