@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import httpx
 import pytest
 
 from glm_worker.models import resolve
+from glm_worker.settings import WorkerSettings
 from integration.metrics_text import series_values
 from integration.pods import LIMIT_S, Group, assert_hung, eventually, running_group
 
@@ -107,6 +109,27 @@ def test_the_zygote_is_fit_to_be_forked(group: Group) -> None:
     zygote = group.leader.child("zygote")
     assert zygote.num_threads() == 1
     assert any("libtorch" in mapped.path for mapped in zygote.memory_maps())
+
+
+@in_one_pod
+def test_what_an_answer_took_is_measured_by_the_engine(group: Group) -> None:
+    """Prompt and answer tokens to the last one; whose time a step was adds up to no more than passed."""
+    group.serving()
+    eventually(lambda: metric(group, "glm_num_requests_running") == 0)
+    names = ("prefill_tokens", "prefill_busy_seconds", "decode_tokens", "decode_steps", "decode_busy_seconds")
+    before, began_s = {name: metric(group, f"glm_{name}_total") for name in names}, time.monotonic()
+    usage = httpx.post(url(group), json=question(), timeout=ANSWER_LIMIT_S).json()["usage"]
+    eventually(lambda: metric(group, "glm_num_requests_running") == 0)
+    passed_s = time.monotonic() - began_s
+    took = {name: metric(group, f"glm_{name}_total") - before[name] for name in names}
+    assert took["prefill_tokens"] == usage["prompt_tokens"]
+    assert took["decode_tokens"] == took["decode_steps"] == usage["completion_tokens"] - 1, "the first is the prompt's"
+    assert took["prefill_busy_seconds"] > 0
+    assert took["decode_busy_seconds"] > 0
+    assert took["prefill_busy_seconds"] + took["decode_busy_seconds"] <= passed_s
+    assert 1 <= metric(group, "glm_expert_load_imbalance_ratio") <= 2, "of two ranks"
+    assert metric(group, "glm_max_running_requests") == WorkerSettings.model_fields["max_num_seqs"].default
+    assert metric(group, "glm_prompt_tokens_left") == metric(group, "glm_oldest_waiting_seconds") == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

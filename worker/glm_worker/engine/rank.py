@@ -85,7 +85,10 @@ def _connect_server(assignment: RankAssignment, limits: SchedulerLimits, load_se
         raise EngineFailed("rank 0 was not told where the server waits")
     server = ServerLink(assignment.server_endpoint, assignment.generation)
     engine_limits = EngineLimits(
-        max_model_len=limits.max_model_len, num_blocks=limits.num_blocks, block_size=limits.block_size
+        max_model_len=limits.max_model_len,
+        num_blocks=limits.num_blocks,
+        block_size=limits.block_size,
+        max_num_seqs=limits.max_num_seqs,
     )
     server.send(EngineReady(generation=assignment.generation, limits=engine_limits, load_seconds=load_seconds))
     return server
