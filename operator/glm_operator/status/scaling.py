@@ -15,12 +15,9 @@ from glm_operator.status import texts
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import shortened
 from glm_operator.status.measured import AVAILABLE, Change, Measured
-from glm_operator.status.slo import Said
+from glm_operator.status.slo import TEXT_BYTES, Said
 
 HISTORY_LENGTH = 10
-TEXT_BYTES = 500
-"""Of a sentence about a decision; ten of them are in the status."""
-
 ON_THEIR_WAY = frozenset({"MetricsMissing"})
 """Reasons of MetricsAvailable that say nothing against it: there will be numbers when groups serve."""
 

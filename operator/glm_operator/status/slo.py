@@ -10,7 +10,11 @@ from glm_operator.api.status import ConditionStatus, LatencyStatus, SloClassStat
 from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, State
 from glm_operator.status import texts
 from glm_operator.status.facts import Facts
+from glm_operator.status.groups import shortened
 from glm_operator.status.measured import AVAILABLE, Measured
+
+TEXT_BYTES = 240
+"""Of a sentence; a status must stay small."""
 
 Said = tuple[ConditionStatus, Reason, str]
 """Status, reason and message of a condition."""
@@ -52,7 +56,7 @@ def _class_status(signals: ClassSignals, measured: Measured) -> SloClassStatus:
         **shown,
         attainment=texts.share(signals.attainment.value) if _is_value(signals.attainment) else None,
         budget_left=texts.percent(signals.budget_left.value) if _is_value(signals.budget_left) else None,
-        infeasible=infeasible.get(signals.name),
+        infeasible=shortened(infeasible[signals.name], TEXT_BYTES) if signals.name in infeasible else None,
     )
 
 

@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from glm_operator.api.scaling import Scaling
+from glm_operator.api.slo import MAX_CLASSES, Slo
 from glm_operator.api.status import MAX_TEXT
 from glm_operator.api.trouble import Trouble
 from glm_operator.status.summary import MAX_LISTED, summarize
+from unit.operator.measured_builders import a_change, a_class, a_decision, measured, value
 from unit.operator.operator_builders import a_group, a_pod, moving_to, observed
 from unit.operator.status_builders import NOW, REFUSED, a_failure, a_report, conditions, facts
 
@@ -71,7 +75,29 @@ def test_a_status_of_a_thousand_groups_that_fail_is_small(letter: str) -> None:
         reports={group.name: said for group in groups},
         blocked=(Trouble("chat", "WriteDenied", text),),
         refused=Trouble("spec", "InvalidSpec", text),
+        **_everything_measured(text),
     )
     status = summarize(whole)
     for each in (status, summarize(replace(whole, previous=status))):
         assert len(json.dumps(each, ensure_ascii=False).encode()) < 100_000
+
+
+def _everything_measured(text: str) -> dict[str, Any]:
+    """Return as many classes, inputs and changes as there can be, each with a long text."""
+    names = [f"class-{number}" for number in range(MAX_CLASSES)]
+    slo = Slo.model_validate({"classes": [{"name": name, "ttft": "1s"} for name in names]})
+    decision = a_decision(
+        message=text,
+        infeasible=dict.fromkeys(names, text),
+        inputs={f"an input with a name and a unit, {number}": value(1.5) for number in range(30)},
+    )
+    changes = tuple(a_change(number, number + 1, message=text) for number in range(10))
+    metrics = Trouble("metrics", "MetricsUnreachable", text)
+    return {
+        "slo": slo,
+        "scaling": Scaling.model_validate({"max": 1000}),
+        "is_measured": True,
+        "measured": measured(
+            decision=decision, changes=changes, metrics=metrics, classes=tuple(a_class(name) for name in names)
+        ),
+    }
