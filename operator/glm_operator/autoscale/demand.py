@@ -25,7 +25,7 @@ class Sums:
     waiting: Input
     oldest_s: Input
     prompt_tokens: Input  # that wait or are not yet computed
-    kv_used: Input  # tokens in KV caches, and of prompts that wait for room
+    kv_used: Input  # tokens in KV caches
     arrivals: Input  # requests a second
     prompt_arriving: Input  # tokens a second
     generated: Input  # tokens a second
@@ -78,7 +78,7 @@ def sums(signals: Signals, now_s: float) -> Sums:
             "prompt_tokens_waiting",
             "prompt_tokens_left",
         ),
-        "kv_used": over(_kv_used, "kv_usage", "prompt_tokens_waiting"),
+        "kv_used": over(_kv_used, "kv_usage", "kv_tokens"),
         "arrivals": over(lambda each: each.arrivals),
         "prompt_arriving": over(lambda each: each.prompt_tokens_arriving),
         "generated": over(lambda each: each.tokens_generated),
@@ -120,7 +120,8 @@ def _idle(found: Input) -> Input:
 
 
 def _kv_used(group: GroupSignals) -> float:
-    return min(group.kv_usage, 1.0) * group.kv_tokens + group.prompt_tokens_waiting
+    """Return the tokens in a group's cache. What waits for room in it is work, and counts there."""
+    return min(group.kv_usage, 1.0) * group.kv_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,11 @@ class Credit:
     @property
     def groups(self) -> int:
         return self.serving + len(self.remaining_s)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a group should serve by now and does not: pods pend, and more of them would pend as well."""
+        return 0.0 in self.remaining_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +220,14 @@ def demand(
     """Return how many groups are needed.
 
     load, ahead: now, and when a group that is ordered now would serve. use: share of a group's time that is planned
-    for. boost: 1 or more, by how much latencies ask for more room. Monotone in both loads, in boost and 1/use.
+    for. boost: 1 or more, by how much latencies ask for more room; it keeps groups, and asks for more only while a
+    promise is missed. Monotone in both loads, in boost and 1/use.
     """
     horizon_s = max(law.HORIZON_TTFTS * kept.wait_s + credit.cold_start_s, law.HORIZON_MIN_S)
     hopeful = Able.of(rates, law.HOPEFUL, law.HUGE)
     careful = Able.of(rates, law.CAREFUL, law.BATCH_REACH)
     kv = load.kv_tokens / rates.kv_tokens if rates.kv_tokens else None
-    needs = _needs(load, ahead, hopeful, kept, credit, use, boost, horizon_s)
+    needs = _needs(load, ahead, hopeful, kept, credit, use, boost if kept.is_missed else 1.0, horizon_s)
     if kv is not None:
         needs["KVCache"] = kv / law.KV_TARGET
     seats = load.running_requests / careful.batch if careful.line is not None else 0.0
@@ -310,10 +317,14 @@ def _backlog(load: Load, able: Able) -> float:
 def _cleared(backlog_s: float, arriving: float, credit: Credit, horizon_s: float) -> float:
     """Return the groups with which the backlog is gone within the horizon after a group that is ordered now serves.
 
+    While a group is overdue, a backlog asks for no more than there are.
+
     arriving: groups that what arrives keeps busy. Groups that serve work until then, those that start from when they
     serve; so what they will do is not asked for again. 0: they do it without more.
     """
     until_s = credit.cold_start_s + horizon_s
     left_s = backlog_s + (arriving - credit.serving) * until_s
     left_s -= sum(max(until_s - remaining_s, 0.0) for remaining_s in credit.remaining_s)
-    return credit.groups + left_s / horizon_s if left_s > 0.0 else 0.0
+    if left_s <= 0.0:
+        return 0.0
+    return credit.groups + (0.0 if credit.is_overdue else left_s / horizon_s)

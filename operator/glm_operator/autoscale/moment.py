@@ -61,7 +61,6 @@ class Moment:
         can_help = is_late or plain.needs.get("Demand", 0.0) >= law.CAN_HELP * credit.groups
         boost = _boost(memory, kept, elapsed_s, can_help=can_help, may_rise=_has_latency_settled(memory, credit, now_s))
         needed = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, boost)
-        missed = can_help and kept.worst is not None and kept.worst > 1.0
         memory = replace(memory, boost=boost, infeasible=kept.broken)
         return cls(
             scaling=scaling,
@@ -74,7 +73,7 @@ class Moment:
             demand=needed,
             memory=memory,
             silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
-            is_late=is_late or missed,
+            is_late=is_late or (can_help and kept.is_missed),
             has_settled=has_settled,
             inputs=_inputs(found, needed, kept, credit, memory, boost),
         )
@@ -177,12 +176,17 @@ def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[L
         kv_tokens=found.kv_used.value,
     )
     growth = 1.0 + law.LOOKAHEAD_MAX_GROWTH
-    of_prompts = trend.rise([(each.at_s, each.prompt_tokens) for each in memory.arrivals], requests, now_s)
-    of_requests = trend.rise([(each.at_s, each.requests) for each in memory.arrivals], requests, now_s)
+
+    def later(points: list[tuple[float, float]], level: float) -> float:
+        rises = [trend.rise(points, requests, now_s, part_s) for part_s in law.TREND_PARTS_S]
+        return max(level, *(each.after(credit.cold_start_s, level * growth) for each in rises))
+
     ahead = replace(
         now,
-        prompt_tokens=max(prompt, of_prompts.after(credit.cold_start_s, prompt * growth)),
-        generated=max(now.generated, answer * of_requests.after(credit.cold_start_s, requests * growth)),
+        prompt_tokens=later([(each.at_s, each.prompt_tokens) for each in memory.arrivals], prompt),
+        generated=max(
+            now.generated, answer * later([(each.at_s, each.requests) for each in memory.arrivals], requests)
+        ),
     )
     return now, ahead
 
@@ -196,7 +200,7 @@ def _boost(memory: Memory, kept: Promises, elapsed_s: float, *, can_help: bool, 
     """Return the factor by which latencies raise the safety factor: up while a promise is missed, else back to 1."""
     if kept.worst is None:
         return memory.boost
-    if kept.worst > 1.0 and can_help:
+    if kept.is_missed and can_help:
         if not may_rise:
             return memory.boost
         more = law.BOOST_GAIN * min(kept.worst - 1.0, 1.0) * elapsed_s / 60.0

@@ -16,7 +16,7 @@ def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -
         "Demand": f"{_groups(needs.get('Demand', 0.0))} needed for what arrives: {_work(needed)}",
         "Waiting": f"{waited} of {kept.wait_s:.3g} s, and {needed.backlog_s or 0.0:.3g} s of work of one group wait",
         "KVCache": f"{_groups(needs.get('KVCache', 0.0))} needed for what KV caches hold, at {law.KV_TARGET:.0%} full",
-        "Latency": f"{kept.worst_of or 'a promise was missed'}; {_groups(needs.get('Latency', 0.0))} needed",
+        "Latency": f"{kept.worst_of}; {_groups(needs.get('Latency', 0.0))} needed",
         "Lookahead": f"arrivals rise: {_groups(needs.get('Lookahead', 0.0))} needed when a new one serves, "
         f"in {moment.credit.cold_start_s:.0f} s",
         "Schedule": f"schedule {', '.join(bounds.scheduled)} sets {bounds.least} to {bounds.most} groups",

@@ -33,6 +33,11 @@ class Promises:
     infeasible: Mapping[str, str] = field(default_factory=dict)  # by class
     broken: frozenset[tuple[str, str]] = frozenset()  # class and signal of what is infeasible
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether a promise that can be kept is measured not to be."""
+        return self.worst is not None and self.worst > 1.0
+
 
 @dataclass(frozen=True)
 class _Kept:

@@ -190,7 +190,7 @@ def _answer(
     """Return how many tokens an answer has.
 
     While more requests begin than end, those that run are half done on average, so each of the difference counts half.
-    In a burst few have ended and that is no longer a small correction; then what was known stays.
+    In a burst that is too many, since few of them are as far; so then the length may only rise.
     """
     known = [
         (each.tokens_generated, each.requests_ended)
@@ -201,9 +201,11 @@ def _answer(
     if running_before is None or not MIN_ENDED <= ended * DEMAND_WINDOW_S < HUGE:
         return old
     more = (sum(each.requests_running for each in groups) - running_before) / DEMAND_WINDOW_S
-    if not abs(more) <= STEADY_RUNNING * ended:
-        return old
-    return _length(old, [(sum(tokens for tokens, _ in known), ended + more / 2.0)], elapsed_s, 0.0)
+    begun = ended + more / 2.0
+    new = _length(old, [(sum(tokens for tokens, _ in known), begun)], elapsed_s, 0.0)
+    if abs(more) <= STEADY_RUNNING * ended:
+        return new
+    return max(old, new) if old is not None and new is not None and begun > 0.0 else old
 
 
 def _sequence(old: float | None, groups: Collection[GroupSignals], elapsed_s: float) -> float | None:

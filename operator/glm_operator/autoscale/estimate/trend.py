@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, sqrt
+from math import exp, floor, sqrt
 
 from glm_operator.autoscale.constants import (
     LEVEL_S,
@@ -11,8 +11,8 @@ from glm_operator.autoscale.constants import (
     NOISE_SIGMAS,
     RECENT_S,
     STEP_SIGMAS,
-    TREND_PART_S,
     TREND_PARTS,
+    TREND_PARTS_S,
     TREND_SIGMAS,
 )
 from glm_operator.autoscale.series import DEMAND_WINDOW_S
@@ -55,7 +55,7 @@ def level(before: float | None, now: float, requests: float, elapsed_s: float) -
 
 def noted(history: Sequence[Arrivals], now: Arrivals) -> tuple[Arrivals, ...]:
     """Return the history with this moment, as far back as a slope is looked for."""
-    begin_s = now.at_s - TREND_PARTS * TREND_PART_S
+    begin_s = now.at_s - TREND_PARTS * TREND_PARTS_S[-1]
     return (*(each for each in history if begin_s < each.at_s < now.at_s), now)
 
 
@@ -65,24 +65,25 @@ class Rise:
 
     newest: float = 0.0
     per_s: float = 0.0
+    part_s: float = 0.0
 
     def after(self, seconds: float, most: float) -> float:
         """Return the rate in so many seconds, most at most. What was seen is half a part and half a window old."""
-        old_s = (TREND_PART_S + DEMAND_WINDOW_S) / 2.0
+        old_s = (self.part_s + DEMAND_WINDOW_S) / 2.0
         return min(self.newest + self.per_s * (seconds + old_s), most)
 
 
-def rise(points: Sequence[tuple[float, float]], requests: float, now_s: float) -> Rise:
+def rise(points: Sequence[tuple[float, float]], requests: float, now_s: float, part_s: float) -> Rise:
     """Return by how much a rate rises, where it does so steadily.
 
-    points: times and rates. The time is cut into parts. A rise counts that is there from nearly every part to the next
-    (the second smallest difference), and that is larger over all of them than chance. So a step is no slope: it rises
-    within two parts and not before or after.
+    points: times and rates. The time is cut into TREND_PARTS parts. A rise counts that is there from nearly every part
+    to the next (the second smallest difference), and that is larger over all of them than chance. So a step is no
+    slope: it rises within two parts and not before or after.
     """
-    begin_s = now_s - TREND_PARTS * TREND_PART_S
+    begin_s = now_s - TREND_PARTS * part_s
     sums, counts = [0.0] * TREND_PARTS, [0] * TREND_PARTS
     for at_s, rate in points:
-        part = min(int((at_s - begin_s) / TREND_PART_S), TREND_PARTS - 1)
+        part = min(floor((at_s - begin_s) / part_s), TREND_PARTS - 1)
         if part >= 0:
             sums[part] += rate
             counts[part] += 1
@@ -90,7 +91,7 @@ def rise(points: Sequence[tuple[float, float]], requests: float, now_s: float) -
         return Rise()
     means = [whole / count for whole, count in zip(sums, counts, strict=True)]
     steps = sorted(later - earlier for earlier, later in pairwise(means))
-    chance = means[0] * NOISE * TREND_SIGMAS / sqrt(max(requests * TREND_PART_S, 1.0))
+    chance = means[0] * NOISE * TREND_SIGMAS / sqrt(max(requests * part_s, 1.0))
     if steps[1] <= 0.0 or means[-1] - means[0] <= chance:
         return Rise()
-    return Rise(means[-1], steps[1] / TREND_PART_S)
+    return Rise(means[-1], steps[1] / part_s, part_s)
