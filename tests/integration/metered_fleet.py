@@ -4,6 +4,7 @@ Requests arrive evenly at all groups that serve. A group computes prompts at a f
 waits. Nothing is random, so the same story has the same decisions.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,6 +101,7 @@ class Fleet:
     trouble: Trouble | None = None  # with Prometheus
     has_fallback: bool = True
     hidden: set[str] = field(default_factory=set)  # groups of which no source has a series
+    hangs: asyncio.Event | None = None  # until it is set
     num_reads: int = 0
     groups: dict[str, Group] = field(default_factory=dict)
     served: list[tuple[float, float, float]] = field(default_factory=list)  # when, requests, seconds to first token
@@ -117,6 +119,8 @@ class Fleet:
         self, namespace: str, deployment: str, targets: Sequence[Target], slo: Slo, on_missing: str = "Fallback"
     ) -> Reading:
         self.num_reads += 1
+        if self.hangs is not None:
+            await self.hangs.wait()
         away = self.trouble is not None
         if away and (on_missing == "Hold" or not self.has_fallback):
             return Reading(at_s=self.now_s, source="Prometheus", trouble=self.trouble)

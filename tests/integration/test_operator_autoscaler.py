@@ -1,12 +1,13 @@
 """The autoscaler with real passes: what it writes, what it tells, and when it keeps quiet."""
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 
 from glm_operator.api.trouble import Trouble
-from integration.autoscaler_world import NAME, SCALING, a_world
+from integration.autoscaler_world import NAME, SCALING, SLO, a_world
 from integration.fake_kubernetes import Refused
 from integration.operator_rig import a_deployment_body, uids
 
@@ -86,6 +87,20 @@ async def test_with_prometheus_away_and_hold_nothing_is_scaled_until_it_is_back(
         assert world.replicas == 1
         told = [reason for reason, _ in world.events("MetricsUnreachable", "MetricsRead")]
         assert told == ["MetricsUnreachable", "MetricsRead"]
+
+
+async def test_a_source_that_hangs_delays_no_pass() -> None:
+    async with a_world() as world:
+        world.autoscaler.measured()
+        world.fleet.hangs = asyncio.Event()
+        look = asyncio.create_task(world.autoscaler.look(NAME))
+        async with asyncio.timeout(20):
+            world.edit(replicas=2)
+            await world.rig.settle()
+            assert world.status["readyReplicas"] == 2
+            assert not look.done()
+            world.fleet.hangs.set()
+            await look
 
 
 async def test_one_query_that_fails_is_no_news() -> None:
@@ -306,6 +321,41 @@ async def test_of_a_deployment_that_is_gone_nothing_is_kept() -> None:
         assert world.autoscaler.measured() == set()
         assert world.rig.board.latest == {}
         assert world.fleet.forgotten == ["models/chat"]
+
+
+async def test_another_deployment_of_the_same_name_inherits_nothing() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        await world.run(60, requests_per_s=8)
+        assert world.history()
+        world.fake.delete(("glmdeployments", *NAME))
+        world.fake.put("glmdeployments", a_deployment_body(replicas=1, slo=SLO, scaling=SCALING))
+        await world.rig.settle()
+        assert world.history() == []
+        await world.run(30, requests_per_s=1)
+        assert (world.history(), world.fleet.forgotten) == ([], ["models/chat"])
+        assert world.events("ScaledByHand") == []
+
+
+async def test_one_that_is_being_deleted_is_left_alone() -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+
+        def mark(body: dict[str, Any]) -> None:
+            body["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+
+        world.fake.edit("glmdeployments", "chat", mark)
+        await world.run(120, requests_per_s=9)
+        assert scales(world.fake.writes) == 0
+
+
+async def test_a_quota_that_refuses_pods_ends_the_asking_for_more() -> None:
+    async with a_world(scaling={**SCALING, "max": 20, "up": {"groups": 1, "periodSeconds": 30}}) as world:
+        world.fake.pod_quota = 2
+        await world.run(600, requests_per_s=40)
+        assert len(world.fake.names("pods")) == 2
+        assert world.replicas <= 4, "at most what was asked for before the answer was known"
+        assert world.status["scaling"]["limitedBy"] == "ResourceQuota"
 
 
 # -- promises to workers

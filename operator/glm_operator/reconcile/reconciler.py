@@ -31,6 +31,7 @@ from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
 from glm_operator.status.events import of_acceptance, of_steps, transitions
 from glm_operator.status.facts import Facts
+from glm_operator.status.measured import Measured
 from glm_operator.status.summary import summarize
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,10 @@ class Reconciler:
             refused=refused,
         )
 
+    def _measured(self, body: Manifest) -> Measured | None:
+        measured = self.measurements.shown(*_key(body))
+        return measured if measured is not None and measured.uid == body["metadata"]["uid"] else None
+
     async def _promise(self, seen: Seen, promised: Promises, weighed: Weighed) -> tuple[Weighed, bool]:
         """Put promises to workers that have others; return what these say then, and whether all have taken them."""
         body = promised.slo.for_workers() if promised.slo is not None else None
@@ -226,7 +231,7 @@ class Reconciler:
             slo_fault=promised.slo_fault,
             scaling_fault=promised.scaling_fault,
             is_measured=self.measurements.is_measured(promised.scaling, promised.slo),
-            measured=self.measurements.shown(namespace, name_of(body)),
+            measured=self._measured(body),
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN

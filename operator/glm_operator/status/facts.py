@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from glm_operator import names
-from glm_operator.api.reasons import Reason
+from glm_operator.api.reasons import REASONS, Reason
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.api.status import ConditionStatus
@@ -72,9 +72,14 @@ class Facts:
         return next((condition for condition in found if condition["type"] == kind), {})
 
     def said_before(self, kind: str) -> tuple[ConditionStatus, Reason, str] | None:
-        """Return status, reason and message of a condition as they were before this pass; None if there was none."""
+        """Return status, reason and message of a condition as they were before this pass; None if there was none.
+
+        None as well for a reason that this version does not know: an operator of another one said it.
+        """
         old = self.before(kind)
-        return (old["status"], old["reason"], old["message"]) if old else None
+        if old.get("reason") not in REASONS or old.get("status") not in get_args(ConditionStatus):
+            return None
+        return old["status"], old["reason"], str(old.get("message", ""))
 
     def _finding(self, group: ObservedGroup) -> Trouble | None:
         if self.decision is not None and group.index in self.decision.membership.waiting:

@@ -48,6 +48,7 @@ class Measured:
     """One look."""
 
     at_s: float
+    uid: str  # of the deployment: another of the same name has nothing to do with it
     mode: Mode
     metrics: Trouble  # the reason and message of MetricsAvailable
     source: str | None = None  # Prometheus or Workers

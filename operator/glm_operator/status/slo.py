@@ -4,6 +4,10 @@ Nothing is shown where nothing is known: a class without traffic has no latency,
 measured just now. An operator that has just started shows what was said before it, until it has measured itself.
 """
 
+from typing import TypeVar
+
+from pydantic import ValidationError
+
 from glm_operator.api.reasons import Reason
 from glm_operator.api.slo import SIGNALS, SloClass
 from glm_operator.api.status import ConditionStatus, LatencyStatus, SloClassStatus, SloStatus
@@ -16,6 +20,8 @@ from glm_operator.status.measured import AVAILABLE, Measured
 TEXT_BYTES = 240
 """Of a sentence; a status must stay small."""
 
+Part = TypeVar("Part", LatencyStatus, SloStatus)
+
 Said = tuple[ConditionStatus, Reason, str]
 """Status, reason and message of a condition."""
 
@@ -25,7 +31,7 @@ def latency_status(facts: Facts) -> LatencyStatus | None:
     if not facts.is_measured:
         return None
     if facts.measured is None:
-        return LatencyStatus.model_validate(facts.previous.get("latency") or {})
+        return _before(LatencyStatus, facts, "latency")
     shown = {signal: _seconds(facts.measured.latency.get(signal, UNKNOWN)) for signal in ("ttft", "ttfa", "itl")}
     return LatencyStatus(ttftP95=shown["ttft"], ttfaP95=shown["ttfa"], itlP95=shown["itl"])
 
@@ -35,7 +41,7 @@ def slo_status(facts: Facts) -> SloStatus | None:
     if facts.slo is None or not facts.slo.classes:
         return None
     if facts.measured is None:
-        return SloStatus.model_validate(facts.previous.get("slo") or {})
+        return _before(SloStatus, facts, "slo")
     signals = {each.name: each for each in facts.measured.classes}
     found = [signals.get(each.name, ClassSignals(name=each.name)) for each in facts.slo.classes]
     attained = [each.attainment.value for each in found if _is_value(each.attainment)]
@@ -87,6 +93,14 @@ def slo_met(facts: Facts) -> Said:
     if not measured.met:
         return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
     return "True", "SLOKept", f"{_some([each.name for each in facts.slo.classes if each.name in measured.met])}: kept"
+
+
+def _before(kind: type[Part], facts: Facts, name: str) -> Part:
+    """Return what was said before this operator; nothing where we cannot read it."""
+    try:
+        return kind.model_validate(facts.previous.get(name) or {})
+    except ValidationError:
+        return kind()
 
 
 def _missed(promise: SloClass, measured: Measured) -> str:

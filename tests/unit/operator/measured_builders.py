@@ -35,6 +35,7 @@ def a_class(name: str = "chat", ttft: float | None = 0.3, **changes: Any) -> Cla
 def measured(**changes: Any) -> Measured:
     fields: dict[str, Any] = {
         "at_s": NOW_S,
+        "uid": "uid-1",
         "mode": "Active",
         "metrics": READ,
         "source": "Prometheus",

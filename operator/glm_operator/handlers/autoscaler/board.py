@@ -59,4 +59,4 @@ class Board:
     @property
     def latest(self) -> Mapping[Name, Measured]:
         """The last look at each deployment, for the metrics."""
-        return self._latest
+        return dict(self._latest)  # they are written in another thread

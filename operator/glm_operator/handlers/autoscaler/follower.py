@@ -74,6 +74,7 @@ class Follower:
     def __init__(
         self,
         name: Name,
+        uid: str,
         *,
         kube: Scales,
         sources: Reads,
@@ -84,6 +85,7 @@ class Follower:
     ) -> None:
         """seen: the deployment as the watches know it. namespace_gpus_left: of the namespace's budget, for this one."""
         self._name = name
+        self._uid = uid
         self._kube = kube
         self._sources = sources
         self._workers = workers
@@ -104,13 +106,13 @@ class Follower:
     async def look(self, now_s: Callable[[], float]) -> Measured | None:
         """Look once; return what came of it, None where the watches do not know the deployment."""
         before = self._seen()
-        if before is None:
+        if before is None or not self._is_ours(before.body):
             return None
         promised = promises(before.body)
         asked = targets(before.observed)
         reading = await self._read(asked, promised) if asked else None
         seen = self._seen()  # reading takes seconds at times; what is decided and written is about now
-        if seen is None:
+        if seen is None or not self._is_ours(seen.body):
             return None
         promised, at_s = promises(seen.body), now_s()
         groups = self._groups_of(seen.body)
@@ -134,6 +136,7 @@ class Follower:
             self._tally.count(decision, at_s)
         return Measured(
             at_s=at_s,
+            uid=self._uid,
             mode=scaling.mode if scaling is not None else "Disabled",
             metrics=metrics,
             source=reading.source if reading is not None and series else None,
@@ -148,6 +151,10 @@ class Follower:
             static_groups=max(self._tally.peak(at_s), groups if decision is None else 0),
             decided=self._tally.decided,
         )
+
+    def _is_ours(self, body: Manifest) -> bool:
+        """Whether it is the deployment that is followed, and stays."""
+        return body["metadata"].get("uid") == self._uid and "deletionTimestamp" not in body["metadata"]
 
     def forget(self) -> None:
         """Let go of what others keep of the deployment."""

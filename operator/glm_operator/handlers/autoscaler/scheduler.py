@@ -30,6 +30,10 @@ FIND_S = 1.0
 """How often it is looked for deployments that came, went, or want something else."""
 
 
+Generation = tuple[str, int]
+"""The uid of a deployment and the generation of its spec: what tells one spec from the next."""
+
+
 class Known(Protocol):
     """What the watches brought (glm_operator.cluster.cache.Cache)."""
 
@@ -63,10 +67,10 @@ class Autoscaler:
         self._period_s = period_s
         self._gpu_budgets = gpu_budgets or {}
         self._slots = asyncio.Semaphore(at_once)
-        self._followers: dict[Name, Follower] = {}
+        self._followers: dict[Name, tuple[str, Follower]] = {}  # with the uid of the deployment
         self._tasks: dict[Name, asyncio.Task[None]] = {}
-        self._wanted: dict[Name, tuple[object, bool]] = {}  # by name: which generation, and whether it is measured
-        self._gpus: dict[Name, tuple[object, int]] = {}
+        self._wanted: dict[Name, tuple[Generation, bool]] = {}  # and whether it is measured
+        self._gpus: dict[Name, tuple[Generation, int]] = {}  # of a group
 
     async def run(self) -> None:
         """Follow what is to be followed, for ever."""
@@ -77,8 +81,7 @@ class Autoscaler:
 
     async def look(self, name: Name) -> None:
         """Look once at a deployment that is measured."""
-        if (follower := self._followers.get(name)) is None:
-            follower = self._followers[name] = self._follower(name)
+        follower = self._follower_of(name)
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 measured = await follower.look(lambda: self._now().timestamp())
@@ -88,15 +91,16 @@ class Autoscaler:
         except Exception:  # the outermost loop: a fault in one deployment must not stop the others
             logger.exception("deployment=%s/%s: the look failed", *name)
             return
-        if measured is not None and self._followers.get(name) is follower:
+        if measured is not None and self._followers.get(name, ("", None))[1] is follower:
             self._board.put(name, measured)
 
     def measured(self) -> set[Name]:
         """Return the deployments that are measured, as the watches know them."""
         self._wanted = {full_name(body): self._is_wanted(body) for body in self._cache.bodies()}
+        self._gpus = {name: known for name, known in self._gpus.items() if name in self._wanted}
         return {name for name, (_, is_wanted) in self._wanted.items() if is_wanted}
 
-    def _is_wanted(self, body: Manifest) -> tuple[object, bool]:
+    def _is_wanted(self, body: Manifest) -> tuple[Generation, bool]:
         """Return whether a deployment is measured, and for which generation that was found out."""
         name, generation = full_name(body), _generation(body)
         known = self._wanted.get(name)
@@ -115,9 +119,8 @@ class Autoscaler:
 
     def drop(self, name: Name) -> None:
         """Forget a deployment."""
-        self._gpus.pop(name, None)
-        if (follower := self._followers.pop(name, None)) is not None:
-            follower.forget()
+        if (known := self._followers.pop(name, None)) is not None:
+            known[1].forget()
         self._board.drop(name)
 
     async def _follow(self, name: Name) -> None:
@@ -129,9 +132,22 @@ class Autoscaler:
             # Looks that were missed are not made up for.
             due_s = max(due_s + self._period_s, time.monotonic())
 
-    def _follower(self, name: Name) -> Follower:
+    def _follower_of(self, name: Name) -> Follower:
+        """Return who follows a deployment; of another one of the same name nothing is kept."""
+        uid = self._wanted[name][0][0] if name in self._wanted else ""
+        known = self._followers.get(name)
+        if known is not None and known[0] == uid:
+            return known[1]
+        if known is not None:
+            self.drop(name)
+        follower = self._new_follower(name, uid)
+        self._followers[name] = uid, follower
+        return follower
+
+    def _new_follower(self, name: Name, uid: str) -> Follower:
         return Follower(
             name,
+            uid,
             kube=self._kube,
             sources=self._sources,
             workers=self._workers,
@@ -150,13 +166,11 @@ class Autoscaler:
 
     def _gpus_taken(self, body: Manifest) -> int:
         name, generation = full_name(body), _generation(body)
-        if self._gpus.get(name, (None, 0))[0] != generation:
-            self._gpus[name] = generation, gpus_per_group(body)
-        gpus = self._gpus[name][1]
-        follower = self._followers.get(name)
-        return gpus * max(groups_taken(body), follower.reserved if follower is not None else 0)
+        if (known := self._gpus.get(name)) is None or known[0] != generation:
+            known = self._gpus[name] = generation, gpus_per_group(body)
+        reserved = self._followers[name][1].reserved if name in self._followers else 0
+        return known[1] * max(groups_taken(body), reserved)
 
 
-def _generation(body: Manifest) -> object:
-    """Return what tells one spec of a deployment from the next."""
-    return body["metadata"].get("uid"), body["metadata"].get("generation")
+def _generation(body: Manifest) -> Generation:
+    return str(body["metadata"].get("uid", "")), int(body["metadata"].get("generation") or 0)

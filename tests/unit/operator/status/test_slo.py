@@ -140,3 +140,11 @@ def test_a_group_that_is_not_ready_keeps_being_the_only_reason_of_ready() -> Non
     said = status(observed=observed(a_group(0), a_group(1, ready=False)), measured=MISSED)
     assert conditions(said)["Ready"][0] == "False"
     assert conditions(said)["Ready"][1] != "SLOMissed"
+
+
+def test_what_another_version_said_and_we_cannot_read_is_forgotten() -> None:
+    condition = {"type": "SLOMet", "status": "False", "reason": "SLOBentALittle", "message": "x"}
+    previous = {"latency": {"ttftP95": 3}, "slo": {"classes": "many"}, "conditions": [condition]}
+    said = status(measured=None, previous=previous)
+    assert (said["latency"], said["slo"]) == ({}, {"classes": []})
+    assert conditions(said)["SLOMet"] == ("Unknown", "MetricsMissing")
