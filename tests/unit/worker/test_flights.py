@@ -528,3 +528,26 @@ def test_what_its_client_cancelled_or_got_wrong_counts_not_at_all() -> None:
         world.flights.admit(a_job(max_tokens=1000))
     assert judged(world) == (0, 0)
     assert world.value('glm_requests_received_total{model="m",slo_class="fast"}') == 1
+
+
+def test_a_first_token_that_came_late_is_a_missed_promise_at_once() -> None:
+    world = World()
+    world.telemetry.promise(promises(SloClass(name="fast", thresholds_s={"ttft": 1.0}, objective=0.9)))
+    world.serve()
+    flight = world.flights.admit(a_job(max_tokens=50))
+    world.clock.now += 1.1
+    world.step(tokens(flight, " 4"))
+    assert judged(world) == (0, 1)
+    world.step(tokens(flight, " 5", "stop"))
+    assert judged(world) == (0, 1)
+
+
+@pytest.mark.parametrize(("waited_s", "missed"), [(0.9, 0), (1.1, 1)])
+def test_a_client_that_gave_up_after_the_promised_time_was_let_down(waited_s: float, missed: int) -> None:
+    world = World()
+    world.telemetry.promise(promises(SloClass(name="fast", thresholds_s={"ttft": 1.0}, objective=0.9)))
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.clock.now += waited_s
+    world.flights.cancel(flight)
+    assert judged(world) == (0, missed)

@@ -91,7 +91,7 @@ class ClassMeasures:
         self._total[time].observe(seconds, count)
 
     def judge(self, promise: SloClass | None, measured: Latencies | None) -> None:
-        """Count a request that has ended by whether its promise was kept. measured: None for one that failed.
+        """Count a request by whether its promise was kept. measured: None for one that failed, or is late already.
 
         promise: as it was when the request came.
         """
@@ -152,8 +152,9 @@ class ClassMetrics:
         )
         judged = self._counter(
             "glm_slo_requests",
-            "Requests that ended, by whether every threshold of their class was met. Failed ones and those refused"
-            " for want of room were not; those that their client cancelled, or got wrong, are not counted.",
+            "Requests by whether every threshold of their class was met: missed as soon as that is so, met at their"
+            " end. Failed ones and those refused for want of room are missed; those that their client got wrong, or"
+            " cancelled while they were in time, are not counted.",
             "slo_class",
             "met",
         )

@@ -7,7 +7,7 @@ from glm_worker.messages import RequestOutput
 from glm_worker.server.class_metrics import ClassMeasures
 from glm_worker.server.deltas import Delta, FinishReason
 from glm_worker.server.intake import Job
-from glm_worker.server.slo import Latencies
+from glm_worker.server.slo import Latencies, is_missed
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Flight:
 class RequestTimes:
     """Turns the moments of a request into observations, each of which is made at most once, whatever is run again.
 
-    The promise that it is judged by is the one of its arrival.
+    The promise that it is judged by is the one of its arrival. It is judged once, and as missed as soon as that is so:
+    a verdict that waited for the end of a long answer would come minutes late, and never for a client that gave up.
     """
 
     def __init__(self, arrival: float, measures: ClassMeasures) -> None:
@@ -78,6 +79,7 @@ class RequestTimes:
         self._measures = measures
         self._promise = measures.promise
         self._is_scheduled = False
+        self._is_judged = False
         self._ttft: float | None = None
         self._ttfa: float | None = None
         self._last_token_at: float | None = None
@@ -111,14 +113,29 @@ class RequestTimes:
             self._measures.observe("inter_token_latency", gap_s / num_tokens, num_tokens)
         if num_tokens:
             self._last_token_at = now
+            self._judge_if_missed(now)
 
     def finished(self, now: float) -> None:
         """Note that the answer is complete, and judge it."""
         e2e = now - self.arrival
         self._measures.observe("e2e_request_latency", e2e)
         itl = self._gaps_s / self._num_gaps if self._num_gaps else None
-        self._measures.judge(self._promise, Latencies(ttft=self._ttft, ttfa=self._ttfa, itl=itl, e2e=e2e))
+        self._judge(Latencies(ttft=self._ttft, ttfa=self._ttfa, itl=itl, e2e=e2e))
 
     def failed(self) -> None:
         """Note that there will be no whole answer: no promise was kept."""
-        self._measures.judge(self._promise, None)
+        self._judge(None)
+
+    def cancelled(self, now: float) -> None:
+        """Note that its client is gone: maybe because it had waited for longer than promised."""
+        self._judge_if_missed(now)
+
+    def _judge_if_missed(self, now: float) -> None:
+        thresholds_s = {} if self._promise is None else self._promise.thresholds_s
+        if is_missed(thresholds_s, ttft=self._ttft, ttfa=self._ttfa, age_s=now - self.arrival):
+            self._judge(None)
+
+    def _judge(self, measured: Latencies | None) -> None:
+        if not self._is_judged:
+            self._is_judged = True
+            self._measures.judge(self._promise, measured)

@@ -104,6 +104,7 @@ class Flights:
     def cancel(self, flight: Flight) -> None:
         """The client is gone: the engine frees the blocks at once. Without effect on a flight that has ended."""
         if flight.ended is None:
+            flight.times.cancelled(self._clock())
             self._end(flight, "cancelled", Ended())
 
     def fail(self, flight: Flight, error: Exception) -> None:

@@ -95,6 +95,16 @@ def is_met(thresholds_s: Mapping[Signal, float], measured: Latencies) -> bool:
     return all(seconds[signal] <= threshold_s for signal, threshold_s in thresholds_s.items())
 
 
+def is_missed(thresholds_s: Mapping[Signal, float], *, ttft: float | None, ttfa: float | None, age_s: float) -> bool:
+    """Tell whether a promise to a request cannot be kept any more, at its age and with the times known by then."""
+    seconds: dict[Signal, float] = {
+        "ttft": age_s if ttft is None else ttft,
+        "ttfa": age_s if ttfa is None else ttfa,
+        "e2e": age_s,
+    }
+    return any(seconds[signal] > threshold_s for signal, threshold_s in thresholds_s.items() if signal in seconds)
+
+
 def bucket_edges(base: Iterable[float], threshold_s: float | None) -> tuple[float, ...]:
     """Return the edges of a histogram: the usual ones, and the threshold, its half and its double."""
     own = () if threshold_s is None else (threshold_s / 2, threshold_s, threshold_s * 2)
