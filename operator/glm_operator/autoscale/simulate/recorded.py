@@ -47,8 +47,8 @@ def _steps(series: Series) -> Iterator[tuple[float, float, float]]:
 def recorded_trace(series: Sequence[Series], slo: Slo, begin_s: float, end_s: float) -> tuple[Arrival, ...]:
     """Return the requests of a range, from second 0 on. Raises InputError where nothing arrived, or nothing was read.
 
-    series: samples of METRICS of all groups. Where classes are for thinking requests, those of them think and no others;
-    else as many as glm_thinking_requests_total says.
+    series: samples of METRICS of all groups. Where classes are for thinking requests, those of them think and no
+    others; else as many as glm_thinking_requests_total says.
     """
     received = [each for each in series if each.name == RECEIVED]
     if not received:

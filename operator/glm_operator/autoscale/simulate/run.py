@@ -49,7 +49,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Change:
-    """A decision that changed the number of groups, or was kept from it, or had another reason than the one before."""
+    """A decision that changed the number of groups; of one that is only observed, the number that was wanted."""
 
     at_s: float
     before: int
@@ -200,9 +200,11 @@ class _Run:
         most = scaling.max_groups if scaling.max_groups is not None else verdict.desired
         desired = self._spec if scaling.mode == "Observe" else max(scaling.min_groups, min(most, verdict.desired))
         before = self._spec
-        last = self._result.changes[-1] if self._result.changes else None
-        told = verdict.desired if scaling.mode == "Observe" else desired
-        if told != before and (desired != before or last is None or last.desired != told):
+        told = desired
+        if scaling.mode == "Observe":  # nothing is set, so what was last wanted is what changes
+            told = verdict.desired
+            before = self._result.changes[-1].desired if self._result.changes else self._spec
+        if told != before:
             self._result.changes.append(
                 Change(
                     now_s,
@@ -216,7 +218,7 @@ class _Run:
                     self._scraped.is_away,
                 )
             )
-        if desired != before:
+        if desired != self._spec:
             self._spec = desired
             fleet.resize(desired, now_s)
             self._await_starts()

@@ -8,6 +8,10 @@ from glm_operator.cli.console import CommandError
 from glm_operator.cli.replay.story import Story, clock
 
 FORMATS = (".svg", ".png")
+MOST_TIMES = 50.0
+"""A latency is drawn up to so many times its promise; what is above leaves the picture."""
+
+LEFT = 0.085  # where curves and words begin
 TOLD = 14
 """Decisions that are told in words; the others are in the table that the terminal shows."""
 
@@ -46,7 +50,7 @@ def _save_small(figure: Any, path: Path) -> None:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()))
-    image.convert("RGB").quantize(48).save(path, format="PNG", optimize=True)
+    image.convert("RGB").quantize(96, method=Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)
 
 
 def _figure(story: Story, figure_class: Any) -> Any:
@@ -56,16 +60,17 @@ def _figure(story: Story, figure_class: Any) -> Any:
     figure = figure_class(figsize=(10, height))
     top, bottom = 1 - 0.75 / height, (words + 0.45) / height
     axes = figure.subplots(
-        3, 1, sharex=True, gridspec_kw={"height_ratios": (2, 3, 3), "top": top, "bottom": bottom, "hspace": 0.12}
+        3, 1, sharex=True, gridspec_kw={"height_ratios": (2, 3, 3), "top": top, "bottom": bottom, "hspace": 0.32}
     )
-    figure.subplots_adjust(left=0.075, right=0.985)
-    figure.text(0.075, 1 - 0.3 / height, story.title, fontsize=12, fontweight="bold")
-    figure.text(0.075, 1 - 0.55 / height, story.summary, color="#333333")
+    figure.subplots_adjust(left=LEFT, right=0.985)
+    figure.text(LEFT, 1 - 0.3 / height, story.title, fontsize=12, fontweight="bold")
+    figure.text(LEFT, 1 - 0.55 / height, story.summary, color="#333333")
     minutes = [i * story.step_s / 60 for i in range(len(story.arrivals))]
     _arrivals(axes[0], story, minutes)
     _groups(axes[1], story, minutes)
     _latency(axes[2], story, minutes)
     for each in axes:
+        each.yaxis.set_label_coords(-0.05, 0.5)
         each.set_xlim(0, story.duration_s / 60)
         each.grid(visible=True, color="#e5e5e5")
         for side in ("top", "right"):
@@ -107,9 +112,9 @@ def _groups(axes: Any, story: Story, minutes: list[float]) -> None:
             fontsize=8,
         )
     axes.set_ylabel("groups")
-    axes.set_ylim(0, highest * 1.3 + 0.6)
+    axes.set_ylim(0, highest * 1.12 + 0.8)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper left", ncols=4, frameon=False, fontsize=8)
+    _legend(axes, 4)
 
 
 def _latency(axes: Any, story: Story, minutes: list[float]) -> None:
@@ -123,29 +128,36 @@ def _latency(axes: Any, story: Story, minutes: list[float]) -> None:
     axes.axhspan(1, 1000, color=RED, alpha=0.05, linewidth=0)
     axes.set_yscale("log")
     worst = max((ratio for curve in story.curves for ratio in curve.ratios if ratio is not None), default=1.0)
-    axes.set_ylim(0.05, max(8.0, worst * 4))
-    axes.set_yticks([0.1, 0.5, 1, 2, 5, *([20, 100] if worst > 5 else [])])
+    axes.set_ylim(0.05, 3 if worst < 2.5 else 8 if worst < 7 else MOST_TIMES)
+    axes.set_yticks([0.1, 0.5, 1, 2, *([5] if worst >= 2.5 else []), *([20] if worst >= 7 else [])])
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_ylabel("latency,\nof its promise")
     if story.curves:
-        axes.legend(loc="upper left", ncols=2, frameon=False, fontsize=8)
+        _legend(axes, 4 if len(story.curves) in (4, 7, 8) else 3)
     else:
         axes.text(0.5, 0.5, "spec.slo promises nothing", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def _legend(axes: Any, columns: int) -> None:
+    """Explain lines above their axes, where no curve runs."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.008, 0.97), ncols=columns, frameon=False, fontsize=8, borderaxespad=0.2
+    )
 
 
 def _words(figure: Any, story: Story, told: int, top: float, line: float) -> None:
     """Write below the curves what each numbered decision was about."""
     verb = "would have set" if story.is_observed else "set"
     heading = f"Decisions ({verb})" if story.changes else "No decision changed the number of groups."
-    figure.text(0.075, top, heading, fontweight="bold", va="top")
+    figure.text(LEFT, top, heading, fontweight="bold", va="top")
     for number, change in enumerate(story.changes[:told], 1):
         why = textwrap.shorten(change.why, 112, placeholder=" …")
         y = top - number * line
-        figure.text(0.075, y, f"{number}", va="top", fontsize=8)
-        figure.text(0.1, y, clock(change.at_s), va="top", fontsize=8)
-        figure.text(0.155, y, f"{change.before} → {change.desired}", va="top", fontsize=8)
-        figure.text(0.215, y, why, va="top", fontsize=8)
+        figure.text(LEFT, y, f"{number}", va="top", fontsize=8)
+        figure.text(0.11, y, clock(change.at_s), va="top", fontsize=8)
+        figure.text(0.165, y, f"{change.before} → {change.desired}", va="top", fontsize=8)
+        figure.text(0.225, y, why, va="top", fontsize=8)
     if len(story.changes) > told:
         more = len(story.changes) - told
-        figure.text(0.1, top - (told + 1) * line, f"and {more} more", va="top", fontsize=8, color=GREY)
+        figure.text(0.11, top - (told + 1) * line, f"and {more} more", va="top", fontsize=8, color=GREY)

@@ -1,6 +1,7 @@
 """A run as curves and sentences, for whoever draws or prints it. Pure."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def story(title: str, result: Result, static_groups: int, static: Outcome, bins:
         title=title,
         step_s=step_s,
         arrivals=tuple(len(each) / step_s for each in requests),
-        desired=tuple(point.desired for point in points),
+        desired=_wanted(result, [i * step_s for i in range(bins)]),
         serving=tuple(point.serving for point in points),
         starting=tuple(point.starting for point in points),
         curves=tuple(_curves(result, requests)),
@@ -76,6 +77,13 @@ def story(title: str, result: Result, static_groups: int, static: Outcome, bins:
         duration_s=setup.length_s,
         is_observed=setup.scaling.mode == "Observe",
     )
+
+
+def _wanted(result: Result, times_s: Sequence[float]) -> tuple[int, ...]:
+    """Return what was wanted at these moments, also where nothing was set."""
+    begun = [change.at_s for change in result.changes]
+    wanted = [result.setup.start_groups, *(change.desired for change in result.changes)]
+    return tuple(wanted[bisect_right(begun, at_s)] for at_s in times_s)
 
 
 def _curves(result: Result, requests: Sequence[Sequence[Request]]) -> list[Curve]:
