@@ -5,8 +5,8 @@ from glm_operator.api.status import CONDITION_TYPES, GROUP_STATES
 
 HEADER = """# Operations
 
-Generated from `operator/glm_operator/api/reasons.py` and `api/status.py`, and from `docs/runbooks/alerts.md`, by `make crds`. Edit
-there.
+Generated from `operator/glm_operator/api/reasons.py`, `api/status.py` and `docs/runbooks/alerts.md` by `make crds`.
+Edit there.
 
 Start with `kubectl get glmd` (column Reason), then `kubectl describe glmd NAME`: every condition has a reason of this
 list and a message with the value. `kubectl glm rollout status NAME` follows a rollout; `history`, `undo`, `pause`,

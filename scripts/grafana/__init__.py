@@ -1,0 +1,1 @@
+"""Grafana's dashboards as values: what each panel asks, how it looks, and what its answers may be."""
