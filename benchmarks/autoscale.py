@@ -240,7 +240,7 @@ def main() -> int:
     names = arguments.baselines.split(",") if arguments.baselines else [each.name for each in BASELINES]
     baselines = [each for each in BASELINES if each.name in names]
     todo = tasks(baselines, quick=arguments.quick)
-    with ProcessPoolExecutor(arguments.processes, initializer=os.nice, initargs=(10,)) as pool:
+    with ProcessPoolExecutor(arguments.processes, initializer=os.nice, initargs=(5,)) as pool:
         found = Results(dict(zip(todo, pool.map(run, todo, chunksize=4), strict=True)), baselines)
     for case in found.cases:
         print(table(found, case), end="\n\n")

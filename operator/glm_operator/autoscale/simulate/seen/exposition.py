@@ -73,6 +73,7 @@ class Exposition:
         self.places: dict[str, tuple[int, ...]] = {}
         for place, column in enumerate(self.columns):
             self.places[column.name] = (*self.places.get(column.name, ()), place)
+        self.promised = tuple(place for place, column in enumerate(self.columns) if self._is_promised(column))
 
     def _columns(self) -> Iterator[Column]:
         for name in _GAUGES:
@@ -89,6 +90,12 @@ class Exposition:
                 text = "+Inf" if edge == float("inf") else f"{float(edge)}"
                 yield Column(f"{HISTOGRAMS[signal]}_bucket", (label, ("le", text)))
             yield Column(f"{HISTOGRAMS[signal]}_sum", (label,))
+
+    def _is_promised(self, column: Column) -> bool:
+        """Whether a series says how a promise is kept: latency queries read no other."""
+        promises = self.thresholds.get(dict(column.labels).get("slo_class", ""), {})
+        names = [ATTAINED, *(f"{HISTOGRAMS[signal]}_bucket" for signal in promises)]
+        return bool(promises) and column.name in names
 
     def row(self, group: Group, now_s: float) -> tuple[float, ...]:
         """Return the values of a group, in the order of columns. Settles the group."""

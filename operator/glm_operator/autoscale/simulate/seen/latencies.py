@@ -57,7 +57,7 @@ def latencies(scraped: Scraped, slo: Slo, now_s: float, began_s: float) -> Laten
 
 def _increase(scraped: Scraped, now_s: float, window_s: float) -> _Increase:
     """Return the increase of the columns that latencies() reads, by place, groups added up."""
-    columns = _columns(scraped)
+    columns = scraped.exposition.promised
     total: _Increase = dict.fromkeys(columns, 0.0)
     for group, times in scraped.times.items():
         if times[-1] <= now_s - window_s:
@@ -68,16 +68,3 @@ def _increase(scraped: Scraped, now_s: float, window_s: float) -> _Increase:
             for place in columns:
                 total[place] += last[place] - first[place]
     return total
-
-
-def _columns(scraped: Scraped) -> list[int]:
-    """Places of the series that carry a promise: others are read by nobody."""
-    exposition = scraped.exposition
-    found = []
-    for place, column in enumerate(exposition.columns):
-        slo_class = dict(column.labels).get("slo_class", "")
-        promised = exposition.thresholds.get(slo_class, {})
-        names = [ATTAINED, *(f"{HISTOGRAMS[signal]}_bucket" for signal in promised)]
-        if promised and column.name in names:
-            found.append(place)
-    return found
