@@ -63,5 +63,12 @@ def test_a_group_that_cannot_start_leaves_no_file_and_says_so(folder: Path) -> N
     assert not output.exists()
 
 
+def test_a_model_that_is_not_there_is_said_at_once(folder: Path) -> None:
+    done, output = calibrate(folder, "--model", str(folder / "nothing"))
+    assert done.returncode == 78, done.stderr[-4000:]
+    assert str(folder / "nothing") in done.stderr
+    assert not output.exists()
+
+
 def is_ours(process: psutil.Process, folder: Path) -> bool:
     return str(folder) in ((process.info["environ"] or {}).get("GLM_RUN_DIR") or "")

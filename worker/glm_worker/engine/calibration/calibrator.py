@@ -32,6 +32,7 @@ from glm_worker.messages import (
     MetricsRequest,
     ServerReady,
     ToServer,
+    Unavailable,
 )
 from glm_worker.model.config import ModelConfig
 from glm_worker.models import resolve
@@ -48,7 +49,11 @@ def costs_path(run_dir: Path) -> Path:
 
 def run_calibrator(settings: WorkerSettings, control_fd: int) -> None:
     """Run the experiments against the first generation and write the costs; nothing is written if that fails."""
-    asyncio.run(_calibrate(settings, control_fd))
+    try:
+        asyncio.run(_calibrate(settings, control_fd))
+    except BaseException:
+        _stop_supervisor()  # or it would start this process again and again
+        raise
 
 
 async def _calibrate(settings: WorkerSettings, control_fd: int) -> None:
@@ -64,6 +69,9 @@ async def _calibrate(settings: WorkerSettings, control_fd: int) -> None:
                 driver = Driver(endpoint, generation, vocab_size)
                 tell = partial(loop.call_soon_threadsafe, link.send, EngineServing(generation))
                 measuring = asyncio.ensure_future(asyncio.to_thread(_measure_and_stop, settings, driver, tell))
+            case Unavailable(reason=reason):
+                _log.error("the group cannot start: %s", reason)
+                _stop_supervisor()
             case GenerationEnded(cause=cause) if driver is not None:
                 _log.error("the group failed while it was measured: %s", cause)
                 driver.close()
@@ -90,7 +98,12 @@ def _measure_and_stop(settings: WorkerSettings, driver: Driver, tell_serving: Ca
     except Exception:  # noqa: BLE001 - the outermost frame of its thread; logged
         _log.exception("the calibration crashed")
     finally:
-        os.kill(os.getppid(), signal.SIGTERM)  # the supervisor: it drains, and ends
+        _stop_supervisor()
+
+
+def _stop_supervisor() -> None:
+    """Ask the parent to drain, which takes nothing here, and to end."""
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _measure(settings: WorkerSettings, driver: Driver, tell_serving: Callable[[], object]) -> EngineCosts:

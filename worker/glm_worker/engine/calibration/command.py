@@ -10,6 +10,8 @@ from glm_worker.engine.calibration.calibrator import costs_path
 from glm_worker.engine.calibration.result import Calibration, EngineCosts
 from glm_worker.engine.calibration.serving import cold_starts, overhead_s
 from glm_worker.errors import ConfigError, EngineFailed
+from glm_worker.model.config import ModelConfig
+from glm_worker.models import resolve
 from glm_worker.settings import WorkerSettings
 
 CALIBRATOR = "glm_worker.engine.calibration.calibrator:run_calibrator"
@@ -29,6 +31,7 @@ def calibrate(
     """
     if settings.num_pods != 1:
         raise ConfigError(f"num_pods {settings.num_pods}: a calibration runs one pod; put all ranks into it")
+    ModelConfig.read(resolve(settings.model))  # a wrong path is said at once, not by a group that cannot start
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cal-", dir=settings.run_dir) as folder:
         own = settings.model_copy(update={"run_dir": Path(folder)})
