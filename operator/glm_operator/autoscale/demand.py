@@ -317,14 +317,18 @@ def _backlog(load: Load, able: Able) -> float:
 def _cleared(backlog_s: float, arriving: float, credit: Credit, horizon_s: float) -> float:
     """Return the groups with which the backlog is gone within the horizon after a group that is ordered now serves.
 
-    While a group is overdue, a backlog asks for no more than there are.
-
     arriving: groups that what arrives keeps busy. Groups that serve work until then, those that start from when they
-    serve; so what they will do is not asked for again. 0: they do it without more.
+    serve; so what they will do is not asked for again. While one is overdue, a backlog asks for no more than there are.
     """
     until_s = credit.cold_start_s + horizon_s
     left_s = backlog_s + (arriving - credit.serving) * until_s
-    left_s -= sum(max(until_s - remaining_s, 0.0) for remaining_s in credit.remaining_s)
     if left_s <= 0.0:
-        return 0.0
-    return credit.groups + (0.0 if credit.is_overdue else left_s / horizon_s)
+        return arriving + backlog_s / until_s
+    groups = float(credit.serving)
+    for remaining_s in sorted(credit.remaining_s):
+        works_s = until_s - remaining_s  # horizon_s at least
+        if left_s <= works_s:
+            return groups + left_s / works_s
+        left_s -= works_s
+        groups += 1.0
+    return groups if credit.is_overdue else groups + left_s / horizon_s

@@ -153,10 +153,11 @@ def _with_levels(memory: Memory, levels: tuple[float, float, float], history: tu
 def _credit(situation: Situation, memory: Memory, now_s: float) -> Credit:
     serving = min(max(situation.serving, 0), situation.spec_groups)
     on_their_way = min(situation.spec_groups - serving, 10_000)
+    cold_start_s = min(memory.starts.p95_s, law.LOOKAHEAD_MAX_S)
     return Credit(
         serving=serving,
-        remaining_s=tuple(memory.starts.remaining(on_their_way, now_s)),
-        cold_start_s=min(memory.starts.p95_s, law.LOOKAHEAD_MAX_S),
+        remaining_s=tuple(min(each, cold_start_s) for each in memory.starts.remaining(on_their_way, now_s)),
+        cold_start_s=cold_start_s,
     )
 
 
