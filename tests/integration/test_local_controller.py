@@ -1,0 +1,154 @@
+"""The controller of local mode with real processes: it starts, stops and brings back groups, and ends when told."""
+
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from glm_operator.api.spec import parse_deployment
+from glm_operator.cluster.metrics.scrape import Scraper
+from glm_operator.cluster.metrics.sources import Sources
+from glm_operator.layout import Layout, plan
+from glm_operator.local import controller, processes, scaling
+from glm_operator.local.controller import Controller
+from glm_operator.local.down import stop_pods
+from glm_operator.local.management import Management
+from glm_operator.local.processes import Process
+from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
+from glm_operator.local.up import bring_up, wait_until_ready
+from glm_operator.render import render
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
+DEADLINE_S = 60.0
+TOKEN = "the controller of this test"
+
+
+def body(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "glm-operator.io/v1alpha1",
+        "kind": "GLMDeployment",
+        "metadata": {"name": "nano"},
+        "spec": {
+            "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
+            "hardware": {"device": "cpu"},
+            **spec,
+        },
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFolder]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = StateFolder.of_user()
+    yield folder
+    for state in folder.deployments():
+        controller.stop(folder, state)
+        stop_pods(state.pods, deadline_s=0)
+        folder.remove(state)
+
+
+def put(folder: StateFolder, **spec: Any) -> None:
+    """Give the deployment another spec, as `up` does."""
+    known = {state.name: state for state in folder.deployments()}
+    state = known.get("nano", DeploymentState(name="nano", network=0))
+    record = ControllerRecord(token=TOKEN)
+    folder.write(msgspec.structs.replace(state, body=body(**spec), controller=record))
+
+
+@asynccontextmanager
+async def controlling(folder: StateFolder) -> AsyncIterator[Controller]:
+    sources = Sources(Scraper())
+    try:
+        with Management() as management:
+            yield Controller(folder, "nano", TOKEN, PROGRAM, sources, management)
+    finally:
+        await sources.close()
+
+
+def groups(folder: StateFolder) -> list[str]:
+    """Return the groups of which every pod lives and that stay."""
+    (state,) = folder.deployments()
+    alive = [
+        group
+        for group, pods in state.groups.items()
+        if all(processes.is_alive(Process(pod.pid, pod.start_ticks)) for pod in pods)
+    ]
+    return [group for group in alive if group not in state.leaving]
+
+
+async def look_until(control: Controller, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await control.look()
+
+
+async def test_groups_come_and_go_as_the_bounds_say_and_leave_nothing(folder: StateFolder) -> None:
+    put(folder, scaling={"min": 1, "max": 3}, replicas=1)
+    async with controlling(folder) as control:
+        start_first(folder)
+        put(folder, scaling={"min": 2, "max": 3})
+        await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+        put(folder, scaling={"min": 1, "max": 1})
+        await look_until(control, lambda: groups(folder) == ["nano-g0"])
+        await look_until(control, lambda: len(folder.deployments()[0].pods) == 1)
+    view = scaling.read(folder.scaling_file("nano"))
+    assert view is not None
+    assert [(each.before, each.after) for each in view.history] == [(2, 1), (1, 2)]
+
+
+def start_first(folder: StateFolder) -> None:
+    """Bring up one group, as `up` does."""
+    (state,) = folder.deployments()
+    deployment = parse_deployment(state.body)
+    layout = plan(deployment)
+    assert isinstance(layout, Layout)
+    with folder.locked():
+        started = bring_up(folder, "nano", render(deployment, layout, [0]), PROGRAM)
+    wait_until_ready(started.state, folder, DEADLINE_S, lambda _: None)
+
+
+async def test_a_pod_that_died_is_started_again(folder: StateFolder) -> None:
+    put(folder, scaling={"max": 2})
+    async with controlling(folder) as control:
+        start_first(folder)
+        (pod,) = folder.deployments()[0].pods
+        processes.kill(Process(pod.pid, pod.start_ticks))
+        await look_until(control, lambda: groups(folder) == ["nano-g0"] and folder.deployments()[0].pods[0] != pod)
+
+
+async def test_while_another_command_holds_the_lock_nothing_is_changed_and_nothing_fails(folder: StateFolder) -> None:
+    put(folder, scaling={"min": 2, "max": 2})
+    async with controlling(folder) as control:
+        start_first(folder)
+        with folder.locked():
+            await control.look()
+            assert groups(folder) == ["nano-g0"]
+        await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+
+
+async def test_a_controller_that_was_replaced_changes_nothing_and_ends(folder: StateFolder) -> None:
+    put(folder, scaling={"min": 2, "max": 2})
+    async with controlling(folder) as control:
+        start_first(folder)
+        (state,) = folder.deployments()
+        folder.write(msgspec.structs.replace(state, controller=ControllerRecord(token="another")))
+        await control.run(period_s=0.01)  # returns
+    assert groups(folder) == ["nano-g0"]
+
+
+def test_the_process_starts_and_ends_with_its_deployment(folder: StateFolder) -> None:
+    put(folder, scaling={"max": 2})
+    (state,) = folder.deployments()
+    started = controller.start(folder, state, prometheus=None)
+    assert started.controller is not None
+    token = started.controller.token
+    assert [process.pid for process in processes.members(token)] == [started.controller.pid]
+    controller.stop(folder, started)
+    assert processes.members(token) == []
+    assert not folder.run_dir("nano", "controller").exists()

@@ -1,0 +1,90 @@
+"""What `glm local` makes of a number of groups, and what it says of it."""
+
+from pathlib import Path
+
+import pytest
+
+from glm_operator.autoscale.decision import Decision
+from glm_operator.local import scaling
+from glm_operator.local.scaling import (
+    MAX_CHANGES,
+    GroupsChange,
+    ScalingView,
+    changed,
+    groups_to_bring_up,
+    indices_after,
+    needs_controller,
+)
+from unit.operator.operator_builders import a_deployment
+
+CLASSES = {"classes": [{"name": "chat", "ttft": "1s"}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "needed"),
+    [
+        ({}, False),
+        ({"slo": CLASSES}, True),
+        ({"scaling": {"max": 2}}, True),
+        ({"scaling": {"mode": "Observe", "max": 2}}, True),
+        ({"scaling": {"mode": "Disabled"}}, False),
+        ({"scaling": {"mode": "External"}}, False),
+    ],
+)
+def test_a_controller_stays_where_something_is_scaled_or_promised(spec: dict[str, object], needed: bool) -> None:
+    assert needs_controller(a_deployment(**spec).spec) is needed
+
+
+@pytest.mark.parametrize(
+    ("spec", "running", "groups"),
+    [
+        ({"replicas": 3}, 1, 3),
+        ({"scaling": {"max": 4}}, 3, 3),
+        ({"scaling": {"max": 4}}, 0, 1),
+        ({"scaling": {"max": 2}}, 3, 2),
+        ({"scaling": {"min": 2, "max": 4}}, 0, 2),
+        ({"scaling": {"max": 4}, "replicas": 0}, 2, 0),
+        ({"scaling": {"mode": "Observe", "max": 4}, "replicas": 1}, 3, 1),
+    ],
+)
+def test_up_keeps_the_number_that_the_controller_keeps(spec: dict[str, object], running: int, groups: int) -> None:
+    assert groups_to_bring_up(a_deployment(**spec).spec, running) == groups
+
+
+@pytest.mark.parametrize(
+    ("members", "taken", "wanted", "load", "after"),
+    [
+        ([], [], 2, {}, [0, 1]),
+        ([0], [0], 3, {}, [0, 1, 2]),
+        ([0, 2], [0, 2], 3, {}, [0, 1, 2]),
+        ([0], [0, 1], 2, {}, [0, 2]),  # 1 still finishes its requests
+        ([0, 1, 2], [0, 1, 2], 1, {0: 5.0, 1: 90.0, 2: 7.0}, [1]),
+        ([0, 1, 2], [0, 1, 2], 2, {}, [0, 1]),
+        ([0, 1], [0, 1], 0, {}, []),
+    ],
+)
+def test_newcomers_take_the_lowest_free_index_and_the_least_loaded_goes(
+    members: list[int], taken: list[int], wanted: int, load: dict[int, float], after: list[int]
+) -> None:
+    assert indices_after(members, taken, wanted, load) == after
+
+
+def test_the_newest_changes_are_kept_with_what_they_were_for() -> None:
+    decision = Decision(desired=2, wanted=2, current=1, starting=0, cause="Demand", message="1.8 groups needed")
+    history: list[GroupsChange] = []
+    for _ in range(MAX_CHANGES + 3):
+        history = changed(history, decision, 0.0)
+    assert len(history) == MAX_CHANGES
+    assert history[0] == GroupsChange(
+        time="1970-01-01T00:00:00Z", before=1, after=2, reason="Demand", message="1.8 groups needed"
+    )
+
+
+def test_what_was_written_is_read_and_what_is_damaged_is_nothing(tmp_path: Path) -> None:
+    view = ScalingView(mode="Active", desired=2, current=1, starting=1, message="m", attainment={"chat": None})
+    path = tmp_path / "scaling.json"
+    assert scaling.read(path) is None
+    scaling.write(path, view)
+    assert scaling.read(path) == view
+    path.write_text("{")
+    assert scaling.read(path) is None
