@@ -1,0 +1,66 @@
+import random
+
+import pytest
+
+from glm_operator.autoscale.estimate.trend import Arrivals, Rise, level, noted, rise, stepped
+
+NOW_S = 1000.0
+PART_S = 30.0
+
+
+def points(rate: object) -> list[tuple[float, float]]:
+    times = [NOW_S - 180.0 + 5.0 * place for place in range(1, 37)]
+    return [(at_s, rate(at_s)) for at_s in times]  # type: ignore[operator]
+
+
+def test_a_ramp_has_its_slope() -> None:
+    found = rise(points(lambda at_s: 10.0 + 0.1 * (at_s - NOW_S + 180.0)), 20.0, NOW_S, PART_S)
+
+    assert found.per_s == pytest.approx(0.1)
+    assert found.after(60.0, 1e9) == pytest.approx(28.0 + 0.1 * (60.0 + 22.5), abs=0.5)
+
+
+@pytest.mark.parametrize("step_at_s", [NOW_S - 170.0, NOW_S - 120.0, NOW_S - 90.0, NOW_S - 45.0, NOW_S - 5.0])
+def test_a_step_has_no_slope(step_at_s: float) -> None:
+    assert rise(points(lambda at_s: 2.0 if at_s < step_at_s else 10.0), 5.0, NOW_S, PART_S).per_s == 0.0
+
+
+def test_a_fall_has_no_slope() -> None:
+    assert rise(points(lambda at_s: 10.0 - 0.05 * (at_s - NOW_S + 180.0)), 5.0, NOW_S, PART_S) == Rise()
+
+
+def test_noise_has_seldom_a_slope() -> None:
+    draw = random.Random(7)
+    found = [rise(points(lambda _: 4.0 * draw.gauss(1.0, 0.1)), 4.0, NOW_S, PART_S).per_s for _ in range(200)]
+
+    assert sum(each > 0.0 for each in found) <= 2
+
+
+def test_a_slope_needs_its_whole_time() -> None:
+    assert rise(points(lambda at_s: at_s)[-20:], 5.0, NOW_S, PART_S) == Rise()
+
+
+def test_growth_is_bounded() -> None:
+    assert Rise(10.0, 1.0, PART_S).after(600.0, 20.0) == 20.0
+
+
+def test_a_level_follows_a_change_at_once_and_noise_slowly() -> None:
+    assert level(4.0, 20.0, 4.0, 5.0) == 20.0
+    assert level(4.0, 0.0, 4.0, 5.0) == 0.0
+    assert 4.0 < level(4.0, 4.5, 4.0, 5.0) < 4.1
+    assert level(None, 4.5, 0.0, 5.0) == 4.5
+    assert level(4.0, 4.5, 4.0, 0.0) == 4.0
+
+
+@pytest.mark.parametrize(("lately", "expected"), [(10.0, 10.0), (5.0, 4.0), (1.0, 4.0)])
+def test_the_newest_samples_count_where_they_stepped_up(lately: float, expected: float) -> None:
+    assert stepped(4.0, lately, 4.0) == expected
+
+
+def test_a_history_ends_with_now_and_is_bounded() -> None:
+    history: tuple[Arrivals, ...] = ()
+    for second in range(0, 3600, 5):
+        history = noted(history, Arrivals(float(second), 1.0, 1000.0))
+
+    assert history[-1].at_s == 3595.0
+    assert len(history) == 72
