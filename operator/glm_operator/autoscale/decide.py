@@ -98,7 +98,7 @@ def _verdict(moment: Moment) -> _Verdict:
         cause=cause,
         may_fall=may_fall,
         without_credit=wanted == current and moment.is_late and bool(moment.credit.remaining_s),
-        survivors_fail=wanted == current and floor < current and max(_up(most), 1) < current,
+        survivors_fail=wanted == current > 1 and floor < current and most <= (current - 1) * (1.0 + law.DOWN_MARGIN),
     )
 
 
