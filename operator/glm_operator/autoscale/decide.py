@@ -159,9 +159,8 @@ def _limited(moment: Moment, verdict: _Verdict, bounds: Bounds, memory: Memory) 
     else:
         desired, limit = current, _why_not(moment, verdict)
     cause = verdict.cause
-    inside = max(desired, bounds.least)
-    inside = min(inside, bounds.most) if not moment.situation.is_moving or inside <= bounds.most else inside
-    if moment.situation.is_moving and inside < current:
+    inside = min(max(desired, bounds.least), bounds.most)
+    if inside < current and moment.situation.is_moving:
         inside, limit = current, "Rollout"
     if inside != desired:
         limit = limit if inside == current else None
@@ -209,8 +208,6 @@ def _raised(moment: Moment, wanted: int, bounds: Bounds, memory: Memory) -> tupl
 def _lowered(moment: Moment, wanted: int, bounds: Bounds, memory: Memory) -> tuple[int, Limit | None]:
     """Return how far it may go down now, and what keeps it from less."""
     current, now_s = moment.current, moment.now_s
-    if moment.situation.is_moving:
-        return current, "Rollout"
     allowed = max(wanted, min(bounds.least, current))
     limit: Limit | None = "Min" if allowed > wanted else None
     _, window_s = _windows(moment)

@@ -44,8 +44,7 @@ def _last_opening(cron: str, time_zone: str, duration_s: float, now_s: float) ->
             at_s = next(times).timestamp()
             if at_s > now_s:
                 break
-            if at_s > now_s - duration_s:
-                opened_s = at_s
+            opened_s = at_s
     except (StopIteration, OverflowError, ValueError, OSError):  # no such time, or none that a calendar has
         return None
     return opened_s

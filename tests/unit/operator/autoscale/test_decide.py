@@ -135,6 +135,19 @@ def test_a_missed_percentile_raises_the_safety_factor_and_multiplies_nothing() -
     assert story.memory.boost < 1.01
 
 
+def test_a_missed_percentile_asks_for_no_more_while_groups_start() -> None:
+    story = Story(groups=4, slo=a_slo(), start_s=10_000.0)
+    missed = lambda story: replace(a_fleet(4, 3.9 * CARRIED, story.now_s), classes=(slow(9.0, at_s=story.now_s),))  # noqa: E731
+
+    story.run(120.0, missed)
+    assert story.moves == [(4, 5)]
+    boost = story.memory.boost
+    story.run(600.0, missed)
+
+    assert story.memory.boost == boost
+    assert story.moves == [(4, 5)]
+
+
 def test_a_missed_percentile_adds_nothing_where_groups_are_idle() -> None:
     story = Story(groups=4, slo=a_slo())
 
