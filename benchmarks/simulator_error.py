@@ -12,6 +12,7 @@ relative error of the simulator, |simulated - real| / real. The goal is for the 
 pace is what the real engine's steps took, by its own counters, against what they took in the simulation. On a quiet
 machine it is near 1. Far from it something else had the cores, and the error is the machine's. at_pace is the error of
 a simulation whose steps take that much longer: what would be left if the calibration had seen the same machine.
+cpu_share is the processor time of the rank against that of its steps: below 1 it waited for a core.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import psutil
 from recovery import loopback_address, percentile
 from tokenizers import Tokenizer
 
@@ -132,8 +134,8 @@ def calibrated(host: str, folder: Path) -> Calibration:
 
 
 @contextlib.contextmanager
-def serving(host: str, folder: Path) -> Iterator[None]:
-    """`glm-worker serve`, until the end of the block."""
+def serving(host: str, folder: Path) -> Iterator[psutil.Process]:
+    """`glm-worker serve`, until the end of the block; the value is its rank."""
     command = [sys.executable, "-m", "glm_worker.main", "serve"]
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment(host, folder), stdout=log, stderr=subprocess.STDOUT)
@@ -143,7 +145,8 @@ def serving(host: str, folder: Path) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the group does not serve:\n{(folder / 'serve.log').read_text()[-4000:]}")
             time.sleep(0.1)
-        yield
+        (rank,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "glm-rank-0")
+        yield rank
     finally:
         for _ in range(2):  # the second time it drains no longer
             with contextlib.suppress(ProcessLookupError):
@@ -164,14 +167,25 @@ def is_ready(host: str) -> bool:
         return False
 
 
-def busy_s(host: str) -> float:
-    """Return the seconds that the engine's steps took since it began."""
+@dataclass(frozen=True)
+class Busy:
+    """What the rank has done since it began: seconds of its steps, and of a processor."""
+
+    steps_s: float
+    cpu_s: float
+
+    def since(self, before: "Busy") -> "Busy":
+        return Busy(self.steps_s - before.steps_s, self.cpu_s - before.cpu_s)
+
+
+def busy(host: str, rank: psutil.Process) -> Busy:
     names = ("glm_prefill_busy_seconds_total{", "glm_decode_busy_seconds_total{")
     text = httpx.get(f"http://{host}:9090/metrics", timeout=5.0, trust_env=False).raise_for_status().text
     values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(names)]
     if len(values) != len(names):
         raise SystemExit(f"/metrics has {len(values)} of the series {names}")
-    return sum(values)
+    times = rank.cpu_times()
+    return Busy(sum(values), times.user + times.system)
 
 
 def drive(host: str, requests: Sequence[Ask]) -> list[Seen]:
@@ -231,16 +245,16 @@ async def send(host: str, data: bytes) -> tuple[float, float, float]:
 # Both side by side
 
 
-def compared(point: str, calibration: Calibration, seen: Sequence[Seen], real_busy_s: float) -> list[dict[str, object]]:
+def compared(point: str, calibration: Calibration, seen: Sequence[Seen], real: Busy) -> list[dict[str, object]]:
     """Return a line for each number at one point."""
     sent = [Ask(each.sent_s, each.ask.prompt_tokens, each.ask.output_tokens) for each in seen]
     in_order = sorted(sent, key=lambda ask: ask.at_s)
     group = simulate(calibration, in_order)
-    pace = real_busy_s / group.counters.busy_s
+    pace = real.steps_s / group.counters.busy_s
     paced = simulate(slowed(calibration, pace), in_order)
-    real = {"ttft": [each.ttft_s for each in seen], "itl": [each.itl_s for each in seen]}
+    measured = {"ttft": [each.ttft_s for each in seen], "itl": [each.itl_s for each in seen]}
     lines = []
-    for name, values in real.items():
+    for name, values in measured.items():
         for p in (50, 95):
             theirs = percentile(values, p)
             ours, ours_paced = (
@@ -257,6 +271,7 @@ def compared(point: str, calibration: Calibration, seen: Sequence[Seen], real_bu
                     "real_s": round(theirs, 4),
                     "requests": len(seen),
                     "pace": round(pace, 2),
+                    "cpu_share": round(real.cpu_s / real.steps_s, 2),
                     "at_pace": round(abs(ours_paced - theirs) / theirs, 3),
                     "goal": GOAL if has_goal else None,
                     "met": error <= GOAL if has_goal else None,
@@ -285,16 +300,16 @@ def main() -> int:
         calibration = calibrated(host, Path(name))
         most = capacity(calibration)
         print(f"the simulated group can do {most:.1f} requests a second", flush=True)
-        with serving(host, Path(name)):
+        with serving(host, Path(name)) as rank:
             drive(host, asks(seed=0, count=20, rate=most / 2))  # what is made once is made here
             for point, utilisation in UTILISATION.items():
                 rate = utilisation * most
-                before_s = busy_s(host)
+                before = busy(host, rank)
                 seen = drive(host, asks(arguments.seed, max(20, round(rate * arguments.seconds)), rate))
-                lines += compared(point, calibration, seen, busy_s(host) - before_s)
-                load, pace = os.getloadavg()[0], lines[-1]["pace"]
+                lines += compared(point, calibration, seen, busy(host, rank).since(before))
+                load, pace, share = os.getloadavg()[0], lines[-1]["pace"], lines[-1]["cpu_share"]
                 print(
-                    f"{point} the knee: {len(seen)} requests at {rate:.1f}/s, load {load:.1f}, pace {pace}",
+                    f"{point} the knee: {len(seen)} requests at {rate:.1f}/s, load {load:.1f}, pace {pace}/{share}",
                     flush=True,
                 )
     for line in lines:
