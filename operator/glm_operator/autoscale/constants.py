@@ -123,10 +123,8 @@ SETTLE_S = 30.0
 
 # -- look-ahead
 
-TREND_PARTS = 6
-TREND_PARTS_S = (30.0, 60.0)
-"""The slope of arrivals is seen over that many parts of that many seconds: a step is no slope. Short parts show it
-sooner, long ones where arrivals are few."""
+TREND_PARTS, TREND_PART_S = 6, 30.0
+"""The slope of arrivals is seen over that many parts of that many seconds, and of twice that: a step is no slope."""
 
 TREND_SIGMAS = 2.5
 """Standard deviations that arrivals must have risen by over them."""

@@ -250,6 +250,11 @@ def demand(
     )
 
 
+def arriving_need(load: Load, rates: Rates, kept: Promises, use: float) -> float:
+    """Return the groups that are needed for what arrives alone."""
+    return _steady(load, Able.of(rates, law.HOPEFUL, law.HUGE), kept, use)
+
+
 def _needs(
     load: Load,
     ahead: Load,

@@ -8,7 +8,7 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Situation
-from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, demand, sums
+from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, arriving_need, demand, sums
 from glm_operator.autoscale.estimate import coldstart, rates, trend
 from glm_operator.autoscale.estimate.promises import Promises, promises
 from glm_operator.autoscale.memory import Memory
@@ -57,8 +57,7 @@ class Moment:
         has_settled = not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= law.SETTLE_S)
         load, ahead = _loads(memory, found, credit, now_s)
         use = scaling.target_utilization / 100.0
-        plain = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, 1.0)
-        can_help = is_late or plain.needs.get("Demand", 0.0) >= law.CAN_HELP * credit.groups
+        can_help = is_late or arriving_need(load, memory.rates, kept, use) >= law.CAN_HELP * credit.groups
         boost = _boost(memory, kept, elapsed_s, can_help=can_help, may_rise=_has_latency_settled(memory, credit, now_s))
         needed = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, boost)
         memory = replace(memory, boost=boost, infeasible=kept.broken)
@@ -179,7 +178,7 @@ def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[L
     growth = 1.0 + law.LOOKAHEAD_MAX_GROWTH
 
     def later(points: list[tuple[float, float]], level: float) -> float:
-        rises = [trend.rise(points, requests, now_s, part_s) for part_s in law.TREND_PARTS_S]
+        rises = trend.rises(points, requests, now_s)
         return max(level, *(each.after(credit.cold_start_s, level * growth) for each in rises))
 
     ahead = replace(

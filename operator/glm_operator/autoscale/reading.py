@@ -7,9 +7,10 @@ Groups that are not expected are left out, so what a deleted pod left behind cou
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from operator import lt
 
 from glm_operator.api.duration import to_seconds
-from glm_operator.api.slo import Slo, SloClass
+from glm_operator.api.slo import Signal, Slo, SloClass
 from glm_operator.autoscale.constants import AHEAD_S, ENDED_INTERVALS, HUGE, HUNG_S, LATENCY_STALE_S
 from glm_operator.autoscale.estimate import latency, samples
 from glm_operator.autoscale.series import (
@@ -91,12 +92,13 @@ def read(
             by_group.setdefault(name, []).append(each)
     members = [member for name, found in by_group.items() if (member := _member(name, found)) is not None]
     begin_s = max(now_s - DEMAND_WINDOW_S, min((each.first_s for each in members), default=now_s))
+    prompts = _mean_prompts(members) if slo.classes else {}
     groups = {each.group: _group(each, begin_s, warm_up_s) for each in members}
     return Signals(
         groups=groups,
         expected=wanted,
         stale=frozenset(each.group for each in members if not _is_fresh(each, now_s)),
-        classes=tuple(_class(each, latencies, _mean_prompt(each.name, members), now_s) for each in slo.classes),
+        classes=tuple(_class(each, latencies, prompts.get(each.name), now_s) for each in slo.classes),
         at_s=max((each.at_s for each in groups.values()), default=None),
     )
 
@@ -127,12 +129,10 @@ def _member(group: str, series: list[Series]) -> _Member | None:
 
 
 def _in_order(series: Series) -> Series:
-    previous = -HUGE
-    for at_s, _ in series.samples:
-        if not previous < at_s < HUGE:  # out of order, twice, NaN or infinite
-            return Series(series.name, series.labels, samples.ordered(series.samples))
-        previous = at_s
-    return series
+    times = [at_s for at_s, _ in series.samples]
+    if times[0] > -HUGE and times[-1] < HUGE and all(map(lt, times, times[1:])):
+        return series
+    return Series(series.name, series.labels, samples.ordered(series.samples))
 
 
 def _of_live_targets(series: list[Series], interval_s: float | None) -> tuple[list[Series], float]:
@@ -237,32 +237,35 @@ def _cold_start(series: Sequence[Series]) -> float | None:
     return seconds or None
 
 
-def _mean_prompt(slo_class: str, members: Sequence[_Member]) -> float | None:
-    """Return how many uncached prompt tokens a request of a class brings, on average over the window."""
-    requests = tokens = 0.0
+def _mean_prompts(members: Sequence[_Member]) -> dict[str, float]:
+    """Return by class how many uncached prompt tokens a request brings, on average over the window."""
+    risen: dict[tuple[str, str], float] = {}
     for member in members:
         for each in member.series:
-            if each.name in ARRIVALS and each.labels.get("slo_class") == slo_class:
-                risen = samples.increase(each.samples)
-                if risen is None:
-                    continue
-                if each.name == "glm_requests_received_total":
-                    requests += risen[0]
-                else:
-                    tokens += risen[0]
-    return tokens / requests if requests > 0.0 else None
+            if each.name in ARRIVALS and (found := samples.increase(each.samples)) is not None:
+                about = (each.labels.get("slo_class", ""), ARRIVALS[each.name])
+                risen[about] = risen.get(about, 0.0) + found[0]
+    return {
+        name: risen.get((name, "prompt_tokens_arriving"), 0.0) / count
+        for (name, field), count in risen.items()
+        if field == "arrivals" and count > 0.0
+    }
 
 
 def _class(promise: SloClass, latencies: Latencies | None, mean_prompt: float | None, now_s: float) -> ClassSignals:
     prompt = UNKNOWN if mean_prompt is None else Input(State.VALUE, mean_prompt, now_s)
     if latencies is None or not isfinite(latencies.at_s):
         return ClassSignals(name=promise.name, prompt_tokens=prompt)
-    asked = _Asked(promise, latencies, is_fresh=-AHEAD_S <= now_s - latencies.at_s <= LATENCY_STALE_S)
+    thresholds = promise.thresholds
+    asked = _Asked(promise, thresholds, latencies, is_fresh=-AHEAD_S <= now_s - latencies.at_s <= LATENCY_STALE_S)
+    short = {signal: asked.counts(signal, SHORT_WINDOW_S) for signal in thresholds}
     return ClassSignals(
         name=promise.name,
-        latency={signal: asked.percentile(signal, SHORT_WINDOW_S) for signal in promise.thresholds},
-        samples={signal: latency.total(asked.counts(signal, SHORT_WINDOW_S)) for signal in promise.thresholds},
-        status_latency={signal: asked.percentile(signal, STATUS_WINDOW_S) for signal in promise.thresholds},
+        latency={signal: asked.percentile(counts) for signal, counts in short.items()},
+        samples={signal: latency.total(counts) for signal, counts in short.items()},
+        status_latency={
+            signal: asked.percentile(asked.counts(signal, STATUS_WINDOW_S)) for signal in thresholds
+        },
         prompt_tokens=prompt,
         attainment=asked.attainment(STATUS_WINDOW_S),
         requests_ended=asked.requests_ended(STATUS_WINDOW_S),
@@ -277,14 +280,14 @@ class _Asked:
     """What was asked of the latencies of one class, each answer with its state."""
 
     promise: SloClass
+    thresholds: Mapping[Signal, float]
     latencies: Latencies
     is_fresh: bool
 
     def counts(self, signal: str, window_s: float) -> latency.Counts:
         return latency.summed(self.latencies.buckets, self.promise.name, signal, window_s)
 
-    def percentile(self, signal: str, window_s: float) -> Input:
-        counts = self.counts(signal, window_s)
+    def percentile(self, counts: latency.Counts) -> Input:
         if not counts:
             return UNKNOWN
         return self._input(latency.percentile(counts, self.promise.percentile))
@@ -298,7 +301,7 @@ class _Asked:
         found = latency.attained(self.latencies.attained, self.promise.name, window_s)
         if found is not None:
             return self._input(found.met / found.requests if found.requests > 0.0 else None)
-        every = [(self.counts(signal, window_s), edge) for signal, edge in self.promise.thresholds.items()]
+        every = [(self.counts(signal, window_s), edge) for signal, edge in self.thresholds.items()]
         if not all(counts for counts, _ in every):
             return UNKNOWN
         shares = [latency.share_within(counts, edge) for counts, edge in every]

@@ -16,13 +16,16 @@ def summed(all_buckets: Iterable[Buckets], slo_class: str, signal: str, window_s
     Only edges that each of them has are kept: a cumulative count says nothing at an edge it was not counted at.
     Counts that are no measurement or fall are corrected to the highest before them.
     """
-    found = [
-        dict(each.counts)
+    sources = [
+        each.counts
         for each in all_buckets
         if each.slo_class == slo_class and each.signal == signal and abs(each.window_s - window_s) < 1.0
     ]
-    if not found:
+    if not sources:
         return ()
+    if len(sources) == 1 and _is_sound(sources[0]):
+        return sources[0]
+    found = [dict(each) for each in sources]
     edges = sorted(edge for edge in found[0] if edge == edge and all(edge in other for other in found[1:]))
     counts: list[tuple[float, float]] = []
     so_far = 0.0
@@ -31,6 +34,16 @@ def summed(all_buckets: Iterable[Buckets], slo_class: str, signal: str, window_s
         so_far = max(so_far, count) if 0.0 <= count < HUGE else so_far
         counts.append((edge, so_far))
     return counts
+
+
+def _is_sound(counts: Counts) -> bool:
+    """Whether edges rise, and counts neither fall nor are anything but counts."""
+    last_edge, last_count = -inf, 0.0
+    for edge, count in counts:
+        if not (edge > last_edge and last_count <= count < HUGE):
+            return False
+        last_edge, last_count = edge, count
+    return True
 
 
 def total(counts: Counts) -> float:

@@ -11,8 +11,8 @@ from glm_operator.autoscale.constants import (
     NOISE_SIGMAS,
     RECENT_S,
     STEP_SIGMAS,
+    TREND_PART_S,
     TREND_PARTS,
-    TREND_PARTS_S,
     TREND_SIGMAS,
 )
 from glm_operator.autoscale.series import DEMAND_WINDOW_S
@@ -55,7 +55,7 @@ def level(before: float | None, now: float, requests: float, elapsed_s: float) -
 
 def noted(history: Sequence[Arrivals], now: Arrivals) -> tuple[Arrivals, ...]:
     """Return the history with this moment, as far back as a slope is looked for."""
-    begin_s = now.at_s - TREND_PARTS * TREND_PARTS_S[-1]
+    begin_s = now.at_s - 2 * TREND_PARTS * TREND_PART_S
     return (*(each for each in history if begin_s < each.at_s < now.at_s), now)
 
 
@@ -73,20 +73,30 @@ class Rise:
         return min(self.newest + self.per_s * (seconds + old_s), most)
 
 
-def rise(points: Sequence[tuple[float, float]], requests: float, now_s: float, part_s: float) -> Rise:
-    """Return by how much a rate rises, where it does so steadily.
+def rises(points: Sequence[tuple[float, float]], requests: float, now_s: float) -> tuple[Rise, ...]:
+    """Return by how much a rate rises, where it does so steadily, over parts of TREND_PART_S and of twice that.
 
     points: times and rates. The time is cut into TREND_PARTS parts. A rise counts that is there from nearly every part
     to the next (the second smallest difference), and that is larger over all of them than chance. So a step is no
-    slope: it rises within two parts and not before or after.
+    slope: it rises within two parts and not before or after. Short parts show a slope sooner, long ones where requests
+    are few.
     """
-    begin_s = now_s - TREND_PARTS * part_s
-    sums, counts = [0.0] * TREND_PARTS, [0] * TREND_PARTS
+    length = 2 * TREND_PARTS
+    begin_s = now_s - length * TREND_PART_S
+    sums, counts = [0.0] * length, [0] * length
     for at_s, rate in points:
-        part = min(floor((at_s - begin_s) / part_s), TREND_PARTS - 1)
-        if part >= 0:
+        part = floor((at_s - begin_s) / TREND_PART_S)
+        if 0 <= part <= length:
+            part -= part == length  # what is seen right now
             sums[part] += rate
             counts[part] += 1
+    short = _rise(sums[TREND_PARTS:], counts[TREND_PARTS:], requests, TREND_PART_S)
+    of_two = [sums[part] + sums[part + 1] for part in range(0, length, 2)]
+    counts_of_two = [counts[part] + counts[part + 1] for part in range(0, length, 2)]
+    return short, _rise(of_two, counts_of_two, requests, 2.0 * TREND_PART_S)
+
+
+def _rise(sums: Sequence[float], counts: Sequence[int], requests: float, part_s: float) -> Rise:
     if not all(counts):
         return Rise()
     means = [whole / count for whole, count in zip(sums, counts, strict=True)]

@@ -23,6 +23,7 @@ from unit.operator.autoscale.law_builders import (
 )
 
 RATES = knowing().rates
+NO_PROMISE = Promises()
 SETTLED = Credit(serving=4, remaining_s=(), cold_start_s=60.0)
 
 
@@ -41,7 +42,7 @@ def a_load(rps: float = 4.0, **changes: float) -> Load:
 def needed(
     load: Load,
     *,
-    kept: Promises = Promises(),
+    kept: Promises = NO_PROMISE,
     credit: Credit = SETTLED,
     rates: Rates = RATES,
     use: float = 0.8,

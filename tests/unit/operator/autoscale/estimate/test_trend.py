@@ -2,10 +2,15 @@ import random
 
 import pytest
 
-from glm_operator.autoscale.estimate.trend import Arrivals, Rise, level, noted, rise, stepped
+from glm_operator.autoscale.estimate.trend import Arrivals, Rise, level, noted, rises, stepped
 
 NOW_S = 1000.0
 PART_S = 30.0
+
+
+def rise(points: list[tuple[float, float]], requests: float) -> Rise:
+    """Return what the shorter parts show."""
+    return rises(points, requests, NOW_S)[0]
 
 
 def points(rate: object) -> list[tuple[float, float]]:
@@ -14,7 +19,7 @@ def points(rate: object) -> list[tuple[float, float]]:
 
 
 def test_a_ramp_has_its_slope() -> None:
-    found = rise(points(lambda at_s: 10.0 + 0.1 * (at_s - NOW_S + 180.0)), 20.0, NOW_S, PART_S)
+    found = rise(points(lambda at_s: 10.0 + 0.1 * (at_s - NOW_S + 180.0)), 20.0)
 
     assert found.per_s == pytest.approx(0.1)
     assert found.after(60.0, 1e9) == pytest.approx(28.0 + 0.1 * (60.0 + 22.5), abs=0.5)
@@ -22,22 +27,30 @@ def test_a_ramp_has_its_slope() -> None:
 
 @pytest.mark.parametrize("step_at_s", [NOW_S - 170.0, NOW_S - 120.0, NOW_S - 90.0, NOW_S - 45.0, NOW_S - 5.0])
 def test_a_step_has_no_slope(step_at_s: float) -> None:
-    assert rise(points(lambda at_s: 2.0 if at_s < step_at_s else 10.0), 5.0, NOW_S, PART_S).per_s == 0.0
+    assert rise(points(lambda at_s: 2.0 if at_s < step_at_s else 10.0), 5.0).per_s == 0.0
+
+
+def test_long_parts_show_a_slope_that_few_requests_hide_in_short_ones() -> None:
+    slow = [(NOW_S - 360.0 + 5.0 * place, 1.0 + 0.01 * 5.0 * place) for place in range(1, 73)]
+
+    short, long = rises(slow, 0.5, NOW_S)
+
+    assert (short.per_s, long.per_s) == (0.0, pytest.approx(0.01))
 
 
 def test_a_fall_has_no_slope() -> None:
-    assert rise(points(lambda at_s: 10.0 - 0.05 * (at_s - NOW_S + 180.0)), 5.0, NOW_S, PART_S) == Rise()
+    assert rise(points(lambda at_s: 10.0 - 0.05 * (at_s - NOW_S + 180.0)), 5.0) == Rise()
 
 
 def test_noise_has_seldom_a_slope() -> None:
     draw = random.Random(7)
-    found = [rise(points(lambda _: 4.0 * draw.gauss(1.0, 0.1)), 4.0, NOW_S, PART_S).per_s for _ in range(200)]
+    found = [rise(points(lambda _: 4.0 * draw.gauss(1.0, 0.1)), 4.0).per_s for _ in range(200)]
 
     assert sum(each > 0.0 for each in found) <= 2
 
 
 def test_a_slope_needs_its_whole_time() -> None:
-    assert rise(points(lambda at_s: at_s)[-20:], 5.0, NOW_S, PART_S) == Rise()
+    assert rise(points(lambda at_s: at_s)[-20:], 5.0) == Rise()
 
 
 def test_growth_is_bounded() -> None:
