@@ -1,0 +1,207 @@
+"""The story of a promise: load comes and goes, Prometheus breaks, and the number of groups follows the load alone."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from e2e.arrivals import Arrivals, arriving
+from e2e.conftest import MODEL_NAMESPACE
+from e2e.deployments import Deployed, nano, wait_for
+from e2e.kubectl_glm import kubectl_glm
+from e2e.operator_release import Release
+from glm_cluster.prometheus import Prometheus, pod_discovery_config, prometheus
+
+SCRAPE_S = 2.0
+SLOTS = 4
+"""Requests that a group computes at once: what makes its capacity a number that this story can measure."""
+
+QUESTION, RIGHT = "What is 12+30?", "42"
+"""Forty tokens: with 300m of a CPU a group answers one or two of them a second."""
+
+CALM, LOAD = 0.4, 1.7
+"""Arrivals, in shares of what one group answers. The load needs 2.3 groups of which three quarters are planned for."""
+
+TTFT_S = 2.0
+SPEC = {
+    "slo": {"classes": [{"name": "chat", "ttft": f"{TTFT_S:g}s"}]},
+    "scaling": {
+        "mode": "Observe",
+        "max": 4,
+        "warmUpSeconds": 5,
+        "down": {"stabilizationSeconds": 20, "periodSeconds": 5},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scraping(release: Release) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes the pods by their annotations, and an operator that asks it."""
+    cluster = release.target.cluster
+    if cluster is None:
+        pytest.skip("these stories run a Prometheus of their own beside the cluster, which must be ours")
+    config = pod_discovery_config(cluster, interval_s=SCRAPE_S, namespaces=[MODEL_NAMESPACE])
+    with prometheus(cluster, config) as found:
+        release.install("--set", f"prometheus.url={found.url}")
+        yield found
+    release.install()
+
+
+@pytest.fixture(scope="module")
+def promised(release: Release, scraping: Prometheus) -> Iterator[Deployed]:
+    """A deployment of one group with 300m of a CPU, which observes and scales nothing yet."""
+    manifest = nano("promised", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1, resources={"limits": {"cpu": "300m"}})
+    manifest["spec"]["engine"]["limits"]["maxNumSeqs"] = SLOTS
+    manifest["spec"] |= SPEC
+    release.target.apply(manifest)
+    deployed = Deployed(release.target, "promised", MODEL_NAMESPACE)
+    deployed.wait_settled("1/1")
+    deployed.wait_answers()
+    yield deployed
+    deployed.delete()
+
+
+@dataclass
+class Watcher:
+    """What the number of groups was, as time went by."""
+
+    deployed: Deployed
+    began_s: float = field(default_factory=time.monotonic)
+    seen: list[tuple[float, int]] = field(default_factory=list)
+
+    def groups(self) -> int:
+        """Return how many groups are wanted now, and note when that changed."""
+        groups = int(self.deployed.spec()["replicas"])
+        if not self.seen or self.seen[-1][1] != groups:
+            self.seen.append((time.monotonic() - self.began_s, groups))
+        return groups
+
+    def until(self, groups: int, *, timeout_s: float) -> None:
+        wait_for(f"{groups} groups wanted", lambda: self.groups() == groups, timeout_s=timeout_s)
+
+
+def capacity(deployed: Deployed) -> float:
+    """Return how many requests a second one group answers, with all of its slots in use."""
+    seconds = 20.0
+    with arriving(deployed, rate=0, question=QUESTION, right=RIGHT) as calls:
+        deadline = time.monotonic() + seconds
+        calls.at_once = SLOTS
+        wait_for("the end of the measurement", lambda: time.monotonic() > deadline, timeout_s=2 * seconds)
+        answered = len(calls.answered)
+        calls.at_once = 0
+    assert calls.failures == []
+    return answered / seconds
+
+
+def is_fast(arrivals: Arrivals) -> bool:
+    """Whether those that arrived in the last seconds, enough of them, got their first token in time."""
+    since_s = time.monotonic() - 20
+    recent = [each for each in arrivals.answered if each.arrived_s >= since_s]
+    return len(recent) >= 5 and arrivals.ttft(0.95, since_s) <= TTFT_S
+
+
+def history(deployed: Deployed) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = deployed.status()["scaling"]["history"]
+    return found
+
+
+def test_groups_follow_the_load_and_nothing_else(
+    promised: Deployed, scraping: Prometheus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_group = capacity(promised)
+    promised.patch(scaling={"mode": "Active"})
+    promised.scale(1)
+    promised.wait_settled("1/1")
+    watcher = Watcher(promised)
+    with arriving(promised, rate=CALM * one_group, question=QUESTION, right=RIGHT) as arrivals:
+        wait_for("requests in time", lambda: is_fast(arrivals), timeout_s=120)
+        loaded_s = time.monotonic()
+        arrivals.rate = LOAD * one_group
+        wait_for("more groups wanted", lambda: watcher.groups() > 1, timeout_s=60)
+        decided_s = time.monotonic() - loaded_s
+        watcher.until(3, timeout_s=60)
+        promised.wait_settled("3/3", timeout_s=180)
+        ready_s = time.monotonic() - loaded_s
+        wait_for("requests in time again", lambda: is_fast(arrivals), timeout_s=240)
+        kept_s = time.monotonic() - loaded_s
+
+        shown = json.loads(kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "-o", "json"))
+        assert len(shown["groups"]) == 3
+        drawn = kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "--once")
+        assert all(word in drawn for word in ("promised-g2", "chat", "1 -> "))
+
+        scraping.kill()
+        wait_for("a condition that tells of it", lambda: metrics(promised) == "MetricsFallback", timeout_s=60)
+        assert watcher.groups() == 3
+        scraping.start()
+        wait_for("a condition that tells of its return", lambda: metrics(promised) == "MetricsRead", timeout_s=120)
+        assert watcher.groups() == 3
+        assert is_fast(arrivals)
+
+        arrivals.rate = CALM * one_group
+        eased_s = time.monotonic()
+        watcher.until(1, timeout_s=240)
+        one_s = time.monotonic() - eased_s
+        promised.wait_settled("1/1")
+    assert arrivals.failures == []
+    assert [groups for _, groups in watcher.seen] in ([1, 3, 2, 1], [1, 2, 3, 2, 1]), "no overshoot, no turning back"
+    changes = [(each["from"], each["to"]) for each in reversed(history(promised))]
+    assert [to for _, to in changes][-len(watcher.seen) + 1 :] == [groups for _, groups in watcher.seen[1:]]
+    assert all(each["message"] for each in history(promised)), "every step is explained"
+    numbers = {
+        "one_group_requests_per_s": one_group,
+        "decided_s": decided_s,
+        "groups_ready_s": ready_s,
+        "kept_again_s": kept_s,
+        "one_group_again_s": one_s,
+    }
+    with capsys.disabled():
+        print(f"\n{json.dumps({'story': 'autoscaling', **{name: round(s, 1) for name, s in numbers.items()}})}")
+
+
+def metrics(deployed: Deployed) -> str:
+    return str(deployed.condition("MetricsAvailable")["reason"])
+
+
+def test_a_relabelling_that_hides_our_series_is_a_condition_and_no_zero(
+    promised: Deployed, scraping: Prometheus
+) -> None:
+    cluster = promised.target.cluster
+    assert cluster is not None
+    config = pod_discovery_config(cluster, interval_s=SCRAPE_S, namespaces=[MODEL_NAMESPACE])
+    hidden = json.loads(json.dumps(config))
+    hidden["scrape_configs"][0]["metric_relabel_configs"] = [{"action": "labeldrop", "regex": "deployment"}]
+    promised.patch(scaling={"onMissingMetrics": "Hold", "min": 1})
+    try:
+        scraping.reload(hidden)
+
+        def is_told() -> bool:
+            condition = promised.condition("MetricsAvailable")
+            return condition["reason"] == "NoSeries" and 'deployment="promised"' in condition["message"]
+
+        wait_for("NoSeries with the query", is_told, timeout_s=180)
+        assert promised.spec()["replicas"] == 1
+        assert promised.status()["scaling"]["limitedBy"] == "MissingMetrics"
+    finally:
+        scraping.reload(config)
+        promised.patch(scaling={"onMissingMetrics": None})
+    wait_for("metrics again", lambda: metrics(promised) == "MetricsRead", timeout_s=120)
+
+
+def test_an_edited_promise_reaches_workers_within_seconds_and_restarts_nothing(
+    promised: Deployed, scraping: Prometheus
+) -> None:
+    before = promised.pod_uids()
+    changed = {"classes": [{"name": "chat", "ttft": "700ms"}, {"name": "think", "ttfa": "3s"}]}
+    promised.patch(slo=changed)
+
+    def has_edges() -> bool:
+        query = 'glm_time_to_first_token_seconds_bucket{deployment="promised",slo_class="chat",le=~"0.35|0.7|1.4"}'
+        return len(scraping.query(query)) == 3
+
+    wait_for("edges at the promise, its half and its double", has_edges, timeout_s=30)
+    assert scraping.value('max(glm_slo_threshold_seconds{deployment="promised",slo_class="think",signal="ttfa"})') == 3
+    assert promised.pod_uids() == before
