@@ -263,9 +263,7 @@ def _class(promise: SloClass, latencies: Latencies | None, mean_prompt: float | 
         name=promise.name,
         latency={signal: asked.percentile(counts) for signal, counts in short.items()},
         samples={signal: latency.total(counts) for signal, counts in short.items()},
-        status_latency={
-            signal: asked.percentile(asked.counts(signal, STATUS_WINDOW_S)) for signal in thresholds
-        },
+        status_latency={signal: asked.percentile(asked.counts(signal, STATUS_WINDOW_S)) for signal in thresholds},
         prompt_tokens=prompt,
         attainment=asked.attainment(STATUS_WINDOW_S),
         requests_ended=asked.requests_ended(STATUS_WINDOW_S),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import le
 
 from glm_operator.autoscale.constants import HUGE, RECENT_S, STALE_INTERVALS, STALE_MAX_S, STALE_MIN_S
 from glm_operator.autoscale.series import Sample
@@ -47,6 +48,10 @@ def increase(samples: Sequence[Sample]) -> tuple[float, float] | None:
     samples: in order of time. As in Prometheus, a value below the one before it is a counter that began anew at 0, so
     all of it counts. Samples that are no measurement are left out.
     """
+    values = [value for _, value in samples]
+    if len(values) > 1 and values[0] >= 0.0 and values[-1] < HUGE and all(map(le, values, values[1:])):
+        covered_s = samples[-1][0] - samples[0][0]
+        return (values[-1] - values[0], covered_s) if covered_s > 0.0 else None
     first_s = last_s = last = None
     risen = 0.0
     for at_s, value in samples:
