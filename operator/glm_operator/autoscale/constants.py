@@ -119,7 +119,7 @@ AGE_SPAN_S = 10.0
 """Time over which the oldest age must not fall before it asks for a group that measured demand does not."""
 
 SETTLE_S = 30.0
-"""Time that a new group gets to show its effect before the age or the latency asks for another."""
+"""Time that a new group gets to show its effect before the age asks for another; latencies, their window more."""
 
 # -- look-ahead
 

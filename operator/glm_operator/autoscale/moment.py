@@ -12,7 +12,7 @@ from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, arriving_n
 from glm_operator.autoscale.estimate import coldstart, rates, trend
 from glm_operator.autoscale.estimate.promises import Promises, promises
 from glm_operator.autoscale.memory import Memory
-from glm_operator.autoscale.series import DEMAND_WINDOW_S
+from glm_operator.autoscale.series import DEMAND_WINDOW_S, SHORT_WINDOW_S
 from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
 
 
@@ -192,8 +192,12 @@ def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[L
 
 
 def _has_latency_settled(memory: Memory, credit: Credit, now_s: float) -> bool:
-    """Whether latencies can show what the last new group did: it serves for a while, and none is on its way."""
-    return not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= 2.0 * law.SETTLE_S)
+    """Whether latencies show what the last new group did, and none is on its way.
+
+    A new group gets every request until it has as many as the others, so the first that it serves are slow.
+    """
+    settled_s = law.SETTLE_S + SHORT_WINDOW_S
+    return not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= settled_s)
 
 
 def _boost(memory: Memory, kept: Promises, elapsed_s: float, *, can_help: bool, may_rise: bool) -> float:
