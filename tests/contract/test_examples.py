@@ -6,7 +6,8 @@ import pytest
 
 from glm_operator.cli.files import read_planned
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = [*sorted(FOLDER.glob("*.yaml")), FOLDER / "external/external.yaml"]
 
 
 def test_there_are_examples() -> None:
