@@ -100,7 +100,7 @@ class _Run:
         self._random = random.Random(setup.seed)  # noqa: S311  no secret
         self._losses = random.Random(setup.seed + 1)  # noqa: S311  apart: a lost scrape moves no cold start
         exposition = self._exposition = Exposition(setup.slo, setup.began_s)
-        self._fleet = Fleet(setup.calibration, exposition, self._draw_cold_start)
+        self._fleet = Fleet(setup.calibration, exposition, self._draw_cold_start, random.Random(setup.seed + 2).random)  # noqa: S311
         self._scraped = Scraped(exposition)
         self._frozen: dict[str, tuple[float, ...]] = {}
         self._spec = setup.start_groups

@@ -2,6 +2,10 @@
 
 Groups go as the operator lets them go: first those that do not serve yet, the newest first, then the one with the
 fewest tokens in flight. One that goes finishes its requests. It costs GPUs from its creation until it is gone.
+
+The router draws two serving groups for each request and takes the one with fewer tokens in flight, as proxies with
+"least request" do. Taking the least of all would send every request to a group that is new and therefore empty, for as
+long as it takes to fill: its prompts would queue while the others idle.
 """
 
 import heapq
@@ -26,10 +30,18 @@ class Life:
 class Fleet:
     """All groups of one deployment."""
 
-    def __init__(self, calibration: Calibration, exposition: Exposition, cold_start_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        exposition: Exposition,
+        cold_start_s: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        """cold_start_s: seconds of the next start. draw: a random number from 0 to below 1, for the router."""
         self._calibration = calibration
         self._exposition = exposition
         self._cold_start_s = cold_start_s
+        self._draw = draw
         self._count = 0
         self.lives: dict[str, Life] = {}
         self.starting: list[Life] = []  # by time of creation
@@ -78,18 +90,24 @@ class Fleet:
         return groups
 
     def route(self, request: Request, now_s: float) -> None:
-        """Give a request to the serving group with the fewest tokens in flight; hold it while none serves."""
+        """Give a request to one of two groups, that with fewer tokens in flight; hold it while none serves."""
         if not self.serving:
             self._held.append(request)
             return
-        serving = self.serving
-        target, least = serving[0], float("inf")
-        for group in serving:
-            group.advance(now_s)
-            load = group.in_flight_tokens(now_s)
-            if load < least:
-                target, least = group, load
+        target, other = self._two(self.serving)
+        target.advance(now_s)
+        if other is not target:
+            other.advance(now_s)
+            if other.in_flight_tokens(now_s) < target.in_flight_tokens(now_s):
+                target = other
         target.add(request, now_s)
+
+    def _two(self, serving: list[Group]) -> tuple[Group, Group]:
+        """Draw two groups, different ones where there are two."""
+        count = len(serving)
+        first = int(self._draw() * count)
+        second = int(self._draw() * (count - 1))
+        return serving[first], serving[second + (second >= first) if count > 1 else first]
 
     def kill(self, name: str, now_s: float) -> None:
         """Lose a group at once. Requests that streamed nothing go to others, the rest have failed; a new one starts."""
