@@ -51,7 +51,9 @@ def summarize(facts: Facts) -> dict[str, Any]:
         scaling=scaling_status(facts),
         conditions=conditions(facts),
     )
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    said = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    # An apply that empties an object leaves null there, which the CRD refuses, and the whole status with it.
+    return {field: value for field, value in said.items() if value != {}}
 
 
 def _listed(groups: list[GroupStatus]) -> list[GroupStatus]:

@@ -62,7 +62,7 @@ def test_without_traffic_nothing_is_shown_and_nothing_is_claimed() -> None:
     idle = Input(State.IDLE)
     quiet = a_class(ttft=None, attainment=idle, budget_left=value(1.0))
     said = status(measured=measured(latency={"ttft": idle}, classes=(quiet,), met={}))
-    assert said["latency"] == {}
+    assert "latency" not in said, "an apply that empties an object leaves null there, which the CRD refuses"
     assert said["slo"] == {"budgetLeft": "100%", "classes": [{"name": "chat", "budgetLeft": "100%"}]}
     assert conditions(said)["SLOMet"] == ("Unknown", "NoTraffic")
 
@@ -146,5 +146,6 @@ def test_what_another_version_said_and_we_cannot_read_is_forgotten() -> None:
     condition = {"type": "SLOMet", "status": "False", "reason": "SLOBentALittle", "message": "x"}
     previous = {"latency": {"ttftP95": 3}, "slo": {"classes": "many"}, "conditions": [condition]}
     said = status(measured=None, previous=previous)
-    assert (said["latency"], said["slo"]) == ({}, {"classes": []})
+    assert "latency" not in said
+    assert said["slo"] == {"classes": []}
     assert conditions(said)["SLOMet"] == ("Unknown", "MetricsMissing")

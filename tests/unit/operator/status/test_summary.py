@@ -53,6 +53,11 @@ def test_groups_are_counted_by_their_state() -> None:
     assert status["groupStates"] == {"Draining": 1, "Ready": 1, "Starting": 1}
 
 
+def test_an_empty_object_is_left_out() -> None:
+    """An apply that empties an object of the status leaves null in it, which the API server refuses as a whole."""
+    assert "groupStates" not in summarize(facts(target=moving_to(replicas=0)))
+
+
 def test_of_very_many_groups_those_that_are_not_ready_are_listed() -> None:
     wanted = MAX_LISTED + 20
     groups = [a_group(index, ready=index < wanted - 5) for index in range(wanted)]
