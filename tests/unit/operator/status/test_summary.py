@@ -55,7 +55,7 @@ def test_groups_are_counted_by_their_state() -> None:
 
 def test_an_empty_object_is_left_out() -> None:
     """An apply that empties an object of the status leaves null in it, which the API server refuses as a whole."""
-    assert "groupStates" not in summarize(facts(target=moving_to(replicas=0)))
+    assert "groupStates" not in summarize(facts(target=moving_to(replicas=0), observed=observed()))
 
 
 def test_of_very_many_groups_those_that_are_not_ready_are_listed() -> None:
