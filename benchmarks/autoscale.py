@@ -11,7 +11,9 @@ Terms: attainment is the share of requests that met every threshold of their cla
 with >= 97 % of it; its GPU-hours are 100 %. Need, breach and what counts as missing data: simulate/outcome.py. Of each
 law with its defaults there is a row; its front are five values of its one main knob. The area under a front is the
 mean, over budgets from 50 % to 150 % of static, of the best attainment that the law has within that budget at any of
-its five values (0 where it has none). Areas are averaged over the six loads and both cold starts.
+its five values (0 where it has none). A fleet that breaks half of its promises scores high in that for being cheap; so
+there is a second area, of attainment above 90 % alone: 0 up to 90 %, 1 at 100 %. Areas are averaged over the six loads
+and both cold starts.
 
 Prints a table for each scenario, then a JSON line for each number with a goal. Exit status 1: a goal was missed.
 --quick: the ramp with cold starts of 60 s, with defaults only.
@@ -143,8 +145,8 @@ class Results:
             if (their := self.plain(case, each.name)).attainment > ours.attainment and their.gpu_hours < ours.gpu_hours
         ]
 
-    def area(self, law: str) -> float:
-        """Return the mean area under a law's fronts."""
+    def area(self, law: str, worthless: float) -> float:
+        """Return the mean area under a law's fronts. worthless: attainment that counts as none."""
         areas = []
         for case in self.cases:
             points = [
@@ -153,7 +155,7 @@ class Results:
                 if (task.scenario, task.cold_start_s) == case and task.law == law
             ]
             if len(points) > 1:
-                areas.append(area(points))
+                areas.append(area(points, worthless))
         return sum(areas) / len(areas)
 
 
@@ -208,12 +210,12 @@ def numbers(results: Results) -> Iterable[dict[str, object]]:
         p95 = reactions[min(len(reactions) - 1, int(0.95 * len(reactions)))]
         yield _number("breach to decision p95, s", p95, 15, p95 <= 15, breaches=len(reactions))
     if any(task.law == OURS and task.knob != OUR_DEFAULT for task in results.outcomes):
-        areas = {each.name: results.area(each.name) for each in results.baselines}
-        best = max(areas, key=lambda name: areas[name])
-        ours_area = results.area(OURS)
-        yield _number(
-            "area under the front", ours_area, areas[best], ours_area >= areas[best], best=best, areas=_rounded(areas)
-        )
+        for metric, worthless in (("area under the front", 0.0), ("area under the front, above 90 %", 0.9)):
+            areas = {each.name: results.area(each.name, worthless) for each in results.baselines}
+            best = max(areas, key=lambda name: areas[name])
+            ours_area = results.area(OURS, worthless)
+            is_ahead = ours_area >= areas[best]
+            yield _number(metric, ours_area, areas[best], is_ahead, best=best, areas=_rounded(areas))
 
 
 def _rounded(areas: dict[str, float]) -> dict[str, float]:

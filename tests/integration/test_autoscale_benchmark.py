@@ -37,6 +37,8 @@ def test_the_area_counts_the_best_within_each_budget(benchmark: ModuleType) -> N
     assert benchmark.area([(1.6, 1.0)]) == 0.0
     assert benchmark.area([(1.0, 1.0)]) == pytest.approx(0.5, abs=0.01)
     assert benchmark.area([(0.4, 0.6), (1.0, 1.0)]) == pytest.approx(0.8, abs=0.01)
+    assert benchmark.area([(0.4, 0.95), (1.0, 1.0)], 0.9) == pytest.approx(0.75, abs=0.01)
+    assert benchmark.area([(0.4, 0.89)], 0.9) == 0.0
 
 
 def test_the_quick_mode_prints_a_row_a_law_and_a_line_a_goal() -> None:
