@@ -159,11 +159,10 @@ class Results:
         return sum(areas) / len(areas)
 
 
-def area(points: Sequence[tuple[float, float]]) -> float:
+def area(points: Sequence[tuple[float, float]], worthless: float = 0.0) -> float:
     """Return the mean over budgets of the best attainment within the budget. points: GPU-hours and attainment."""
-    return sum(max((kept for hours, kept in points if hours <= budget), default=0.0) for budget in BUDGETS) / len(
-        BUDGETS
-    )
+    best = [max((kept for hours, kept in points if hours <= budget), default=0.0) for budget in BUDGETS]
+    return sum(max(0.0, kept - worthless) / (1 - worthless) for kept in best) / len(best)
 
 
 def table(results: Results, case: tuple[str, int]) -> str:
