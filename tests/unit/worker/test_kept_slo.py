@@ -27,9 +27,11 @@ def test_the_next_life_has_the_last_promises(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["slo"]
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"classes": [{"name": "fast"}]}', '{"classes": 3}'])
-def test_a_broken_file_is_no_promise(tmp_path: Path, text: str) -> None:
-    (tmp_path / "slo").write_text(text)
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"classes": [{"name": "fast"}]}', b'{"classes": 3}', b'{"classes": [{"name": "\xff"}]}']
+)
+def test_a_broken_file_is_no_promise(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "slo").write_bytes(raw)
     assert KeptSlo(tmp_path / "slo").slo is None
 
 

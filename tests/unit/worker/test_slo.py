@@ -75,6 +75,7 @@ def test_what_is_wrong_is_said_in_a_sentence(classes: list[dict[str, Any]], sent
     [
         (b"", "truncated"),
         (b"[]", "Expected `object`"),
+        (b'{"classes": [{"name": "\xff"}]}', "utf-8"),
         (b"{}", "`classes`"),
         (body(a_class(thinking="on")), "thinking"),
         (body(a_class(thresholds_s={"tpot": 1})), "tpot"),

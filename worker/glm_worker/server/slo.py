@@ -56,7 +56,7 @@ def parse_slo(body: bytes) -> Slo:
     """Return the promises in a JSON body. Raises RequestRefused with a sentence about the first thing wrong with it."""
     try:
         slo = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestRefused(f"the body cannot be read as promises: {error}", status=422) from error
     for mistake in _mistakes(slo):
         raise RequestRefused(mistake, status=422)
