@@ -499,6 +499,35 @@ def test_an_answer_of_thoughts_alone_is_judged_by_its_whole_time(whole_s: float,
     assert judged(world) == ((1, 0) if is_met else (0, 1))
 
 
+@pytest.mark.parametrize("has_begun", [False, True], ids=["ttft", "e2e"])
+def test_a_promise_that_is_broken_counts_while_no_engine_answers(*, has_begun: bool) -> None:
+    world = World()
+    world.telemetry.promise(promises())
+    world.serve()
+    flight = world.flights.admit(a_job())
+    if has_begun:
+        world.step(tokens(flight, " 4"))
+    world.clock.now += 2.0 if has_begun else 1.0
+    assert judged(world) == (0, 0), "it is in time"
+    world.clock.now += 0.1
+    assert judged(world) == (0, 1)
+    world.step(tokens(flight, " 5", "stop"))
+    assert judged(world) == (0, 1), "once"
+
+
+def test_a_first_token_that_was_lost_before_it_was_sent_keeps_no_promise() -> None:
+    world = World()
+    world.telemetry.promise(promises(SloClass(name="fast", thresholds_s={"ttft": 1.0}, objective=0.9)))
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " 4"))
+    world.flights.lose("g1", "gone")
+    world.serve("g2")
+    world.clock.now += 5
+    world.step(tokens(flight, " 4", "stop"))
+    assert judged(world) == (0, 1)
+
+
 @pytest.mark.parametrize("end", ["failed", "lost", "too small", "queue full"])
 def test_what_fails_or_finds_no_room_missed_its_promise(end: str) -> None:
     world = World(max_waiting_requests=1)

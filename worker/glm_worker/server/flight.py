@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from glm_worker.messages import RequestOutput
-from glm_worker.server.class_metrics import ClassMeasures
+from glm_worker.server.class_metrics import ClassMeasures, Time
 from glm_worker.server.deltas import Delta, FinishReason
 from glm_worker.server.intake import Job
 from glm_worker.server.slo import Latencies, is_missed
@@ -78,7 +78,7 @@ class RequestTimes:
         self.arrival = arrival
         self._measures = measures
         self._promise = measures.promise
-        self._is_scheduled = False
+        self._observed: set[Time] = set()  # of what comes once
         self._is_judged = False
         self._ttft: float | None = None
         self._ttfa: float | None = None
@@ -87,25 +87,22 @@ class RequestTimes:
         self._num_gaps = 0
 
     def restart(self) -> None:
-        """The next token is not the successor of the last one."""
-        self._last_token_at = None
+        """The answer begins anew. Its client has seen nothing, so it still waits for the first token."""
+        self._ttft = self._ttfa = self._last_token_at = None
+        self._gaps_s, self._num_gaps = 0.0, 0
 
     def scheduled(self, began_s: float) -> bool:
         """Note that the engine has begun with the request, in a step that began at began_s; return if that is new."""
-        if self._is_scheduled:
-            return False
-        self._is_scheduled = True
-        self._measures.observe("request_queue_time", began_s - self.arrival)
-        return True
+        return self._observe_once("request_queue_time", began_s - self.arrival)
 
     def tokens(self, now: float, num_tokens: int, *, has_answer: bool) -> None:
         """Note that num_tokens came together. Their gap to the one before is shared evenly among them."""
         if num_tokens and self._ttft is None:
             self._ttft = now - self.arrival
-            self._measures.observe("time_to_first_token", self._ttft)
+            self._observe_once("time_to_first_token", self._ttft)
         if has_answer and self._ttfa is None:
             self._ttfa = now - self.arrival
-            self._measures.observe("time_to_first_answer_token", self._ttfa)
+            self._observe_once("time_to_first_answer_token", self._ttfa)
         if self._last_token_at is not None and num_tokens:
             gap_s = now - self._last_token_at
             self._gaps_s += gap_s
@@ -129,6 +126,18 @@ class RequestTimes:
     def cancelled(self, now: float) -> None:
         """Note that its client is gone: maybe because it had waited for longer than promised."""
         self._judge_if_missed(now)
+
+    def unfinished(self, now: float) -> None:
+        """Note that its client still waits: maybe for longer than promised."""
+        self._judge_if_missed(now)
+
+    def _observe_once(self, time: Time, seconds: float) -> bool:
+        """Observe a time of which a request has one, unless an earlier run has; return whether that is new."""
+        is_new = time not in self._observed
+        if is_new:
+            self._observed.add(time)
+            self._measures.observe(time, seconds)
+        return is_new
 
     def _judge_if_missed(self, now: float) -> None:
         thresholds_s = {} if self._promise is None else self._promise.thresholds_s

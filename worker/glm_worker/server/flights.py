@@ -172,14 +172,18 @@ class Flights:
         """Return what stands now. What is held or on its way to the engine waits, though the engine does not know.
 
         Of these the engine says only what the last step of the serving generation did, and nothing while none serves.
-        What waits, how long, and what is in flight is known here, whether or not an engine answers.
+        What waits, how long, and what is in flight is known here, whether or not an engine answers. Promises that were
+        broken since the last step are counted first: while no engine answers there is no step.
         """
+        now = self._clock()
+        for flight in self._flights.values():
+            flight.times.unfinished(now)
         known, limits, step = self._journal, self._limits, self._last_step
         oldest = known.oldest_waiting()
         here = Gauges(
             num_waiting=known.num_waiting,
             num_tokens_waiting=known.num_tokens_waiting,
-            oldest_waiting_s=0.0 if oldest is None else self._clock() - self._flights[oldest].times.arrival,
+            oldest_waiting_s=0.0 if oldest is None else now - self._flights[oldest].times.arrival,
             in_flight_tokens=self.in_flight_tokens,
             max_running=(limits and limits.max_num_seqs) or known.max_running,
             block_size=0 if limits is None else limits.block_size,
@@ -249,4 +253,4 @@ class Flights:
 
 
 def _unavailable(reason: str, retry_after_s: int) -> Overloaded:
-    return Overloaded(f"no answer is to be had now: {reason}", retry_after_s=retry_after_s)
+    return Overloaded(f"temporarily unavailable: {reason}", retry_after_s=retry_after_s)
