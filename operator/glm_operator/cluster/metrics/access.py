@@ -98,18 +98,19 @@ class Connection:
         code = response.status_code
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             answer = {}
+        data, warnings = answer.get("data"), answer.get("warnings")
         words = f"{answer['errorType']}: {answer['error']}" if {"errorType", "error"} <= answer.keys() else _text(body)
         if code in _REFUSALS:
             raise MetricsProblem("MetricsRefused", f"Prometheus at {self.access.url} answers {code}: {words}")
         if not response.is_success:
             raise self.unreachable(f"answers {code}: {words}")
-        if answer.get("status") != "success" or "result" not in (data := answer.get("data") or {}):
+        if answer.get("status") != "success" or not isinstance(data, dict) or "result" not in data:
             raise self.unreachable(f"sent an answer that is not Prometheus': {_text(body)}")
-        self._note_warnings(answer.get("warnings") or [])
+        self._note_warnings(warnings if isinstance(warnings, list) else [])
         result: object = data["result"]
         return result
 
@@ -150,7 +151,7 @@ class Connection:
         access = self.access
         try:
             if access.bearer_token_file is not None:
-                return {"Authorization": f"Bearer {_secret(access.bearer_token_file)}"}, None
+                return {"Authorization": f"Bearer {_token(access.bearer_token_file)}"}, None
             if access.username_file is not None and access.password_file is not None:
                 return {}, httpx.BasicAuth(_secret(access.username_file), _secret(access.password_file))
         except (OSError, ValueError) as error:
@@ -166,6 +167,14 @@ def _secret(file: Path) -> str:
     if not secret or not secret.isprintable():
         raise ValueError(f"{file} is empty, or holds more than one line")
     return secret
+
+
+def _token(file: Path) -> str:
+    """Return the token of a file. It stands in a header, where only ASCII is allowed."""
+    token = _secret(file)
+    if not token.isascii():
+        raise ValueError(f"{file} holds characters that are not ASCII, which no token has")
+    return token
 
 
 def _is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:

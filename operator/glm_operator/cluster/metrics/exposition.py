@@ -16,6 +16,7 @@ _LINE = re.compile(
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
 _ESCAPED = re.compile(r"\\(.)")
 _PLAIN = {"n": "\n"}
+_MAX_QUOTED = 100
 
 
 class MalformedText(ValueError):
@@ -47,7 +48,7 @@ def read_exposition(text: str, wanted: Collection[str], known: Known) -> Iterato
         series = known.get(written)
         if series is None:
             if (match := _LINE.fullmatch(line)) is None:
-                raise MalformedText(f"line {line!r} is no sample")
+                raise MalformedText(f"line {_quoted(line)} is no sample")
             series = SeriesName(match["name"], _read_labels(match["labels"] or "", line))
             value = match["value"]
             if match["series"] == written:  # not so with a time or with more than one space
@@ -57,14 +58,19 @@ def read_exposition(text: str, wanted: Collection[str], known: Known) -> Iterato
         try:
             yield written, series, float(value)
         except ValueError:
-            raise MalformedText(f"line {line!r} has no number") from None
+            raise MalformedText(f"line {_quoted(line)} has no number") from None
 
 
 def _read_labels(text: str, line: str) -> dict[str, str]:
     labels, at = {}, 0
     while at < len(text):
         if (match := _LABEL.match(text, at)) is None:
-            raise MalformedText(f"line {line!r} has labels that cannot be read")
+            raise MalformedText(f"line {_quoted(line)} has labels that cannot be read")
         labels[match[1]] = _ESCAPED.sub(lambda found: _PLAIN.get(found[1], found[1]), match[2])
         at = match.end()
     return labels
+
+
+def _quoted(line: str) -> str:
+    """Return the beginning of a line as it is reported: it comes from a pod, and may be of any length."""
+    return repr(line[:_MAX_QUOTED]) + ("..." if len(line) > _MAX_QUOTED else "")

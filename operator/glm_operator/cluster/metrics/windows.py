@@ -41,8 +41,12 @@ Counter = Edge | Outcome
 
 
 def increase(before: float, value: float) -> float:
-    """Return how much a counter rose between two samples. One that fell began anew at 0."""
-    return value - before if value >= before else value
+    """Return how much a counter rose between two samples. One that fell began anew at 0.
+
+    What is no count (NaN, infinite, below 0) rose by nothing: sums over time would never be numbers again.
+    """
+    rise = value - before if value >= before else value
+    return rise if 0.0 <= rise < inf else 0.0
 
 
 def buckets(risen: Mapping[Edge, Risen], window_s: float) -> tuple[Buckets, ...]:

@@ -52,7 +52,7 @@ async def test_a_token_is_read_again_when_the_secret_changes(canned: Canned, tmp
     await connection.close()
 
 
-@pytest.mark.parametrize("text", [None, "", "\n", "two\nlines"])
+@pytest.mark.parametrize("text", [None, "", "\n", "two\nlines", "two\N{LATIN SMALL LETTER E WITH ACUTE}"])
 async def test_a_token_that_is_none_is_not_sent_and_not_printed(
     canned: Canned, tmp_path: Path, text: str | None
 ) -> None:
@@ -86,7 +86,12 @@ async def test_a_page_of_a_proxy_is_told_without_its_tags(canned: Canned, connec
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<html>Welcome</html>", "[]", '{"status":"success"}', '{"status":"success","data":{}}', "\udcff"]
+    "text",
+    [
+        *("", "<html>Welcome</html>", "[]", "[" * 100_000, "\udcff"),
+        *('{"status":"success"}', '{"status":"success","data":{}}', '{"status":"success","data":["result"]}'),
+        *('{"status":"success","data":"result"}', '{"status":"success","data":5}'),
+    ],
 )
 async def test_what_is_no_answer_of_prometheus_is_unreachable(
     canned: Canned, connection: Connection, text: str

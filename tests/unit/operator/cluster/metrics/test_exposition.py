@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +18,7 @@ def read(text: str, known: Known | None = None) -> list[tuple[str, dict[str, str
     return [(series.name, dict(series.labels), value) for _, series, value in found]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.lists(st.tuples(st.text(), st.text(), st.floats()), max_size=4, unique_by=lambda row: row[:2]),
 )
@@ -79,6 +80,13 @@ def test_what_is_not_wanted_is_not_looked_at() -> None:
 def test_a_line_that_cannot_be_read_is_named(line: str) -> None:
     with pytest.raises(MalformedText, match="wanted"):
         read(line)
+
+
+@pytest.mark.parametrize("line", ['wanted{a="' + "b" * 10_000, "wanted " + "1" * 10_000 + "x"])
+def test_of_a_long_line_only_the_beginning_is_reported(line: str) -> None:
+    with pytest.raises(MalformedText) as caught:
+        read(line)
+    assert len(str(caught.value)) < 150
 
 
 def test_a_series_is_parsed_once() -> None:

@@ -1,6 +1,6 @@
 """What rises within windows, and which edges of a histogram count."""
 
-from math import inf
+from math import inf, nan
 
 import pytest
 
@@ -19,6 +19,11 @@ def rising(totals: Totals, *, until_s: int, step_s: int = 10, since_s: int = 0) 
 @pytest.mark.parametrize(("before", "value", "rise"), [(3, 5, 2), (5, 5, 0), (5, 2, 2), (5, 0, 0)])
 def test_a_counter_that_fell_began_anew_at_zero(before: float, value: float, rise: float) -> None:
     assert increase(before, value) == rise
+
+
+@pytest.mark.parametrize(("before", "value"), [(3, nan), (nan, nan), (3, inf), (inf, inf), (3, -1)])
+def test_what_is_no_count_rises_by_nothing(before: float, value: float) -> None:
+    assert increase(before, value) == 0
 
 
 @pytest.mark.parametrize("window_s", [60, 300, 3600, 5 * 3600])
