@@ -136,7 +136,7 @@ dashboards: $(INSTALLED) ## Generate Grafana's dashboards in the chart
 
 .PHONY: dashboard-pictures
 dashboard-pictures: $(INSTALLED) ## Draw each dashboard in Chromium, from a real Prometheus and a real local deployment, for docs/images
-	@PYTHONPATH=tests/integration:tests/cluster $(BIN)/python scripts/dashboard_pictures.py
+	@PYTHONPATH=tests:tests/cluster $(BIN)/python scripts/pictures/dashboard_pictures.py
 
 .PHONY: lock
 lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with hashes

@@ -77,8 +77,8 @@ def stuck_groups(by: str, of: str = OF) -> str:
 
 
 def hours(groups: str) -> str:
-    """Return the integral over the chosen range in hours, to the minute; minutes without data count nothing."""
-    return f"sum_over_time(({groups})[$__range:1m]) / 60"
+    """Return the integral over the chosen range in hours; times without data count nothing."""
+    return f"sum_over_time(({groups})[$__range:$__interval]) * $__interval_ms / 3600000"
 
 
 def gpus_of_static(by: str = "namespace, deployment") -> str:

@@ -53,7 +53,7 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 def with_variables(expr: str, **values: str) -> str:
     """Return an expression as Grafana sends it: every deployment unless values say otherwise."""
     given = {"namespace": ".+", "deployment": ".+", "slo_class": ".+"}
-    given |= {"__rate_interval": "15s", "__interval": "5s", "__range": "10m"} | values
+    given |= {"__rate_interval": "15s", "__interval": "5s", "__interval_ms": "5000", "__range": "10m"} | values
     for name in sorted(given, key=len, reverse=True):
         expr = expr.replace(f"${name}", given[name])
     return expr

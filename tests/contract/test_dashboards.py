@@ -74,7 +74,7 @@ def test_rates_follow_the_interval_of_scrapes_and_nothing_sums_up_lifetimes(slug
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_division_and_quantile_leaves_out_what_is_nothing(slug: str) -> None:
     for expr in expressions(committed(slug)):
-        for divisor in re.findall(r"/ (?!60)(\S+ ?\S*)", expr):
+        for divisor in re.findall(r"/ (?!3600000)(\S+ ?\S*)", expr):
             assert divisor.startswith(("(", "on (")), expr
         if "histogram_quantile" in expr:
             assert re.search(r"\) and on \([a-z_, ]*\) \(sum.*_count.*> 0\)$", expr), expr
@@ -115,7 +115,12 @@ def test_the_variables_choose_source_namespace_deployment_and_class(slug: str) -
     names = [variable["name"] for variable in dashboard["templating"]["list"]]
     assert names[:3] == ["datasource", "namespace", "deployment"]
     assert ("slo_class" in names) == (slug == "deployment")
-    used = set(re.findall(r"\$\{?(\w+)", str(dashboard))) - {"__rate_interval", "__range"}
+    used = set(re.findall(r"\$\{?(\w+)", str(dashboard))) - {
+        "__rate_interval",
+        "__range",
+        "__interval",
+        "__interval_ms",
+    }
     assert used <= {*names, "__all"}
     sources = {str(panel["datasource"]) for panel in panels(dashboard)}
     assert sources == {"{'type': 'prometheus', 'uid': '${datasource}'}"}
