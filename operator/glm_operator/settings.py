@@ -113,20 +113,7 @@ class OperatorSettings(BaseSettings):
     @field_validator("prometheus_url")
     @classmethod
     def _is_base_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        try:
-            _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"the port is wrong: {error}") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("write it as in http://prometheus.monitoring:9090 or https://host/prefix")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError("no query, fragment or user may be in it; credentials come from files")
-        if re.search(r"/api/v1(/|$)", parts.path):
-            raise ValueError("leave out /api/v1 and what follows")
-        return value.rstrip("/")
+        return None if value is None else base_url(value)
 
     @field_validator("gpu_budgets", mode="before")
     @classmethod
@@ -153,6 +140,22 @@ class OperatorSettings(BaseSettings):
         if self.prometheus_bearer_token_file is not None and self.prometheus_username_file is not None:
             raise ValueError(f"{_variable('bearer_token')} and {_variable('username')} exclude each other; set one")
         return self
+
+
+def base_url(value: str) -> str:
+    """Return the URL of a Prometheus as queries are added to it. Raises ValueError with what is wrong with it."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"the host or the port is wrong: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write it as in http://prometheus.monitoring:9090 or https://host/prefix")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("no query, fragment or user may be in it; credentials come from files")
+    if re.search(r"/api/v1(/|$)", parts.path):
+        raise ValueError("leave out /api/v1 and what follows")
+    return value.rstrip("/")
 
 
 def _variable(what: str) -> str:

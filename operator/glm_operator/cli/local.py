@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from glm_operator import names
-from glm_operator.api.spec import GLMDeployment
+from glm_operator.api.spec import GLMDeployment, parse_deployment
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size
 from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
@@ -23,6 +23,7 @@ from glm_operator.local.processes import worker_program
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import group_statuses, url
 from glm_operator.render import render
+from glm_operator.settings import base_url
 
 app = typer.Typer(help="Run GLMDeployments as processes of this machine: no cluster, no root.", no_args_is_help=True)
 
@@ -54,25 +55,26 @@ def up(
     """
     folder = StateFolder.of_user()
     with plain_errors():
+        url_of_prometheus = _checked(prometheus)
         planned = read_planned(file)
-        program, name, spec = worker_program(), planned.deployment.name, planned.deployment.spec
+        body = _body(planned.deployment)
+        deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
+        program, name, spec = worker_program(), deployment.name, deployment.spec
         _stop_controllers(folder, name)
         with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
             try:
-                indices = _indices(folder, planned.deployment)
+                indices = _indices(folder, deployment)
                 started = local_up.bring_up(
                     folder,
                     name,
-                    render(planned.deployment, planned.layout, indices),
+                    render(deployment, planned.layout, indices),
                     program,
                     stopping=lambda pods: show(_stopping(pods)),
                 )
-                state = msgspec.structs.replace(
-                    started.state, body=_body(planned.deployment), controller=None, leaving=[]
-                )
+                state = msgspec.structs.replace(started.state, body=body, controller=None, leaving=[])
                 folder.write(state)
                 if scaling.needs_controller(spec):
-                    controller.start(folder, state, prometheus)
+                    controller.start(folder, state, url_of_prometheus)
             except LocalError as error:
                 if local_up.is_any_alive(folder, name):
                     raise LocalError(f"{error}\n{_runs_on(name)}") from error
@@ -184,8 +186,15 @@ def _stop_controllers(folder: StateFolder, name: str | None) -> None:
         controller.stop(folder, state)
 
 
+def _checked(prometheus: str | None) -> str | None:
+    try:
+        return None if prometheus is None else base_url(prometheus)
+    except ValueError as error:
+        raise CommandError(f"--prometheus {prometheus}: {error}") from None
+
+
 def _body(deployment: GLMDeployment) -> dict[str, object]:
-    """Return the deployment as a file would have it."""
+    """Return the deployment as a file for this machine has it: without what a cluster has added to it."""
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     metadata = {"name": deployment.name, "namespace": deployment.namespace}
     return {"apiVersion": f"{names.GROUP}/{names.VERSION}", "kind": names.KIND, "metadata": metadata, "spec": spec}
@@ -193,8 +202,17 @@ def _body(deployment: GLMDeployment) -> dict[str, object]:
 
 def _scaling_lines(folder: StateFolder) -> list[str]:
     """Return what the controllers say, in lines for a person."""
-    views = {state.name: scaling.read(folder.scaling_file(state.name)) for state in folder.deployments()}
-    return [line for name, view in views.items() if view is not None for line in _lines_of(name, view)]
+    lines = []
+    for state in folder.deployments():
+        view = scaling.read(folder.scaling_file(state.name))
+        if controller.has_died(state):
+            log = folder.log_file(state.name, controller.RUN_DIR)
+            lines.append(
+                f"{state.name}: its controller has died, nothing is scaled; run `glm local up` again. Log: {log}"
+            )
+        elif view is not None:
+            lines += _lines_of(state.name, view)
+    return lines
 
 
 def _lines_of(name: str, view: scaling.ScalingView) -> list[str]:

@@ -1,29 +1,99 @@
 """What `glm local` tells the person who typed it."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from glm_operator.api.spec import parse_deployment
 from glm_operator.cli import app
 from glm_operator.cli import local as command
+from glm_operator.layout import Layout, plan
+from glm_operator.local import scaling
 from glm_operator.local.changes import Changes
 from glm_operator.local.errors import LocalError
-from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
+from glm_operator.local.scaling import ScalingView
+from glm_operator.local.state import ControllerRecord, DeploymentState, PodRecord, StateFolder
 from glm_operator.local.up import Started
+from glm_operator.render import render
 
 NANO = Path(__file__).resolve().parents[4] / "examples/nano.yaml"
 RUNS_ON = "What was started of nano still runs; stop it with: glm local down nano\n"
 
 
-def up(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, *, start: BaseException | None, wait: BaseException | None
-) -> Result:
-    """Run `glm local up` with a start and a wait that end like this."""
+def record_controller(folder: Path, pid: int, ticks: int) -> StateFolder:
+    """Remember a controller that has said something."""
+    found = StateFolder(folder / "glm-operator/local")
+    found.write(
+        DeploymentState(name="nano", network=64, controller=ControllerRecord(token="t", pid=pid, start_ticks=ticks))
+    )
+    view = ScalingView(mode="Active", desired=2, current=2, starting=0, message="two are needed")
+    scaling.write(found.scaling_file("nano"), view)
+    return found
 
-    def bring_up(*_: object, **__: object) -> Started:
+
+def test_a_controller_that_has_died_is_told_instead_of_what_it_said_last(tmp_path: Path) -> None:
+    folder = record_controller(tmp_path, pid=2**22 + 1, ticks=1)
+    (line,) = command._scaling_lines(folder)
+    assert line.startswith("nano: its controller has died, nothing is scaled; run `glm local up` again.")
+    assert line.endswith(str(folder.log_file("nano", "controller")))
+    record_controller(tmp_path, os.getpid(), start_ticks(os.getpid()))
+    assert command._scaling_lines(folder) == ["nano: groups 2, wanted 2 (Active): two are needed"]
+
+
+def test_a_deployment_that_has_no_controller_any_more_shows_no_decision_of_the_last_one(tmp_path: Path) -> None:
+    folder = record_controller(tmp_path, pid=2**22 + 1, ticks=1)
+    (state,) = folder.deployments()
+    command.controller.stop(folder, state)
+    folder.write(DeploymentState(name="nano", network=64))
+    assert command._scaling_lines(folder) == []
+
+
+@pytest.mark.parametrize("url", ["localhost:9090", "http://me:word@host", "http://host/api/v1/query", "http://[::1"])
+def test_a_url_of_prometheus_that_cannot_be_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    result = up(monkeypatch, tmp_path, "--prometheus", url, start=None, wait=None)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: --prometheus {url}: ")
+    assert StateFolder(tmp_path / "glm-operator/local").deployments() == []
+
+
+def test_what_a_cluster_added_to_a_file_is_no_part_of_what_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    body = yaml.safe_load(NANO.read_text())
+    body["metadata"] |= {"uid": "8f0c", "resourceVersion": "17", "creationTimestamp": "2026-11-01T00:00:00Z"}
+    file = tmp_path / "of-a-cluster.yaml"
+    file.write_text(yaml.safe_dump(body))
+    made: list[object] = []
+    for each in (NANO, file):
+        up(monkeypatch, tmp_path, file=each, start=None, wait=None, made=made)
+    (state,) = StateFolder(tmp_path / "glm-operator/local").deployments()
+    deployment = parse_deployment(state.body)
+    layout = plan(deployment)
+    assert isinstance(layout, Layout)
+    assert made == [render(deployment, layout, [0])] * 2, "as the controller makes them"
+
+
+def up(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *arguments: str,
+    start: BaseException | None,
+    wait: BaseException | None,
+    file: Path = NANO,
+    made: list[object] | None = None,
+) -> Result:
+    """Run `glm local up` with a start and a wait that end like this. made: takes the manifests."""
+
+    def bring_up(_folder: object, _name: object, manifests: object, *_: object, **__: object) -> Started:
+        if made is not None:
+            made.append(manifests)
         if start is not None:
             raise start
         return Started(DeploymentState(name="nano", network=64), Changes(stop=[], start=[], keep=[]))
@@ -36,7 +106,7 @@ def up(
     monkeypatch.setattr(command, "worker_program", lambda: ["glm-worker"])
     monkeypatch.setattr(command.local_up, "bring_up", bring_up)
     monkeypatch.setattr(command.local_up, "wait_until_ready", wait_until_ready)
-    return CliRunner().invoke(app, ["local", "up", "-f", str(NANO)])
+    return CliRunner().invoke(app, ["local", "up", "-f", str(file), *arguments])
 
 
 def test_a_group_that_does_not_serve_is_told_to_run_on_with_how_to_stop_it(
@@ -65,9 +135,12 @@ def test_a_start_that_fails_halfway_says_what_runs_on(monkeypatch: pytest.Monkey
     assert result.stderr.endswith("error: port 8000 is busy\n"), "a pod that has ended runs no more"
 
 
+def start_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 def record(folder: Path, pid: int) -> None:
     """Remember a process as the one pod of nano."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     pod = PodRecord(
         name="nano-g0-0",
         group="nano-g0",
@@ -76,7 +149,7 @@ def record(folder: Path, pid: int) -> None:
         fingerprint="f",
         token="t",
         pid=pid,
-        start_ticks=int(stat[19]),
+        start_ticks=start_ticks(pid),
     )
     StateFolder(folder / "glm-operator/local").write(DeploymentState(name="nano", network=64, pods=[pod]))
 
