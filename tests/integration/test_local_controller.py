@@ -127,9 +127,41 @@ async def test_while_another_command_holds_the_lock_nothing_is_changed_and_nothi
     async with controlling(folder) as control:
         start_first(folder)
         with folder.locked():
-            await control.look()
+            for _ in range(2):
+                await control.look()
             assert groups(folder) == ["nano-g0"]
+            view = scaling.read(folder.scaling_file("nano"))
+            assert view is not None
+            assert (view.current, view.history) == (1, []), "what was not done is no change"
         await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+        assert [(each.before, each.after) for each in control.history] == [(1, 2)]
+
+
+async def test_a_group_past_its_time_is_killed_at_once(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRETEND", "hangs")  # ignores SIGTERM
+    put(folder, scaling={"min": 2, "max": 2}, replicas=2)
+    async with controlling(folder) as control:
+        start_first(folder)
+        await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+        put(folder, scaling={"min": 1, "max": 1}, replicas=1)
+        await look_until(control, lambda: len(control.leaving) == 1)
+        control.leaving = dict.fromkeys(control.leaving, time.monotonic() - 1.0)
+        begun_s = time.monotonic()
+        await look_until(control, lambda: len(folder.deployments()[0].pods) == 1)
+        assert time.monotonic() - begun_s < folder.deployments()[0].pods[0].drain_s, "it has no second deadline"
+
+
+async def test_a_look_that_fails_ends_no_controller(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, scaling={"max": 2})
+    async with controlling(folder) as control:
+        looks = iter([ZeroDivisionError("a bug"), controller._Replaced()])
+
+        async def look() -> None:
+            raise next(looks)
+
+        monkeypatch.setattr(control, "look", look)
+        await control.run(period_s=0.01)  # goes on until it is replaced
+    assert list(looks) == []
 
 
 async def test_a_controller_that_was_replaced_changes_nothing_and_ends(folder: StateFolder) -> None:

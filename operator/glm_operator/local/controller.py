@@ -33,7 +33,7 @@ from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
 from glm_operator.local import processes, scaling
-from glm_operator.local.down import AFTER_DRAIN_S
+from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
@@ -100,6 +100,8 @@ class Controller:
                 return
             except LocalError as error:
                 logger.warning("%s: %s", self.name, error)
+            except Exception:  # the outermost loop: nobody would start this process again
+                logger.exception("%s: the look failed", self.name)
             await asyncio.sleep(max(0.0, period_s - (time.monotonic() - begun_s)))
 
     async def look(self) -> None:
@@ -122,12 +124,12 @@ class Controller:
         if decision is not None and rules is not None and rules.mode == "Active":
             wanted = decision.desired
         indices = self._indices(groups, staying, wanted, signals)
-        if decision is not None and wanted != len(staying):
+        is_done = await self._carry_out(deployment, groups, indices)
+        if decision is not None and is_done and wanted != len(staying):
             self.history = scaling.changed(self.history, decision, self.now())
             logger.info("%s: %d -> %d groups: %s", self.name, len(staying), wanted, decision.message)
-        await self._carry_out(deployment, groups, indices)
         if decision is not None:
-            self._tell(deployment, decision, reading, signals, wanted)
+            self._tell(deployment, decision, reading, signals, wanted if is_done else len(staying))
 
     def _state(self) -> DeploymentState:
         for state in self.folder.deployments():
@@ -187,16 +189,18 @@ class Controller:
         members = [group.index for group in staying]
         return scaling.indices_after(members, [group.index for group in groups], wanted, load)
 
-    async def _carry_out(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> None:
-        """Tell groups that go to finish, and bring up what is missing. What is told goes by itself.
+    async def _carry_out(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> bool:
+        """Tell groups that go to finish, and bring up what is missing; return whether that was possible.
 
-        Nothing is waited for here: what cannot be done now is done by a later look.
+        What is told goes by itself. Nothing is waited for here: what cannot be done now is done by a later look.
         """
         try:
             with self.folder.locked():
                 await asyncio.to_thread(self._change, deployment, groups, indices)
         except LocalError as error:  # another command is at work, or a port is taken
             logger.warning("%s: %s", self.name, error)
+            return False
+        return True
 
     def _change(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> None:
         state = self._state()
@@ -219,6 +223,7 @@ class Controller:
         is_new = not set(indices) <= {group.index for group in groups}
         if not (gone or is_dead or is_new):
             return
+        stop_pods([pod for group in gone for pod in group.pods], deadline_s=0.0)  # they have had their time
         layout = plan(deployment)
         assert isinstance(layout, Layout), layout  # `up` has planned it
         made = bring_up(self.folder, self.name, render(deployment, layout, indices), self.program, untouched=finishing)
@@ -268,8 +273,14 @@ def start(folder: StateFolder, state: DeploymentState, prometheus: str | None) -
     return state
 
 
+def has_died(state: DeploymentState) -> bool:
+    """Whether a deployment should have a controller, and its process is gone."""
+    record = state.controller
+    return record is not None and not processes.is_alive(Process(record.pid, record.start_ticks))
+
+
 def stop(folder: StateFolder, state: DeploymentState) -> None:
-    """End the controller of a deployment, if it has one. LocalError if it survives SIGKILL."""
+    """End the controller of a deployment, if it has one, and forget what it said. LocalError if it survives SIGKILL."""
     if state.controller is None:
         return
     deadline = time.monotonic() + STOP_LIMIT_S
@@ -283,6 +294,7 @@ def stop(folder: StateFolder, state: DeploymentState) -> None:
                 processes.kill(process)
         time.sleep(POLL_S)
     shutil.rmtree(folder.run_dir(state.name, RUN_DIR), ignore_errors=True)
+    folder.scaling_file(state.name).unlink(missing_ok=True)
 
 
 async def _control(name: str, prometheus: str | None) -> None:

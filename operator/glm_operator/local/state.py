@@ -100,7 +100,11 @@ class StateFolder:
             yield
 
     def deployments(self) -> list[DeploymentState]:
-        return [self.read(path.parent.name) for path in sorted(self.root.glob("*/state.json"))]
+        found = []
+        for path in sorted(self.root.glob("*/state.json")):
+            with contextlib.suppress(FileNotFoundError):  # another command has stopped it just now
+                found.append(self.read(path.parent.name))
+        return found
 
     def read(self, name: str) -> DeploymentState:
         path = self.root / name / "state.json"

@@ -35,6 +35,21 @@ def test_a_removed_deployment_is_forgotten_but_its_logs_stay(tmp_path: Path) -> 
     assert log.read_text() == "said"
 
 
+def test_a_deployment_that_goes_while_all_are_read_is_no_fault(tmp_path: Path) -> None:
+    class Busy(StateFolder):
+        """A folder in which another command stops one deployment just before it is read."""
+
+        def read(self, name: str) -> DeploymentState:
+            if name == "goes":
+                (self.root / name / "state.json").unlink()
+            return super().read(name)
+
+    folder = Busy(tmp_path)
+    for name in ("goes", "stays"):
+        folder.write(DeploymentState(name=name, network=64))
+    assert [state.name for state in folder.deployments()] == ["stays"]
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "nano").mkdir()
     (tmp_path / "nano" / "state.json").write_text('{"name": 3}')
