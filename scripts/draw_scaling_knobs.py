@@ -30,7 +30,7 @@ KNOBS: dict[str, tuple[str, dict[str, object]]] = {
         {"down": {"groups": 3, "periodSeconds": 60, "stabilizationSeconds": 60}},
     ),
     "schedules": ("a window from 8:15 to 8:55 with min 8; the picture begins at 8:00", {"schedules": [MORNING]}),
-    "warm-up": ("warmUpSeconds 600 instead of 30", {"warmUpSeconds": 600}),
+    "warm-up": ("warmUpSeconds 120 instead of 30", {"warmUpSeconds": 120}),
     "gpu-budget": ("gpuBudget 6", {"gpuBudget": 6}),
     "observe": ("mode Observe on eight groups: what Active would have set", {"mode": "Observe"}),
 }
