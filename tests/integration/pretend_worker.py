@@ -6,6 +6,7 @@ A leader is ready when all pods of its group are there, as a real one.
 Its child stands for ranks: it outlives a supervisor that is killed.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ GENERATIONS = [
         "cause": {"rank": 1, "pod": 0, "reason": "failed"},
     }
 ]
+DIGEST: list[str | None] = [None]  # of the promises, the newest last
 VIEW = {
     "serves": {"state": "serving", "generation": "x-1"},
     "loads": {"state": "starting", "generation": "x-1", "load": {"done_bytes": 5, "total_bytes": 10}},
@@ -37,13 +39,24 @@ VIEW = {
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        view = {"group": os.environ["GLM_GROUP"]} | VIEW.get(MODE, VIEW["serves"])
+        view = {"group": os.environ["GLM_GROUP"], "slo_digest": DIGEST[-1]} | VIEW.get(MODE, VIEW["serves"])
         ready = view["state"] == "serving" and all(map(is_there, range(INDEX + 1, NUM_PODS)))
         body = json.dumps(view).encode() if self.path == "/group" else b"ok"
         self.send_response(200 if ready or self.path != "/readyz" else 503)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        """Take promises from who knows the token."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        knows = self.headers["Authorization"] == f"Bearer {os.environ['GLM_MANAGEMENT_TOKEN']}"
+        if knows:
+            canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+            DIGEST.append(hashlib.sha256(canonical.encode()).hexdigest()[:16])
+        self.send_response(200 if knows else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         pass

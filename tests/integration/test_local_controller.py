@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from glm_operator.api.slo import Slo
 from glm_operator.api.spec import parse_deployment
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
@@ -21,6 +23,7 @@ from glm_operator.local.management import Management
 from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
 from glm_operator.local.up import bring_up, wait_until_ready
+from glm_operator.observe.report import slo_digest
 from glm_operator.render import render
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
@@ -111,6 +114,24 @@ def start_first(folder: StateFolder) -> None:
     with folder.locked():
         started = bring_up(folder, "nano", render(deployment, layout, [0]), PROGRAM)
     wait_until_ready(started.state, folder, DEADLINE_S, lambda _: None)
+
+
+async def test_promises_reach_every_group_also_when_they_are_edited_or_gone(folder: StateFolder) -> None:
+    bounds = {"min": 2, "max": 2}
+    put(folder, scaling=bounds)
+    async with controlling(folder) as control:
+
+        def measure_by(digest: str | None) -> bool:
+            """Tell whether every group measures by these promises."""
+            reports = [control.management.group(pods[0].address) for pods in folder.deployments()[0].groups.values()]
+            return all(report is not None and report.slo_digest == digest for report in reports)
+
+        start_first(folder)
+        await look_until(control, lambda: len(groups(folder)) == 2 and measure_by(None))  # none were promised yet
+        for classes in ([{"name": "chat", "ttft": "500ms"}], [{"name": "chat", "ttft": "1s"}], []):
+            slo = Slo.model_validate({"classes": classes})
+            put(folder, scaling=bounds, slo=slo.model_dump(mode="json", by_alias=True, exclude_none=True))
+            await look_until(control, partial(measure_by, slo_digest(slo.for_workers())))
 
 
 async def test_a_pod_that_died_is_started_again(folder: StateFolder) -> None:
