@@ -2,7 +2,7 @@
 
 Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises; nothing else can be changed here.
 
-/livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to mend, and a
+/livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to fix, and a
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state.
 /metrics this process's metrics and the server's.
