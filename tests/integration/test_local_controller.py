@@ -132,6 +132,11 @@ async def test_promises_reach_every_group_also_when_they_are_edited_or_gone(fold
             slo = Slo.model_validate({"classes": classes})
             put(folder, scaling=bounds, slo=slo.model_dump(mode="json", by_alias=True, exclude_none=True))
             await look_until(control, partial(measure_by, slo_digest(slo.for_workers())))
+            view = scaling.read(folder.scaling_file("nano"))
+            assert view is not None
+            assert (view.attainment, view.unmeasured) == ({}, ["chat"] if classes else []), (
+                "its workers measure nothing"
+            )
 
 
 async def test_a_pod_that_died_is_started_again(folder: StateFolder) -> None:

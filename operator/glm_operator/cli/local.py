@@ -223,6 +223,7 @@ def _lines_of(name: str, view: scaling.ScalingView) -> list[str]:
     for slo_class, share in view.attainment.items():
         said = "no traffic" if share is None else f"{share:.1%} of requests as fast as promised"
         lines.append(f"{name}: class {slo_class}: {said}")
+    lines += [f"{name}: class {each}: not measured just now" for each in view.unmeasured]
     lines += [f"{name}: {each.time} {each.before} -> {each.after}: {each.message}" for each in view.history]
     return lines
 

@@ -253,7 +253,9 @@ class Controller:
             attainment={
                 each.name: each.attainment.value if each.attainment.state is State.VALUE else None
                 for each in signals.classes
+                if each.attainment.is_known
             },
+            unmeasured=[each.name for each in signals.classes if not each.attainment.is_known],
             history=self.history,
         )
         scaling.write(self.folder.scaling_file(self.name), view)

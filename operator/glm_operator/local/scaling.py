@@ -34,6 +34,7 @@ class ScalingView(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "Workers"
     trouble: str = ""  # why the numbers are not there, or not from where they should be
     attainment: dict[str, float | None] = {}  # by class, the last five minutes; none without traffic
+    unmeasured: list[str] = []  # classes of which nothing is known just now
     history: list[GroupsChange] = []  # newest first
 
 

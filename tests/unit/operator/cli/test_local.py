@@ -31,7 +31,15 @@ def record_controller(folder: Path, pid: int, ticks: int) -> StateFolder:
     found.write(
         DeploymentState(name="nano", network=64, controller=ControllerRecord(token="t", pid=pid, start_ticks=ticks))
     )
-    view = ScalingView(mode="Active", desired=2, current=2, starting=0, message="two are needed")
+    view = ScalingView(
+        mode="Active",
+        desired=2,
+        current=2,
+        starting=0,
+        message="two are needed",
+        attainment={"chat": 0.5, "idle": None},
+        unmeasured=["new"],
+    )
     scaling.write(found.scaling_file("nano"), view)
     return found
 
@@ -42,7 +50,12 @@ def test_a_controller_that_has_died_is_told_instead_of_what_it_said_last(tmp_pat
     assert line.startswith("nano: its controller has died, nothing is scaled; run `glm local up` again.")
     assert line.endswith(str(folder.log_file("nano", "controller")))
     record_controller(tmp_path, os.getpid(), start_ticks(os.getpid()))
-    assert command._scaling_lines(folder) == ["nano: groups 2, wanted 2 (Active): two are needed"]
+    assert command._scaling_lines(folder) == [
+        "nano: groups 2, wanted 2 (Active): two are needed",
+        "nano: class chat: 50.0% of requests as fast as promised",
+        "nano: class idle: no traffic",
+        "nano: class new: not measured just now",
+    ]
 
 
 def test_a_deployment_that_has_no_controller_any_more_shows_no_decision_of_the_last_one(tmp_path: Path) -> None:
