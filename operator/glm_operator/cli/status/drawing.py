@@ -70,6 +70,8 @@ def _bar(share: float, width: int = 10) -> str:
 def _latencies(view: View) -> Table:
     table = _table("Class", "Signal", "Latency", "Promised", "Kept", "Attainment", "Budget left")
     classes = {each.name: each for each in view.classes}
+    is_measured = any(each.type == "MetricsAvailable" and each.status == "True" for each in view.conditions)
+    nothing = "no traffic" if is_measured else UNKNOWN
     last = ""
     for each in view.latencies:
         of_class = classes[each.slo_class]
@@ -77,7 +79,7 @@ def _latencies(view: View) -> Table:
         table.add_row(
             each.slo_class if each.slo_class != last else "",
             f"{each.signal} P{each.percentile}",
-            each.latency or "no traffic",
+            each.latency or nothing,
             each.promised,
             _kept(each),
             *(UNKNOWN if share is None else share for share in shares),

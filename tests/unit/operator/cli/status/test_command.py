@@ -118,6 +118,21 @@ async def test_a_deployment_without_any_status_yet_is_shown() -> None:
     assert "Scaling Disabled: 1 groups" in text
 
 
+@pytest.mark.parametrize(("is_available", "shown"), [("True", True), ("False", False), ("Unknown", False)])
+async def test_a_latency_that_is_not_known_is_called_no_traffic_only_where_metrics_can_be_read(
+    *, is_available: str, shown: bool
+) -> None:
+    class Silent(FakeKube):
+        async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
+            condition = {"type": "MetricsAvailable", "status": is_available, "reason": "Some", "message": ""}
+            body = await super().wanted(namespace, name)
+            return {**body, "status": {"conditions": [condition]}}
+
+    text = drawn(await Look(Silent(), "models", "chat").take())
+    assert "ttft P95" in text
+    assert ("no traffic" in text) is shown
+
+
 async def test_json_has_everything() -> None:
     found = (await Look(FakeKube(), "models", "chat").take()).as_json()
     assert found["groups"][0]["name"] == "chat-g0"
