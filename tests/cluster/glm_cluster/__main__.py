@@ -17,7 +17,7 @@ from glm_cluster.packages import PROMETHEUS as DEBIANS_PROMETHEUS
 from glm_cluster.packages import install_missing
 from glm_cluster.paths import Paths, find_paths
 from glm_cluster.processes import Processes
-from glm_cluster.programs import MONITORING, PROMETHEUS, Programs
+from glm_cluster.programs import MONITORING, PROMETHEUS, PROMETHEUS_OPERATOR, Programs
 from glm_cluster.progress import say
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     commands.add_parser("status", help="print what runs")
     commands.add_parser("programs", help="build kubectl, helm and the others without starting anything")
     commands.add_parser("kwok", help="build kwok, which plays nodes for stories of many deployments")
-    commands.add_parser("prometheus", help="build Prometheus, which stories of autoscaling ask")
+    commands.add_parser("prometheus", help="build Prometheus and its operator, for stories of autoscaling")
     commands.add_parser("monitoring", help="build and install what tests of monitoring need: Prometheus, KEDA, ...")
     arguments = parser.parse_args()
     paths = find_paths(os.environ)
@@ -88,7 +88,7 @@ def build_programs(paths: Paths) -> None:
 def prepare_prometheus(paths: Paths) -> None:
     with locked(paths):
         install_missing(DEBIANS_PROMETHEUS)
-        build_missing(paths, [PROMETHEUS])
+        build_missing(paths, [PROMETHEUS, PROMETHEUS_OPERATOR])  # of the latter, the short stories use its CRDs
 
 
 def prepare_monitoring(paths: Paths) -> None:
