@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -185,6 +185,25 @@ async def test_a_silent_worker_holds_up_promises_no_longer_than_a_report(monkeyp
     monkeypatch.setattr(workers, "DEADLINE_S", 0.05)
     with pytest.raises(SloNotTaken, match="did not answer"):
         await put({"10.0.0.1": None}, a_led_group(0, "10.0.0.1"))
+
+
+async def test_an_answer_without_end_is_not_read_to_it() -> None:
+    num_sent = 0
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            nonlocal num_sent
+            while num_sent < 10_000:
+                num_sent += 1
+                yield b" " * 2**16
+
+    group, most = a_led_group(0, "10.0.0.1"), workers.MAX_ANSWER_BYTES // 2**16 + 2
+    assert await ask({"10.0.0.1": httpx.Response(200, stream=Endless())}, group) == {}
+    assert num_sent <= most
+    num_sent = 0
+    with pytest.raises(SloNotTaken, match="longer than 1024 KiB"):
+        await put({"10.0.0.1": httpx.Response(422, stream=Endless())}, group)
+    assert num_sent <= most
 
 
 async def test_a_group_without_a_leader_takes_no_promises_yet() -> None:

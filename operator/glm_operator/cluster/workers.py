@@ -5,7 +5,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,8 @@ DEADLINE_S = 2.0
 """The groups of a deployment are asked at once; who has not answered by then is asked again in the next pass."""
 
 MAX_CONNECTIONS = 64
+MAX_ANSWER_BYTES = 2**20
+"""A report of a group has some KiB. A pod runs whatever image its owner chose, and may send without end."""
 
 POLL_S = 30.0
 """Groups that serve are asked this often; those that start, drain or fail are asked by passes."""
@@ -100,17 +102,17 @@ class Workers:
         url = management_url(leader.ip, names.SLO_PATH)
         try:
             async with asyncio.timeout(DEADLINE_S), self._slots:
-                response = await self._http.put(url, json=body, headers={"Authorization": f"Bearer {token}"})
+                code, said = await self._exchange("PUT", url, json=body, headers={"Authorization": f"Bearer {token}"})
         except (httpx.HTTPError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise SloNotTaken(f"pod {leader.name} did not answer at {url}: {why}") from error
-        if response.status_code == httpx.codes.NOT_FOUND:
+        if code == httpx.codes.NOT_FOUND:
             return None
-        if response.status_code != httpx.codes.OK:
-            said = response.text.strip()[:MAX_TEXT]
-            raise SloNotTaken(f"pod {leader.name} refused the promises with {response.status_code}: {said}")
+        if code != httpx.codes.OK:
+            words = said.decode(errors="replace").strip()[:MAX_TEXT]
+            raise SloNotTaken(f"pod {leader.name} refused the promises with {code}: {words}")
         try:
-            return _Taken.model_validate_json(response.content).digest
+            return _Taken.model_validate_json(said).digest
         except ValidationError as error:
             raise SloNotTaken(f"pod {leader.name} sent an invalid answer: {error}") from error
 
@@ -135,14 +137,25 @@ class Workers:
     async def _ask(self, url: str, slots: asyncio.Semaphore) -> GroupReport | None:
         try:
             async with slots:
-                response = await self._http.get(url)
-            response.raise_for_status()
-            return GroupReport.model_validate_json(response.content)
+                code, said = await self._exchange("GET", url)
+            if code == httpx.codes.OK:
+                return GroupReport.model_validate_json(said)
+            logger.debug("%s answers %d", url, code)
         except httpx.HTTPError as error:
             logger.debug("%s does not answer: %s", url, error)
         except ValidationError as error:
             logger.warning("%s sent an invalid answer: %s", url, error)
         return None
+
+    async def _exchange(self, method: str, url: str, **what: Any) -> tuple[int, bytes]:
+        """Return the code and the body of an answer. One that is too long is a protocol error, not read to its end."""
+        async with self._http.stream(method, url, **what) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise httpx.RemoteProtocolError(f"the answer is longer than {MAX_ANSWER_BYTES >> 10} KiB")
+            return response.status_code, bytes(body)
 
 
 def _leaders(groups: Iterable[ObservedGroup]) -> Mapping[str, ObservedPod]:
