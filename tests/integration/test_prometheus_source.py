@@ -367,8 +367,11 @@ async def test_recorded_series_tell_what_raw_ones_tell(
         await source.scraper.close()
 
 
-def past(hours: int) -> str:
-    """Return what a deployment counted in the past: until ten minutes ago, 60 requests a minute, half of them kept."""
+def past(hours: int, *, seen_s_ago: int = 600) -> str:
+    """Return what a deployment counted in the past: until ten minutes ago, 60 requests a minute, half of them kept.
+
+    seen_s_ago: when it was scraped last.
+    """
     end_s = int(time.time()) - 600
     lines = ["# TYPE glm_slo_requests counter"]
     labels = f'namespace="{NAMESPACE}",deployment="{DEPLOYMENT}",group="chat-g0",slo_class="{SLO_CLASS}"'
@@ -379,17 +382,18 @@ def past(hours: int) -> str:
             for minute in minutes
         ]
     lines.append("# TYPE glm_num_requests_running gauge")
-    lines += [f"glm_num_requests_running{{{labels}}} 1 {end_s + 60 * minute}" for minute in minutes[-5:]]
+    lines += [f"glm_num_requests_running{{{labels}}} 1 {int(time.time()) - seen_s_ago - 60 * ago}" for ago in (1, 0)]
     return "\n".join([*lines, "# EOF\n"])
 
 
-async def test_samples_that_ended_minutes_ago_are_stale_and_not_missing(
-    tmp_path: Path, opened: Callable[..., Prometheus]
+@pytest.mark.parametrize(("seen_s_ago", "reason"), [(60, "MetricsStale"), (600, "NoSeries")])
+async def test_series_that_ended_a_minute_ago_are_stale_and_after_some_minutes_they_are_missing(
+    tmp_path: Path, opened: Callable[..., Prometheus], seen_s_ago: int, reason: str
 ) -> None:
-    backfill(tmp_path, past(hours=1))
+    backfill(tmp_path, past(hours=1, seen_s_ago=seen_s_ago))
     with prometheus_process(tmp_path) as process:
         problem = await the_problem(opened(process.url))
-        assert problem.trouble.reason == "MetricsStale"
+        assert problem.trouble.reason == reason
 
 
 @pytest.mark.parametrize(("window", "covered_h"), [("6h", None), ("30d", 48)])

@@ -218,8 +218,8 @@ REASONS: dict[Reason, Meaning] = {
         "`kubectl glm rollout adopt NAME` takes the newer rendering, or set spec.rollout.adopt to Automatic.",
     ),
     "OlderWorkers": _fine(
-        "workers are of an older version and report less: a scale-down chooses by index, promises are not measured, and "
-        "the number of groups is held where it depends on that",
+        "workers are of an older version and report less: a scale-down chooses by index, promises are not measured, "
+        "and the number of groups is held where it depends on that",
         "Use a worker image of this version.",
     ),
     "ScaledUp": _fine("groups were added for the load or a promise"),

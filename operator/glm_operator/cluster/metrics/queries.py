@@ -27,8 +27,9 @@ OWN_LABELS = frozenset(
 )
 """Labels that workers give their series. Others were added by whoever scraped: job, instance, pod, a replica, ..."""
 
-STALE_AFTER = "15m"
-"""Where there is nothing new, Prometheus is asked once whether there was something this long ago."""
+STALE_AFTER = "2m"
+"""Where there is nothing new, Prometheus is asked whether there was something within this time. A target that fails is
+back by then as a rule; a relabelling that hides our series lasts, and is to be told as what it is."""
 
 ALWAYS_THERE = "glm_num_requests_running"
 """A metric of every worker of any version."""
