@@ -111,7 +111,7 @@ def _floor(moment: Moment) -> int:
     if not moment.is_late:
         return 0
     waited_s = moment.sums.oldest_s.value
-    if waited_s < law.LATE * moment.kept.wait_s or not moment.has_settled:
+    if waited_s < law.LATE * moment.kept.wait_s or not moment.has_settled or moment.waits_in_vain:
         return moment.current
     if moment.memory.rates.prefill_tokens_per_s is None:
         return moment.current + 1
@@ -159,13 +159,14 @@ def _limited(moment: Moment, verdict: _Verdict, bounds: Bounds, memory: Memory) 
     else:
         desired, limit = current, _why_not(moment, verdict)
     cause = verdict.cause
-    inside = min(max(desired, bounds.least), bounds.most)
-    if inside < current and moment.situation.is_moving:
-        inside, limit = current, "Rollout"
-    if inside != desired:
-        limit = limit if inside == current else None
+    least, least_limit = bounds.up(bounds.least, current)
+    inside = min(max(desired, least), bounds.most)
+    if inside != desired or inside < bounds.least:
+        limit = least_limit if inside == least else None
         cause = _cause_of_bounds(moment.scaling, bounds, current)
         desired = inside
+    if desired < current and moment.situation.is_moving:
+        desired, limit = current, "Rollout"
     return Decision(
         desired=desired,
         wanted=verdict.wanted,

@@ -67,3 +67,8 @@ class Decision:
     inputs: Mapping[str, object] = field(
         default_factory=dict
     )  # by name with unit: signals.Input, for status and metrics
+
+
+def number(value: float) -> str:
+    """Return a number for a message: three digits, or all before the point, and no exponent."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

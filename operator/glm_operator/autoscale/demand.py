@@ -51,6 +51,7 @@ def sums(signals: Signals, now_s: float) -> Sums:
     }
     lost = _lost(signals, stale)
     fresh = [each for name, each in sorted(signals.groups.items()) if name in signals.expected and name not in stale]
+    goes_on = any(not each.is_hung for each in fresh)
 
     def over(
         value: Callable[[GroupSignals], float | None],
@@ -72,7 +73,10 @@ def sums(signals: Signals, now_s: float) -> Sums:
     found = {
         "running": over(lambda each: each.requests_running, "requests_running"),
         "waiting": over(lambda each: each.requests_waiting, "requests_waiting"),
-        "oldest_s": over(lambda each: each.oldest_waiting_s, "oldest_waiting_s", combine=max),
+        # Who waits for a group that hangs waits on, whoever else comes: that asks for one where no other group goes on.
+        "oldest_s": over(
+            lambda each: 0.0 if each.is_hung and goes_on else each.oldest_waiting_s, "oldest_waiting_s", combine=max
+        ),
         "prompt_tokens": over(
             lambda each: each.prompt_tokens_waiting + each.prompt_tokens_left,
             "prompt_tokens_waiting",

@@ -30,6 +30,7 @@ class Moment:
     demand: Demand
     memory: Memory
     silent: tuple[str, ...]  # groups that show nothing fresh
+    hung: tuple[str, ...]  # groups that have requests and compute nothing
     is_late: bool
     has_settled: bool
     inputs: Mapping[str, Input]
@@ -72,10 +73,17 @@ class Moment:
             demand=needed,
             memory=memory,
             silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
+            hung=tuple(each.group for each in fresh if each.is_hung),
             is_late=is_late or (can_help and kept.is_missed),
             has_settled=has_settled,
             inputs=_inputs(found, needed, kept, credit, memory, boost),
         )
+
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether the oldest request waited already when the last group came. It did not help; no other one will."""
+        grew_s = self.memory.grew_s
+        return self.is_late and grew_s is not None and self.sums.oldest_s.value > self.now_s - grew_s
 
 
 def _fresh(signals: Signals, now_s: float) -> list[GroupSignals]:
@@ -202,9 +210,9 @@ def _has_latency_settled(memory: Memory, credit: Credit, now_s: float) -> bool:
 
 def _boost(memory: Memory, kept: Promises, elapsed_s: float, *, can_help: bool, may_rise: bool) -> float:
     """Return the factor by which latencies raise the safety factor: up while a promise is missed, else back to 1."""
-    if kept.worst is None:
+    if kept.worst is None and not kept.is_quiet:
         return memory.boost
-    if kept.is_missed and can_help:
+    if kept.worst is not None and kept.is_missed and can_help:
         if not may_rise:
             return memory.boost
         more = law.BOOST_GAIN * min(kept.worst - 1.0, 1.0) * elapsed_s / 60.0

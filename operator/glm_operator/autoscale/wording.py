@@ -2,19 +2,21 @@
 
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.bounds.limits import Bounds
-from glm_operator.autoscale.decision import Cause, Limit
+from glm_operator.autoscale.decision import Cause, Limit, number
 from glm_operator.autoscale.demand import Demand
 from glm_operator.autoscale.moment import Moment
 
 
 def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -> str:
     needed, kept = moment.demand, moment.kept
-    waited = f"the oldest request waits {moment.sums.oldest_s.value:.3g} s"
+    waited = f"the oldest request waits {number(moment.sums.oldest_s.value)} s"
+    beyond = f"; {waited}, since before the last group came" if moment.waits_in_vain else ""
     needs = needed.needs
     words: dict[Cause, str] = {
-        "Steady": f"{_groups(needed.most)} needed, {moment.current} there",
+        "Steady": f"{_groups(needed.most)} needed, {moment.current} there{beyond}",
         "Demand": f"{_groups(needs.get('Demand', 0.0))} needed for what arrives: {_work(needed)}",
-        "Waiting": f"{waited} of {kept.wait_s:.3g} s, and {needed.backlog_s or 0.0:.3g} s of work of one group wait",
+        "Waiting": f"{waited} of {number(kept.wait_s)} s, and "
+        f"{number(needed.backlog_s or 0.0)} s of work of one group wait",
         "KVCache": f"{_groups(needs.get('KVCache', 0.0))} needed for what KV caches hold, at {law.KV_TARGET:.0%} full",
         "Latency": f"{kept.worst_of}; {_groups(needs.get('Latency', 0.0))} needed",
         "Lookahead": f"arrivals rise: {_groups(needs.get('Lookahead', 0.0))} needed when a new one serves, "
@@ -40,8 +42,13 @@ def _unknown(moment: Moment) -> str:
     if not moment.silent and moment.situation.serving <= 0:
         return "no group serves yet, so nothing is measured"
     if moment.silent:
-        few = ", ".join(moment.silent[:3]) + (f" and {len(moment.silent) - 3} more" if len(moment.silent) > 3 else "")
-        return f"no fresh numbers of {few}"
+        return f"no fresh numbers of {_few(moment.silent)}"
+    if moment.hung:
+        return f"requests wait at {_few(moment.hung)}, and no step is computed"
     if not moment.sums.are_known:
         return "not every number of the groups is known"
     return "what a group can do was not measured yet"
+
+
+def _few(groups: tuple[str, ...]) -> str:
+    return ", ".join(groups[:3]) + (f" and {len(groups) - 3} more" if len(groups) > 3 else "")

@@ -12,8 +12,8 @@ from glm_operator.autoscale.decision import Limit, Situation
 class Bounds:
     """The bounds at a moment.
 
-    least, most: where spec.replicas must lie; outside of them it is brought back. room: how far it may grow; what is
-    above it already stays, since a namespace's budget and a quota take no running group away.
+    least, most: where spec.replicas must lie; outside of them it is brought back. room: how far it may grow, to least
+    as well; what is above it already stays, since a namespace's budget and a quota take no running group away.
     """
 
     least: int

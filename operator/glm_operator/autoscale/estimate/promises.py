@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from glm_operator.api.slo import Signal, Slo, SloClass
 from glm_operator.autoscale import constants as law
-from glm_operator.autoscale.decision import Situation
+from glm_operator.autoscale.decision import Situation, number
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.samples import believable
-from glm_operator.autoscale.signals import ClassSignals, Input, Signals, State
+from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, Signals, State
 
 _WAITING: tuple[Signal, ...] = ("ttft", "ttfa", "e2e")
 """Promises that a queue breaks."""
@@ -19,8 +19,8 @@ class Promises:
     """What is promised and can be kept.
 
     ttft_s, itl_s: the tightest of all classes, with the percentile it is for. wait_s: how long a request may wait in a
-    queue. worst: the largest of measured over promised times, of enough requests; None: not measured. burns_fast: an
-    error budget goes at FAST_BURN or faster.
+    queue. worst: the largest of measured over promised times, of enough requests; None: not measured. is_quiet: fresh
+    data say that too few requests came to measure any. burns_fast: an error budget goes at FAST_BURN or faster.
     """
 
     ttft_s: float | None = None
@@ -29,6 +29,7 @@ class Promises:
     wait_s: float = law.UNPROMISED_WAIT_S
     worst: float | None = None
     worst_of: str = ""
+    is_quiet: bool = False
     burns_fast: bool = False
     infeasible: Mapping[str, str] = field(default_factory=dict)  # by class
     broken: frozenset[tuple[str, str]] = frozenset()  # class and signal of what is infeasible
@@ -73,6 +74,7 @@ def promises(
         wait_s=min((each.seconds for each in kept if each.signal in _WAITING), default=law.UNPROMISED_WAIT_S),
         worst=worst,
         worst_of=worst_of,
+        is_quiet=worst is None and bool(kept) and all(_is_known(each, measured) for each in kept),
         burns_fast=any(_burns_fast(each) for each in signals.classes if each.name in feasible),
         infeasible={
             name: "; ".join(text for (of, _), text in broken.items() if of == name) for name in dict(broken.keys())
@@ -88,7 +90,7 @@ def _floor(
     floors: list[tuple[float, str]] = []
     planned = situation.floor_s.get(signal)
     if planned is not None and believable(planned):
-        floors.append((planned, f"one request alone takes at least {planned:.3g} s"))
+        floors.append((planned, f"one request alone takes at least {number(planned)} s"))
     if signal in ("ttft", "ttfa", "e2e") and rates.prefill_tokens_per_s:
         prompt = rates.prompt_tokens
         if measured is not None and measured.prompt_tokens.state is State.VALUE:
@@ -96,9 +98,9 @@ def _floor(
         if prompt is not None and believable(prompt):
             seconds = prompt / rates.prefill_tokens_per_s
             by = f"{prompt:.0f} tokens at {rates.prefill_tokens_per_s:.0f} a second"
-            floors.append((seconds, f"prefill of a prompt takes {seconds:.3g} s ({by})"))
+            floors.append((seconds, f"prefill of a prompt takes {number(seconds)} s ({by})"))
     if signal == "itl" and rates.knows_small_batches and (line := rates.step_line(law.HOPEFUL)) is not None:
-        floors.append((line.at(1.0), f"a step of one request takes {line.at(1.0):.3g} s"))
+        floors.append((line.at(1.0), f"a step of one request takes {number(line.at(1.0))} s"))
     return max(floors, key=lambda each: each[0], default=None)
 
 
@@ -116,10 +118,15 @@ def _worst(kept: list[_Kept], measured: Mapping[str, ClassSignals]) -> tuple[flo
         if worst is None or ratio > worst:
             worst = ratio
             worst_of = (
-                f"{each.signal} p{each.promise.percentile} of {each.promise.name} is {seconds.value:.3g} s, "
+                f"{each.signal} p{each.promise.percentile} of {each.promise.name} is {number(seconds.value)} s, "
                 f"promised {each.seconds:g} s"
             )
     return worst, worst_of
+
+
+def _is_known(of: _Kept, measured: Mapping[str, ClassSignals]) -> bool:
+    found = measured.get(of.promise.name)
+    return found is not None and found.latency.get(of.signal, UNKNOWN).is_known
 
 
 def _burns_fast(of: ClassSignals) -> bool:

@@ -102,6 +102,38 @@ def test_an_age_that_falls_by_itself_asks_for_none() -> None:
     assert story.moves == []
 
 
+def test_a_request_that_is_never_served_asks_for_one_group_and_no_more() -> None:
+    story = Story(groups=2, slo=a_slo())
+
+    story.run(
+        3600.0,
+        lambda story: a_fleet(
+            story.serving, 0.5, story.now_s, oldest_waiting_s=story.now_s - BEGAN_S, requests_waiting=1.0
+        ),
+    )
+
+    assert story.moves == [(2, 3)]
+    assert story.last is not None
+    assert story.last.message.endswith("the oldest request waits 3600 s, since before the last group came")
+
+
+@pytest.mark.parametrize(("groups", "moves"), [(1, [(1, 2)]), (2, [])])
+def test_a_group_that_hangs_is_replaced_once_and_named(groups: int, moves: list[tuple[int, int]]) -> None:
+    """Its clients give up after a minute and come again, so the oldest of them is always young."""
+
+    def hanging(story: Story) -> Signals:
+        fleet = a_fleet(story.serving, 0.2, story.now_s)
+        age_s = (story.now_s - BEGAN_S) % 60.0
+        hung = replace(fleet.groups["g0"], is_hung=True, oldest_waiting_s=age_s, requests_waiting=2.0)
+        return replace(fleet, groups={**fleet.groups, "g0": hung})
+
+    story = Story(groups=groups, slo=a_slo()).run(3600.0, hanging)
+
+    assert story.moves == moves
+    assert story.last is not None
+    assert story.last.message == "requests wait at g0, and no step is computed; limited by MissingMetrics"
+
+
 def test_arrivals_that_rise_order_groups_a_cold_start_ahead() -> None:
     def rising(story: Story) -> Signals:
         return a_fleet(story.serving, (1.2 + 0.005 * (story.now_s - BEGAN_S)) * CARRIED, story.now_s)
@@ -133,6 +165,18 @@ def test_a_missed_percentile_raises_the_safety_factor_and_multiplies_nothing() -
         1800.0, lambda story: replace(a_fleet(story.serving, load, story.now_s), classes=(slow(1.0, at_s=story.now_s),))
     )
     assert story.memory.boost < 1.01
+
+
+@pytest.mark.parametrize(("state", "is_over"), [(State.VALUE, True), (State.IDLE, True), (State.STALE, False)])
+def test_a_safety_factor_goes_back_while_too_few_requests_come_and_not_while_nothing_is_known(
+    state: State, is_over: bool
+) -> None:
+    few = ClassSignals(name="chat", latency={"ttft": Input(state, 0.5, BEGAN_S)}, samples={"ttft": 5.0})
+    story = Story(groups=2, slo=a_slo(), memory=knowing(boost=1.5))
+
+    story.run(1800.0, lambda story: replace(a_fleet(story.serving, 0.2, story.now_s), classes=(few,)))
+
+    assert (story.memory.boost < 1.01) is is_over
 
 
 def test_a_missed_percentile_asks_for_no_more_while_groups_start() -> None:
@@ -201,6 +245,8 @@ def test_none_goes_while_a_rollout_moves_groups_and_some_may_come() -> None:
     assert story.moves == []
     assert story.last is not None
     assert story.last.limited_by == "Rollout"
+    assert story.last.cause == "Surplus"
+    assert "outside" not in story.last.message
 
     assert now(a_fleet(4, 6.0 * CARRIED), 4, is_moving=True).desired > 4
 
@@ -315,6 +361,19 @@ def test_a_number_outside_of_the_bounds_is_brought_back_at_once_whatever_is_know
     for signals in (silence(spec), a_fleet(spec, 0.01)):
         decision = now(signals, spec, scaling=scaling)
         assert (decision.desired, decision.cause) == (desired, "Bounds")
+
+
+@pytest.mark.parametrize(
+    ("room", "limit"),
+    [({"namespace_gpus_left": 8, "gpus_per_group": 4}, "NamespaceGPUBudget"), ({"quota_groups": 2}, "ResourceQuota")],
+)
+def test_min_grows_into_no_budget_of_others_and_says_so(room: dict[str, int], limit: str) -> None:
+    story = Story(groups=1, scaling=a_scaling(min=5)).run(60.0, quiet, **room)
+
+    assert story.moves == [(1, 2)]
+    assert story.last is not None
+    assert (story.last.cause, story.last.limited_by) == ("Bounds", limit)
+    assert story.last.message == f"2 is outside of 5 to 20; limited by {limit}"
 
 
 def test_a_window_that_opens_brings_its_groups() -> None:
