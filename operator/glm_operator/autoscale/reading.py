@@ -11,7 +11,7 @@ from operator import lt
 
 from glm_operator.api.duration import to_seconds
 from glm_operator.api.slo import Signal, Slo, SloClass
-from glm_operator.autoscale.constants import AHEAD_S, ENDED_INTERVALS, HUGE, HUNG_S, LATENCY_STALE_S
+from glm_operator.autoscale.constants import AHEAD_S, ENDED_INTERVALS, HUGE, HUNG_S, LATENCY_STALE_S, MIN_ENDED
 from glm_operator.autoscale.estimate import latency, samples
 from glm_operator.autoscale.series import (
     BURN_WINDOW_S,
@@ -238,7 +238,10 @@ def _cold_start(series: Sequence[Series]) -> float | None:
 
 
 def _mean_prompts(members: Sequence[_Member]) -> dict[str, float]:
-    """Return by class how many uncached prompt tokens a request brings, on average over the window."""
+    """Return by class how many uncached prompt tokens a request brings, on average over the window.
+
+    A few requests tell nothing: one long prompt alone would make a promise look infeasible while it is in the window.
+    """
     risen: dict[tuple[str, str], float] = {}
     for member in members:
         for each in member.series:
@@ -248,7 +251,7 @@ def _mean_prompts(members: Sequence[_Member]) -> dict[str, float]:
     return {
         name: risen.get((name, "prompt_tokens_arriving"), 0.0) / count
         for (name, field), count in risen.items()
-        if field == "arrivals" and count > 0.0
+        if field == "arrivals" and count >= MIN_ENDED
     }
 
 

@@ -281,3 +281,9 @@ def test_a_class_knows_how_long_its_own_prompts_are() -> None:
     chat = read(longer, None, a_slo(), ["g0"], BEGAN_S, 30.0).classes[0]
 
     assert chat.prompt_tokens.value == pytest.approx(3.0 * PROMPT)
+
+
+def test_a_few_requests_do_not_tell_how_long_prompts_are() -> None:
+    chat = read(raw(rps=0.1), None, a_slo(), ["g0"], BEGAN_S, 30.0).classes[0]  # 3 of chat in the window
+
+    assert chat.prompt_tokens.state is State.UNKNOWN
