@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
+from glm_operator.autoscale.bounds.limits import bounds_at
 from glm_operator.autoscale.decision import Situation
 from glm_operator.autoscale.simulate.errors import InputError
 from glm_operator.autoscale.simulate.law import Law
@@ -186,7 +187,7 @@ class _Run:
             self._at(now_s + POINT_S, "point")
 
     def _decide(self, now_s: float) -> None:
-        fleet, setup, scaling = self._fleet, self._setup, self._setup.scaling
+        fleet, setup = self._fleet, self._setup
         self._scraped.is_away = is_within(setup.faults.away, now_s)
         situation = Situation(
             spec_groups=self._spec,
@@ -197,11 +198,12 @@ class _Run:
         verdict = self._law.decide(
             View(self._scraped, now_s, frozenset(group.name for group in fleet.serving)), situation
         )
-        most = scaling.max_groups if scaling.max_groups is not None else verdict.desired
-        desired = self._spec if scaling.mode == "Observe" else max(scaling.min_groups, min(most, verdict.desired))
+        is_observed = setup.scaling.mode == "Observe"
+        bounds = bounds_at(setup.scaling, situation, setup.began_s + now_s)
+        desired = self._spec if is_observed else max(bounds.least, min(bounds.most, verdict.desired))
         before = self._spec
         told = desired
-        if scaling.mode == "Observe":  # nothing is set, so what was last wanted is what changes
+        if is_observed:  # nothing is set, so what was last wanted is what changes
             told = verdict.desired
             before = self._result.changes[-1].desired if self._result.changes else self._spec
         if told != before:

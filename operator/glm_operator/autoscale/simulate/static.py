@@ -32,5 +32,6 @@ def _keeps(setup: Setup, groups: int) -> bool:
 
 
 def _fixed(setup: Setup, groups: int) -> Outcome:
-    free = setup.scaling.model_copy(update={"mode": "Active", "min_groups": 1, "max_groups": None, "schedules": []})
+    unbounded = {"mode": "Active", "min_groups": 1, "max_groups": None, "gpu_budget": None, "schedules": []}
+    free = setup.scaling.model_copy(update=unbounded)
     return outcome(simulate(replace(setup, start_groups=groups, scaling=free), Fixed(groups)))

@@ -46,11 +46,14 @@ def read_trace(lines: Iterable[str]) -> tuple[Arrival, ...]:
         where = f"line {rows.line_num} of the trace"
         at_s = _seconds(row[time], where) if time == "at_s" else _timestamp(row[time], where)
         thinking = _tokens(row.get("thinking_tokens") or "0", where, least=0)
+        generated = _tokens(row[output], where, least=1)
+        if thinking > generated:
+            raise InputError(f"{where} has {thinking} thinking tokens of {generated} output tokens; those include them")
         arrivals.append(
             Arrival(
                 at_s=at_s,
                 prompt_tokens=_tokens(row[prompt], where, least=1),
-                output_tokens=_tokens(row[output], where, least=1),
+                output_tokens=generated,
                 thinking_tokens=thinking,
                 is_thinking=thinking > 0,
             )

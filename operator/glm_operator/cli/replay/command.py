@@ -79,6 +79,8 @@ def replay_command(
                 raise CommandError("give --trace, or --prometheus with --from and --to")
             measured = _calibration(calibration)
             setup = _setup(planned, scaling, arrivals, measured, cold_start, began_s)
+            if setup.length_s <= 0:
+                raise CommandError("every request of the trace comes at the same moment; nothing can be decided in it")
             with progress("simulating"):
                 result = simulate(setup, Ours(slo, scaling, began_s))
                 static_groups, static = static_fleet(setup)
@@ -127,7 +129,7 @@ def _scaling(scaling: Scaling | None) -> Scaling:
 
 def _read(path: Path) -> tuple[Arrival, ...]:
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             return read_trace(lines)
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"cannot read {path}: {error}") from error

@@ -105,3 +105,13 @@ def test_a_law_never_sees_what_comes() -> None:
 def test_a_request_that_never_fits_is_refused_before_the_run() -> None:
     with pytest.raises(InputError, match="the model takes 131072"):
         simulate(a_setup(arrivals=(Arrival(0.0, 200_000, 1),)), Fixed(1))
+
+
+def test_windows_and_a_gpu_budget_bound_a_law_as_in_the_operator() -> None:
+    window = {"name": "night", "cron": "0 0 * * *", "duration": "5m", "min": 3, "max": 6}
+    scaling = Scaling.model_validate({"min": 1, "max": 2, "gpuBudget": 10, "schedules": [window]})
+
+    high = simulate(a_setup(scaling=scaling, gpus_per_group=2), Fixed(100))
+
+    assert {point.desired for point in high.points if 10 < point.at_s < 295} == {5}
+    assert high.points[-1].desired == 2

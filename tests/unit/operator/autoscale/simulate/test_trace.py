@@ -28,6 +28,7 @@ def test_our_columns_are_read_in_order_of_arrival() -> None:
         (["at_s,prompt_tokens,output_tokens", "1,0,1"], "line 2 of the trace has '0' tokens"),
         (["at_s,prompt_tokens,output_tokens", "1,1"], "line 2 of the trace has '' tokens"),
         (["TIMESTAMP,ContextTokens,GeneratedTokens", "noon,1,1"], "TIMESTAMP 'noon'"),
+        (["at_s,prompt_tokens,output_tokens,thinking_tokens", "1,1,10,11"], "11 thinking tokens of 10 output tokens"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_line(lines: list[str], says: str) -> None:

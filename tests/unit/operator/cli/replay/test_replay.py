@@ -130,3 +130,17 @@ def test_a_window_opens_by_the_clock_that_the_replay_starts_at(tmp_path: Path, t
 
     assert most("2026-01-05T23:00") == 5
     assert most("2026-01-05T12:00") < 5
+
+
+def test_a_trace_of_one_moment_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("at_s,prompt_tokens,output_tokens\n7,100,10\n7,100,10\n")
+    result = replay(tmp_path, SPEC + ACTIVE, "--trace", str(path))
+    assert result.exit_code == 1
+    assert "every request of the trace comes at the same moment" in result.stderr
+
+
+def test_a_trace_that_a_spreadsheet_wrote_is_read(tmp_path: Path, trace: Path) -> None:
+    marked = tmp_path / "marked.csv"
+    marked.write_text("\ufeff" + trace.read_text(), encoding="utf-8")
+    assert replay(tmp_path, SPEC + ACTIVE, "--trace", str(marked)).exit_code == 0
