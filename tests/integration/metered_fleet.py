@@ -101,6 +101,7 @@ class Fleet:
     trouble: Trouble | None = None  # with Prometheus
     has_fallback: bool = True
     hidden: set[str] = field(default_factory=set)  # groups of which no source has a series
+    ahead_s: float = 0.0  # of the operator's clock, Prometheus' own
     hangs: asyncio.Event | None = None  # until it is set
     num_reads: int = 0
     groups: dict[str, Group] = field(default_factory=dict)
@@ -126,7 +127,11 @@ class Fleet:
             return Reading(at_s=self.now_s, source="Prometheus", trouble=self.trouble)
         known = {target.group for target in targets} - self.hidden
         series = [
-            Series(name, {"group": group, **LABELS.get(name, {})}, tuple(kept))
+            Series(
+                name,
+                {"group": group, **LABELS.get(name, {})},
+                tuple((at_s + self.ahead_s, value) for at_s, value in kept),
+            )
             for group, found in self.groups.items()
             if group in known
             for name, kept in found.samples.items()

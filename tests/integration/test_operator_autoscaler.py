@@ -137,6 +137,17 @@ async def test_one_group_without_series_holds_all_and_is_named() -> None:
         assert "chat-g1" in world.rig.condition("MetricsAvailable")[2]
 
 
+async def test_a_clock_that_is_ahead_holds_and_is_named_as_what_it_is() -> None:
+    async with a_world(replicas=2) as world:
+        await world.run(60, requests_per_s=1)
+        before, world.fleet.ahead_s = world.replicas, 20.0
+        await world.run(300, requests_per_s=0)
+        assert world.replicas == before
+        assert world.condition("MetricsAvailable") == ("False", "MetricsStale")
+        message = "Prometheus: samples of chat-g0, chat-g1 are 20 s ahead of the operator's clock; set the clocks"
+        assert world.rig.condition("MetricsAvailable")[2] == message
+
+
 async def test_workers_of_an_older_version_are_no_zero_either() -> None:
     async with a_world(replicas=2) as world:
         world.hear("chat-g0", slo_digest=None)

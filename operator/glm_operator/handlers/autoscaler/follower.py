@@ -251,13 +251,15 @@ def _judged(
         return Trouble("metrics", "OlderWorkers", message)
     if reading is None or (not expected and reading.trouble is None):
         return Trouble("metrics", "MetricsMissing", "no group serves yet")
-    return _metrics_of(reading, _unseen(seen, signals, expected, at_s), sorted(signals.stale & expected))
+    stale = {name: at_s - signals.groups[name].at_s for name in sorted(signals.stale & expected)}
+    return _metrics_of(reading, _unseen(seen, signals, expected, at_s), stale)
 
 
-def _metrics_of(reading: Reading, unseen: list[str], stale: list[str]) -> Trouble:
+def _metrics_of(reading: Reading, unseen: list[str], stale: Mapping[str, float]) -> Trouble:
     """Return what to say of the metrics as they are now.
 
-    unseen: groups that serve, and of which there is no series. stale: those whose samples are too old.
+    unseen: groups that serve, and of which there is no series. stale: the age in seconds of the samples that are not
+    fresh, by group; below 0 where they lie in the future.
     """
     trouble = reading.trouble
     has_numbers = bool(reading.series)
@@ -269,7 +271,9 @@ def _metrics_of(reading: Reading, unseen: list[str], stale: list[str]) -> Troubl
     if unseen:
         return Trouble("metrics", "NoSeries", f"{reading.source}: no series of {', '.join(unseen[:20])}, which serve")
     if stale:
-        return Trouble("metrics", "MetricsStale", f"{reading.source}: samples of {', '.join(stale[:20])} are too old")
+        whose, youngest_s = ", ".join(list(stale)[:20]), min(stale.values())
+        what = f"{-youngest_s:.0f} s ahead of the operator's clock; set the clocks" if youngest_s < 0.0 else "too old"
+        return Trouble("metrics", "MetricsStale", f"{reading.source}: samples of {whose} are {what}")
     where = "Prometheus" if reading.source == "Prometheus" else "the workers"
     return Trouble("metrics", "MetricsRead", f"read from {where}")
 
