@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from glm_operator.api.trouble import Trouble
+from glm_operator.errors import Unavailable
 from integration.autoscaler_world import NAME, SCALING, SLO, a_world
 from integration.fake_kubernetes import Refused
 from integration.operator_rig import a_deployment_body, uids
@@ -281,6 +282,23 @@ async def test_a_write_that_no_watch_has_told_of_yet_is_not_repeated() -> None:
         await world.run(60, requests_per_s=7)
         assert scales(world.fake.writes) <= 2
         assert world.events("ScaledByHand") == []
+
+
+async def test_a_write_whose_answer_is_lost_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_world() as world:
+        await world.run(30, requests_per_s=1)
+        scale = world.rig.kube.scale
+
+        async def deaf(body: dict[str, Any], groups: int) -> str:
+            await scale(body, groups)
+            raise Unavailable("the answer was lost")
+
+        monkeypatch.setattr(world.rig.kube, "scale", deaf)
+        await world.run(120, requests_per_s=7)
+        assert world.replicas > 1
+        assert world.events("ScaledByHand") == []
+        assert [reason for reason, _ in world.events("ScaledUp")] == ["ScaledUp"] * len(world.history())
+        assert sum(after - before for before, after, _ in world.history()) == world.replicas - 1
 
 
 async def test_a_refused_scale_is_told_once_and_tried_more_and_more_rarely() -> None:

@@ -97,6 +97,7 @@ class Follower:
         self._tally = Tally()
         self._gpus: tuple[object, int] = (None, 0)  # of which generation
         self._groups: int | None = None  # spec.replicas at the last look
+        self._unanswered: Decision | None = None  # a write of which it is not known whether it was done
         self._written: tuple[int, int] | None = None  # our last write: its version, and how many groups
         self._refused: Trouble | None = None
         self._refusals = 0
@@ -116,7 +117,7 @@ class Follower:
             return None
         promised, at_s = promises(seen.body), now_s()
         groups = self._groups_of(seen.body)
-        await self._tell_by_hand(seen.body, groups, promised.scaling, at_s)
+        await self._tell_of_others(seen.body, groups, promised.scaling, at_s)
         expected = serving(before.observed) & serving(seen.observed)
         scaling, slo = promised.scaling, promised.slo or Slo()
         older = await self._older(seen, expected)
@@ -172,10 +173,14 @@ class Follower:
         self.reserved = 0
         return int((body.get("spec") or {}).get("replicas", 1))
 
-    async def _tell_by_hand(self, body: Manifest, groups: int, scaling: Scaling | None, at_s: float) -> None:
+    async def _tell_of_others(self, body: Manifest, groups: int, scaling: Scaling | None, at_s: float) -> None:
         """Note that somebody else has set the number of groups. The law starts its timers anew by itself."""
         before, self._groups = self._groups, groups
         if before is None or before == groups or scaling is None or scaling.mode != "Active":
+            return
+        ours, self._unanswered = self._unanswered, None
+        if ours is not None and (ours.current, ours.desired) == (before, groups):
+            await self._tell_scale(body, ours, at_s)
             return
         message = f"somebody else set spec.replicas from {before} to {groups}"
         change = Change(at_s=at_s, before=before, after=groups, reason="ScaledByHand", message=message, is_done=False)
@@ -199,11 +204,14 @@ class Follower:
             return
         namespace, name = self._name
         self.reserved = decision.desired
+        self._unanswered = decision
         try:
             version = await self._kube.scale(body, decision.desired)
         except Conflict as error:  # it has changed since we looked, maybe by a person: look again
+            self._unanswered = None
             logger.info("deployment=%s/%s is not scaled, it has changed: %s", namespace, name, error)
         except (Denied, Rejected) as error:
+            self._unanswered = None
             await self._note_refusal(body, str(error), at_s)
         except KubeError as error:
             logger.warning("deployment=%s/%s is not scaled: %s", namespace, name, error)
@@ -213,10 +221,13 @@ class Follower:
         self.reserved = 0
 
     async def _note_scale(self, body: Manifest, decision: Decision, version: str, at_s: float) -> None:
-        self._refused, self._refusals = None, 0
+        self._unanswered, self._refused, self._refusals = None, None, 0
         self._memory = self._memory.noted(decision.desired)
         self._groups = decision.desired
         self._written = int(version) if version.isdecimal() else 0, decision.desired
+        await self._tell_scale(body, decision, at_s)
+
+    async def _tell_scale(self, body: Manifest, decision: Decision, at_s: float) -> None:
         change = self._tally.scale(decision, at_s)
         reason: Reason = "ScaledUp" if change.after > change.before else "ScaledDown"
         await self._tell(body, reason, f"{change.before} -> {change.after} groups: {change.message}", at_s)
