@@ -80,14 +80,16 @@ def slo_met(facts: Facts) -> Said:
         return facts.said_before("SLOMet") or ("Unknown", "MetricsMissing", "not measured yet")
     if not facts.members:
         return "Unknown", "ScaledToZero", "no group is wanted"
-    if measured.decision is not None and measured.decision.infeasible:
-        told = "; ".join(f"class {name}: {why}" for name, why in sorted(measured.decision.infeasible.items()))
-        return "False", "SLOInfeasible", told
-    missed = [each for each in facts.slo.classes if measured.met.get(each.name) is False]
-    if missed:
-        limit = measured.decision.limited_by if measured.decision is not None else None
-        by = f"; scaling is limited by {limit}" if limit is not None else ""
-        return "False", "SLOMissed", "; ".join(_missed(each, measured) for each in missed) + by
+    infeasible = measured.decision.infeasible if measured.decision is not None else {}
+    told = [f"class {name}: {why}" for name, why in sorted(infeasible.items())]
+    missed = [
+        each for each in facts.slo.classes if measured.met.get(each.name) is False and each.name not in infeasible
+    ]
+    told += [_missed(each, measured) for each in missed]
+    if missed and measured.decision is not None and measured.decision.limited_by is not None:
+        told.append(f"scaling is limited by {measured.decision.limited_by}")
+    if told:
+        return "False", "SLOInfeasible" if infeasible else "SLOMissed", "; ".join(told)
     if measured.metrics.reason not in AVAILABLE:
         return "Unknown", measured.metrics.reason, measured.metrics.message
     if not measured.met:

@@ -58,6 +58,18 @@ def test_a_promise_that_no_group_can_keep_says_why() -> None:
     assert said["slo"]["classes"][0]["infeasible"] == "one prompt alone takes 900ms"
 
 
+def test_a_promise_that_cannot_be_kept_hides_none_that_is_missed() -> None:
+    slo = Slo.model_validate({"classes": [{"name": name, "ttft": "500ms"} for name in ("chat", "deep")]})
+    why = a_decision(4, 4, limited_by="Max", infeasible={"chat": "one prompt alone takes 900ms"})
+    classes = (a_class("chat", ttft=0.9), a_class("deep", ttft=0.62))
+    said = status(slo=slo, measured=measured(classes=classes, met={"chat": False, "deep": False}, decision=why))
+    assert conditions(said)["SLOMet"] == ("False", "SLOInfeasible")
+    assert message(said, "SLOMet") == (
+        "class chat: one prompt alone takes 900ms; class deep: ttft P95 is 620ms, promised 500ms; "
+        "scaling is limited by Max"
+    )
+
+
 def test_without_traffic_nothing_is_shown_and_nothing_is_claimed() -> None:
     idle = Input(State.IDLE)
     quiet = a_class(ttft=None, attainment=idle, budget_left=value(1.0))
