@@ -157,6 +157,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         },
         "min of a schedule must not be more than its max",
     ),
+    (
+        "schedule-over-max",
+        {"scaling": {"max": 2, "schedules": [{"name": "d", "cron": "0 8 * * *", "duration": "8h", "min": 3}]}},
+        "min of a schedule must not be more than scaling.max; give the schedule a max of its own",
+    ),
     ("replicas", {"replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
     ("text", {"replicas": "2"}, "spec.replicas in body must be of type integer"),
     ("unknown", {"hardware": {**CPU, "gpus": 3}}, 'unknown field "spec.hardware.gpus"'),

@@ -221,6 +221,11 @@ SCALING_RULES: Rules = {
             "scaling.min must not be more than scaling.max",
             field_path=".min",
         ),
+        _rule(
+            "!has(self.max) || self.schedules.all(each, !has(each.min) || has(each.max) || each.min <= self.max)",
+            "min of a schedule must not be more than scaling.max; give the schedule a max of its own",
+            field_path=".schedules",
+        ),
     ]
 }
 

@@ -127,6 +127,13 @@ class Scaling(SpecModel):
                 raise ValueError(f"mode {self.mode} needs max, the most groups")
         elif self.min_groups > self.max_groups:
             raise ValueError(f"min {self.min_groups} is more than max {self.max_groups}")
+        for each in self.schedules:
+            most = each.max_groups or self.max_groups
+            if most is not None and each.min_groups is not None and each.min_groups > most:
+                raise ValueError(
+                    f"min {each.min_groups} of schedule {each.name} is more than max {most}; "
+                    "give the schedule a max of its own"
+                )
         names = [each.name for each in self.schedules]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"schedules {', '.join(sorted(twice))} are there twice; names must differ")

@@ -71,5 +71,11 @@ def test_a_schedule_that_cannot_be_is_refused_with_what_is_allowed(change: dict[
     assert said in refusal(max=8, schedules=[{**WORK, **change}])
 
 
+def test_a_schedule_asks_for_no_more_groups_than_there_may_be() -> None:
+    said = refusal(max=1, schedules=[WORK])
+    assert "min 2 of schedule work is more than max 1; give the schedule a max of its own" in said
+    assert a_deployment(scaling={"max": 1, "schedules": [{**WORK, "max": 4}]}).spec.scaling is not None
+
+
 def test_two_schedules_of_one_name_are_refused() -> None:
     assert "schedules work are there twice" in refusal(max=8, schedules=[WORK, WORK])
