@@ -1,7 +1,6 @@
 """The alerts by promtool: each fires when it should, and at nothing else. docs/operations.md has a runbook for each."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from integration.prometheus_process import require_prometheus
+
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "charts/glm-operator/files/alerts.yaml"
 RECORDING = ROOT / "charts/glm-operator/files/recording.yaml"
 TESTS = ROOT / "tests/rules"
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool: apt-get install prometheus has it")
 
 SITUATIONS = ("fires", "does not fire", "idle", "counter reset", "stale target", "group restart")
 """What each alert is tested in; the names of its tests begin with them."""
@@ -26,18 +25,16 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    assert PROMTOOL is not None
-    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=240)
+    require_prometheus()
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=240)
 
 
-@needs_promtool
 @pytest.mark.parametrize("rules", [ALERTS, RECORDING], ids=lambda path: path.stem)
 def test_prometheus_takes_the_plain_rules_file(rules: Path) -> None:
     done = promtool("check", "rules", str(rules))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_promtool
 @pytest.mark.parametrize("alert", alerts())
 def test_the_alert_fires_when_it_should_and_at_nothing_else(alert: str) -> None:
     done = promtool("test", "rules", str(TESTS / f"{alert}.yaml"))
