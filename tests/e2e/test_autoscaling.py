@@ -166,6 +166,7 @@ def metrics(deployed: Deployed) -> str:
     return str(deployed.condition("MetricsAvailable")["reason"])
 
 
+@pytest.mark.long  # minutes of waiting; tests/integration/test_prometheus_source.py has the short one
 def test_a_relabelling_that_hides_our_series_is_a_condition_and_no_zero(
     promised: Deployed, scraping: Prometheus
 ) -> None:
