@@ -19,6 +19,7 @@ def demo() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background has it ignored
     yield module
     for number, handler in handlers.items():
         signal.signal(number, handler)

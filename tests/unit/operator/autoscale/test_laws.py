@@ -43,6 +43,7 @@ ANY_TIME = st.one_of(
 )
 ANY_COUNT = st.integers(min_value=-5, max_value=10**9)
 
+DAY = {"name": "day", "cron": "0 8 * * *", "duration": "8h", "min": 3}
 SCALINGS = st.builds(
     lambda least, more, use, up, down, wait_s, gpus, scheduled: Scaling.model_validate(
         {
@@ -52,7 +53,7 @@ SCALINGS = st.builds(
             "up": {"groups": up, "stabilizationSeconds": wait_s // 2},
             "down": {"groups": down, "stabilizationSeconds": wait_s},
             "gpuBudget": gpus,
-            "schedules": [{"name": "day", "cron": "0 8 * * *", "duration": "8h", "min": 3}] if scheduled else [],
+            "schedules": [{**DAY, "max": max(3, least + more)}] if scheduled else [],
         }
     ),
     st.integers(1, 4),
