@@ -22,15 +22,15 @@ SLOTS = 4
 QUESTION, RIGHT = "What is 12+30?", "42"
 """Forty tokens: with 300m of a CPU a group answers one or two of them a second."""
 
-CALM, LOAD = 0.4, 1.7
-"""Arrivals, in shares of what one group answers. The load needs 2.3 groups of which three quarters are planned for."""
+CALM, LOAD = 0.4, 2.2
+"""Arrivals, in shares of what one group answers: two groups cannot carry the load, three can."""
 
 TTFT_S = 2.0
 SPEC = {
     "slo": {"classes": [{"name": "chat", "ttft": f"{TTFT_S:g}s"}]},
     "scaling": {
         "mode": "Observe",
-        "max": 4,
+        "max": 3,
         "warmUpSeconds": 5,
         "down": {"stabilizationSeconds": 20, "periodSeconds": 5},
     },
@@ -147,7 +147,7 @@ def test_groups_follow_the_load_and_nothing_else(
         one_s = time.monotonic() - eased_s
         promised.wait_settled("1/1")
     assert arrivals.failures == []
-    assert [groups for _, groups in watcher.seen] in ([1, 3, 2, 1], [1, 2, 3, 2, 1]), "no overshoot, no turning back"
+    assert [groups for _, groups in watcher.seen] in ([1, 3, 2, 1], [1, 2, 3, 2, 1]), "no turning back"
     changes = [(each["from"], each["to"]) for each in reversed(history(promised))]
     assert [to for _, to in changes][-len(watcher.seen) + 1 :] == [groups for _, groups in watcher.seen[1:]]
     assert all(each["message"] for each in history(promised)), "every step is explained"
