@@ -22,6 +22,7 @@ from glm_operator.local.down import stop_pods
 from glm_operator.local.management import Management
 from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
+from glm_operator.local.status import group_statuses
 from glm_operator.local.up import bring_up, wait_until_ready
 from glm_operator.observe.report import slo_digest
 from glm_operator.render import render
@@ -210,3 +211,15 @@ def test_the_process_starts_and_ends_with_its_deployment(folder: StateFolder) ->
     controller.stop(folder, started)
     assert processes.members(token) == []
     assert not folder.run_dir("nano", "controller").exists()
+
+
+def test_a_group_that_was_told_to_go_and_has_gone_is_not_shown_as_dead(folder: StateFolder) -> None:
+    put(folder, scaling={"max": 2})
+    start_first(folder)
+    (state,) = folder.deployments()
+    processes.kill(Process(state.pods[0].pid, state.pods[0].start_ticks))
+    until_gone = time.monotonic() + DEADLINE_S
+    while groups(folder):
+        assert time.monotonic() < until_gone
+    assert [status.state for status in group_statuses([state])] == ["dead"]
+    assert group_statuses([msgspec.structs.replace(state, leaving=["nano-g0"])]) == []

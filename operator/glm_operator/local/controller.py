@@ -119,12 +119,14 @@ class Controller:
         rules = deployment.spec.scaling
         warm_up_s = rules.warm_up_seconds if rules is not None else 0
         signals = read(reading.series, reading.latencies, deployment.spec.slo, serving, self.now(), warm_up_s)
-        decision = self._decide(deployment, staying, signals)
+        decision, memory = self._decide(deployment, staying, signals)
         wanted = len(staying)
         if decision is not None and rules is not None and rules.mode == "Active":
             wanted = decision.desired
         indices = self._indices(groups, staying, wanted, signals)
         is_done = await self._carry_out(deployment, groups, indices)
+        if is_done:  # else the law would take its own number, not reached, for somebody's edit
+            self.memory = memory
         if decision is not None and is_done and wanted != len(staying):
             self.history = scaling.changed(self.history, decision, self.now())
             logger.info("%s: %d -> %d groups: %s", self.name, len(staying), wanted, decision.message)
@@ -169,10 +171,12 @@ class Controller:
         on_missing = spec.scaling.on_missing_metrics if spec.scaling is not None else "Fallback"
         return await self.sources.read(deployment.namespace, deployment.name, targets, spec.slo, on_missing)
 
-    def _decide(self, deployment: GLMDeployment, groups: Sequence[_Group], signals: Signals) -> Decision | None:
+    def _decide(
+        self, deployment: GLMDeployment, groups: Sequence[_Group], signals: Signals
+    ) -> tuple[Decision | None, Memory]:
         rules = deployment.spec.scaling
         if rules is None or rules.mode not in ("Active", "Observe") or not groups:
-            return None
+            return None, self.memory
         serving = sum(group.is_ready for group in groups)
         layout = plan(deployment)
         situation = Situation(
@@ -181,8 +185,7 @@ class Controller:
             starting=len(groups) - serving,
             gpus_per_group=layout.gpus_per_group if isinstance(layout, Layout) else 0,
         )
-        decision, self.memory = decide(rules, deployment.spec.slo, situation, signals, self.memory, self.now())
-        return decision
+        return decide(rules, deployment.spec.slo, situation, signals, self.memory, self.now())
 
     def _indices(self, groups: Sequence[_Group], staying: Sequence[_Group], wanted: int, signals: Signals) -> list[int]:
         load = {index_of(name): group.in_flight_tokens for name, group in signals.groups.items()}

@@ -33,10 +33,14 @@ def url(leader: PodRecord) -> str:
 
 
 def group_statuses(states: list[DeploymentState]) -> list[GroupStatus]:
+    """Return what each group does. One that was told to go and has gone is no group any more."""
     with Management() as management:
-        return [
-            _status(state.name, group, pods, management) for state in states for group, pods in state.groups.items()
+        found = [
+            (group in state.leaving, _status(state.name, group, pods, management))
+            for state in states
+            for group, pods in state.groups.items()
         ]
+    return [status for is_leaving, status in found if status.pods_alive or not is_leaving]
 
 
 def _status(deployment: str, group: str, pods: list[PodRecord], management: Management) -> GroupStatus:
