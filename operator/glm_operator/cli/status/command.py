@@ -1,12 +1,17 @@
-"""The command: reads, again and again, and shows. Every read has a deadline."""
+"""The command: reads, again and again, and shows. Every read has a deadline.
+
+A live view outlives the API server: while nothing new can be read, what was seen last stays, with its age and cause.
+"""
 
 import asyncio
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
 import typer
+from rich.console import RenderableType
 from rich.live import Live
 
 from glm_operator import names
@@ -14,11 +19,18 @@ from glm_operator.cli.console import CommandError, out, plain_errors
 from glm_operator.cli.status.drawing import draw
 from glm_operator.cli.status.samples import Samples, Scrape, SeriesKey, read_text
 from glm_operator.cli.status.view import View, view
-from glm_operator.errors import Denied, KubeError
+from glm_operator.errors import Denied, KubeError, Missing
 from glm_operator.manifest import Manifest
 
 READ_S = 3.0
 """A pod that takes longer to answer is shown without numbers."""
+
+LATE_S = 5.0
+"""What takes longer to read is told while it is waited for."""
+
+FINAL_LOOKS = 3
+"""A view ends when so many looks in a row find the deployment gone or forbidden: an API server that starts says so for
+a moment, too."""
 
 AT_ONCE = 16
 
@@ -66,13 +78,39 @@ def status_command(
 
 async def _follow(look: "Look", interval_s: float) -> None:
     with Live(console=out, auto_refresh=False, screen=False) as live:
-        while True:
-            live.update(draw(await look.take()), refresh=True)
-            await asyncio.sleep(interval_s)
+        await follow(look, interval_s, lambda picture: live.update(picture, refresh=True))
+
+
+async def follow(look: "Look", interval_s: float, show: Callable[[RenderableType], None]) -> None:
+    """Show a deployment anew for ever. Raises the first look's KubeError, or that it is gone or forbidden."""
+    show(draw(await look.take()))
+    num_final = 0
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            seen = await _taken(look, show)
+            num_final = 0
+        except KubeError as error:
+            num_final = num_final + 1 if isinstance(error, Missing | Denied) else 0
+            if num_final == FINAL_LOOKS:
+                raise
+            seen = look.kept(str(error))
+        show(draw(seen))
+
+
+async def _taken(look: "Look", show: Callable[[RenderableType], None]) -> View:
+    """Take a look; show the age of the last one while that lasts."""
+    taking = asyncio.create_task(look.take())
+    try:
+        while not (await asyncio.wait([taking], timeout=LATE_S))[0]:
+            show(draw(look.kept("the API server has not answered yet")))
+        return taking.result()
+    finally:
+        taking.cancel()
 
 
 class Look:
-    """Looks at one deployment."""
+    """Looks at one deployment, and keeps what it saw last."""
 
     def __init__(self, kube: Reads, namespace: str, name: str) -> None:
         self._kube = kube
@@ -80,13 +118,22 @@ class Look:
         self._name = name
         self._samples = Samples()
         self._denied = ""  # why pods may not be asked
+        self._has_heard = False  # of any pod, ever
+        self._body: Manifest = {}
+        self._taken_s = 0.0  # by the monotonic clock
 
     async def take(self) -> View:
-        """Read the deployment and its groups; return what to show."""
+        """Read the deployment and its groups; return what to show. Raises KubeError where that is not possible."""
         body = await self._kube.wanted(self._namespace, self._name)
         groups = [group["name"] for group in (body.get("status") or {}).get("groups") or []]
         note = await self._scrape(groups)
+        self._body, self._taken_s = body, time.monotonic()
         return view(body, self._samples, datetime.now(UTC), note)
+
+    def kept(self, cause: str) -> View:
+        """Return what the last look brought, with its age. cause: why there is nothing newer."""
+        note = f"These numbers are {time.monotonic() - self._taken_s:.0f} s old: {cause}"
+        return view(self._body, self._samples, datetime.now(UTC), note)
 
     async def _scrape(self, groups: list[str]) -> str:
         """Ask the groups; return how old what is shown is."""
@@ -96,9 +143,12 @@ class Look:
         try:
             found = await asyncio.gather(*(self._ask(group, slots) for group in groups))
         except Denied as error:
-            self._denied = f"{OLD} Pods may not be asked themselves: {error}"
-            return self._denied
+            told = f"{OLD} Pods may not be asked themselves: {error}"
+            self._denied = "" if self._has_heard else told  # who was answered before is asked again
+            self._samples.add(Scrape(datetime.now(UTC).timestamp(), {}))
+            return told
         answers = {group: samples for group, samples in zip(groups, found, strict=True) if samples is not None}
+        self._has_heard = self._has_heard or bool(answers)
         self._samples.add(Scrape(datetime.now(UTC).timestamp(), answers))
         silent = [group for group in groups if group not in answers]
         told = f" No answer from {', '.join(silent[:20])}." if silent else ""

@@ -1,15 +1,19 @@
 """What the leading pods of a deployment measure, scrape after scrape, and what follows from it. Pure.
 
 A histogram counts since its process began; latency is of the time between two scrapes, at most some minutes apart.
+What is no number (NaN, infinite) is not known.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite, nan
 
 from glm_operator.autoscale.estimate.latency import percentile, summed
 from glm_operator.autoscale.series import ATTAINED, HISTOGRAMS, STATUS_WINDOW_S, Buckets
 from glm_operator.cluster.metrics.exposition import Known, MalformedText, SeriesName, read_exposition
+from glm_operator.cluster.metrics.windows import increase
 
 GAUGES = {
     "running": "glm_num_requests_running",
@@ -76,7 +80,7 @@ class Samples:
         by_name: dict[str, float] = {}
         for (name, _), value in found.items():
             by_name[name] = by_name.get(name, 0.0) + value
-        return {short: by_name[name] for short, name in GAUGES.items() if name in by_name}
+        return {short: by_name[name] for short, name in GAUGES.items() if isfinite(by_name.get(name, nan))}
 
     def latency(self, slo_class: str, signal: str, per_cent: float) -> float | None:
         """Return a percentile in seconds; None without a request, or too early."""
@@ -85,8 +89,9 @@ class Samples:
         wanted = f"{HISTOGRAMS[signal]}_bucket"
         groups: dict[str, list[tuple[float, float]]] = {}
         for group, labels, count in self._increases(wanted):
-            if labels.get("slo_class") == slo_class and "le" in labels:
-                groups.setdefault(group, []).append((float(labels["le"]), count))
+            if labels.get("slo_class") == slo_class:
+                with suppress(KeyError, ValueError):  # a bucket without an edge is none
+                    groups.setdefault(group, []).append((float(labels["le"]), count))
         buckets = [Buckets(slo_class, signal, self._window_s, tuple(sorted(each))) for each in groups.values()]
         return percentile(summed(buckets, slo_class, signal, self._window_s), per_cent)
 
@@ -107,5 +112,4 @@ class Samples:
             before = next(scrape.groups[group] for scrape in self._scrapes if group in scrape.groups)
             for (name, labels), value in samples.items():
                 if name == wanted:
-                    start = before.get((name, labels), 0.0)
-                    yield group, dict(labels), value - start if value >= start else value
+                    yield group, dict(labels), increase(before.get((name, labels), 0.0), value)

@@ -1,17 +1,18 @@
 """`glm status`: what is read, what is shown, and what is said where pods may not be asked."""
 
+import asyncio
 from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from glm_operator.cli import app
 from glm_operator.cli.status import command
-from glm_operator.cli.status.command import Look
+from glm_operator.cli.status.command import OLD, Look, follow
 from glm_operator.cli.status.drawing import draw
-from glm_operator.errors import Denied, KubeError, Unavailable
+from glm_operator.errors import Denied, KubeError, Missing, Unavailable
 from unit.operator.cli.status.test_samples import a_text
 from unit.operator.operator_builders import a_body
 
@@ -61,9 +62,13 @@ class FakeKube:
         return answer
 
 
-def drawn(view: Any, width: int = 160) -> str:
+def drawn(view: Any) -> str:
+    return rendered(draw(view))
+
+
+def rendered(picture: RenderableType, width: int = 160) -> str:
     console = Console(file=StringIO(), width=width, force_terminal=False)
-    console.print(draw(view))
+    console.print(picture)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
@@ -116,6 +121,112 @@ async def test_a_deployment_without_any_status_yet_is_shown() -> None:
     text = drawn(await Look(Fresh(), "models", "chat").take())
     assert "0/0 groups ready" in text
     assert "Scaling Disabled: 1 groups" in text
+
+
+class Faltering(FakeKube):
+    """An API server whose answers are these, one after the other; the last one stays."""
+
+    def __init__(self, *turns: KubeError | None) -> None:
+        super().__init__(a_text("g0", fast=3, running=7), a_text("g1", fast=1))
+        self._turns = list(turns)
+
+    async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
+        turn = self._turns.pop(0) if len(self._turns) > 1 else self._turns[0]
+        if turn is not None:
+            raise turn
+        return await super().wanted(namespace, name)
+
+
+GONE = Missing("there is no GLMDeployment chat in namespace models")
+FORBIDDEN = Denied("glmdeployments is forbidden: cannot get")
+AWAY = Unavailable("get /apis: ClientConnectorError connection refused")
+BUSY = Unavailable("get /apis: too many requests (status 429)")
+
+
+async def followed(kube: FakeKube) -> tuple[list[str], KubeError]:
+    """Return what a live view shows, look after look, and what ends it."""
+    shown: list[str] = []
+    with pytest.raises(KubeError) as caught:
+        async with asyncio.timeout(10):
+            await follow(Look(kube, "models", "chat"), 0.001, lambda picture: shown.append(rendered(picture)))
+    return shown, caught.value
+
+
+@pytest.mark.parametrize("cause", [AWAY, BUSY])
+async def test_a_live_view_outlives_an_api_server_that_fails_and_says_how_old_it_is(cause: KubeError) -> None:
+    shown, end = await followed(Faltering(None, cause, cause, None, GONE))
+    assert end is GONE
+    fresh, first, second, again, *_ = shown
+    for old in (first, second):
+        assert f"These numbers are 0 s old: {cause}" in old
+        assert "models/chat  1/2 groups ready" in old
+    assert "s old" not in fresh
+    assert "s old" not in again
+
+
+@pytest.mark.parametrize("end", [GONE, FORBIDDEN])
+async def test_a_live_view_ends_when_the_deployment_stays_gone_or_forbidden(end: KubeError) -> None:
+    shown, caught = await followed(Faltering(None, end))
+    assert caught is end
+    assert len(shown) == command.FINAL_LOOKS
+
+
+async def test_a_server_that_starts_and_denies_everything_for_a_moment_ends_no_view() -> None:
+    shown, end = await followed(Faltering(None, FORBIDDEN, GONE, None, AWAY, FORBIDDEN, None, GONE))
+    assert end is GONE
+    assert sum("s old" not in each for each in shown) == 3
+
+
+async def test_a_live_view_that_never_saw_the_deployment_ends_at_once() -> None:
+    shown, end = await followed(Faltering(AWAY))
+    assert (shown, end) == ([], AWAY)
+
+
+async def test_an_answer_that_does_not_come_is_told_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(Faltering):
+        async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
+            if len(self._turns) == 1:
+                await asyncio.Event().wait()
+            return await super().wanted(namespace, name)
+
+    monkeypatch.setattr(command, "LATE_S", 0.01)
+    shown: list[str] = []
+    told = asyncio.Event()
+
+    def show(picture: RenderableType) -> None:
+        shown.append(rendered(picture))
+        if "the API server has not answered yet" in shown[-1]:
+            told.set()
+
+    view = asyncio.create_task(follow(Look(Hanging(None, None), "models", "chat"), 0.001, show))
+    async with asyncio.timeout(10):
+        await told.wait()
+    view.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await view
+    assert "These numbers are 0 s old: the API server has not answered yet" in shown[-1]
+
+
+async def test_pods_that_answered_once_are_asked_again_after_a_denial() -> None:
+    class Restarting(FakeKube):
+        async def pod_metrics(self, namespace: str, pod: str, *, timeout_s: float) -> str:
+            text = await super().pod_metrics(namespace, pod, timeout_s=timeout_s)
+            if 2 < self.num_asked <= 4:
+                raise Denied("not yet")
+            return text
+
+    look = Look(Restarting(a_text("g0", fast=3), a_text("g1", fast=3)), "models", "chat")
+    notes = [(await look.take()).note for _ in range(3)]
+    assert [OLD in note for note in notes] == [False, True, False]
+
+
+async def test_a_gauge_that_is_no_number_is_shown_as_unknown() -> None:
+    text = a_text("g0", fast=3).replace('rank="0"} 0.25', 'rank="0"} NaN').replace('group="g0"} 2', 'group="g0"} +Inf')
+    view = await Look(FakeKube(text, a_text("g1", fast=1)), "models", "chat").take()
+    first, second = view.groups
+    assert (first.running, first.kv_usage) == (None, None)
+    assert (second.running, second.kv_usage) == (2, 0.25)
+    assert "g0" in drawn(view)
 
 
 @pytest.mark.parametrize(("is_available", "shown"), [("True", True), ("False", False), ("Unknown", False)])

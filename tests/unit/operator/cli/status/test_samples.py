@@ -78,3 +78,20 @@ def test_what_is_older_than_the_window_is_dropped() -> None:
 
 def test_a_text_that_is_no_exposition_is_no_answer() -> None:
     assert read_text("glm_num_requests_running{ oops") is None
+
+
+def test_a_counter_that_is_no_number_counts_nothing() -> None:
+    samples = Samples()
+    samples.add(a_scrape(0, g0=a_text("g0", fast=10)))
+    text = a_text("g0", fast=20).replace('met="true"} 20', 'met="true"} NaN').replace('le="0.5"} 20', 'le="0.5"} NaN')
+    samples.add(a_scrape(10, g0=text))
+    assert samples.attainment("chat") is None
+    assert samples.latency("chat", "ttft", 95) == 0.975
+
+
+def test_a_bucket_without_an_edge_is_left_out() -> None:
+    samples = Samples()
+    for at_s, fast in ((0, 10), (10, 20)):
+        text = a_text("g0", fast=fast).replace('le="1.0"', 'le="one"')
+        samples.add(a_scrape(at_s, g0=text))
+    assert samples.latency("chat", "ttft", 95) == 0.475
