@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from glm_operator import names
+from glm_operator.api.url import base_url, redacted
 
 _PROMETHEUS_FILES = tuple(
     f"prometheus_{what}_file" for what in ("ca", "certificate", "key", "bearer_token", "username", "password")
@@ -142,22 +142,6 @@ class OperatorSettings(BaseSettings):
         return self
 
 
-def base_url(value: str) -> str:
-    """Return the URL of a Prometheus as queries are added to it. Raises ValueError with what is wrong with it."""
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"the host or the port is wrong: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("write it as in http://prometheus.monitoring:9090 or https://host/prefix")
-    if parts.query or parts.fragment or parts.username is not None:
-        raise ValueError("no query, fragment or user may be in it; credentials come from files")
-    if re.search(r"/api/v1(/|$)", parts.path):
-        raise ValueError("leave out /api/v1 and what follows")
-    return value.rstrip("/")
-
-
 def _variable(what: str) -> str:
     return f"GLM_OPERATOR_PROMETHEUS_{what.upper()}_FILE"
 
@@ -176,5 +160,6 @@ def _line(fault: ErrorDetails) -> str:
     """Return one fault as a line: the variable, its value without a password, and what is wrong."""
     if not fault["loc"]:  # of several fields together
         return fault["msg"]
-    value = re.sub(r"//[^/]*@", "//...@", str(fault["input"]))
-    return f"GLM_OPERATOR_{str(fault['loc'][0]).upper()}={value}: {fault['msg']}"
+    name, value = str(fault["loc"][0]), str(fault["input"])
+    shown = redacted(value) if name == "prometheus_url" else value
+    return f"GLM_OPERATOR_{name.upper()}={shown}: {fault['msg']}"

@@ -172,6 +172,13 @@ def test_helm_refuses_two_ways_to_say_who_asks() -> None:
     assert (done.returncode != 0, "exclude each other" in done.stderr) == (True, True)
 
 
+def test_helm_refuses_a_password_in_the_url_and_does_not_print_it() -> None:
+    done = helm("template", "glm", str(CHART), "--set=prometheus.url=https://me:pa55w0rd@prometheus.example")
+    assert done.returncode != 0
+    assert "prometheus.url has a user or a password in it; name a Secret" in done.stderr
+    assert "pa55w0rd" not in done.stderr
+
+
 @pytest.mark.parametrize("credentials", [TOKEN, BASIC], ids=["token", "basic"])
 def test_the_operator_reads_every_setting_that_these_values_make_as_it_is_meant(
     credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -97,6 +97,9 @@ true
 {{/* The Secrets for Prometheus, by the folder that each is mounted in. They follow an edit of the Secret: no subPath. */}}
 {{- define "glm-operator.prometheusSecrets" -}}
 {{- with .Values.prometheus -}}
+{{- if contains "@" .url -}}
+{{- fail "prometheus.url has a user or a password in it; name a Secret with them: prometheus.basicAuthSecret or prometheus.bearerTokenSecret" -}}
+{{- end -}}
 {{- if and .bearerTokenSecret.name .basicAuthSecret.name -}}
 {{- fail "prometheus.bearerTokenSecret and prometheus.basicAuthSecret exclude each other; name one" -}}
 {{- end -}}

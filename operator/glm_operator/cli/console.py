@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from glm_operator.api.spec import InvalidSpec
+from glm_operator.api.url import base_url, redacted
 from glm_operator.cli.files import FileError
 from glm_operator.errors import KubeError
 from glm_operator.local.errors import LocalError
@@ -36,6 +37,14 @@ def plain_errors() -> Iterator[None]:
     except (CommandError, FileError, InvalidSpec, KubeError, LocalError) as error:
         err.print(f"error: {error}", markup=False)
         raise typer.Exit(1) from error
+
+
+def url_of_option(prometheus: str) -> str:
+    """Return what --prometheus names as queries are added to it. Raises CommandError with what is allowed."""
+    try:
+        return base_url(prometheus)
+    except ValueError as error:
+        raise CommandError(f"--prometheus {redacted(prometheus)}: {error}") from None
 
 
 def size(num_bytes: int) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from glm_operator import names
 from glm_operator.api.spec import GLMDeployment, parse_deployment
-from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size
+from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size, url_of_option
 from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
 from glm_operator.local import controller, scaling
@@ -23,7 +23,6 @@ from glm_operator.local.processes import worker_program
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import group_statuses, url
 from glm_operator.render import render
-from glm_operator.settings import base_url
 
 app = typer.Typer(help="Run GLMDeployments as processes of this machine: no cluster, no root.", no_args_is_help=True)
 
@@ -55,7 +54,7 @@ def up(
     """
     folder = StateFolder.of_user()
     with plain_errors():
-        url_of_prometheus = _checked(prometheus)
+        url_of_prometheus = None if prometheus is None else url_of_option(prometheus)
         planned = read_planned(file)
         body = _body(planned.deployment)
         deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
@@ -184,13 +183,6 @@ def _stop_controllers(folder: StateFolder, name: str | None) -> None:
     """End what would change processes beside this command. It may hold the lock for a moment, so it goes first."""
     for state in _states(folder, name):
         controller.stop(folder, state)
-
-
-def _checked(prometheus: str | None) -> str | None:
-    try:
-        return None if prometheus is None else base_url(prometheus)
-    except ValueError as error:
-        raise CommandError(f"--prometheus {prometheus}: {error}") from None
 
 
 def _body(deployment: GLMDeployment) -> dict[str, object]:

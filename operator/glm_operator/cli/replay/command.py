@@ -19,7 +19,7 @@ from glm_operator.autoscale.simulate.recorded import METRICS, recorded_trace
 from glm_operator.autoscale.simulate.run import MONDAY_S, Result, Setup, simulate
 from glm_operator.autoscale.simulate.static import static_fleet
 from glm_operator.autoscale.simulate.trace import Arrival, read_trace
-from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress
+from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, url_of_option
 from glm_operator.cli.files import Planned, read_planned
 from glm_operator.cli.replay import picture, terminal
 from glm_operator.cli.replay.story import Story, story
@@ -70,8 +70,9 @@ def replay_command(
             slo, scaling = planned.deployment.spec.slo, _scaling(planned.deployment.spec.scaling)
             began_s = _unix_s(start, "--start") if start else MONDAY_S
             if prometheus is not None:
+                url = url_of_option(prometheus)
                 begin_s, end_s = _range(begin, end)
-                arrivals = _recorded(planned, slo, prometheus, begin_s, end_s)
+                arrivals = _recorded(planned, slo, url, begin_s, end_s)
                 began_s = begin_s
             elif trace is not None:
                 arrivals = _read(trace)
@@ -195,7 +196,7 @@ def _recorded(planned: Planned, slo: Slo, url: str, begin_s: float, end_s: float
     query = f'{{__name__=~"{"|".join(METRICS)}",{of}}}[{length_s:.0f}s:{step_s:.0f}s] @ {end_s:.0f}'
 
     async def ask() -> list[Series]:
-        connection = Connection(Access(url=url.rstrip("/"), timeout_s=60.0))
+        connection = Connection(Access(url=url, timeout_s=60.0))
         try:
             return read_series(await connection.instant(query))
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from glm_operator.api.url import redacted
 from glm_operator.cluster.metrics.reading import MetricsProblem
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Connection:
 
     def __init__(self, access: Access) -> None:
         self.access = access
+        self._server = f"Prometheus at {redacted(access.url)}"  # as it is told
         self._http: httpx.AsyncClient | None = None
         self._stamp: list[int | None] = []  # of the files that the client was made from
         self._outdated: list[httpx.AsyncClient] = []
@@ -60,7 +62,7 @@ class Connection:
 
     def unreachable(self, what: str) -> MetricsProblem:
         """Return the problem of an answer that cannot be had."""
-        return MetricsProblem("MetricsUnreachable", f"Prometheus at {self.access.url} {what}")
+        return MetricsProblem("MetricsUnreachable", f"{self._server} {what}")
 
     async def instant(self, query: str) -> object:
         """Return the result of an instant query as JSON has it."""
@@ -78,10 +80,10 @@ class Connection:
             if not _is_same_origin(target := response.next_request.url, url):
                 break
             url = target
+        elsewhere = redacted(str(target.copy_with(query=None)))
         raise MetricsProblem(
             "MetricsRefused",
-            f"Prometheus at {self.access.url} redirects to {target.copy_with(query=None)}; credentials are not taken "
-            "there. Set the URL that answers itself.",
+            f"{self._server} redirects to {elsewhere}; credentials are not taken there. Set the URL that answers.",
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -89,9 +91,7 @@ class Connection:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
-                raise MetricsProblem(
-                    "MetricsRefused", f"Prometheus at {self.access.url} sent more than {MAX_ANSWER_BYTES >> 20} MiB"
-                )
+                raise MetricsProblem("MetricsRefused", f"{self._server} sent more than {MAX_ANSWER_BYTES >> 20} MiB")
         return bytes(body)
 
     def _result(self, response: httpx.Response, body: bytes) -> object:
@@ -105,7 +105,7 @@ class Connection:
         data, warnings = answer.get("data"), answer.get("warnings")
         words = f"{answer['errorType']}: {answer['error']}" if {"errorType", "error"} <= answer.keys() else _text(body)
         if code in _REFUSALS:
-            raise MetricsProblem("MetricsRefused", f"Prometheus at {self.access.url} answers {code}: {words}")
+            raise MetricsProblem("MetricsRefused", f"{self._server} answers {code}: {words}")
         if not response.is_success:
             raise self.unreachable(f"answers {code}: {words}")
         if answer.get("status") != "success" or not isinstance(data, dict) or "result" not in data:
@@ -118,7 +118,7 @@ class Connection:
         """Log what Prometheus warns of, such as parts that are missing; the same words once."""
         words = "; ".join(str(each) for each in warnings)[:MAX_QUOTED]
         if words and words != self._warned:
-            logger.warning("Prometheus at %s warns: %s", self.access.url, words)
+            logger.warning("%s warns: %s", self._server, words)
         self._warned = words or self._warned
 
     @property
@@ -156,7 +156,7 @@ class Connection:
                 return {}, httpx.BasicAuth(_secret(access.username_file), _secret(access.password_file))
         except (OSError, ValueError) as error:
             raise MetricsProblem(
-                "MetricsRefused", f"Prometheus at {access.url} is not asked: credentials cannot be read: {error}"
+                "MetricsRefused", f"{self._server} is not asked: credentials cannot be read: {error}"
             ) from error
         return {}, None
 

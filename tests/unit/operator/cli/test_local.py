@@ -66,13 +66,21 @@ def test_a_deployment_that_has_no_controller_any_more_shows_no_decision_of_the_l
     assert command._scaling_lines(folder) == []
 
 
-@pytest.mark.parametrize("url", ["localhost:9090", "http://me:word@host", "http://host/api/v1/query", "http://[::1"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("localhost:9090", "localhost:9090"),
+        ("http://me:word@host", "http://...@host"),
+        ("http://host/api/v1/query", "http://host/api/v1/query"),
+        ("http://[::1", "http://[::1"),
+    ],
+)
 def test_a_url_of_prometheus_that_cannot_be_is_refused_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, shown: str
 ) -> None:
     result = up(monkeypatch, tmp_path, "--prometheus", url, start=None, wait=None)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: --prometheus {url}: ")
+    assert result.stderr.startswith(f"error: --prometheus {shown}: ")
     assert StateFolder(tmp_path / "glm-operator/local").deployments() == []
 
 

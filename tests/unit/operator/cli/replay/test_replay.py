@@ -121,6 +121,27 @@ def test_what_cannot_be_replayed_is_one_sentence(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "shown", "says"),
+    [
+        ("localhost:9090", "localhost:9090", "http://prometheus.monitoring:9090"),
+        ("ftp://host", "ftp://host", "http://prometheus.monitoring:9090"),
+        ("http://host/api/v1/query", "http://host/api/v1/query", "leave out /api/v1"),
+        ("http://host?token=hidden", "http://host?...", "no query"),
+        ("http://me:hidden@host:9090", "http://...@host:9090", "no query, fragment, user or password"),
+    ],
+)
+def test_a_url_of_prometheus_that_cannot_be_is_refused_without_its_password(
+    tmp_path: Path, url: str, shown: str, says: str
+) -> None:
+    given = ["--prometheus", url, "--from", "2026-01-05T08:00", "--to", "2026-01-05T09:00"]
+    result = replay(tmp_path, SPEC + ACTIVE, *given)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: --prometheus {shown}: ")
+    assert says in result.stderr
+    assert "hidden" not in result.stderr
+
+
 def test_a_window_opens_by_the_clock_that_the_replay_starts_at(tmp_path: Path, trace: Path) -> None:
     night = "  scaling: {min: 1, max: 8, schedules: [{name: night, cron: '0 22 * * *', duration: 8h, min: 5}]}\n"
 

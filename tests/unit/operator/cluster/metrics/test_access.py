@@ -143,6 +143,17 @@ async def test_a_redirect_to_another_host_is_not_followed(canned: Canned, tmp_pa
         await connection.close()
 
 
+async def test_no_password_of_a_url_is_told(canned: Canned) -> None:
+    canned.says(status=302, headers={"Location": "http://me:pa55w0rd@elsewhere:9090/login#pa55w0rd"})
+    host = canned.url.removeprefix("http://")
+    for url in (f"http://operator:pa55w0rd@{host}", "http://operator:pa55w0rd@127.0.0.1:9"):
+        connection = Connection(Access(url=url))
+        problem = await the_problem(connection)
+        await connection.close()
+        assert "pa55w0rd" not in str(problem)
+        assert "Prometheus at http://...@127.0.0.1:" in str(problem)
+
+
 async def test_a_redirect_on_the_same_host_is_followed_and_one_in_a_circle_is_not(
     canned: Canned, connection: Connection
 ) -> None:
