@@ -105,13 +105,16 @@ def _verdict(moment: Moment) -> _Verdict:
 def _floor(moment: Moment) -> int:
     """Return the groups that the oldest request asks for, whatever was measured.
 
-    While it is late none goes. One more comes if none is on its way, the last one had time to help, and the age does
-    not fall by itself; before anything was measured there is nothing to wait for.
+    While it is late none goes. One more comes if none is on its way, the last one had time to help, the age does not
+    fall by itself, and requests wait in every group: where one has none, what arrives has room, and what waits in
+    another stays there, however many come. Before anything was measured there is nothing to wait for.
     """
     if not moment.is_late:
         return 0
     waited_s = moment.sums.oldest_s.value
-    if waited_s < law.LATE * moment.kept.wait_s or not moment.has_settled or moment.waits_in_vain:
+    if waited_s < law.LATE * moment.kept.wait_s or not moment.has_settled:
+        return moment.current
+    if moment.waits_in_vain or not moment.all_queue:
         return moment.current
     if moment.memory.rates.prefill_tokens_per_s is None:
         return moment.current + 1

@@ -31,6 +31,7 @@ class Moment:
     memory: Memory
     silent: tuple[str, ...]  # groups that show nothing fresh
     hung: tuple[str, ...]  # groups that have requests and compute nothing
+    all_queue: bool  # in every group that computes and shows something fresh, requests wait
     is_late: bool
     has_settled: bool
     inputs: Mapping[str, Input]
@@ -74,6 +75,7 @@ class Moment:
             memory=memory,
             silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
             hung=tuple(each.group for each in fresh if each.is_hung),
+            all_queue=all(_queues(each) for each in fresh if not each.is_hung),
             is_late=is_late or (can_help and kept.is_missed),
             has_settled=has_settled,
             inputs=_inputs(found, needed, kept, credit, memory, boost),
@@ -94,6 +96,11 @@ def _fresh(signals: Signals, now_s: float) -> list[GroupSignals]:
         and name not in signals.stale
         and -law.AHEAD_S <= now_s - each.at_s <= law.STALE_MAX_S
     ]
+
+
+def _queues(group: GroupSignals) -> bool:
+    """Whether requests wait in a group, as far as it says."""
+    return group.requests_waiting > 0.0 or "requests_waiting" in group.missing
 
 
 def _is_warm(group: GroupSignals, warm_up_s: float, now_s: float) -> bool:

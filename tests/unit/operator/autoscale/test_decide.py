@@ -102,6 +102,29 @@ def test_an_age_that_falls_by_itself_asks_for_none() -> None:
     assert story.moves == []
 
 
+@pytest.mark.parametrize(
+    ("second", "moves"),
+    [
+        ({}, []),
+        ({"missing": frozenset({"requests_waiting"})}, [(2, 3)]),
+        ({"requests_waiting": 1.0}, [(2, 3)]),
+    ],
+    ids=["no queue", "unknown", "a queue"],
+)
+def test_a_queue_of_one_group_asks_for_none_while_what_arrives_finds_another_free(
+    second: dict[str, object], moves: list[tuple[int, int]]
+) -> None:
+    """What was left in the first group by a burst stays there: a third group would not take it."""
+
+    def uneven(story: Story) -> Signals:
+        fleet = a_fleet(story.serving, 0.5, story.now_s)
+        queue = {"oldest_waiting_s": 3.0, "requests_waiting": 12.0}
+        changed = {"g0": replace(fleet.groups["g0"], **queue), "g1": replace(fleet.groups["g1"], **second)}  # type: ignore[arg-type]
+        return replace(fleet, groups={**fleet.groups, **changed})
+
+    assert Story(groups=2, slo=a_slo()).run(60.0, uneven).moves == moves
+
+
 def test_a_request_that_is_never_served_asks_for_one_group_and_no_more() -> None:
     story = Story(groups=2, slo=a_slo())
 
