@@ -20,6 +20,7 @@ class Shape:
     num_kv_heads: int
     head_dim: int
     num_routed_experts: int
+    num_experts_per_token: int  # of the routed ones
     num_shared_experts: int
     vocab_size: int
     qk_norm: bool
@@ -66,6 +67,26 @@ class Shape:
         sliced = self.num_layers * self.attention_parameters
         return self.replicated_parameters - sliced + sliced // tensor + self.routed_parameters // expert
 
+    def active_parameters_per_rank(self, *, tensor: int, expert: int) -> float:
+        """Parameters of the layers that one rank must read to compute one token, the head left out.
+
+        As the worker places them: its slice of the attention heads; norms, dense layers, routers and shared experts
+        whole; of the routed experts the mean over the ranks, which is the least that the busiest can have. At most
+        what the worker reads: the norms over a head, which are not split, count as if they were.
+        """
+        router = self.num_routed_experts * (self.hidden_size + 1)
+        num_experts = self.num_shared_experts + self.num_experts_per_token / expert
+        return (
+            self.num_layers * (self.attention_parameters / tensor + 2 * self.hidden_size)
+            + self.num_dense_layers * 3 * self.hidden_size * self.intermediate_size
+            + (self.num_layers - self.num_dense_layers) * (router + num_experts * self.expert_parameters)
+            + self.hidden_size  # final norm
+        )
+
+    def head_parameters_per_rank(self, *, tensor: int) -> float:
+        """Parameters of one rank's slice of the head, which makes logits of the last token alone."""
+        return self.vocab_size * self.hidden_size / tensor
+
     def kv_bytes_per_token(self, *, tensor: int, bytes_per_element: int) -> int:
         """Bytes of KV cache one token takes on one rank."""
         return 2 * self.num_layers * (self.num_kv_heads // tensor) * self.head_dim * bytes_per_element
@@ -82,6 +103,7 @@ SHAPES: dict[str, Shape] = {
         num_kv_heads=4,
         head_dim=32,
         num_routed_experts=8,
+        num_experts_per_token=2,
         num_shared_experts=1,
         vocab_size=1024,
         qk_norm=True,
@@ -97,6 +119,7 @@ SHAPES: dict[str, Shape] = {
         num_kv_heads=8,
         head_dim=128,
         num_routed_experts=160,
+        num_experts_per_token=8,
         num_shared_experts=1,
         vocab_size=151552,
         qk_norm=True,
@@ -112,6 +135,7 @@ SHAPES: dict[str, Shape] = {
         num_kv_heads=8,
         head_dim=128,
         num_routed_experts=128,
+        num_experts_per_token=8,
         num_shared_experts=1,
         vocab_size=151552,
         qk_norm=False,

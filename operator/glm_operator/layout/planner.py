@@ -12,6 +12,8 @@ from fractions import Fraction
 from glm_operator.api.quantity import parse_quantity, to_bytes
 from glm_operator.api.rules import MAX_RANKS_PER_POD
 from glm_operator.api.spec import GLMDeployment, GLMDeploymentSpec, ModelSpec
+from glm_operator.layout.floor import Floor, least_time
+from glm_operator.layout.products import product_of
 from glm_operator.shapes import SHAPES, Shape, allowed_tensor, divisors
 
 BUILTIN = "builtin://"
@@ -53,6 +55,7 @@ class Layout:
     model: str  # what the worker is told to load: a folder of its pod, or builtin://…
     claim: str | None  # PersistentVolumeClaim mounted read-only at CLAIM_MOUNT
     memory: Memory | None  # None: the shape is the worker's to read
+    floor: Floor | None = None  # None: of a shape, or a GPU, that the planner does not know; of a CPU
 
     @property
     def ranks(self) -> int:
@@ -97,6 +100,7 @@ def plan(deployment: GLMDeployment) -> Layout | Refusal:
         model=model,
         claim=claim,
         memory=Memory.of(shape, tensor=tensor, expert=expert, width=width) if shape is not None else None,
+        floor=_floor(spec, shape),
     )
 
 
@@ -109,6 +113,14 @@ def _ranks_per_pod(spec: GLMDeploymentSpec) -> int:
     """Return as many ranks as fit a node and divide the group evenly."""
     most = spec.hardware.gpu.per_node if spec.hardware.gpu else MAX_RANKS_PER_POD
     return max(d for d in divisors(spec.parallelism.expert) if d <= most)
+
+
+def _floor(spec: GLMDeploymentSpec, shape: Shape | None) -> Floor | None:
+    """Return the least time of a request alone. Where nobody knows the model or the GPU, nobody knows that."""
+    product = product_of(spec.hardware)
+    if shape is None or product is None:
+        return None
+    return least_time(shape, product, tensor=spec.parallelism.tensor, expert=spec.parallelism.expert)
 
 
 def _locate(model: ModelSpec) -> tuple[str, str | None]:
