@@ -50,6 +50,7 @@ class Situation:
     quota_groups: int | None = None  # most groups that a ResourceQuota leaves room for; None: not limited by one
     is_moving: bool = False  # a rollout or an adoption is on its way
     floor_s: Mapping[str, float] = field(default_factory=dict)  # by signal: what one request alone takes at least
+    floor_on: str = ""  # the hardware that floor_s is of, for people; empty: not said
 
 
 @dataclass(frozen=True, kw_only=True)

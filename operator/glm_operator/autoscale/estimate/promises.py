@@ -61,7 +61,7 @@ def promises(
             floor = _floor(signal, rates, situation, measured.get(promise.name))
             margin = law.INFEASIBLE_MARGIN if (promise.name, signal) in before else 1.0
             if floor is not None and seconds < floor[0] * margin:
-                broken[promise.name, signal] = f"{signal} of {seconds:g} s is promised, and {floor[1]}"
+                broken[promise.name, signal] = _sentence(signal, seconds, floor[1])
             else:
                 kept.append(_Kept(promise, signal, seconds))
     worst, worst_of = _worst(kept, measured)
@@ -76,11 +76,41 @@ def promises(
         worst_of=worst_of,
         is_quiet=worst is None and bool(kept) and all(_is_known(each, measured) for each in kept),
         burns_fast=any(_burns_fast(each) for each in signals.classes if each.name in feasible),
-        infeasible={
-            name: "; ".join(text for (of, _), text in broken.items() if of == name) for name in dict(broken.keys())
-        },
+        infeasible=_by_class(broken),
         broken=frozenset(broken),
     )
+
+
+def out_of_reach(slo: Slo, floor_s: Mapping[str, float], floor_on: str) -> dict[str, str]:
+    """Return the promises that are below the planner's floor, and why none can keep them: by class, if any.
+
+    It needs no measurement. floor_s, floor_on: as in Situation.
+    """
+    broken: dict[tuple[str, str], str] = {}
+    for promise in slo.classes:
+        for signal, seconds in promise.thresholds.items():
+            floor = _planned(signal, floor_s, floor_on)
+            if floor is not None and seconds < floor[0]:
+                broken[promise.name, signal] = _sentence(signal, seconds, floor[1])
+    return _by_class(broken)
+
+
+def _planned(signal: Signal, floor_s: Mapping[str, float], floor_on: str) -> tuple[float, str] | None:
+    """Return the planner's floor in seconds, and a sentence about it."""
+    seconds = floor_s.get(signal)
+    if seconds is None or not believable(seconds):
+        return None
+    on = f" on {floor_on}" if floor_on else ""
+    return seconds, f"one request alone takes at least {number(seconds)} s{on}"
+
+
+def _sentence(signal: Signal, promised_s: float, why: str) -> str:
+    return f"{signal} of {promised_s:g} s is promised, and {why}"
+
+
+def _by_class(broken: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """Return the sentences of each class as one. broken: by class and signal."""
+    return {name: "; ".join(text for (of, _), text in broken.items() if of == name) for name, _ in broken}
 
 
 def _floor(
@@ -88,9 +118,8 @@ def _floor(
 ) -> tuple[float, str] | None:
     """Return what one request alone takes at least, in seconds, and a sentence about it. None: not known."""
     floors: list[tuple[float, str]] = []
-    planned = situation.floor_s.get(signal)
-    if planned is not None and believable(planned):
-        floors.append((planned, f"one request alone takes at least {number(planned)} s"))
+    if (planned := _planned(signal, situation.floor_s, situation.floor_on)) is not None:
+        floors.append(planned)
     if signal in ("ttft", "ttfa", "e2e") and rates.prefill_tokens_per_s:
         prompt = rates.prompt_tokens
         if measured is not None and measured.prompt_tokens.state is State.VALUE:

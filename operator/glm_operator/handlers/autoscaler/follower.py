@@ -20,7 +20,7 @@ from glm_operator.autoscale.reading import read
 from glm_operator.autoscale.signals import Signals
 from glm_operator.cluster.metrics.reading import Reading, Target
 from glm_operator.errors import Conflict, Denied, KubeError, Rejected
-from glm_operator.handlers.autoscaler.situation import gpus_per_group, serving, situation, targets
+from glm_operator.handlers.autoscaler.situation import Floors, gpus_per_group, serving, situation, targets
 from glm_operator.handlers.autoscaler.steady import Kept, Steady
 from glm_operator.handlers.autoscaler.tally import Tally
 from glm_operator.manifest import Manifest, name_of
@@ -96,6 +96,7 @@ class Follower:
         self._kept = Kept(good_after_s=12 * period_s)
         self._tally = Tally()
         self._gpus: tuple[object, int] = (None, 0)  # of which generation
+        self._floors = Floors()
         self._groups: int | None = None  # spec.replicas at the last look
         self._unanswered: Decision | None = None  # a write of which it is not known whether it was done
         self._written: tuple[int, int] | None = None  # our last write: its version, and how many groups
@@ -126,7 +127,7 @@ class Follower:
         signals = read(series, latencies, slo, expected, at_s, warm_up_s)
         metrics = self._metrics.of(_judged(seen, reading, signals, expected, older, at_s), at_s)
         gpus = self._gpus_per_group(seen.body)
-        around = situation(seen, groups, gpus, self._namespace_gpus_left())
+        around = situation(seen, groups, gpus, self._namespace_gpus_left(), self._floors.of(seen))
         decision = None
         if scaling is not None and scaling.mode in ("Active", "Observe") and groups > 0:
             decision, self._memory = decide(scaling, slo, around, signals, self._memory, at_s)

@@ -5,9 +5,10 @@ from glm_operator.api.spec import InvalidSpec, parse_deployment
 from glm_operator.autoscale.decision import Situation
 from glm_operator.cluster.metrics.reading import Target
 from glm_operator.cluster.workers import management_url
-from glm_operator.layout import Layout, plan
+from glm_operator.layout import Floor, Layout, plan
 from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
+from glm_operator.rollout import records
 
 _MOVING = ("RollingOut", "RolloutStuck")
 
@@ -21,6 +22,22 @@ def gpus_per_group(body: Manifest) -> int:
     if isinstance(layout, Layout):
         return layout.gpus_per_group
     return int(((body.get("status") or {}).get("plan") or {}).get("gpusPerGroup") or 0)
+
+
+class Floors:
+    """The least times of the spec that the groups of one deployment are made from, planned once a spec."""
+
+    def __init__(self) -> None:
+        self._of: tuple[str | None, Floor | None] = None, None  # which record, and what came of it
+
+    def of(self, seen: Seen) -> Floor | None:
+        """Return the floor of the spec accepted last, refused newer ones or not; None where it is not known."""
+        last = records.latest(seen.observed.records)
+        name = last.name if last is not None else None
+        if self._of[0] != name:
+            target = records.restore(seen.body, seen.observed)
+            self._of = name, target.layout.floor if target is not None and target.layout is not None else None
+        return self._of[1]
 
 
 def serving(observed: Observed) -> frozenset[str]:
@@ -44,10 +61,12 @@ def _address(group: ObservedGroup) -> str | None:
     return leader.ip if leader is not None else None
 
 
-def situation(seen: Seen, spec_groups: int, gpus: int, namespace_gpus_left: int | None) -> Situation:
+def situation(
+    seen: Seen, spec_groups: int, gpus: int, namespace_gpus_left: int | None, floor: Floor | None = None
+) -> Situation:
     """Return what a decision needs to know of the cluster.
 
-    spec_groups: with our own write that no watch told of yet. gpus: of one group.
+    spec_groups: with our own write that no watch told of yet. gpus: of one group. floor: None where it is not known.
     """
     num_serving = len(serving(seen.observed))
     status = seen.body.get("status") or {}
@@ -60,6 +79,8 @@ def situation(seen: Seen, spec_groups: int, gpus: int, namespace_gpus_left: int 
         namespace_gpus_left=namespace_gpus_left,
         quota_groups=spec_groups if _is_held_by_quota(conditions) else None,
         is_moving=conditions.get("Progressing", {}).get("reason") in _MOVING,
+        floor_s={} if floor is None else floor.seconds,
+        floor_on="" if floor is None else floor.hardware,
     )
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from glm_operator.api.slo import Slo
-from glm_operator.autoscale.estimate.promises import Promises, promises
+from glm_operator.autoscale.estimate.promises import Promises, out_of_reach, promises
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.signals import ClassSignals, Input, Signals, State
 from unit.operator.autoscale.law_builders import a_situation, a_slo, knowing, slow
@@ -36,6 +36,42 @@ def test_a_promise_below_what_one_request_alone_takes_is_infeasible(given: dict[
 
 def test_nothing_is_infeasible_before_it_was_measured() -> None:
     assert found(a_slo(ttft="1ms", itl="1ms"), rates=Rates()).infeasible == {}
+
+
+def test_below_the_floor_of_the_planner_nothing_need_be_measured() -> None:
+    floor = {"ttft": 0.002, "ttfa": 0.002, "itl": 0.002, "e2e": 0.002}
+    slo = a_slo(ttft="1s", itl="1ms")
+    around = a_situation(1, floor_s=floor, floor_on="4 x H100 SXM in bf16")
+    said = "itl of 0.001 s is promised, and one request alone takes at least 0.002 s on 4 x H100 SXM in bf16"
+
+    judged = promises(slo, Signals(groups={}, expected=frozenset()), Rates(), around, frozenset())
+
+    assert judged.infeasible == {"chat": said}
+    assert (judged.ttft_s, judged.itl_s) == (1.0, None)
+    assert out_of_reach(slo, floor, "4 x H100 SXM in bf16") == {"chat": said}
+
+
+@pytest.mark.parametrize("floor", [{}, {"itl": 0.001}, {"itl": float("nan")}, {"itl": float("inf")}, {"ttft": 9.0}])
+def test_a_promise_that_is_not_below_a_known_floor_is_within_reach(floor: dict[str, float]) -> None:
+    assert out_of_reach(a_slo(itl="1ms"), floor, "") == {}
+
+
+def test_all_that_is_out_of_reach_is_said_class_by_class() -> None:
+    slo = Slo.model_validate(
+        {
+            "classes": [
+                {"name": "a", "ttft": "1ms", "itl": "1ms"},
+                {"name": "b", "itl": "1s"},
+                {"name": "c", "e2e": "2ms"},
+            ]
+        }
+    )
+    found = out_of_reach(slo, dict.fromkeys(("ttft", "itl", "e2e"), 0.01), "")
+    assert list(found) == ["a", "c"]
+    assert found["a"] == (
+        "ttft of 0.001 s is promised, and one request alone takes at least 0.01 s; "
+        "itl of 0.001 s is promised, and one request alone takes at least 0.01 s"
+    )
 
 
 def test_a_class_is_judged_by_its_own_prompts() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from glm_operator.handlers.autoscaler.situation import gpus_per_group, groups_taken, serving, situation, targets
-from glm_operator.observe.observed import Seen
-from unit.operator.operator_builders import a_body, a_group, a_pod, observed
+from glm_operator.handlers.autoscaler.situation import Floors, gpus_per_group, groups_taken, serving, situation, targets
+from glm_operator.layout import Floor
+from glm_operator.observe.observed import Observed, Record, Seen
+from unit.operator.operator_builders import a_body, a_group, a_pod, a_target, observed
 
 
 def a_status(kind: str, reason: str, message: str = "") -> dict[str, Any]:
@@ -57,6 +58,56 @@ def test_gpus_of_a_group_are_those_of_the_newest_spec_or_of_the_last_that_was_ac
     assert gpus_per_group(a_body()) == 0
     assert gpus_per_group(on_gpus) == 2
     assert gpus_per_group({**on_gpus, "spec": {"nonsense": 1}, "status": {"plan": {"gpusPerGroup": 16}}}) == 16
+
+
+def test_a_floor_is_told_with_the_hardware_it_is_of() -> None:
+    found = situation(a_seen(a_group(0)), 1, 4, None, Floor(0.002, 0.003, "4 x H100 SXM in bf16"))
+    assert found.floor_s == {"itl": 0.002, "ttft": 0.003, "ttfa": 0.003, "e2e": 0.003}
+    assert found.floor_on == "4 x H100 SXM in bf16"
+    assert dict(situation(a_seen(a_group(0)), 1, 4, None).floor_s) == {}
+
+
+def on(product: str) -> dict[str, Any]:
+    return {
+        "model": {"name": "GLM-4.5-Air", "source": "pvc://models/air"},
+        "hardware": {"device": "cuda", "gpu": {"perNode": 8}, "nodeSelector": {"nvidia.com/gpu.product": product}},
+        "parallelism": {"tensor": 4, "expert": 4},
+    }
+
+
+def accepted(number: int, **spec: Any) -> Record:
+    target = a_target(**spec)
+    template = target.templates[target.revision]
+    return Record(f"r{number}", number, target.spec, target.revision, replicas=1, template=template)
+
+
+def test_the_floor_is_that_of_the_spec_accepted_last() -> None:
+    body, first, second = (
+        a_body(**on("NVIDIA-B200")),
+        accepted(1, **on("NVIDIA-H200")),
+        accepted(2, **on("NVIDIA-B200")),
+    )
+    floors = Floors()
+    refused = floors.of(Seen(body, Observed(records=(first,))))
+    taken = floors.of(Seen(body, Observed(records=(first, second))))
+    assert refused is not None
+    assert taken is not None
+    assert (refused.hardware, taken.hardware) == ("4 x H200 SXM in bf16", "4 x B200 in bf16")
+    assert taken.step_s < refused.step_s
+
+
+def test_without_a_record_or_with_one_of_unknown_hardware_there_is_no_floor() -> None:
+    floors, body = Floors(), a_body(**on("NVIDIA-H200"))
+    assert floors.of(Seen(body, Observed())) is None
+    assert floors.of(Seen(body, Observed(records=(accepted(1, **on("NVIDIA-H900")),)))) is None
+    assert floors.of(Seen(body, Observed(records=(accepted(2),)))) is None, "on CPUs"
+
+
+def test_a_spec_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    floors, seen = Floors(), Seen(a_body(), Observed(records=(accepted(1, **on("NVIDIA-H200")),)))
+    found = floors.of(seen)
+    monkeypatch.setattr("glm_operator.rollout.records.restore", None)
+    assert floors.of(seen) is found
 
 
 def test_groups_that_still_drain_hold_their_hardware() -> None:
