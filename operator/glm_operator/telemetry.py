@@ -109,6 +109,11 @@ class _Autoscaler(Collector):
                 lambda each: each.static_groups,
             ),
             (
+                "groups_without_promises",
+                "Groups that serve and measure by other promises than spec.slo, or by none.",
+                lambda each: len(each.unpromised),
+            ),
+            (
                 "metrics_age_seconds",
                 "Age of the newest sample; -1: there is none.",
                 lambda each: _seconds_since(each.sampled_at_s),

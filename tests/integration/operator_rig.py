@@ -15,7 +15,6 @@ from kubernetes.aio import client
 from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import OWNED_KINDS, Cache
-from glm_operator.cluster.workers import SloNotTaken
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.autoscaler.board import Board
 from glm_operator.observe.observed import ObservedGroup
@@ -52,7 +51,8 @@ class KnownWorkers:
     said: dict[str, GroupReport] = field(default_factory=dict)
     num_fresh: int = 0  # how often they were asked for a removal
     puts: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)  # group, token, promises
-    refuses_promises: bool = False
+    puts_fail: Exception | None = None  # how promises are answered, if not taken
+    has_slo_page: bool = True
 
     async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
         return {group.name: self.said[group.name] for group in groups if group.name in self.said}
@@ -62,8 +62,10 @@ class KnownWorkers:
         return await self.reports(groups, ())
 
     async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, Any]) -> str | None:
-        if self.refuses_promises:
-            raise SloNotTaken(f"pod {group.name}-0 does not answer")
+        if self.puts_fail is not None:
+            raise self.puts_fail
+        if not self.has_slo_page:
+            return None
         self.puts.append((group.name, token, body))
         digest = slo_digest(body)
         said = self.said[group.name].model_dump(exclude_unset=True) | {"slo_digest": digest}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from glm_operator.api.trouble import Trouble
+from glm_operator.cluster.workers import SloNotTaken, SloRefused
 from glm_operator.errors import Unavailable
 from integration.autoscaler_world import NAME, SCALING, SLO, a_world
 from integration.fake_kubernetes import Refused
@@ -428,14 +429,53 @@ async def test_promises_that_are_taken_away_are_taken_from_workers() -> None:
 
 async def test_a_worker_that_does_not_take_promises_is_asked_again_and_holds_up_nothing() -> None:
     async with a_world() as world:
-        world.rig.workers.refuses_promises = True
+        world.rig.workers.puts_fail = SloNotTaken("pod chat-g0-0 did not answer")
         world.hear("chat-g0", slo_digest=None)
         assert not (await world.rig.run_pass()).settled
         assert world.condition("Ready")[0] == "True"
-        world.rig.workers.refuses_promises = False
+        assert "did not answer" not in world.rig.condition("SLOMet")[2], "a moment of silence is no refusal"
+        world.rig.workers.puts_fail = None
         await world.rig.run_pass()
         assert len(world.rig.workers.puts) == 1
         assert (await world.rig.run_pass()).settled
+
+
+REFUSAL = SloRefused("pod chat-g0-0 refused the promises with 422: there are 9 classes")
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [(REFUSAL, "chat-g0: pod chat-g0-0 refused the promises with 422"), (None, "chat-g0: its worker has no page /slo")],
+)
+async def test_a_refusal_of_promises_is_a_condition_and_a_metric_until_they_are_taken(
+    fails: Exception | None, says: str
+) -> None:
+    async with a_world() as world:
+        world.rig.workers.puts_fail, world.rig.workers.has_slo_page = fails, False
+        world.hear("chat-g0", slo_digest=None)
+        await world.run(30, requests_per_s=4)
+        assert not (await world.rig.run_pass()).settled
+        status, reason, message = world.rig.condition("SLOMet")
+        assert (status, reason, message.startswith(says)) == ("Unknown", "PromisesRefused", True)
+        assert world.rig.board.latest[NAME].unpromised == {"chat-g0"}
+        assert world.condition("ScalingActive")[0] == "True", "load alone still scales"
+        world.rig.workers.puts_fail, world.rig.workers.has_slo_page = None, True
+        await world.rig.settle()
+        await world.run(30, requests_per_s=4)
+        assert world.condition("SLOMet")[:2] == ("True", "SLOKept")
+        assert world.rig.board.latest[NAME].unpromised == set()
+
+
+async def test_workers_of_the_version_before_are_counted_as_without_promises() -> None:
+    async with a_world() as world:
+        world.hear("chat-g0")
+        await world.run(10, requests_per_s=4)
+        assert world.rig.board.latest[NAME].unpromised == {"chat-g0"}
+        world.edit(slo={})
+        await world.run(10, requests_per_s=4)
+        assert world.rig.board.latest[NAME].unpromised == set(), (
+            "who promises nothing needs no worker that knows promises"
+        )
 
 
 async def test_a_worker_of_an_older_version_is_told_nothing() -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from glm_operator.cluster import workers
-from glm_operator.cluster.workers import REMEMBERED_S, SloNotTaken, Workers, group_url
+from glm_operator.cluster.workers import REMEMBERED_S, SloNotTaken, SloRefused, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
 ALL = [f"chat-g{index}" for index in range(4)]
@@ -179,6 +179,7 @@ async def test_promises_that_are_not_taken_are_reported_with_the_reason(answer: 
     with pytest.raises(SloNotTaken, match=re.escape(sentence)) as caught:
         await put({"10.0.0.1": answer}, a_led_group(0, "10.0.0.1"))
     assert "s3cret" not in str(caught.value)
+    assert isinstance(caught.value, SloRefused) is not isinstance(answer, Exception), "who is silent has not refused"
 
 
 async def test_a_silent_worker_holds_up_promises_no_longer_than_a_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ Reason = Literal[
     "MetricsStale",
     "SLOInfeasible",
     "SLOMissed",
+    "PromisesRefused",
     "ScaleRefused",
     # on its way
     "MetricsMissing",
@@ -187,6 +188,10 @@ REASONS: dict[Reason, Meaning] = {
         "requests of a class are slower than promised",
         "See status.scaling.limitedBy: raise scaling.max or the GPU budget if it names them. "
         "`kubectl glm status NAME` shows what limits.",
+    ),
+    "PromisesRefused": _bad(
+        "workers that serve refuse spec.slo, and measure by other promises or by none; scaling by load goes on",
+        "The message has each group and its answer. Use a worker image of the operator's version.",
     ),
     "ScaleRefused": _bad(
         "the API server refused to scale",

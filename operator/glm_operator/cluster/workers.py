@@ -46,6 +46,10 @@ class SloNotTaken(Exception):
     """A worker did not take promises, this time. The message says which and why."""
 
 
+class SloRefused(SloNotTaken):
+    """It answered that it does not take them: it will say so again."""
+
+
 class Workers:
     """Asks the leading supervisors of groups how they are, and puts promises to them."""
 
@@ -94,7 +98,7 @@ class Workers:
         """Put promises to the leader of a group; return their digest, None where the worker is of the version before.
 
         token: names.management_token of the deployment's uid. body: what Slo.for_workers() makes. Raises SloNotTaken
-        when the worker does not answer or refuses.
+        when the worker does not answer, SloRefused when it refuses.
         """
         leader = group.leader
         if leader is None or not leader.ip:
@@ -110,11 +114,11 @@ class Workers:
             return None
         if code != httpx.codes.OK:
             words = said.decode(errors="replace").strip()[:MAX_TEXT]
-            raise SloNotTaken(f"pod {leader.name} refused the promises with {code}: {words}")
+            raise SloRefused(f"pod {leader.name} refused the promises with {code}: {words}")
         try:
             return _Taken.model_validate_json(said).digest
         except ValidationError as error:
-            raise SloNotTaken(f"pod {leader.name} sent an invalid answer: {error}") from error
+            raise SloRefused(f"pod {leader.name} sent an invalid answer: {error}") from error
 
     async def _ask_all(
         self, leaders: Iterable[ObservedPod], deadline_s: float, slots: asyncio.Semaphore | None = None

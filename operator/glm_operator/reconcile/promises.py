@@ -37,6 +37,15 @@ def promises(body: Manifest) -> Promises:
     return Promises(Slo() if slo is None and slo_fault is None else slo, scaling, slo_fault, scaling_fault)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What became of promises that were put to a group."""
+
+    group: str
+    is_taken: bool = False
+    refusal: str = ""  # what it said instead; empty: nothing, and the next pass puts them again
+
+
 def lack(observed: Observed, reports: Mapping[str, GroupReport], promised: Promises) -> list[ObservedGroup]:
     """Return the groups whose workers measure by other promises than these, and can be told."""
     if promised.slo is None:

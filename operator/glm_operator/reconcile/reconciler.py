@@ -8,13 +8,13 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from glm_operator import names
 from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
-from glm_operator.cluster.workers import SloNotTaken
+from glm_operator.cluster.workers import SloNotTaken, SloRefused
 from glm_operator.errors import Vanishing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
@@ -22,7 +22,7 @@ from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.choice import is_new, newest
 from glm_operator.reconcile.ports import Cache, Cluster, Leaders, Measurements
-from glm_operator.reconcile.promises import Promises, lack, promises
+from glm_operator.reconcile.promises import Answer, Promises, lack, promises
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
@@ -67,6 +67,7 @@ class Weighed:
 
     reports: dict[str, GroupReport]
     in_flight_tokens: dict[str, int]
+    promises_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what it answered
 
 
 @dataclass(frozen=True)
@@ -187,20 +188,22 @@ class Reconciler:
         if body is None or not (lacking := lack(seen.observed, weighed.reports, promised)):
             return weighed, True
         token = names.management_token(seen.body["metadata"]["uid"])
-        found = await asyncio.gather(*(self._put(seen.body, group, token, body) for group in lacking))
-        taken = [group.name for group, is_taken in zip(lacking, found, strict=True) if is_taken]
+        answers = await asyncio.gather(*(self._put(seen.body, group, token, body) for group in lacking))
+        taken = [answer.group for answer in answers if answer.is_taken]
         reports = weighed.reports | await self.workers.reports(lacking, taken)
-        return replace(weighed, reports=reports), len(taken) == len(lacking)
+        refused = {answer.group: answer.refusal for answer in answers if answer.refusal}
+        return replace(weighed, reports=reports, promises_refused=refused), len(taken) == len(lacking)
 
-    async def _put(self, body: Manifest, group: ObservedGroup, token: str, promise: Mapping[str, object]) -> bool:
+    async def _put(self, body: Manifest, group: ObservedGroup, token: str, promise: Mapping[str, object]) -> Answer:
         try:
             digest = await self.workers.put_slo(group, token, promise)
         except SloNotTaken as error:
             logger.info("deployment=%s/%s promises are not taken: %s", *_key(body), error)
-            return False
-        if digest is not None:
-            logger.info("deployment=%s/%s group=%s has taken promises %s", *_key(body), group.name, digest)
-        return True
+            return Answer(group.name, refusal=str(error) if isinstance(error, SloRefused) else "")
+        if digest is None:
+            return Answer(group.name, refusal="its worker has no page /slo: the image is of another version")
+        logger.info("deployment=%s/%s group=%s has taken promises %s", *_key(body), group.name, digest)
+        return Answer(group.name, is_taken=True)
 
     async def _report(
         self, seen: Seen, choice: Choice, decision: Decision | None, weighed: Weighed, writes: Writes
@@ -232,6 +235,7 @@ class Reconciler:
             scaling_fault=promised.scaling_fault,
             is_measured=self.measurements.is_measured(promised.scaling, promised.slo),
             measured=self._measured(body),
+            promises_refused=weighed.promises_refused,
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN

@@ -20,7 +20,7 @@ _TOLD: Mapping[str, tuple[Reason, ...]] = {
         "MetricsFallback",
         "OlderWorkers",
     ),
-    "SLOMet": ("SLOMissed", "SLOInfeasible"),
+    "SLOMet": ("SLOMissed", "SLOInfeasible", "PromisesRefused"),
 }
 """Reasons whose beginning and end are told. That traffic comes and goes is no Event."""
 

@@ -42,6 +42,7 @@ class Facts:
     scaling_fault: Trouble | None = None
     is_measured: bool = False  # whether the autoscaler looks at it
     measured: Measured | None = None  # what it saw; None: not yet, since the operator began
+    promises_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to them
 
     @cached_property
     def members(self) -> list[ObservedGroup]:

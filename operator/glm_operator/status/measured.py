@@ -62,6 +62,7 @@ class Measured:
     situation: Situation | None = None
     static_groups: int = 0  # the most groups that were wanted within a day
     decided: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by reason and direction: how often
+    unpromised: frozenset[str] = frozenset()  # groups that serve and measure by other promises than spec.slo
 
 
 def is_measured(scaling: Scaling | None, slo: Slo | None, *, has_prometheus: bool) -> bool:

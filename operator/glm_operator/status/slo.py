@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from glm_operator.api.reasons import Reason
-from glm_operator.api.slo import SIGNALS, SloClass
+from glm_operator.api.slo import SIGNALS, Slo, SloClass
 from glm_operator.api.status import ConditionStatus, LatencyStatus, SloClassStatus, SloStatus
 from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, State
 from glm_operator.status import texts
@@ -19,6 +19,9 @@ from glm_operator.status.measured import AVAILABLE, Measured
 
 TEXT_BYTES = 240
 """Of a sentence; a status must stay small."""
+
+MOST_REFUSALS = 3
+"""Answers of workers that are quoted."""
 
 Part = TypeVar("Part", LatencyStatus, SloStatus)
 
@@ -71,7 +74,11 @@ def slo_met(facts: Facts) -> Said:
     if facts.slo_fault is not None:
         return "Unknown", facts.slo_fault.reason, facts.slo_fault.message
     if facts.slo is None or not facts.slo.classes:
-        return "Unknown", "NoPromise", "spec.slo has no class"
+        return _with_refusals(facts, ("Unknown", "NoPromise", "spec.slo has no class"))
+    return _with_refusals(facts, _classes_met(facts, facts.slo))
+
+
+def _classes_met(facts: Facts, slo: Slo) -> Said:
     serving = {name: report for name, report in facts.reports.items() if report.state == "serving"}
     if older := sorted(name for name, report in serving.items() if not report.takes_slo):
         return "Unknown", "OlderWorkers", f"{_some(older)} take no promises: their worker image is of an older version"
@@ -82,9 +89,7 @@ def slo_met(facts: Facts) -> Said:
         return "Unknown", "ScaledToZero", "no group is wanted"
     infeasible = measured.decision.infeasible if measured.decision is not None else {}
     told = [f"class {name}: {why}" for name, why in sorted(infeasible.items())]
-    missed = [
-        each for each in facts.slo.classes if measured.met.get(each.name) is False and each.name not in infeasible
-    ]
+    missed = [each for each in slo.classes if measured.met.get(each.name) is False and each.name not in infeasible]
     told += [_missed(each, measured) for each in missed]
     if missed and measured.decision is not None and measured.decision.limited_by is not None:
         told.append(f"scaling is limited by {measured.decision.limited_by}")
@@ -94,7 +99,26 @@ def slo_met(facts: Facts) -> Said:
         return "Unknown", measured.metrics.reason, measured.metrics.message
     if not measured.met:
         return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
-    return "True", "SLOKept", f"{_some([each.name for each in facts.slo.classes if each.name in measured.met])}: kept"
+    return "True", "SLOKept", f"{_some([each.name for each in slo.classes if each.name in measured.met])}: kept"
+
+
+def _with_refusals(facts: Facts, said: Said) -> Said:
+    """Add which workers refuse the promises. A promise that is missed stays so; none is kept by who has others."""
+    status, reason, message = said
+    refused = _refused(facts)
+    if not refused or refused in message:  # as it was said before this operator
+        return said
+    if status == "False" or reason == "OlderWorkers":
+        return status, reason, f"{message}; {refused}"
+    return "Unknown", "PromisesRefused", refused
+
+
+def _refused(facts: Facts) -> str:
+    """Return which groups that serve refuse the promises, and what they answer; empty: none does."""
+    serving = [name for name, report in facts.reports.items() if report.state == "serving"]
+    told = [f"{name}: {facts.promises_refused[name]}" for name in sorted(serving) if name in facts.promises_refused]
+    more = f" (and {len(told) - MOST_REFUSALS} more)" if len(told) > MOST_REFUSALS else ""
+    return "; ".join(shortened(each, TEXT_BYTES) for each in told[:MOST_REFUSALS]) + more
 
 
 def _before(kind: type[Part], facts: Facts, name: str) -> Part:

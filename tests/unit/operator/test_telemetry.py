@@ -39,6 +39,7 @@ def a_look(**changes: Any) -> Measured:
         classes=(a_class("chat"), a_class("slow")),
         situation=Situation(spec_groups=2, serving=1, starting=1, gpus_per_group=8),
         static_groups=5,
+        unpromised=frozenset({"chat-g0"}),
         decided={("Demand", "up"): 3},
         sampled_at_s=time.time() - 4,
         **changes,
@@ -54,6 +55,7 @@ def test_a_look_is_told_with_its_inputs_and_limits() -> None:
     groups = [said(f"{what}_groups") for what in ("desired", "spec", "serving", "starting", "static")]
     assert groups == [4, 2, 1, 1, 5]
     assert said("gpus") == 16
+    assert said("groups_without_promises") == 1
     assert (said("limited", limit="Max"), said("limited", limit="UpRate")) == (1, 0)
     assert said("input", input="needed, groups") == 2.4
     assert 6 < (said("input_age_seconds", input="needed, groups") or 0) < 60
@@ -87,7 +89,7 @@ def test_the_series_of_a_deployment_come_and_go_with_it() -> None:
         "glm_operator_condition",
         "glm_operator_rollout_stuck",
     }
-    assert len(gone) == 15
+    assert len(gone) == 16
     assert "glm_autoscaler_query_errors_total" in names(registry, "glm_autoscaler_"), "of the process, and always there"
 
 

@@ -26,7 +26,7 @@ from glm_operator.handlers.autoscaler.tally import Tally
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
-from glm_operator.reconcile.promises import Promises, promises
+from glm_operator.reconcile.promises import Promises, lack, promises
 from glm_operator.status.measured import Change, Measured, overall
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,8 @@ class Follower:
         await self._tell_of_others(seen.body, groups, promised.scaling, at_s)
         expected = serving(before.observed) & serving(seen.observed)
         scaling, slo = promised.scaling, promised.slo or Slo()
-        older = await self._older(seen, expected)
+        reports = await self._workers.reports(seen.observed.groups.values(), ())
+        older = _older(reports, expected)
         series, latencies = (reading.series, reading.latencies) if reading is not None and not older else ((), None)
         warm_up_s = scaling.warm_up_seconds if scaling is not None else 0
         signals = read(series, latencies, slo, expected, at_s, warm_up_s)
@@ -152,6 +153,7 @@ class Follower:
             situation=around,
             static_groups=max(self._tally.peak(at_s), groups if decision is None else 0),
             decided=self._tally.decided,
+            unpromised=_unpromised(seen, reports, expected, promised),
         )
 
     def _is_ours(self, body: Manifest) -> bool:
@@ -187,11 +189,6 @@ class Follower:
         change = Change(at_s=at_s, before=before, after=groups, reason="ScaledByHand", message=message, is_done=False)
         self._tally.add(change)
         await self._tell(body, "ScaledByHand", message, at_s)
-
-    async def _older(self, seen: Seen, expected: frozenset[str]) -> list[str]:
-        """Return the groups that serve and whose workers measure less than a decision needs: what lacks is no zero."""
-        reports = await self._workers.reports(seen.observed.groups.values(), ())
-        return sorted(name for name in expected if name in reports and not reports[name].takes_slo)
 
     def _gpus_per_group(self, body: Manifest) -> int:
         generation = body["metadata"].get("uid"), body["metadata"].get("generation")
@@ -246,6 +243,20 @@ class Follower:
         logger.info("deployment=%s/%s %s: %s", namespace, name, reason, message)
         told = Trouble("scale", reason, message)
         await self._kube.post_events(body, [told], datetime.fromtimestamp(at_s, UTC))
+
+
+def _older(reports: Mapping[str, GroupReport], expected: frozenset[str]) -> list[str]:
+    """Return the groups that serve and whose workers measure less than a decision needs: what lacks is no zero."""
+    return sorted(name for name in expected if name in reports and not reports[name].takes_slo)
+
+
+def _unpromised(
+    seen: Seen, reports: Mapping[str, GroupReport], expected: frozenset[str], promised: Promises
+) -> frozenset[str]:
+    """Return the groups that serve and measure by other promises than these, whether they refuse them or cannot."""
+    others = {group.name for group in lack(seen.observed, reports, promised)}
+    has_classes = promised.slo is not None and bool(promised.slo.classes)
+    return expected & (others | {*(_older(reports, expected) if has_classes else ())})
 
 
 def _judged(

@@ -94,6 +94,44 @@ def test_workers_of_an_older_version_are_named() -> None:
     assert "chat-g0" not in message(said, "SLOMet")
 
 
+REFUSAL = {"chat-g1": "pod chat-g1-0 refused the promises with 422: there are 9 classes"}
+
+
+def test_a_worker_that_refuses_the_promises_is_named_with_its_answer() -> None:
+    said = status(promises_refused=REFUSAL)
+    assert conditions(said)["SLOMet"] == ("Unknown", "PromisesRefused"), (
+        "nothing is kept by who measures something else"
+    )
+    assert message(said, "SLOMet") == "chat-g1: pod chat-g1-0 refused the promises with 422: there are 9 classes"
+
+
+def test_a_refusal_hides_no_promise_that_is_missed() -> None:
+    said = status(promises_refused=REFUSAL, measured=measured(met={"chat": False}, classes=(a_class(ttft=0.62),)))
+    assert conditions(said)["SLOMet"] == ("False", "SLOMissed")
+    assert message(said, "SLOMet").startswith(
+        "class chat: ttft P95 is 620ms, promised 500ms; chat-g1: pod chat-g1-0 ref"
+    )
+    again = status(promises_refused=REFUSAL, measured=None, previous=said)
+    assert message(again, "SLOMet") == message(said, "SLOMet"), "once is enough"
+
+
+def test_promises_that_workers_do_not_let_go_of_are_told_too() -> None:
+    said = status(slo=Slo(), promises_refused=REFUSAL)
+    assert conditions(said)["SLOMet"] == ("Unknown", "PromisesRefused")
+
+
+def test_a_worker_that_does_not_serve_yet_refuses_nothing() -> None:
+    reports = {"chat-g0": a_report("serving", slo_digest="x"), "chat-g1": a_report("starting", slo_digest=None)}
+    assert conditions(status(promises_refused=REFUSAL, reports=reports))["SLOMet"] == ("True", "SLOKept")
+
+
+def test_of_many_refusals_the_first_are_quoted() -> None:
+    reports = {f"chat-g{index}": a_report("serving", slo_digest="x") for index in range(9)}
+    words = message(status(promises_refused=dict.fromkeys(reports, "no " * 200), reports=reports), "SLOMet")
+    assert [f"chat-g{index}: no" in words for index in range(4)] == [True, True, True, False]
+    assert words.endswith(" (and 6 more)")
+
+
 def test_an_operator_that_has_just_started_says_what_was_said_before_it() -> None:
     before = status(measured=measured(met={"chat": False}, classes=(a_class(ttft=0.7),)))
     said = status(measured=None, previous=before)
@@ -142,6 +180,16 @@ QUIET = measured(met={}, classes=(a_class(ttft=None),))
 def test_what_begins_or_ends_is_told_once(before: Any, after: Any, told: list[str]) -> None:
     first, then = status(measured=before), status(measured=after)
     assert [event.reason for event in transitions(first, then)] == told
+
+
+def test_the_beginning_and_the_end_of_a_refusal_are_told() -> None:
+    kept, refused = status(), status(promises_refused=REFUSAL)
+    told = [transitions(*pair) for pair in ((kept, refused), (refused, refused), (refused, kept))]
+    assert [[(event.reason, event.is_bad) for event in events] for events in told] == [
+        [("PromisesRefused", True)],
+        [],
+        [("SLOKept", False)],
+    ]
 
 
 def test_a_first_status_tells_nothing_of_metrics() -> None:
