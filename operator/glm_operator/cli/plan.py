@@ -6,10 +6,18 @@ import typer
 import yaml
 from rich.table import Table
 
+from glm_operator.autoscale.estimate.promises import out_of_reach
 from glm_operator.cli.console import SpecFile, out, plain_errors, size
 from glm_operator.cli.files import Planned, read_planned
+from glm_operator.layout.floor import least_time
+from glm_operator.layout.products import LABELS, product_of
 from glm_operator.names import DEFAULT_WORKER_IMAGE
 from glm_operator.render import render
+from glm_operator.shapes import SHAPES
+from glm_operator.status import texts
+
+LONG_PROMPT = 8192
+"""Tokens of the prompt that the plan tells a time for, beside the shortest."""
 
 
 def plan_command(
@@ -67,4 +75,25 @@ def plan_facts(planned: Planned) -> list[tuple[str, str]]:
             ("weights per rank", size(memory.weight_bytes_per_rank)),
             ("KV per token", f"{size(memory.kv_bytes_per_token_per_rank)} a rank"),
         ]
-    return facts
+    return [*facts, *_floor_facts(planned)]
+
+
+def _floor_facts(planned: Planned) -> list[tuple[str, str]]:
+    """Return the least times of a request and what they forbid; nothing of CPUs and of models without a shape."""
+    spec, floor = planned.deployment.spec, planned.layout.floor
+    shape, product = SHAPES.get(spec.model.name), product_of(spec.hardware)
+    if shape is None or spec.hardware.device == "cpu":
+        return []
+    if floor is None or product is None:
+        return [("least times", f"not known: hardware.nodeSelector has no {LABELS[0]} of a GPU that the planner knows")]
+    tensor, expert = planned.layout.tensor, planned.layout.expert
+    long = least_time(shape, product, tensor=tensor, expert=expert, prompt_tokens=LONG_PROMPT)
+    least = (
+        f"itl {texts.seconds(floor.step_s)}, ttft {texts.seconds(floor.first_token_s)} "
+        f"({texts.seconds(long.first_token_s)} for {LONG_PROMPT:,} tokens of prompt)"
+    )
+    reasons = out_of_reach(spec.slo, floor.seconds, floor.hardware)
+    return [
+        ("least times", f"{least}, of one request alone on {floor.hardware}"),
+        *((f"class {name}", f"cannot be kept: {why}") for name, why in reasons.items()),
+    ]

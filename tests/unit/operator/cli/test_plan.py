@@ -41,6 +41,35 @@ def test_plan_says_how_the_model_is_sharded() -> None:
     assert "expert-parallel over 2 ranks" in result.stdout
 
 
+AIR = """
+apiVersion: glm-operator.io/v1alpha1
+kind: GLMDeployment
+metadata: {name: air}
+spec:
+  model: {name: GLM-4.5-Air, source: "pvc://models/air"}
+  hardware: {device: cuda, gpu: {perNode: 8}, nodeSelector: {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}}
+  parallelism: {tensor: 4, expert: 4}
+  slo: {classes: [{name: chat, ttft: 1s, itl: 1ms}, {name: slow, itl: 80ms}]}
+"""
+
+
+def test_plan_says_what_no_request_can_beat_and_which_promise_is_below_it() -> None:
+    result = plan(AIR)
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0, "it is no refusal"
+    assert "least times itl 2.23ms, ttft 2.23ms (65ms for 8,192 tokens of prompt)" in said
+    assert "of one request alone on 4 x H100 SXM in bf16" in said
+    assert (
+        "class chat cannot be kept: itl of 0.001 s is promised, and one request alone takes at least 0.00223 s" in said
+    )
+    assert "class slow" not in said
+
+
+def test_plan_guesses_no_gpu() -> None:
+    assert "not known: hardware.nodeSelector has no" in plan(AIR.replace("NVIDIA-H100-80GB-HBM3", "NVIDIA-H900")).stdout
+    assert "least times" not in plan(NANO).stdout
+
+
 def test_plan_prints_the_objects_the_operator_would_apply() -> None:
     result = glm("plan", "--manifests", "-f", "-", stdin=NANO)
     kinds = [document["kind"] for document in yaml.safe_load_all(result.stdout)]
