@@ -91,6 +91,10 @@ class World:
             backoff_s=BACKOFF_S,
         )
 
+    @property
+    def is_trusted(self) -> bool:
+        return ("StatefulSet", None) in self.cache._listed
+
     def known(self) -> set[str]:
         objects = self.cache._objects.values()
         return {name for kept in objects for _, _, name in kept}
@@ -169,6 +173,24 @@ async def test_a_watch_that_says_nothing_is_begun_anew_and_counted() -> None:
         world.fake.cut()
         world.make("chat-g0")
         await world.until(lambda: world.known() == {"chat-g0"})
+
+
+async def test_a_watch_that_speaks_again_after_a_silence_is_trusted_again() -> None:
+    """Else passes read everything live, and the autoscaler holds, for as long as the stream works."""
+    async with a_world(silence_limit_s=0.2) as world:
+        await world.until(lambda: world.is_trusted)
+        world.fake.is_silent = True
+        world.fake.cut()
+        await world.until(lambda: not world.is_trusted)
+        world.fake.is_silent = False
+        made = iter(range(1000))
+
+        def is_trusted_while_much_happens() -> bool:
+            world.make(f"chat-g{next(made)}")
+            return world.is_trusted
+
+        await world.until(is_trusted_while_much_happens)
+        assert world.known(), "and it has heard what happened meanwhile"
 
 
 async def test_a_watch_that_expires_at_once_each_time_asks_ever_more_rarely() -> None:

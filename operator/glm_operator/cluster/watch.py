@@ -92,6 +92,7 @@ class Watch:
                     self._version = ""
             if self.age_s() > self._silence_limit_s:
                 self._cache.unlist(self.kind, self.namespace)
+                self._version = ""  # only a list makes what is known complete again
             if failures > 1 or (failures == 1 and self._version):
                 pause_s = self._backoff_s[min(failures, len(self._backoff_s)) - 1]
                 await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311
