@@ -20,6 +20,17 @@ ON_GPUS: dict[str, Any] = {
 }
 
 
+def air_on(product: str) -> dict[str, Any]:
+    """Return the spec of GLM-4.5-Air on four GPUs of a product, with a promise that no H100 can keep."""
+    gpu = {"resourceName": "nvidia.com/gpu", "perNode": 8}
+    return {
+        "model": {"name": "GLM-4.5-Air", "source": "pvc://models/GLM-4.5-Air"},
+        "hardware": {"device": "cuda", "gpu": gpu, "nodeSelector": {"nvidia.com/gpu.product": product}},
+        "parallelism": {"tensor": 4, "expert": 4},
+        "slo": {"classes": [{"name": "chat", "itl": "1ms"}]},
+    }
+
+
 def scales(writes: list[str]) -> int:
     return sum(write.startswith("PATCH") and write.endswith("/scale") for write in writes)
 
@@ -386,6 +397,67 @@ async def test_a_quota_that_refuses_pods_ends_the_asking_for_more() -> None:
         assert len(world.fake.names("pods")) == 2
         assert world.replicas <= 4, "at most what was asked for before the answer was known"
         assert world.status["scaling"]["limitedBy"] == "ResourceQuota"
+
+
+async def test_a_promise_below_the_floor_is_told_without_traffic_and_adds_no_group() -> None:
+    async with a_world(**air_on("NVIDIA-H100-80GB-HBM3")) as world:
+        assert world.condition("SLOMet") == ("False", "SLOInfeasible"), "before any look, and without a request"
+        _, _, message = world.rig.condition("SLOMet")
+        assert message == (
+            "class chat: itl of 0.001 s is promised, and one request alone takes at least 0.00223 s "
+            "on 4 x H100 SXM in bf16"
+        )
+        assert [reason for reason, _ in world.events("SLOInfeasible")] == ["SLOInfeasible"]
+        await world.run(120, requests_per_s=0)
+        assert world.condition("SLOMet") == ("False", "SLOInfeasible")
+        assert "at least 0.00223 s" in world.status["slo"]["classes"][0]["infeasible"]
+        assert world.condition("Ready") == ("True", "AllGroupsReady"), "no pod is held back"
+        assert world.condition("Planned") == ("True", "LayoutFound")
+        measured = world.rig.board.latest[NAME]
+        assert measured.decision is not None
+        assert set(measured.decision.infeasible) == {"chat"}, "the law knows it, too"
+        await world.run(300, requests_per_s=1)
+        assert (world.replicas, scales(world.fake.writes)) == (1, 0)
+        world.edit(slo={"classes": [{"name": "chat", "itl": "80ms"}]})
+        await world.run(30)
+        assert world.condition("SLOMet")[1] != "SLOInfeasible"
+
+
+async def test_a_gpu_that_nobody_knows_has_no_floor() -> None:
+    async with a_world(**air_on("NVIDIA-H900")) as world:
+        await world.run(60, requests_per_s=0)
+        assert world.condition("SLOMet") == ("Unknown", "NoTraffic")
+        assert world.rig.board.latest[NAME].situation.floor_s == {}
+
+
+async def test_a_refused_edit_leaves_the_floor_of_the_hardware_that_groups_run_on() -> None:
+    async with a_world(**air_on("NVIDIA-H100-80GB-HBM3")) as world:
+        world.edit(parallelism={"tensor": 4, "expert": 5}, hardware=air_on("NVIDIA-L40S")["hardware"])
+        await world.run(30, requests_per_s=0)
+        assert world.condition("Planned")[0] == "False"
+        assert world.condition("SLOMet") == ("False", "SLOInfeasible")
+        assert world.rig.board.latest[NAME].situation.floor_on == "4 x H100 SXM in bf16"
+
+
+async def test_a_watch_that_is_silent_is_told_while_it_holds_the_groups_and_not_for_a_moment() -> None:
+    async with a_world() as world:
+        await world.run(60, requests_per_s=1)
+        world.is_behind = True
+        world.rig.cache.unlist("Pod", None)
+        await world.run(5, requests_per_s=8)
+        assert world.condition("ScalingActive") == ("True", "ScalingByLoad"), "a list on its way is no silence"
+        world.rig.watches_bring = False
+        await world.run(30)
+        assert world.replicas == 1
+        assert world.condition("MetricsAvailable") == ("False", "WatchSilent")
+        status, reason, message = world.rig.condition("ScalingActive")
+        assert (status, reason) == ("False", "WatchSilent")
+        assert message.startswith("the number of groups is held: what runs is not known: a watch of the API server")
+        world.is_behind, world.rig.watches_bring = False, True
+        await world.run(60)
+        assert world.condition("ScalingActive") == ("True", "ScalingByLoad")
+        assert world.replicas > 1
+        assert [reason for reason, _ in world.events("WatchSilent", "MetricsRead")] == ["WatchSilent", "MetricsRead"]
 
 
 # -- promises to workers

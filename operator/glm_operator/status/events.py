@@ -18,6 +18,7 @@ _TOLD: Mapping[str, tuple[Reason, ...]] = {
         "MetricsUnreachable",
         "MetricsRefused",
         "MetricsFallback",
+        "WatchSilent",
         "OlderWorkers",
     ),
     "SLOMet": ("SLOMissed", "SLOInfeasible", "PromisesRefused"),
@@ -29,7 +30,7 @@ _ROLLING: tuple[Reason, ...] = ("RollingOut", "RolloutStuck", "RolloutPaused")
 
 def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Trouble]:
     """Return what changed: Ready flipped, Planned or Degraded changed in status or reason, a rollout ended or stopped,
-    a promise is broken or kept again, metrics are away or back.
+    a promise is broken or kept again or was never to be kept, metrics are away or back.
 
     Messages may change at every pass and reasons of Ready on its way up: neither is an Event.
     """
@@ -44,6 +45,7 @@ def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Tro
             (kind == "Planned" and (has_changed or not was))
             or (kind == "Degraded" and has_changed)
             or (kind == "Ready" and has_flipped)
+            or (reason == "SLOInfeasible" and not was)
             or (has_changed and was and {was["reason"], reason} & {*_TOLD.get(kind, ())})
         ):
             told.append(Trouble(kind, reason, condition["message"]))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from glm_operator.api.reasons import Reason
 from glm_operator.api.slo import SIGNALS, Slo, SloClass
 from glm_operator.api.status import ConditionStatus, LatencyStatus, SloClassStatus, SloStatus
+from glm_operator.autoscale.estimate.promises import out_of_reach
 from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, State
 from glm_operator.status import texts
 from glm_operator.status.facts import Facts
@@ -45,6 +46,7 @@ def slo_status(facts: Facts) -> SloStatus | None:
         return None
     if facts.measured is None:
         return _before(SloStatus, facts, "slo")
+    infeasible = _infeasible(facts, facts.slo)
     signals = {each.name: each for each in facts.measured.classes}
     found = [signals.get(each.name, ClassSignals(name=each.name)) for each in facts.slo.classes]
     attained = [each.attainment.value for each in found if _is_value(each.attainment)]
@@ -52,20 +54,19 @@ def slo_status(facts: Facts) -> SloStatus | None:
     return SloStatus(
         attainment=texts.share(min(attained)) if attained else None,
         budget_left=texts.percent(min(budgets)) if budgets else None,
-        classes=[_class_status(each, facts.measured) for each in found],
+        classes=[_class_status(each, facts.measured, infeasible.get(each.name)) for each in found],
     )
 
 
-def _class_status(signals: ClassSignals, measured: Measured) -> SloClassStatus:
+def _class_status(signals: ClassSignals, measured: Measured, infeasible: str | None) -> SloClassStatus:
     shown = {signal: _seconds(signals.status_latency.get(signal, UNKNOWN)) for signal in SIGNALS}
-    infeasible = measured.decision.infeasible if measured.decision is not None else {}
     return SloClassStatus(
         name=signals.name,
         met=measured.met.get(signals.name),
         **shown,
         attainment=texts.share(signals.attainment.value) if _is_value(signals.attainment) else None,
         budget_left=texts.percent(signals.budget_left.value) if _is_value(signals.budget_left) else None,
-        infeasible=shortened(infeasible[signals.name], TEXT_BYTES) if signals.name in infeasible else None,
+        infeasible=shortened(infeasible, TEXT_BYTES) if infeasible is not None else None,
     )
 
 
@@ -79,6 +80,28 @@ def slo_met(facts: Facts) -> Said:
 
 
 def _classes_met(facts: Facts, slo: Slo) -> Said:
+    said, planned = _measured_met(facts, slo), _planned(facts, slo)
+    if said[1] == "SLOInfeasible" and all(f"class {name}: " in said[2] for name in planned):
+        return said
+    # Nothing is measured, or not yet: what the plan says holds all the same
+    told = [f"class {name}: {why}" for name, why in sorted(planned.items())]
+    return ("False", "SLOInfeasible", "; ".join(told)) if told else said
+
+
+def _infeasible(facts: Facts, slo: Slo) -> dict[str, str]:
+    """Return why more groups cannot keep a promise, by class: by the plan, and by what was measured."""
+    decision = facts.measured.decision if facts.measured is not None else None
+    return _planned(facts, slo) | dict(decision.infeasible if decision is not None else {})
+
+
+def _planned(facts: Facts, slo: Slo) -> dict[str, str]:
+    """Return the promises that are below the floor of the plan, by class. It needs no traffic, no scaling, no group."""
+    layout = facts.target.layout if facts.target is not None else None
+    floor = layout.floor if layout is not None else None
+    return out_of_reach(slo, floor.seconds, floor.hardware) if floor is not None else {}
+
+
+def _measured_met(facts: Facts, slo: Slo) -> Said:
     serving = {name: report for name, report in facts.reports.items() if report.state == "serving"}
     if older := sorted(name for name, report in serving.items() if not report.takes_slo):
         return "Unknown", "OlderWorkers", f"{_some(older)} take no promises: their worker image is of an older version"
@@ -87,7 +110,7 @@ def _classes_met(facts: Facts, slo: Slo) -> Said:
         return facts.said_before("SLOMet") or ("Unknown", "MetricsMissing", "not measured yet")
     if not facts.members:
         return "Unknown", "ScaledToZero", "no group is wanted"
-    infeasible = measured.decision.infeasible if measured.decision is not None else {}
+    infeasible = _infeasible(facts, slo)
     told = [f"class {name}: {why}" for name, why in sorted(infeasible.items())]
     missed = [each for each in slo.classes if measured.met.get(each.name) is False and each.name not in infeasible]
     told += [_missed(each, measured) for each in missed]

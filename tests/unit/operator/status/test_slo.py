@@ -70,6 +70,68 @@ def test_a_promise_that_cannot_be_kept_hides_none_that_is_missed() -> None:
     )
 
 
+ON_H100: dict[str, Any] = {
+    "model": {"name": "GLM-4.5-Air", "source": "pvc://models/air"},
+    "hardware": {
+        "device": "cuda",
+        "gpu": {"perNode": 8},
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+    },
+    "parallelism": {"tensor": 4, "expert": 4},
+}
+IMPOSSIBLE = Slo.model_validate({"classes": [{"name": "chat", "ttft": "1s", "itl": "1ms"}]})
+WHY = "itl of 0.001 s is promised, and one request alone takes at least 0.00223 s on 4 x H100 SXM in bf16"
+QUIET_CLASS = a_class(ttft=None, attainment=Input(State.IDLE), budget_left=value(1.0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"measured": None, "observed": observed(), "reports": {}},
+        {"measured": None},
+        {"measured": measured(classes=(QUIET_CLASS,), met={}, decision=None)},
+        {"measured": measured(metrics=NO_SERIES, source=None, classes=(), met={})},
+        {"reports": {"chat-g0": a_report("serving")}},
+        {"target": moving_to(replicas=0, **ON_H100), "observed": observed(), "reports": {}},
+        {"measured": measured(met={"chat": True})},
+    ],
+    ids=["before any pod", "before any look", "idle", "no metrics", "older workers", "no group", "said to be kept"],
+)
+def test_a_promise_below_the_floor_of_the_plan_is_told_whatever_is_measured(changes: dict[str, Any]) -> None:
+    said = status(**{"slo": IMPOSSIBLE, "target": moving_to(replicas=2, **ON_H100), **changes})
+    assert conditions(said)["SLOMet"] == ("False", "SLOInfeasible")
+    assert message(said, "SLOMet") == f"class chat: {WHY}"
+
+
+def test_a_promise_below_the_floor_is_no_fault_of_a_group_and_told_as_an_event_at_once() -> None:
+    said = status(slo=IMPOSSIBLE, target=moving_to(replicas=2, **ON_H100), measured=None)
+    kinds = ("Planned", "GroupsReady", "Ready", "Degraded", "Stalled")
+    assert [conditions(said)[kind][0] for kind in kinds] == ["True", "True", "True", "False", "False"]
+    assert [event.reason for event in transitions({}, said)] == ["LayoutFound", "SLOInfeasible", "AllGroupsReady"]
+    assert transitions(said, said) == []
+
+
+def test_what_the_plan_says_and_what_is_measured_are_told_together() -> None:
+    slo = Slo.model_validate(
+        {"classes": [{"name": "chat", "itl": "1ms"}, {"name": "deep", "ttft": "500ms"}, {"name": "long", "ttft": "1s"}]}
+    )
+    decision = a_decision(4, 4, limited_by="Max", infeasible={"long": "prefill of a prompt takes 3 s"})
+    classes = (a_class("chat"), a_class("deep", ttft=0.62), a_class("long", ttft=4.0))
+    seen = measured(classes=classes, met={"chat": True, "deep": False, "long": False}, decision=decision)
+    said = status(slo=slo, target=moving_to(replicas=2, **ON_H100), measured=seen)
+    assert message(said, "SLOMet") == (
+        f"class chat: {WHY}; class long: prefill of a prompt takes 3 s; "
+        "class deep: ttft P95 is 620ms, promised 500ms; scaling is limited by Max"
+    )
+    assert [each.get("infeasible") for each in said["slo"]["classes"]] == [WHY, None, "prefill of a prompt takes 3 s"]
+    again = status(slo=slo, target=moving_to(replicas=2, **ON_H100), measured=None, previous=said)
+    assert message(again, "SLOMet") == message(said, "SLOMet"), "an operator that has just started says it again"
+
+
+def test_on_hardware_that_nobody_knows_nothing_is_below_a_floor() -> None:
+    assert conditions(status(slo=IMPOSSIBLE, measured=None))["SLOMet"] == ("Unknown", "MetricsMissing")
+
+
 def test_without_traffic_nothing_is_shown_and_nothing_is_claimed() -> None:
     idle = Input(State.IDLE)
     quiet = a_class(ttft=None, attainment=idle, budget_left=value(1.0))
