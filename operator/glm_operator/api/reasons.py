@@ -31,6 +31,7 @@ Reason = Literal[
     "MetricsUnreachable",
     "MetricsRefused",
     "MetricsStale",
+    "WatchSilent",
     "SLOInfeasible",
     "SLOMissed",
     "PromisesRefused",
@@ -179,6 +180,11 @@ REASONS: dict[Reason, Meaning] = {
     "MetricsStale": _bad(
         "what Prometheus has of groups that serve is too old to decide on",
         "Look at the targets of Prometheus: scrapes of these pods fail or lag.",
+    ),
+    "WatchSilent": _bad(
+        "the operator's watches of the API server say nothing, so it does not know what runs, and holds what there is",
+        "Look at glm_operator_watch_age_seconds and the operator's log: the API server, or a proxy before it, sends "
+        "nothing.",
     ),
     "SLOInfeasible": _bad(
         "one request alone takes longer than a class promises; more groups cannot help, and none are added for it",

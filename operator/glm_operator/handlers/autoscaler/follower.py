@@ -6,6 +6,7 @@ operator's first look goes on; only timers begin anew, which scales down later, 
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -36,6 +37,13 @@ REFUSED_S = (30.0, 60.0, 120.0, 300.0)
 
 SCRAPED_AFTER_S = 60.0
 """A group that serves for longer should have been scraped once."""
+
+UNSEEN = Trouble(
+    "metrics",
+    "WatchSilent",
+    "what runs is not known: a watch of the API server heard nothing for too long, and there is no new list yet",
+)
+"""What is said while the watches may not know all of a deployment."""
 
 Name = tuple[str, str]  # namespace, name
 
@@ -92,6 +100,7 @@ class Follower:
         self._seen = seen
         self._namespace_gpus_left = namespace_gpus_left
         self._memory = Memory()
+        self._last: Measured | None = None
         self._metrics = Steady(bad_after_s=1.5 * period_s, good_after_s=2.5 * period_s)
         self._kept = Kept(good_after_s=12 * period_s)
         self._tally = Tally()
@@ -137,7 +146,7 @@ class Follower:
             elif decision.desired != groups:
                 await self._scale(seen.body, decision, at_s)
             self._tally.count(decision, at_s)
-        return Measured(
+        self._last = Measured(
             at_s=at_s,
             uid=self._uid,
             mode=scaling.mode if scaling is not None else "Disabled",
@@ -155,6 +164,15 @@ class Follower:
             decided=self._tally.decided,
             unpromised=_unpromised(seen, reports, expected, promised),
         )
+        return self._last
+
+    def unseen(self, at_s: float) -> Measured | None:
+        """Return the last look, with the word that nothing is decided for want of watches; None: there was no look."""
+        if self._last is None:
+            return None
+        said = self._metrics.of(UNSEEN, at_s)
+        source = self._last.source if said is not UNSEEN else None
+        return replace(self._last, at_s=at_s, metrics=said, source=source)
 
     def _is_ours(self, body: Manifest) -> bool:
         """Whether it is the deployment that is followed, and stays."""

@@ -39,6 +39,7 @@ class Known(Protocol):
 
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None: ...
     def bodies(self) -> Iterable[Manifest]: ...
+    def is_complete(self, namespace: str) -> bool: ...
 
 
 class Autoscaler:
@@ -91,6 +92,8 @@ class Autoscaler:
         except Exception:  # the outermost loop: a fault in one deployment must not stop the others
             logger.exception("deployment=%s/%s: the look failed", *name)
             return
+        if measured is None and not self._cache.is_complete(name[0]):
+            measured = follower.unseen(self._now().timestamp())
         if measured is not None and self._followers.get(name, ("", None))[1] is follower:
             self._board.put(name, measured)
 
