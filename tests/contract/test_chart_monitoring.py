@@ -166,6 +166,38 @@ def test_secrets_for_prometheus_are_mounted_read_only_where_the_settings_look_fo
     }
 
 
+def operator_pod(values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The template of the operator's pod."""
+    (deployment,) = of_kind(rendered(values), "Deployment")
+    template: dict[str, Any] = deployment["spec"]["template"]
+    return template
+
+
+def test_the_pod_of_the_operator_is_annotated_as_those_of_workers_are() -> None:
+    pod = operator_pod()
+    (port,) = (port for port in pod["spec"]["containers"][0]["ports"] if port["name"] == "management")
+    assert pod["metadata"]["annotations"] == {
+        names.SCRAPE_ANNOTATION: "true",
+        names.SCRAPE_PORT_ANNOTATION: str(port["containerPort"]),
+        names.SCRAPE_PATH_ANNOTATION: names.METRICS_PATH,
+    }
+
+
+def test_the_annotations_that_name_metrics_can_be_switched_off_and_overridden() -> None:
+    off = {"monitoring.scrapeAnnotations": False}
+    assert "annotations" not in operator_pod(off)["metadata"]
+    assert operator_pod(off | {"podAnnotations": {"note": "ours"}})["metadata"]["annotations"] == {"note": "ours"}
+    ours = {names.SCRAPE_ANNOTATION: "false", "note": "ours"}
+    both = operator_pod({"podAnnotations": ours})["metadata"]["annotations"]
+    assert {key: both[key] for key in ours} == ours
+    assert names.SCRAPE_PORT_ANNOTATION in both
+
+
+def test_values_of_the_version_before_render_with_annotations() -> None:
+    """`helm upgrade --reuse-values` brings values without the new one."""
+    assert names.SCRAPE_ANNOTATION in operator_pod({"monitoring.scrapeAnnotations": None})["metadata"]["annotations"]
+
+
 def test_helm_refuses_two_ways_to_say_who_asks() -> None:
     sets = [f"--set={key}={value}" for key, value in (TOKEN | BASIC).items()]
     done = helm("template", "glm", str(CHART), *sets)

@@ -144,7 +144,7 @@ def test_an_existing_prometheus_is_connected_by_annotations_and_plain_rules(
     release: Release, cluster: Cluster, watched: Deployed, tmp_path: Path
 ) -> None:
     values = tmp_path / "values.yaml"
-    values.write_text(documented("docs/autoscaling.md", "podAnnotations:"))
+    values.write_text(documented("docs/autoscaling.md", "prometheus:\n"))
     with prometheus(cluster, annotated_pods(cluster), RULES) as found:
         try:
             release.install("--values", str(values), "--set", f"prometheus.url={found.url}")

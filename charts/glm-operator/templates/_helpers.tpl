@@ -111,6 +111,15 @@ true
 {{- end }}
 {{- end -}}
 
+{{/* Annotations of the operator's pod: those that name its metrics, and those of the values, which win. */}}
+{{- define "glm-operator.podAnnotations" -}}
+{{- $scraped := dict -}}
+{{- if ne (toString (.Values.monitoring).scrapeAnnotations) "false" -}}
+{{- $scraped = dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080" "prometheus.io/path" "/metrics" -}}
+{{- end -}}
+{{- merge (dict) (.Values.podAnnotations | default dict) $scraped | toYaml -}}
+{{- end -}}
+
 {{/* Labels of what Prometheus and Grafana find. */}}
 {{- define "glm-operator.monitoringLabels" -}}
 {{ include "glm-operator.labels" . }}
