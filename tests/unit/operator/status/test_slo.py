@@ -128,6 +128,12 @@ def test_what_the_plan_says_and_what_is_measured_are_told_together() -> None:
     assert message(again, "SLOMet") == message(said, "SLOMet"), "an operator that has just started says it again"
 
 
+def test_a_promise_that_was_missed_and_is_now_below_the_floor_is_told_as_that() -> None:
+    before = status(measured=measured(met={"chat": False}, classes=(a_class(ttft=0.7),)))
+    said = status(slo=IMPOSSIBLE, target=moving_to(replicas=2, **ON_H100), measured=None, previous=before)
+    assert conditions(said)["SLOMet"] == ("False", "SLOInfeasible")
+
+
 def test_on_hardware_that_nobody_knows_nothing_is_below_a_floor() -> None:
     assert conditions(status(slo=IMPOSSIBLE, measured=None))["SLOMet"] == ("Unknown", "MetricsMissing")
 
