@@ -16,7 +16,7 @@ from glm_operator.api.spec import parse_deployment
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
-from glm_operator.local import controller, processes, scaling
+from glm_operator.local import controller, crashes, processes, scaling
 from glm_operator.local.controller import Controller
 from glm_operator.local.down import stop_pods
 from glm_operator.local.management import Management
@@ -147,6 +147,65 @@ async def test_a_pod_that_died_is_started_again(folder: StateFolder) -> None:
         (pod,) = folder.deployments()[0].pods
         processes.kill(Process(pod.pid, pod.start_ticks))
         await look_until(control, lambda: groups(folder) == ["nano-g0"] and folder.deployments()[0].pods[0] != pod)
+
+
+def tokens(folder: StateFolder) -> dict[str, str]:
+    """Return the token of each pod's newest process."""
+    return {pod.name: pod.token for pod in folder.deployments()[0].pods}
+
+
+async def test_a_pod_that_ends_at_once_is_started_later_and_later_and_holds_up_no_other(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    put(folder, scaling={"max": 2})
+    async with controlling(folder) as control:
+        control.now = lambda: clock[0]
+        start_first(folder)
+        (pod,) = folder.deployments()[0].pods
+        monkeypatch.setenv("PRETEND", "crashes")
+        processes.kill(Process(pod.pid, pod.start_ticks))
+
+        def said() -> str:
+            (status,) = [each for each in group_statuses(folder.deployments(), control.now) if each.group == "nano-g0"]
+            return status.last_failure
+
+        await look_until(control, lambda: "2 times in a row; it is started again in 2 s" in said())
+        for pause_s, count in ((2.0, 3), (4.0, 4), (8.0, 5)):
+            before = tokens(folder)
+            clock[0] += pause_s - 0.1
+            await control.look()
+            assert tokens(folder) == before, "not yet"
+            clock[0] += 0.1
+            sentence = f"{count} times in a row; it is started again in {2 * pause_s:.0f} s"
+            await look_until(control, lambda sentence=sentence: sentence in said())  # type: ignore[misc]
+            assert tokens(folder) != before
+        monkeypatch.setenv("PRETEND", "serves")
+        put(folder, scaling={"min": 2, "max": 2})
+        await look_until(control, lambda: groups(folder) == ["nano-g1"])
+        clock[0] += crashes.MAX_PAUSE_S
+        await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+        assert "5 times in a row; it runs again" in said()
+        await look_until(control, lambda: folder.deployments()[0].crashes[0].serves_since is not None)
+        clock[0] += crashes.SERVED_S
+        await look_until(control, lambda: folder.deployments()[0].crashes == [])
+        assert said() == ""
+
+
+async def test_of_two_groups_the_one_that_does_not_serve_goes(folder: StateFolder) -> None:
+    put(folder, scaling={"min": 2, "max": 2})
+    async with controlling(folder) as control:
+        start_first(folder)
+        await look_until(control, lambda: groups(folder) == ["nano-g0", "nano-g1"])
+        wait_until_ready(folder.deployments()[0], folder, DEADLINE_S, lambda _: None)
+        (pod,) = folder.deployments()[0].groups["nano-g0"]
+        processes.kill(Process(pod.pid, pod.start_ticks))
+        until_gone = time.monotonic() + DEADLINE_S
+        while groups(folder) != ["nano-g1"]:
+            assert time.monotonic() < until_gone
+        put(folder, scaling={"min": 1, "max": 1})
+        await look_until(control, lambda: len(folder.deployments()[0].pods) == 1)
+        assert groups(folder) == ["nano-g1"]
 
 
 async def test_while_another_command_holds_the_lock_nothing_is_changed_and_nothing_fails(folder: StateFolder) -> None:

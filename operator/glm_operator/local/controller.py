@@ -1,8 +1,8 @@
 """The process that `glm local up` leaves behind: the operator's autoscaler for processes of this machine.
 
 It asks the workers, or Prometheus, decides by the same law as in a cluster, and starts and stops groups. It puts the
-promises of the spec to the workers, and starts again what has died. `up` and `down` end it before they change
-anything, so the folder's lock is held here only for moments.
+promises of the spec to the workers. What has died it starts again, later and later where that does not help. `up` and
+`down` end it before they change anything, so the folder's lock is held here only for moments.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ from glm_operator.cluster.metrics.reading import Reading, Target
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
-from glm_operator.local import processes, scaling
+from glm_operator.local import crashes, processes, scaling
+from glm_operator.local.crashes import Crash, Seen
 from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.management import Management
@@ -189,11 +190,12 @@ class Controller:
 
     def _indices(self, groups: Sequence[_Group], staying: Sequence[_Group], wanted: int, signals: Signals) -> list[int]:
         load = {index_of(name): group.in_flight_tokens for name, group in signals.groups.items()}
+        load |= {group.index: -1.0 for group in staying if not group.is_ready}  # one that serves nobody goes first
         members = [group.index for group in staying]
         return scaling.indices_after(members, [group.index for group in groups], wanted, load)
 
     async def _carry_out(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> bool:
-        """Tell groups that go to finish, and bring up what is missing; return whether that was possible.
+        """Tell groups that go to finish, and bring up what is missing or died; return whether that was possible.
 
         What is told goes by itself. Nothing is waited for here: what cannot be done now is done by a later look.
         """
@@ -214,25 +216,52 @@ class Controller:
                 self.leaving[group.index] = now_s + drain_s + AFTER_DRAIN_S
         told = [group for group in groups if group.index in self.leaving]
         leaving = [group.leader.group for group in told]
-        if leaving != state.leaving:  # recorded first: `up` must not count on them
-            self.folder.write(msgspec.structs.replace(state, leaving=leaving))
+        fallen = self._crashes(state, [group for group in groups if group not in told])
+        if (leaving, fallen) != (state.leaving, state.crashes):  # recorded first: `up` must not count on who leaves
+            self.folder.write(msgspec.structs.replace(state, leaving=leaving, crashes=fallen))
         for group in told:
             if group.leader.group not in state.leaving:
                 for pod in group.pods:
                     processes.terminate(Process(pod.pid, pod.start_ticks))
         gone = [group for group in told if self._is_gone(group, now_s)]
         finishing = [group.leader.group for group in told if group not in gone]
-        is_dead = any(group.index in indices and not group.is_alive for group in groups)
-        is_new = not set(indices) <= {group.index for group in groups}
+        resting = self._resting(groups, fallen)
+        due = [index for index in indices if index not in resting]
+        is_dead = any(group.index in due and not group.is_alive for group in groups)
+        is_new = not set(due) <= {group.index for group in groups}
         if not (gone or is_dead or is_new):
             return
         stop_pods([pod for group in gone for pod in group.pods], deadline_s=0.0)  # they have had their time
         layout = plan(deployment)
         assert isinstance(layout, Layout), layout  # `up` has planned it
-        made = bring_up(self.folder, self.name, render(deployment, layout, indices), self.program, untouched=finishing)
+        untouched = [*finishing, *resting.values()]
+        made = bring_up(self.folder, self.name, render(deployment, layout, due), self.program, untouched=untouched)
         self.folder.write(msgspec.structs.replace(made.state, leaving=finishing))
         for group in gone:
             del self.leaving[group.index]
+
+    def _crashes(self, state: DeploymentState, groups: Sequence[_Group]) -> list[Crash]:
+        """Return which pods have ended by themselves, and log those that did so since the last look."""
+        seen = [
+            Seen(pod.name, pod.token, processes.is_alive(Process(pod.pid, pod.start_ticks)), group.is_ready)
+            for group in groups
+            for pod in group.pods
+        ]
+        found, known = crashes.looked(state.crashes, seen, self.now()), {crash.token for crash in state.crashes}
+        for crash in found:
+            if crash.token not in known:
+                wait = f"in {pause:.0f} s" if (pause := crashes.pause_s(crash.count)) else "at once"
+                logger.warning(
+                    "pod %s ended by itself, %d in a row; it is started again %s", crash.pod, crash.count, wait
+                )
+        return found
+
+    def _resting(self, groups: Sequence[_Group], fallen: Sequence[Crash]) -> dict[int, str]:
+        """Return index and name of the groups with a pod that is not started yet."""
+        pods = crashes.resting(fallen, self.now())
+        return {
+            group.index: group.leader.group for group in groups if any(record.name in pods for record in group.pods)
+        }
 
     def _is_gone(self, group: _Group, now_s: float) -> bool:
         """Whether all of a group has ended, or has had its time: then what is left of it is killed."""
@@ -267,7 +296,8 @@ class Controller:
 def start(folder: StateFolder, state: DeploymentState, prometheus: str | None) -> DeploymentState:
     """Start the controller of a deployment. Recorded before it starts, so that it is never unknown."""
     record = ControllerRecord(token=secrets.token_hex(16))
-    folder.write(msgspec.structs.replace(state, controller=record))
+    state = msgspec.structs.replace(state, controller=record, crashes=[])  # who calls `up` may have fixed the cause
+    folder.write(state)
     command = [sys.executable, "-P", "-m", "glm_operator.local.controller", state.name]
     command += ["--prometheus", prometheus] if prometheus else []
     run_dir, log = folder.run_dir(state.name, RUN_DIR), folder.log_file(state.name, RUN_DIR)

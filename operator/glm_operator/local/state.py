@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from glm_operator.local.crashes import Crash
 from glm_operator.local.errors import LocalError
 
 MAX_RUN_DIR_LENGTH = 64
@@ -67,6 +68,7 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     body: dict[str, Any] = {}  # the GLMDeployment as last brought up; empty: by an earlier version
     controller: ControllerRecord | None = None  # None: nothing is scaled or promised
     leaving: list[str] = []  # groups that were told to finish and go
+    crashes: list[Crash] = []  # pods that ended by themselves and are not well again
 
     @property
     def groups(self) -> dict[str, list[PodRecord]]:
