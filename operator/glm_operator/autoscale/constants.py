@@ -28,6 +28,9 @@ MOST_GROUPS = 1_000_000
 HUNG_S = 30.0
 """A group whose requests run and whose counters all stand still this long says nothing of its load."""
 
+THAW_S = 50.0
+"""How long the counters of a group that hung say nothing of its load: as long as their jump is within the window."""
+
 RECENT_S = 15.0
 """Span of the newest samples that show a step of arrivals before the whole window does."""
 
@@ -119,7 +122,8 @@ AGE_SPAN_S = 10.0
 """Time over which the oldest age must not fall before it asks for a group that measured demand does not."""
 
 SETTLE_S = 30.0
-"""Time that a new group gets to show its effect before the age asks for another; latencies, their window more."""
+"""Least time that a new group gets to show its effect before the age asks for another; latencies, their window more.
+One that warms up gets the whole of its warm-up."""
 
 # -- look-ahead
 

@@ -97,6 +97,12 @@ def sums(signals: Signals, now_s: float) -> Sums:
     return Sums(is_idle=is_idle, **found)
 
 
+def is_whole(group: GroupSignals) -> bool:
+    """Whether a group shows all of its load."""
+    flows = (group.arrivals, group.prompt_tokens_arriving, group.tokens_generated)
+    return not group.is_hung and not group.missing and all(each is not None and believable(each) for each in flows)
+
+
 def _lost(signals: Signals, stale: set[str]) -> State | None:
     """Return the state of every sum for the groups that show nothing. None: each shows something."""
     if not signals.expected or not signals.expected <= signals.groups.keys():
@@ -219,13 +225,22 @@ class Able:
 
 
 def demand(
-    load: Load, ahead: Load, is_known: bool, rates: Rates, kept: Promises, credit: Credit, use: float, boost: float
+    load: Load,
+    ahead: Load,
+    is_known: bool,
+    rates: Rates,
+    kept: Promises,
+    credit: Credit,
+    use: float,
+    boost: float,
+    lost: int = 0,
 ) -> Demand:
     """Return how many groups are needed.
 
     load, ahead: now, and when a group that is ordered now would serve. use: share of a group's time that is planned
     for. boost: 1 or more, by how much latencies ask for more room; it keeps groups, and asks for more only while a
-    promise is missed. Monotone in both loads, in boost and 1/use.
+    promise is missed. lost: groups whose load is in neither; they have their share or carry nothing, and in both cases
+    one more is needed for each. Monotone in both loads, in boost and 1/use.
     """
     horizon_s = max(law.HORIZON_TTFTS * kept.wait_s + credit.cold_start_s, law.HORIZON_MIN_S)
     hopeful = Able.of(rates, law.HOPEFUL, law.HUGE)
@@ -243,8 +258,8 @@ def demand(
         and (load.kv_tokens == 0.0 or kv is not None)
     )
     return Demand(
-        needs={cause: min(groups, float(law.MOST_GROUPS)) for cause, groups in needs.items()},
-        careful=min(most, float(law.MOST_GROUPS)),
+        needs={cause: min(groups + lost, float(law.MOST_GROUPS)) for cause, groups in needs.items()},
+        careful=min(most + lost, float(law.MOST_GROUPS)),
         is_known=is_known and is_measured,
         prefill=hopeful.prefill(load.prompt_tokens),
         decode=hopeful.decode(load.generated),

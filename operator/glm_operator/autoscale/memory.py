@@ -4,6 +4,7 @@ Times are unix seconds. Between two decisions never less than 0 and never more t
 jumps, every remembered time jumps with it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from glm_operator.autoscale.constants import MAX_STEP_S, WRITE_LAG_S
@@ -52,6 +53,8 @@ class Memory:
     generated_level: float | None = None
     arrivals: tuple[Arrivals, ...] = ()
     ages: tuple[Age, ...] = ()
+    shown: frozenset[str] = frozenset()  # groups that serve and have shown everything of their load
+    hung: Mapping[str, float] = field(default_factory=dict)  # groups that computed nothing, and when they last did so
     infeasible: frozenset[tuple[str, str]] = frozenset()  # class and signal
     rates: Rates = field(default_factory=Rates)
     starts: ColdStarts = field(default_factory=ColdStarts)
@@ -97,6 +100,7 @@ class Memory:
             moves=tuple(Move(each.at_s + jump, each.groups) for each in self.moves),
             arrivals=tuple(replace(each, at_s=each.at_s + jump) for each in self.arrivals),
             ages=tuple(Age(each.at_s + jump, each.waited_s) for each in self.ages),
+            hung={name: at_s + jump for name, at_s in self.hung.items()},
             starts=replace(self.starts, pending=tuple(_later(at_s, jump) for at_s in self.starts.pending)),
         )
 

@@ -8,12 +8,12 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Situation
-from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, arriving_need, demand, sums
+from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, arriving_need, demand, is_whole, sums
 from glm_operator.autoscale.estimate import coldstart, rates, trend
 from glm_operator.autoscale.estimate.promises import Promises, promises
 from glm_operator.autoscale.memory import Memory
-from glm_operator.autoscale.series import DEMAND_WINDOW_S, SHORT_WINDOW_S
-from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
+from glm_operator.autoscale.series import SHORT_WINDOW_S
+from glm_operator.autoscale.signals import RATES, GroupSignals, Input, Signals, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Moment:
     demand: Demand
     memory: Memory
     silent: tuple[str, ...]  # groups that show nothing fresh
+    lost: tuple[str, ...]  # groups that showed their load once, and are needed beside those that show it now
     hung: tuple[str, ...]  # groups that have requests and compute nothing
     all_queue: bool  # in every group that computes and shows something fresh, requests wait
     is_late: bool
@@ -47,21 +48,25 @@ class Moment:
         now_s: float,
         elapsed_s: float,
     ) -> "Moment":
+        memory = _hanging(memory, signals, now_s)
+        signals = _thawed(signals, memory, now_s)
         fresh = _fresh(signals, now_s)
         found = sums(signals, now_s)
-        memory = _watched(memory, situation, fresh, now_s)
+        memory, part = _shown(_watched(memory, situation, fresh, now_s), signals, fresh)
         warm = [each for each in fresh if _is_warm(each, scaling.warm_up_seconds, now_s)]
-        memory = replace(memory, rates=rates.learn(memory.rates, warm, elapsed_s, _running_before(memory, now_s)))
-        memory = _levelled(memory, found, elapsed_s, now_s)
+        memory = replace(memory, rates=rates.learn(memory.rates, warm, elapsed_s, fresh))
+        memory = _levelled(memory, found, part, elapsed_s, now_s)
         kept = promises(slo, signals, memory.rates, situation, memory.infeasible)
         is_late = found.oldest_s.value >= law.LATE * kept.wait_s
-        credit = _credit(situation, memory, now_s)
-        has_settled = not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= law.SETTLE_S)
-        load, ahead = _loads(memory, found, credit, now_s)
+        credit = _credit(situation, memory, part, now_s)
+        settle_s = max(law.SETTLE_S, scaling.warm_up_seconds)
+        has_settled = _has_settled(memory, credit, now_s, settle_s)
+        load, ahead = _loads(memory, found, part, credit, now_s)
         use = scaling.target_utilization / 100.0
         can_help = is_late or arriving_need(load, memory.rates, kept, use) >= law.CAN_HELP * credit.groups
-        boost = _boost(memory, kept, elapsed_s, can_help=can_help, may_rise=_has_latency_settled(memory, credit, now_s))
-        needed = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, boost)
+        may_rise = _has_settled(memory, credit, now_s, settle_s + SHORT_WINDOW_S)
+        boost = _boost(memory, kept, elapsed_s, can_help=can_help, may_rise=may_rise)
+        needed = demand(load, ahead, found.are_known, memory.rates, kept, credit, use, boost, len(part.lost))
         memory = replace(memory, boost=boost, infeasible=kept.broken)
         return cls(
             scaling=scaling,
@@ -74,6 +79,7 @@ class Moment:
             demand=needed,
             memory=memory,
             silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
+            lost=part.lost,
             hung=tuple(each.group for each in fresh if each.is_hung),
             all_queue=all(_queues(each) for each in fresh if not each.is_hung),
             is_late=is_late or (can_help and kept.is_missed),
@@ -127,24 +133,62 @@ def _watched(memory: Memory, situation: Situation, fresh: list[GroupSignals], no
     )
 
 
-def _running_before(memory: Memory, now_s: float) -> float | None:
-    """Return how many requests ran when the window of the rates began. None: nobody looked."""
-    return next((each.running for each in memory.arrivals if 25.0 <= now_s - each.at_s <= DEMAND_WINDOW_S + 5.0), None)
+def _hanging(memory: Memory, signals: Signals, now_s: float) -> Memory:
+    """Return the memory with the groups that hang now, or did so lately."""
+    lately = {name: at_s for name, at_s in memory.hung.items() if now_s - at_s < law.THAW_S and name in signals.groups}
+    now = {name: now_s for name, each in signals.groups.items() if each.is_hung}
+    return replace(memory, hung={**lately, **now}) if lately or now or memory.hung else memory
 
 
-def _levelled(memory: Memory, found: Sums, elapsed_s: float, now_s: float) -> Memory:
-    """Return the memory with what arrives now. A partial sum may raise a level and never lowers it."""
+def _thawed(signals: Signals, memory: Memory, now_s: float) -> Signals:
+    """Return the signals without the rates of groups that hung lately.
+
+    When their counters move again, they jump by what happened meanwhile, or by nothing of it. Neither is a rate.
+    """
+    thawed = {
+        name: replace(each, **dict.fromkeys(RATES))  # type: ignore[arg-type]  # all of them may be None
+        for name, each in signals.groups.items()
+        if memory.hung.get(name, now_s) != now_s
+    }
+    return replace(signals, groups={**signals.groups, **thawed}) if thawed else signals
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of the load is seen. lost: groups that serve and once showed their load, and do not now."""
+
+    lost: tuple[str, ...] = ()
+    share: float = 1.0  # of the groups that are lost or seen, those that are seen
+
+
+def _shown(memory: Memory, signals: Signals, fresh: list[GroupSignals]) -> tuple[Memory, Part]:
+    """Return the memory with the groups that show their load, and what part of the load that is.
+
+    Where more groups are lost than seen, the few say too little of them.
+    """
+    now = frozenset(each.group for each in fresh if is_whole(each))
+    once = (memory.shown & signals.expected) | now
+    lost = tuple(sorted(once - now))
+    part = Part(lost, len(now) / len(once)) if lost and len(lost) <= len(now) else Part()
+    return (memory if once == memory.shown else replace(memory, shown=once)), part
+
+
+def _levelled(memory: Memory, found: Sums, part: Part, elapsed_s: float, now_s: float) -> Memory:
+    """Return the memory with what arrives now, at all groups alike: those that are not seen are taken to be as loaded.
+
+    A partial sum may raise a level and never lowers it.
+    """
     if found.is_idle:
         idle = trend.Arrivals(now_s, 0.0, 0.0)
         levels = (0.0, 0.0, 0.0)
         return _with_levels(memory, levels, trend.noted(memory.arrivals, idle))
-    counted_s = elapsed_s if found.are_known else 0.0
-    requests = memory.requests_level if memory.requests_level is not None else found.arrivals.value
+    requests = memory.requests_level if memory.requests_level is not None else found.arrivals.value / part.share
 
     def at(before: float | None, now: Input) -> float:
-        if not now.is_known and (before is None or now.value < before):
-            return before or now.value
-        return trend.level(before, now.value, requests, counted_s)
+        value = now.value / part.share
+        if not now.is_known and (before is None or value < before):
+            return before or value
+        return trend.level(before, value, requests, elapsed_s)
 
     levels = (
         at(memory.requests_level, found.arrivals),
@@ -152,8 +196,8 @@ def _levelled(memory: Memory, found: Sums, elapsed_s: float, now_s: float) -> Me
         at(memory.generated_level, found.generated),
     )
     history = memory.arrivals
-    if found.are_known:
-        moment = trend.Arrivals(now_s, found.arrivals.value, found.prompt_arriving.value, found.running.value)
+    if found.are_known or part.lost:
+        moment = trend.Arrivals(now_s, found.arrivals.value / part.share, found.prompt_arriving.value / part.share)
         history = trend.noted(history, moment)
     return _with_levels(memory, levels, history)
 
@@ -164,27 +208,28 @@ def _with_levels(memory: Memory, levels: tuple[float, float, float], history: tu
     )
 
 
-def _credit(situation: Situation, memory: Memory, now_s: float) -> Credit:
+def _credit(situation: Situation, memory: Memory, part: Part, now_s: float) -> Credit:
+    """Return what there is for the load that is seen: groups that are lost have a load of their own."""
     serving = min(max(situation.serving, 0), situation.spec_groups)
     on_their_way = min(situation.spec_groups - serving, 10_000)
     cold_start_s = min(memory.starts.p95_s, law.LOOKAHEAD_MAX_S)
     return Credit(
-        serving=serving,
+        serving=max(serving - len(part.lost), 0),
         remaining_s=tuple(min(each, cold_start_s) for each in memory.starts.remaining(on_their_way, now_s)),
         cold_start_s=cold_start_s,
     )
 
 
-def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[Load, Load]:
-    """Return the load now, and as it will be when a group that is ordered now serves."""
+def _loads(memory: Memory, found: Sums, part: Part, credit: Credit, now_s: float) -> tuple[Load, Load]:
+    """Return the load that is seen now, and as it will be when a group that is ordered now serves."""
     requests, prompt = memory.requests_level or 0.0, memory.prompt_level or 0.0
     answer = memory.rates.answer_tokens or 0.0
     generated = memory.generated_level or 0.0
     if answer > 0.0:
         generated = max(requests * answer, min(generated, requests * answer * law.GENERATED_SHARE))
     now = Load(
-        prompt_tokens=prompt,
-        generated=generated,
+        prompt_tokens=prompt * part.share,
+        generated=generated * part.share,
         waiting_prompt_tokens=found.prompt_tokens.value,
         waiting_requests=found.waiting.value,
         running_requests=found.running.value,
@@ -196,23 +241,22 @@ def _loads(memory: Memory, found: Sums, credit: Credit, now_s: float) -> tuple[L
         rises = trend.rises(points, requests, now_s)
         return max(level, *(each.after(credit.cold_start_s, level * growth) for each in rises))
 
+    of_prompts = later([(each.at_s, each.prompt_tokens) for each in memory.arrivals], prompt)
+    of_answers = answer * later([(each.at_s, each.requests) for each in memory.arrivals], requests)
     ahead = replace(
         now,
-        prompt_tokens=later([(each.at_s, each.prompt_tokens) for each in memory.arrivals], prompt),
-        generated=max(
-            now.generated, answer * later([(each.at_s, each.requests) for each in memory.arrivals], requests)
-        ),
+        prompt_tokens=of_prompts * part.share,
+        generated=max(now.generated, of_answers * part.share),
     )
     return now, ahead
 
 
-def _has_latency_settled(memory: Memory, credit: Credit, now_s: float) -> bool:
-    """Whether latencies show what the last new group did, and none is on its way.
+def _has_settled(memory: Memory, credit: Credit, now_s: float, settle_s: float) -> bool:
+    """Whether the last new group has had time to help, and none is on its way.
 
     A new group gets every request until it has as many as the others, so the first that it serves are slow.
     """
-    settled_s = law.SETTLE_S + SHORT_WINDOW_S
-    return not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= settled_s)
+    return not credit.remaining_s and (memory.grew_s is None or now_s - memory.grew_s >= settle_s)
 
 
 def _boost(memory: Memory, kept: Promises, elapsed_s: float, *, can_help: bool, may_rise: bool) -> float:

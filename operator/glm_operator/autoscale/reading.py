@@ -55,6 +55,9 @@ SERVED: Mapping[str, str] = {
     "glm_requests_total": "requests_ended",
 }
 
+RISING: Mapping[str, str] = {"glm_num_requests_running": "running_rising"}
+"""Gauges of which the change over the window counts."""
+
 CAPACITY: Mapping[str, str] = {
     "glm_prefill_tokens_total": "prefill_tokens",
     "glm_prefill_busy_seconds_total": "prefill_busy",
@@ -176,6 +179,7 @@ def _group(member: _Member, begin_s: float, warm_up_s: float) -> GroupSignals:
         **_rates(by_name, ARRIVALS, lambda found: samples.rate(found, whole_from_s)),
         **_rates(by_name, LATELY, lambda found: samples.rate_lately(found, is_young=is_young)),
         **_rates(by_name, SERVED, lambda found: samples.rate(found, whole_from_s)),
+        **_rates(by_name, RISING, lambda found: samples.slope(found, whole_from_s)),
         **_capacity(by_name, warm_s, begin_s),
     }
     is_busy = gauges.get("requests_running", 0.0) + gauges.get("requests_waiting", 0.0) > 0.0
@@ -190,7 +194,7 @@ def _group(member: _Member, begin_s: float, warm_up_s: float) -> GroupSignals:
         missing=GAUGES - gauges.keys(),
         is_hung=is_busy and stands_still and member.last_s - member.first_s >= HUNG_S,
         **gauges,  # the fields named in SUMMED and LARGEST
-        **rates,  # type: ignore[arg-type]  # those named in ARRIVALS, SERVED and CAPACITY
+        **rates,  # type: ignore[arg-type]  # those named in ARRIVALS, SERVED, RISING and CAPACITY
     )
 
 

@@ -48,6 +48,7 @@ class GroupSignals:
     kv_usage: float = 0.0  # 1 is full
     kv_tokens: float = 0.0  # that the cache holds when full; 0: not reported
     max_running: float = 0.0  # requests that may run at once; 0: not reported
+    running_rising: float | None = None  # by how much requests_running rose a second, from the window's start on
     arrivals: float | None = None  # requests; None where there are too few samples for a rate
     prompt_tokens_arriving: float | None = None
     arrivals_lately: float | None = None  # over the newest samples alone, which show a step sooner
@@ -62,6 +63,23 @@ class GroupSignals:
     cold_start_s: float | None = None
     missing: frozenset[str] = frozenset()  # fields above that nothing believable was reported for, and are 0 here
     is_hung: bool = False  # requests run or wait, and no step has computed any token for HUNG_S
+
+
+RATES: tuple[str, ...] = (
+    "running_rising",
+    "arrivals",
+    "prompt_tokens_arriving",
+    "arrivals_lately",
+    "prompt_tokens_arriving_lately",
+    "tokens_generated",
+    "requests_ended",
+    "prefill_tokens",
+    "prefill_busy",
+    "decode_tokens",
+    "decode_steps",
+    "decode_busy",
+)
+"""Fields of GroupSignals that are rates over its samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -
     needs = needed.needs
     words: dict[Cause, str] = {
         "Steady": f"{_groups(needed.most)} needed, {moment.current} there{beyond}",
-        "Demand": f"{_groups(needs.get('Demand', 0.0))} needed for what arrives: {_work(needed)}",
+        "Demand": f"{_groups(needs.get('Demand', 0.0))} needed for what arrives: {_work(needed)}{_beside(moment)}",
         "Waiting": f"{waited} of {number(kept.wait_s)} s, and "
         f"{number(needed.backlog_s or 0.0)} s of work of one group wait",
         "KVCache": f"{_groups(needs.get('KVCache', 0.0))} needed for what KV caches hold, at {law.KV_TARGET:.0%} full",
@@ -36,6 +36,14 @@ def _groups(need: float) -> str:
 def _work(needed: Demand) -> str:
     parts = (("prefill", needed.prefill), ("decode", needed.decode))
     return ", ".join(f"{name} {value:.2f}" for name, value in parts if value is not None) or "not measured yet"
+
+
+def _beside(moment: Moment) -> str:
+    """Return the groups whose load is not seen, and that are needed all the same."""
+    lost = moment.lost
+    if not lost:
+        return ""
+    return f", and {len(lost)} for {_few(lost)}, which {'shows' if len(lost) == 1 else 'show'} nothing"
 
 
 def _unknown(moment: Moment) -> str:

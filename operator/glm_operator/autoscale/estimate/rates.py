@@ -87,12 +87,16 @@ class Rates:
         return any(each.batch <= 2.0 for each in self.steps)
 
 
-def learn(rates: Rates, groups: Collection[GroupSignals], elapsed_s: float, running_before: float | None) -> Rates:
-    """Return the rates with what warm groups show now taken in.
+def learn(
+    rates: Rates, groups: Collection[GroupSignals], elapsed_s: float, every: Collection[GroupSignals] | None = None
+) -> Rates:
+    """Return the rates with what groups show now taken in.
 
-    elapsed_s: since the last time. Nothing is learnt twice from the same moment, except for what was never known.
-    running_before: requests that ran when the window began; None: not known.
+    groups: those past their warm-up, which tell what a group can do. every: young ones as well, which tell how long
+    prompts and answers are; None: the same. elapsed_s: since the last time. Nothing is learnt twice from the same
+    moment, except for what was never known.
     """
+    every = groups if every is None else every
     seen = frozenset(each.revision for each in groups)
     if seen and rates.revisions and not seen & rates.revisions:
         rates = Rates()  # another model, or on other hardware
@@ -102,11 +106,11 @@ def learn(rates: Rates, groups: Collection[GroupSignals], elapsed_s: float, runn
         steps=_steps(rates.steps, groups, elapsed_s),
         prompt_tokens=_length(
             rates.prompt_tokens,
-            [(each.prompt_tokens_arriving, each.arrivals) for each in groups],
+            [(each.prompt_tokens_arriving, each.arrivals) for each in every],
             elapsed_s,
             1.0 / DEMAND_WINDOW_S,
         ),
-        answer_tokens=_answer(rates.answer_tokens, groups, elapsed_s, running_before),
+        answer_tokens=_answer(rates.answer_tokens, every, elapsed_s),
         kv_tokens=_mean(each.kv_tokens for each in groups) or rates.kv_tokens,
         max_running=_mean(each.max_running for each in groups) or rates.max_running,
         sequence_tokens=_sequence(rates.sequence_tokens, groups, elapsed_s),
@@ -184,25 +188,24 @@ def _length(
     return _toward(old, tokens / requests, _weight(elapsed_s, LENGTH_S))
 
 
-def _answer(
-    old: float | None, groups: Collection[GroupSignals], elapsed_s: float, running_before: float | None
-) -> float | None:
+def _answer(old: float | None, groups: Collection[GroupSignals], elapsed_s: float) -> float | None:
     """Return how many tokens an answer has.
 
-    While more requests begin than end, those that run are half done on average, so each of the difference counts half.
-    In a burst that is too many, since few of them are as far; so then the length may only rise.
+    Only groups count that tell all three of what they generate, what ends in them, and what runs: requests that began
+    in a group nobody looks at have no end either. While more requests begin than end, those that run are half done on
+    average, so each of the difference counts half. In a burst that is too many, since few of them are as far; so then
+    the length may only rise.
     """
     known = [
-        (each.tokens_generated, each.requests_ended)
+        (each.tokens_generated, each.requests_ended, each.running_rising)
         for each in groups
-        if each.tokens_generated is not None and each.requests_ended is not None
+        if each.tokens_generated is not None and each.requests_ended is not None and each.running_rising is not None
     ]
-    ended = sum(of_ended for _, of_ended in known)
-    if running_before is None or not MIN_ENDED <= ended * DEMAND_WINDOW_S < HUGE:
+    ended, more = sum(of_ended for _, of_ended, _ in known), sum(rising for _, _, rising in known)
+    if not MIN_ENDED <= ended * DEMAND_WINDOW_S < HUGE or not abs(more) < HUGE:
         return old
-    more = (sum(each.requests_running for each in groups) - running_before) / DEMAND_WINDOW_S
     begun = ended + more / 2.0
-    new = _length(old, [(sum(tokens for tokens, _ in known), begun)], elapsed_s, 0.0)
+    new = _length(old, [(sum(tokens for tokens, _, _ in known), begun)], elapsed_s, 0.0)
     if abs(more) <= STEADY_RUNNING * ended:
         return new
     return max(old, new) if old is not None and new is not None and begun > 0.0 else old

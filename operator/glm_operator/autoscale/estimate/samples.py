@@ -84,6 +84,19 @@ def rate(samples: Sequence[Sample], since_s: float | None = None) -> float | Non
     return risen / covered_s
 
 
+def slope(samples: Sequence[Sample], since_s: float | None = None) -> float | None:
+    """Return how much a gauge rose a second, from its first sample to its last. None: too few, or no measurement.
+
+    since_s: as in rate(): for a group that began within the window, when the window began; there it was 0.
+    """
+    if len(samples) < 2 or not (believable(samples[0][1]) and believable(samples[-1][1])):
+        return None
+    (begin_s, first), (end_s, last) = samples[0], samples[-1]
+    if since_s is not None and since_s < begin_s:
+        begin_s, first = since_s, 0.0
+    return (last - first) / (end_s - begin_s) if end_s > begin_s else None
+
+
 def rate_lately(samples: Sequence[Sample], *, is_young: bool = False) -> float | None:
     """Return how much a counter rises a second over its newest samples, RECENT_S of them. None: too few.
 

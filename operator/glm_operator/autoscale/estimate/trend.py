@@ -25,7 +25,6 @@ class Arrivals:
     at_s: float
     requests: float
     prompt_tokens: float
-    running: float = 0.0  # requests that ran
 
 
 def stepped(whole: float, lately: float, requests: float, noise: float = 1.0) -> float:

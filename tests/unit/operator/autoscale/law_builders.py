@@ -83,6 +83,7 @@ def a_group(name: str = "g0", rps: float = 1.0, at_s: float = BEGAN_S, **changes
         kv_usage=min(running * HELD / KV, 1.0),
         kv_tokens=KV,
         max_running=SEATS,
+        running_rising=0.0,
         arrivals=rps,
         prompt_tokens_arriving=rps * PROMPT,
         tokens_generated=tokens,

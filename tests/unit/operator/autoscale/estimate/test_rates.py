@@ -6,8 +6,8 @@ from glm_operator.autoscale.estimate.rates import Rates, StepTime, learn
 from unit.operator.autoscale.law_builders import ANSWER, BASE_S, EACH_S, PREFILL, PROMPT, a_group, idle, step_s
 
 
-def learnt(*groups: object, rates: Rates = Rates(), elapsed_s: float = 5.0, running: float | None = None) -> Rates:  # noqa: B008  frozen
-    return learn(rates, groups, elapsed_s, running)  # type: ignore[arg-type]
+def learnt(*groups: object, rates: Rates = Rates(), elapsed_s: float = 5.0) -> Rates:  # noqa: B008  frozen
+    return learn(rates, groups, elapsed_s)  # type: ignore[arg-type]
 
 
 def steps(*batches: float) -> tuple[StepTime, ...]:
@@ -71,7 +71,7 @@ def test_a_new_revision_is_measured_anew() -> None:
 def test_lengths_are_tokens_over_requests() -> None:
     group = a_group()
 
-    found = learnt(group, running=group.requests_running)
+    found = learnt(group)
 
     assert found.prompt_tokens == pytest.approx(PROMPT)
     assert found.answer_tokens == pytest.approx(ANSWER)
@@ -79,18 +79,18 @@ def test_lengths_are_tokens_over_requests() -> None:
 
 def test_the_length_of_an_answer_is_not_told_from_a_burst() -> None:
     """Tokens are generated and few requests have ended, so their quotient is no length."""
-    burst = a_group(requests_ended=0.2, tokens_generated=400.0, requests_running=60.0)
+    burst = a_group(requests_ended=0.2, tokens_generated=400.0, running_rising=58.0 / 45.0)
 
     assert learnt(burst).answer_tokens is None
-    assert learnt(
-        burst, rates=Rates(answer_tokens=ANSWER, revisions=frozenset({"r1"})), running=2.0
-    ).answer_tokens == pytest.approx(ANSWER, rel=0.1)
+    assert learnt(burst, rates=Rates(answer_tokens=ANSWER, revisions=frozenset({"r1"}))).answer_tokens == pytest.approx(
+        ANSWER, rel=0.1
+    )
 
 
 def test_requests_that_run_more_than_before_count_half() -> None:
-    rising = a_group(requests_ended=1.0, tokens_generated=240.0, requests_running=20.0)
+    rising = a_group(requests_ended=1.0, tokens_generated=240.0, running_rising=0.4)
 
-    assert learnt(rising, running=20.0 - 0.4 * 45.0).answer_tokens == pytest.approx(200.0)
+    assert learnt(rising).answer_tokens == pytest.approx(200.0)
 
 
 @pytest.mark.parametrize("busy", [0.0, 0.001])
@@ -105,3 +105,20 @@ def test_nothing_is_learnt_twice_from_one_moment() -> None:
         learnt(a_group("g0", 2.0, prefill_busy=0.9), rates=once, elapsed_s=0.0).prefill_tokens_per_s
         == once.prefill_tokens_per_s
     )
+
+
+def test_groups_that_warm_up_tell_how_long_answers_are_and_not_how_fast_a_group_is() -> None:
+    """With a long warm-up most requests run in young groups. Left out, they looked like answers without end."""
+    old = a_group("g0", 1.0, requests_ended=0.5, running_rising=-0.9)
+    young = a_group("g1", 1.0, requests_ended=1.5, running_rising=0.9, prefill_busy=0.9)
+
+    found = learn(Rates(answer_tokens=ANSWER, revisions=frozenset({"r1"})), [old], 60.0, [old, young])
+
+    assert found.answer_tokens == pytest.approx(ANSWER)
+    assert found.prefill_tokens_per_s == pytest.approx(PREFILL)
+
+
+def test_a_group_that_does_not_tell_all_three_says_nothing_of_the_length_of_an_answer() -> None:
+    whole, part = a_group("g0"), a_group("g1", tokens_generated=9_000.0, running_rising=None)
+
+    assert learnt(whole, part).answer_tokens == pytest.approx(ANSWER)
