@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "charts/glm-operator/files/alerts.yaml"
 RECORDING = ROOT / "charts/glm-operator/files/recording.yaml"
 TESTS = ROOT / "tests/rules"
+MOMENTS = TESTS / "for.yaml"
 
 SITUATIONS = ("fires", "does not fire", "idle", "counter reset", "stale target", "group restart")
 """What each alert is tested in; the names of its tests begin with them."""
@@ -75,5 +76,28 @@ def test_every_alert_says_how_bad_it_is_and_what_is_the_case() -> None:
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, name
 
 
+def test_every_alert_fires_at_its_moment_and_no_step_earlier() -> None:
+    done = promtool("test", "rules", str(MOMENTS))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_moment_of_every_alert_is_pinned_by_the_step_before_it() -> None:
+    whole = yaml.safe_load(MOMENTS.read_text())
+    assert whole["evaluation_interval"] == "15s"
+    found = {}
+    for test in whole["tests"]:
+        before, then = test["alert_rule_test"]
+        assert _seconds(then["eval_time"]) - _seconds(before["eval_time"]) == 15, test["name"]
+        assert (before["exp_alerts"], len(then["exp_alerts"])) == ([], 1), test["name"]
+        assert test["name"].startswith(f"{before['alertname']}: "), test["name"]
+        found[then["alertname"]] = test["name"].partition(": ")[2]
+    assert found == {name: f"for {rule['for']}" if "for" in rule else "at once" for name, rule in alerts().items()}
+
+
+def _seconds(duration: str) -> int:
+    """Return a duration of promtool, as in 2m45s."""
+    return sum(int(number) * {"m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([ms])", duration))
+
+
 def test_no_test_is_of_an_alert_that_is_gone() -> None:
-    assert {path.stem for path in TESTS.glob("*.yaml")} == set(alerts())
+    assert {path.stem for path in TESTS.glob("*.yaml")} == {*alerts(), MOMENTS.stem}
