@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from glm_operator.api.slo import DEFAULT_CLASS, SIGNALS, Slo
-from glm_operator.autoscale.series import ATTAINED, HISTOGRAMS
+from glm_operator.autoscale.series import ATTAINED, DEMAND_METRICS, HISTOGRAMS
 from glm_operator.autoscale.simulate.model.group import Group
 
 FIRST_TOKEN_EDGES_S = (
@@ -20,27 +20,10 @@ WHOLE_EDGES_S = (
 )  # fmt: skip
 _EDGES_S = {"ttft": FIRST_TOKEN_EDGES_S, "ttfa": FIRST_TOKEN_EDGES_S, "itl": GAP_EDGES_S, "e2e": WHOLE_EDGES_S}
 
-_GAUGES = (
-    "glm_group_serving_timestamp_seconds",
+_OF_CLASS = ("glm_requests_received_total", "glm_prompt_tokens_received_total")
+_OF_GROUP = (
+    *(name for name in DEMAND_METRICS if name not in _OF_CLASS),
     "glm_group_starting_timestamp_seconds",
-    "glm_group_draining",
-    "glm_num_requests_running",
-    "glm_num_requests_waiting",
-    "glm_oldest_waiting_seconds",
-    "glm_prompt_tokens_waiting",
-    "glm_prompt_tokens_left",
-    "glm_in_flight_tokens",
-    "glm_kv_cache_usage_ratio",
-    "glm_kv_cache_tokens",
-    "glm_max_running_requests",
-    "glm_cold_start_seconds",
-    "glm_generation_tokens_total",
-    "glm_requests_total",
-    "glm_prefill_tokens_total",
-    "glm_prefill_busy_seconds_total",
-    "glm_decode_tokens_total",
-    "glm_decode_steps_total",
-    "glm_decode_busy_seconds_total",
     "busy_seconds_total",  # for laws that scale by utilisation; no metric of ours
 )
 
@@ -76,12 +59,12 @@ class Exposition:
         self.promised = tuple(place for place, column in enumerate(self.columns) if self._is_promised(column))
 
     def _columns(self) -> Iterator[Column]:
-        for name in _GAUGES:
+        for name in _OF_GROUP:
             yield Column(name)
         for slo_class in self.classes:
             label = ("slo_class", slo_class)
-            yield Column("glm_requests_received_total", (label,))
-            yield Column("glm_prompt_tokens_received_total", (label,))
+            for name in _OF_CLASS:
+                yield Column(name, (label,))
             yield Column(ATTAINED, (label, ("met", "true")))
             yield Column(ATTAINED, (label, ("met", "false")))
         for (slo_class, signal), edges in self.edges.items():
@@ -101,29 +84,30 @@ class Exposition:
         """Return the values of a group, in the order of columns. Settles the group."""
         group.settle(now_s)
         counters, calibration = group.counters, group.calibration
-        values: list[float] = [
-            group.serving_since_s + self._began_s,
-            0.0,
-            float(group.is_draining),
-            group.num_running,
-            group.num_waiting,
-            group.oldest_waiting_s(now_s),
-            group.prompt_tokens_waiting,
-            group.prompt_tokens_left,
-            group.in_flight_tokens(now_s),
-            group.kv_usage,
-            calibration.kv_tokens,
-            calibration.max_num_seqs,
-            group.cold_start_s,
-            counters.generated_tokens,
-            counters.requests_ended,
-            counters.prefill_tokens,
-            counters.prefill_busy_s,
-            counters.decode_tokens,
-            counters.decode_steps,
-            counters.decode_busy_s,
-            counters.busy_s,
-        ]
+        shown = {
+            "glm_group_serving_timestamp_seconds": group.serving_since_s + self._began_s,
+            "glm_group_starting_timestamp_seconds": 0.0,
+            "glm_group_draining": float(group.is_draining),
+            "glm_num_requests_running": group.num_running,
+            "glm_num_requests_waiting": group.num_waiting,
+            "glm_oldest_waiting_seconds": group.oldest_waiting_s(now_s),
+            "glm_prompt_tokens_waiting": group.prompt_tokens_waiting,
+            "glm_prompt_tokens_left": group.prompt_tokens_left,
+            "glm_in_flight_tokens": group.in_flight_tokens(now_s),
+            "glm_kv_cache_usage_ratio": group.kv_usage,
+            "glm_kv_cache_tokens": calibration.kv_tokens,
+            "glm_max_running_requests": calibration.max_num_seqs,
+            "glm_cold_start_seconds": group.cold_start_s,
+            "glm_generation_tokens_total": counters.generated_tokens,
+            "glm_requests_total": counters.requests_ended,
+            "glm_prefill_tokens_total": counters.prefill_tokens,
+            "glm_prefill_busy_seconds_total": counters.prefill_busy_s,
+            "glm_decode_tokens_total": counters.decode_tokens,
+            "glm_decode_steps_total": counters.decode_steps,
+            "glm_decode_busy_seconds_total": counters.decode_busy_s,
+            "busy_seconds_total": counters.busy_s,
+        }
+        values: list[float] = [shown[name] for name in _OF_GROUP]
         for slo_class in self.classes:
             values += (
                 counters.requests_received[slo_class],
