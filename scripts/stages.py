@@ -1,19 +1,23 @@
 """`make test`: run every stage this machine can run, fast ones first, and say what took how long and what was left out.
 
-A failed stage does not hide the next one, but the slow ones are not begun then. Exit status 0: nothing failed.
+A failed stage does not hide the next one, but the slow ones are not begun then. The slow ones wait more than they work,
+so they run side by side; what one says while another speaks is shown when it has ended. Exit status 0: nothing failed.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/cluster"))
@@ -39,6 +43,7 @@ class Ran:
     """How a stage that ran ended. left_out: the parts of it that did not run, each with the reason."""
 
     status: int
+    seconds: float = 0.0
     left_out: tuple[str, ...] = ()
 
 
@@ -80,32 +85,74 @@ STAGES = (
     Stage("imports", "who may import whom"),
     Stage("unit", "pure tests"),
     Stage("contract", "what types cannot pin"),
-    Stage("integration", "gloo ranks, HTTP, processes"),
     Stage("demo", "what README shows first"),
     Stage("gpu", "parity on CUDA", no_gpu),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True),
+    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True),
 )
 
 
-def run_stages(stages: Sequence[Stage], run: Callable[[Stage], Ran], say: Callable[[str], None]) -> list[Outcome]:
-    """Run the stages in order and return what became of each. run may be interrupted."""
+class Running(Protocol):
+    """A stage that runs."""
+
+    def wait(self) -> Ran:
+        """Return how it ended, when it has and what it said is shown. May be interrupted."""
+
+    def stop(self) -> None:
+        """End it early, after it has cleaned up, and show what it said."""
+
+
+def run_stages(
+    stages: Sequence[Stage], start: Callable[[Stage, bool], Running], say: Callable[[str], None]
+) -> list[Outcome]:
+    """Run the stages in order, the slow ones side by side, and return what became of each.
+
+    start: begins a stage, whose output goes to the terminal, or is kept until it has ended (True). Waiting for one may
+    be interrupted: those that run are stopped then, and no other begins.
+    """
     outcomes: list[Outcome] = []
-    for stage in stages:
-        has_failed = any(outcome.result == "failed" for outcome in outcomes)
-        reason = "an earlier stage failed" if stage.is_slow and has_failed else stage.obstacle()
-        if reason:
-            say(f"==> {stage.target}: LEFT OUT: {reason}")
-            outcomes.append(Outcome(stage, "left out", reason=reason))
-            continue
-        say(f"==> {stage.target}: {stage.about}")
-        start = time.monotonic()
-        try:
-            ran = run(stage)
-        except KeyboardInterrupt:
-            outcomes.append(Outcome(stage, "interrupted", time.monotonic() - start))
-            return outcomes
-        result = "failed" if ran.status else "passed"
-        outcomes.append(Outcome(stage, result, time.monotonic() - start, left_out=ran.left_out))
+    for together in _lanes(stages):
+        chosen = []
+        for stage in together:
+            has_failed = any(outcome.result == "failed" for outcome in outcomes)
+            reason = "an earlier stage failed" if stage.is_slow and has_failed else stage.obstacle()
+            if reason:
+                say(f"==> {stage.target}: LEFT OUT: {reason}")
+                outcomes.append(Outcome(stage, "left out", reason=reason))
+            else:
+                chosen.append(stage)
+        outcomes += _side_by_side(chosen, start, say)
+        if any(outcome.result == "interrupted" for outcome in outcomes):
+            break
+    return outcomes
+
+
+def _lanes(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Return the stages in order, each fast one by itself and all slow ones together."""
+    slow = [stage for stage in stages if stage.is_slow]
+    return [*([stage] for stage in stages if not stage.is_slow), *([slow] if slow else [])]
+
+
+def _side_by_side(
+    stages: Sequence[Stage], start: Callable[[Stage, bool], Running], say: Callable[[str], None]
+) -> list[Outcome]:
+    """Run stages at the same time. The first one speaks on the terminal, each other one after it."""
+    outcomes: list[Outcome] = []
+    running: list[tuple[Stage, Running]] = []
+    try:
+        for place, stage in enumerate(stages):
+            beside = f" (beside {stages[0].target}; its output comes when that has ended)" if place else ""
+            say(f"==> {stage.target}: {stage.about}{beside}")
+            running.append((stage, start(stage, place > 0)))
+        while running:
+            stage, process = running[0]
+            ran = process.wait()
+            running.pop(0)
+            outcomes.append(Outcome(stage, "failed" if ran.status else "passed", ran.seconds, left_out=ran.left_out))
+    except KeyboardInterrupt:
+        for stage, process in running:
+            process.stop()
+            outcomes.append(Outcome(stage, "interrupted"))
     return outcomes
 
 
@@ -114,18 +161,45 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
     return 130 if "interrupted" in results else int("failed" in results)
 
 
-def make(stage: Stage) -> Ran:
-    """Run `make TARGET`; when interrupted, let it clean up first."""
-    with tempfile.NamedTemporaryFile("r", prefix="stages-") as left_out:
-        environment = os.environ | {"STAGES_LEFT_OUT": left_out.name}
-        child = subprocess.Popen(["make", stage.target], cwd=ROOT, env=environment)
-        try:
-            status = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
-            child.wait()
-            raise
-        return Ran(status, tuple(left_out.read().splitlines()))
+class Make:
+    """`make TARGET` as a process. What it says goes to the terminal, or is kept and shown when it has ended."""
+
+    def __init__(self, stage: Stage, is_kept: bool) -> None:
+        self._files = contextlib.ExitStack()
+        self._notes = self._files.enter_context(tempfile.NamedTemporaryFile("r", prefix="stages-"))
+        self._output = self._files.enter_context(tempfile.TemporaryFile()) if is_kept else None
+        self._began_s = self._ended_s = time.monotonic()
+        self._child = subprocess.Popen(
+            ["make", stage.target],
+            cwd=ROOT,
+            env=os.environ | {"STAGES_LEFT_OUT": self._notes.name},
+            stdout=self._output,
+            stderr=subprocess.STDOUT if is_kept else None,
+        )
+        self._watcher = threading.Thread(target=self._watch, name=stage.target)
+        self._watcher.start()
+
+    def wait(self) -> Ran:
+        self._watcher.join()
+        left_out = tuple(self._notes.read().splitlines())
+        self._show()
+        return Ran(self._child.returncode, self._ended_s - self._began_s, left_out)
+
+    def stop(self) -> None:
+        self._child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
+        self._watcher.join()
+        self._show()
+
+    def _watch(self) -> None:
+        self._child.wait()
+        self._ended_s = time.monotonic()
+
+    def _show(self) -> None:
+        if self._output is not None:
+            self._output.seek(0)
+            shutil.copyfileobj(self._output, sys.stdout.buffer)
+            sys.stdout.flush()
+        self._files.close()
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -139,7 +213,7 @@ def say(line: str) -> None:
 def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     start = time.monotonic()
-    outcomes = run_stages(STAGES, make, say)
+    outcomes = run_stages(STAGES, Make, say)
     say("\nStages:")
     for outcome in outcomes:
         for line in outcome.lines():

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,34 +40,79 @@ def e2e(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield from loaded("e2e")
 
 
-def run(module: ModuleType, statuses: dict[str, Any], **options: Any) -> dict[str, str]:
-    """What became of the stages a (fast), b (fast) and slow, given their exit statuses."""
+class Pretended:
+    """A stage that ends as it is told: with an exit status, or by an interrupt while one waits for it."""
+
+    def __init__(self, module: ModuleType, end: Any, log: list[str], target: str) -> None:
+        self._module, self._end, self._log, self._target = module, end, log, target
+
+    def wait(self) -> Any:
+        if isinstance(self._end, BaseException):
+            raise self._end
+        self._log.append(f"end of {self._target}")
+        return self._module.Ran(int(self._end))
+
+    def stop(self) -> None:
+        self._log.append(f"stop of {self._target}")
+
+
+def starter(module: ModuleType, ends: dict[str, Any], log: list[str] | None = None) -> Callable[[Any, bool], Pretended]:
+    """Return what begins a stage, given the exit statuses. log: what happened, in order."""
+    events = [] if log is None else log
+
+    def start(stage: Any, is_kept: bool) -> Pretended:
+        events.append(f"{stage.target}{' kept' if is_kept else ''}")
+        return Pretended(module, ends.get(stage.target, 0), events, stage.target)
+
+    return start
+
+
+def run(module: ModuleType, ends: dict[str, Any], *, log: list[str] | None = None, **options: Any) -> dict[str, str]:
+    """What became of the stages a (fast), b (fast), slow and beside (slow), given their exit statuses."""
     listed = [
         module.Stage("a", ""),
         module.Stage("b", "", **options),
         module.Stage("slow", "", is_slow=True),
+        module.Stage("beside", "", is_slow=True),
     ]
-
-    def ran(stage: Any) -> Any:
-        result = statuses.get(stage.target, 0)
-        if isinstance(result, BaseException):
-            raise result
-        return module.Ran(int(result))
-
-    outcomes = module.run_stages(listed, ran, lambda _: None)
+    outcomes = module.run_stages(listed, starter(module, ends, log), lambda _: None)
     return {outcome.stage.target: outcome.result for outcome in outcomes} | {"exit": module.exit_status(outcomes)}
 
 
+def test_slow_stages_run_side_by_side_and_one_speaks_after_the_other(stages: ModuleType) -> None:
+    log: list[str] = []
+    run(stages, {}, log=log)
+    assert log == ["a", "end of a", "b", "end of b", "slow", "beside kept", "end of slow", "end of beside"]
+
+
+def test_a_slow_stage_that_fails_leaves_the_one_beside_it_to_its_end(stages: ModuleType) -> None:
+    assert run(stages, {"slow": 2}) == {"a": "passed", "b": "passed", "slow": "failed", "beside": "passed", "exit": 1}
+
+
+def test_an_interrupt_stops_all_that_run(stages: ModuleType) -> None:
+    log: list[str] = []
+    ended = run(stages, {"slow": KeyboardInterrupt()}, log=log)
+    assert ended == {"a": "passed", "b": "passed", "slow": "interrupted", "beside": "interrupted", "exit": 130}
+    assert log[-2:] == ["stop of slow", "stop of beside"]
+
+
 def test_everything_runs_when_nothing_fails(stages: ModuleType) -> None:
-    assert run(stages, {}) == {"a": "passed", "b": "passed", "slow": "passed", "exit": 0}
+    assert run(stages, {}) == {"a": "passed", "b": "passed", "slow": "passed", "beside": "passed", "exit": 0}
 
 
 def test_a_failed_stage_does_not_hide_the_next_but_the_slow_ones_are_left_out(stages: ModuleType) -> None:
-    assert run(stages, {"a": 2}) == {"a": "failed", "b": "passed", "slow": "left out", "exit": 1}
+    assert run(stages, {"a": 2}) == {
+        "a": "failed",
+        "b": "passed",
+        "slow": "left out",
+        "beside": "left out",
+        "exit": 1,
+    }
 
 
 def test_what_this_machine_cannot_run_is_left_out_with_its_reason_and_fails_nothing(stages: ModuleType) -> None:
-    assert run(stages, {}, obstacle=lambda: "no Go") == {"a": "passed", "b": "left out", "slow": "passed", "exit": 0}
+    ended = run(stages, {}, obstacle=lambda: "no Go")
+    assert ended == {"a": "passed", "b": "left out", "slow": "passed", "beside": "passed", "exit": 0}
 
 
 def test_an_interrupt_ends_the_run(stages: ModuleType) -> None:
@@ -76,7 +121,7 @@ def test_an_interrupt_ends_the_run(stages: ModuleType) -> None:
 
 def test_what_is_left_out_is_said_loudly(stages: ModuleType) -> None:
     said: list[str] = []
-    stages.run_stages([stages.Stage("e2e", "", lambda: "no root")], lambda _: stages.Ran(0), said.append)
+    stages.run_stages([stages.Stage("e2e", "", lambda: "no root")], starter(stages, {}), said.append)
     assert said == ["==> e2e: LEFT OUT: no root"]
 
 
@@ -91,7 +136,7 @@ def test_every_stage_is_a_target_of_the_makefile(stages: ModuleType) -> None:
 
 
 def test_the_summary_says_what_a_stage_that_ran_left_out(stages: ModuleType) -> None:
-    (outcome,) = stages.run_stages([stages.Stage("e2e", "")], lambda _: stages.Ran(0, ("x.py: no Go",)), lambda _: None)
+    outcome = stages.Outcome(stages.Stage("e2e", ""), "passed", left_out=("x.py: no Go",))
     first, second = outcome.lines()
     assert first.split()[:2] == ["e2e", "passed"]
     assert second.split() == ["LEFT", "OUT", "x.py:", "no", "Go"]
@@ -104,7 +149,21 @@ def test_a_stage_tells_what_it_left_out_through_a_file(
     program.write_text('#!/bin/sh\necho "$1.py: no Go" >> "$STAGES_LEFT_OUT"\nexit 3\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert stages.make(stages.Stage("e2e", "")) == stages.Ran(3, ("e2e.py: no Go",))
+    ran = stages.Make(stages.Stage("e2e", ""), is_kept=False).wait()
+    assert (ran.status, ran.left_out) == (3, ("e2e.py: no Go",))
+
+
+def test_what_a_stage_said_beside_another_is_shown_when_it_has_ended(
+    stages: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    program = tmp_path / "make"
+    program.write_text("#!/bin/sh\necho out\necho error >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(stages.sys, "stdout", sys.__stdout__)
+    made = stages.Make(stages.Stage("integration", ""), is_kept=True)
+    assert made.wait().status == 0
+    assert capfdbinary.readouterr().out == b"out\nerror\n"
 
 
 def test_what_a_stage_skips_is_told_through_that_file(tmp_path: Path) -> None:
