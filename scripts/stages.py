@@ -4,7 +4,6 @@ A failed stage does not hide the next one, but the slow ones are not begun then.
 so they run side by side; what one says while another speaks is shown when it has ended. Exit status 0: nothing failed.
 """
 
-import contextlib
 import os
 import shutil
 import signal
@@ -165,23 +164,25 @@ class Make:
     """`make TARGET` as a process. What it says goes to the terminal, or is kept and shown when it has ended."""
 
     def __init__(self, stage: Stage, is_kept: bool) -> None:
-        self._files = contextlib.ExitStack()
-        self._notes = self._files.enter_context(tempfile.NamedTemporaryFile("r", prefix="stages-"))
-        self._output = self._files.enter_context(tempfile.TemporaryFile()) if is_kept else None
+        self._folder = tempfile.TemporaryDirectory(prefix="stages-")
+        self._notes, self._kept = Path(self._folder.name) / "left-out", Path(self._folder.name) / "said"
+        self._notes.touch()
+        self._kept.touch()
         self._began_s = self._ended_s = time.monotonic()
-        self._child = subprocess.Popen(
-            ["make", stage.target],
-            cwd=ROOT,
-            env=os.environ | {"STAGES_LEFT_OUT": self._notes.name},
-            stdout=self._output,
-            stderr=subprocess.STDOUT if is_kept else None,
-        )
+        with self._kept.open("wb") as output:
+            self._child = subprocess.Popen(
+                ["make", stage.target],
+                cwd=ROOT,
+                env=os.environ | {"STAGES_LEFT_OUT": str(self._notes)},
+                stdout=output if is_kept else None,
+                stderr=subprocess.STDOUT if is_kept else None,
+            )
         self._watcher = threading.Thread(target=self._watch, name=stage.target)
         self._watcher.start()
 
     def wait(self) -> Ran:
         self._watcher.join()
-        left_out = tuple(self._notes.read().splitlines())
+        left_out = tuple(self._notes.read_text().splitlines())
         self._show()
         return Ran(self._child.returncode, self._ended_s - self._began_s, left_out)
 
@@ -195,11 +196,10 @@ class Make:
         self._ended_s = time.monotonic()
 
     def _show(self) -> None:
-        if self._output is not None:
-            self._output.seek(0)
-            shutil.copyfileobj(self._output, sys.stdout.buffer)
-            sys.stdout.flush()
-        self._files.close()
+        with self._kept.open("rb") as said:
+            shutil.copyfileobj(said, sys.stdout.buffer)
+        sys.stdout.flush()
+        self._folder.cleanup()
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
