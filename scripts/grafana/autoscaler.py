@@ -1,10 +1,8 @@
 """Autoscaler: what was decided, on which inputs, and at what cost?"""
 
 from grafana.board import GREEN, RED, YELLOW, Board, Panel, Row
-from grafana.lines import OF, RATE, Line, gpus_of_static, hours
-
-NAME = "namespace, deployment"
-LEGEND = "{{namespace}}/{{deployment}}"
+from grafana.lines import LEGEND, NAME, OF, RATE, Line
+from grafana.panels import gpu_hours, gpus, limits, metrics_age
 
 
 def given(name: str) -> str:
@@ -60,24 +58,7 @@ DECISIONS = Row(
                 ),
             ),
         ),
-        Panel(
-            title="What limits",
-            text="What keeps the last decision from what the load asks for.",
-            kind="states",
-            width=12,
-            names={"1": "limits"},
-            steps=((None, GREEN), (1, YELLOW)),
-            runbook="GLMGPUBudgetLimits",
-            nothing="nothing limits",
-            lines=(
-                Line(
-                    f"max by ({NAME}, limit) (glm_autoscaler_limited{{{OF}}}) == 1",
-                    f"{LEGEND}: {{{{limit}}}}",
-                    due="sometimes",
-                    high=1,
-                ),
-            ),
-        ),
+        limits({"1": "limits"}),
         Panel(
             title="Reasons, also of holding",
             text="Decisions a second by reason. NoData means that inputs are unknown or stale.",
@@ -179,16 +160,10 @@ INPUTS = Row(
 COST = Row(
     "At what cost",
     (
-        Panel(
-            title="GPU-hours beside a fixed fleet",
-            text="Over the chosen time: what scaling took, and the smallest fixed fleet that would have "
-            "carried the day's peak.",
-            kind="bars",
-            decimals=1,
-            lines=(
-                Line(f"sum({hours(f'max by ({NAME}) (glm_autoscaler_gpus{{{OF}}})')})", "scaled by load"),
-                Line(f"sum({hours(gpus_of_static())})", "fixed fleet"),
-            ),
+        gpu_hours(
+            "GPU-hours beside a fixed fleet",
+            "Over the chosen time: what scaling took, and the smallest fixed fleet that would have carried the day's "
+            "peak.",
         ),
         Panel(
             title="Groups beside a fixed fleet",
@@ -203,37 +178,14 @@ COST = Row(
                 ),
             ),
         ),
-        Panel(
-            title="GPUs and budgets",
-            text="GPUs of the wanted groups in a namespace, and its budget.",
-            runbook="GLMGPUBudgetLimits",
-            lines=(
-                Line(
-                    f"sum by (namespace) (max by ({NAME}) (glm_autoscaler_gpus{{{OF}}}))", "{{namespace}}", high=100_000
-                ),
-                Line(
-                    'max by (namespace) (glm_autoscaler_namespace_gpu_budget{namespace=~"$namespace"})',
-                    "{{namespace}} budget",
-                    due="sometimes",
-                    high=1_000_000,
-                    is_limit=True,
-                ),
-            ),
-        ),
+        gpus("GPUs and budgets", "GPUs of the wanted groups in a namespace, and its budget."),
     ),
 )
 
 READING = Row(
     "How metrics are read",
     (
-        Panel(
-            title="Age of the newest sample",
-            text="Of each deployment.",
-            unit="s",
-            steps=((None, GREEN), (60, RED)),
-            runbook="GLMMetricsStale",
-            lines=(Line(f"max by ({NAME}) (glm_autoscaler_metrics_age_seconds{{{OF}}}) >= 0", LEGEND, high=3600),),
-        ),
+        metrics_age("Age of the newest sample", "Of each deployment."),
         Panel(
             title="Time of a query, p95",
             text="Of Prometheus. Nothing where the operator asks the workers itself.",

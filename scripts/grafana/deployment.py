@@ -2,6 +2,7 @@
 
 from grafana.board import GREEN, RED, YELLOW, Board, Panel, Row
 from grafana.lines import OF, OF_CLASS, RATE, Line, attainment, burn, quantile, rate_of, share, stuck_groups
+from grafana.panels import attained, burn_rate
 
 BY_CLASS = "slo_class"
 BY_GROUP = "namespace, deployment, group"
@@ -32,18 +33,11 @@ def latency(title: str, text: str, signal: str, histogram: str) -> Panel:
 PROMISES = Row(
     "Promises",
     (
-        Panel(
-            title="Attainment, 5 minutes",
-            text="Share of requests that met every threshold of their class.",
-            kind="number",
-            unit="percentunit",
+        attained(
+            "Attainment, 5 minutes",
+            "Share of requests that met every threshold of their class.",
+            Line(attainment(BY_CLASS, OF_CLASS), "{{slo_class}}", due="traffic", high=1),
             width=6,
-            high=1,
-            decimals=1,
-            steps=((None, RED), (0.95, YELLOW), (0.99, GREEN)),
-            nothing="no traffic",
-            runbook="GLMSLOBurnFast",
-            lines=(Line(attainment(BY_CLASS, OF_CLASS), "{{slo_class}}", due="traffic", high=1),),
         ),
         Panel(
             title="Attainment by class",
@@ -64,20 +58,16 @@ PROMISES = Row(
                 ),
             ),
         ),
-        Panel(
-            title="Burn rate",
-            text="How many times faster than evenly the error budget is used up. A page needs 14.4 over 5 "
-            "minutes and 1 hour, or 6 over "
-            "30 minutes and 6 hours.",
-            width=9,
-            nothing="no traffic",
-            steps=((None, GREEN), (1, YELLOW), (14.4, RED)),
-            runbook="GLMSLOBurnFast",
-            lines=(
+        burn_rate(
+            "Burn rate",
+            "How many times faster than evenly the error budget is used up. A page needs 14.4 over 5 minutes and "
+            "1 hour, or 6 over 30 minutes and 6 hours.",
+            (
                 Line(burn("5m", BY_CLASS), "{{slo_class}} 5 minutes", due="traffic", high=100_000),
                 Line(burn("1h", BY_CLASS), "{{slo_class}} 1 hour", due="traffic", high=100_000),
                 Line(burn("6h", BY_CLASS), "{{slo_class}} 6 hours", due="traffic", high=100_000),
             ),
+            width=9,
         ),
         latency(
             "Time to first token",

@@ -1,11 +1,9 @@
 """Fleet: is everybody served, how fast, how full, and what does it cost?"""
 
-from grafana.board import GREEN, RED, YELLOW, Board, Panel, Row
-from grafana.lines import OF, RATE, Line, attainment, burn, gpus_of_static, hours, rate_of, share, stuck_groups
+from grafana.board import GREEN, RED, Board, Panel, Row
+from grafana.lines import LEGEND, NAME, OF, RATE, Line, attainment, burn, hours, rate_of, share, stuck_groups
+from grafana.panels import attained, burn_rate, false_conditions, gpu_hours, gpus, limits, metrics_age
 
-OF_ALL = OF
-NAME = "namespace, deployment"
-LEGEND = "{{namespace}}/{{deployment}}"
 BY_CLASS = f"{NAME}, slo_class"
 
 
@@ -73,19 +71,12 @@ SERVED = Row(
             decimals=2,
             lines=(Line(f"sum(rate(glm_requests_received_total{{{OF}}}[{RATE}]))", "arriving", high=100_000),),
         ),
-        Panel(
-            title="Worst attainment",
-            text="The class that keeps its promise least, over 5 minutes.",
-            kind="number",
-            unit="percentunit",
+        attained(
+            "Worst attainment",
+            "The class that keeps its promise least, over 5 minutes.",
+            Line(f"min({attainment(BY_CLASS, OF)})", "worst", due="traffic", high=1),
             width=4,
             height=5,
-            high=1,
-            decimals=1,
-            steps=((None, RED), (0.95, YELLOW), (0.99, GREEN)),
-            nothing="no traffic",
-            runbook="GLMSLOBurnFast",
-            lines=(Line(f"min({attainment(BY_CLASS, OF)})", "worst", due="traffic", high=1),),
         ),
     ),
 )
@@ -103,16 +94,12 @@ PROMISES = Row(
             runbook="GLMSLOBurnFast",
             lines=(Line(attainment(BY_CLASS, OF), f"{LEGEND} {{{{slo_class}}}}", due="traffic", high=1),),
         ),
-        Panel(
-            title="Burn rate by class, 1 hour",
-            text="How many times faster than evenly a class uses up its error budget. 1 uses it up by the end "
-            "of its window; "
-            "14.4 pages if the last 5 minutes agree.",
+        burn_rate(
+            "Burn rate by class, 1 hour",
+            "How many times faster than evenly a class uses up its error budget. 1 uses it up by the end of its "
+            "window; 14.4 pages if the last 5 minutes agree.",
+            (Line(burn("1h", BY_CLASS, OF), f"{LEGEND} {{{{slo_class}}}}", due="traffic", high=100_000),),
             width=12,
-            nothing="no traffic",
-            steps=((None, GREEN), (1, YELLOW), (14.4, RED)),
-            runbook="GLMSLOBurnFast",
-            lines=(Line(burn("1h", BY_CLASS, OF), f"{LEGEND} {{{{slo_class}}}}", due="traffic", high=100_000),),
         ),
         Panel(
             title="Requests by deployment",
@@ -160,52 +147,15 @@ GROUPS = Row(
                 Line(f"max by ({NAME}) (glm_autoscaler_serving_groups{{{OF}}})", f"{LEGEND} serving", high=10_000),
             ),
         ),
-        Panel(
-            title="What limits",
-            text="What keeps the last decision from what the load asks for.",
-            kind="states",
-            width=12,
-            names={"0": "no", "1": "limits"},
-            steps=((None, GREEN), (1, YELLOW)),
-            runbook="GLMGPUBudgetLimits",
-            nothing="nothing limits",
-            lines=(
-                Line(
-                    f"max by ({NAME}, limit) (glm_autoscaler_limited{{{OF}}}) == 1",
-                    f"{LEGEND}: {{{{limit}}}}",
-                    due="sometimes",
-                    high=1,
-                ),
-            ),
+        limits({"0": "no", "1": "limits"}),
+        gpus(
+            "GPUs by namespace",
+            "GPUs of the wanted groups, and the budget of the namespace (chart value gpuBudgets).",
         ),
-        Panel(
-            title="GPUs by namespace",
-            text="GPUs of the wanted groups, and the budget of the namespace (chart value gpuBudgets).",
-            runbook="GLMGPUBudgetLimits",
-            lines=(
-                Line(
-                    f"sum by (namespace) (max by ({NAME}) (glm_autoscaler_gpus{{{OF}}}))", "{{namespace}}", high=100_000
-                ),
-                Line(
-                    'max by (namespace) (glm_autoscaler_namespace_gpu_budget{namespace=~"$namespace"})',
-                    "{{namespace}} budget",
-                    due="sometimes",
-                    high=1_000_000,
-                    is_limit=True,
-                ),
-            ),
-        ),
-        Panel(
-            title="GPU-hours",
-            text="GPU-hours of the wanted groups over the chosen time, and what the smallest fixed fleet for "
-            "the same load would "
-            "have taken: the most groups that were wanted within a day, all the time.",
-            kind="bars",
-            decimals=1,
-            lines=(
-                Line(f"sum({hours(f'max by ({NAME}) (glm_autoscaler_gpus{{{OF}}})')})", "scaled by load"),
-                Line(f"sum({hours(gpus_of_static())})", "fixed fleet"),
-            ),
+        gpu_hours(
+            "GPU-hours",
+            "GPU-hours of the wanted groups over the chosen time, and what the smallest fixed fleet for the same load "
+            "would have taken: the most groups that were wanted within a day, all the time.",
         ),
         Panel(
             title="Group-hours",
@@ -217,35 +167,12 @@ GROUPS = Row(
                 Line(f"sum({hours(f'max by ({NAME}) (glm_autoscaler_static_groups{{{OF}}})')})", "fixed fleet"),
             ),
         ),
-        Panel(
-            title="Age of metrics",
-            text="Of the newest sample that autoscaling has of a deployment. It holds on old ones.",
-            unit="s",
+        metrics_age(
+            "Age of metrics",
+            "Of the newest sample that autoscaling has of a deployment. It holds on old ones.",
             width=12,
-            steps=((None, GREEN), (60, RED)),
-            runbook="GLMMetricsStale",
-            lines=(Line(f"max by ({NAME}) (glm_autoscaler_metrics_age_seconds{{{OF}}}) >= 0", LEGEND, high=3600),),
         ),
-        Panel(
-            title="Conditions that are False",
-            text="Of those that should be True.",
-            kind="states",
-            width=12,
-            names={"1": "False"},
-            steps=((None, GREEN), (1, RED)),
-            nothing="all are as they should be",
-            runbook="GLMDeploymentDegraded",
-            lines=(
-                Line(
-                    f"max by ({NAME}, type) (glm_operator_condition{{{OF}, "
-                    f'type=~"Planned|GroupsReady|Ready|MetricsAvailable|SLOMet", '
-                    'status="False"}) == 1',
-                    f"{LEGEND}: {{{{type}}}}",
-                    due="sometimes",
-                    high=1,
-                ),
-            ),
-        ),
+        false_conditions("Planned|GroupsReady|Ready|MetricsAvailable|SLOMet", ((None, GREEN), (1, RED)), width=12),
     ),
 )
 

@@ -10,6 +10,10 @@ from typing import Literal
 OF = 'namespace=~"$namespace", deployment=~"$deployment"'
 """Selects what the variables of a dashboard choose."""
 
+NAME = "namespace, deployment"
+LEGEND = "{{namespace}}/{{deployment}}"
+"""By what series of a deployment are summed up, and how it is called."""
+
 OF_CLASS = f'{OF}, slo_class=~"$slo_class"'
 RATE = "$__rate_interval"
 STATUS_WINDOW = "5m"
@@ -81,7 +85,7 @@ def hours(groups: str) -> str:
     return f"sum_over_time(({groups})[$__range:$__interval]) * $__interval_ms / 3600000"
 
 
-def gpus_of_static(by: str = "namespace, deployment") -> str:
+def gpus_of_static(by: str = NAME) -> str:
     """Return the GPUs that the smallest fixed fleet would hold: as many a group as those that there are."""
     each = f"max by ({by}) (glm_autoscaler_gpus{{{OF}}}) / (max by ({by}) (glm_autoscaler_spec_groups{{{OF}}}) > 0)"
     return f"max by ({by}) (glm_autoscaler_static_groups{{{OF}}}) * on ({by}) ({each})"
@@ -89,7 +93,7 @@ def gpus_of_static(by: str = "namespace, deployment") -> str:
 
 def decisions() -> str:
     """Return where a decision changed the number of groups: with reason, direction and, where one holds, the limit."""
-    by = "namespace, deployment"
+    by = NAME
     changed = (
         f"sum by ({by}, reason, direction) (increase(glm_autoscaler_decisions_total{{{OF}, "
         f'direction=~"up|down"}}[{RATE}]))'

@@ -1,10 +1,9 @@
 """Operator: does it get its work done, and what does it say of deployments?"""
 
 from grafana.board import GREEN, RED, YELLOW, Board, Panel, Row
-from grafana.lines import OF, RATE, Line
+from grafana.lines import LEGEND, NAME, OF, RATE, Line
+from grafana.panels import false_conditions
 
-NAME = "namespace, deployment"
-LEGEND = "{{namespace}}/{{deployment}}"
 GOOD = "Planned|GroupsReady|UpToDate|MetricsAvailable|ScalingActive|SLOMet|Ready"
 
 WORK = Row(
@@ -101,26 +100,7 @@ SAYS = Row(
                 ),
             ),
         ),
-        Panel(
-            title="Conditions that are False",
-            text="Of those that should be True.",
-            kind="states",
-            width=16,
-            height=10,
-            names={"1": "False"},
-            steps=((None, YELLOW),),
-            nothing="all are as they should be",
-            runbook="GLMDeploymentDegraded",
-            lines=(
-                Line(
-                    f'max by ({NAME}, type) (glm_operator_condition{{{OF}, type=~"{GOOD}", status="False"}}) == 1',
-                    f"{LEGEND}: {{{{type}}}}",
-                    due="sometimes",
-                    low=1,
-                    high=1,
-                ),
-            ),
-        ),
+        false_conditions(GOOD, ((None, YELLOW),), width=16, height=10),
         Panel(
             title="Degraded",
             text="Somebody has to act: `kubectl describe glmd` says what to do.",
