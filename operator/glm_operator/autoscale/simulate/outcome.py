@@ -3,7 +3,8 @@
 Terms:
 - attainment: of the requests that arrived, the share that met every threshold of its class. Those of a class without
   promises do not count; failed ones have missed.
-- need: groups that the arrivals of a moment ask for, at what a group can carry. See needed_groups().
+- need: groups with which what arrives around a moment is carried and waits no longer than promised. See
+  needed_groups().
 - breach: from the second at which more than 5 % of the requests due in the last 30 s missed their time to the first
   token, or gaps longer than promised, until that has not been so for a minute.
 """
@@ -24,6 +25,7 @@ BREACH_SHARE = 0.05
 BREACH_OVER_S = 60.0
 MISSING_S = 30.0  # a group whose newest sample is older than this is not known
 NEED_WINDOW_S = 60.0
+BURST_WINDOWS_S = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 MIX_WINDOW_S = 300.0
 
 
@@ -142,10 +144,12 @@ def _reactions(breaches: Sequence[tuple[float, float]], result: Result) -> list[
 
 
 def needed_groups(setup: Setup, at_s: float, ahead_s: float) -> int:
-    """Return the groups that carry the densest minute between a minute ago and ahead_s from now.
+    """Return the groups that what arrives between a minute ago and ahead_s from now needs, at the planned use.
 
     A group carries what capacity.requests_per_second() says of the mix of the five minutes before, at the utilisation
-    that the deployment plans for.
+    that the deployment plans for. Need is the larger of two: what carries the densest minute, and what works off every
+    shorter burst before anybody has waited longer than is promised. Of w seconds, that is what arrives in them over w
+    plus the promise.
     """
     arrivals = setup.arrivals
     times = [each.at_s for each in arrivals]
@@ -155,13 +159,22 @@ def needed_groups(setup: Setup, at_s: float, ahead_s: float) -> int:
     if not mix:
         return setup.scaling.min_groups
     group_rps = requests_per_second(setup.calibration, shape_of(mix), tightest(setup.slo, "itl"))
-    densest, moment = 0.0, max(0.0, at_s - NEED_WINDOW_S)
-    while moment <= at_s + ahead_s:
-        count = bisect_right(times, moment) - bisect_left(times, moment - NEED_WINDOW_S)
-        densest = max(densest, count / min(NEED_WINDOW_S, max(moment, 10.0)))
-        moment += 10.0
+    rate = _densest(times, at_s, at_s + ahead_s, NEED_WINDOW_S, 0.0)
+    promise_s = tightest(setup.slo, "ttft")
+    if promise_s is not None:
+        rate = max(rate, *(_densest(times, at_s, at_s + ahead_s, width, promise_s) for width in BURST_WINDOWS_S))
     planned = group_rps * setup.scaling.target_utilization / 100
-    return max(setup.scaling.min_groups, math.ceil(densest / planned))
+    return max(setup.scaling.min_groups, math.ceil(rate / planned))
+
+
+def _densest(times: Sequence[float], at_s: float, until_s: float, width_s: float, wait_s: float) -> float:
+    """Return the most requests a second of any window since NEED_WINDOW_S before at_s, with wait_s more to serve it."""
+    most, end_s = 0.0, max(0.0, at_s - NEED_WINDOW_S)
+    while end_s <= until_s:
+        count = bisect_right(times, end_s) - bisect_left(times, end_s - width_s)
+        most = max(most, count / (min(width_s, max(end_s, 10.0)) + wait_s))
+        end_s += min(10.0, width_s / 2)
+    return most
 
 
 def _beyond_need(result: Result) -> int:
