@@ -1,13 +1,8 @@
 """The two sources of autoscaling's numbers on the same workers: a real Prometheus that scrapes them, and ourselves."""
 
-import asyncio
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
@@ -17,7 +12,7 @@ from glm_operator.autoscale.series import DEMAND_METRICS, HISTOGRAMS, Attained, 
 from glm_operator.cluster.metrics.access import Access
 from glm_operator.cluster.metrics.prometheus import Prometheus
 from glm_operator.cluster.metrics.queries import demand_query
-from glm_operator.cluster.metrics.reading import MetricsProblem, Reading
+from glm_operator.cluster.metrics.reading import Reading
 from glm_operator.cluster.metrics.recording import recording_rules
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
@@ -37,61 +32,23 @@ from integration.metered_worker import (
 from integration.prometheus_process import (
     Json,
     PrometheusProcess,
-    a_certificate,
     backfill,
-    free_port,
     prometheus_process,
     scrape_config,
 )
-
-DEADLINE_S = 40.0
-PERIOD_S = 0.5
-PASSWORD = "a pass word"
-BCRYPT = "$2b$04$u7J0r3zRjOjjcvYfGzmyd.Sr8.XdL8.QFAqFSKZbjsl/.s32x4tFK"  # of PASSWORD; 4 rounds: it is tried often
-
-SLO = Slo.model_validate({"classes": [{"name": SLO_CLASS, "ttft": "500ms", "window": "1h"}]})
-Found = TypeVar("Found")
-
-
-async def wait_for(what: str, look: Callable[[], Awaitable[Found | None]]) -> Found:
-    """Look again and again until something is found."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while (found := await look()) is None:
-        assert time.monotonic() < deadline_s, f"no {what} after {DEADLINE_S:g} s"
-        await asyncio.sleep(PERIOD_S)
-    return found
-
-
-@dataclass
-class Source:
-    """One of the two, asked the same questions."""
-
-    name: str
-    workers: list[MeteredWorker]
-    scraper: Scraper
-    prometheus: Prometheus | None
-
-    async def demand(self) -> list[Series]:
-        """Return the series there are; none where Prometheus has none yet."""
-        if self.prometheus is None:
-            return await self.scraper.demand(NAMESPACE, DEPLOYMENT, [worker.target for worker in self.workers])
-        try:
-            return await self.prometheus.demand(NAMESPACE, DEPLOYMENT)
-        except MetricsProblem as problem:
-            if problem.trouble.reason != "NoSeries":
-                raise
-            return []
-
-    async def latencies(self, slo: Slo = SLO) -> Latencies:
-        if self.prometheus is None:
-            await self.demand()
-            return self.scraper.latencies(NAMESPACE, DEPLOYMENT, slo)
-        try:
-            return await self.prometheus.latencies(NAMESPACE, DEPLOYMENT, slo)
-        except MetricsProblem as problem:
-            if problem.trouble.reason != "NoSeries":
-                raise
-            return Latencies(time.time())
+from integration.source_world import (
+    PERIOD_S,
+    SLO,
+    Open,
+    Source,
+    clients,
+    scraped,
+    slope,
+    the_attained,
+    the_buckets,
+    the_problem,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -111,19 +68,6 @@ async def source(request: pytest.FixtureRequest, tmp_path: Path, workers: list[M
             yield Source("Prometheus", workers, scraper, prometheus)
             await prometheus.close()
     await scraper.close()
-
-
-def slope(series: Series) -> float:
-    (begin_s, first), (end_s, last) = series.samples[0], series.samples[-1]
-    return (last - first) / (end_s - begin_s)
-
-
-def the_buckets(latencies: Latencies, signal: str, window_s: float) -> Buckets | None:
-    return next((each for each in latencies.buckets if (each.signal, each.window_s) == (signal, window_s)), None)
-
-
-def the_attained(latencies: Latencies, window_s: float) -> Attained | None:
-    return next((each for each in latencies.attained if each.window_s == window_s), None)
 
 
 async def test_demand_is_every_metric_of_every_group_with_its_labels_and_times(source: Source) -> None:
@@ -231,39 +175,10 @@ async def test_a_group_that_stops_answering_keeps_the_times_of_its_last_samples(
 # What only Prometheus can do wrong.
 
 
-async def the_problem(prometheus: Prometheus, what: str = "demand", deployment: str = DEPLOYMENT) -> MetricsProblem:
-    asked: Mapping[str, Callable[[], Awaitable[object]]] = {
-        "demand": partial(prometheus.demand, NAMESPACE, deployment),
-        "latencies": partial(prometheus.latencies, NAMESPACE, deployment, SLO),
-    }
-    with pytest.raises(MetricsProblem) as caught:
-        await asked[what]()
-    return caught.value
-
-
-async def scraped(process: PrometheusProcess, query: str) -> None:
-    """Wait until Prometheus has something for a query of ours."""
-
-    async def look() -> object:
-        async with httpx.AsyncClient() as http:
-            answer = await http.get(f"{process.url}/api/v1/query", params={"query": query})
-            return answer.json()["data"]["result"] or None
-
-    await wait_for(query, look)
-
-
 @pytest.fixture
-async def opened() -> AsyncIterator[Callable[..., Prometheus]]:
-    """Yield what makes clients; at the end they are closed."""
-    clients: list[Prometheus] = []
-
-    def make(url: str, **access: object) -> Prometheus:
-        clients.append(Prometheus(Access(url=url, **access)))  # type: ignore[arg-type]
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        await client.close()
+async def opened() -> AsyncIterator[Open]:
+    async with clients() as make:
+        yield make
 
 
 RELABELLINGS: Mapping[str, Sequence[Json]] = {
@@ -291,7 +206,7 @@ def misled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProce
 
 
 async def test_a_relabelling_that_drops_our_labels_is_no_series_with_a_query_to_paste(
-    misled: PrometheusProcess, opened: Callable[..., Prometheus]
+    misled: PrometheusProcess, opened: Open
 ) -> None:
     await scraped(misled, 'glm_num_requests_running{job="no-deployment"}')
     problem = await the_problem(opened(misled.url), deployment="no-deployment")
@@ -303,18 +218,14 @@ async def test_a_relabelling_that_drops_our_labels_is_no_series_with_a_query_to_
     assert pasted == {"status": "success", "data": {"resultType": "matrix", "result": []}}
 
 
-async def test_a_relabelling_that_drops_the_group_is_no_series_as_well(
-    misled: PrometheusProcess, opened: Callable[..., Prometheus]
-) -> None:
+async def test_a_relabelling_that_drops_the_group_is_no_series_as_well(misled: PrometheusProcess, opened: Open) -> None:
     await scraped(misled, 'glm_num_requests_running{job="no-group"}')
     problem = await the_problem(opened(misled.url), deployment="no-group")
     assert problem.trouble.reason == "NoSeries"
     assert "without the label group" in str(problem)
 
 
-async def test_histograms_that_are_dropped_are_no_series_beside_demand(
-    misled: PrometheusProcess, opened: Callable[..., Prometheus]
-) -> None:
+async def test_histograms_that_are_dropped_are_no_series_beside_demand(misled: PrometheusProcess, opened: Open) -> None:
     await scraped(misled, 'glm_num_requests_running{job="no-buckets"}')
     prometheus = opened(misled.url)
     assert await prometheus.demand(NAMESPACE, "no-buckets")
@@ -324,7 +235,7 @@ async def test_histograms_that_are_dropped_are_no_series_beside_demand(
 
 
 async def test_recording_rules_that_are_not_loaded_are_no_series_and_named(
-    misled: PrometheusProcess, opened: Callable[..., Prometheus]
+    misled: PrometheusProcess, opened: Open
 ) -> None:
     await scraped(misled, 'glm_num_requests_running{job="no-rules"}')
     problem = await the_problem(opened(misled.url, has_recording_rules=True), "latencies", "no-rules")
@@ -332,9 +243,7 @@ async def test_recording_rules_that_are_not_loaded_are_no_series_and_named(
     assert "are the rules loaded" in str(problem)
 
 
-async def test_a_group_that_is_scraped_twice_is_there_once(
-    misled: PrometheusProcess, opened: Callable[..., Prometheus]
-) -> None:
+async def test_a_group_that_is_scraped_twice_is_there_once(misled: PrometheusProcess, opened: Open) -> None:
     for job in ("twice", "again"):
         await scraped(misled, f'glm_num_requests_running{{job="{job}"}}')
     found = await opened(misled.url).demand(NAMESPACE, "twice")
@@ -342,7 +251,7 @@ async def test_a_group_that_is_scraped_twice_is_there_once(
 
 
 async def test_recorded_series_tell_what_raw_ones_tell(
-    tmp_path: Path, workers: list[MeteredWorker], opened: Callable[..., Prometheus]
+    tmp_path: Path, workers: list[MeteredWorker], opened: Open
 ) -> None:
     config = scrape_config([worker.address for worker in workers])
     with prometheus_process(tmp_path, [config], rules=recording_rules()) as process:
@@ -388,7 +297,7 @@ def past(hours: int, *, seen_s_ago: int = 600) -> str:
 
 @pytest.mark.parametrize(("seen_s_ago", "reason"), [(60, "MetricsStale"), (600, "NoSeries")])
 async def test_series_that_ended_a_minute_ago_are_stale_and_after_some_minutes_they_are_missing(
-    tmp_path: Path, opened: Callable[..., Prometheus], seen_s_ago: int, reason: str
+    tmp_path: Path, opened: Open, seen_s_ago: int, reason: str
 ) -> None:
     backfill(tmp_path, past(hours=1, seen_s_ago=seen_s_ago))
     with prometheus_process(tmp_path) as process:
@@ -400,7 +309,7 @@ async def test_series_that_ended_a_minute_ago_are_stale_and_after_some_minutes_t
 async def test_long_windows_are_read_as_far_as_prometheus_reaches_back(
     tmp_path: Path,
     workers: list[MeteredWorker],
-    opened: Callable[..., Prometheus],
+    opened: Open,
     window: str,
     covered_h: float | None,
 ) -> None:
@@ -419,88 +328,11 @@ async def test_long_windows_are_read_as_far_as_prometheus_reaches_back(
         assert found.covered_s == pytest.approx(covered_h * 3600, rel=0.05)
 
 
-# What keeps us from asking it.
-
-
-async def test_a_prometheus_that_is_not_there_is_unreachable_with_its_url(opened: Callable[..., Prometheus]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    problem = await the_problem(opened(url))
-    assert problem.trouble.reason == "MetricsUnreachable"
-    assert str(problem).startswith(f"Prometheus at {url} cannot be reached: ")
-
-
-async def test_tls_and_a_password_from_files_let_us_in_and_a_wrong_one_does_not(
-    tmp_path: Path, workers: list[MeteredWorker], opened: Callable[..., Prometheus]
-) -> None:
-    own = a_certificate(tmp_path)
-    user, password = tmp_path / "user", tmp_path / "password"
-    user.write_text("operator\n")
-    password.write_text(f"{PASSWORD}\n")
-    web = {
-        "tls_server_config": {"cert_file": str(own.certificate), "key_file": str(own.key)},
-        "basic_auth_users": {"operator": BCRYPT},
-    }
-    context = ssl.create_default_context(cafile=own.certificate)
-    configs = [scrape_config([workers[0].address])]
-    with prometheus_process(tmp_path / "prometheus", configs, web_config=web, context=context) as process:
-        files = {"username_file": user, "password_file": password}
-        prometheus = opened(process.url, ca_file=own.certificate, **files)
-        source = Source("Prometheus", workers, Scraper(), prometheus)
-
-        async def some() -> list[Series] | None:
-            return await source.demand() or None
-
-        await wait_for("series", some)
-
-        password.write_text("another")
-        problem = await the_problem(prometheus)
-        assert problem.trouble.reason == "MetricsRefused"
-        assert "401: Unauthorized" in str(problem)
-        assert "another" not in str(problem)
-
-        password.write_text(PASSWORD)
-        assert await prometheus.demand(NAMESPACE, DEPLOYMENT), "the Secret was renewed, and read again"
-
-        untrusting = await the_problem(opened(process.url, **files))
-        assert untrusting.trouble.reason == "MetricsUnreachable"
-        assert "CERTIFICATE_VERIFY_FAILED" in str(untrusting)
-
-        password.unlink()
-        unreadable = await the_problem(prometheus)
-        assert unreadable.trouble.reason == "MetricsRefused"
-        assert str(password) in str(unreadable)
-        await source.scraper.close()
-
-
-async def test_a_client_certificate_is_shown_and_a_renewed_authority_is_trusted(
-    tmp_path: Path, opened: Callable[..., Prometheus]
-) -> None:
-    own, other = a_certificate(tmp_path), a_certificate(tmp_path, "other")
-    web = {
-        "tls_server_config": {
-            "cert_file": str(own.certificate),
-            "key_file": str(own.key),
-            "client_auth_type": "RequireAndVerifyClientCert",
-            "client_ca_file": str(own.certificate),
-        }
-    }
-    context = ssl.create_default_context(cafile=own.certificate)
-    context.load_cert_chain(own.certificate, own.key)
-    trusted = tmp_path / "trusted.crt"
-    trusted.write_bytes(other.certificate.read_bytes())
-    with prometheus_process(tmp_path / "prometheus", web_config=web, context=context) as process:
-        assert (await the_problem(opened(process.url, ca_file=own.certificate))).trouble.reason == "MetricsUnreachable"
-        prometheus = opened(process.url, ca_file=trusted, certificate_file=own.certificate, key_file=own.key)
-        assert (await the_problem(prometheus)).trouble.reason == "MetricsUnreachable"
-        trusted.write_bytes(own.certificate.read_bytes())
-        assert (await the_problem(prometheus)).trouble.reason == "NoSeries", "it answers"
-
-
 # Both together.
 
 
 async def test_while_prometheus_is_away_workers_are_asked_and_afterwards_it_is_asked_again(
-    tmp_path: Path, workers: list[MeteredWorker], opened: Callable[..., Prometheus]
+    tmp_path: Path, workers: list[MeteredWorker], opened: Open
 ) -> None:
     with prometheus_process(tmp_path, [scrape_config([worker.address for worker in workers])]) as process:
         await scraped(process, "glm_num_requests_running")
