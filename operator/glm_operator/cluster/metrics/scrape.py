@@ -54,6 +54,7 @@ MAX_TEXT_BYTES = 8 * 2**20
 MAX_SERIES = 20_000
 """Of one worker. One that has more is taken for something else."""
 
+SERVING = "glm_group_serving_timestamp_seconds"
 _SIGNALS = {f"{histogram}_bucket": signal for signal, histogram in HISTOGRAMS.items()}
 _DEMAND = frozenset(DEMAND_METRICS)
 WANTED = _DEMAND | _SIGNALS.keys() | {ATTAINED}
@@ -81,6 +82,7 @@ class _Group:
         self._known: Known = {}
         self._rings: dict[str, _Ring] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}  # of latency: what it is, and its last value
+        self._latency_at_s = inf  # when they were read last
 
     def read(self, text: str, at_s: float, rise: Rise | None) -> None:
         """Note a text. rise: takes by how much the counters of latency rose; None: they are not read.
@@ -97,23 +99,24 @@ class _Group:
             for written, series, _ in samples
             if series.name not in _DEMAND and written not in before
         }
+        serving_s = max((value for _, series, value in samples if series.name == SERVING), default=0.0)
+        is_young = serving_s > self._latency_at_s
         for written, series, value in samples:
             if series.name in _DEMAND:
                 ring = self._rings.get(written)
                 if ring is None:
                     ring = self._rings[written] = _Ring(series.name, {**series.labels, **self._labels})
                 ring.samples.append((at_s, value))
-            elif written in before:
-                counter, last = before[written]
-                after[written] = counter, value
-                if rise is not None:
-                    of_counter = rise.setdefault(counter, [0.0, 0.0])
-                    of_counter[0] += increase(last, value)
-                    of_counter[1] += 1
-            else:
-                after[written] = new[written], value
+                continue
+            counter, last = before.get(written) or (new[written], 0.0 if is_young else None)
+            after[written] = counter, value
+            if rise is not None and last is not None:
+                of_counter = rise.setdefault(counter, [0.0, 0.0])
+                of_counter[0] += increase(last, value)
+                of_counter[1] += 1
         if rise is not None:
             self._counters = after  # a series that is not there any more begins anew if it comes back
+            self._latency_at_s = at_s
 
     def series(self, since_s: float) -> list[Series]:
         """Return the samples of demand since a moment; forget older ones."""
@@ -146,8 +149,8 @@ class Scraper:
     """Scrapes workers, and answers as Prometheus does, about the time that it has seen itself.
 
     What a window brings is what rose between scrapes in it: nothing is extrapolated to its ends. The restart of a
-    worker begins its counters anew, as increase() has it. A group that is gone is forgotten; the requests that it
-    answered stay counted.
+    worker begins its counters anew, as increase() has it. What a group shows that began to serve between two scrapes
+    rose from 0. A group that is gone is forgotten; the requests that it answered stay counted.
     """
 
     def __init__(

@@ -153,6 +153,19 @@ async def test_a_restart_of_a_worker_counts_from_zero() -> None:
     assert world.latencies().attained[0].requests == 7.0
 
 
+@pytest.mark.parametrize(("serving_s", "requests"), [(1006.0, [(7.0, 3.0)]), (900.0, []), (0.0, [])])
+async def test_what_a_group_shows_that_began_to_serve_since_the_last_scrape_rose_from_zero(
+    serving_s: float, requests: list[tuple[float, float]]
+) -> None:
+    world = World()
+    world.texts["g0"] = demand_text(0)  # it starts, and has no class yet
+    await world.demand("g0")
+    assert world.now_s == 1005.0
+    world.texts["g0"] = latency_text(3, 4) + f"glm_group_serving_timestamp_seconds{{{OWN}}} {serving_s}\n"
+    await world.demand("g0")
+    assert [(each.requests, each.met) for each in world.latencies().attained[:1]] == requests
+
+
 async def test_latency_is_read_in_some_scrapes_and_demand_in_all() -> None:
     world = World(latency_step_s=10.0)
     for kept in range(7):
