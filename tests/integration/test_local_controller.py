@@ -107,14 +107,17 @@ async def test_groups_come_and_go_as_the_bounds_say_and_leave_nothing(folder: St
 
 
 def start_first(folder: StateFolder) -> None:
-    """Bring up one group, as `up` does."""
+    """Bring up one group, and wait for it, as `up` does."""
+    wait_until_ready(bring_up_first(folder), folder, DEADLINE_S, lambda _: None)
+
+
+def bring_up_first(folder: StateFolder) -> DeploymentState:
     (state,) = folder.deployments()
     deployment = parse_deployment(state.body)
     layout = plan(deployment)
     assert isinstance(layout, Layout)
     with folder.locked():
-        started = bring_up(folder, "nano", render(deployment, layout, [0]), PROGRAM)
-    wait_until_ready(started.state, folder, DEADLINE_S, lambda _: None)
+        return bring_up(folder, "nano", render(deployment, layout, [0]), PROGRAM).state
 
 
 async def test_promises_reach_every_group_also_when_they_are_edited_or_gone(folder: StateFolder) -> None:
@@ -206,6 +209,19 @@ async def test_of_two_groups_the_one_that_does_not_serve_goes(folder: StateFolde
         put(folder, scaling={"min": 1, "max": 1})
         await look_until(control, lambda: len(folder.deployments()[0].pods) == 1)
         assert groups(folder) == ["nano-g1"]
+
+
+async def test_what_up_has_started_is_no_order_of_the_controller_whose_effect_is_waited_for(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("START_S", "3")  # of the second pod; the group serves when both are there
+    put(folder, scaling={"max": 2}, parallelism={"expert": 2}, hardware={"device": "cpu", "ranksPerPod": 1})
+    async with controlling(folder) as control:
+        bring_up_first(folder)
+        await control.look()
+        assert control.memory.at_s is None, "nothing is decided yet"
+        await look_until(control, lambda: control.memory.serving == 1)
+        assert control.memory.grew_s is None
 
 
 async def test_while_another_command_holds_the_lock_nothing_is_changed_and_nothing_fails(folder: StateFolder) -> None:

@@ -47,10 +47,10 @@ from glm_operator.render import render
 
 logger = logging.getLogger("glm_operator.local")
 
-PERIOD_S = 2.0
+PERIOD_S = 1.0
 """Between two looks. Asking a few processes of this machine costs nothing worth saving."""
 
-LATENCY_PERIOD_S = 4.0
+LATENCY_PERIOD_S = 2.0
 STOP_LIMIT_S = 10.0
 POLL_S = 0.05
 RUN_DIR = "controller"
@@ -179,6 +179,9 @@ class Controller:
         if rules is None or rules.mode not in ("Active", "Observe") or not groups:
             return None, self.memory
         serving = sum(group.is_ready for group in groups)
+        if self.memory.at_s is None and not serving and all(group.is_alive for group in groups):
+            # `up` has started them. The law would take them for an order of its own, and wait for the effect of that.
+            return None, self.memory
         layout = plan(deployment)
         situation = Situation(
             spec_groups=len(groups),
@@ -334,7 +337,7 @@ def stop(folder: StateFolder, state: DeploymentState) -> None:
 
 async def _control(name: str, prometheus: str | None) -> None:
     client = None if prometheus is None else Prometheus(Access(url=prometheus))
-    sources = Sources(Scraper(), client, latency_period_s=LATENCY_PERIOD_S)
+    sources = Sources(Scraper(latency_step_s=LATENCY_PERIOD_S), client, latency_period_s=LATENCY_PERIOD_S)
     try:
         with Management() as management:
             folder, program = StateFolder.of_user(), processes.worker_program()
