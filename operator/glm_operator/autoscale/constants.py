@@ -143,6 +143,14 @@ LOOKAHEAD_MAX_S = 600.0
 LOOKAHEAD_MAX_GROWTH = 1.0
 """Most that arrivals are taken to grow by, against what they are."""
 
+SWELL_SPAN_S = 28.0
+SWELL_SIGMAS = 3.0
+"""Requests that run have grown if, over that many seconds (half a minute of scrapes), they did so by more than so many
+standard deviations."""
+
+SWELL_MAX_S = 60.0
+"""They are not taken to grow for longer: the first of them end by then, whatever has become longer."""
+
 COLD_START_S = 60.0
 """Before any start was measured."""
 
@@ -171,6 +179,19 @@ FAST_BURN = 6.0
 """Times an even burn of the error budget from which stabilisation is shortened up and doubled down."""
 
 BURN_DOWN_FACTOR = 2.0
+
+KEEP_STARTS = 2.0
+KEEP_MIN_S, KEEP_MAX_S = 60.0, 300.0
+"""Starts, and bounds in seconds, for which a group is kept that is not needed, unless the spec says how long.
+
+Keeping it for a start costs what bringing it back does; once more is for what the promises would lose meanwhile. Below
+the first it is noise, and longer than the second is a matter of a schedule."""
+
+REGRET_S = 300.0
+"""A group that is wanted back within that time was removed too soon: the load comes in bursts."""
+
+REGRETTED_S = 1200.0
+"""Groups are then kept for the longest of those times, until it has not happened for so long."""
 
 INFEASIBLE_MARGIN = 1.1
 """A promise found infeasible is feasible again only this far above the floor, so that it does not flap."""

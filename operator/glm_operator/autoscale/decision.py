@@ -13,7 +13,7 @@ Cause = Literal[
     "Waiting",  # the age of the oldest waiting request
     "KVCache",  # tokens in the KV cache
     "Latency",  # the percentile of a class, through the safety factor
-    "Lookahead",  # arrivals rise, and a group takes its cold start to help
+    "Lookahead",  # what arrives or runs rises, and a group takes its cold start to help
     "Schedule",  # a window with other bounds
     "Bounds",  # somebody set a number outside of them
     "Surplus",  # fewer groups carry the load

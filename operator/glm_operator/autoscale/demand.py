@@ -288,6 +288,8 @@ def _needs(
     steady = _steady(load, able, kept, use)
     needs: dict[Cause, float] = {"Demand": steady}
     later = _steady(ahead, able, kept, max(use, law.LOOKAHEAD_USE))
+    if ahead.running_requests > load.running_requests and able.line is not None:
+        later = max(later, ahead.running_requests / able.batch)
     if later > steady:
         needs["Lookahead"] = later
     if boost > 1.0:

@@ -179,7 +179,7 @@ def _levelled(memory: Memory, found: Sums, part: Part, elapsed_s: float, now_s: 
     A partial sum may raise a level and never lowers it.
     """
     if found.is_idle:
-        idle = trend.Arrivals(now_s, 0.0, 0.0)
+        idle = trend.Arrivals(now_s, 0.0, 0.0, 0.0)
         levels = (0.0, 0.0, 0.0)
         return _with_levels(memory, levels, trend.noted(memory.arrivals, idle))
     requests = memory.requests_level if memory.requests_level is not None else found.arrivals.value / part.share
@@ -197,7 +197,12 @@ def _levelled(memory: Memory, found: Sums, part: Part, elapsed_s: float, now_s: 
     )
     history = memory.arrivals
     if found.are_known or part.lost:
-        moment = trend.Arrivals(now_s, found.arrivals.value / part.share, found.prompt_arriving.value / part.share)
+        moment = trend.Arrivals(
+            now_s,
+            found.arrivals.value / part.share,
+            found.prompt_arriving.value / part.share,
+            found.running.value if found.are_known else None,
+        )
         history = trend.noted(history, moment)
     return _with_levels(memory, levels, history)
 
@@ -247,8 +252,14 @@ def _loads(memory: Memory, found: Sums, part: Part, credit: Credit, now_s: float
         now,
         prompt_tokens=of_prompts * part.share,
         generated=max(now.generated, of_answers * part.share),
+        running_requests=now.running_requests + min(_swollen(memory, credit, now_s), now.running_requests),
     )
     return now, ahead
+
+
+def _swollen(memory: Memory, credit: Credit, now_s: float) -> float:
+    """Return how many requests more will run when a group that is ordered now serves."""
+    return trend.swell(memory.arrivals, now_s) * min(credit.cold_start_s, law.SWELL_MAX_S)
 
 
 def _has_settled(memory: Memory, credit: Credit, now_s: float, settle_s: float) -> bool:

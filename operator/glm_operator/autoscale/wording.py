@@ -19,7 +19,7 @@ def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -
         f"{number(needed.backlog_s or 0.0)} s of work of one group wait",
         "KVCache": f"{_groups(needs.get('KVCache', 0.0))} needed for what KV caches hold, at {law.KV_TARGET:.0%} full",
         "Latency": f"{kept.worst_of}; {_groups(needs.get('Latency', 0.0))} needed",
-        "Lookahead": f"arrivals rise: {_groups(needs.get('Lookahead', 0.0))} needed when a new one serves, "
+        "Lookahead": f"load rises: {_groups(needs.get('Lookahead', 0.0))} needed when a new one serves, "
         f"in {moment.credit.cold_start_s:.0f} s",
         "Schedule": f"schedule {', '.join(bounds.scheduled)} sets {bounds.least} to {bounds.most} groups",
         "Bounds": f"{moment.current} is outside of {bounds.least} to {bounds.most}",

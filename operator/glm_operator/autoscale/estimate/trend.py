@@ -11,6 +11,8 @@ from glm_operator.autoscale.constants import (
     NOISE_SIGMAS,
     RECENT_S,
     STEP_SIGMAS,
+    SWELL_SIGMAS,
+    SWELL_SPAN_S,
     TREND_PART_S,
     TREND_PARTS,
     TREND_SIGMAS,
@@ -25,6 +27,7 @@ class Arrivals:
     at_s: float
     requests: float
     prompt_tokens: float
+    running: float | None = None  # requests that ran; None: not known of every group
 
 
 def stepped(whole: float, lately: float, requests: float, noise: float = 1.0) -> float:
@@ -56,6 +59,20 @@ def noted(history: Sequence[Arrivals], now: Arrivals) -> tuple[Arrivals, ...]:
     """Return the history with this moment, as far back as a slope is looked for."""
     begin_s = now.at_s - 2 * TREND_PARTS * TREND_PART_S
     return (*(each for each in history if begin_s < each.at_s < now.at_s), now)
+
+
+def swell(history: Sequence[Arrivals], now_s: float) -> float:
+    """Return by how many the requests that run grow a second, where they do so faster than by chance; else 0.
+
+    Where requests come one by one, those that run differ by the root of their number from one moment to another. Longer
+    answers show here first: nothing else tells them before they end.
+    """
+    now = history[-1].running if history and history[-1].at_s == now_s else None
+    then = next((each for each in reversed(history) if now_s - each.at_s >= SWELL_SPAN_S), None)
+    if now is None or then is None or then.running is None or now_s - then.at_s > 2.0 * SWELL_SPAN_S:
+        return 0.0
+    grown = now - then.running
+    return grown / (now_s - then.at_s) if grown > SWELL_SIGMAS * sqrt(max(then.running, 1.0)) else 0.0
 
 
 @dataclass(frozen=True)
@@ -103,4 +120,5 @@ def _rise(sums: Sequence[float], counts: Sequence[int], requests: float, part_s:
     chance = means[0] * NOISE * TREND_SIGMAS / sqrt(max(requests * part_s, 1.0))
     if steps[1] <= 0.0 or means[-1] - means[0] <= chance:
         return Rise()
-    return Rise(means[-1], steps[1] / part_s, part_s)
+    newest = min(means[-1], means[-2] + steps[len(steps) // 2])  # one part alone may stand out by chance
+    return Rise(newest, steps[1] / part_s, part_s)

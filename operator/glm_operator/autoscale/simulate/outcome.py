@@ -26,7 +26,7 @@ BREACH_OVER_S = 60.0
 MISSING_S = 30.0  # a group whose newest sample is older than this is not known
 NEED_WINDOW_S = 60.0
 BURST_WINDOWS_S = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0)
-MIX_WINDOW_S = 300.0
+MIX_WINDOW_S = 60.0  # longer, and a mix that has just changed would be judged by what it was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def _reactions(breaches: Sequence[tuple[float, float]], result: Result) -> list[
 def needed_groups(setup: Setup, at_s: float, ahead_s: float) -> int:
     """Return the groups that what arrives between a minute ago and ahead_s from now needs, at the planned use.
 
-    A group carries what capacity.requests_per_second() says of the mix of the five minutes before, at the utilisation
+    A group carries what capacity.requests_per_second() says of the mix from a minute before, at the utilisation
     that the deployment plans for. Need is the larger of two: what carries the densest minute, and what works off every
     shorter burst before anybody has waited longer than is promised. Of w seconds, that is what arrives in them over w
     plus the promise.

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from glm_operator.autoscale.estimate.trend import Arrivals, Rise, level, noted, rises, stepped
+from glm_operator.autoscale.estimate.trend import Arrivals, Rise, level, noted, rises, stepped, swell
 
 NOW_S = 1000.0
 PART_S = 30.0
@@ -51,6 +51,36 @@ def test_noise_has_seldom_a_slope() -> None:
 
 def test_a_slope_needs_its_whole_time() -> None:
     assert rise(points(lambda at_s: at_s)[-20:], 5.0) == Rise()
+
+
+def test_one_part_that_stands_out_is_not_what_a_rise_has_come_to() -> None:
+    """Half a minute with a third more requests than the minutes before ordered three groups that nobody needed."""
+    ramp = rise(points(lambda at_s: 10.0 + 0.02 * (at_s - NOW_S + 180.0)), 10.0)
+    fluke = rise(points(lambda at_s: (13.0 if at_s > NOW_S - 30.0 else 10.0) + 0.02 * (at_s - NOW_S + 180.0)), 10.0)
+
+    assert fluke.after(300.0, 1e9) == pytest.approx(ramp.after(300.0, 1e9), rel=0.02)
+
+
+def running(count: object, *, known: bool = True) -> tuple[Arrivals, ...]:
+    """Return a minute of looks, at so many running requests by time."""
+    times = [NOW_S - 60.0 + 5.0 * place for place in range(1, 13)]
+    return tuple(Arrivals(at_s, 4.0, 4000.0, count(at_s) if known else None) for at_s in times)  # type: ignore[operator]
+
+
+def test_requests_that_run_longer_than_before_grow_in_number() -> None:
+    found = swell(running(lambda at_s: 200.0 + 3.0 * max(at_s - NOW_S + 30.0, 0.0)), NOW_S)
+
+    assert found == pytest.approx(3.0, rel=0.1)
+
+
+@pytest.mark.parametrize("grown", [-50.0, 0.0, 42.0])
+def test_what_runs_differs_by_chance(grown: float) -> None:
+    assert swell(running(lambda at_s: 200.0 + grown * (at_s > NOW_S - 25.0)), NOW_S) == 0.0
+
+
+@pytest.mark.parametrize("history", [(), running(float, known=False), running(float)[:-1], running(float)[-3:]])
+def test_what_is_not_known_at_both_ends_does_not_grow(history: tuple[Arrivals, ...]) -> None:
+    assert swell(history, NOW_S) == 0.0
 
 
 def test_growth_is_bounded() -> None:
