@@ -32,8 +32,12 @@ class ScaleDown(SpecModel):
 
     groups: int = Field(default=1, ge=1, le=1000, description="Most groups removed within a period.")
     period_seconds: int = Field(default=60, ge=1, le=3_600, description="The period.")
-    stabilization_seconds: int = Field(
-        default=300, ge=0, le=86_400, description="Fewer groups must have been enough for this long."
+    stabilization_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=86_400,
+        description="Fewer groups must have been enough for this long. Default: twice what a group takes to start, as "
+        "measured, within 60 and 300; 300 before any start was measured.",
     )
 
 
@@ -98,7 +102,7 @@ class Scaling(SpecModel):
         default=None, ge=1, le=100_000, description="Most GPUs that the groups of this deployment may take together."
     )
     target_utilization: int = Field(
-        default=75,
+        default=85,
         ge=10,
         le=95,
         description="Per cent of what a group was measured to do that is planned for. Less keeps more room for bursts.",

@@ -128,8 +128,20 @@ def _floor(moment: Moment) -> int:
 
 def _windows(moment: Moment) -> tuple[float, float]:
     """Return the stabilisation up and down, in seconds: none up and a longer one down while a budget burns fast."""
-    up, down = float(moment.scaling.up.stabilization_seconds), float(moment.scaling.down.stabilization_seconds)
+    up, down = float(moment.scaling.up.stabilization_seconds), _kept_s(moment)
     return (0.0, down * law.BURN_DOWN_FACTOR) if moment.kept.burns_fast else (up, down)
+
+
+def _kept_s(moment: Moment) -> float:
+    """Return for how many seconds fewer groups must have been enough; by default, what starts as measured are worth."""
+    given = moment.scaling.down.stabilization_seconds
+    if given is not None:
+        return float(given)
+    regretted_s = moment.memory.regretted_s
+    is_regretted = regretted_s is not None and moment.now_s - regretted_s < law.REGRETTED_S
+    if is_regretted or not moment.memory.starts.are_known:
+        return law.KEEP_MAX_S
+    return min(max(law.KEEP_STARTS * moment.memory.starts.p95_s, law.KEEP_MIN_S), law.KEEP_MAX_S)
 
 
 def _said(moment: Moment, verdict: _Verdict) -> Memory:
@@ -138,7 +150,9 @@ def _said(moment: Moment, verdict: _Verdict) -> Memory:
     ages = tuple(each for each in memory.ages if 0.0 < now_s - each.at_s <= 3.0 * law.AGE_SPAN_S)
     if moment.sums.oldest_s.is_known or moment.sums.oldest_s.value > 0.0:
         ages = (*ages, Age(now_s, moment.sums.oldest_s.value))
-    keep_s = law.BURN_DOWN_FACTOR * moment.scaling.down.stabilization_seconds + moment.scaling.up.stabilization_seconds
+    down_s = moment.scaling.down.stabilization_seconds
+    longest_down_s = law.KEEP_MAX_S if down_s is None else float(down_s)
+    keep_s = law.BURN_DOWN_FACTOR * longest_down_s + moment.scaling.up.stabilization_seconds
     longest_s = max(moment.scaling.up.period_seconds, moment.scaling.down.period_seconds)
     memory = replace(memory, ages=ages, moves=tuple(each for each in memory.moves if now_s - each.at_s < longest_s))
     if not verdict.may_fall and verdict.wanted <= moment.current:

@@ -7,7 +7,7 @@ jumps, every remembered time jumps with it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from glm_operator.autoscale.constants import MAX_STEP_S, WRITE_LAG_S
+from glm_operator.autoscale.constants import MAX_STEP_S, REGRET_S, WRITE_LAG_S
 from glm_operator.autoscale.estimate.coldstart import ColdStarts
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.trend import Arrivals
@@ -47,6 +47,8 @@ class Memory:
     most: Said = ()  # wanted numbers, for the most of them within a time: what a scale-down waits for
     least: Said = ()  # the same with the sign changed, for the fewest of them: what a scale-up waits for
     moves: tuple[Move, ...] = ()
+    removed_s: float | None = None  # when we last removed a group
+    regretted_s: float | None = None  # when we last wanted one back that had been removed shortly before
     boost: float = 1.0  # of the safety factor, by latencies
     requests_level: float | None = None  # arriving a second, without noise
     prompt_level: float | None = None
@@ -64,13 +66,20 @@ class Memory:
         if self.spec_groups is None or self.at_s is None or desired == self.spec_groups:
             return replace(self, spec_groups=desired)
         return replace(
-            self,
+            self._turned(desired - self.spec_groups, self.at_s),
             spec_groups=desired,
             desired=desired,
             before_write=self.spec_groups,
             written_s=self.at_s,
             moves=(*self.moves, Move(self.at_s, desired - self.spec_groups)),
         )
+
+    def _turned(self, groups: int, now_s: float) -> "Memory":
+        """Return the memory after a move of ours, with what it says of a removal before it."""
+        if groups < 0:
+            return replace(self, removed_s=now_s)
+        is_regret = self.removed_s is not None and now_s - self.removed_s < REGRET_S
+        return replace(self, regretted_s=now_s) if is_regret else self
 
     def is_by_hand(self, spec_groups: int) -> bool:
         """Whether somebody else wrote this number: it is neither what was there nor what we wanted."""
@@ -94,6 +103,8 @@ class Memory:
             at_s=now_s,
             began_s=_later(self.began_s, jump),
             grew_s=_later(self.grew_s, jump),
+            removed_s=_later(self.removed_s, jump),
+            regretted_s=_later(self.regretted_s, jump),
             written_s=self.written_s + jump,
             most=tuple((at_s + jump, groups) for at_s, groups in self.most),
             least=tuple((at_s + jump, groups) for at_s, groups in self.least),
@@ -112,7 +123,7 @@ class Memory:
             return self
         if spec_groups == self.desired:
             ours = Move(now_s, spec_groups - self.spec_groups)
-            return replace(self, spec_groups=spec_groups, moves=(*self.moves, ours))
+            return replace(self._turned(ours.groups, now_s), spec_groups=spec_groups, moves=(*self.moves, ours))
         if not self.is_by_hand(spec_groups):
             return self  # our write is not seen yet
         return replace(

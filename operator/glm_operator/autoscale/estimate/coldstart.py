@@ -22,6 +22,11 @@ class ColdStarts:
     pending: tuple[float | None, ...] = ()
 
     @property
+    def are_known(self) -> bool:
+        """Whether any start was measured."""
+        return bool(self.seen or self.reported)
+
+    @property
     def p95_s(self) -> float:
         """Seconds that 95 % of the starts stay within, COLD_START_S before any was seen."""
         return max(_p95(self.seen), _p95(tuple(self.reported.values()))) or COLD_START_S

@@ -29,7 +29,7 @@ def test_only_max_must_be_given() -> None:
         3,
         "Fallback",
     )
-    assert (scaling.up.stabilization_seconds, scaling.down.stabilization_seconds) == (0, 300)
+    assert (scaling.up.stabilization_seconds, scaling.down.stabilization_seconds) == (0, None)
 
 
 @pytest.mark.parametrize("mode", ["External", "Disabled"])

@@ -6,6 +6,7 @@ import pytest
 
 from glm_operator.autoscale.decide import decide
 from glm_operator.autoscale.decision import Decision
+from glm_operator.autoscale.estimate.coldstart import ColdStarts
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.signals import ClassSignals, Input, Signals, State
 from unit.operator.autoscale.law_builders import (
@@ -241,6 +242,64 @@ def test_groups_go_one_after_the_other_once_fewer_were_enough_for_long() -> None
     assert story.last.limited_by == "DownRate"
     story.run(130.0, quiet)
     assert story.groups == 1
+
+
+@pytest.mark.parametrize(
+    ("starts", "waits_s"),
+    [
+        (ColdStarts(), 300.0),
+        (ColdStarts(seen=(5.0,)), 60.0),
+        (ColdStarts(seen=(70.0,)), 140.0),
+        (ColdStarts(reported={"g0": 500.0}), 300.0),
+    ],
+    ids=["not measured", "5 s", "70 s", "500 s"],
+)
+def test_without_a_number_a_group_is_kept_for_what_two_starts_take(starts: ColdStarts, waits_s: float) -> None:
+    story = Story(groups=2, memory=knowing(starts=starts))
+
+    story.run(waits_s - PERIOD_S, under(0.5 * CARRIED))
+    assert story.moves == []
+
+    story.run(3 * PERIOD_S, under(0.5 * CARRIED))
+    assert story.moves == [(2, 1)]
+
+
+def test_a_number_that_is_given_counts_however_fast_groups_start() -> None:
+    scaling = a_scaling(down={"stabilizationSeconds": 600})
+    story = Story(groups=2, scaling=scaling, memory=knowing(starts=ColdStarts(seen=(5.0,))))
+
+    assert story.run(590.0, under(0.5 * CARRIED)).moves == []
+
+
+def test_groups_that_were_wanted_back_at_once_are_kept_longer_from_then_on() -> None:
+    story = Story(groups=2, memory=knowing(starts=ColdStarts(seen=(5.0,))), start_s=5.0)
+    story.run(90.0, under(0.5 * CARRIED)).run(10.0, under(1.6 * CARRIED))
+    assert story.moves == [(2, 1), (1, 2)]
+
+    story.run(250.0, under(0.5 * CARRIED))
+    assert story.moves[2:] == []
+    story.run(80.0, under(0.5 * CARRIED))
+    assert story.moves[2:] == [(2, 1)]
+
+    story.run(1300.0, under(0.5 * CARRIED)).run(10.0, under(1.6 * CARRIED)).run(90.0, under(0.5 * CARRIED))
+    assert story.moves[3:] == [(1, 2), (2, 1)]
+
+
+def test_more_requests_that_run_at_once_order_groups_before_caches_are_full() -> None:
+    """Answers that become longer show in nothing that arrives."""
+
+    def longer(story: Story) -> Signals:
+        grown = 1.0 + max(story.now_s - BEGAN_S - 60.0, 0.0) / 60.0
+        return a_fleet(4, 3.0 * CARRIED, story.now_s, requests_running=20.0 * grown)
+
+    story = Story(groups=4, scaling=a_scaling(**SWIFT)).run(60.0, longer)
+    assert story.moves == []
+
+    story.run(40.0, longer)
+
+    assert story.groups > 4
+    assert story.last is not None
+    assert story.last.inputs["KV use, %"].value < 85.0  # type: ignore[attr-defined]
 
 
 def test_a_moment_of_load_begins_the_time_anew() -> None:
