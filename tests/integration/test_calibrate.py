@@ -51,6 +51,10 @@ def test_a_group_of_two_ranks_is_measured_and_leaves_nothing(folder: Path) -> No
     assert found.cold_start_s[0] > 0
     assert found.measured.prefill
     assert found.measured.decode
+    alone_s, served_s = found.measured.backlog_s
+    assert 0 < alone_s < 60
+    assert all(0 < seconds < 60 for seconds in served_s)
+    assert found.decode.per_sequence_s >= found.measured.served_token_s >= 0
     assert list((folder / "run").iterdir()) == []
     assert not [process for process in psutil.process_iter(["environ"]) if is_ours(process, folder)]
 

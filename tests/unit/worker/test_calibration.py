@@ -2,14 +2,16 @@
 
 import random
 
+import msgspec
 import pytest
 
 from glm_worker import main
 from glm_worker.engine.calibration.costs import costs, step_s
-from glm_worker.engine.calibration.experiments import Experiment, experiments
+from glm_worker.engine.calibration.experiments import SPREAD, Experiment, experiments, ragged_lengths
 from glm_worker.engine.calibration.fit import fit, median_error
 from glm_worker.engine.calibration.points import PointReader, StepPoint, gap_s, whole_turns
 from glm_worker.engine.calibration.result import DecodeCost, PrefillCost
+from glm_worker.engine.calibration.served.backlog import backlog, foretell
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import EngineLimits, StepDone, Submit
 from glm_worker.request import EngineRequest
@@ -27,18 +29,22 @@ def a_point(seconds: float = 0.1, *, began_s: float = 0.0, is_followed: bool = T
     return StepPoint(began_s=began_s, seconds=seconds, is_followed=is_followed, **counts)  # type: ignore[arg-type]
 
 
+def scheduler_limits(limits: EngineLimits, max_batch_tokens: int, max_num_seqs: int) -> SchedulerLimits:
+    return SchedulerLimits(
+        max_model_len=limits.max_model_len,
+        max_batch_tokens=max_batch_tokens,
+        max_num_seqs=max_num_seqs,
+        num_blocks=limits.num_blocks,
+        block_size=limits.block_size,
+    )
+
+
 class PretendEngine:
     """The real scheduler, and a clock that steps move by what they cost; a turn takes a gap besides."""
 
-    def __init__(self, gap_s: float = 0.001) -> None:
-        limits = SchedulerLimits(
-            max_model_len=LIMITS.max_model_len,
-            max_batch_tokens=MAX_BATCH_TOKENS,
-            max_num_seqs=MAX_NUM_SEQS,
-            num_blocks=LIMITS.num_blocks,
-            block_size=LIMITS.block_size,
-        )
-        self.scheduler = Scheduler(limits)
+    def __init__(self, gap_s: float = 0.001, decode: DecodeCost = DECODE) -> None:
+        self.decode = decode
+        self.scheduler = Scheduler(scheduler_limits(LIMITS, MAX_BATCH_TOKENS, MAX_NUM_SEQS))
         self.now_s, self.gap_s = 0.0, gap_s
 
     def step(self) -> StepDone:
@@ -50,7 +56,7 @@ class PretendEngine:
             rows=plan.decode_tokens,
             context=sum(s.end for s in plan.sequences if s.is_decode),
         )
-        seconds, began_s = step_s(PREFILL, DECODE, point), self.now_s
+        seconds, began_s = step_s(PREFILL, self.decode, point), self.now_s
         self.now_s += seconds + self.gap_s
         outputs = self.scheduler.commit({s.request_id: 7 for s in plan.sampled})
         return StepDone(
@@ -122,6 +128,87 @@ def test_experiments_fit_the_group_and_show_both_kinds_of_steps(
     assert any(experiment.max_tokens > 1 for experiment in todo)
 
 
+def test_the_experiments_find_where_context_gets_dear() -> None:
+    dear = msgspec.structs.replace(DECODE, near_context_tokens=8000, per_far_token_s=2e-6)
+    engine, found = PretendEngine(decode=dear), {}
+    for experiment in experiments(LIMITS, MAX_BATCH_TOKENS, MAX_NUM_SEQS):
+        found[experiment.name] = whole_turns(engine.run(experiment), engine.gap_s)
+    costed = costs(found, LIMITS).decode
+    for context in (1000, 4000, 10_000, 20_000):
+        assert costed.seconds(16, context) == pytest.approx(dear.seconds(16, context) + engine.gap_s, rel=0.1)
+    assert costed.near_context_tokens == pytest.approx(8000, rel=0.25)
+
+
+def test_no_context_is_far_where_every_token_takes_the_same() -> None:
+    engine, found = PretendEngine(), {}
+    for experiment in experiments(LIMITS, MAX_BATCH_TOKENS, MAX_NUM_SEQS):
+        found[experiment.name] = whole_turns(engine.run(experiment), engine.gap_s)
+    assert costs(found, LIMITS).decode.per_far_token_s == 0.0
+
+
+GROUPS = [
+    (LIMITS, 512, 16),
+    (LIMITS, 16, 1),
+    (EngineLimits(max_model_len=64, num_blocks=8, block_size=4), 16, 2),
+    (EngineLimits(max_model_len=131_072, num_blocks=4_000, block_size=64), 4096, 128),
+]
+
+
+@pytest.mark.parametrize(("limits", "max_batch_tokens", "max_num_seqs"), GROUPS)
+def test_a_backlog_fills_every_seat_and_fits_the_group(
+    limits: EngineLimits, max_batch_tokens: int, max_num_seqs: int
+) -> None:
+    requests = backlog(scheduler_limits(limits, max_batch_tokens, max_num_seqs))
+    assert len(requests) > max_num_seqs
+    for prompt, answer in requests:
+        assert prompt >= 1
+        assert answer >= 1
+        assert prompt + answer <= min(limits.max_model_len, limits.num_blocks * limits.block_size)
+    assert sum(prompt for prompt, _ in requests) <= 4 * limits.num_blocks * limits.block_size
+
+
+def test_what_is_foretold_of_a_backlog_is_what_an_engine_of_these_costs_takes() -> None:
+    engine = PretendEngine(gap_s=0.0)
+    requests = backlog(engine.scheduler.limits)
+    for number, (prompt, answer) in enumerate(requests):
+        engine.scheduler.add(a_submit(f"{number}", prompt, answer).request)
+    first_s, tokens = 0.0, 0
+    while engine.scheduler.has_work:
+        done = engine.step()
+        if first_s:
+            tokens += done.decode_tokens
+        elif done.outputs:
+            first_s = engine.now_s
+    foretold = foretell(requests, engine.scheduler.limits, PREFILL, DECODE)
+    assert foretold.seconds == pytest.approx(engine.now_s - first_s)
+    assert foretold.tokens == tokens == sum(answer - 1 for _, answer in requests)
+
+
+def test_a_backlog_takes_longer_by_what_each_token_takes() -> None:
+    limits = scheduler_limits(LIMITS, 512, 16)
+    requests = backlog(limits)
+    alone = foretell(requests, limits, PREFILL, DECODE)
+    served = DecodeCost(base_s=0.003, per_sequence_s=1e-4 + 5e-5, per_context_token_s=1e-6)
+    assert foretell(requests, limits, PREFILL, served).seconds == pytest.approx(alone.seconds + 5e-5 * alone.tokens)
+
+
+def test_lengths_are_of_all_sizes_in_no_order() -> None:
+    lengths = ragged_lengths(16, 1600)
+    assert 1300 < max(lengths) <= 1600
+    assert min(lengths) < 1.5 * 1600 / SPREAD
+    assert sum(length < 400 for length in lengths) == 8  # half of them below the geometric middle
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
+
+
+def test_batches_that_are_measured_hold_requests_of_different_lengths() -> None:
+    batches = [
+        e for e in experiments(LIMITS, MAX_BATCH_TOKENS, MAX_NUM_SEQS) if e.max_tokens > 1 and len(e.prompts) > 4
+    ]
+    assert batches
+    assert all(max(each.prompts) > 8 * min(each.prompts) for each in batches)
+    assert max(sum(each.prompts) for each in batches) > 0.3 * LIMITS.num_blocks * LIMITS.block_size
+
+
 def test_a_step_that_does_not_add_up_is_refused() -> None:
     engine = PretendEngine()
     engine.scheduler.add(a_submit("a", 4, 2).request)
@@ -145,6 +232,12 @@ def test_a_fit_is_not_moved_by_steps_that_the_machine_held_up() -> None:
     points = [((1, n), 0.01 + 0.001 * n) for n in range(1, 64)]
     held_up = [(factors, seconds * (8 if noise.random() < 0.2 else 1)) for factors, seconds in points]
     assert fit(held_up) == pytest.approx([0.01, 0.001], rel=0.02)
+
+
+def test_a_fit_keeps_what_all_steps_take_together() -> None:
+    seconds = [0.010, 0.010, 0.014] * 20  # late more often than early, as steps are
+    (found,) = fit([((1,), each) for each in seconds])
+    assert found * len(seconds) == pytest.approx(sum(seconds), rel=1e-3)
 
 
 def test_no_coefficient_is_negative() -> None:

@@ -8,13 +8,16 @@ import msgspec
 
 from glm_worker.engine.calibration.calibrator import costs_path
 from glm_worker.engine.calibration.result import Calibration, EngineCosts
-from glm_worker.engine.calibration.serving import cold_starts, overhead_s
+from glm_worker.engine.calibration.served.backlog import backlog, foretell
+from glm_worker.engine.calibration.served.serving import cold_starts, overhead_s, token_s
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.model.config import ModelConfig
 from glm_worker.models import resolve
+from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.settings import WorkerSettings
 
 CALIBRATOR = "glm_worker.engine.calibration.calibrator:run_calibrator"
+_NO_QUEUE_LIMITS = {"max_waiting_requests": 10**9, "max_waiting_tokens": 10**12}  # a backlog waits
 
 
 def calibrate(
@@ -34,10 +37,11 @@ def calibrate(
     ModelConfig.read(resolve(settings.model))  # a wrong path is said at once, not by a group that cannot start
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cal-", dir=settings.run_dir) as folder:
-        own = settings.model_copy(update={"run_dir": Path(folder)})
+        own = settings.model_copy(update={"run_dir": Path(folder)} | _NO_QUEUE_LIMITS)
         costs = _engine_costs(own, supervise)
         starts = cold_starts(own, environment(own), num_starts)
         overhead = overhead_s(own, environment(own), costs.prefill)
+        costs = _served_costs(own, environment(own), costs)
     return Calibration(
         **msgspec.structs.asdict(costs),
         overhead_s=overhead,
@@ -55,6 +59,26 @@ def write(calibration: Calibration, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n")
     part.replace(path)
+
+
+def _served_costs(settings: WorkerSettings, environment: Mapping[str, str], alone: EngineCosts) -> EngineCosts:
+    """Return the costs of steps whose tokens are served to clients meanwhile."""
+    limits = SchedulerLimits(
+        max_model_len=alone.max_model_len,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        num_blocks=alone.kv_tokens // alone.block_size,
+        block_size=alone.block_size,
+    )
+    requests = backlog(limits)
+    foretold = foretell(requests, limits, alone.prefill, alone.decode)
+    extra_s, seconds = token_s(settings, environment, requests, foretold)
+    replace = msgspec.structs.replace
+    return replace(
+        alone,
+        decode=replace(alone.decode, per_sequence_s=alone.decode.per_sequence_s + extra_s),
+        measured=replace(alone.measured, served_token_s=extra_s, backlog_s=(foretold.seconds, seconds)),
+    )
 
 
 def _engine_costs(settings: WorkerSettings, supervise: Callable[[WorkerSettings], int]) -> EngineCosts:

@@ -1,13 +1,15 @@
-"""Which requests show what steps cost: prompts of many lengths, then batches of many sizes. Pure."""
+"""Which requests show what steps cost: prompts of many lengths, then batches of many sizes and lengths. Pure."""
 
-from dataclasses import dataclass
-from itertools import count, takewhile
+import itertools
+from dataclasses import dataclass, replace
 
 from glm_worker.messages import EngineLimits
 from glm_worker.scheduler.block_manager import blocks_for
 
 DECODE_STEPS = 16  # of each batch
 SHORT_PROMPT = 8
+SPREAD = 16  # the longest prompt of a batch against the shortest
+GOLDEN = 0.618034  # steps of this share of a circle visit its parts evenly
 
 
 @dataclass(frozen=True)
@@ -28,26 +30,41 @@ def experiments(limits: EngineLimits, max_batch_tokens: int, max_num_seqs: int) 
         *(Experiment(f"prompt of {n}", (n,), 1) for n in _powers_of_two(chunk, first=16)),
         Experiment("eight prompts at once", (max(1, chunk // 8),) * 8, 1),
         Experiment("prompt of four chunks", (min(longest, 4 * max_batch_tokens),), 1),
+        *(Experiment(f"one that decodes after {n}", (n,), 1 + DECODE_STEPS) for n in (SHORT_PROMPT, longest // 4)),
+        Experiment("one at the end of its context", (longest - DECODE_STEPS,), 1 + DECODE_STEPS),
         *(
-            Experiment(f"batch of {n}", (SHORT_PROMPT,) * n, 1 + DECODE_STEPS)
-            for n in _powers_of_two(max_num_seqs, first=1)
+            _ragged(f"{kind} requests, {n} at once", n, top, limits, max_batch_tokens)
+            for kind, top in (("short", longest // 8), ("middling", longest // 2), ("long", longest))
+            for n in _powers_of_two(max_num_seqs, first=2)
         ),
         *(
-            Experiment(f"batch of {n} with {context} tokens", (context,) * n, 1 + DECODE_STEPS)
-            for n, context in (
-                (1, longest - DECODE_STEPS),
-                (min(8, max_num_seqs), longest // 4),
-                (min(32, max_num_seqs), min(256, longest // 4)),
-            )
-        ),
-        *(
-            Experiment(f"prompt of {n} beside a batch of {rows}", (SHORT_PROMPT,) * rows, 1 + DECODE_STEPS, then=n)
+            replace(_ragged(f"prompt of {n} beside {rows}", rows, longest // 4, limits, max_batch_tokens), then=n)
             for n in (min(64, chunk // 2), chunk // 2)
             for rows in (min(4, max_num_seqs - 1), min(16, max_num_seqs - 1))
             if rows > 0
         ),
     ]
     return [experiment for experiment in all_of_them if _fits(experiment, limits, max_num_seqs)]
+
+
+def _ragged(name: str, count: int, top: int, limits: EngineLimits, max_batch_tokens: int) -> Experiment:
+    """Return requests of all lengths up to top, which is less where the KV cache does not hold so many.
+
+    Requests under load have all lengths, and that costs: a batch is padded to its longest request, or computed in
+    parts. A batch of equals would look cheaper than any that a server ever sees.
+    """
+    fair_share = limits.num_blocks * limits.block_size // (2 * count)
+    mixed = ragged_lengths(count, max(1, min(top, 2 * fair_share)))
+    prefill_steps = -(-sum(mixed) // max_batch_tokens)
+    longest_answer = limits.max_model_len - max(mixed)
+    return Experiment(name, tuple(mixed), min(1 + DECODE_STEPS + prefill_steps, longest_answer))
+
+
+def ragged_lengths(count: int, top: int) -> list[int]:
+    """Return so many lengths up to top, as many short ones as long ones, well mixed."""
+    least = max(1, top // SPREAD)
+    lengths = [round(least * (top / least) ** ((i + 0.5) / count)) for i in range(count)]
+    return [lengths[i] for i in sorted(range(count), key=lambda i: i * GOLDEN % 1)]
 
 
 def _fits(experiment: Experiment, limits: EngineLimits, max_num_seqs: int) -> bool:
@@ -64,4 +81,4 @@ def _fits(experiment: Experiment, limits: EngineLimits, max_num_seqs: int) -> bo
 
 def _powers_of_two(last: int, first: int) -> list[int]:
     """Return first, twice that and so on below last, and last itself."""
-    return [*takewhile(lambda n: n < last, (first << i for i in count())), last]
+    return [*itertools.takewhile(lambda n: n < last, (first << i for i in itertools.count())), last]

@@ -12,6 +12,7 @@ Point = tuple[Sequence[float], float]
 
 _ROUNDS = 30  # of weighing; far more than it takes to settle
 _LEAST_ERROR = 0.01  # relative: below it a point counts no more than the others
+_HELD_UP = 0.5  # relative error from which on the machine did something else
 
 _Array = npt.NDArray[np.float64]
 
@@ -19,8 +20,9 @@ _Array = npt.NDArray[np.float64]
 def fit(points: Sequence[Point]) -> list[float]:
     """Return a coefficient for each factor, none below zero; one that nothing speaks for is 0.
 
-    Errors are relative: a long step must not hide a short one. They count by their size, not by its square, because a
-    machine that does something else now and then makes single steps far too long and never too short.
+    A queue feels what all steps take together. So the fit is that of means, where a long step counts for more; medians
+    would forget that steps are late more often than early. But a machine that does something else now and then makes
+    single steps far too long: what is far from a first fit by relative errors, not squared, is left out.
     """
     factors = np.array([factors for factors, _ in points], dtype=np.float64)
     seconds = np.array([seconds for _, seconds in points], dtype=np.float64)
@@ -31,6 +33,11 @@ def fit(points: Sequence[Point]) -> list[float]:
         found = _not_negative(relative * weights[:, None], weights)
         errors: _Array = np.abs(relative @ found - 1)
         weights = 1 / np.sqrt(np.maximum(errors, _LEAST_ERROR))
+    expected = factors @ found
+    usual = np.abs(expected - seconds) <= _HELD_UP * np.minimum(expected, seconds)
+    if usual.sum() >= len(found):
+        roots = np.sqrt(expected[usual])  # weighed by what is expected, the fit has the same sum as the seconds
+        found = _not_negative(factors[usual] / roots[:, None], seconds[usual] / roots)
     return [float(value) for value in found]
 
 
@@ -42,8 +49,12 @@ def median_error(pairs: Sequence[tuple[float, float]]) -> float:
 def _not_negative(factors: _Array, target: _Array) -> _Array:
     """Return the least squares solution with no value below zero.
 
-    Factors are few, so every choice of those that are zero is tried: that finds the best one for certain.
+    Factors are few, so every choice of those that are zero is tried: that finds the best one for certain. Only when the
+    one without zeros is negative somewhere, which is rare.
     """
+    free: _Array = np.asarray(np.linalg.lstsq(factors, target, rcond=None)[0], dtype=np.float64)
+    if (free >= 0).all():
+        return free
     best, best_error = np.zeros(factors.shape[1]), float("inf")
     for choice in product((True, False), repeat=factors.shape[1]):
         used = np.flatnonzero(choice)

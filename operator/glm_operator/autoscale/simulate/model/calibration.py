@@ -27,6 +27,8 @@ class Calibration:
     max_num_seqs: int
     max_model_len: int
     cold_start_s: tuple[float, ...]
+    decode_near_context_tokens: float = 0.0  # past them a token of context takes decode_per_far_token_s besides
+    decode_per_far_token_s: float = 0.0
     device: str = ""
     model: str = ""
 
@@ -36,7 +38,8 @@ class Calibration:
 
     def decode_s(self, sequences: int, context_tokens: float) -> float:
         """Return what a token for each of these sequences adds to a step, without its base."""
-        return self.decode_per_sequence_s * sequences + self.decode_per_context_token_s * context_tokens
+        far_s = self.decode_per_far_token_s * max(0.0, context_tokens - self.decode_near_context_tokens)
+        return self.decode_per_sequence_s * sequences + self.decode_per_context_token_s * context_tokens + far_s
 
 
 _PARTS = {
@@ -59,6 +62,7 @@ def read_calibration(text: str) -> Calibration:
         for part, names in _PARTS.items()
         for name in names
     }
+    decode = {"near_context_tokens": 0, "per_far_token_s": 0, **_part(found, "decode")}  # older files lack them
     counts = {name: _count(found, name) for name in _COUNTS}
     starts = found.get("cold_start_s")
     if not isinstance(starts, list) or not starts:
@@ -70,6 +74,8 @@ def read_calibration(text: str) -> Calibration:
         decode_base_s=seconds["decode_base_s"],
         decode_per_sequence_s=seconds["decode_per_sequence_s"],
         decode_per_context_token_s=seconds["decode_per_context_token_s"],
+        decode_near_context_tokens=_number(decode, "near_context_tokens", "decode.near_context_tokens"),
+        decode_per_far_token_s=_number(decode, "per_far_token_s", "decode.per_far_token_s"),
         kv_tokens=counts["kv_tokens"],
         block_size=counts["block_size"],
         max_batch_tokens=counts["max_batch_tokens"],
@@ -92,7 +98,7 @@ def _part(found: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _number(found: Mapping[str, object], name: str, path: str) -> float:
     value = found.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(f"{path} is {value!r}; it is a number of seconds, 0 or more")
+        raise InputError(f"{path} is {value!r}; it is a number, 0 or more")
     return float(value)
 
 

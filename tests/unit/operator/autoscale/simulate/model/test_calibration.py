@@ -28,11 +28,23 @@ def test_a_calibration_file_is_read_as_written() -> None:
     assert found.cold_start_s == (12.5, 14.0)
 
 
+def test_context_past_what_is_near_takes_longer() -> None:
+    far = {**FILE["decode"], "near_context_tokens": 8000, "per_far_token_s": 1e-6}  # type: ignore[dict-item]
+    found = read_calibration(json.dumps({**FILE, "decode": far}))
+    assert found.decode_s(4, 8000) == pytest.approx(4e-4 + 8e-5)
+    assert found.decode_s(4, 9000) == pytest.approx(4e-4 + 9e-5 + 1e-3)
+
+
+def test_in_a_file_of_the_version_before_no_context_is_far() -> None:
+    assert read_calibration(json.dumps(FILE)).decode_s(4, 9000) == pytest.approx(4e-4 + 9e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"prefill": 3}, "prefill is 3"),
         ({"decode": {**FILE["decode"], "base_s": -1}}, r"decode.base_s is -1"),  # type: ignore[dict-item]
+        ({"decode": {**FILE["decode"], "per_far_token_s": "x"}}, r"decode.per_far_token_s is 'x'"),  # type: ignore[dict-item]
         ({"kv_tokens": 0}, "kv_tokens is 0"),
         ({"max_num_seqs": 2.5}, "max_num_seqs is 2.5"),
         ({"cold_start_s": []}, r"cold_start_s is \[\]"),

@@ -1,5 +1,6 @@
 """A real `glm-worker serve` of this group: how long it takes to serve, and what a request takes besides its steps."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -8,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 import httpx
 
 from glm_worker.engine.calibration.result import PrefillCost
+from glm_worker.engine.calibration.served.backlog import Foretold
+from glm_worker.engine.calibration.served.streams import stream_all
 from glm_worker.errors import EngineFailed
 from glm_worker.settings import WorkerSettings
 
 NUM_REQUESTS = 20
+NUM_BACKLOGS = 5
 LOOK_S = 0.02
 STOP_LIMIT_S = 30.0
 _log = logging.getLogger("glm_worker.calibration")
@@ -38,13 +42,38 @@ def overhead_s(settings: WorkerSettings, environment: Mapping[str, str], prefill
     Raises EngineFailed.
     """
     with serving(settings, environment), httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
-        name = client.get(f"{_url(settings, settings.http_port)}/v1/models").json()["data"][0]["id"]
+        name = _model_name(client, settings)
         seconds = []
         for number in range(1 + NUM_REQUESTS):
             first_token_s, prompt_tokens = _ask(client, settings, name, number)
             if number:  # the first of all pays for what is made once
                 seconds.append(max(0.0, first_token_s - prefill.seconds(prompt_tokens, prompt_tokens**2 / 2)))
     return median(seconds)
+
+
+def token_s(
+    settings: WorkerSettings,
+    environment: Mapping[str, str],
+    requests: Sequence[tuple[int, int]],
+    foretold: Foretold,
+) -> tuple[float, list[float]]:
+    """Return what a generated token takes when it is served, besides its row in a step; and the seconds of each round.
+
+    A backlog is streamed to a client. Its steps take longer than those that the engine was seen to take alone: they
+    share caches, memory and cores with what reads, sends and receives their tokens, and a full batch of long requests
+    reads more than caches hold. requests: tokens of each prompt and answer; foretold: what the costs of the engine
+    alone say of them. Raises EngineFailed.
+    """
+    with serving(settings, environment):
+        with httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
+            name = _model_name(client, settings)
+        bodies = [_backlog_body(name, number, *tokens) for number, tokens in enumerate(requests)]
+        rounds = []
+        for number in range(1 + NUM_BACKLOGS):
+            times = asyncio.run(stream_all(settings.host or "127.0.0.1", settings.http_port, bodies))
+            if number:  # the first of all pays for what is made once
+                rounds.append(max(last_s for _, last_s in times) - min(first_s for first_s, _ in times))
+    return max(0.0, median(rounds) - foretold.seconds) / max(1, foretold.tokens), rounds
 
 
 @contextlib.contextmanager
@@ -116,6 +145,17 @@ def _ask(client: httpx.Client, settings: WorkerSettings, name: str, number: int)
     if not first_s or not prompt_tokens:
         raise EngineFailed("a request of the calibration brought no token")
     return first_s, prompt_tokens
+
+
+def _model_name(client: httpx.Client, settings: WorkerSettings) -> str:
+    models = client.get(f"{_url(settings, settings.http_port)}/v1/models").json()
+    return str(models["data"][0]["id"])
+
+
+def _backlog_body(name: str, number: int, prompt: int, answer: int) -> bytes:
+    token_ids = [1 + (i + number) % 97 for i in range(prompt)]  # any vocabulary has these
+    asked = {"model": name, "prompt": token_ids, "max_tokens": answer, "ignore_eos": True, "stream": True}
+    return json.dumps(asked | {"temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0}).encode()  # as in the experiments
 
 
 def _has_text(delta: Mapping[str, object]) -> bool:
