@@ -3,16 +3,21 @@
 glm-nano on one CPU rank of this machine. `glm-worker calibrate` measures it; then `glm-worker serve`, with the same
 settings, gets requests at random moments (Poisson, seeded), streamed by a client in another process that never waits
 for an answer before it asks again. The prompts have 64 to 1,600 tokens, the answers 8 to 32: so the engine has the most
-to do, and on a machine of two cores the server and the client leave it one. Three runs: below, at and past the knee, at
-0.5, 0.9 and 1.2 of what the simulated group can do. The same requests, at the moments at which they were really sent,
-then go through the simulated group with the calibration taken just before.
+to do, and on a machine of two cores the server and the client leave it one. The same requests, at the moments at which
+they were really sent, then go through the simulated group with the calibration taken just before.
+
+Three runs a seed: below, at and past the knee, at 0.5, 0.9 and 1.2 of what the real group was seen to do: it gets a
+backlog, many requests at once, before and after the three runs of each seed. At the knee a queue multiplies what goes
+in: at 0.9, one per cent of the pace of the steps is about ten of the wait, and other arrivals are another wait. So
+each number is the median over the seeds, and all of them are shown.
 
 TTFT is from sending to the first piece of text; ITL is a request's mean. Ends with a JSON line for each number: the
 relative error of the simulator, |simulated - real| / real. The goal is for the p95 of TTFT; the others are shown.
-pace is what the real engine's steps took, by its own counters, against what they took in the simulation. On a quiet
-machine it is near 1. Far from it something else had the cores, and the error is the machine's. at_pace is the error of
-a simulation whose steps take that much longer: what would be left if the calibration had seen the same machine.
-cpu_share is the processor time of the rank against that of its steps: below 1 it waited for a core.
+pace is what the real group took for the backlogs around a run against what the simulated one takes for them. Busy time
+cannot tell that near the knee: an engine that is slower is as busy, with more requests in a step. On a machine as quiet
+as while it was calibrated it is near 1. Far from it something else had the cores, and the error is the machine's.
+at_pace is the error of a simulation whose steps take that much longer: what would be left if the calibration had seen
+the same machine. cpu_share is the processor time of the rank against that of its steps: below 1 it waited for a core.
 """
 
 import argparse
@@ -29,6 +34,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import httpx
 import psutil
@@ -41,6 +47,7 @@ from glm_operator.autoscale.simulate.trace import Arrival
 
 NANO = Path(__file__).resolve().parents[1] / "worker/models/glm-nano"
 GOAL = 0.25
+BACKLOG = 120  # requests, sent at once
 UTILISATION = {"below": 0.5, "at": 0.9, "past": 1.2}
 SETTINGS = {
     "model": "builtin://glm-nano",
@@ -106,12 +113,6 @@ def simulate(calibration: Calibration, requests: Sequence[Ask]) -> Group:
         now_s += 1.0
         group.advance(now_s)
     return group
-
-
-def capacity(calibration: Calibration) -> float:
-    """Return the requests a second that the simulated group ends when many wait."""
-    waiting = asks(seed=0, count=400, rate=0.0)
-    return len(waiting) / max(request.ended_at or 0.0 for request in simulate(calibration, waiting).ended)
 
 
 # The real group
@@ -221,7 +222,7 @@ async def send_all(host: str, requests: Sequence[Ask]) -> list[tuple[float, floa
 
 
 def body(token_ids: Sequence[int], max_tokens: int) -> bytes:
-    asked = {"model": "glm-nano", "prompt": list(token_ids), "max_tokens": max_tokens, "temperature": 0}
+    asked = {"model": "glm-nano", "prompt": list(token_ids), "max_tokens": max_tokens, "temperature": 1, "top_p": 1}
     return json.dumps(asked | {"ignore_eos": True, "stream": True}).encode()
 
 
@@ -244,35 +245,68 @@ async def send(host: str, data: bytes) -> tuple[float, float, float]:
 
 # Both side by side
 
+Measured = dict[str, tuple[list["Run"], list[float]]]
+"""The runs of each point, and the pace of the machine around each."""
 
-def compared(point: str, calibration: Calibration, seen: Sequence[Seen], real: Busy) -> list[dict[str, object]]:
-    """Return a line for each number at one point."""
-    sent = [Ask(each.sent_s, each.ask.prompt_tokens, each.ask.output_tokens) for each in seen]
-    in_order = sorted(sent, key=lambda ask: ask.at_s)
-    group = simulate(calibration, in_order)
-    pace = real.steps_s / group.counters.busy_s
-    paced = simulate(slowed(calibration, pace), in_order)
-    measured = {"ttft": [each.ttft_s for each in seen], "itl": [each.itl_s for each in seen]}
+
+@dataclass(frozen=True)
+class Run:
+    """The requests of one seed at one point, and what the rank did for them."""
+
+    seed: int
+    seen: Sequence[Seen]
+    real: Busy
+
+    @property
+    def sent(self) -> list[Ask]:
+        """The requests as they were sent, in order."""
+        sent = [Ask(each.sent_s, each.ask.prompt_tokens, each.ask.output_tokens) for each in self.seen]
+        return sorted(sent, key=lambda ask: ask.at_s)
+
+    def quantile(self, name: str, p: int) -> float:
+        return percentile([each.ttft_s if name == "ttft" else each.itl_s for each in self.seen], p)
+
+
+def backlog_s(seen: Sequence[Seen]) -> float:
+    """Return the seconds from the first request to the last token of all."""
+    return max(each.last_s for each in seen) - min(each.sent_s for each in seen)
+
+
+def simulated_backlog_s(calibration: Calibration, requests: Sequence[Ask]) -> float:
+    return max(request.ended_at or 0.0 for request in simulate(calibration, requests).ended)
+
+
+def compared(
+    point: str, calibration: Calibration, runs: Sequence[Run], paces: Sequence[float]
+) -> list[dict[str, object]]:
+    """Return a line for each number at one point. paces: one a run."""
+    ours = [simulate(calibration, run.sent).ended for run in runs]
+    paced = [simulate(slowed(calibration, pace), run.sent).ended for run, pace in zip(runs, paces, strict=True)]
     lines = []
-    for name, values in measured.items():
+    for name in ("ttft", "itl"):
         for p in (50, 95):
-            theirs = percentile(values, p)
-            ours, ours_paced = (
-                percentile([request.latency[name] for request in each.ended], p) for each in (group, paced)
+            real_s = [run.quantile(name, p) for run in runs]
+            errors, errors_at_pace = (
+                [
+                    percentile([request.latency[name] for request in ended], p) / real - 1
+                    for ended, real in zip(of_runs, real_s, strict=True)
+                ]
+                for of_runs in (ours, paced)
             )
-            error = abs(ours - theirs) / theirs
+            error = median(abs(each) for each in errors)
             has_goal = (name, p) == ("ttft", 95)
             lines.append(
                 {
                     "bench": "simulator_error",
                     "metric": f"{name}_p{p}_error_{point}",
                     "ours": round(error, 3),
-                    "simulated_s": round(ours, 4),
-                    "real_s": round(theirs, 4),
-                    "requests": len(seen),
-                    "pace": round(pace, 2),
-                    "cpu_share": round(real.cpu_s / real.steps_s, 2),
-                    "at_pace": round(abs(ours_paced - theirs) / theirs, 3),
+                    "errors": [round(each, 3) for each in errors],  # below 0: simulated too short
+                    "real_s": [round(each, 4) for each in real_s],
+                    "requests": sum(len(run.seen) for run in runs),
+                    "seeds": [run.seed for run in runs],
+                    "pace": [round(pace, 2) for pace in paces],
+                    "cpu_share": [round(run.real.cpu_s / run.real.steps_s, 2) for run in runs],
+                    "at_pace": round(median(abs(each) for each in errors_at_pace), 3),
                     "goal": GOAL if has_goal else None,
                     "met": error <= GOAL if has_goal else None,
                 }
@@ -282,36 +316,51 @@ def compared(point: str, calibration: Calibration, seen: Sequence[Seen], real: B
 
 def slowed(calibration: Calibration, pace: float) -> Calibration:
     """Return the calibration with steps that take pace times as long."""
-    steps = [name for name in vars(calibration) if name.startswith(("prefill_", "decode_"))]
+    steps = [name for name in vars(calibration) if name.startswith(("prefill_", "decode_")) and name.endswith("_s")]
     return replace(calibration, **{name: pace * getattr(calibration, name) for name in steps})
+
+
+def measured(
+    host: str, rank: psutil.Process, calibration: Calibration, seeds: Sequence[int], seconds: float
+) -> Measured:
+    """Run all seeds at all points; return the runs of each point, and the paces that go with them."""
+    waiting = asks(seed=0, count=BACKLOG, rate=0.0)
+    simulated_s = simulated_backlog_s(calibration, waiting)
+    drive(host, waiting)  # what is made once is made here
+    real_s = backlog_s(drive(host, waiting))
+    found: Measured = {point: ([], []) for point in UTILISATION}
+    for seed in seeds:
+        most, before_s, of_seed = len(waiting) / real_s, real_s, {}
+        print(f"a backlog is done at {most:.1f} requests a second, pace {real_s / simulated_s:.2f}", flush=True)
+        for point, utilisation in UTILISATION.items():
+            before, rate = busy(host, rank), utilisation * most
+            seen = drive(host, asks(seed, max(20, round(rate * seconds)), rate))
+            of_seed[point] = Run(seed, seen, busy(host, rank).since(before))
+            print(f"seed {seed} {point} the knee: {len(seen)} requests at {rate:.1f}/s", flush=True)
+        real_s = backlog_s(drive(host, waiting))
+        pace = (before_s + real_s) / 2 / simulated_s
+        print(f"pace around seed {seed}: {pace:.2f}, load {os.getloadavg()[0]:.1f}", flush=True)
+        for point, run in of_seed.items():
+            found[point][0].append(run)
+            found[point][1].append(pace)
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40.0, help="of arrivals at each point")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--client", metavar="HOST", help="be the client of a run")
     arguments = parser.parse_args()
     if arguments.client:
         return client(arguments.client)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
-    host, lines = loopback_address(), []
+    host = loopback_address()
     with tempfile.TemporaryDirectory(prefix="glm-") as name:
         calibration = calibrated(host, Path(name))
-        most = capacity(calibration)
-        print(f"the simulated group can do {most:.1f} requests a second", flush=True)
         with serving(host, Path(name)) as rank:
-            drive(host, asks(seed=0, count=20, rate=most / 2))  # what is made once is made here
-            for point, utilisation in UTILISATION.items():
-                rate = utilisation * most
-                before = busy(host, rank)
-                seen = drive(host, asks(arguments.seed, max(20, round(rate * arguments.seconds)), rate))
-                lines += compared(point, calibration, seen, busy(host, rank).since(before))
-                load, pace, share = os.getloadavg()[0], lines[-1]["pace"], lines[-1]["cpu_share"]
-                print(
-                    f"{point} the knee: {len(seen)} requests at {rate:.1f}/s, load {load:.1f}, pace {pace}/{share}",
-                    flush=True,
-                )
+            found = measured(host, rank, calibration, arguments.seeds, arguments.seconds)
+    lines = [line for point, (runs, paces) in found.items() for line in compared(point, calibration, runs, paces)]
     for line in lines:
         print(json.dumps(line))
     return 0 if all(line["met"] is not False for line in lines) else 1
