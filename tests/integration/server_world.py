@@ -41,7 +41,7 @@ from glm_worker.messages import (
 from glm_worker.models import resolve
 from glm_worker.request import EngineRequest
 from glm_worker.server.main import serve
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.tokenizer import Tokenizer
 from glm_worker.settings import WorkerSettings
 from integration.metrics_text import series_value
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from glm_worker.models import resolve
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.deltas import Answer, Delta, assemble
-from glm_worker.server.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
-from glm_worker.server.output import OutputReader
-from glm_worker.server.parsing import Grammar, State, Tools
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.deltas import Answer, Delta, assemble
+from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
+from glm_worker.server.text.output import OutputReader
+from glm_worker.server.text.parsing import Grammar, State, Tools
+from glm_worker.server.text.tokenizer import Tokenizer
 
 WEATHER: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS: Tools = {"get_weather": WEATHER, "now": None}

@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glm_worker.errors import ConfigError
 from glm_worker.model.config import ModelConfig
-from glm_worker.server.chat import ChatTemplate
-from glm_worker.server.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.chat import ChatTemplate
+from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
+from glm_worker.server.text.tokenizer import Tokenizer
 
 _JSON_BYTES_PER_BYTE = 6  # "\\u000a" for a newline
 _JSON_MARGIN_BYTES = 2**20  # for what templates leave out, such as the reasoning of earlier turns

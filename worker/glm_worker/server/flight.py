@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from glm_worker.messages import RequestOutput
 from glm_worker.server.class_metrics import ClassMeasures, Time
-from glm_worker.server.deltas import Delta, FinishReason
 from glm_worker.server.intake import Job
 from glm_worker.server.slo import Latencies, is_missed
+from glm_worker.server.text.deltas import Delta, FinishReason
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.server import schema
-from glm_worker.server.chat import Message, in_call_order
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.lexer import Tag
-from glm_worker.server.output import OutputGrammar, OutputReader
-from glm_worker.server.parsing import Grammar, PlainText, State, Tools, initial_state
 from glm_worker.server.refusals import model_not_found, parse, shortened
 from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.chat import Message, in_call_order
+from glm_worker.server.text.lexer import Tag
+from glm_worker.server.text.output import OutputGrammar, OutputReader
+from glm_worker.server.text.parsing import Grammar, PlainText, State, Tools, initial_state
+from glm_worker.server.text.tokenizer import Tokenizer
 
 _SEED_MASK = 2**63 - 1
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from glm_worker.server.deltas import (
+from glm_worker.server.intake import Job
+from glm_worker.server.text.deltas import (
     Answer,
     Content,
     Delta,
@@ -14,8 +15,7 @@ from glm_worker.server.deltas import (
     assemble,
     merged,
 )
-from glm_worker.server.intake import Job
-from glm_worker.server.output import OutputReader
+from glm_worker.server.text.output import OutputReader
 
 Json = dict[str, Any]
 

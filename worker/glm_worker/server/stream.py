@@ -12,12 +12,12 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from glm_worker.server.deltas import Delta
 from glm_worker.server.flight import Ended, Flight
 from glm_worker.server.flights import Flights
 from glm_worker.server.intake import Job
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.replies import Json, Replies
+from glm_worker.server.text.deltas import Delta
 
 _encode = msgspec.json.Encoder().encode
 _JSON = [(b"content-type", b"application/json")]

@@ -12,11 +12,11 @@ from prometheus_client.metrics_core import Metric
 
 from glm_worker.messages import Slo, StepDone
 from glm_worker.server.class_metrics import ClassMeasures, ClassMetrics
-from glm_worker.server.deltas import FinishReason
 from glm_worker.server.expert_load import ExpertLoad
 from glm_worker.server.exposition import Exposition, without_created
 from glm_worker.server.journal import OUTCOMES, Outcome
 from glm_worker.server.slo import Headers
+from glm_worker.server.text.deltas import FinishReason
 from glm_worker.server.vllm_names import cache_config, twin
 
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "tool_calls")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.tokenizer import Tokenizer
 
 
 class Tag(Enum):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.server.deltas import Answer, assemble
-from glm_worker.server.lexer import Piece, Tag
-from glm_worker.server.stops import StopScanner
+from glm_worker.server.text.deltas import Answer, assemble
+from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.stops import StopScanner
 from unit.worker.server_builders import a_reader, tokenizer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glm_worker.errors import ConfigError, RequestRefused
-from glm_worker.server.chat import ChatTemplate, in_call_order
+from glm_worker.server.text.chat import ChatTemplate, in_call_order
 
 USER = {"role": "user", "content": "hi"}
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from glm_worker.errors import ConfigError
 from glm_worker.models import resolve
-from glm_worker.server.lexer import THINK_TAGS, Lexer, Piece, Tag, tag_ids
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.lexer import THINK_TAGS, Lexer, Piece, Tag, tag_ids
+from glm_worker.server.text.tokenizer import Tokenizer
 from unit.worker.server_builders import checkpoint, tokenizer
 
 INNER = tokenizers.Tokenizer.from_file(str(resolve("builtin://glm-nano") / "tokenizer.json"))

@@ -6,7 +6,7 @@ complete ends the answer before its first character; text that may still become 
 
 from collections.abc import Sequence
 
-from glm_worker.server.lexer import Piece
+from glm_worker.server.text.lexer import Piece
 
 
 class StopScanner:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from glm_worker.server.argument_types import ANY, argument_json, argument_types
+from glm_worker.server.text.argument_types import ANY, argument_json, argument_types
 
 SCHEMA = {
     "type": "object",

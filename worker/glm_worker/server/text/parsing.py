@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from glm_worker.server.deltas import Content, Delta, Reasoning
-from glm_worker.server.lexer import Piece, Tag
-from glm_worker.server.tool_calls import ToolCallReader
+from glm_worker.server.text.deltas import Content, Delta, Reasoning
+from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.tool_calls import ToolCallReader
 
 Tools = Mapping[str, Mapping[str, Any] | None]
 """The JSON schema of the parameters of each tool on offer, by the tool's name."""

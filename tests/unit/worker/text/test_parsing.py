@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.server.deltas import Answer, Call, Content, ToolArguments, ToolCall, assemble
-from glm_worker.server.lexer import Piece, Tag
-from glm_worker.server.parsing import Grammar, State, initial_state
+from glm_worker.server.text.deltas import Answer, Call, Content, ToolArguments, ToolCall, assemble
+from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.parsing import Grammar, State, initial_state
 from unit.worker.server_builders import TOOLS, a_reader, answer_to, checkpoint, read, stop_id, tokenizer
 
 CALL = "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n</tool_call>"

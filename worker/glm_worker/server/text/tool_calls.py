@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
-from glm_worker.server.argument_types import STRING, argument_json, argument_types, json_string
-from glm_worker.server.deltas import Delta, ToolArguments, ToolCall
+from glm_worker.server.text.argument_types import STRING, argument_json, argument_types, json_string
+from glm_worker.server.text.deltas import Delta, ToolArguments, ToolCall
 
 KEY, END_KEY = "<arg_key>", "</arg_key>"
 VALUE, END_VALUE = "<arg_value>", "</arg_value>"

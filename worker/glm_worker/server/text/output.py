@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from glm_worker.messages import FinishReason as EngineFinish
-from glm_worker.server.deltas import Delta, FinishReason
-from glm_worker.server.lexer import Lexer, Piece, Tag
-from glm_worker.server.parsing import State, next_state
-from glm_worker.server.stops import StopScanner
-from glm_worker.server.tokenizer import Tokenizer
+from glm_worker.server.text.deltas import Delta, FinishReason
+from glm_worker.server.text.lexer import Lexer, Piece, Tag
+from glm_worker.server.text.parsing import State, next_state
+from glm_worker.server.text.stops import StopScanner
+from glm_worker.server.text.tokenizer import Tokenizer
 
 
 class OutputGrammar(Protocol):
