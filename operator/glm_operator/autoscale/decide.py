@@ -11,7 +11,7 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.bounds.limits import Bounds, bounds_at
-from glm_operator.autoscale.decision import Cause, Decision, Limit, Situation
+from glm_operator.autoscale.decision import CEILINGS, Cause, Decision, Limit, Situation
 from glm_operator.autoscale.memory import Age, Memory, hold, most_within, say
 from glm_operator.autoscale.moment import Moment
 from glm_operator.autoscale.signals import Signals
@@ -50,7 +50,8 @@ def decide(
     verdict = _verdict(moment)
     memory = _said(moment, verdict)
     decision = _limited(moment, verdict, bounds, memory)
-    return decision, replace(memory, desired=decision.desired)
+    ceiling = decision.limited_by if decision.limited_by in CEILINGS else None
+    return decision, replace(memory, desired=decision.desired, ceiling=ceiling)
 
 
 # -- what is wanted
@@ -174,7 +175,7 @@ def _limited(moment: Moment, verdict: _Verdict, bounds: Bounds, memory: Memory) 
     elif verdict.wanted < current:
         desired, limit = _lowered(moment, verdict.wanted, bounds, memory)
     else:
-        desired, limit = current, _why_not(moment, verdict)
+        desired, limit = current, _ceiling(moment, bounds, memory) or _why_not(moment, verdict)
     cause = verdict.cause
     least, least_limit = bounds.up(bounds.least, current)
     inside = min(max(desired, least), bounds.most)
@@ -192,6 +193,10 @@ def _limited(moment: Moment, verdict: _Verdict, bounds: Bounds, memory: Memory) 
         cause=cause,
         message=message(moment, cause, limit, bounds),
         limited_by=limit,
+        least=bounds.least,
+        most=bounds.most,
+        scheduled=bounds.scheduled,
+        is_blind=moment.is_blind,
         infeasible=dict(moment.kept.infeasible),
         inputs=moment.inputs,
     )
@@ -242,6 +247,18 @@ def _lowered(moment: Moment, wanted: int, bounds: Bounds, memory: Memory) -> tup
         if groups > allowed:
             allowed, limit = groups, name
     return allowed, limit
+
+
+def _ceiling(moment: Moment, bounds: Bounds, memory: Memory) -> Limit | None:
+    """Return the limit that kept more groups from coming, while the need stays near it.
+
+    Where demand is right at max, noise asks for one more now and then. That is one state and not two.
+    """
+    is_near = moment.demand.is_known and moment.demand.most > moment.current * (1.0 - law.DOWN_MARGIN)
+    if memory.ceiling is None or not is_near:
+        return None
+    _, limit = bounds.up(moment.current + 1, moment.current)
+    return limit
 
 
 def _why_not(moment: Moment, verdict: _Verdict) -> Limit | None:

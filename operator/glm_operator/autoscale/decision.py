@@ -37,6 +37,9 @@ Limit = Literal[
     "Infeasible",  # more groups cannot help
 ]
 
+CEILINGS: frozenset[Limit] = frozenset({"Max", "GPUBudget", "NamespaceGPUBudget", "ResourceQuota"})
+"""Limits that only a person moves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
@@ -64,6 +67,10 @@ class Decision:
     cause: Cause
     message: str  # the numbers, in a sentence
     limited_by: Limit | None = None
+    least: int | None = None  # fewest and most groups at the moment, schedules and the GPU budget included
+    most: int | None = None
+    scheduled: tuple[str, ...] = ()  # schedules whose windows are open
+    is_blind: bool = False  # no group that serves shows anything fresh, so the number is held
     infeasible: Mapping[str, str] = field(default_factory=dict)  # by class: why more groups cannot keep its promise
     inputs: Mapping[str, object] = field(
         default_factory=dict

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from glm_operator.autoscale.constants import MAX_STEP_S, REGRET_S, WRITE_LAG_S
+from glm_operator.autoscale.decision import Limit
 from glm_operator.autoscale.estimate.coldstart import ColdStarts
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.trend import Arrivals
@@ -40,6 +41,7 @@ class Memory:
     began_s: float | None = None  # since when timers run: the first decision, or a number set by hand
     spec_groups: int | None = None  # as last seen or written
     desired: int | None = None  # of the last decision
+    ceiling: Limit | None = None  # what kept more groups from coming, as long as the need stays near it
     before_write: int | None = None  # what was there before our last write, as long as it may still be seen
     written_s: float = 0.0
     serving: int | None = None

@@ -30,6 +30,7 @@ class Moment:
     demand: Demand
     memory: Memory
     silent: tuple[str, ...]  # groups that show nothing fresh
+    is_blind: bool  # there are groups that serve, and none of them shows anything fresh
     lost: tuple[str, ...]  # groups that showed their load once, and are needed beside those that show it now
     hung: tuple[str, ...]  # groups that have requests and compute nothing
     all_queue: bool  # in every group that computes and shows something fresh, requests wait
@@ -79,6 +80,7 @@ class Moment:
             demand=needed,
             memory=memory,
             silent=tuple(sorted(signals.expected - {each.group for each in fresh})),
+            is_blind=bool(signals.expected) and not fresh,
             lost=part.lost,
             hung=tuple(each.group for each in fresh if each.is_hung),
             all_queue=all(_queues(each) for each in fresh if not each.is_hung),

@@ -90,6 +90,17 @@ AVAILABLE: frozenset[Reason] = frozenset({"MetricsRead", "MetricsFallback"})
 """Reasons of MetricsAvailable with which there are numbers."""
 
 
+ON_THEIR_WAY: frozenset[Reason] = frozenset({"MetricsMissing"})
+"""Reasons of MetricsAvailable that say nothing against it: there will be numbers when groups serve."""
+
+
+def is_held(measured: Measured) -> bool:
+    """Tell whether the number of groups is held: there are no numbers, or none that may be believed."""
+    if measured.metrics.reason in AVAILABLE | ON_THEIR_WAY:
+        return False
+    return measured.source is None or (measured.decision is not None and measured.decision.is_blind)
+
+
 def shows_at_once(shown: Measured, new: Measured) -> bool:
     """Tell whether a status has to say something else now."""
     return _acted_on(shown) != _acted_on(new)
@@ -113,6 +124,8 @@ def _acted_on(measured: Measured) -> tuple[object, ...]:
         dict(measured.met),
         measured.changes,
         None if decision is None else (decision.desired, decision.current, decision.starting, limit),
+        None if decision is None else (decision.least, decision.most, decision.scheduled),
+        is_held(measured),
         frozenset() if decision is None else frozenset(decision.infeasible),
     )
 

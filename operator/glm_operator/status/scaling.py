@@ -9,17 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glm_operator.api.scaling import Scaling
 from glm_operator.api.status import ScalingEvent, ScalingStatus, SignalStatus
+from glm_operator.autoscale.decision import Decision
 from glm_operator.autoscale.signals import Input, State
 from glm_operator.status import texts
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import shortened
-from glm_operator.status.measured import AVAILABLE, Change, Measured
+from glm_operator.status.measured import AVAILABLE, ON_THEIR_WAY, Change, Measured, is_held
 from glm_operator.status.slo import TEXT_BYTES, Said
 
 HISTORY_LENGTH = 10
-ON_THEIR_WAY = frozenset({"MetricsMissing"})
-"""Reasons of MetricsAvailable that say nothing against it: there will be numbers when groups serve."""
 
 
 def scaling_status(facts: Facts) -> ScalingStatus | None:
@@ -81,11 +81,18 @@ def scaling_active(facts: Facts) -> Said:
         return facts.said_before("ScalingActive") or ("Unknown", "MetricsMissing", "not measured yet")
     if measured.refused is not None:
         return "False", measured.refused.reason, measured.refused.message
-    if measured.metrics.reason not in AVAILABLE | ON_THEIR_WAY and measured.source is None:
+    if is_held(measured):
         return "False", measured.metrics.reason, f"the number of groups is held: {measured.metrics.message}"
     assert facts.scaling is not None
-    bounds = f"within {facts.scaling.min_groups} and {facts.scaling.max_groups}"
-    return "True", "ScalingByLoad", f"the operator sets spec.replicas {bounds}"
+    return "True", "ScalingByLoad", f"the operator sets spec.replicas {_bounds(facts.scaling, measured.decision)}"
+
+
+def _bounds(scaling: Scaling, decision: Decision | None) -> str:
+    """Return between which numbers it is set now, and the schedules that say so."""
+    if decision is None or decision.least is None:
+        return f"within {scaling.min_groups} and {scaling.max_groups}"
+    within = f"within {decision.least} and {decision.most}"
+    return f"{within} (schedule {', '.join(decision.scheduled)})" if decision.scheduled else within
 
 
 def _before(previous: Mapping[str, Any]) -> ScalingStatus:

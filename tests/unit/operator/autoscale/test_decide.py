@@ -1,5 +1,6 @@
 """What moves the number of groups, what keeps it, and how that is said."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -364,6 +365,33 @@ def test_what_limits_an_increase_is_named() -> None:
     assert now(load, 2, quota_groups=3).limited_by == "ResourceQuota"
     assert (now(load, 2, scaling=a_scaling()).desired, now(load, 2, scaling=a_scaling()).limited_by) == (6, "UpRate")
     assert now(load, 2, scaling=a_scaling(up={"stabilizationSeconds": 60})).limited_by == "UpStabilization"
+
+
+def test_demand_right_at_max_is_one_state_whatever_the_noise() -> None:
+    """Up to 29 times an hour the status said Max and took it back."""
+    draw = random.Random(3)
+    story, told = Story(groups=4, scaling=a_scaling(max=4)), []
+
+    for _ in range(360):
+        load = 4.2 * CARRIED * draw.gauss(1.0, 0.02)
+        story.run(2 * PERIOD_S, under(load))
+        told.append(story.last.limited_by if story.last is not None else None)
+
+    assert set(told[told.index("Max") :]) == {"Max"}
+
+    story.run(300.0, under(3.3 * CARRIED))
+
+    assert story.last is not None
+    assert story.last.limited_by != "Max"
+
+
+def test_a_decision_says_its_bounds_and_whether_it_is_blind() -> None:
+    scaling = a_scaling(schedules=[{"name": "night", "cron": "0 0 * * *", "duration": "1h", "min": 2, "max": 9}])
+
+    seen, blind = now(a_fleet(3, 1.0), 3, scaling=scaling), now(silence(3), 3, scaling=scaling)
+
+    assert (seen.least, seen.most, seen.scheduled) == (2, 9, ("night",))
+    assert (seen.is_blind, blind.is_blind) == (False, True)
 
 
 def test_an_increase_waits_for_its_stabilisation_and_no_longer() -> None:

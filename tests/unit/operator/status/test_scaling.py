@@ -99,6 +99,24 @@ def test_it_is_said_who_sets_the_number_of_groups(mode: str, seen: Any, said: tu
     assert conditions(found)["ScalingActive"] == said
 
 
+@pytest.mark.parametrize(("is_blind", "said"), [(True, ("False", "MetricsStale")), (False, ("True", "ScalingByLoad"))])
+def test_scaling_is_held_while_nothing_fresh_is_known_and_goes_on_while_some_is(
+    is_blind: bool, said: tuple[str, str]
+) -> None:
+    stale = Trouble("metrics", "MetricsStale", "Prometheus: samples of chat-0, chat-1 are too old")
+    seen = measured(metrics=stale, decision=a_decision(limited_by="MissingMetrics", is_blind=is_blind))
+
+    assert conditions(status(measured=seen))["ScalingActive"] == said
+
+
+def test_the_bounds_that_are_told_are_those_of_the_schedule_that_is_open() -> None:
+    seen = measured(decision=a_decision(least=8, most=12, scheduled=("morning",)))
+
+    (said,) = (each for each in status(measured=seen)["conditions"] if each["type"] == "ScalingActive")
+
+    assert said["message"] == "the operator sets spec.replicas within 8 and 12 (schedule morning)"
+
+
 def test_zero_groups_switch_it_off() -> None:
     said = status(target=moving_to(replicas=0), observed=observed(), measured=measured(decision=None))
     assert conditions(said)["ScalingActive"] == ("False", "ScaledToZero")

@@ -36,6 +36,7 @@ def test_what_somebody_acts_on_shows_at_once() -> None:
     for other in (
         measured(decision=a_decision(3, 2)),
         measured(decision=a_decision(2, 2, limited_by="Max")),
+        measured(decision=a_decision(2, 2, least=2, most=9, scheduled=("night",))),
         measured(metrics=NO_SERIES),
         measured(met={"chat": False}),
         measured(changes=(a_change(),)),
