@@ -22,7 +22,7 @@ CLASSES = [
 MORNING = {"name": "morning", "cron": "15 8 * * *", "duration": "40m", "min": 8}
 KNOBS: dict[str, tuple[str, dict[str, object]]] = {
     "default": ("min 1, max 20, and nothing else", {}),
-    "target-utilization": ("targetUtilization 90 instead of 75", {"targetUtilization": 90}),
+    "target-utilization": ("targetUtilization 60 instead of 85", {"targetUtilization": 60}),
     "min-max": ("min 4, max 7", {"min": 4, "max": 7}),
     "up": ("up: 1 group in 3 minutes", {"up": {"groups": 1, "periodSeconds": 180}}),
     "down": (
