@@ -22,6 +22,7 @@ import typer
 
 from glm_operator import names
 from glm_operator.api.spec import GLMDeployment, parse_deployment
+from glm_operator.autoscale.constants import RECENT_S
 from glm_operator.autoscale.decide import Memory, decide
 from glm_operator.autoscale.decision import Decision, Situation
 from glm_operator.autoscale.reading import read
@@ -120,6 +121,9 @@ class Controller:
         rules = deployment.spec.scaling
         warm_up_s = rules.warm_up_seconds if rules is not None else 0
         signals = read(reading.series, reading.latencies, deployment.spec.slo, serving, self.now(), warm_up_s)
+        began_s = self.memory.began_s
+        if reading.source == "Workers" and began_s is not None and self.now() - began_s >= RECENT_S:
+            signals = scaling.newest_arrivals(signals)  # every second; a Prometheus scrapes when it does
         decision, memory = self._decide(deployment, staying, signals)
         wanted = len(staying)
         if decision is not None and rules is not None and rules.mode == "Active":

@@ -1,6 +1,7 @@
 """What the controller of `glm local` decides, and the file in which it says so. Pure but for that file."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import msgspec
 
 from glm_operator.api.spec import GLMDeploymentSpec
 from glm_operator.autoscale.decision import Decision
+from glm_operator.autoscale.signals import GroupSignals, Signals
 
 MAX_CHANGES = 10
 
@@ -62,6 +64,23 @@ def indices_after(
     staying = sorted(members, key=lambda index: (-load.get(index, 0.0), index))[:wanted]
     free = (index for index in range(len(taken) + wanted + 1) if index not in taken)
     return sorted([*staying, *(next(free) for _ in range(wanted - len(staying)))])
+
+
+def newest_arrivals(signals: Signals) -> Signals:
+    """Return the signals with what arrives as the newest samples show it, not the whole window.
+
+    The window is as long as it is for scrapes every 15 s. Samples that come every second say as much in a third of it,
+    and a load that is over is over 30 s sooner.
+    """
+
+    def of_group(group: GroupSignals) -> GroupSignals:
+        if group.arrivals_lately is None or group.prompt_tokens_arriving_lately is None:
+            return group
+        return replace(
+            group, arrivals=group.arrivals_lately, prompt_tokens_arriving=group.prompt_tokens_arriving_lately
+        )
+
+    return replace(signals, groups={name: of_group(group) for name, group in signals.groups.items()})
 
 
 def changed(history: list[GroupsChange], decision: Decision, at_s: float) -> list[GroupsChange]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from glm_operator.autoscale.decision import Decision
+from glm_operator.autoscale.signals import GroupSignals, Signals
 from glm_operator.local import scaling
 from glm_operator.local.scaling import (
     MAX_CHANGES,
@@ -14,6 +15,7 @@ from glm_operator.local.scaling import (
     groups_to_bring_up,
     indices_after,
     needs_controller,
+    newest_arrivals,
 )
 from unit.operator.operator_builders import a_deployment
 
@@ -88,3 +90,30 @@ def test_what_was_written_is_read_and_what_is_damaged_is_nothing(tmp_path: Path)
     assert scaling.read(path) == view
     path.write_text("{")
     assert scaling.read(path) is None
+
+
+def test_arrivals_are_those_of_the_newest_samples_where_there_are_some() -> None:
+    def a_group(name: str, lately: float | None) -> GroupSignals:
+        return GroupSignals(
+            group=name,
+            revision="r1",
+            at_s=0.0,
+            arrivals=3.0,
+            prompt_tokens_arriving=60.0,
+            arrivals_lately=lately,
+            prompt_tokens_arriving_lately=None if lately is None else 20.0 * lately,
+            tokens_generated=9.0,
+        )
+
+    names = ("over", "begun", "unseen")
+    signals = Signals(
+        groups={name: a_group(name, lately) for name, lately in zip(names, (0.0, 5.0, None), strict=True)},
+        expected=frozenset(names),
+    )
+    found = newest_arrivals(signals).groups
+    assert [(found[name].arrivals, found[name].prompt_tokens_arriving) for name in names] == [
+        (0.0, 0.0),
+        (5.0, 100.0),
+        (3.0, 60.0),
+    ]
+    assert {each.tokens_generated for each in found.values()} == {9.0}
