@@ -6,16 +6,17 @@ for an answer before it asks again. The prompts have 64 to 1,600 tokens, the ans
 to do, and on a machine of two cores the server and the client leave it one. The same requests, at the moments at which
 they were really sent, then go through the simulated group with the calibration taken just before.
 
-Three runs a seed: below, at and past the knee, at 0.5, 0.9 and 1.2 of what the real group was seen to do: it gets a
-backlog, many requests at once, before and after the three runs of each seed. At the knee a queue multiplies what goes
-in: at 0.9, one per cent of the pace of the steps is about ten of the wait, and other arrivals are another wait. So
-each number is the median over the seeds, and all of them are shown.
+Three runs a seed: below, at and past the knee. A backlog, many requests at once, goes to the real group before and
+after them. What it takes there against what it takes in the simulation is the pace of the machine, and with it the rate
+is known that the real group can carry for long. The runs get 0.5, 0.85 and 1.2 of that: at 0.85 the P95 of TTFT leaves
+what it is without a queue. A queue multiplies what goes in: there, one per cent of the pace of the steps is seven of
+the wait, and other arrivals are another wait. So each number is the median over the seeds, and all are shown.
 
 TTFT is from sending to the first piece of text; ITL is a request's mean. Ends with a JSON line for each number: the
 relative error of the simulator, |simulated - real| / real. The goal is for the p95 of TTFT; the others are shown.
-pace is what the real group took for the backlogs around a run against what the simulated one takes for them. Busy time
-cannot tell that near the knee: an engine that is slower is as busy, with more requests in a step. On a machine as quiet
-as while it was calibrated it is near 1. Far from it something else had the cores, and the error is the machine's.
+pace is that of the backlogs around a run. Busy time cannot tell it near the knee: an engine that is slower is as busy,
+with more requests in a step. On a machine as quiet as while it was calibrated it is near 1. Far from it something else
+had the cores, and the error is the machine's.
 at_pace is the error of a simulation whose steps take that much longer: what would be left if the calibration had seen
 the same machine. cpu_share is the processor time of the rank against that of its steps: below 1 it waited for a core.
 """
@@ -48,7 +49,7 @@ from glm_operator.autoscale.simulate.trace import Arrival
 NANO = Path(__file__).resolve().parents[1] / "worker/models/glm-nano"
 GOAL = 0.25
 BACKLOG = 120  # requests, sent at once
-UTILISATION = {"below": 0.5, "at": 0.9, "past": 1.2}
+UTILISATION = {"below": 0.5, "at": 0.85, "past": 1.2}
 SETTINGS = {
     "model": "builtin://glm-nano",
     "max_num_seqs": 16,
@@ -131,6 +132,8 @@ def calibrated(host: str, folder: Path) -> Calibration:
     errors = ", ".join(f"{kind} {error:.1%}" for kind, error in found["measured"]["errors"].items())
     print(f"prefill {found['prefill']}, decode {found['decode']}, overhead {found['overhead_s']:.4f} s")
     print(f"median errors of the fit: {errors}", flush=True)
+    alone_s, served_s = found["measured"]["backlog_s"]
+    print(f"its backlog: {alone_s:.2f} s alone, served {', '.join(f'{each:.2f}' for each in served_s)} s", flush=True)
     return read_calibration(text)
 
 
@@ -148,6 +151,9 @@ def serving(host: str, folder: Path) -> Iterator[psutil.Process]:
             time.sleep(0.1)
         (rank,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "glm-rank-0")
         yield rank
+    except subprocess.CalledProcessError:
+        print((folder / "serve.log").read_text()[-4000:], file=sys.stderr)  # what the server says of it
+        raise
     finally:
         for _ in range(2):  # the second time it drains no longer
             with contextlib.suppress(ProcessLookupError):
@@ -276,6 +282,15 @@ def simulated_backlog_s(calibration: Calibration, requests: Sequence[Ask]) -> fl
     return max(request.ended_at or 0.0 for request in simulate(calibration, requests).ended)
 
 
+def offered(seed: int, utilisation: float, seconds: float, calibration: Calibration, pace: float) -> list[Ask]:
+    """Return requests at random moments that take this share of so many seconds of the real group's time."""
+    waiting = [replace(ask, at_s=0.0) for ask in asks(seed, 400, rate=1.0)]
+    each_s = pace * simulated_backlog_s(calibration, waiting) / len(waiting)
+    requests = asks(seed, max(20, round(utilisation * seconds / each_s)), rate=1.0)
+    stretch = seconds / requests[-1].at_s
+    return [replace(ask, at_s=ask.at_s * stretch) for ask in requests]
+
+
 def compared(
     point: str, calibration: Calibration, runs: Sequence[Run], paces: Sequence[float]
 ) -> list[dict[str, object]]:
@@ -330,13 +345,13 @@ def measured(
     real_s = backlog_s(drive(host, waiting))
     found: Measured = {point: ([], []) for point in UTILISATION}
     for seed in seeds:
-        most, before_s, of_seed = len(waiting) / real_s, real_s, {}
-        print(f"a backlog is done at {most:.1f} requests a second, pace {real_s / simulated_s:.2f}", flush=True)
+        before_s, of_seed = real_s, {}
+        print(f"a backlog takes {real_s:.2f} s, simulated {simulated_s:.2f} s", flush=True)
         for point, utilisation in UTILISATION.items():
-            before, rate = busy(host, rank), utilisation * most
-            seen = drive(host, asks(seed, max(20, round(rate * seconds)), rate))
+            before = busy(host, rank)
+            seen = drive(host, offered(seed, utilisation, seconds, calibration, before_s / simulated_s))
             of_seed[point] = Run(seed, seen, busy(host, rank).since(before))
-            print(f"seed {seed} {point} the knee: {len(seen)} requests at {rate:.1f}/s", flush=True)
+            print(f"seed {seed} {point} the knee: {len(seen)} requests, {len(seen) / seconds:.1f}/s", flush=True)
         real_s = backlog_s(drive(host, waiting))
         pace = (before_s + real_s) / 2 / simulated_s
         print(f"pace around seed {seed}: {pace:.2f}, load {os.getloadavg()[0]:.1f}", flush=True)

@@ -9,7 +9,7 @@ import msgspec
 from glm_worker.engine.calibration.calibrator import costs_path
 from glm_worker.engine.calibration.result import Calibration, EngineCosts
 from glm_worker.engine.calibration.served.backlog import backlog, foretell
-from glm_worker.engine.calibration.served.serving import cold_starts, overhead_s, token_s
+from glm_worker.engine.calibration.served.serving import cold_starts, overhead_s, serving, token_s
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.model.config import ModelConfig
 from glm_worker.models import resolve
@@ -40,8 +40,9 @@ def calibrate(
         own = settings.model_copy(update={"run_dir": Path(folder)} | _NO_QUEUE_LIMITS)
         costs = _engine_costs(own, supervise)
         starts = cold_starts(own, environment(own), num_starts)
-        overhead = overhead_s(own, environment(own), costs.prefill)
-        costs = _served_costs(own, environment(own), costs)
+        with serving(own, environment(own)):
+            overhead = overhead_s(own, costs.prefill)
+            costs = _served_costs(own, costs)
     return Calibration(
         **msgspec.structs.asdict(costs),
         overhead_s=overhead,
@@ -61,8 +62,8 @@ def write(calibration: Calibration, path: Path) -> None:
     part.replace(path)
 
 
-def _served_costs(settings: WorkerSettings, environment: Mapping[str, str], alone: EngineCosts) -> EngineCosts:
-    """Return the costs of steps whose tokens are served to clients meanwhile."""
+def _served_costs(settings: WorkerSettings, alone: EngineCosts) -> EngineCosts:
+    """Return the costs of steps whose tokens are served to clients meanwhile. The group serves already."""
     limits = SchedulerLimits(
         max_model_len=alone.max_model_len,
         max_batch_tokens=settings.max_batch_tokens,
@@ -72,7 +73,7 @@ def _served_costs(settings: WorkerSettings, environment: Mapping[str, str], alon
     )
     requests = backlog(limits)
     foretold = foretell(requests, limits, alone.prefill, alone.decode)
-    extra_s, seconds = token_s(settings, environment, requests, foretold)
+    extra_s, seconds = token_s(settings, requests, foretold)
     replace = msgspec.structs.replace
     return replace(
         alone,

@@ -36,14 +36,14 @@ def cold_starts(settings: WorkerSettings, environment: Mapping[str, str], num_st
     return seconds
 
 
-def overhead_s(settings: WorkerSettings, environment: Mapping[str, str], prefill: PrefillCost) -> float:
+def overhead_s(settings: WorkerSettings, prefill: PrefillCost) -> float:
     """Return the median over short requests, one after the other, of what is left of their first token's time.
 
-    Raises EngineFailed.
+    The group serves already. Raises EngineFailed.
     """
-    with serving(settings, environment), httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
+    seconds = []
+    with httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
         name = _model_name(client, settings)
-        seconds = []
         for number in range(1 + NUM_REQUESTS):
             first_token_s, prompt_tokens = _ask(client, settings, name, number)
             if number:  # the first of all pays for what is made once
@@ -52,27 +52,23 @@ def overhead_s(settings: WorkerSettings, environment: Mapping[str, str], prefill
 
 
 def token_s(
-    settings: WorkerSettings,
-    environment: Mapping[str, str],
-    requests: Sequence[tuple[int, int]],
-    foretold: Foretold,
+    settings: WorkerSettings, requests: Sequence[tuple[int, int]], foretold: Foretold
 ) -> tuple[float, list[float]]:
     """Return what a generated token takes when it is served, besides its row in a step; and the seconds of each round.
 
     A backlog is streamed to a client. Its steps take longer than those that the engine was seen to take alone: they
     share caches, memory and cores with what reads, sends and receives their tokens, and a full batch of long requests
     reads more than caches hold. requests: tokens of each prompt and answer; foretold: what the costs of the engine
-    alone say of them. Raises EngineFailed.
+    alone say of them. The group serves already. Raises EngineFailed.
     """
-    with serving(settings, environment):
-        with httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
-            name = _model_name(client, settings)
-        bodies = [_backlog_body(name, number, *tokens) for number, tokens in enumerate(requests)]
-        rounds = []
-        for number in range(1 + NUM_BACKLOGS):
-            times = asyncio.run(stream_all(settings.host or "127.0.0.1", settings.http_port, bodies))
-            if number:  # the first of all pays for what is made once
-                rounds.append(max(last_s for _, last_s in times) - min(first_s for first_s, _ in times))
+    with httpx.Client(trust_env=False, timeout=settings.start_limit_s) as client:
+        name = _model_name(client, settings)
+    bodies = [_backlog_body(name, number, *tokens) for number, tokens in enumerate(requests)]
+    rounds = []
+    for number in range(1 + NUM_BACKLOGS):
+        times = asyncio.run(stream_all(settings.host or "127.0.0.1", settings.http_port, bodies))
+        if number:  # the first of all pays for what is made once
+            rounds.append(max(last_s for _, last_s in times) - min(first_s for first_s, _ in times))
     return max(0.0, median(rounds) - foretold.seconds) / max(1, foretold.tokens), rounds
 
 
