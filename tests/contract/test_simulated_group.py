@@ -17,7 +17,9 @@ from glm_worker.scheduler.plan import ScheduledBatch
 from glm_worker.scheduler.scheduler import Scheduler
 
 PREFILL = PrefillCost(base_s=0.003, per_token_s=5e-5, per_token_context_s=1e-7)
-DECODE = DecodeCost(base_s=0.004, per_sequence_s=1e-4, per_context_token_s=1e-6)
+DECODE = DecodeCost(
+    base_s=0.004, per_sequence_s=1e-4, per_context_token_s=5e-7, near_context_tokens=2000, per_far_token_s=1e-6
+)
 MAX_BATCH_TOKENS, MAX_NUM_SEQS, BLOCK_SIZE, MAX_MODEL_LEN = 512, 16, 16, 2048
 TOLERANCE = 0.1  # the simulated group loses half a block a request to rounding, and takes the mean of alike steps
 Latencies = dict[str, list[float]]
@@ -91,6 +93,8 @@ def simulated(requests: list[Arrival], kv_tokens: int) -> Latencies:
         decode_base_s=DECODE.base_s,
         decode_per_sequence_s=DECODE.per_sequence_s,
         decode_per_context_token_s=DECODE.per_context_token_s,
+        decode_near_context_tokens=DECODE.near_context_tokens,
+        decode_per_far_token_s=DECODE.per_far_token_s,
         overhead_s=0.0,
         kv_tokens=kv_tokens,
         block_size=BLOCK_SIZE,
