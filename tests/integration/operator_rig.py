@@ -53,9 +53,12 @@ class KnownWorkers:
     puts: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)  # group, token, promises
     puts_fail: Exception | None = None  # how promises are answered, if not taken
     has_slo_page: bool = True
+    unheard: set[str] = field(default_factory=set)  # groups that this operator has not heard: they answer who asks
 
     async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
-        return {group.name: self.said[group.name] for group in groups if group.name in self.said}
+        self.unheard -= set(ask)
+        heard = self.said.keys() - self.unheard
+        return {group.name: self.said[group.name] for group in groups if group.name in heard}
 
     async def fresh_reports(self, groups: Iterable[ObservedGroup]) -> dict[str, GroupReport]:
         self.num_fresh += 1

@@ -175,6 +175,16 @@ async def test_workers_of_an_older_version_are_no_zero_either() -> None:
         assert world.replicas == 1
 
 
+async def test_an_operator_that_has_just_started_asks_workers_before_it_says_that_they_measure() -> None:
+    async with a_world(replicas=2) as world:
+        world.hear("chat-g0")
+        world.hear("chat-g1", slo_digest=None)
+        world.rig.workers.unheard = {"chat-g0", "chat-g1"}  # no poll was yet
+        await world.run(5, requests_per_s=0)
+        assert world.condition("MetricsAvailable") == ("False", "OlderWorkers")
+        assert world.condition("SLOMet") == ("Unknown", "OlderWorkers")
+
+
 async def test_a_number_set_by_hand_is_the_new_start_and_told() -> None:
     async with a_world(scaling={**SCALING, "down": {"stabilizationSeconds": 120}}) as world:
         await world.run(60, requests_per_s=1)

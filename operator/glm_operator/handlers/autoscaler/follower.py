@@ -112,6 +112,7 @@ class Follower:
         self._refused: Trouble | None = None
         self._refusals = 0
         self._retry_at_s = 0.0
+        self._unheard: frozenset[str] = frozenset()  # groups that serve, were asked how they are, and were not heard
         self.reserved = 0  # groups that are wanted by a write that is on its way, or that no watch told of yet
 
     async def look(self, now_s: Callable[[], float]) -> Measured | None:
@@ -130,7 +131,7 @@ class Follower:
         await self._tell_of_others(seen.body, groups, promised.scaling, at_s)
         expected = serving(before.observed) & serving(seen.observed)
         scaling, slo = promised.scaling, promised.slo or Slo()
-        reports = await self._workers.reports(seen.observed.groups.values(), ())
+        reports = await self._heard(seen.observed.groups.values(), expected)
         older = _older(reports, expected)
         series, latencies = (reading.series, reading.latencies) if reading is not None and not older else ((), None)
         warm_up_s = scaling.warm_up_seconds if scaling is not None else 0
@@ -181,6 +182,14 @@ class Follower:
     def forget(self) -> None:
         """Let go of what others keep of the deployment."""
         self._sources.forget(*self._name)
+
+    async def _heard(self, groups: Collection[ObservedGroup], expected: frozenset[str]) -> dict[str, GroupReport]:
+        """Return what workers said. Who serves and was not heard is asked, once: the next poll may be half a minute
+        away, and until then workers of an older version would pass for those that measure everything."""
+        reports = await self._workers.reports(groups, ())
+        silent = expected - reports.keys()
+        ask, self._unheard = silent - self._unheard, silent
+        return await self._workers.reports(groups, ask) if ask else reports
 
     async def _read(self, asked: Sequence[Target], promised: Promises) -> Reading:
         on_missing = promised.scaling.on_missing_metrics if promised.scaling is not None else "Fallback"
