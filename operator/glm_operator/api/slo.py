@@ -43,10 +43,12 @@ class SloClass(SpecModel):
 
     name: ClassName = Field(description="Label `slo_class` of the metrics. `default` is taken: it is for the others.")
     match: ClassMatch = Field(default=ClassMatch(), description="Which requests it is for. Default: all.")
-    ttft: Duration | None = Field(default=None, description="Time to the first token, thinking or answer.")
-    ttfa: Duration | None = Field(default=None, description="Time to the first token of the answer.")
-    itl: Duration | None = Field(default=None, description="Time between two tokens of a request.")
-    e2e: Duration | None = Field(default=None, alias="e2e", description="Time from arrival to the last token.")
+    ttft: Duration | None = Field(default=None, description="Time to the first token, thinking or answer: 1ms to 1h.")
+    ttfa: Duration | None = Field(default=None, description="Time to the first token of the answer: 1ms to 1h.")
+    itl: Duration | None = Field(default=None, description="Time between two tokens of a request: 1ms to 1h.")
+    e2e: Duration | None = Field(
+        default=None, alias="e2e", description="Time from arrival to the last token: 1ms to 1h."
+    )
     percentile: int = Field(
         default=95, ge=50, le=99, description="Per cent of requests that are to be this fast: what autoscaling keeps."
     )
@@ -57,7 +59,7 @@ class SloClass(SpecModel):
         description="Per cent of requests that meet every threshold, over the window; the rest is the error budget "
         "that alerts are about.",
     )
-    window: Duration = Field(default="30d", description="Time over which objective is meant.")
+    window: Duration = Field(default="30d", description="Time over which objective is meant: 5m to 90d.")
 
     @model_validator(mode="after")
     def _promises_something(self) -> "SloClass":
