@@ -34,7 +34,8 @@ a moment, too."""
 
 AT_ONCE = 16
 
-OLD = "These numbers are those of the status: up to a minute old."
+KEPT = "written at most once a minute, and a number anew only when it differs by more than 10 %"
+OLD = f"These numbers are those of the status: {KEPT}."
 
 
 class Reads(Protocol):
@@ -154,7 +155,7 @@ class Look:
         told = f" No answer from {', '.join(silent[:20])}." if silent else ""
         span_s = self._samples.span_s
         if not span_s:
-            return f"Groups as they are now; latencies are those of the status: up to a minute old.{told}"
+            return f"Groups as they are now; latencies are those of the status: {KEPT}.{told}"
         return f"Groups as they are now; latencies of the last {span_s:.0f} s.{told}"
 
     async def _ask(self, group: str, slots: asyncio.Semaphore) -> Mapping[SeriesKey, float] | None:

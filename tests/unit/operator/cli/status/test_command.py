@@ -78,7 +78,8 @@ async def test_what_groups_measure_now_is_shown_over_the_status() -> None:
     first, second = view.groups
     assert (first.running, first.kv_usage, second.running) == (7, 0.25, None)
     assert view.note == (
-        "Groups as they are now; latencies are those of the status: up to a minute old. No answer from chat-g1."
+        "Groups as they are now; latencies are those of the status: written at most once a minute, "
+        "and a number anew only when it differs by more than 10 %. No answer from chat-g1."
     )
     assert (view.desired, view.limited_by, view.current) == (4, "Max", 2)
 
@@ -107,7 +108,7 @@ async def test_without_the_right_to_ask_pods_the_status_is_shown_with_its_age() 
     look = Look(kube, "models", "chat")
     for _ in range(3):
         view = await look.take()
-    assert view.note.startswith("These numbers are those of the status: up to a minute old.")
+    assert view.note.startswith("These numbers are those of the status: written at most once a minute")
     assert "cannot get pods/proxy" in view.note
     assert kube.num_asked == 2, "who may not is not asked again"
     assert view.latencies[0].latency == "620ms"
