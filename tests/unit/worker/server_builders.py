@@ -6,14 +6,15 @@ from typing import Any
 
 from glm_worker.models import resolve
 from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.text.argument_types import Tools, parameters_of
 from glm_worker.server.text.deltas import Answer, Delta, assemble
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
 from glm_worker.server.text.output import OutputReader
-from glm_worker.server.text.parsing import Grammar, State, Tools
+from glm_worker.server.text.parsing import Grammar, State
 from glm_worker.server.text.tokenizer import Tokenizer
 
 WEATHER: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-TOOLS: Tools = {"get_weather": WEATHER, "now": None}
+TOOLS: Tools = {"get_weather": parameters_of(WEATHER), "now": parameters_of(None)}
 
 
 @cache
@@ -31,13 +32,14 @@ def stop_id(token: str = "<|user|>") -> int:
     return found
 
 
-def a_reader(tools: Tools = TOOLS, state: State = State.CONTENT, stops: Sequence[str] = ()) -> OutputReader:
+def a_reader(
+    tools: Tools = TOOLS, state: State = State.CONTENT, stops: Sequence[str] = (), *, any_name: bool = False
+) -> OutputReader:
     tags: dict[int, Tag] = tag_ids(tokenizer(), THINK_TAGS + TOOL_TAGS if tools else THINK_TAGS)
     return OutputReader(
         tokenizer(),
         tags,
-        Grammar(state, tools),
-        state=state,
+        lambda: Grammar(state, tools, any_name=any_name),
         stop_strings=stops,
         stop_token_ids=checkpoint().stop_token_ids,
     )

@@ -1,6 +1,7 @@
 """From a body to a job: the prompt, the sampling, and what the model cannot hold."""
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +77,34 @@ def test_tools_are_offered_unless_the_choice_is_none() -> None:
     silent = a_chat(tools=[TOOL], tool_choice="none")
     assert prompt_of(silent) == prompt_of(a_chat())
     assert Tag.TOOL_CALL not in silent.tags.values()
+
+
+def test_the_types_of_a_tools_arguments_are_read_at_intake() -> None:
+    schema = {"anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {"properties": {"n": {"type": "integer"}}}}}
+    job = a_chat(tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+    assert job.tools["f"]["n"].names == {"integer"}
+
+
+def test_a_branching_schema_of_278_bytes_costs_nothing() -> None:
+    """It took 31 seconds, in which no other request of the group went on."""
+    loop = {"properties": {"x": {"$ref": "#/x"}}, "x": {"anyOf": [{"$ref": "#/x"}, {"$ref": "#/x"}]}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": loop}}
+    began = time.process_time()
+    job = a_chat(tools=[tool])
+    deltas = job.reader().feed(tokenizer().encode("<tool_call>f\n<arg_key>x</arg_key><arg_value>1</arg_value>"), None)
+    assert deltas
+    assert time.process_time() - began < 1
+
+
+def test_a_schema_past_its_budget_is_refused_with_its_tool_and_the_budget() -> None:
+    chain = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(20_000)}
+    large = {"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": chain}
+    tools = [TOOL, {"type": "function", "function": {"name": "large", "parameters": large}}]
+    with pytest.raises(RequestRefused, match=r"the tool large takes more than 20000 steps") as caught:
+        a_chat(tools=tools)
+    refused = caught.value
+    assert (refused.status, refused.code) == (400, "schema_too_large")
+    assert refused.param == "tools[1].function.parameters"
 
 
 def test_null_in_a_tools_schema_is_kept() -> None:

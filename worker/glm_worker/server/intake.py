@@ -1,7 +1,7 @@
 """From a request body to a Job: parsed, checked against the checkpoint, rendered and tokenised. No I/O, any thread."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from glm_worker.server import schema
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.refusals import model_not_found, parse, shortened
 from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
+from glm_worker.server.text.argument_types import STEP_BUDGET, SchemaTooLarge, Tools, parameters_of
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.output import OutputGrammar, OutputReader
-from glm_worker.server.text.parsing import Grammar, PlainText, State, Tools, initial_state
+from glm_worker.server.text.parsing import Grammar, PlainText, State, initial_state
 from glm_worker.server.text.tokenizer import Tokenizer
 
 _SEED_MASK = 2**63 - 1
@@ -52,15 +53,18 @@ class Job:
     tags: Mapping[int, Tag]
     state: State
     tools: Tools
+    any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
 
     def reader(self) -> OutputReader:
         """Return a reader for one run of the job."""
-        grammar: OutputGrammar = Grammar(self.state, self.tools) if self.is_chat else PlainText()
+
+        def grammar() -> OutputGrammar:
+            return Grammar(self.state, self.tools, any_name=self.any_tool_name) if self.is_chat else PlainText()
+
         return OutputReader(
             self.tokenizer,
             self.tags,
             grammar,
-            state=self.state,
             stop_strings=self.stop_strings,
             stop_token_ids=self.stop_token_ids,
         )
@@ -97,6 +101,7 @@ def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
     request = parse(ChatCompletionRequest, body)
     _check_model(request.model, checkpoint)
     offered = [] if request.tool_choice == "none" else request.tools or []
+    tools = _tools(offered)
     prompt = checkpoint.template.render(
         in_call_order([_rendered(index, message) for index, message in enumerate(request.messages)]),
         [tool.model_dump(exclude_unset=True) for tool in offered],
@@ -110,7 +115,7 @@ def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
         max_tokens=request.answer_tokens,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
         state=initial_state(prompt),
-        tools={tool.function.name: tool.function.parameters for tool in offered},
+        tools=tools,
         **_shared(request, checkpoint),
     )
 
@@ -187,6 +192,23 @@ def _checked_ids(token_ids: list[int], param: str) -> list[int]:
     if not token_ids:
         raise RequestRefused(f"{param} is empty: there must be at least one token to go on from", param=param)
     return token_ids
+
+
+def _tools(offered: Sequence[schema.Tool]) -> Tools:
+    """Return the types of the arguments of each tool. Raises RequestRefused for a schema that takes too long."""
+    tools = {}
+    for index, tool in enumerate(offered):
+        try:
+            tools[tool.function.name] = parameters_of(tool.function.parameters)
+        except SchemaTooLarge as error:
+            param = f"tools[{index}].function.parameters"
+            raise RequestRefused(
+                f"{param}: the schema of the tool {tool.function.name} takes more than {STEP_BUDGET} steps to read,"
+                " which is what this server spends on one; declare fewer arguments, references and alternatives",
+                param=param,
+                code="schema_too_large",
+            ) from error
+    return tools
 
 
 def _rendered(index: int, message: schema.Message) -> Message:

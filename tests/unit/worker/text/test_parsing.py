@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_worker.server.text.argument_types import parameters_of
 from glm_worker.server.text.deltas import Answer, Call, Content, ToolArguments, ToolCall, assemble
 from glm_worker.server.text.lexer import Piece, Tag
 from glm_worker.server.text.parsing import Grammar, State, initial_state
@@ -26,7 +28,7 @@ MEANINGS: dict[str, tuple[str, Answer]] = {
     "white space at the very end stays": ("a line\n", Answer("", "a line\n")),
     "empty thinking": ("\n<think></think>\nHello", Answer("", "Hello")),
     "no opening tag": ("hm</think>\nyes", Answer("", "hm\nyes")),
-    "stray end of thinking": ("Hello</think> you", Answer("", "Hello you")),
+    "stray end of thinking": ("Hello</think> you", Answer("", "Hello\n you")),
     "thinking ended twice": ("\n<think>hm</think>\n</think>\nyes", Answer("hm", "yes")),
     "nested thinking": ("\n<think><think>hm</think>\nyes", Answer("hm", "yes")),
     "thinking twice": ("<think>a</think>\nb\n<think>\nc</think>\nd", Answer("a\nc", "b\nd")),
@@ -44,7 +46,7 @@ MEANINGS: dict[str, tuple[str, Answer]] = {
     "no end of the call, with arguments": (CALL.removesuffix("\n</tool_call>"), Answer("", "", [BONN])),
     "no end of the value": (
         CALL.replace("</arg_value>", ""),
-        Answer("", "", [Call("get_weather", '{"city": "Bonn\\n"}')]),
+        Answer("", "", [Call("get_weather", '{"city": "Bonn\\n</tool_call>')]),
     ),
     "a call begins in a call": (f"<tool_call>now\n{CALL}", Answer("", "", [NOW, BONN])),
     "a call without a name": ("x<tool_call>\n</tool_call>", Answer("", "x")),
@@ -52,7 +54,7 @@ MEANINGS: dict[str, tuple[str, Answer]] = {
         CALL.replace("Bonn", "<think>x</think>"),
         Answer("", "", [Call("get_weather", '{"city": "<think>x</think>"}')]),
     ),
-    "a tool that was not declared": ("<tool_call>rm\n</tool_call>", Answer("", "", [Call("rm", "{}")])),
+    "a tool that was not declared": ("<tool_call>rm\n</tool_call>", Answer("", "<tool_call>rm\n</tool_call>")),
     "characters of several tokens": ("\n<think>数字 🙂</think>\nÄ – 🙂é", Answer("数字 🙂", "Ä – 🙂é")),
 }
 
@@ -115,9 +117,15 @@ NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40), lambda inner: st.lists(inner, max_size=3), max_leaves=4
 )
-ARGUMENTS = st.dictionaries(
-    NAMES, VALUES | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<")), max_size=3
+# What a value may hold besides text: every tag, and pieces of them. Only what goes on like a call cannot come back.
+TAGS = ["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "</arg_val", "\n", *(tag.value for tag in Tag)]
+GOES_ON = re.compile(r"</arg_value>[ \t\r\n]{0,64}(?:<arg_key>|</tool_call>|<tool_call>)")
+STRINGS = (
+    st.lists(st.sampled_from(TAGS) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<|")))
+    .map("".join)
+    .filter(lambda text: not GOES_ON.search(text))
 )
+ARGUMENTS = st.dictionaries(NAMES, VALUES | STRINGS, max_size=3)
 
 
 @settings(deadline=None)
@@ -126,11 +134,12 @@ def test_what_the_template_writes_is_read_back(
     reasoning: str, content: str, calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
     """The template shows the model its own turns in the format that it answers in: the grammar is its inverse."""
-    tools = {name: schema_of(arguments) for name, arguments in calls}
+    schemas = {name: schema_of(arguments) for name, arguments in calls}
     calls = [
-        (name, {key: value for key, value in arguments.items() if key in tools[name]["properties"]})
+        (name, {key: value for key, value in arguments.items() if key in schemas[name]["properties"]})
         for name, arguments in calls
     ]
+    tools = {name: parameters_of(schema) for name, schema in schemas.items()}
     called = [{"function": {"name": name, "arguments": arguments}} for name, arguments in calls]
     turn = {"role": "assistant", "reasoning_content": reasoning, "content": content, "tool_calls": called}
     question = {"role": "user", "content": "?"}
@@ -195,7 +204,7 @@ def test_an_answer_cut_in_a_call_leaves_its_json_open() -> None:
 def test_a_turn_that_ends_in_a_value_leaves_its_json_open() -> None:
     answer, reader = answer_to(CALL[: CALL.index("nn</arg")], eos="<|observation|>")
     assert answer.calls == [Call("get_weather", '{"city": "Bo')]
-    assert reader.finish_reason == "tool_calls"
+    assert reader.finish_reason == "stop"
 
 
 def test_a_name_that_was_cut_is_no_call() -> None:

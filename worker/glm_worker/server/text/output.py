@@ -1,12 +1,12 @@
 """One answer on its way from token ids to deltas: lexer, stop strings, grammar, and the count of its tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from glm_worker.messages import FinishReason as EngineFinish
 from glm_worker.server.text.deltas import Delta, FinishReason
 from glm_worker.server.text.lexer import Lexer, Piece, Tag
-from glm_worker.server.text.parsing import State, next_state
+from glm_worker.server.text.parsing import State
 from glm_worker.server.text.stops import StopScanner
 from glm_worker.server.text.tokenizer import Tokenizer
 
@@ -15,7 +15,11 @@ class OutputGrammar(Protocol):
     """What turns pieces into deltas: parsing.Grammar for chats, parsing.PlainText for completions."""
 
     num_calls: int
+    has_cut_call: bool
+    turned_out: State | None
 
+    @property
+    def state(self) -> State: ...
     def feed(self, piece: Piece) -> list[Delta]: ...
     def finish(self, *, is_complete: bool) -> list[Delta]: ...
 
@@ -30,18 +34,19 @@ class OutputReader:
         self,
         tokenizer: Tokenizer,
         tags: Mapping[int, Tag],
-        grammar: OutputGrammar,
+        make_grammar: Callable[[], OutputGrammar],
         *,
-        state: State,
         stop_strings: Sequence[str],
         stop_token_ids: Sequence[int],
     ) -> None:
         self._tags = tags
         self._lexer = Lexer(tokenizer, tags)
         self._stops = StopScanner(stop_strings)
-        self._grammar = grammar
+        self._grammar = make_grammar()
+        # Which state a token has. Stop strings hold text back from the grammar, and then it is behind the tokens.
+        self._tracker = make_grammar() if stop_strings else self._grammar
         self._stop_token_ids = frozenset(stop_token_ids)
-        self._state = state  # of the newest token; the grammar may be behind, held back by the stop strings
+        self._num_undecided_tokens = 0
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
         self.has_answer = False  # something else than reasoning or white space has come
@@ -55,33 +60,51 @@ class OutputReader:
                 return deltas
             deltas += self._token(token_id, is_stop=ended == "stop" and token_id in self._stop_token_ids)
         if ended is not None and self.finish_reason is None:
-            deltas += self._pieces(self._stops.feed(self._lexer.finish()))
+            rest = self._lexer.finish()
+            if self._tracker is not self._grammar:
+                self._track(rest)
+            deltas += self._pieces(self._stops.feed(rest))
             deltas += self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=ended == "stop")
         return deltas
 
     def _token(self, token_id: int, *, is_stop: bool) -> list[Delta]:
-        self._count(token_id)
-        if is_stop:  # ends the turn and is no part of its text
-            return []
-        pieces = self._lexer.feed(token_id)
-        self._note_answer(pieces)
-        deltas = self._pieces(self._stops.feed(pieces))
+        before = self._tracker.state
+        # A stop token ends the turn and is no part of its text.
+        pieces = [] if is_stop else self._lexer.feed(token_id)
+        deltas = self._track(pieces)
+        self._count(before, self._tags.get(token_id), pieces)
+        if self._tracker is not self._grammar:
+            deltas = self._pieces(self._stops.feed(pieces))
         return deltas + self._finish("stop", is_stop=False) if self._stops.hit else deltas
 
-    def _count(self, token_id: int) -> None:
-        """Count one token. Those from `<think>` to `</think>`, both included, are reasoning."""
-        tag = self._tags.get(token_id)
-        before = self._state
-        self._state = before if tag is None else next_state(before, tag)
-        self.num_tokens += 1
-        is_end = tag is Tag.END_THINK and before is State.REASONING
-        self.num_reasoning_tokens += is_end or self._state is State.REASONING
+    def _track(self, pieces: list[Piece]) -> list[Delta]:
+        return [delta for piece in pieces for delta in self._tracker.feed(piece)]
 
-    def _note_answer(self, pieces: list[Piece]) -> None:
-        if self._state is State.TOOL_CALL:
+    def _count(self, before: State, tag: Tag | None, pieces: list[Piece]) -> None:
+        """Count one token. Those from `<think>` to `</think>`, both included, are reasoning.
+
+        Those whose state is not known yet are counted when it is.
+        """
+        self.num_tokens += 1
+        turned_out, after = self._decided(), self._tracker.state
+        if after is State.UNDECIDED:
+            self._num_undecided_tokens += 1
+            return
+        is_end = tag is Tag.END_THINK and State.REASONING in (before, turned_out)
+        self.num_reasoning_tokens += is_end or after is State.REASONING
+        if after is State.TOOL_CALL:
             self.has_answer = True
-        elif self._state is State.CONTENT:
+        elif after is State.CONTENT:
             self.has_answer = self.has_answer or any(piece.tag is None and piece.text.strip() for piece in pieces)
+
+    def _decided(self) -> State | None:
+        """Return what undecided tokens turned out to be, if that is new, and count them."""
+        turned_out, self._tracker.turned_out = self._tracker.turned_out, None
+        if turned_out is not None:
+            self.num_reasoning_tokens += self._num_undecided_tokens * (turned_out is State.REASONING)
+            self.has_answer = self.has_answer or turned_out is not State.REASONING
+            self._num_undecided_tokens = 0
+        return turned_out
 
     def _pieces(self, pieces: list[Piece]) -> list[Delta]:
         return [delta for piece in pieces for delta in self._grammar.feed(piece)]
@@ -89,5 +112,9 @@ class OutputReader:
     def _finish(self, reason: FinishReason, *, is_stop: bool) -> list[Delta]:
         is_complete = is_stop and self._stops.hit is None
         deltas = self._pieces(self._stops.finish()) + self._grammar.finish(is_complete=is_complete)
-        self.finish_reason = "tool_calls" if is_complete and self._grammar.num_calls else reason
+        if self._tracker is not self._grammar:
+            self._tracker.finish(is_complete=is_complete)
+        self._decided()
+        is_call = is_complete and self._grammar.num_calls > 0 and not self._grammar.has_cut_call
+        self.finish_reason = "tool_calls" if is_call else reason
         return deltas

@@ -4,47 +4,31 @@
 
 Any split of an answer into deltas puts together to the same result: what is not decided yet is held back, and nothing
 that was given out is ever taken back. So text before a `</think>` that nothing opened is content (it was streamed as
-that), and whether an answer *begins* as reasoning is read from the end of the prompt, not guessed from the request.
+that), a block apart from what follows. Whether an answer *begins* as reasoning is read from the end of the prompt, not
+guessed from the request. A `<tool_call>` after which no tool is named is text where it stands.
 """
 
-from collections.abc import Mapping
 from enum import Enum
-from typing import Any
 
+from glm_worker.server.text.argument_types import Tools
 from glm_worker.server.text.deltas import Content, Delta, Reasoning
 from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.marks import ANY_MARK, TAG, marked
 from glm_worker.server.text.tool_calls import ToolCallReader
-
-Tools = Mapping[str, Mapping[str, Any] | None]
-"""The JSON schema of the parameters of each tool on offer, by the tool's name."""
 
 
 class State(Enum):
+    """Where an answer stands."""
+
     REASONING = "reasoning"
     CONTENT = "content"
     TOOL_CALL = "tool_call"
+    UNDECIDED = "undecided"  # after a `<tool_call>`, until its name is known
 
 
 def initial_state(prompt: str) -> State:
     """Return how an answer to this rendered prompt begins: templates from GLM-4.7 on end with an open `<think>`."""
     return State.REASONING if prompt.rstrip().endswith(Tag.THINK.value) else State.CONTENT
-
-
-def next_state(state: State, tag: Tag) -> State:
-    """Return where the answer goes on after a tag. Inside a tool call, think tags are text of its arguments."""
-    match state, tag:
-        case State.TOOL_CALL, Tag.END_TOOL_CALL:
-            return State.CONTENT
-        case State.TOOL_CALL, _:
-            return State.TOOL_CALL
-        case _, Tag.TOOL_CALL:  # also ends reasoning that was not closed
-            return State.TOOL_CALL
-        case _, Tag.THINK:
-            return State.REASONING
-        case _, Tag.END_THINK:
-            return State.CONTENT
-        case _:
-            return state
 
 
 class _Prose:
@@ -82,65 +66,125 @@ class _Prose:
 
 
 class Grammar:
-    """Reads one answer. With no tools on offer the tags of tool calls must not reach it (they are text then)."""
+    """Reads one answer. With no tools on offer the tags of tool calls must not reach it (they are text then).
 
-    def __init__(self, state: State, tools: Tools) -> None:
-        self._state = state
+    any_name: whether a call of a tool that is not on offer is passed on, if its name can be one; else it is text.
+    """
+
+    def __init__(self, state: State, tools: Tools, *, any_name: bool = False) -> None:
+        self._prose_state = state  # of the text outside of calls
         self._tools = tools
+        self._any_name = any_name
         self._reasoning = _Prose()
         self._content = _Prose()
         self._call: ToolCallReader | None = None
+        self._num_openings_as_text = 0
         self.num_calls = 0
+        self.has_cut_call = False
+        self.turned_out: State | None = None  # what the newest undecided text was, once that is known
+
+    @property
+    def state(self) -> State:
+        """Where the newest text is."""
+        if self._call is None:
+            return self._prose_state
+        return State.TOOL_CALL if self._call.has_begun else State.UNDECIDED
 
     def feed(self, piece: Piece) -> list[Delta]:
         """Return what a piece adds to the answer."""
-        if piece.tag is not None:
-            return self._tag(piece, piece.tag)
-        return self._text(piece.text)
+        return self._read(marked(piece))
 
     def finish(self, *, is_complete: bool) -> list[Delta]:
-        """End the answer. is_complete: the model ended it, so an open tool call is whole unless inside a value."""
-        if self._state is State.TOOL_CALL:
-            assert self._call is not None
-            can_close = is_complete and not self._call.is_inside_value
-            return self._end_call(self._call.close() if can_close else self._call.cut())
-        if self._state is State.REASONING:
+        """End the answer. is_complete: the model ended it, so an open tool call is whole unless inside an argument."""
+        if self._call is not None:
+            was_undecided = not self._call.has_begun
+            deltas = self._call.finish(is_complete=is_complete)
+            if was_undecided and self._call.has_begun:
+                self.turned_out = State.TOOL_CALL
+            if not self._call.is_rejected:
+                self._count_call(self._call)
+                return deltas
+            rest = self._end_call(deltas)
+            return deltas + self._read(rest) + self._finish_prose()
+        return self._finish_prose()
+
+    def _finish_prose(self) -> list[Delta]:
+        if self._prose_state is State.REASONING:
             return [Reasoning(text)] if (text := self._reasoning.finish()) else []
         text = "" if self.num_calls else self._content.finish()
         return [Content(text)] if text else []
 
-    def _text(self, text: str) -> list[Delta]:
-        if self._state is State.TOOL_CALL:
-            assert self._call is not None
-            return self._call.feed(text)
-        if self._state is State.REASONING:
+    def _read(self, text: str) -> list[Delta]:
+        """Read marked text."""
+        deltas: list[Delta] = []
+        while text:
+            if self._call is not None:
+                was_undecided = not self._call.has_begun
+                deltas += self._call.feed(text)
+                if was_undecided and self._call.has_begun:
+                    self.turned_out = State.TOOL_CALL
+                text = self._end_call(deltas) if self._call.is_over else ""
+                continue
+            tag = ANY_MARK.search(text)
+            if tag is None:
+                return deltas + self._prose(text)
+            deltas += self._prose(text[: tag.start()]) + self._tag(TAG[tag[0]])
+            text = text[tag.end() :]
+        return deltas
+
+    def _prose(self, text: str) -> list[Delta]:
+        if self._prose_state is State.REASONING:
             return [Reasoning(visible)] if (visible := self._reasoning.feed(text)) else []
         return [Content(visible)] if (visible := self._content.feed(text)) else []
 
-    def _tag(self, piece: Piece, tag: Tag) -> list[Delta]:
-        before, self._state = self._state, next_state(self._state, tag)
-        deltas: list[Delta] = []
-        if before is State.TOOL_CALL:
-            assert self._call is not None
-            if tag in (Tag.THINK, Tag.END_THINK) or (tag is Tag.TOOL_CALL and self._call.is_inside_value):
-                return self._call.feed(piece.text)
-            deltas = self._end_call(self._call.close())
-        if self._state is State.TOOL_CALL:
-            self._call = ToolCallReader(self.num_calls, self._tools)
-        elif self._state is not before:
-            (self._reasoning if self._state is State.REASONING else self._content).open()
-        return deltas
+    def _tag(self, tag: Tag) -> list[Delta]:
+        """Read a tag outside of calls."""
+        match tag:
+            case Tag.TOOL_CALL:
+                self._call = ToolCallReader(self.num_calls, self._tools, any_name=self._any_name)
+            case Tag.END_TOOL_CALL if self._num_openings_as_text:
+                self._num_openings_as_text -= 1
+                return self._prose(tag.value)
+            case Tag.THINK if self._prose_state is State.CONTENT:
+                self._open(State.REASONING)
+            case Tag.END_THINK:
+                self._open(State.CONTENT)
+            case _:  # it begins what has begun, or ends what has not
+                pass
+        return []
 
-    def _end_call(self, deltas: list[Delta]) -> list[Delta]:
+    def _open(self, state: State) -> None:
+        self._prose_state = state
+        (self._reasoning if state is State.REASONING else self._content).open()
+
+    def _end_call(self, deltas: list[Delta]) -> str:
+        """Leave a call that is over, and return what is to be read after it; text of ours is added to the deltas."""
         assert self._call is not None
-        self.num_calls += self._call.has_begun
-        return deltas
+        call, self._call = self._call, None
+        if call.is_rejected:
+            self.turned_out = self._prose_state
+            self._num_openings_as_text += 1
+            deltas += self._prose(Tag.TOOL_CALL.value)
+        elif call.has_begun:
+            self._count_call(call)
+            self._open(State.CONTENT)
+        else:
+            self.turned_out = self._prose_state
+            self._open(self._prose_state)
+        return call.rest
+
+    def _count_call(self, call: ToolCallReader) -> None:
+        self.num_calls += call.has_begun
+        self.has_cut_call = self.has_cut_call or (call.has_begun and call.is_cut)
 
 
 class PlainText:
     """The grammar of /v1/completions: all text is content, as it is."""
 
     num_calls = 0
+    has_cut_call = False
+    state = State.CONTENT
+    turned_out: State | None = None
 
     def feed(self, piece: Piece) -> list[Delta]:
         return [Content(piece.text)]

@@ -4,19 +4,31 @@
     <arg_key>KEY</arg_key>
     <arg_value>VALUE</arg_value>
 
-The newlines are optional (GLM-4.7 writes none), and so are arguments. A value that the tool's schema calls a string is
-passed on as it comes; any other is held until it is closed. Text between the arguments is dropped.
+The newlines are optional (GLM-4.7 writes none), and so are arguments. Text between the arguments is dropped. What
+follows `<tool_call>` and names no tool is no call (is_rejected). Inside a value every tag is text: it ends at an
+`</arg_value>` after which the call goes on or ends (values.py).
+
+Reads marked text (marks.py), for here tags count as well as their texts do.
 """
 
-from collections.abc import Mapping
+import re
 from enum import Enum, auto
-from typing import Any
 
-from glm_worker.server.text.argument_types import STRING, argument_json, argument_types, json_string
+from glm_worker.server.text.argument_json import ArgumentWriter, json_string
+from glm_worker.server.text.argument_types import ANYTHING, Tools
+from glm_worker.server.text.call_names import BLANKS, KEY, name_at, past_blanks
 from glm_worker.server.text.deltas import Delta, ToolArguments, ToolCall
+from glm_worker.server.text.lexer import Tag
+from glm_worker.server.text.marks import MARK, TAG, spelled
+from glm_worker.server.text.values import END_VALUE, Closing, closing_of, num_held
 
-KEY, END_KEY = "<arg_key>", "</arg_key>"
-VALUE, END_VALUE = "<arg_value>", "</arg_value>"
+END_KEY = "</arg_key>"
+VALUE = "<arg_value>"
+_END = MARK[Tag.END_TOOL_CALL]
+_MARKS = "".join(TAG)
+_AFTER_ARGUMENT = re.compile(f"{KEY}|[{_MARKS}]")
+_AFTER_KEY = re.compile(f"{END_KEY}|{VALUE}|{KEY}|[{_MARKS}]")
+_LINE_BREAK = re.compile(r"[ \t]*\r?\n")
 
 
 class _State(Enum):
@@ -25,22 +37,25 @@ class _State(Enum):
     IN_KEY = auto()
     AFTER_KEY = auto()
     IN_VALUE = auto()
-    IN_STRING = auto()  # a value that is passed on as it comes
-    CLOSED = auto()
+    OVER = auto()
 
 
 class ToolCallReader:
-    """Reads the text between `<tool_call>` and `</tool_call>`. tools: their parameter schemas, by name."""
+    """Reads what follows `<tool_call>`. tools: those on offer. any_name: whether others may be called as well."""
 
-    def __init__(self, index: int, tools: Mapping[str, Mapping[str, Any] | None]) -> None:
+    def __init__(self, index: int, tools: Tools, *, any_name: bool = False) -> None:
         self._index = index
         self._tools = tools
+        self._any_name = any_name
         self._state = _State.NAME
         self._text = ""  # read, and not understood yet
+        self._searched = 0  # of it, where nothing was found
         self._name = ""
         self._key = ""
-        self._types = STRING
         self._seen: set[str] = set()
+        self._value: ArgumentWriter | None = None  # None: of a key that came before, and the first value counts
+        self.is_rejected = False
+        self.is_cut = False  # it ended inside an argument: nobody may run half a call
 
     @property
     def has_begun(self) -> bool:
@@ -48,8 +63,13 @@ class ToolCallReader:
         return bool(self._name)
 
     @property
-    def is_inside_value(self) -> bool:
-        return self._state in (_State.IN_VALUE, _State.IN_STRING)
+    def is_over(self) -> bool:
+        return self._state is _State.OVER
+
+    @property
+    def rest(self) -> str:
+        """What was read and does not belong to the call: all of it when there is no call. Marked text."""
+        return self._text if self.is_over else ""
 
     def feed(self, text: str) -> list[Delta]:
         """Return what the text adds to the call."""
@@ -59,110 +79,183 @@ class ToolCallReader:
             deltas += step
         return deltas
 
-    def close(self) -> list[Delta]:
-        """End the call where it stands, as `</tool_call>` does: the arguments become a complete JSON object."""
-        if self._state is _State.NAME:
-            deltas = self._begin(self._text)
-        elif self._state is _State.IN_VALUE:
-            deltas = self._argument(self._text)
-        elif self._state is _State.IN_STRING:
-            deltas = self._more(json_string(self._text)[1:])
-        else:
-            deltas = []
-        if self.has_begun:
-            deltas += self._more("}" if self._seen else "{}")
-        self._state = _State.CLOSED
-        return deltas
+    def finish(self, *, is_complete: bool) -> list[Delta]:
+        """End the call where the answer ends. is_complete: the model ended it, so what can be whole is.
 
-    def cut(self) -> list[Delta]:
-        """End the call in the middle: give out what is certain and leave the JSON open: nobody may run half a call."""
-        deltas = self._more(json_string(self._text)[1:-1]) if self._state is _State.IN_STRING else []
-        self._state = _State.CLOSED
-        return deltas
+        A call that is cut leaves its JSON open.
+        """
+        deltas: list[Delta] = []
+        if self._state is _State.NAME and is_complete and (name := name_at(self._text, 0)) and name.text:
+            deltas = self._begin(name.text, self._text[name.end :])
+        if self._state is _State.IN_VALUE:
+            deltas = self._end_value_at_end()
+        if self.is_over:
+            return deltas
+        self.is_cut = not is_complete or self._state is not _State.BETWEEN
+        return deltas + self._end("", is_cut=self.is_cut)
 
     def _advance(self) -> list[Delta] | None:
-        """Read one part of the call from the text; None when more text is needed first."""
+        """Read one part of the call from the text; None when more text is needed first, or nothing is left to do."""
         match self._state:
             case _State.NAME:
-                self._text = self._text.lstrip()
-                return self._begin(name) if (name := self._take_name()) is not None else None
+                return self._read_name()
             case _State.BETWEEN:
-                return self._enter(_State.IN_KEY) if self._take_until(KEY) is not None else None
+                return self._between()
             case _State.IN_KEY:
-                if (key := self._take_until(END_KEY)) is None:
-                    return None
-                self._key = key.strip()
-                return self._enter(_State.AFTER_KEY)
+                return self._in_key()
             case _State.AFTER_KEY:
                 return self._after_key()
             case _State.IN_VALUE:
-                return self._argument(value) if (value := self._take_until(END_VALUE)) is not None else None
-            case _State.IN_STRING:
-                return self._string_part()
-            case _State.CLOSED:
+                return self._in_value()
+            case _State.OVER:
                 return None
 
-    def _begin(self, name: str) -> list[Delta]:
-        self._name = name.strip()
-        self._state = _State.BETWEEN
-        return [ToolCall(self._index, self._name)] if self._name else []
+    def _read_name(self) -> list[Delta] | None:
+        """Take the name; reject what is none, as soon as that is certain."""
+        name = name_at(self._text, 0)
+        if name is None:
+            return self._reject()
+        if name.is_open:
+            may_come = self._any_name or any(offered.startswith(name.text) for offered in self._tools)
+            return None if may_come else self._reject()
+        rest = self._text[name.end :]
+        if not name.text and rest.startswith((_END, MARK[Tag.TOOL_CALL])):
+            return self._go_on(_State.OVER, rest.removeprefix(_END))  # an empty pair of tags, or a tag written twice
+        return self._begin(name.text, rest)
+
+    def _begin(self, name: str, rest: str) -> list[Delta]:
+        if not name or not (self._any_name or name in self._tools):
+            return self._reject()
+        self._name = name
+        self._go_on(_State.BETWEEN, rest)
+        return [ToolCall(self._index, name)]
+
+    def _reject(self) -> list[Delta]:
+        self.is_rejected = True
+        self._state = _State.OVER
+        return []
+
+    def _between(self) -> list[Delta] | None:
+        found = self._search(_AFTER_ARGUMENT)
+        if found is None:
+            self._text = self._text[len(self._text) - num_held(self._text, KEY) :]
+            self._searched = 0
+            return None
+        if found[0] == KEY:
+            return self._go_on(_State.IN_KEY, self._text[found.end() :])
+        return self._end_at(found.start())
+
+    def _in_key(self) -> list[Delta] | None:
+        found = self._search(_AFTER_KEY)
+        if found is None:
+            return None
+        self._key = spelled(self._text[: found.start()]).strip()
+        after = self._text[found.end() :]
+        match found[0]:
+            case tag if tag in _MARKS:
+                return self._end_at(found.start(), is_inside=True)
+            case tag if tag == KEY:  # the one before is dropped
+                return self._go_on(_State.IN_KEY, after)
+            case tag if tag == VALUE:
+                return self._begin_value(after)
+            case _:
+                return self._go_on(_State.AFTER_KEY, after)
 
     def _after_key(self) -> list[Delta] | None:
-        value_at, key_at = self._text.find(VALUE), self._text.find(KEY)
-        if key_at >= 0 and not 0 <= value_at < key_at:  # the key has no value: it is dropped
-            self._take_until(KEY)
-            return self._enter(_State.IN_KEY)
-        return self._begin_value() if self._take_until(VALUE) is not None else None
+        """Find the value, with its opening tag or without; a key that has none is dropped."""
+        start = past_blanks(self._text, 0)
+        if start is not None:
+            rest = self._text[start:]
+            if rest.startswith(VALUE):
+                return self._begin_value(rest[len(VALUE) :])
+            if rest.startswith(KEY):
+                return self._go_on(_State.IN_KEY, rest[len(KEY) :])
+            if VALUE.startswith(rest) or KEY.startswith(rest):
+                return None
+            if rest[0] in _MARKS:
+                return self._end_at(start, is_inside=True)
+        line_break = _LINE_BREAK.match(self._text)
+        return self._begin_value(self._text[line_break.end() if line_break else 0 :])
 
-    def _begin_value(self) -> list[Delta]:
-        self._types = argument_types(self._tools.get(self._name), self._key)
-        if self._types != STRING or self._key in self._seen:
-            return self._enter(_State.IN_VALUE)
-        self._state = _State.IN_STRING
-        return self._more(self._opening() + '"')
+    def _begin_value(self, rest: str) -> list[Delta]:
+        self._go_on(_State.IN_VALUE, rest)
+        if self._key not in self._seen:
+            parameters = self._tools.get(self._name)
+            self._value = ArgumentWriter(ANYTHING if parameters is None else parameters[self._key])
+        return self._more(self._add(""))
 
-    def _string_part(self) -> list[Delta] | None:
-        end = self._text.find(END_VALUE)
-        if end >= 0:
-            text, self._text = self._text[:end], self._text[end + len(END_VALUE) :]
-            self._state = _State.BETWEEN
-            return self._more(json_string(text)[1:])
-        keep = next((n for n in range(len(END_VALUE) - 1, 0, -1) if self._text.endswith(END_VALUE[:n])), 0)
-        cut = len(self._text) - keep
-        text, self._text = self._text[:cut], self._text[cut:]
-        return self._more(json_string(text)[1:-1]) if text else None
+    def _in_value(self) -> list[Delta] | None:
+        """Take what certainly belongs to the value, and its end when that is certain."""
+        at = self._text.find(END_VALUE)
+        if at < 0:
+            at = len(self._text) - num_held(self._text, END_VALUE)
+            closing, end = Closing.UNKNOWN, at
+        else:
+            closing, end = closing_of(self._text, at, self._tools)
+        match closing:
+            case Closing.UNKNOWN:
+                deltas = self._more(self._add(self._take(at)))
+                return deltas or None
+            case Closing.NO:
+                return self._more(self._add(self._take(end)))
+            case Closing.YES:
+                value = self._take(at)
+                return self._close_value(value, self._text[end - at :])
 
-    def _argument(self, value: str) -> list[Delta]:
-        self._state = _State.BETWEEN
-        if self._key in self._seen:  # of an argument given twice the first counts: it may have been passed on already
-            return []
-        return self._more(self._opening() + argument_json(value, self._types))
+    def _end_value_at_end(self) -> list[Delta]:
+        """The answer ends inside a value: that is closed when only white space came after `</arg_value>`."""
+        value, tag, after = self._text.partition(END_VALUE)
+        if tag and not after.strip(BLANKS):
+            return self._close_value(value, "")
+        return self._more(self._add(self._take(len(self._text))))
+
+    def _close_value(self, value: str, rest: str) -> list[Delta]:
+        text = self._add(value)
+        if self._value is not None:
+            text += self._opening() + self._value.close()
+        self._value = None
+        self._go_on(_State.BETWEEN, rest)
+        return self._more(text)
+
+    def _take(self, length: int) -> str:
+        text, self._text = self._text[:length], self._text[length:]
+        return text
+
+    def _add(self, text: str) -> str:
+        """Add text to the value; return what that adds to the arguments."""
+        if self._value is None:
+            return ""
+        text = self._value.add(spelled(text))
+        return self._opening() + text if text else ""
 
     def _opening(self) -> str:
-        """Return the JSON text up to the value of the current key."""
+        """Return the JSON text up to the value of the current key, once."""
+        if self._key in self._seen:
+            return ""
         before = ", " if self._seen else "{"
         self._seen.add(self._key)
         return f"{before}{json_string(self._key)}: "
 
-    def _more(self, text: str) -> list[Delta]:
-        return [ToolArguments(self._index, text)] if text and self.has_begun else []
+    def _end_at(self, position: int, *, is_inside: bool = False) -> list[Delta]:
+        """End the call at a tag. `</tool_call>` ends it as it stands; another one inside an argument cuts it."""
+        rest = self._text[position:]
+        is_closed = rest.startswith(_END)
+        return self._end(rest.removeprefix(_END), is_cut=is_inside and not is_closed)
 
-    def _enter(self, state: _State) -> list[Delta]:
-        self._state = state
+    def _end(self, rest: str, *, is_cut: bool) -> list[Delta]:
+        self._go_on(_State.OVER, rest)
+        self.is_cut = is_cut
+        return [] if is_cut else self._more("}" if self._seen else "{}")
+
+    def _go_on(self, state: _State, rest: str) -> list[Delta]:
+        self._state, self._text, self._searched = state, rest, 0
         return []
 
-    def _take_name(self) -> str | None:
-        """Take the name: up to the end of its line, or up to the first `<arg_key>`, which stays."""
-        ends = [at for mark in ("\n", KEY) if (at := self._text.find(mark)) >= 0]
-        if not ends:
-            return None
-        name, self._text = self._text[: min(ends)], self._text[min(ends) :]
-        return name
+    def _search(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Search the text, where that was not done before."""
+        found = pattern.search(self._text, self._searched)
+        self._searched = max(0, len(self._text) - len(VALUE))
+        return found
 
-    def _take_until(self, mark: str) -> str | None:
-        """Take the text before a mark, and the mark with it; None, and nothing taken, when it has not come yet."""
-        before, found, after = self._text.partition(mark)
-        if not found:
-            return None
-        self._text = after
-        return before
+    def _more(self, text: str) -> list[Delta]:
+        return [ToolArguments(self._index, text)] if text and self.has_begun else []

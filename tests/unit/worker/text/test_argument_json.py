@@ -1,0 +1,96 @@
+"""Argument values: the schema says what is a string; everything else is JSON if it can be."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_worker.server.text.argument_json import ArgumentWriter, argument_json
+from glm_worker.server.text.argument_types import ALL_NAMES, ANYTHING, ArgumentType
+
+NAMES = sorted(ALL_NAMES)
+
+
+def a_type(*names: str, words: tuple[str, ...] = ()) -> ArgumentType:
+    return ArgumentType(frozenset(names), frozenset(words))
+
+
+@pytest.mark.parametrize(
+    ("of", "text", "value"),
+    [
+        (a_type("string"), "12", "12"),
+        (a_type("string"), ' "quoted"\n', ' "quoted"\n'),
+        (a_type("integer"), " 12 ", 12),
+        (a_type("integer"), "twelve", "twelve"),
+        (a_type("integer"), '"42"', 42),
+        (a_type("integer"), '" 42 "', 42),
+        (a_type("integer"), '"four"', "four"),
+        (a_type("integer"), "None", None),
+        (a_type("integer"), "1.5", 1.5),
+        (a_type("boolean"), "True", True),
+        (a_type("boolean"), "False\n", False),
+        (a_type("boolean"), '"true"', True),
+        (a_type("boolean"), '"False"', False),
+        (a_type("boolean"), "TRUE", "TRUE"),
+        (a_type("null"), "None", None),
+        (a_type("array"), '"[1]"', [1]),
+        (a_type("object"), '{"a": [1, 2]}', {"a": [1, 2]}),
+        (a_type("object"), "{'a': 1}", "{'a': 1}"),
+        (a_type("string", "null"), "null", None),
+        (a_type("string", "null"), "None", None),
+        (a_type("string", "null"), "12", "12"),
+        (a_type("string", "null"), "True", "True"),
+        (a_type("string", "boolean"), "None", "None"),
+        (a_type("string", "number"), "12", 12),
+        (a_type("string", "number"), "twelve", "twelve"),
+        (a_type("string", "number"), '"twelve"', '"twelve"'),
+        (a_type("string", "integer", words=("2",)), "2", "2"),
+        (a_type("string", "integer", words=("2",)), "3", 3),
+        (a_type("string", "null", words=("null",)), "null", "null"),
+        (ANYTHING, "12", 12),
+        (ANYTHING, "NaN", "NaN"),
+        (ANYTHING, "Bonn", "Bonn"),
+        (ANYTHING, "True", "True"),
+        (ANYTHING, "", ""),
+        (ANYTHING, "[" * 20000, "[" * 20000),
+    ],
+)
+def test_a_value_becomes_what_its_type_says(of: ArgumentType, text: str, value: Any) -> None:
+    assert json.dumps(json.loads(argument_json(text, of))) == json.dumps(value)
+
+
+def test_numbers_keep_their_spelling() -> None:
+    assert argument_json("1.50", a_type("number")) == "1.50"
+    assert argument_json("12345678901234567890123", a_type("integer")) == "12345678901234567890123"
+
+
+TEXTS = st.lists(
+    st.sampled_from(["null", "None", "nul", "True", "true", "12", "-", '"', "[1]", "{", "}", " ", "\n", "2", "a", "é"])
+    | st.text(max_size=3),
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(TEXTS, st.sets(st.sampled_from(NAMES), min_size=1), st.booleans())
+def test_a_value_written_in_parts_is_what_it_is_as_a_whole(parts: list[str], names: set[str], has_word: bool) -> None:
+    of = a_type(*names, words=("2",) if has_word else ())
+    writer = ArgumentWriter(of)
+    assert "".join(map(writer.add, parts)) + writer.close() == argument_json("".join(parts), of)
+
+
+@pytest.mark.parametrize(
+    "of", [a_type("string"), a_type("string", "null"), a_type("string", "object", "null"), ANYTHING]
+)
+def test_what_can_only_be_a_string_is_passed_on_as_it_comes(of: ArgumentType) -> None:
+    """Optional strings are most of the arguments that Python's clients declare."""
+    writer = ArgumentWriter(of)
+    assert writer.add("once upon") == '"once upon'
+    assert writer.add(' "a" time') == ' \\"a\\" time'
+
+
+@pytest.mark.parametrize("begin", ["nu", " \n", "null", "-", "[1", '"a'])
+def test_what_may_be_something_else_is_held(begin: str) -> None:
+    assert ArgumentWriter(ANYTHING).add(begin) == ""

@@ -1,0 +1,159 @@
+"""The law of split points over every raw output: however it is cut, it means what its author says it means."""
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from glm_worker.server.text.deltas import Answer, assemble
+from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.output import OutputReader
+from glm_worker.server.text.parsing import Grammar
+from unit.worker.server_builders import a_reader, stop_id, tokenizer
+from unit.worker.text.raw_outputs import KNOWN_THREADS, OUTPUTS, THREADS, Said
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a client sees of an answer, and what is counted of it."""
+
+    answer: Answer
+    finish_reason: str | None
+    num_tokens: int
+    num_reasoning_tokens: int
+    has_answer: bool
+
+
+def test_there_are_at_least_two_hundred_of_them_and_every_thread_has_one() -> None:
+    assert len(OUTPUTS) >= 200
+    threads = {f"{repository}#{number}" for repository, numbers in KNOWN_THREADS.items() for number in numbers.split()}
+    assert {said.thread for said in THREADS} == threads
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_an_output_means_what_its_author_says(said: Said) -> None:
+    outcome = read(said, [token_ids(said)])
+    answer = outcome.answer
+    assert (answer.reasoning, answer.content) == (said.reasoning, said.content)
+    assert [call.name for call in answer.calls] == [name for name, _ in said.calls]
+    for call, (_, arguments) in zip(answer.calls, said.calls, strict=True):
+        if isinstance(arguments, str):
+            assert call.arguments == arguments
+        else:
+            assert spelled(json.loads(call.arguments)) == spelled(arguments)
+    assert outcome.finish_reason == said.finish_reason
+    assert outcome.num_tokens == len(token_ids(said))
+    assert outcome.num_reasoning_tokens == len(tokenizer().encode(said.thought))
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_every_split_between_tokens_means_the_same(said: Said) -> None:
+    ids = token_ids(said)
+    whole = read(said, [ids])
+    for at in range(1, len(ids)):
+        assert read(said, [ids[:at], ids[at:]]) == whole
+    for size in (1, 2, 3, 5):
+        assert read(said, [ids[at : at + size] for at in range(0, len(ids), size)]) == whole
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_every_split_between_characters_means_the_same(said: Said) -> None:
+    """Tokenizers cut text anywhere, so the grammar is also fed the text cut in two at every character."""
+    pieces = whole_pieces(said)
+    whole = parsed(said, pieces)
+    for position, piece in enumerate(pieces):
+        for at in range(1, len(piece.text)) if piece.tag is None else ():
+            parts = [Piece(piece.text[:at]), Piece(piece.text[at:])]
+            assert parsed(said, [*pieces[:position], *parts, *pieces[position + 1 :]]) == whole
+    assert parsed(said, letters(pieces)) == whole
+    if said.tools:
+        assert whole[0] == read(said, [token_ids(said)]).answer
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_what_was_streamed_is_always_a_beginning_of_the_whole_answer(said: Said) -> None:
+    ids = token_ids(said)
+    whole = read(said, [ids]).answer
+    reader, deltas = reader_of(said), []
+    for id_ in ids[:-1]:
+        deltas += reader.feed([id_], None)
+        streamed = assemble(deltas)
+        assert whole.reasoning.startswith(streamed.reasoning)
+        assert whole.content.startswith(streamed.content)
+        assert len(streamed.calls) <= len(whole.calls)
+        for call, whole_call in zip(streamed.calls, whole.calls, strict=False):
+            assert call.name == whole_call.name
+            assert whole_call.arguments.startswith(call.arguments)
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_an_output_cut_by_its_length_is_never_a_call_to_run(said: Said) -> None:
+    ids = token_ids(said)[:-1]
+    num_calls = len(read(said, [ids]).answer.calls)
+    for end in range(0, len(ids), 3):
+        reader = reader_of(said)
+        answer = assemble(reader.feed(ids[:end], "length"))
+        assert (reader.finish_reason, reader.num_tokens) == ("length", end)
+        assert len(answer.calls) <= num_calls
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_a_stop_string_that_does_not_come_changes_nothing(said: Said) -> None:
+    """It holds text back from the grammar, but tokens are counted where they are."""
+    ids = token_ids(said)
+    outcome = read(said, [[id_] for id_ in ids], stops=["\n\n\n\n\n\n\n?", "</tool_call>?", "hm?"])
+    assert outcome == read(said, [ids])
+
+
+def reader_of(said: Said, stops: Iterable[str] = ()) -> OutputReader:
+    return a_reader(said.tools, said.state, list(stops), any_name=said.any_name)
+
+
+def read(said: Said, groups: list[list[int]], stops: Iterable[str] = ()) -> Outcome:
+    reader = reader_of(said, stops)
+    deltas = [
+        delta
+        for number, group in enumerate(groups)
+        for delta in reader.feed(group, "stop" if number == len(groups) - 1 else None)
+    ]
+    return Outcome(
+        assemble(deltas), reader.finish_reason, reader.num_tokens, reader.num_reasoning_tokens, reader.has_answer
+    )
+
+
+def token_ids(said: Said) -> list[int]:
+    return [*tokenizer().encode(said.raw), stop_id()]
+
+
+def whole_pieces(said: Said) -> list[Piece]:
+    """Return the output as tags and the longest texts between them."""
+    pieces: list[Piece] = []
+    text = said.raw
+    while text:
+        found = [(at, tag) for tag in Tag if (at := text.find(tag.value)) >= 0]
+        at, tag = min(found, default=(len(text), None), key=lambda hit: hit[0])
+        if at:
+            pieces.append(Piece(text[:at]))
+        if tag is not None:
+            pieces.append(Piece(tag.value, tag))
+        text = text[at + (len(tag.value) if tag else 0) :]
+    return pieces
+
+
+def letters(pieces: list[Piece]) -> list[Piece]:
+    return list(itertools.chain.from_iterable([piece] if piece.tag else map(Piece, piece.text) for piece in pieces))
+
+
+def parsed(said: Said, pieces: list[Piece]) -> tuple[Answer, bool, int]:
+    grammar = Grammar(said.state, said.tools, any_name=said.any_name)
+    deltas = [delta for piece in pieces for delta in grammar.feed(piece)]
+    answer = assemble([*deltas, *grammar.finish(is_complete=True)])
+    return answer, grammar.has_cut_call, grammar.num_calls
+
+
+def spelled(value: Any) -> str:
+    """Return JSON that tells 1, 1.0 and true apart."""
+    return json.dumps(value, ensure_ascii=False)
