@@ -274,12 +274,13 @@ class Run:
 
 
 def backlog_s(seen: Sequence[Seen]) -> float:
-    """Return the seconds from the first request to the last token of all."""
-    return max(each.last_s for each in seen) - min(each.sent_s for each in seen)
+    """Return the seconds from the first token of all to the last: until then not all have come, and few are read."""
+    return max(each.last_s for each in seen) - min(each.first_s for each in seen)
 
 
 def simulated_backlog_s(calibration: Calibration, requests: Sequence[Ask]) -> float:
-    return max(request.ended_at or 0.0 for request in simulate(calibration, requests).ended)
+    ended = simulate(calibration, requests).ended
+    return max(each.ended_at or 0.0 for each in ended) - min(each.first_token_at or 0.0 for each in ended)
 
 
 def offered(seed: int, utilisation: float, seconds: float, calibration: Calibration, pace: float) -> list[Ask]:
