@@ -182,7 +182,7 @@ def _group(member: _Member, begin_s: float, warm_up_s: float) -> GroupSignals:
         **_rates(by_name, RISING, lambda found: samples.slope(found, whole_from_s)),
         **_capacity(by_name, warm_s, begin_s),
     }
-    is_busy = gauges.get("requests_running", 0.0) + gauges.get("requests_waiting", 0.0) > 0.0
+    is_busy = gauges.get("requests_running", 0.0) + gauges.get("requests_waiting", 0.0) > 0.0 and _was_busy(by_name)
     stands_still = rates["prefill_tokens"] == 0.0 and rates["decode_tokens"] == 0.0
     return GroupSignals(
         group=member.group,
@@ -196,6 +196,12 @@ def _group(member: _Member, begin_s: float, warm_up_s: float) -> GroupSignals:
         **gauges,  # the fields named in SUMMED and LARGEST
         **rates,  # type: ignore[arg-type]  # those named in ARRIVALS, SERVED, RISING and CAPACITY
     )
+
+
+def _was_busy(by_name: Mapping[str, Sequence[Series]]) -> bool:
+    """Whether requests ran or waited when the window began. One that has just come had no step yet, and is no hang."""
+    names = ("glm_num_requests_running", "glm_num_requests_waiting")
+    return any(each.samples[0][1] > 0.0 for name in names for each in by_name.get(name, ()))
 
 
 def _gauges(by_name: Mapping[str, Sequence[Series]]) -> dict[str, float]:

@@ -193,6 +193,20 @@ def test_a_group_whose_requests_run_and_whose_counters_stand_still_is_hung() -> 
     assert not one(raw()).is_hung
 
 
+def test_a_request_that_an_idle_group_has_just_got_hangs_nowhere() -> None:
+    """Its counters stood still because nothing was there to compute, and for a minute they were believed no more."""
+    idle = [
+        Series(each.name, each.labels, tuple((at_s, 7.0) for at_s, _ in each.samples))
+        if each.name.endswith("_total")
+        else Series(each.name, each.labels, tuple((at_s, 0.0) for at_s, _ in each.samples))
+        if each.name == "glm_num_requests_running"
+        else each
+        for each in raw()
+    ]
+
+    assert not one(changed(idle, "glm_num_requests_running", 1.0)).is_hung
+
+
 def test_no_series_at_all_is_no_group() -> None:
     signals = looked([], "g0")
 
