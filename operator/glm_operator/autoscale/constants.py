@@ -144,9 +144,12 @@ LOOKAHEAD_MAX_GROWTH = 1.0
 """Most that arrivals are taken to grow by, against what they are."""
 
 SWELL_SPAN_S = 28.0
-SWELL_SIGMAS = 3.0
+SWELL_SIGMAS = 3.5
 """Requests that run have grown if, over that many seconds (half a minute of scrapes), they did so by more than so many
 standard deviations."""
+
+SWELL_REFILL_S = 90.0
+"""How long after a group went the others take to fill up: about as long as an answer."""
 
 SWELL_MAX_S = 60.0
 """They are not taken to grow for longer: the first of them end by then, whatever has become longer."""
@@ -190,8 +193,11 @@ the first it is noise, and longer than the second is a matter of a schedule."""
 REGRET_S = 300.0
 """A group that is wanted back within that time was removed too soon: the load comes in bursts."""
 
-REGRETTED_S = 1200.0
+REGRETTED_S = 3600.0
 """Groups are then kept for the longest of those times, until it has not happened for so long."""
+
+NEW_LOAD_S = 1800.0
+"""They are kept for as long, too, in the first time that a deployment is looked at: its bursts are not known yet."""
 
 INFEASIBLE_MARGIN = 1.1
 """A promise found infeasible is feasible again only this far above the floor, so that it does not flap."""

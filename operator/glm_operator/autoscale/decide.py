@@ -138,9 +138,10 @@ def _kept_s(moment: Moment) -> float:
     given = moment.scaling.down.stabilization_seconds
     if given is not None:
         return float(given)
-    regretted_s = moment.memory.regretted_s
-    is_regretted = regretted_s is not None and moment.now_s - regretted_s < law.REGRETTED_S
-    if is_regretted or not moment.memory.starts.are_known:
+    memory, now_s = moment.memory, moment.now_s
+    is_regretted = memory.regretted_s is not None and now_s - memory.regretted_s < law.REGRETTED_S
+    is_new = now_s - (memory.began_s or 0.0) < law.NEW_LOAD_S
+    if is_new or is_regretted or not moment.memory.starts.are_known:
         return law.KEEP_MAX_S
     return min(max(law.KEEP_STARTS * moment.memory.starts.p95_s, law.KEEP_MIN_S), law.KEEP_MAX_S)
 

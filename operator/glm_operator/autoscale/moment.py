@@ -204,6 +204,7 @@ def _levelled(memory: Memory, found: Sums, part: Part, elapsed_s: float, now_s: 
             found.arrivals.value / part.share,
             found.prompt_arriving.value / part.share,
             found.running.value if found.are_known else None,
+            max(memory.serving or 0, 0),
         )
         history = trend.noted(history, moment)
     return _with_levels(memory, levels, history)

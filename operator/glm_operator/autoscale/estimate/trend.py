@@ -11,6 +11,7 @@ from glm_operator.autoscale.constants import (
     NOISE_SIGMAS,
     RECENT_S,
     STEP_SIGMAS,
+    SWELL_REFILL_S,
     SWELL_SIGMAS,
     SWELL_SPAN_S,
     TREND_PART_S,
@@ -28,6 +29,7 @@ class Arrivals:
     requests: float
     prompt_tokens: float
     running: float | None = None  # requests that ran; None: not known of every group
+    groups: int = 0  # that served
 
 
 def stepped(whole: float, lately: float, requests: float, noise: float = 1.0) -> float:
@@ -65,11 +67,14 @@ def swell(history: Sequence[Arrivals], now_s: float) -> float:
     """Return by how many the requests that run grow a second, where they do so faster than by chance; else 0.
 
     Where requests come one by one, those that run differ by the root of their number from one moment to another. Longer
-    answers show here first: nothing else tells them before they end.
+    answers show here first: nothing else tells them before they end. When a group goes, what runs in it is not seen any
+    more, and the others fill up: that is no growth.
     """
     now = history[-1].running if history and history[-1].at_s == now_s else None
     then = next((each for each in reversed(history) if now_s - each.at_s >= SWELL_SPAN_S), None)
     if now is None or then is None or then.running is None or now_s - then.at_s > 2.0 * SWELL_SPAN_S:
+        return 0.0
+    if any(each.groups > history[-1].groups for each in history if now_s - each.at_s <= SWELL_REFILL_S):
         return 0.0
     grown = now - then.running
     return grown / (now_s - then.at_s) if grown > SWELL_SIGMAS * sqrt(max(then.running, 1.0)) else 0.0

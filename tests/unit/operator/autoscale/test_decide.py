@@ -245,6 +245,11 @@ def test_groups_go_one_after_the_other_once_fewer_were_enough_for_long() -> None
     assert story.groups == 1
 
 
+def long_known(starts: ColdStarts) -> Memory:
+    """Return a memory of a deployment that was looked at for hours."""
+    return knowing(starts=starts, at_s=BEGAN_S, began_s=BEGAN_S - 7200.0, spec_groups=2, serving=2)
+
+
 @pytest.mark.parametrize(
     ("starts", "waits_s"),
     [
@@ -256,7 +261,7 @@ def test_groups_go_one_after_the_other_once_fewer_were_enough_for_long() -> None
     ids=["not measured", "5 s", "70 s", "500 s"],
 )
 def test_without_a_number_a_group_is_kept_for_what_two_starts_take(starts: ColdStarts, waits_s: float) -> None:
-    story = Story(groups=2, memory=knowing(starts=starts))
+    story = Story(groups=2, memory=long_known(starts)).run(PERIOD_S, under(1.6 * CARRIED))
 
     story.run(waits_s - PERIOD_S, under(0.5 * CARRIED))
     assert story.moves == []
@@ -273,7 +278,7 @@ def test_a_number_that_is_given_counts_however_fast_groups_start() -> None:
 
 
 def test_groups_that_were_wanted_back_at_once_are_kept_longer_from_then_on() -> None:
-    story = Story(groups=2, memory=knowing(starts=ColdStarts(seen=(5.0,))), start_s=5.0)
+    story = Story(groups=2, memory=long_known(ColdStarts(seen=(5.0,))), start_s=5.0)
     story.run(90.0, under(0.5 * CARRIED)).run(10.0, under(1.6 * CARRIED))
     assert story.moves == [(2, 1), (1, 2)]
 
@@ -282,8 +287,18 @@ def test_groups_that_were_wanted_back_at_once_are_kept_longer_from_then_on() -> 
     story.run(80.0, under(0.5 * CARRIED))
     assert story.moves[2:] == [(2, 1)]
 
-    story.run(1300.0, under(0.5 * CARRIED)).run(10.0, under(1.6 * CARRIED)).run(90.0, under(0.5 * CARRIED))
+    story.run(3700.0, under(0.5 * CARRIED)).run(10.0, under(1.6 * CARRIED)).run(90.0, under(0.5 * CARRIED))
     assert story.moves[3:] == [(1, 2), (2, 1)]
+
+
+def test_a_load_that_is_new_gets_the_longest_of_these_times() -> None:
+    story = Story(groups=2, memory=knowing(starts=ColdStarts(seen=(5.0,))))
+
+    story.run(295.0, under(0.5 * CARRIED))
+    assert story.moves == []
+
+    story.run(15.0, under(0.5 * CARRIED))
+    assert story.moves == [(2, 1)]
 
 
 def test_more_requests_that_run_at_once_order_groups_before_caches_are_full() -> None:

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,13 @@ def test_requests_that_run_longer_than_before_grow_in_number() -> None:
     assert found == pytest.approx(3.0, rel=0.1)
 
 
-@pytest.mark.parametrize("grown", [-50.0, 0.0, 42.0])
+def test_groups_that_fill_up_after_one_went_are_no_growth() -> None:
+    grown = running(lambda at_s: 200.0 + 3.0 * max(at_s - NOW_S + 30.0, 0.0))
+
+    assert swell((replace(grown[0], groups=1), *grown[1:]), NOW_S) == 0.0
+
+
+@pytest.mark.parametrize("grown", [-50.0, 0.0, 49.0])
 def test_what_runs_differs_by_chance(grown: float) -> None:
     assert swell(running(lambda at_s: 200.0 + grown * (at_s > NOW_S - 25.0)), NOW_S) == 0.0
 
