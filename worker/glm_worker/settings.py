@@ -79,6 +79,18 @@ class WorkerSettings(BaseSettings):
     max_waiting_requests: int = Field(256, ge=0, description="Past this the answer is 503 with Retry-After.")
     max_waiting_tokens: int = Field(1_048_576, ge=0, description="Prompt tokens that may wait; past this 503.")
 
+    # What chats mean
+    control_tokens: Literal["text", "token"] = Field(
+        "text",
+        description="What <|user|>, <think>, <tool_call> and the like are in messages and tools of a request. text:"
+        " nobody can forge a turn. token: what the tokenizer makes of them.",
+    )
+    undeclared_tools: Literal["text", "call"] = Field(
+        "text",
+        description="What a call is of a tool that the request does not offer. text: a part of the content. call: a"
+        " tool call, for clients that know tools which they do not offer.",
+    )
+
     # Times
     heartbeat_limit_s: float = Field(30.0, gt=0, description="A rank that stands still this long is killed.")
     peer_limit_s: float = Field(10.0, gt=0, description="A pod of the group that says nothing this long is lost.")

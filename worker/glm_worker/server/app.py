@@ -14,7 +14,7 @@ from glm_worker.errors import GlmWorkerError, RequestRefused
 from glm_worker.server.body import ClientGone, read_body
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.flights import Flights
-from glm_worker.server.intake import Job, chat_job, completion_job
+from glm_worker.server.intake import Job, Rules, chat_job, completion_job
 from glm_worker.server.refusals import Failure, failure_of, model_not_found, shortened
 from glm_worker.server.replies import replies_to
 from glm_worker.server.stream import Exchange
@@ -25,7 +25,12 @@ log = logging.getLogger(__name__)
 INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other streams go on meanwhile
 
 
-def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> FastAPI:
+def make_app(
+    checkpoint: Checkpoint,
+    flights: Flights,
+    telemetry: Telemetry,
+    rules: Rules = Rules(),  # noqa: B008 - it is frozen
+) -> FastAPI:
     """Return the application. It keeps nothing itself."""
     app = FastAPI(openapi_url=None)  # the API is OpenAI's, which describes it
     started = int(time.time())
@@ -48,7 +53,7 @@ def make_app(checkpoint: Checkpoint, flights: Flights, telemetry: Telemetry) -> 
 
     @app.post("/v1/chat/completions")
     async def create_chat_completion(request: Request) -> Response:
-        return await exchange(request, chat_job)
+        return await exchange(request, lambda body, checkpoint: chat_job(body, checkpoint, rules))
 
     @app.post("/v1/completions")
     async def create_completion(request: Request) -> Response:

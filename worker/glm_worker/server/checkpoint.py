@@ -1,7 +1,9 @@
 """What the server needs to know of a checkpoint: tokenizer, chat template, limits, end tokens, default sampling."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from glm_worker.errors import ConfigError
 from glm_worker.model.config import ModelConfig
 from glm_worker.server.text.chat import ChatTemplate
+from glm_worker.server.text.control_tokens import disarmer
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
 from glm_worker.server.text.tokenizer import Tokenizer
 
@@ -45,6 +48,16 @@ class Checkpoint:
     max_model_len: int
     think_tags: dict[int, Tag]
     tool_tags: dict[int, Tag]
+
+    @cached_property
+    def disarm(self) -> Callable[[str], str]:
+        """What makes the control tokens in a text of a client text."""
+        return disarmer(self.tokenizer.added_tokens)
+
+    @cached_property
+    def disarm_turn(self) -> Callable[[str], str]:
+        """The same for what an assistant said, in which templates read the think tags."""
+        return disarmer(self.tokenizer.added_tokens, keep=[tag.value for tag in THINK_TAGS])
 
     @property
     def max_prompt_json_bytes(self) -> int | None:

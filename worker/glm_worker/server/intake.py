@@ -1,7 +1,7 @@
 """From a request body to a Job: parsed, checked against the checkpoint, rendered and tokenised. No I/O, any thread."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from glm_worker.server.refusals import model_not_found, parse, shortened
 from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
 from glm_worker.server.text.argument_types import STEP_BUDGET, SchemaTooLarge, Tools, parameters_of
 from glm_worker.server.text.chat import Message, in_call_order
+from glm_worker.server.text.control_tokens import as_sent, disarmed
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.output import OutputGrammar, OutputReader
 from glm_worker.server.text.parsing import Grammar, PlainText, State, initial_state
@@ -33,6 +34,14 @@ class Room:
 
     def __str__(self) -> str:
         return f"{self.bound} {self.num_tokens} tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the deployment wants of chats, beside what each of them says."""
+
+    control_tokens_are_text: bool = True  # in what clients send
+    any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +105,28 @@ def room_of(limits: EngineLimits) -> Room:
     return min(Room(limits.max_model_len), cache, key=lambda room: room.num_tokens)
 
 
-def chat_job(body: bytes, checkpoint: Checkpoint) -> Job:
+def chat_job(body: bytes, checkpoint: Checkpoint, rules: Rules = Rules()) -> Job:
     """Return the job of a /v1/chat/completions body. Raises RequestRefused."""
     request = parse(ChatCompletionRequest, body)
     _check_model(request.model, checkpoint)
     offered = [] if request.tool_choice == "none" else request.tools or []
     tools = _tools(offered)
+    disarm = _Disarm.of(checkpoint) if rules.control_tokens_are_text else _Disarm()
     prompt = checkpoint.template.render(
-        in_call_order([_rendered(index, message) for index, message in enumerate(request.messages)]),
-        [tool.model_dump(exclude_unset=True) for tool in offered],
+        in_call_order([_rendered(index, message, disarm) for index, message in enumerate(request.messages)]),
+        [disarmed(tool.model_dump(exclude_unset=True), disarm.text) for tool in offered],
         enable_thinking=request.enable_thinking,
     )
     return Job(
         id=f"chatcmpl-{secrets.token_hex(16)}",
         is_chat=True,
         thinking=checkpoint.template.thinks_by_default if request.enable_thinking is None else request.enable_thinking,
-        prompt_token_ids=_encoded(prompt, "messages", checkpoint),
+        prompt_token_ids=_encoded_prompt(prompt, checkpoint),
         max_tokens=request.answer_tokens,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
         state=initial_state(prompt),
         tools=tools,
+        any_tool_name=rules.any_tool_name,
         **_shared(request, checkpoint),
     )
 
@@ -176,8 +187,19 @@ def _check_model(model: str, checkpoint: Checkpoint) -> None:
         raise model_not_found(model, checkpoint.name)
 
 
+def _encoded_prompt(prompt: str, checkpoint: Checkpoint) -> list[int]:
+    """Return the token ids of a rendered chat."""
+    _check_length(as_sent(prompt), "messages", checkpoint)
+    return _checked_ids(checkpoint.tokenizer.encode_prompt(prompt), "messages")
+
+
 def _encoded(text: str, param: str, checkpoint: Checkpoint, *, add_special_tokens: bool = False) -> list[int]:
-    """Return the token ids of a prompt. One that cannot fit is refused before the work; engine_request is exact."""
+    _check_length(text, param, checkpoint)
+    return _checked_ids(checkpoint.tokenizer.encode(text, add_special_tokens=add_special_tokens), param)
+
+
+def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
+    """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
     min_tokens = checkpoint.tokenizer.min_tokens(text)
     if min_tokens >= checkpoint.max_model_len:
         raise RequestRefused(
@@ -185,7 +207,6 @@ def _encoded(text: str, param: str, checkpoint: Checkpoint, *, add_special_token
             param=param,
             code="context_length_exceeded",
         )
-    return _checked_ids(checkpoint.tokenizer.encode(text, add_special_tokens=add_special_tokens), param)
 
 
 def _checked_ids(token_ids: list[int], param: str) -> list[int]:
@@ -211,24 +232,39 @@ def _tools(offered: Sequence[schema.Tool]) -> Tools:
     return tools
 
 
-def _rendered(index: int, message: schema.Message) -> Message:
+@dataclass(frozen=True)
+class _Disarm:
+    """What makes control tokens text. turn: in the content of an assistant, where templates read think tags."""
+
+    text: Callable[[str], str] = str
+    turn: Callable[[str], str] = str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "_Disarm":
+        return cls(checkpoint.disarm, checkpoint.disarm_turn)
+
+
+def _rendered(index: int, message: schema.Message, disarm: _Disarm) -> Message:
     """Return a message as chat templates want it: text joined, system instead of developer, arguments as objects."""
+    content = _text(message.content)
     rendered: Message = {
         "role": "system" if message.role == "developer" else message.role,
-        "content": _text(message.content),
+        "content": disarm.turn(content) if isinstance(message, AssistantMessage) else disarm.text(content),
     }
     if isinstance(message, AssistantMessage):
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
         if reasoning is not None:
-            rendered["reasoning_content"] = reasoning
+            rendered["reasoning_content"] = disarm.text(reasoning)
         if message.tool_calls:
             rendered["tool_calls"] = [
                 {
                     "id": call.id,
                     "type": "function",
                     "function": {
-                        "name": call.function.name,
-                        "arguments": _arguments(call.function.arguments, f"messages[{index}].tool_calls[{number}]"),
+                        "name": disarm.text(call.function.name),
+                        "arguments": disarmed(
+                            _arguments(call.function.arguments, f"messages[{index}].tool_calls[{number}]"), disarm.text
+                        ),
                     },
                 }
                 for number, call in enumerate(message.tool_calls)

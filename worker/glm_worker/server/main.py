@@ -31,7 +31,7 @@ from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.draining import Drainer, OpenExchanges
 from glm_worker.server.flights import Flights
 from glm_worker.server.generations import Generations
-from glm_worker.server.intake import Room
+from glm_worker.server.intake import Room, Rules
 from glm_worker.server.journal import Journal, QueueLimits
 from glm_worker.server.telemetry import Telemetry
 from glm_worker.settings import WorkerSettings
@@ -62,7 +62,10 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     telemetry = Telemetry(checkpoint.name, settings.identity)
     limits = QueueLimits(settings.max_waiting_requests, settings.max_waiting_tokens, settings.max_num_seqs)
     flights = Flights(Journal(limits), telemetry, Room(checkpoint.max_model_len))
-    exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry))
+    rules = Rules(
+        control_tokens_are_text=settings.control_tokens == "text", any_tool_name=settings.undeclared_tools == "call"
+    )
+    exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry, rules))
     generations = Generations(flights, link.send)
     drainer = Drainer(exchanges, flights, link.send)
 

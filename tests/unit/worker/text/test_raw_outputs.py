@@ -3,16 +3,18 @@
 import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from glm_worker.server.intake import Job, chat_job
+from glm_worker.server.replies import replies_to
 from glm_worker.server.text.deltas import Answer, assemble
 from glm_worker.server.text.lexer import Piece, Tag
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar
-from unit.worker.server_builders import a_reader, stop_id, tokenizer
+from unit.worker.server_builders import a_reader, checkpoint, stop_id, tokenizer
 from unit.worker.text.raw_outputs import KNOWN_THREADS, OUTPUTS, THREADS, Said
 
 
@@ -74,6 +76,17 @@ def test_every_split_between_characters_means_the_same(said: Said) -> None:
 
 
 @pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
+def test_a_chat_in_chunks_is_the_whole_one_at_every_split(said: Said) -> None:
+    """As clients get it: two deltas, and chunk by chunk put together as the openai package does."""
+    job = a_job(said)
+    ids = token_ids(said)
+    whole = whole_chat(job, ids)
+    for at in range(1, len(ids), 3):
+        assert chat_in_chunks(job, [ids[:at], ids[at:]]) == whole
+    assert chat_in_chunks(job, [[id_] for id_ in ids]) == whole
+
+
+@pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
 def test_what_was_streamed_is_always_a_beginning_of_the_whole_answer(said: Said) -> None:
     ids = token_ids(said)
     whole = read(said, [ids]).answer
@@ -122,6 +135,47 @@ def read(said: Said, groups: list[list[int]], stops: Iterable[str] = ()) -> Outc
     return Outcome(
         assemble(deltas), reader.finish_reason, reader.num_tokens, reader.num_reasoning_tokens, reader.has_answer
     )
+
+
+def a_job(said: Said) -> Job:
+    body = {"model": "glm-nano", "messages": [{"role": "user", "content": "?"}]}
+    tags = checkpoint().think_tags | (checkpoint().tool_tags if said.tools else {})
+    job = chat_job(json.dumps(body).encode(), checkpoint())
+    return replace(job, tags=tags, state=said.state, tools=said.tools, any_tool_name=said.any_name)
+
+
+def whole_chat(job: Job, ids: list[int]) -> dict[str, Any]:
+    reader = job.reader()
+    deltas = reader.feed(ids, "stop")
+    assert reader.finish_reason is not None
+    (choice,) = replies_to(job, "m", 0).body(deltas, reader.finish_reason, reader)["choices"]
+    return {"finish_reason": choice["finish_reason"], **choice["message"]}
+
+
+def chat_in_chunks(job: Job, groups: list[list[int]]) -> dict[str, Any]:
+    reader, replies = job.reader(), replies_to(job, "m", 0)
+    chunks: list[dict[str, Any]] = []
+    for number, group in enumerate(groups):
+        deltas = reader.feed(group, "stop" if number == len(groups) - 1 else None)
+        chunks += replies.chunks(deltas, is_first=number == 0)
+    assert reader.finish_reason is not None
+    chunks += replies.last_chunks(reader.finish_reason, reader)
+    chat: dict[str, Any] = {}
+    calls: list[dict[str, Any]] = []
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        chat["finish_reason"] = choice["finish_reason"]
+        for key, value in choice["delta"].items():
+            if key != "tool_calls":
+                chat[key] = chat.get(key, "") + value
+        for call in choice["delta"].get("tool_calls", ()):
+            if call["index"] == len(calls):
+                calls.append({key: value for key, value in call.items() if key != "index"})
+            else:
+                calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+    if calls:
+        chat |= {"tool_calls": calls, "content": chat["content"] or None}
+    return chat
 
 
 def token_ids(said: Said) -> list[int]:

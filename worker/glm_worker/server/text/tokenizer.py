@@ -11,6 +11,7 @@ from pathlib import Path
 import tokenizers
 
 from glm_worker.errors import ConfigError
+from glm_worker.server.text.control_tokens import runs
 
 # One text is one thread's work, ours. The library's own pool would let a long text hold up the short ones behind it.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -21,6 +22,8 @@ class Tokenizer:
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
+        self._plain = _without_added_tokens(inner)
+        self.added_tokens = tuple(token.content for token in inner.get_added_tokens_decoder().values())
         self._special_ids = {id_ for id_, token in inner.get_added_tokens_decoder().items() if token.special}
         self._bytes_of: dict[int, bytes] = {}
         self.size = inner.get_vocab_size(with_added_tokens=True)
@@ -45,8 +48,15 @@ class Tokenizer:
 
         Only the library's batch calls let go of the GIL, so that other threads run meanwhile.
         """
-        (encoding,) = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-        return list(encoding.ids)
+        return _encoded(self._inner, text, add_special_tokens=add_special_tokens)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the token ids of a rendered prompt. What was disarmed in it is encoded as the text that it is."""
+        return [
+            token_id
+            for run, is_plain in runs(text, self.added_tokens)
+            for token_id in (_encoded(self._plain, run) if is_plain else self.encode(run))
+        ]
 
     def min_tokens(self, text: str) -> int:
         """Return a number of tokens that text has at least, without encoding it; 0 when nothing can be said."""
@@ -72,6 +82,21 @@ class Tokenizer:
             return bytes(_BYTE_OF_CHAR[char] for char in token)
         except KeyError:  # an added token is stored as plain text
             return token.encode()
+
+
+def _encoded(inner: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    (encoding,) = inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+    return list(encoding.ids)
+
+
+def _without_added_tokens(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Return a tokenizer that finds no added tokens in a text. It shares the model: the vocabulary is there once."""
+    plain = tokenizers.Tokenizer(inner.model)
+    if inner.normalizer is not None:
+        plain.normalizer = inner.normalizer
+    if inner.pre_tokenizer is not None:
+        plain.pre_tokenizer = inner.pre_tokenizer
+    return plain
 
 
 def _longest_token_bytes(inner: tokenizers.Tokenizer) -> int | None:

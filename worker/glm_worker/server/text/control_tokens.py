@@ -1,0 +1,68 @@
+"""Control tokens in what clients send, disarmed: the model reads them as text, so nobody forges a turn or a call.
+
+Disarmed text has, after the first character of each token, one that no text of a request has: half of a surrogate pair.
+Templates pass it through, the tokenizer takes it out (Tokenizer.encode_prompt).
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from typing import Any
+
+NO_THINKING = "/nothink"  # the switch that users write themselves
+_DISARMED = "\udc00"
+
+
+def disarmer(tokens: Collection[str], *, keep: Collection[str] = ()) -> Callable[[str], str]:
+    """Return what disarms these tokens in a text. Those to keep, and `/nothink`, stay what they are."""
+    rests_of: dict[str, list[str]] = {}
+    for token in tokens:
+        if len(token) > 1 and token != NO_THINKING and token not in keep:  # one character cannot be taken apart
+            rests_of.setdefault(token[0], []).append(re.escape(token[1:]))
+    if not rests_of:
+        return lambda text: text
+    # Of a token that matches only the first character is taken, so that those that overlap are found as well.
+    found = re.compile("|".join(f"{re.escape(first)}(?={'|'.join(rests)})" for first, rests in rests_of.items()))
+    return lambda text: found.sub(lambda first: first[0] + _DISARMED, text)
+
+
+def disarmed(value: Any, disarm: Callable[[str], str]) -> Any:
+    """Return a JSON value with every text in it disarmed."""
+    match value:
+        case str():
+            return disarm(value)
+        case dict():
+            return {disarm(key): disarmed(each, disarm) for key, each in value.items()}
+        case list():
+            return [disarmed(each, disarm) for each in value]
+        case _:
+            return value
+
+
+def as_sent(text: str) -> str:
+    """Return disarmed text as the client sent it."""
+    return text.replace(_DISARMED, "")
+
+
+def ascii_only(text: str) -> str:
+    """Return JSON text in ASCII, as json.dumps writes it, but for what disarms."""
+    return re.sub(rf"[^\x00-\x7f{_DISARMED}]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+def runs(prompt: str, tokens: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Cut a prompt into runs: the text, and whether it has none of these tokens, though it may look as if it had.
+
+    Cuts only at tokens, where tokenizers cut as well.
+    """
+    if _DISARMED not in prompt:
+        yield prompt, False
+        return
+    longest_first = sorted(tokens, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", prompt)
+    for is_plain, run in groupby(parts, lambda part: _DISARMED in part):
+        yield as_sent("".join(run)), is_plain
