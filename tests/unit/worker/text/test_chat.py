@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from glm_worker.errors import ConfigError, RequestRefused
-from glm_worker.server.text.chat import ChatTemplate, in_call_order
+from glm_worker.server.text.chat import ChatTemplate, Message, in_call_order
+from glm_worker.server.text.control_tokens import as_sent, disarmer
 
 USER = {"role": "user", "content": "hi"}
 
@@ -66,17 +67,95 @@ def test_a_checkpoint_without_a_template_is_named(tmp_path: Path) -> None:
         ChatTemplate.load(tmp_path)
 
 
+CALLS = {"role": "assistant", "tool_calls": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
+
+
+def results(*call_ids: str | None) -> list[Message]:
+    return [{"role": "tool", "content": str(n), "tool_call_id": id_} for n, id_ in enumerate(call_ids)]
+
+
 def test_results_come_in_the_order_of_their_calls() -> None:
-    calls = {"role": "assistant", "tool_calls": [{"id": "a"}, {"id": "b"}]}
-    results = [{"role": "tool", "tool_call_id": id_} for id_ in ("b", None, "a")]
-    ordered = in_call_order([USER, calls, *results, USER, results[0]])
-    assert ordered == [USER, calls, results[2], results[0], results[1], USER, results[0]]
+    b, a = results("b", "a")
+    assert in_call_order([USER, CALLS, b, a, USER, b, a]) == [USER, CALLS, a, b, USER, b, a]
 
 
-def test_results_without_ids_stay_as_they_are() -> None:
-    messages = [
-        {"role": "assistant", "tool_calls": [{"id": None}]},
-        {"role": "tool", "content": "1"},
-        {"role": "tool", "content": "2"},
-    ]
+@pytest.mark.parametrize(
+    ("before", "call_ids"),
+    [
+        (CALLS, ["b", None, "a"]),
+        (CALLS, ["b", "unknown", "a"]),
+        (CALLS, ["b", "b", "a"]),
+        ({"role": "assistant", "tool_calls": [{"id": None}]}, ["b", "a"]),
+        ({"role": "assistant", "tool_calls": [{"id": "a"}, {"id": "a"}]}, ["a"]),
+        ({"role": "assistant", "tool_calls": [{"id": "b"}, {"id": "a"}, {}]}, ["a", "b"]),
+        ({"role": "assistant", "content": "no calls"}, ["b", "a"]),
+        (USER, ["b", "a"]),
+    ],
+)
+def test_results_stay_in_their_order_unless_each_has_its_own_call_in_the_message_before(
+    before: Message, call_ids: list[str | None]
+) -> None:
+    """A result without a call went last, and with it the one that it was in fact about."""
+    messages = [USER, before, *results(*call_ids)]
     assert in_call_order(messages) == messages
+
+
+def test_results_without_a_message_before_stay() -> None:
+    assert in_call_order(results("b", "a")) == results("b", "a")
+
+
+def test_a_block_of_generation_is_rendered_as_it_is() -> None:
+    source = "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}!{% endfor %}"
+    assert rendered(source) == "hi!"
+
+
+def test_what_is_set_in_a_block_of_generation_stays_in_it() -> None:
+    assert rendered("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}") == "21"
+
+
+def test_a_block_of_generation_that_is_not_closed_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match="endgeneration"):
+        ChatTemplate("{% generation %}", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("{{ raise_exception('not this way') }}", "not this way"),
+        ("{{ messages[5].content.x }}", "has no element 5"),
+        ("{{ 1 + 'a' }}", "TypeError: unsupported operand"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ messages[0].content.startswith(messages) }}", "TypeError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ 2.0 ** 9999 }}", "OverflowError"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{{ none.x.y }}", "has no attribute"),
+        ("{{ messages | map(attribute='a') | sum }}", "has no attribute 'a'"),
+        ("{% include 'x' %}", "TypeError: no loader"),
+        ("{{ '%d' % 'x' }}", "TypeError"),
+        ("{{ messages | tojson(indent='x', separators=1) }}", "TypeError"),
+        ("{{ ''.encode('utf-99') }}", "LookupError"),
+    ],
+)
+def test_every_failure_of_a_template_is_a_refusal_with_its_cause(source: str, cause: str) -> None:
+    with pytest.raises(RequestRefused, match="template") as caught:
+        rendered(source)
+    assert cause in caught.value.message
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_what_a_template_tells_of_a_message_is_told_as_it_was_sent() -> None:
+    disarm = disarmer(["<|user|>"])
+    with pytest.raises(RequestRefused, match=r"no: <\|user\|>$"):
+        ChatTemplate("{{ raise_exception('no: ' + messages[0].content) }}", {}).render(
+            [{"role": "user", "content": disarm("<|user|>")}], [], enable_thinking=None
+        )
+
+
+def test_tojson_in_ascii_passes_on_what_is_disarmed() -> None:
+    disarm = disarmer(["<|user|>"])
+    template = ChatTemplate("{{ messages[0].content | tojson(ensure_ascii=True) }}", {})
+    content = disarm('<|user|> ü 🙂 "\n')
+    prompt = template.render([{"role": "user", "content": content}], [], enable_thinking=None)
+    assert as_sent(prompt) != prompt
+    assert as_sent(prompt) == json.dumps('<|user|> ü 🙂 "\n')

@@ -7,14 +7,19 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.server.refusals import shortened
+from glm_worker.server.text.control_tokens import as_sent, ascii_only
 
 Message = dict[str, Any]
 
@@ -25,7 +30,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """special_tokens: by role (`eos_token`, …), as templates call them. Raises ConfigError on a syntax error."""
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _GenerationBlock]
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
@@ -71,40 +76,56 @@ class ChatTemplate:
     ) -> str:
         """Return the prompt up to where the assistant goes on. enable_thinking None leaves it to the template.
 
-        Raises RequestRefused when the template refuses the messages.
+        Raises RequestRefused when the template refuses the messages, or fails on them, whatever the cause.
         """
         values: dict[str, Any] = {**self._special_tokens, "add_generation_prompt": True, "documents": None}
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
         try:
             return self._template.render(messages=list(messages), tools=list(tools) or None, **values)
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+        except Exception as error:  # it is a program of the checkpoint, and may fail as any program does
             raise RequestRefused(
-                f"the model's chat template refuses these messages: {shortened(str(error), 300)}", param="messages"
+                f"the model's chat template refuses these messages: {shortened(as_sent(_cause(error)), 300)}",
+                param="messages",
             ) from error
 
 
 def in_call_order(messages: Sequence[Message]) -> list[Message]:
     """Return the messages with the tool results after each assistant turn in the order of its calls.
 
-    The GLM format has no call ids: a result belongs to a call by its place. Results of unknown calls go last.
+    The GLM format has no call ids: a result belongs to a call by its place. Where not every result has a call of its
+    own in the message before, the order sent is all that is known, and it is kept.
     """
     ordered: list[Message] = []
-    results: list[Message] = []
-    rank_of_id: dict[str, int] = {}
-    for message in messages:
-        if message["role"] == "tool":
-            results.append(message)
-            continue
-        ordered += _by_rank(results, rank_of_id)
-        results = []
-        rank_of_id = {call["id"]: rank for rank, call in enumerate(message.get("tool_calls") or []) if call.get("id")}
-        ordered.append(message)
-    return ordered + _by_rank(results, rank_of_id)
+    for is_results, run in groupby(messages, lambda message: message["role"] == "tool"):
+        run_of = list(run)
+        ordered += _by_call(run_of, ordered[-1] if ordered else {}) if is_results else run_of
+    return ordered
 
 
-def _by_rank(results: Sequence[Message], rank_of_id: Mapping[str, int]) -> list[Message]:
-    return sorted(results, key=lambda result: rank_of_id.get(result.get("tool_call_id") or "", len(rank_of_id)))
+def _by_call(results: list[Message], before: Message) -> list[Message]:
+    call_ids = [call.get("id") for call in before.get("tool_calls") or ()]
+    rank_of = {call_id: rank for rank, call_id in enumerate(call_ids) if call_id}
+    answered = [result.get("tool_call_id") for result in results]
+    is_clear = len(rank_of) == len(call_ids) and len(set(answered)) == len(answered) and set(answered) <= set(rank_of)
+    return sorted(results, key=lambda result: rank_of[result["tool_call_id"]]) if is_clear else results
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}…{% endgeneration %}` marks for training what the assistant wrote; a prompt has it as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong, with its kind where the template did not say it itself."""
+    if isinstance(error, jinja2.TemplateError):
+        return error.message or type(error).__name__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _token_text(role: str, value: object) -> str | None:
@@ -124,7 +145,8 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """jinja2's own tojson escapes HTML and knows no ensure_ascii; templates are written for transformers'."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return ascii_only(text) if ensure_ascii else text
 
 
 def _raise_exception(message: str) -> str:
