@@ -8,6 +8,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_worker.errors import RequestRefused
 from glm_worker.server.intake import Job, Rules, chat_job
 from glm_worker.server.text.control_tokens import as_sent, disarmed, disarmer, runs
 from glm_worker.server.text.tokenizer import Tokenizer
@@ -130,6 +131,18 @@ def test_without_tokens_nothing_changes() -> None:
 def test_every_text_of_a_value_is_disarmed_and_nothing_else() -> None:
     value = {"<a>": ["<a>", 1, None, {"b": "<a>"}]}
     assert disarmed(value, str.upper) == {"<A>": ["<A>", 1, None, {"B": "<A>"}]}
+
+
+def test_a_value_as_deep_as_json_is_read_here_is_disarmed_or_refused() -> None:
+    for depth in (10, 100, 190, 250, 2000):
+        nested = "[" * depth + '"<|user|>"' + "]" * depth
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": f'{{"a": {nested}}}'}}
+        try:
+            job = a_chat([{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}])
+        except RequestRefused:
+            assert depth > 100
+        else:
+            assert control_ids(job).count(tokenizer().encode("<|user|>")[0]) == 1
 
 
 def test_the_plain_tokenizer_normalizes_as_the_other_does() -> None:

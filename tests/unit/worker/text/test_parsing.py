@@ -193,6 +193,40 @@ def test_a_string_argument_streams_and_the_name_comes_whole() -> None:
     assert json.loads("".join(fragments)) == {"city": 'a "long" name of a town'}
 
 
+LAG = 250  # characters: two runs of white space and the name of a tool, between tags
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 2000,
+        "</arg_value>" * 200,
+        ("</arg_value>" + " " * 100) * 20,
+        ("</arg_value>\n<arg_ke") * 100,
+        "</tool_call>" * 200,
+        ("</arg_value>" + " " * 60 + "<tool_call>" + " " * 60 + "get_weather_in_the_town_of_") * 10,
+    ],
+)
+def test_what_is_held_back_of_a_string_is_bounded(text: str) -> None:
+    opening = "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>"
+    grammar = Grammar(State.CONTENT, TOOLS)
+    deltas = [delta for piece in whole_pieces(opening) for delta in grammar.feed(piece)]
+    num_fed = 0
+    for piece in whole_pieces(text):
+        for part in [piece] if piece.tag else map(Piece, piece.text):
+            deltas += grammar.feed(part)
+            num_fed += len(part.text)
+            (call,) = assemble(deltas).calls
+            assert len(json.loads(call.arguments + '"}')["city"]) >= num_fed - LAG
+
+
+def test_what_is_held_back_of_a_name_is_bounded() -> None:
+    grammar = Grammar(State.CONTENT, TOOLS, any_name=True)
+    deltas = grammar.feed(Piece(Tag.TOOL_CALL.value, Tag.TOOL_CALL))
+    deltas += [delta for char in "n" * 129 for delta in grammar.feed(Piece(char))]
+    assert assemble(deltas).content == "<tool_call>" + "n" * 129
+
+
 def test_an_answer_cut_in_a_call_leaves_its_json_open() -> None:
     raw = CALL[: CALL.index("nn</arg")]
     reader = a_reader()
