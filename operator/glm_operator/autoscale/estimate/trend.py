@@ -76,8 +76,7 @@ def swell(history: Sequence[Arrivals], now_s: float) -> float:
         return 0.0
     if any(each.groups > history[-1].groups for each in history if now_s - each.at_s <= SWELL_REFILL_S):
         return 0.0
-    last = history[-2].running
-    grown = min(now, now if last is None else last) - then.running  # at two looks: one alone may be chance
+    grown = now - then.running
     return grown / (now_s - then.at_s) if grown > SWELL_SIGMAS * sqrt(max(then.running, 1.0)) else 0.0
 
 
