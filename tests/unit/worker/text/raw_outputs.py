@@ -640,9 +640,9 @@ THREADS = [
         thread="sgl-project/sglang#36688",
     ),
     Said(
-        "an object that is no JSON",
-        call("set", ("options", "{'a': 1}")),
-        calls=[("set", {"options": "{'a': 1}"})],
+        "an object as Python writes it",
+        call("set", ("options", "{'a': [True, None]}")),
+        calls=[("set", {"options": {"a": [True, None]}})],
         thread="sgl-project/sglang#39136",
     ),
     Said(

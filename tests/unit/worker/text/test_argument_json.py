@@ -37,7 +37,19 @@ def a_type(*names: str, words: tuple[str, ...] = ()) -> ArgumentType:
         (a_type("null"), "None", None),
         (a_type("array"), '"[1]"', [1]),
         (a_type("object"), '{"a": [1, 2]}', {"a": [1, 2]}),
-        (a_type("object"), "{'a': 1}", "{'a': 1}"),
+        (a_type("object"), "{'a': [True, None, 1.5, \"it's\", 'ü']}", {"a": [True, None, 1.5, "it's", "ü"]}),
+        (a_type("object"), '{"a": True}', {"a": True}),
+        (a_type("object"), "{'a': {1, 2}}", "{'a': {1, 2}}"),
+        (a_type("object"), "{1: 2}", "{1: 2}"),
+        (a_type("object"), "{'a': b'x'}", "{'a': b'x'}"),
+        (a_type("object"), "{'a': 1e999}", "{'a': 1e999}"),
+        (a_type("object"), "{'a': '\\d'}", "{'a': '\\d'}"),
+        (a_type("object"), "{'a': __import__('os')}", "{'a': __import__('os')}"),
+        (a_type("object", "string"), "{'a': 1}", "{'a': 1}"),
+        (a_type("array"), "[1, 'a',]", [1, "a"]),
+        (a_type("array"), "[" * 5000 + "True", "[" * 5000 + "True"),
+        (a_type("array"), "['\\ud83d']", "['\\ud83d']"),
+        (a_type("array"), "[" + "True," * 4000 + "]", "[" + "True," * 4000 + "]"),
         (a_type("string", "null"), "null", None),
         (a_type("string", "null"), "None", None),
         (a_type("string", "null"), "12", "12"),
@@ -59,6 +71,25 @@ def a_type(*names: str, words: tuple[str, ...] = ()) -> ArgumentType:
 )
 def test_a_value_becomes_what_its_type_says(of: ArgumentType, text: str, value: Any) -> None:
     assert json.dumps(json.loads(argument_json(text, of))) == json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "1+" * 8000 + "1]",
+        "[" + "-" * 16000 + "1]",
+        "[" + "not " * 4000 + "1]",
+        "[" + "1 if 1 else " * 1300 + "1]",
+        "['a'" + ".b" * 8000 + "]",
+        "[" + "f(" * 8000,
+        "{'a':" * 3000 + "1" + "}" * 3000,
+        "[" + "9" * 16000 + "]",
+        "[" + "lambda:" * 2000 + "1]",
+        "[" + "'a' " * 4000,
+    ],
+)
+def test_what_is_no_literal_of_python_is_a_string_however_deep(text: str) -> None:
+    assert json.loads(argument_json(text, a_type("array", "object"))) == text
 
 
 def test_numbers_keep_their_spelling() -> None:

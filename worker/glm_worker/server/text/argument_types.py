@@ -14,7 +14,7 @@ import msgspec
 
 ALL_NAMES: frozenset[str] = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 STRING: frozenset[str] = frozenset({"string"})
-STEP_BUDGET = 20_000  # of one tool: about 5,000 subschemas, and at most 30 ms
+STEP_BUDGET = 20_000  # of one tool: about 5,000 subschemas, and about 40 ms
 
 _NUMBERS = frozenset({"number", "integer"})
 _JSON_BEGINS = tuple('-0123456789tfnTFN"[{')
