@@ -120,9 +120,16 @@ def _measured_met(facts: Facts, slo: Slo) -> Said:
         return "False", "SLOInfeasible" if infeasible else "SLOMissed", "; ".join(told)
     if measured.metrics.reason not in AVAILABLE:
         return "Unknown", measured.metrics.reason, measured.metrics.message
+    if not measured.met and not any(_is_idle(each) for each in measured.classes):
+        return "Unknown", "MetricsMissing", "no latency is measured at the moment"
     if not measured.met:
         return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
     return "True", "SLOKept", f"{_some([each.name for each in slo.classes if each.name in measured.met])}: kept"
+
+
+def _is_idle(signals: ClassSignals) -> bool:
+    """Tell whether a class is known to have had no request: who cannot measure knows nothing of traffic."""
+    return any(value.state is State.IDLE for value in signals.status_latency.values())
 
 
 def _with_refusals(facts: Facts, said: Said) -> Said:

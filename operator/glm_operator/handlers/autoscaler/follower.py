@@ -299,7 +299,8 @@ def _judged(
         whose = ", ".join(older[:20])
         message = f"{whose}: the worker image is of an older version, which does not measure what scaling needs"
         return Trouble("metrics", "OlderWorkers", message)
-    if reading is None or (not expected and reading.trouble is None):
+    trouble = reading.trouble if reading is not None else None
+    if reading is None or (not expected and (trouble is None or trouble.reason == "MetricsMissing")):
         return Trouble("metrics", "MetricsMissing", "no group serves yet")
     stale = {name: at_s - signals.groups[name].at_s for name in sorted(signals.stale & expected)}
     return _metrics_of(reading, _unseen(seen, signals, expected, at_s), stale)

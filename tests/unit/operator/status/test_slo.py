@@ -147,6 +147,12 @@ def test_without_traffic_nothing_is_shown_and_nothing_is_claimed() -> None:
     assert conditions(said)["SLOMet"] == ("Unknown", "NoTraffic")
 
 
+def test_latencies_that_nobody_measures_are_no_lack_of_traffic() -> None:
+    unknown = a_class(ttft=None, status_latency={"ttft": Input(State.UNKNOWN)}, attainment=Input(State.UNKNOWN))
+    said = status(measured=measured(latency={}, classes=(unknown,), met={}))
+    assert conditions(said)["SLOMet"] == ("Unknown", "MetricsMissing")
+
+
 def test_what_cannot_be_measured_is_not_claimed_to_be_kept() -> None:
     said = status(measured=measured(metrics=NO_SERIES, source=None, latency={}, classes=(), met={}))
     assert conditions(said)["SLOMet"] == ("Unknown", "NoSeries")
