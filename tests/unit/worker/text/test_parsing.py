@@ -88,16 +88,22 @@ def test_every_split_of_the_text_means_the_same(case: str) -> None:
     assert meaning(letters) == expected
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["\n", " \n", "</arg_val", "<"])
+FORMAT = ["\n", " \n", "</arg_val", "<", "now", "get_weather", "city", "days", "12", " " * 65]
+FORMAT += ["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<arg_key>city</arg_key>\n<arg_value>"]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(FORMAT)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([tag.value for tag in Tag]) | TEXT, max_size=12), st.randoms())
 def test_no_grouping_of_any_tokens_changes_the_answer(parts: list[str], random: Any) -> None:
     token_ids = [*tokenizer().encode("".join(parts)), stop_id()]
-    whole = assemble(read(a_reader(), [token_ids]))
     cuts = sorted(random.sample(range(len(token_ids)), random.randint(0, len(token_ids) - 1)))
-    assert assemble(read(a_reader(), list(grouped(token_ids, cuts)))) == whole
+    whole, split, held = a_reader(), a_reader(), a_reader(stops=["</tool_call>?", "\n\n\n\n?"])
+    answer = assemble(read(whole, [token_ids]))
+    for reader in (split, held):
+        assert assemble(read(reader, list(grouped(token_ids, cuts)))) == answer
+        assert (reader.finish_reason, reader.num_reasoning_tokens) == (whole.finish_reason, whole.num_reasoning_tokens)
+        assert (reader.num_tokens, reader.has_answer) == (len(token_ids), whole.has_answer)
 
 
 @settings(deadline=None)
