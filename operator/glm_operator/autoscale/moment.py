@@ -131,7 +131,7 @@ def _watched(memory: Memory, situation: Situation, fresh: list[GroupSignals], no
         memory,
         starts=coldstart.reported(starts, fresh),
         serving=serving,
-        grew_s=now_s if newly > 0 else memory.grew_s,
+        grew_s=now_s if newly > 0 and memory.serving else memory.grew_s,  # the first group came to no queue
     )
 
 

@@ -95,6 +95,15 @@ def test_an_age_that_lasts_asks_for_a_group_that_measured_demand_does_not() -> N
     assert story.last is not None
 
 
+def test_load_that_comes_with_the_first_group_is_not_given_time_to_be_helped_by_it() -> None:
+    """The demo's burst: requests waited from the first second, and the second group was ordered 30 s later."""
+    story = Story(groups=1, slo=a_slo(), memory=Memory(serving=0))
+
+    story.run(20.0, under(0.5, oldest_waiting_s=3.0, requests_waiting=1.0))
+
+    assert story.moves == [(1, 2)]
+
+
 def test_an_age_that_falls_by_itself_asks_for_none() -> None:
     story = Story(groups=2, slo=a_slo())
     ages = iter([8.0 * 0.9**place for place in range(1000)])
