@@ -103,7 +103,13 @@ def is_held(measured: Measured) -> bool:
 
 def shows_at_once(shown: Measured, new: Measured) -> bool:
     """Tell whether a status has to say something else now."""
-    return _acted_on(shown) != _acted_on(new)
+    return _acted_on(shown) != _acted_on(new) or (has_no_latency(shown) and not has_no_latency(new))
+
+
+def has_no_latency(measured: Measured) -> bool:
+    """Tell whether nothing is known of any class, not even that it had no request."""
+    known = (value.state for each in measured.classes for value in each.status_latency.values())
+    return not measured.met and State.IDLE not in known
 
 
 def shows_in_time(shown: Measured, new: Measured) -> bool:

@@ -16,7 +16,7 @@ from glm_operator.autoscale.signals import UNKNOWN, ClassSignals, Input, State
 from glm_operator.status import texts
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import shortened
-from glm_operator.status.measured import AVAILABLE, Measured
+from glm_operator.status.measured import AVAILABLE, Measured, has_no_latency
 
 TEXT_BYTES = 240
 """Of a sentence; a status must stay small."""
@@ -120,16 +120,11 @@ def _measured_met(facts: Facts, slo: Slo) -> Said:
         return "False", "SLOInfeasible" if infeasible else "SLOMissed", "; ".join(told)
     if measured.metrics.reason not in AVAILABLE:
         return "Unknown", measured.metrics.reason, measured.metrics.message
-    if not measured.met and not any(_is_idle(each) for each in measured.classes):
+    if has_no_latency(measured):
         return "Unknown", "MetricsMissing", "no latency is measured at the moment"
     if not measured.met:
         return "Unknown", "NoTraffic", "no class had a request in the last five minutes"
     return "True", "SLOKept", f"{_some([each.name for each in slo.classes if each.name in measured.met])}: kept"
-
-
-def _is_idle(signals: ClassSignals) -> bool:
-    """Tell whether a class is known to have had no request: who cannot measure knows nothing of traffic."""
-    return any(value.state is State.IDLE for value in signals.status_latency.values())
 
 
 def _with_refusals(facts: Facts, said: Said) -> Said:

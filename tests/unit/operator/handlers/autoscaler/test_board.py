@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
+from glm_operator.autoscale.signals import Input, State
 from glm_operator.handlers.autoscaler.board import LAG_S, Board
 from glm_operator.status.measured import Measured
 from unit.operator.measured_builders import NO_SERIES, NOW_S, a_change, a_class, a_decision, measured, value
@@ -47,6 +48,15 @@ def test_what_somebody_acts_on_shows_at_once() -> None:
         wakes.put(measured())
         assert wakes.put(other) == 1, other
         assert wakes.board.shown(*NAME) == other
+
+
+def test_that_latency_is_measured_shows_at_once_and_that_it_is_not_in_time() -> None:
+    idle, unknown = (
+        measured(met={}, classes=(a_class(ttft=None, status_latency={"ttft": Input(state)}),))
+        for state in (State.IDLE, State.UNKNOWN)
+    )
+    wakes = Wakes()
+    assert [wakes.put(each) for each in (unknown, idle, unknown, idle)] == [1, 1, 0, 0]
 
 
 def test_noise_of_less_than_a_tenth_never_shows() -> None:
