@@ -71,7 +71,10 @@ def _latencies(view: View) -> Table:
     table = _table("Class", "Signal", "Latency", "Promised", "Kept", "Attainment", "Budget left")
     classes = {each.name: each for each in view.classes}
     is_measured = any(each.type == "MetricsAvailable" and each.status == "True" for each in view.conditions)
-    nothing = "no traffic" if is_measured else UNKNOWN
+    is_known = not any(
+        each.type == "SLOMet" and each.status == "Unknown" and each.reason != "NoTraffic" for each in view.conditions
+    )
+    nothing = "no traffic" if is_measured and is_known else UNKNOWN
     last = ""
     for each in view.latencies:
         of_class = classes[each.slo_class]

@@ -230,15 +230,24 @@ async def test_a_gauge_that_is_no_number_is_shown_as_unknown() -> None:
     assert "g0" in drawn(view)
 
 
-@pytest.mark.parametrize(("is_available", "shown"), [("True", True), ("False", False), ("Unknown", False)])
-async def test_a_latency_that_is_not_known_is_called_no_traffic_only_where_metrics_can_be_read(
-    *, is_available: str, shown: bool
+@pytest.mark.parametrize(
+    ("is_available", "reason", "shown"),
+    [
+        ("True", "NoTraffic", True),
+        ("True", "OlderWorkers", False),
+        ("False", "NoSeries", False),
+        ("Unknown", "MetricsMissing", False),
+    ],
+)
+async def test_a_latency_that_is_not_known_is_called_no_traffic_only_where_it_is_measured(
+    *, is_available: str, reason: str, shown: bool
 ) -> None:
     class Silent(FakeKube):
         async def wanted(self, namespace: str, name: str) -> dict[str, Any]:
-            condition = {"type": "MetricsAvailable", "status": is_available, "reason": "Some", "message": ""}
+            available = {"type": "MetricsAvailable", "status": is_available, "reason": "Some", "message": ""}
+            met = {"type": "SLOMet", "status": "Unknown", "reason": reason, "message": ""}
             body = await super().wanted(namespace, name)
-            return {**body, "status": {"conditions": [condition]}}
+            return {**body, "status": {"conditions": [available, met]}}
 
     text = drawn(await Look(Silent(), "models", "chat").take())
     assert "ttft P95" in text
