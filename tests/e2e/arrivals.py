@@ -4,9 +4,10 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import openai
@@ -19,12 +20,17 @@ MOST_AT_ONCE = 160
 """Streams that may be open at once. More than that is a story that has gone wrong."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Request:
-    """One answered request. Times are of the monotonic clock."""
+    """One request, from the moment it is due. Times are of the monotonic clock; inf: not yet."""
 
     arrived_s: float
-    ttft_s: float
+    first_s: float = math.inf
+    ended_s: float = math.inf
+
+    def waited_s(self, now_s: float) -> float:
+        """Return how long it waited for its first token, until now if it still waits."""
+        return min(self.first_s, self.ended_s, now_s) - self.arrived_s
 
 
 @dataclass
@@ -33,49 +39,69 @@ class Arrivals:
 
     rate: float
     at_once: int = 0  # as many are kept open, beside those that come at the rate
-    answered: list[Request] = field(default_factory=list)
+    sent: list[Request] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def ttft(self, share: float, since_s: float) -> float:
-        """Return a percentile of the time to the first token of those that arrived since then; NaN without any."""
-        times = sorted(each.ttft_s for each in self.answered if each.arrived_s >= since_s)
-        return times[min(len(times) - 1, int(share * len(times)))] if times else math.nan
+    def num_answered(self) -> int:
+        return sum(each.ended_s < math.inf for each in list(self.sent)) - len(self.failures)
+
+    def kept(self, ttft_s: float, *, window_s: float) -> tuple[int, int]:
+        """Return how many requests are judged, and how many of them kept the promise of a first token.
+
+        Judged are all that still wait for longer than promised, whenever they arrived, and those that arrived in the
+        window and whose first token came or is due by now.
+        """
+        now_s = time.monotonic()
+        judged = [
+            each
+            for each in list(self.sent)
+            if (each.first_s < math.inf or each.arrived_s < now_s - ttft_s)
+            and (each.arrived_s >= now_s - window_s or min(each.first_s, each.ended_s) == math.inf)
+        ]
+        return len(judged), sum(each.waited_s(now_s) <= ttft_s for each in judged)
 
 
 @contextlib.contextmanager
-def arriving(deployed: Deployed, *, rate: float, question: str = QUESTION, right: str = RIGHT) -> Iterator[Arrivals]:
+def arriving(
+    deployed: Deployed, *, rate: float, question: str = QUESTION, right: str = RIGHT, **parameters: Any
+) -> Iterator[Arrivals]:
     """Send `rate` requests a second, each on a connection of its own and without retries, until the block is left.
 
-    All that was sent is answered when this returns.
+    parameters: more of the request, as the client of OpenAI takes them. All that was sent is answered when this
+    returns.
     """
     arrivals, is_over = Arrivals(rate), threading.Event()
+    asked = {"messages": [{"role": "user", "content": question}]}
     with (
         deployed.target.base_url(deployed.name, deployed.namespace) as url,
         ThreadPoolExecutor(MOST_AT_ONCE) as threads,
     ):
 
-        def ask() -> None:
-            began_s = time.monotonic()
+        def ask(request: Request) -> None:
             try:
-                first_s, content = _stream(url, question)
+                content, end = _stream(url, request, {**asked, **parameters})
+                if right not in content or end not in ("stop", "length"):
+                    arrivals.failures.append(f"{end}: {content}")
             except (openai.OpenAIError, httpx.HTTPError) as error:
                 arrivals.failures.append(f"{type(error).__name__}: {error}")
-                return
-            if right in content:
-                arrivals.answered.append(Request(began_s, first_s - began_s))
-            else:
-                arrivals.failures.append(content)
+            finally:
+                request.ended_s = time.monotonic()
+
+        def submit(due_s: float) -> Future[None]:
+            request = Request(due_s)
+            arrivals.sent.append(request)
+            return threads.submit(ask, request)
 
         def send() -> None:
             due_s, kept = time.monotonic(), set[Future[None]]()
             while not is_over.wait(PAUSE_S):
                 kept = {each for each in kept if not each.done()}
-                kept |= {threads.submit(ask) for _ in range(arrivals.at_once - len(kept))}
+                kept |= {submit(time.monotonic()) for _ in range(arrivals.at_once - len(kept))}
                 now_s = time.monotonic()
                 if arrivals.rate <= 0:
                     due_s = now_s
                 while arrivals.rate > 0 and due_s <= now_s:
-                    threads.submit(ask)
+                    submit(due_s)
                     due_s += 1 / arrivals.rate
 
         sender = threading.Thread(target=send, name="arrivals")
@@ -87,14 +113,16 @@ def arriving(deployed: Deployed, *, rate: float, question: str = QUESTION, right
             sender.join()
 
 
-def _stream(url: str, question: str) -> tuple[float, str]:
-    """Return when the first token came, and the answer."""
-    direct = openai.DefaultHttpxClient(trust_env=False)
+def _stream(url: str, request: Request, parameters: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the answer and why it ended, and note in the request when its first token came."""
+    # Each has a connection of its own. Reading the machine's certificates for it would cost more CPU than its answer.
+    direct = openai.DefaultHttpxClient(trust_env=False, verify=False)
     with openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT, http_client=direct) as client:
-        first_s, content = 0.0, ""
-        for chunk in client.chat.completions.create(
-            model="glm-nano", messages=[{"role": "user", "content": question}], stream=True, temperature=0
-        ):
-            first_s = first_s or time.monotonic()
-            content += chunk.choices[0].delta.content or ""
-        return first_s, content
+        content = ""
+        end = None
+        for chunk in client.chat.completions.create(model="glm-nano", stream=True, temperature=0, **parameters):
+            delta, end = chunk.choices[0].delta, chunk.choices[0].finish_reason
+            if (delta.content or getattr(delta, "reasoning_content", None)) and request.first_s == math.inf:
+                request.first_s = time.monotonic()
+            content += delta.content or ""
+        return content, end
