@@ -83,6 +83,7 @@ class _Group:
         self._rings: dict[str, _Ring] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}  # of latency: what it is, and its last value
         self._latency_at_s = inf  # when they were read last
+        self._has_served = False  # by then
 
     def read(self, text: str, at_s: float, rise: Rise | None) -> None:
         """Note a text. rise: takes by how much the counters of latency rose; None: they are not read.
@@ -100,7 +101,7 @@ class _Group:
             if series.name not in _DEMAND and written not in before
         }
         serving_s = max((value for _, series, value in samples if series.name == SERVING), default=0.0)
-        is_young = serving_s > self._latency_at_s
+        is_young = serving_s > self._latency_at_s and not self._has_served  # ranks begin anew, and the server counts on
         for written, series, value in samples:
             if series.name in _DEMAND:
                 ring = self._rings.get(written)
@@ -116,7 +117,7 @@ class _Group:
                 of_counter[1] += 1
         if rise is not None:
             self._counters = after  # a series that is not there any more begins anew if it comes back
-            self._latency_at_s = at_s
+            self._latency_at_s, self._has_served = at_s, self._has_served or serving_s > 0.0
 
     def series(self, since_s: float) -> list[Series]:
         """Return the samples of demand since a moment; forget older ones."""
@@ -149,8 +150,8 @@ class Scraper:
     """Scrapes workers, and answers as Prometheus does, about the time that it has seen itself.
 
     What a window brings is what rose between scrapes in it: nothing is extrapolated to its ends. The restart of a
-    worker begins its counters anew, as increase() has it. What a group shows that began to serve between two scrapes
-    rose from 0. A group that is gone is forgotten; the requests that it answered stay counted.
+    worker begins its counters anew, as increase() has it. What a group shows that served for the first time between two
+    scrapes rose from 0. A group that is gone is forgotten; the requests that it answered stay counted.
     """
 
     def __init__(

@@ -166,6 +166,19 @@ async def test_what_a_group_shows_that_began_to_serve_since_the_last_scrape_rose
     assert [(each.requests, each.met) for each in world.latencies().attained[:1]] == requests
 
 
+async def test_a_server_that_was_silent_while_its_ranks_began_anew_is_not_counted_from_zero() -> None:
+    """The server goes on beside the ranks: what it counted before they began anew was counted already."""
+    world = World()
+    world.texts["g0"] = latency_text(1000, 0) + f"glm_group_serving_timestamp_seconds{{{OWN}}} 900\n"
+    await world.demand("g0")
+    world.texts["g0"] = demand_text(0) + f"glm_group_serving_timestamp_seconds{{{OWN}}} 0\n"
+    await world.demand("g0")
+    for kept in (1002, 1004):
+        world.texts["g0"] = latency_text(kept, 0) + f"glm_group_serving_timestamp_seconds{{{OWN}}} 1012\n"
+        await world.demand("g0")
+    assert [(each.requests, each.met) for each in world.latencies().attained[:1]] == [(2.0, 2.0)]
+
+
 async def test_latency_is_read_in_some_scrapes_and_demand_in_all() -> None:
     world = World(latency_step_s=10.0)
     for kept in range(7):
