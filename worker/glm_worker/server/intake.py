@@ -14,7 +14,14 @@ from glm_worker.server import schema
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.refusals import model_not_found, parse, shortened
 from glm_worker.server.schema import AssistantMessage, ChatCompletionRequest, CompletionRequest, Content
-from glm_worker.server.text.argument_types import STEP_BUDGET, SchemaTooLarge, Tools, parameters_of
+from glm_worker.server.text.argument_types import (
+    REQUEST_STEP_BUDGET,
+    STEP_BUDGET,
+    SchemaTooLarge,
+    Steps,
+    Tools,
+    parameters_of,
+)
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.control_tokens import as_sent, disarmed
 from glm_worker.server.text.lexer import Tag
@@ -216,16 +223,23 @@ def _checked_ids(token_ids: list[int], param: str) -> list[int]:
 
 
 def _tools(offered: Sequence[schema.Tool]) -> Tools:
-    """Return the types of the arguments of each tool. Raises RequestRefused for a schema that takes too long."""
+    """Return the types of the arguments of each tool. Raises RequestRefused for schemas that take too long."""
     tools = {}
+    together = Steps(REQUEST_STEP_BUDGET)
     for index, tool in enumerate(offered):
         try:
-            tools[tool.function.name] = parameters_of(tool.function.parameters)
+            tools[tool.function.name] = parameters_of(tool.function.parameters, Steps(STEP_BUDGET, within=together))
         except SchemaTooLarge as error:
             param = f"tools[{index}].function.parameters"
+            what = (
+                f"the schema of the tool {tool.function.name} takes more than {error.budget} steps to read,"
+                " which is what this server spends on one"
+                if error.budget == STEP_BUDGET
+                else f"the schemas of the tools up to {tool.function.name} take more than {error.budget} steps to read,"
+                " which is what this server spends on those of a request"
+            )
             raise RequestRefused(
-                f"{param}: the schema of the tool {tool.function.name} takes more than {STEP_BUDGET} steps to read,"
-                " which is what this server spends on one; declare fewer arguments, references and alternatives",
+                f"{param}: {what}; declare fewer arguments, references and alternatives",
                 param=param,
                 code="schema_too_large",
             ) from error

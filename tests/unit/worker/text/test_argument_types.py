@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from glm_worker.server.text.argument_types import ALL_NAMES, ANYTHING, SchemaTooLarge, parameters_of
+from glm_worker.server.text.argument_types import ALL_NAMES, ANYTHING, SchemaTooLarge, Steps, parameters_of
 
 SCHEMA = {
     "type": "object",
@@ -161,7 +161,7 @@ BRANCHING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", BRANCHING)
 def test_branching_references_cost_what_they_are_long(case: str) -> None:
     """They took 2^32 steps, 31 seconds and more for 278 bytes. Counted in steps: a clock would measure the machine."""
-    parameters_of(BRANCHING[case], step_budget=2000)
+    parameters_of(BRANCHING[case], Steps(2000))
 
 
 def test_a_schema_that_takes_more_than_its_budget_is_refused_at_once() -> None:
@@ -170,6 +170,36 @@ def test_a_schema_that_takes_more_than_its_budget_is_refused_at_once() -> None:
     with pytest.raises(SchemaTooLarge):
         parameters_of({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": chain})
     assert time.process_time() - began < 1
+
+
+LONG: dict[str, dict[str, Any]] = {
+    "alternatives that are no objects": {"properties": {"x": {"anyOf": [True] * 50_000}}},
+    "parts that are no objects": {"properties": {"x": {"allOf": [True] * 50_000}}},
+    "many references to many words": {
+        "properties": {"x": {"anyOf": [{"$ref": "#/$defs/words"} for _ in range(500)]}},
+        "$defs": {"words": {"enum": [str(n) for n in range(5_000)]}},
+    },
+    "many words and many parts": {
+        "properties": {"x": {"enum": [str(n) for n in range(5_000)], "allOf": [{"const": "1"} for _ in range(500)]}}
+    },
+    "an enum of a million": {"properties": {"x": {"enum": [1] * 1_000_000}}},
+    "references of a million characters": {"allOf": [{"$ref": "#/" + "%41" * 300_000 + str(n)} for n in range(5)]},
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_what_is_long_without_being_an_object_counts_as_well(case: str) -> None:
+    """185 kB took 6 seconds within the budget: one enum of 20,000 words, and 500 references to it."""
+    with pytest.raises(SchemaTooLarge):
+        parameters_of(LONG[case])
+
+
+def test_steps_count_for_all_tools_together() -> None:
+    together = Steps(1000)
+    parameters_of(SCHEMA, Steps(within=together))
+    with pytest.raises(SchemaTooLarge) as refused:
+        all(parameters_of(SCHEMA, Steps(within=together)) for _ in range(1000))
+    assert refused.value.budget == 1000
 
 
 def test_a_long_chain_of_references_is_followed_without_recursion() -> None:

@@ -2,11 +2,12 @@
 
 Read once a request, when it comes in. A schema is a graph, for `$ref` may lead anywhere: every node is visited once,
 and what nodes say of each other is repeated until nothing changes, so cycles and branches cost what they are long. A
-schema that takes more than its budget of steps is refused.
+schema that takes more than its budget of steps is refused, and so are schemas that together take more than theirs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,14 +15,40 @@ import msgspec
 
 ALL_NAMES: frozenset[str] = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 STRING: frozenset[str] = frozenset({"string"})
-STEP_BUDGET = 20_000  # of one tool: about 5,000 subschemas, and about 40 ms
+STEP_BUDGET = 40_000  # of one tool: about 5,000 subschemas, and about 80 ms
+REQUEST_STEP_BUDGET = 5 * STEP_BUDGET  # of all tools of a request
 
 _NUMBERS = frozenset({"number", "integer"})
 _JSON_BEGINS = tuple('-0123456789tfnTFN"[{')
 
 
+_WORDS_A_STEP = 32  # a set of so many takes a step to join
+_VALUES_A_STEP = 4  # of an enum
+_POINTER_A_STEP = 32  # characters of a reference
+
+
 class SchemaTooLarge(Exception):
-    """The parameters of a tool take more steps to read than the budget allows."""
+    """The parameters of a tool take more steps to read than a budget allows."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(f"more than {budget} steps")
+        self.budget = budget
+
+
+class Steps:
+    """A budget of steps, each about 2 microseconds. within: another one that they count for as well."""
+
+    def __init__(self, budget: int = STEP_BUDGET, within: "Steps | None" = None) -> None:
+        self._budget = self._left = budget
+        self._within = within
+
+    def spend(self, num_steps: int = 1) -> None:
+        """Take steps before they are made. Raises SchemaTooLarge."""
+        self._left -= num_steps
+        if self._left < 0:
+            raise SchemaTooLarge(self._budget)
+        if self._within is not None:
+            self._within.spend(num_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +91,12 @@ Tools = Mapping[str, Parameters]
 """The tools on offer, by name."""
 
 
-def parameters_of(schema: Mapping[str, Any] | None, *, step_budget: int = STEP_BUDGET) -> Parameters:
+def parameters_of(schema: Mapping[str, Any] | None, steps: Steps | None = None) -> Parameters:
     """Return the types that a tool's parameters allow. Where they say nothing, or nothing possible, anything goes.
 
     Raises SchemaTooLarge.
     """
-    reading = _Reading(schema or {}, step_budget)
+    reading = _Reading(schema or {}, steps or Steps())
     declared = reading.declared()
     types = reading.types(declared.values())
     named = {name: types(node) for name, node in declared.items() if name is not None}
@@ -79,9 +106,9 @@ def parameters_of(schema: Mapping[str, Any] | None, *, step_budget: int = STEP_B
 class _Reading:
     """One schema being read. Nodes are known by identity: they live as long as this."""
 
-    def __init__(self, root: Mapping[str, Any], step_budget: int) -> None:
+    def __init__(self, root: Mapping[str, Any], steps: Steps) -> None:
         self._root = root
-        self._steps_left = step_budget
+        self._spend = steps.spend
         self._made: list[dict[str, Any]] = []  # nodes of ours, kept alive for their identity
         self._targets: dict[str, object] = {}
 
@@ -115,23 +142,32 @@ class _Reading:
         def type_of(node: object) -> ArgumentType:
             return types.get(id(node), NOTHING if node is False else ANYTHING)
 
-        said = {id(node): _said(node) for node in order}
+        def both(one: ArgumentType, other: ArgumentType) -> ArgumentType:
+            self._spend(1 + (len(one.words) + len(other.words)) // _WORDS_A_STEP)
+            return one.and_also(other)
+
+        def either(one: ArgumentType, other: ArgumentType) -> ArgumentType:
+            self._spend(1 + (len(one.words) + len(other.words)) // _WORDS_A_STEP)
+            return one.or_else(other)
+
+        said = {id(node): self._said(node) for node in order}
         has_changed = True
         while has_changed:
             has_changed = False
             self._spend(len(order))
             for node in order:
-                new = said[id(node)]
-                for part in self._parts(node):
-                    new = new.and_also(type_of(part))
+                new = reduce(both, map(type_of, self._parts(node)), said[id(node)])
                 for options in self._choices(node):
-                    either = NOTHING
-                    for option in options:
-                        either = either.or_else(type_of(option))
-                    new = new.and_also(either)
+                    new = both(new, reduce(either, map(type_of, options), NOTHING))
                 has_changed = has_changed or new != types[id(node)]
                 types[id(node)] = new
         return lambda node: found if (found := type_of(node)).names else ANYTHING
+
+    def _said(self, node: Mapping[str, Any]) -> ArgumentType:
+        for key in ("type", "enum"):
+            if isinstance(values := node.get(key), list):
+                self._spend(len(values) // _VALUES_A_STEP)
+        return _said(node)
 
     def _with_parts_first(self, starts: Iterable[object]) -> list[Mapping[str, Any]]:
         """Return every node that these are combined from, each once, after its parts where there is no cycle."""
@@ -140,9 +176,9 @@ class _Reading:
         stack: list[tuple[Mapping[str, Any], Iterator[object]]] = []
 
         def enter(node: object) -> None:
+            self._spend()
             if isinstance(node, Mapping) and id(node) not in seen:
                 seen.add(id(node))
-                self._spend()
                 stack.append((node, self._below(node)))
 
         for start in starts:
@@ -179,6 +215,7 @@ class _Reading:
         return self._targets[reference]
 
     def _followed(self, reference: str) -> object:
+        self._spend(len(reference) // _POINTER_A_STEP)
         pointer = unquote(reference.removeprefix("#"))
         if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
             return True
@@ -204,11 +241,6 @@ class _Reading:
             return nodes[0]
         self._made.append({how: nodes})
         return self._made[-1]
-
-    def _spend(self, num_steps: int = 1) -> None:
-        self._steps_left -= num_steps
-        if self._steps_left < 0:
-            raise SchemaTooLarge
 
 
 def _said(node: Mapping[str, Any]) -> ArgumentType:
