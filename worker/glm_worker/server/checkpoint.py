@@ -56,8 +56,14 @@ class Checkpoint:
 
     @cached_property
     def disarm_turn(self) -> Callable[[str], str]:
-        """The same for what an assistant said, in which templates read the think tags."""
-        return disarmer(self.tokenizer.added_tokens, keep=[tag.value for tag in THINK_TAGS])
+        """The same for what an assistant said, of which templates take the thought, to its last `</think>`, apart."""
+        disarm_thought = disarmer(self.tokenizer.added_tokens, keep=[tag.value for tag in THINK_TAGS])
+
+        def disarm_turn(text: str) -> str:
+            thought, end, answer = disarm_thought(text).rpartition(Tag.END_THINK.value)
+            return thought + end + self.disarm(answer)
+
+        return disarm_turn
 
     @property
     def max_prompt_json_bytes(self) -> int | None:

@@ -248,7 +248,7 @@ def _tools(offered: Sequence[schema.Tool]) -> Tools:
 
 @dataclass(frozen=True)
 class _Disarm:
-    """What makes control tokens text. turn: in the content of an assistant, where templates read think tags."""
+    """What makes control tokens text. turn: in the content of an assistant that may have its thought in it."""
 
     text: Callable[[str], str] = str
     turn: Callable[[str], str] = str
@@ -263,16 +263,18 @@ def _rendered(index: int, message: schema.Message, disarm: _Disarm) -> Message:
     content = _text(message.content)
     rendered: Message = {
         "role": "system" if message.role == "developer" else message.role,
-        "content": disarm.turn(content) if isinstance(message, AssistantMessage) else disarm.text(content),
+        "content": disarm.text(content),
     }
     if isinstance(message, AssistantMessage):
         reasoning = message.reasoning if message.reasoning_content is None else message.reasoning_content
-        if reasoning is not None:
+        if reasoning is None:
+            rendered["content"] = disarm.turn(content)
+        else:
             rendered["reasoning_content"] = disarm.text(reasoning)
         if message.tool_calls:
             rendered["tool_calls"] = [
                 {
-                    "id": call.id,
+                    "id": None if call.id is None else disarm.text(call.id),
                     "type": "function",
                     "function": {
                         "name": disarm.text(call.function.name),
@@ -284,7 +286,7 @@ def _rendered(index: int, message: schema.Message, disarm: _Disarm) -> Message:
                 for number, call in enumerate(message.tool_calls)
             ]
     elif message.role == "tool" and message.tool_call_id is not None:
-        rendered["tool_call_id"] = message.tool_call_id
+        rendered["tool_call_id"] = disarm.text(message.tool_call_id)
     return rendered
 
 
