@@ -145,8 +145,8 @@ LOOKAHEAD_MAX_GROWTH = 1.0
 
 SWELL_SPAN_S = 28.0
 SWELL_SIGMAS = 3.5
-"""Requests that run have grown if, over that many seconds (half a minute of scrapes), they did so by more than so many
-standard deviations."""
+"""Requests that run have grown if they are more than so many seconds ago (half a minute of scrapes), and than on
+average before, by more than so many times the root of their number."""
 
 SWELL_REFILL_S = 90.0
 """How long after a group went the others take to fill up: about as long as an answer."""

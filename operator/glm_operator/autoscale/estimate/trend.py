@@ -66,18 +66,23 @@ def noted(history: Sequence[Arrivals], now: Arrivals) -> tuple[Arrivals, ...]:
 def swell(history: Sequence[Arrivals], now_s: float) -> float:
     """Return by how many the requests that run grow a second, where they do so faster than by chance; else 0.
 
-    Where requests come one by one, those that run differ by the root of their number from one moment to another. Longer
-    answers show here first: nothing else tells them before they end. When a group goes, what runs in it is not seen any
-    more, and the others fill up: that is no growth.
+    Where requests come one by one, those that run differ by the root of their number from one moment to another. So
+    they are compared with half a minute ago, or with their mean until then where that is more: a moment at which few
+    happened to run is no beginning of a growth. Longer answers show here first: nothing else tells them before they
+    end. When a group goes, what runs in it is not seen any more, and the others fill up: that is no growth, nor is it
+    when the group comes back.
     """
     now = history[-1].running if history and history[-1].at_s == now_s else None
     then = next((each for each in reversed(history) if now_s - each.at_s >= SWELL_SPAN_S), None)
     if now is None or then is None or then.running is None or now_s - then.at_s > 2.0 * SWELL_SPAN_S:
         return 0.0
-    if any(each.groups > history[-1].groups for each in history if now_s - each.at_s <= SWELL_REFILL_S):
+    lately = [each.groups for each in history if now_s - each.at_s <= SWELL_REFILL_S]
+    if any(after < before for before, after in pairwise(lately)):
         return 0.0
-    grown = now - then.running
-    return grown / (now_s - then.at_s) if grown > SWELL_SIGMAS * sqrt(max(then.running, 1.0)) else 0.0
+    until_then = [each.running for each in history if each.running is not None and each.at_s <= then.at_s]
+    ran = max(then.running, sum(until_then) / len(until_then))
+    grown = now - ran
+    return grown / (now_s - then.at_s) if grown > SWELL_SIGMAS * sqrt(max(ran, 1.0)) else 0.0
 
 
 @dataclass(frozen=True)

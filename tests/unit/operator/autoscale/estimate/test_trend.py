@@ -1,3 +1,4 @@
+import math
 import random
 from dataclasses import replace
 
@@ -80,9 +81,35 @@ def test_groups_that_fill_up_after_one_went_are_no_growth() -> None:
     assert swell((replace(grown[0], groups=1), *grown[1:]), NOW_S) == 0.0
 
 
+def test_a_group_that_went_and_came_back_within_a_minute_is_no_growth() -> None:
+    """What ran in it ended with it and was asked for again: half of what runs."""
+
+    def look(before_s: float) -> Arrivals:
+        is_away = 15.0 < before_s <= 45.0
+        return Arrivals(NOW_S - before_s, 4.0, 4000.0, 200.0 - 2.2 * before_s, 1 if is_away else 2)
+
+    assert swell([look(50.0 - 5.0 * place) for place in range(11)], NOW_S) == 0.0
+
+
 @pytest.mark.parametrize("grown", [-50.0, 0.0, 49.0])
 def test_what_runs_differs_by_chance(grown: float) -> None:
     assert swell(running(lambda at_s: 200.0 + grown * (at_s > NOW_S - 25.0)), NOW_S) == 0.0
+
+
+@pytest.mark.parametrize("seconds", [2.0, 5.0, 15.0, 40.0])
+def test_a_steady_load_of_short_or_long_answers_seldom_grows(seconds: float) -> None:
+    """With answers of 7 s a moment at which few ran ordered groups that nobody needed, four times an hour."""
+    draw, mean, step_s = random.Random(7), 80.0, 5.0
+    stay = math.exp(-step_s / seconds)
+    history: tuple[Arrivals, ...] = ()
+    count, found = round(mean), 0
+    for place in range(2 * 720):
+        come = mean * (1.0 - stay)
+        count = sum(draw.random() < stay for _ in range(count)) + max(0, round(draw.gauss(come, math.sqrt(come))))
+        history = noted(history, Arrivals(step_s * place, mean / seconds, 0.0, float(count), 3))
+        found += swell(history, step_s * place) > 0.0
+
+    assert found <= 4  # looks, of two hours
 
 
 @pytest.mark.parametrize("history", [(), running(float, known=False), running(float)[:-1], running(float)[-3:]])
