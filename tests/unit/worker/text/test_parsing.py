@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from glm_worker.server.text.parsing import Grammar, State, initial_state
 from unit.worker.server_builders import TOOLS, a_reader, answer_to, checkpoint, read, stop_id, tokenizer
 
 CALL = "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n</tool_call>"
+VALUE_OF_CITY = Piece("get_weather\n<arg_key>city</arg_key><arg_value>")
+VALUE_OF_NOW = Piece("now\n<arg_key>at</arg_key><arg_value>")
 BONN = Call("get_weather", '{"city": "Bonn"}')
 NOW = Call("now", "{}")
 
@@ -132,10 +135,11 @@ STRINGS = (
     .filter(lambda text: not GOES_ON.search(text))
 )
 ARGUMENTS = st.dictionaries(NAMES, VALUES | STRINGS, max_size=3)
+CALLS = st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3, unique_by=lambda call: call[0])  # each with its own schema
 
 
 @settings(deadline=None)
-@given(PROSE, PROSE | st.just(""), st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3))
+@given(PROSE, PROSE | st.just(""), CALLS)
 def test_what_the_template_writes_is_read_back(
     reasoning: str, content: str, calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
@@ -231,6 +235,27 @@ def test_what_is_held_back_of_a_name_is_bounded() -> None:
     deltas = grammar.feed(Piece(Tag.TOOL_CALL.value, Tag.TOOL_CALL))
     deltas += [delta for char in "n" * 129 for delta in grammar.feed(Piece(char))]
     assert assemble(deltas).content == "<tool_call>" + "n" * 129
+
+
+ENDLESS: dict[str, list[Piece]] = {
+    "white space": [Piece("x"), *[Piece(" " * 100)] * 20_000, Piece("x")],
+    "a key": [Piece("<tool_call>", Tag.TOOL_CALL), Piece("now\n<arg_key>"), *[Piece("k" * 100)] * 20_000],
+    "a string": [Piece("<tool_call>", Tag.TOOL_CALL), VALUE_OF_CITY, *[Piece("</arg_value>x" * 8)] * 5_000],
+    "tags in a string": [Piece("<tool_call>", Tag.TOOL_CALL), VALUE_OF_CITY, *[Piece("<think>", Tag.THINK)] * 20_000],
+    "a list": [Piece("<tool_call>", Tag.TOOL_CALL), VALUE_OF_NOW, *[Piece("[" * 100)] * 20_000],
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_a_model_writes_without_end_costs_what_it_is_long(case: str) -> None:
+    """White space that was held back was copied with every token: 2 MB of it took 10 seconds of the event loop."""
+    grammar = Grammar(State.CONTENT, TOOLS)
+    began = time.process_time()
+    num_out = sum(len(getattr(delta, "text", "")) for piece in ENDLESS[case] for delta in grammar.feed(piece))
+    deltas = grammar.finish(is_complete=False)
+    assert time.process_time() - began < 3
+    if case == "white space":
+        assert (num_out, deltas) == (2_000_002, [])
 
 
 def test_an_answer_cut_in_a_call_leaves_its_json_open() -> None:

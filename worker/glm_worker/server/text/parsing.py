@@ -38,13 +38,13 @@ class _Prose:
     """
 
     def __init__(self) -> None:
-        self._held = ""
+        self._held: list[str] = []  # white space; joined when text follows, so that no length of it is slow
         self._has_text = False
         self._at_start = True
 
     def open(self) -> None:
         """Begin a block. Blocks of the same kind are one line apart."""
-        self._held = "\n" if self._has_text else ""
+        self._held = ["\n"] if self._has_text else []
         self._at_start = True
 
     def feed(self, text: str) -> str:
@@ -54,15 +54,18 @@ class _Prose:
             if not text:
                 return ""
             self._at_start = False
-        text = self._held + text
         visible = text.rstrip()
-        self._held = text[len(visible) :]
-        self._has_text = self._has_text or bool(visible)
+        if not visible:
+            self._held.append(text)
+            return ""
+        visible = "".join([*self._held, visible])
+        self._held = [text[len(text.rstrip()) :]]
+        self._has_text = True
         return visible
 
     def finish(self) -> str:
         """Return the white space that ends an answer: it is the model's, no tag follows it."""
-        return self._held if self._has_text and not self._at_start else ""
+        return "".join(self._held) if self._has_text and not self._at_start else ""
 
 
 class Grammar:

@@ -49,7 +49,7 @@ class ToolCallReader:
         self._any_name = any_name
         self._state = _State.NAME
         self._text = ""  # read, and not understood yet
-        self._searched = 0  # of it, where nothing was found
+        self._read: list[str] = []  # of the key, before that
         self._name = ""
         self._key = ""
         self._seen: set[str] = set()
@@ -136,20 +136,20 @@ class ToolCallReader:
         return []
 
     def _between(self) -> list[Delta] | None:
-        found = self._search(_AFTER_ARGUMENT)
+        found = _AFTER_ARGUMENT.search(self._text)
         if found is None:
             self._text = self._text[len(self._text) - num_held(self._text, KEY) :]
-            self._searched = 0
             return None
         if found[0] == KEY:
             return self._go_on(_State.IN_KEY, self._text[found.end() :])
         return self._end_at(found.start())
 
     def _in_key(self) -> list[Delta] | None:
-        found = self._search(_AFTER_KEY)
+        found = _AFTER_KEY.search(self._text)
         if found is None:
+            self._read.append(self._take(max(0, len(self._text) - len(VALUE))))
             return None
-        self._key = spelled(self._text[: found.start()]).strip()
+        self._key = spelled("".join([*self._read, self._text[: found.start()]])).strip()
         after = self._text[found.end() :]
         match found[0]:
             case tag if tag in _MARKS:
@@ -248,14 +248,8 @@ class ToolCallReader:
         return [] if is_cut else self._more("}" if self._seen else "{}")
 
     def _go_on(self, state: _State, rest: str) -> list[Delta]:
-        self._state, self._text, self._searched = state, rest, 0
+        self._state, self._text, self._read = state, rest, []
         return []
-
-    def _search(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Search the text, where that was not done before."""
-        found = pattern.search(self._text, self._searched)
-        self._searched = max(0, len(self._text) - len(VALUE))
-        return found
 
     def _more(self, text: str) -> list[Delta]:
         return [ToolArguments(self._index, text)] if text and self.has_begun else []
