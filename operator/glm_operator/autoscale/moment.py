@@ -53,16 +53,18 @@ class Moment:
         signals = _thawed(signals, memory, now_s)
         fresh = _fresh(signals, now_s)
         found = sums(signals, now_s)
+        going_on = _going_on(signals, fresh)
+        carried = found if going_on is signals else sums(going_on, now_s)
         memory, part = _shown(_watched(memory, situation, fresh, now_s), signals, fresh)
         warm = [each for each in fresh if _is_warm(each, scaling.warm_up_seconds, now_s)]
         memory = replace(memory, rates=rates.learn(memory.rates, warm, elapsed_s, fresh))
-        memory = _levelled(memory, found, part, elapsed_s, now_s)
+        memory = _levelled(memory, carried, part, elapsed_s, now_s)
         kept = promises(slo, signals, memory.rates, situation, memory.infeasible)
         is_late = found.oldest_s.value >= law.LATE * kept.wait_s
         credit = _credit(situation, memory, part, now_s)
         settle_s = max(law.SETTLE_S, scaling.warm_up_seconds)
         has_settled = _has_settled(memory, credit, now_s, settle_s)
-        load, ahead = _loads(memory, found, part, credit, now_s)
+        load, ahead = _loads(memory, carried, part, credit, now_s)
         use = scaling.target_utilization / 100.0
         can_help = is_late or arriving_need(load, memory.rates, kept, use) >= law.CAN_HELP * credit.groups
         may_rise = _has_settled(memory, credit, now_s, settle_s + SHORT_WINDOW_S)
@@ -104,6 +106,14 @@ def _fresh(signals: Signals, now_s: float) -> list[GroupSignals]:
         and name not in signals.stale
         and -law.AHEAD_S <= now_s - each.at_s <= law.STALE_MAX_S
     ]
+
+
+def _going_on(signals: Signals, fresh: list[GroupSignals]) -> Signals:
+    """Return the signals without the groups that hang, where others go on: what waits there waits on, whoever comes."""
+    hung = {each.group for each in fresh if each.is_hung}
+    if not hung or len(hung) == len(fresh):
+        return signals
+    return replace(signals, groups={name: each for name, each in signals.groups.items() if name not in hung})
 
 
 def _queues(group: GroupSignals) -> bool:

@@ -12,6 +12,7 @@ from glm_operator.autoscale.signals import RATES, GroupSignals, Signals
 from unit.operator.autoscale.law_builders import (
     BEGAN_S,
     GROUPS_PER_RPS,
+    PROMPT,
     Story,
     a_fleet,
     a_scaling,
@@ -63,6 +64,41 @@ def test_a_rise_orders_groups_a_cold_start_ahead_though_a_group_shows_nothing(
     partly.run(120.0, rising).run(300.0, lambda story: lose(rising(story), "g0"))
 
     assert partly.groups == seen.groups == 8
+
+
+@pytest.mark.parametrize(("groups", "load", "hung"), [(2, 1.5, ["g0"]), (4, 3.8, ["g0"]), (4, 3.8, ["g0", "g1"])])
+def test_what_waits_at_a_group_that_hangs_asks_for_no_other_however_much_comes_to_it(
+    groups: int, load: float, hung: list[str]
+) -> None:
+    """Clients still reach it. Its queue counted as work of the others, and beside that it counted as a group itself."""
+    story = Story(groups=groups).run(60.0, under(load * CARRIED))
+    began_s = story.now_s
+
+    def with_queues(story: Story) -> Signals:
+        fleet = a_fleet(story.serving, load * CARRIED, story.now_s)
+        still = hanging(fleet, *hung)
+        for name in hung:
+            came, waited_s = fleet.groups[name], story.now_s - began_s
+            waits = waited_s * (came.arrivals or 0.0)
+            still = replace(
+                still,
+                groups={
+                    **still.groups,
+                    name: replace(
+                        still.groups[name],
+                        arrivals=came.arrivals,
+                        prompt_tokens_arriving=came.prompt_tokens_arriving,
+                        requests_waiting=waits,
+                        prompt_tokens_waiting=waits * PROMPT,
+                        oldest_waiting_s=waited_s,
+                    ),
+                },
+            )
+        return still
+
+    story.run(3600.0, with_queues)
+
+    assert story.moves == []
 
 
 @pytest.mark.parametrize("lose", [without, hanging])
