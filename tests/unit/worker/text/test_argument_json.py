@@ -1,6 +1,8 @@
 """Argument values: the schema says what is a string; everything else is JSON if it can be."""
 
 import json
+import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -125,3 +127,28 @@ def test_what_can_only_be_a_string_is_passed_on_as_it_comes(of: ArgumentType) ->
 @pytest.mark.parametrize("begin", ["nu", " \n", "null", "-", "[1", '"a'])
 def test_what_may_be_something_else_is_held(begin: str) -> None:
     assert ArgumentWriter(ANYTHING).add(begin) == ""
+
+
+def test_reading_python_turns_no_warning_of_another_thread_into_an_error() -> None:
+    """Filters of warnings are the whole program's: other requests come in by threads meanwhile."""
+    errors: list[Warning] = []
+    is_over = threading.Event()
+
+    def other() -> None:
+        while not is_over.is_set():
+            try:
+                warnings.warn("of another request", UserWarning, stacklevel=1)
+            except UserWarning as error:
+                errors.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        thread = threading.Thread(target=other)
+        thread.start()
+        try:
+            read = {argument_json("[" + "'a', " * 2000 + "]", a_type("array")) for _ in range(50)}
+        finally:
+            is_over.set()
+            thread.join()
+    assert read == {json.dumps(["a"] * 2000)}
+    assert not errors

@@ -6,7 +6,7 @@ on as it comes; anything else is held until it is closed.
 
 import ast
 import json
-import warnings
+import re
 
 import msgspec
 
@@ -15,6 +15,8 @@ from glm_worker.server.text.argument_types import ANYTHING, STRING, ArgumentType
 _LITERALS = {"true": "boolean", "false": "boolean", "null": "null"}
 _PYTHONS = {"True": "true", "False": "false", "None": "null"}
 _MOST_PYTHON = 16 * 2**10  # characters of a Python literal; its parser takes 10 ms for so many
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = frozenset("\n\\'\"abfnrtvxNuU01234567")  # that Python knows
 
 
 def json_string(text: str) -> str:
@@ -114,10 +116,10 @@ def _read_python(bare: str) -> tuple[str, object] | None:
     """Return a list or dict that is written as in Python, `{'a': True}`, as JSON, and its value."""
     if not bare.startswith(("[", "{")) or len(bare) > _MOST_PYTHON:
         return None
+    if not _ESCAPES.issuperset(_ESCAPE.findall(bare)):  # Python would warn, and keep the backslash
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of escapes that Python does not know: then it is none
-            value = ast.literal_eval(bare)
+        value = ast.literal_eval(bare)
         if not _is_json(value):
             return None
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
