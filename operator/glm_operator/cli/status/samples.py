@@ -107,9 +107,13 @@ class Samples:
         return ended["true"] / whole if whole else None
 
     def _increases(self, wanted: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
-        """Yield what each series of a metric has counted between the first and the last scrape of its group."""
+        """Yield what each series of a metric has counted since the first scrape of its group that had the metric.
+
+        While a worker's server does not answer, its series are not there, and what it counted before is no news.
+        """
         for group, samples in self._scrapes[-1].groups.items():
-            before = next(scrape.groups[group] for scrape in self._scrapes if group in scrape.groups)
+            those = (scrape.groups[group] for scrape in self._scrapes if group in scrape.groups)
+            before = next((each for each in those if any(name == wanted for name, _ in each)), {})
             for (name, labels), value in samples.items():
                 if name == wanted:
                     yield group, dict(labels), increase(before.get((name, labels), 0.0), value)

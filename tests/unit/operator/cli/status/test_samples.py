@@ -69,6 +69,15 @@ def test_a_group_that_came_later_counts_from_its_first_scrape() -> None:
     assert samples.attainment("chat") == 1.0
 
 
+def test_what_a_server_counted_before_it_was_silent_for_a_scrape_is_no_news() -> None:
+    samples = Samples()
+    samples.add(a_scrape(0, g0="glm_group_draining 0\n"))
+    samples.add(a_scrape(5, g0=a_text("g0", fast=0, slow=900)))
+    assert samples.attainment("chat") is None
+    samples.add(a_scrape(10, g0=a_text("g0", fast=20, slow=900)))
+    assert samples.attainment("chat") == 1.0
+
+
 def test_what_is_older_than_the_window_is_dropped() -> None:
     samples = Samples(window_s=60)
     for at_s in range(0, 200, 10):
