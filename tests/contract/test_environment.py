@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from glm_operator import names
+from glm_operator.api.spec import Chat
 from glm_operator.render import group_template, render, revision_of
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
@@ -31,6 +32,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "the least": {},
     "two pods": {"hardware": {"device": "cpu", "ranksPerPod": 1}, "parallelism": {"tensor": 2, "expert": 2}},
     "every limit": {"engine": {"limits": LIMITS}},
+    "chats read otherwise": {"engine": {"chat": {"controlTokens": "Token", "undeclaredTools": "Call"}}},
     "cuda": {"model": AIR, "hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"tensor": 8, "expert": 16}},
     "custom": {"model": {"name": "custom", "source": "file:///opt/model"}},
 }
@@ -78,6 +80,24 @@ def test_values_arrive_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.served_model_name == "glm-nano"
 
 
+def test_how_chats_are_read_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0, **SPECS["chats read otherwise"]))
+    assert (settings.control_tokens, settings.undeclared_tools) == ("token", "call")
+    as_default = {"engine": {"chat": {"controlTokens": "Text", "undeclaredTools": "Text"}}}
+    settings = settings_of(monkeypatch, environment(0, **as_default))
+    assert (settings.control_tokens, settings.undeclared_tools) == ("text", "text")
+
+
+def test_a_spec_that_says_nothing_of_chats_has_the_revision_it_had() -> None:
+    """So that no group moves where the operator is new; one that says something is a new revision."""
+    specs: list[dict[str, Any]] = [{}, {"engine": {"chat": {}}}, SPECS["chats read otherwise"]]
+    deployments = [a_deployment(**spec) for spec in specs]
+    plain, empty, other = (revision_of(group_template(each, a_layout(each))) for each in deployments)
+    assert plain == empty != other
+    assert not {"GLM_CONTROL_TOKENS", "GLM_UNDECLARED_TOOLS"} & set(environment(0))
+    assert "chat" not in a_deployment().spec.normal_form()["engine"]  # type: ignore[operator]
+
+
 def test_metrics_say_whose_they_are_in_the_words_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(monkeypatch, environment(0))
     revision = revision_of(group_template(a_deployment(), a_layout(a_deployment())))
@@ -114,6 +134,8 @@ def test_defaults_named_in_the_api_are_the_workers() -> None:
     described = type(limits).model_fields
     for name in ("max_batch_tokens", "max_num_seqs", "max_waiting_requests"):
         assert f"Default: {defaults[name]}." in (described[name].description or "")
+    for name in ("control_tokens", "undeclared_tools"):
+        assert f"Default: {defaults[name].capitalize()}." in (Chat.model_fields[name].description or "")
     assert "256 MiB" in (WorkerSettings.model_fields["kv_cache_bytes"].description or "")
     assert DEFAULT_KV_BYTES_ON_CPU == 256 * 2**20
 

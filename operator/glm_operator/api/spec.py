@@ -212,6 +212,21 @@ class Limits(SpecModel):
     )
 
 
+class Chat(SpecModel):
+    """How the worker reads chats. A field that is left out stays out of the pods: the worker's default holds."""
+
+    control_tokens: Literal["Text", "Token"] | None = Field(
+        default=None,
+        description="What control tokens, those of turns, thoughts and calls, are in what clients send. Text: nobody "
+        "forges a turn. Token: what the tokenizer makes of them. Default: Text.",
+    )
+    undeclared_tools: Literal["Text", "Call"] | None = Field(
+        default=None,
+        description="What the call is of a tool that the request does not offer. Text: a part of the content. Call: a "
+        "tool call, for clients that know tools which they do not offer. Default: Text.",
+    )
+
+
 class PullSecret(SpecModel):
     """A Secret of the same namespace with registry credentials."""
 
@@ -234,6 +249,7 @@ class Engine(SpecModel):
         default=None, max_length=8, description="Secrets to pull the image with."
     )
     limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
+    chat: Chat | None = Field(default=None, description="How chats are read; docs/http.md has more.")
 
 
 class Rollout(SpecModel):
