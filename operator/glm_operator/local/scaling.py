@@ -9,7 +9,7 @@ import msgspec
 
 from glm_operator.api.spec import GLMDeploymentSpec
 from glm_operator.autoscale.decision import Decision
-from glm_operator.autoscale.signals import GroupSignals, Signals
+from glm_operator.autoscale.signals import Signals
 
 MAX_CHANGES = 10
 
@@ -67,20 +67,21 @@ def indices_after(
 
 
 def newest_arrivals(signals: Signals) -> Signals:
-    """Return the signals with what arrives as the newest samples show it, not the whole window.
+    """Return the signals with what arrives as the newest samples show it, where that is less than in the whole window.
 
-    The window is as long as it is for scrapes every 15 s. Samples that come every second say as much in a third of it,
-    and a load that is over is over 30 s sooner.
+    The window is as long as it is for scrapes every 15 s. With samples that come every second a load that is over is
+    over 30 s sooner. What rises stays as the window shows it: the law itself looks at the newest samples there, and
+    knows how far chance goes.
     """
-
-    def of_group(group: GroupSignals) -> GroupSignals:
-        if group.arrivals_lately is None or group.prompt_tokens_arriving_lately is None:
-            return group
-        return replace(
-            group, arrivals=group.arrivals_lately, prompt_tokens_arriving=group.prompt_tokens_arriving_lately
-        )
-
-    return replace(signals, groups={name: of_group(group) for name, group in signals.groups.items()})
+    shown = {
+        name: replace(group, arrivals=group.arrivals_lately, prompt_tokens_arriving=group.prompt_tokens_arriving_lately)
+        for name, group in signals.groups.items()
+        if group.arrivals_lately is not None and group.prompt_tokens_arriving_lately is not None
+    }
+    arrived = sum(signals.groups[name].arrivals or 0.0 for name in shown)
+    if sum(each.arrivals or 0.0 for each in shown.values()) >= arrived:
+        return signals
+    return replace(signals, groups={**signals.groups, **shown})
 
 
 def changed(history: list[GroupsChange], decision: Decision, at_s: float) -> list[GroupsChange]:

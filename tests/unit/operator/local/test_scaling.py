@@ -92,28 +92,35 @@ def test_what_was_written_is_read_and_what_is_damaged_is_nothing(tmp_path: Path)
     assert scaling.read(path) is None
 
 
-def test_arrivals_are_those_of_the_newest_samples_where_there_are_some() -> None:
-    def a_group(name: str, lately: float | None) -> GroupSignals:
-        return GroupSignals(
+def with_arrivals(**lately: float | None) -> Signals:
+    """Return groups of which 3 requests a second came over the window, and so many over the newest samples."""
+    groups = {
+        name: GroupSignals(
             group=name,
             revision="r1",
             at_s=0.0,
             arrivals=3.0,
             prompt_tokens_arriving=60.0,
-            arrivals_lately=lately,
-            prompt_tokens_arriving_lately=None if lately is None else 20.0 * lately,
+            arrivals_lately=rate,
+            prompt_tokens_arriving_lately=None if rate is None else 20.0 * rate,
             tokens_generated=9.0,
         )
+        for name, rate in lately.items()
+    }
+    return Signals(groups=groups, expected=frozenset(groups))
 
-    names = ("over", "begun", "unseen")
-    signals = Signals(
-        groups={name: a_group(name, lately) for name, lately in zip(names, (0.0, 5.0, None), strict=True)},
-        expected=frozenset(names),
-    )
-    found = newest_arrivals(signals).groups
-    assert [(found[name].arrivals, found[name].prompt_tokens_arriving) for name in names] == [
-        (0.0, 0.0),
-        (5.0, 100.0),
-        (3.0, 60.0),
-    ]
+
+def test_arrivals_that_become_fewer_are_those_of_the_newest_samples() -> None:
+    found = newest_arrivals(with_arrivals(over=0.0, begun=5.0, unseen=None)).groups
+    assert {name: (each.arrivals, each.prompt_tokens_arriving) for name, each in found.items()} == {
+        "over": (0.0, 0.0),
+        "begun": (5.0, 100.0),
+        "unseen": (3.0, 60.0),
+    }
     assert {each.tokens_generated for each in found.values()} == {9.0}
+
+
+def test_arrivals_that_become_more_are_the_laws_to_judge() -> None:
+    """15 s show more than 45 s every other time; taken as they were, they ordered three groups an hour by chance."""
+    signals = with_arrivals(over=2.0, begun=4.5, unseen=None)
+    assert newest_arrivals(signals) is signals
