@@ -122,6 +122,8 @@ def test_a_block_of_generation_that_is_not_closed_stops_the_start() -> None:
     ("source", "cause"),
     [
         ("{{ raise_exception('not this way') }}", "not this way"),
+        ("{{ raise_exception(5) }}", "5"),
+        ("{{ raise_exception(messages) }}", "'content'"),
         ("{{ messages[5].content.x }}", "has no element 5"),
         ("{{ 1 + 'a' }}", "TypeError: unsupported operand"),
         ("{{ 1 // 0 }}", "ZeroDivisionError"),

@@ -124,7 +124,7 @@ class _GenerationBlock(Extension):
 def _cause(error: Exception) -> str:
     """Return what went wrong, with its kind where the template did not say it itself."""
     if isinstance(error, jinja2.TemplateError):
-        return error.message or type(error).__name__
+        return str(error.message or type(error).__name__)  # templates raise whatever they like
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
