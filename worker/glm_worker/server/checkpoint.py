@@ -52,16 +52,17 @@ class Checkpoint:
     @cached_property
     def disarm(self) -> Callable[[str], str]:
         """What makes the control tokens in a text of a client text."""
-        return disarmer(self.tokenizer.added_tokens)
+        return disarmer(self.tokenizer.added_tokens, normalized=self.tokenizer.normalized)
 
     @cached_property
     def disarm_turn(self) -> Callable[[str], str]:
         """The same for what an assistant said, of which templates take the thought, to its last `</think>`, apart."""
-        disarm_thought = disarmer(self.tokenizer.added_tokens, keep=[tag.value for tag in THINK_TAGS])
+        tokens, tags = self.tokenizer.added_tokens, [tag.value for tag in THINK_TAGS]
+        disarm_thought = disarmer(tokens, keep=tags, normalized=self.tokenizer.normalized)
 
         def disarm_turn(text: str) -> str:
-            thought, end, answer = disarm_thought(text).rpartition(Tag.END_THINK.value)
-            return thought + end + self.disarm(answer)
+            thought, end, answer = text.rpartition(Tag.END_THINK.value)
+            return disarm_thought(thought) + end + self.disarm(answer)
 
         return disarm_turn
 

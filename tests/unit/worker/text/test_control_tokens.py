@@ -180,3 +180,18 @@ def test_the_plain_tokenizer_normalizes_as_the_other_does() -> None:
     inner.normalizer = tokenizers.normalizers.NFC()
     safe = disarmer(["<|user|>"])("e\u0301<|user|>")
     assert Tokenizer(inner).encode_prompt(safe) == Tokenizer(INNER).encode_prompt(safe.replace("e\u0301", "é"))
+
+
+@pytest.mark.parametrize("text", ["\uff1c|danger|\uff1e", "<|DANGER|>", "<|danger|>", "</think>\uff1c|Danger|>"])
+def test_what_a_tokenizer_normalizes_to_a_token_is_no_token(text: str) -> None:
+    inner = tokenizers.Tokenizer.from_str(INNER.to_str())
+    inner.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.NFKC(), tokenizers.normalizers.Lowercase()]
+    )
+    inner.add_tokens([tokenizers.AddedToken("<|Danger|>", normalized=True)])
+    normalizing = replace(checkpoint(), tokenizer=Tokenizer(inner))
+    danger = inner.token_to_id("<|Danger|>")
+    for role in ("user", "assistant"):
+        body = json.dumps({"model": "glm-nano", "messages": [{"role": role, "content": text}]}).encode()
+        assert danger not in chat_job(body, normalizing).prompt_token_ids
+        assert danger in chat_job(body, normalizing, Rules(control_tokens_are_text=False)).prompt_token_ids

@@ -13,17 +13,30 @@ NO_THINKING = "/nothink"  # the switch that users write themselves
 _DISARMED = "\udc00"
 
 
-def disarmer(tokens: Collection[str], *, keep: Collection[str] = ()) -> Callable[[str], str]:
-    """Return what disarms these tokens in a text. Those to keep, and `/nothink`, stay what they are."""
+def disarmer(
+    tokens: Collection[str], *, keep: Collection[str] = (), normalized: Callable[[str], str] = str
+) -> Callable[[str], str]:
+    """Return what disarms these tokens in a text. Those to keep, and `/nothink`, stay what they are.
+
+    normalized: what the tokenizer makes of a text before it looks for tokens. A text that has one only then is
+    normalized here, to be taken apart.
+    """
     rests_of: dict[str, list[str]] = {}
-    for token in tokens:
-        if len(token) > 1 and token != NO_THINKING and token not in keep:  # one character cannot be taken apart
+    for token in {form for each in tokens if each not in {NO_THINKING, *keep} for form in (each, normalized(each))}:
+        if len(token) > 1:  # one character cannot be taken apart
             rests_of.setdefault(token[0], []).append(re.escape(token[1:]))
     if not rests_of:
         return lambda text: text
     # Of a token that matches only the first character is taken, so that those that overlap are found as well.
     found = re.compile("|".join(f"{re.escape(first)}(?={'|'.join(rests)})" for first, rests in rests_of.items()))
-    return lambda text: found.sub(lambda first: first[0] + _DISARMED, text)
+
+    def disarm(text: str) -> str:
+        as_read = normalized(text)
+        if as_read != text and found.search(as_read):
+            text = as_read
+        return found.sub(lambda first: first[0] + _DISARMED, text)
+
+    return disarm
 
 
 def disarmed(value: Any, disarm: Callable[[str], str]) -> Any:

@@ -58,6 +58,11 @@ class Tokenizer:
             for token_id in (_encoded(self._plain, run) if is_plain else self.encode(run))
         ]
 
+    def normalized(self, text: str) -> str:
+        """Return text as it is when tokens are looked for. GLM tokenizers change nothing."""
+        normalizer = self._inner.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
     def min_tokens(self, text: str) -> int:
         """Return a number of tokens that text has at least, without encoding it; 0 when nothing can be said."""
         longest = self.longest_token_bytes
