@@ -68,7 +68,8 @@ def is_long() -> bool:
 def pytest(tests: list[str]) -> int:
     """Run the long ones of the tests, or all others. Further flags of this script are pytest's."""
     flags = [flag for flag in sys.argv[1:] if flag != LONG]
-    command = [sys.executable, "-m", "pytest", "-v", "-m", "long" if is_long() else "not long", *tests, *flags]
+    marked = "long" if is_long() else "not long"
+    command = [sys.executable, "-m", "pytest", "-v", "--durations=15", "-m", marked, *tests, *flags]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -47,7 +47,7 @@ SPEC = {
         "max": 4,
         "targetUtilization": 70,
         "warmUpSeconds": 5,
-        "down": {"stabilizationSeconds": 20, "periodSeconds": 5},
+        "down": {"stabilizationSeconds": 10, "periodSeconds": 5},
     },
 }
 

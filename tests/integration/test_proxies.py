@@ -44,6 +44,7 @@ def test_a_proxy_of_the_caller_is_kept_from_tests() -> None:
 
 
 def test_the_demo_asks_its_model_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")  # as for a script that is started there
     spec = importlib.util.spec_from_file_location("examples_demo", ROOT / "examples/demo.py")
     assert spec is not None
     assert spec.loader is not None
