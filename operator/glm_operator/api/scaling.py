@@ -37,7 +37,8 @@ class ScaleDown(SpecModel):
         ge=0,
         le=86_400,
         description="Fewer groups must have been enough for this long. Default: twice what a group takes to start, as "
-        "measured, within 60 and 300; 300 before any start was measured.",
+        "measured, within 60 and 300; 300 before any start was measured, in the first half hour, and for an hour after "
+        "a group was wanted back within 300.",
     )
 
 
