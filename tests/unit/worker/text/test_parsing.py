@@ -293,6 +293,16 @@ def test_reasoning_tokens_are_those_from_tag_to_tag(raw: str, num_reasoning: int
     assert (reader.num_reasoning_tokens, reader.has_answer) == (num_reasoning, has_answer)
 
 
+@pytest.mark.parametrize("stops", [[], ["?"]])
+@pytest.mark.parametrize("ended", ["stop", "length"])
+@pytest.mark.parametrize("raw", ["<think>hm<tool_call>", "<think>hm<tool_call>\n", "<think>hm"])
+def test_a_call_that_never_began_leaves_the_thought_open(raw: str, ended: Any, stops: list[str]) -> None:
+    reader = a_reader(stops=stops)
+    ids = [*tokenizer().encode(raw), *([stop_id()] if ended == "stop" else [])]
+    assert assemble(read(reader, [[id_] for id_ in ids], ended=ended)).reasoning == "hm"
+    assert (reader.num_reasoning_tokens, reader.has_answer) == (len(ids), False)
+
+
 def test_the_stop_token_counts_and_is_not_shown() -> None:
     answer, reader = answer_to("Hi")
     assert answer.content == "Hi"

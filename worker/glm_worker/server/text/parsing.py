@@ -105,6 +105,8 @@ class Grammar:
             if was_undecided and self._call.has_begun:
                 self.turned_out = State.TOOL_CALL
             if not self._call.is_rejected:
+                if not self._call.has_begun and self._prose_state is State.REASONING:
+                    self.turned_out = State.REASONING  # no call came of it, and nothing ended the thought
                 self._count_call(self._call)
                 return deltas
             rest = self._end_call(deltas)
