@@ -51,6 +51,9 @@ LATENCY_STEP_S = 10.0
 
 MAX_CONNECTIONS = 64
 MAX_TEXT_BYTES = 8 * 2**20
+PAUSE_S = 120.0
+"""Where nobody scraped for so long, what rose meanwhile is not of the last minutes. Twice what totals are apart."""
+
 MAX_SERIES = 20_000
 """Of one worker. One that has more is taken for something else."""
 
@@ -145,6 +148,18 @@ class _Deployment:
     outcomes: Totals = field(default_factory=lambda: Totals(COARSER[-1][0]))
     silent: dict[str, str] = field(default_factory=dict)
 
+    def note(self, risen: Mapping[Counter, Risen]) -> None:
+        """Note by how much counters rose since the last scrape that read latency."""
+        edges: dict[Counter, Risen] = {each: more for each, more in risen.items() if isinstance(each, Edge)}
+        outcomes: dict[Counter, Risen] = {each: more for each, more in risen.items() if isinstance(each, Outcome)}
+        if PAUSE_S <= self.at_s - self.latency_at_s < inf:
+            # Prometheus answered meanwhile, so nobody looked here. It is of windows alone that reach back to before.
+            self.outcomes.add(self.latency_at_s + PAUSE_S / 2.0, outcomes)
+            self.edges, edges, outcomes = Totals(), {}, {}
+        self.latency_at_s = self.at_s
+        self.edges.add(self.at_s, edges)
+        self.outcomes.add(self.at_s, outcomes)
+
 
 class Scraper:
     """Scrapes workers, and answers as Prometheus does, about the time that it has seen itself.
@@ -199,10 +214,7 @@ class Scraper:
             for task in done:
                 task.result()
         if rise is not None:
-            kept.latency_at_s = kept.at_s
-            risen = {counter: Risen(*both) for counter, both in rise.items()}
-            kept.edges.add(kept.at_s, {edge: more for edge, more in risen.items() if isinstance(edge, Edge)})
-            kept.outcomes.add(kept.at_s, {each: more for each, more in risen.items() if isinstance(each, Outcome)})
+            kept.note({counter: Risen(*both) for counter, both in rise.items()})
         since_s = self._now() - DEMAND_WINDOW_S
         return [series for group in kept.groups.values() for series in group.series(since_s)]
 

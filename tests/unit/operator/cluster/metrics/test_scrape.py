@@ -1,6 +1,7 @@
 """Scraping of workers: what is kept, what is forgotten, who is silent."""
 
 from collections.abc import Mapping
+from math import inf
 
 import httpx
 import pytest
@@ -186,6 +187,27 @@ async def test_latency_is_read_in_some_scrapes_and_demand_in_all() -> None:
         found = await world.demand("g0")
     assert len(found[0].samples) == 7
     assert len(world.scraper._kept["models", "chat"].outcomes._levels[0].readings) == 4
+
+
+async def test_what_rose_while_nobody_scraped_is_not_of_the_last_minutes() -> None:
+    """Prometheus was away twice, two hours apart: what ended between was told as the attainment of five minutes."""
+    world = World()
+    for kept in (0, 10):
+        world.texts["g0"] = latency_text(kept, 0, **{"0.5": kept, "+Inf": kept})
+        await world.demand("g0")
+    for kept, later_s in ((10, 7200.0), (15, 5.0)):
+        world.texts["g0"] = latency_text(kept, 9000, **{"0.5": kept, "+Inf": kept + 9000})
+        await world.demand("g0", later_s=later_s)
+        if later_s > 5.0:
+            assert world.latencies().buckets == ()
+            assert [each.window_s for each in world.latencies().attained] == [30 * 86_400.0]
+    found = world.latencies()
+    assert {each.window_s: (each.requests, each.met) for each in found.attained} == {
+        300.0: (5.0, 5.0),
+        3600.0: (5.0, 5.0),
+        30 * 86_400.0: (9015.0, 15.0),
+    }
+    assert {each.counts for each in found.buckets} == {((0.5, 5.0), (inf, 5.0))}
 
 
 async def test_a_clock_that_goes_back_begins_anew() -> None:
