@@ -40,7 +40,7 @@ class Kept:
     def of(self, slo: Slo, classes: Iterable[ClassSignals], at_s: float) -> dict[str, bool]:
         """Return whether each class keeps its promise; one without traffic, or that nobody can measure, is left out."""
         signals = {each.name: each for each in classes}
-        met = {}
+        met, unknown = {}, set()
         for each in slo.classes:
             found = signals.get(each.name, ClassSignals(name=each.name)).status_latency
             latencies = {signal: found.get(signal, UNKNOWN) for signal in each.thresholds}
@@ -48,7 +48,9 @@ class Kept:
             if known:
                 is_kept = all(value <= each.thresholds[signal] for signal, value in known.items())
                 met[each.name] = self._settled(each.name, at_s, is_kept=is_kept)
-        self._missed = {name: since for name, since in self._missed.items() if name in met}
+            elif not all(value.state is State.IDLE for value in latencies.values()):
+                unknown.add(each.name)
+        self._missed = {name: since for name, since in self._missed.items() if name in met or name in unknown}
         return met
 
     def _settled(self, name: str, at_s: float, *, is_kept: bool) -> bool:

@@ -49,3 +49,13 @@ def test_a_class_without_traffic_is_neither_kept_nor_missed() -> None:
 def test_what_is_stale_is_not_judged() -> None:
     stale = ClassSignals(name="chat", status_latency={"ttft": Input(State.STALE, 9.0)})
     assert Kept(good_after_s=60.0).of(SLO, [stale], 0.0) == {}
+
+
+def test_a_miss_is_not_forgotten_for_a_look_that_brought_nothing() -> None:
+    """Prometheus went away while a promise was missed, and the first numbers of the workers said that it was kept."""
+    kept = Kept(good_after_s=60.0)
+    stale = ClassSignals(name="chat", status_latency={"ttft": Input(State.STALE, 9.0)})
+    looks = (a_class(ttft=0.6), stale, ClassSignals(name="chat"), a_class(ttft=0.4), a_class(ttft=0.4))
+    times = (0.0, 15.0, 30.0, 45.0, 105.0)
+    said = [kept.of(SLO, [each], at_s) for each, at_s in zip(looks, times, strict=True)]
+    assert said == [{"chat": False}, {}, {}, {"chat": False}, {"chat": True}]
