@@ -1,12 +1,21 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from glm_worker.errors import ConfigError
 from glm_worker.supervisor.rundir import RunDir
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return a folder with a short path, which pytest's own is not where tests run side by side: sockets need room."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        yield Path(folder)
 
 
 def test_each_life_has_a_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
