@@ -70,6 +70,8 @@ def pytest(tests: list[str]) -> int:
     flags = [flag for flag in sys.argv[1:] if flag != LONG]
     marked = "long" if is_long() else "not long"
     command = [sys.executable, "-m", "pytest", "-v", "--durations=15", "-m", marked, *tests, *flags]
+    if is_long():
+        command += ["-o", "faulthandler_timeout=1200"]  # a long story that takes its minutes is no test that hangs
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
