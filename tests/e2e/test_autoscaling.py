@@ -126,12 +126,13 @@ def test_groups_follow_the_load_and_nothing_else(
     promised: Deployed, scraping: Prometheus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one_group = capacity(promised)
-    promised.patch(scaling={"mode": "Active"})
-    promised.scale(1)
-    promised.wait_settled("1/1")
-    watcher = Watcher(promised)
+    arriving_now = 'sum(rate(glm_requests_received_total{deployment="promised"}[45s]))'  # as the law looks at it
     with arriving(promised, rate=CALM * one_group, right="", **ASKED) as arrivals:
+        wait_for("calm", lambda: 0.0 < (scraping.value(arriving_now) or 0.0) < 0.5 * one_group, timeout_s=120)
         wait_for("requests in time", lambda: is_kept(arrivals), timeout_s=120)
+        promised.patch(scaling={"mode": "Active"})
+        watcher = Watcher(promised)
+        assert watcher.groups() == 1
         loaded_s = time.monotonic()
         arrivals.rate = LOAD * one_group
         wait_for("more groups wanted", lambda: watcher.groups() > 1, timeout_s=60)
