@@ -36,8 +36,8 @@ ASKED = {
 What glm-nano makes of it is not judged here, but that it answers to the end.
 """
 
-CALM, LOAD, CARRIES = 0.3, 1.9, 3
-"""Arrivals, in shares of what one group answers, and how many groups carry the load with room for its unevenness."""
+CALM, LOAD = 0.3, 1.9
+"""Arrivals, in shares of what one group answers. Three groups carry the load with room for its unevenness."""
 
 TTFT_S = 4.0
 SPEC = {

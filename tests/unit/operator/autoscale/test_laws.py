@@ -14,7 +14,7 @@ from glm_operator.autoscale.decision import Decision, Situation
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.reading import read
 from glm_operator.autoscale.series import DEMAND_METRICS, Attained, Buckets, Latencies, Series
-from glm_operator.autoscale.signals import GroupSignals, Signals
+from glm_operator.autoscale.signals import RATES, GroupSignals, Signals
 from unit.operator.autoscale.law_builders import (
     BEGAN_S,
     GROUPS_PER_RPS,
@@ -161,23 +161,7 @@ ANY_GROUP = st.builds(
         ],
         ANY_NUMBER,
     ),
-    **{
-        name: st.one_of(st.none(), ANY_NUMBER)
-        for name in [
-            "arrivals",
-            "prompt_tokens_arriving",
-            "arrivals_lately",
-            "prompt_tokens_arriving_lately",
-            "tokens_generated",
-            "requests_ended",
-            "prefill_tokens",
-            "prefill_busy",
-            "decode_tokens",
-            "decode_steps",
-            "decode_busy",
-            "cold_start_s",
-        ]
-    },
+    **{name: st.one_of(st.none(), ANY_NUMBER) for name in [*RATES, "cold_start_s"]},
 )
 
 
