@@ -1,8 +1,8 @@
 """`make demo`: the whole path on this machine in a minute: plan, start, chat, call a tool, scale by load, stop.
 
 Uses what a user would: the `glm` command and the `openai` package. Which groups serve it reads where `glm local status`
-does, for it looks five times a second. Exit status 0 only if every answer was right and no process is left. It keeps its
-own state folder, so deployments you run with `glm local` are not touched.
+does, for it looks five times a second. Exit status 0 only if every answer was right and no process is left. It keeps
+its own state folder, so deployments you run with `glm local` are not touched.
 """
 
 import json
