@@ -141,6 +141,7 @@ dashboard-pictures: $(INSTALLED) ## Draw each dashboard in Chromium, from a real
 .PHONY: lock
 lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with hashes
 	@$(LOCK) --upgrade pyproject.toml --all-extras -o locks/dev.txt
+	@$(LOCK) --upgrade --group clients -o locks/clients.txt
 	@$(LOCK) --upgrade pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
 	@$(LOCK) --upgrade pyproject.toml --extra worker -c locks/dev.txt -o locks/worker.txt
 	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
