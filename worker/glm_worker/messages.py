@@ -52,15 +52,25 @@ class EngineReady(msgspec.Struct, frozen=True, tag=True):
     load_seconds: float
 
 
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithms of probabilities in the model's own distribution, before temperature, penalties and masks."""
+
+    logprob: float  # of the chosen token
+    rank: int  # of the chosen token among all, 1 is the most likely
+    top: list[tuple[int, float]] = []  # id and logprob of the likeliest tokens, best first
+
+
 class RequestOutput(msgspec.Struct, frozen=True):
     """New tokens of one request. A finished request is never named again.
 
     A stop token that ended the request is the last of token_ids: the server needs to know which one it was.
+    logprobs: one for each token where the request asks for them, else none.
     """
 
     request_id: str
     token_ids: list[int]
     finish_reason: FinishReason | None = None
+    logprobs: list[TokenLogprobs] = []
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
@@ -120,6 +130,29 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: list[SloClass]
 
 
+Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
+"""Levels of effort that clients name, least first; `none` is no thinking at all."""
+
+
+class ReasoningPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the deployment says about thinking where a request does not, and what no request can exceed."""
+
+    default: Literal["template", "enabled", "disabled", "auto"] = "template"
+    auto_threshold: float = 0.5  # in [0, 1]; `auto` thinks from this score on
+    max_thinking_tokens: int | None = None  # of one answer; None: no bound but the answer's own
+    effort_tokens: dict[Effort, int] = {}  # budget of an effort that a request names; missing: no bound
+    visibility: Literal["visible", "hidden", "by_role"] = "visible"
+    visible_to: list[str] = []  # roles, with by_role
+    fields: Literal["reasoning_content", "both"] = "reasoning_content"  # both: `reasoning` with the same text as well
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the deployment wants of requests, and may change while groups serve."""
+
+    reasoning: ReasoningPolicy = ReasoningPolicy()
+    trust_proxy_headers: bool = False  # whether x-glm-role and x-glm-tenant count
+
+
 # supervisor -> server
 
 
@@ -160,6 +193,12 @@ class SetSlo(msgspec.Struct, frozen=True, tag=True):
     slo: Slo
 
 
+class SetPolicy(msgspec.Struct, frozen=True, tag=True):
+    """Treat requests by this policy from now on, in place of the one before."""
+
+    policy: Policy
+
+
 class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
@@ -168,7 +207,16 @@ class InFlightTokensRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-ToServer = GenerationStarting | GenerationEnded | Unavailable | Drain | SetSlo | MetricsRequest | InFlightTokensRequest
+ToServer = (
+    GenerationStarting
+    | GenerationEnded
+    | Unavailable
+    | Drain
+    | SetSlo
+    | SetPolicy
+    | MetricsRequest
+    | InFlightTokensRequest
+)
 
 
 # server -> supervisor

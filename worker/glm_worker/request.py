@@ -14,6 +14,35 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 0  # 0 = off
     min_p: float = 0.0  # in [0, 1); 0 = off
     seed: int = 0  # unsigned, 63 bits
+    frequency_penalty: float = 0.0  # taken off a logit for each time that its token was generated
+    presence_penalty: float = 0.0  # taken off once if it was generated at all
+    repetition_penalty: float = 1.0  # divides logits above 0, multiplies those below, of tokens of prompt and answer
+    logit_bias: dict[int, float] = {}  # added to the logits of these ids
+
+
+class Thought(msgspec.Struct, frozen=True, kw_only=True):
+    """A bound on what is generated inside of a thought.
+
+    A thought is open from the last of open_id to the next close_id, and from the beginning where begins_open. After
+    max_tokens tokens in it the engine takes the tokens of forced_ids in place of sampled ones, one a step.
+    """
+
+    open_id: int
+    close_id: int
+    begins_open: bool
+    max_tokens: int  # of all thoughts of the answer together, tags not counted
+    forced_ids: list[int]  # ends with close_id
+
+
+class AnswerGrammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer must look like, as xgrammar compiled it for the checkpoint's tokenizer.
+
+    close_id: masks begin after this token was generated (a thought comes before the answer); None: at once.
+    """
+
+    key: str  # sha256 of what was compiled
+    compiled: bytes  # serialised; empty at ranks that do not sample
+    close_id: int | None = None
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,5 +54,12 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     prompt_token_ids: list[int]
     max_tokens: int  # answer tokens at most, thinking included
-    stop_token_ids: list[int]  # the checkpoint's EOS list, unless the client asked to ignore it
+    stop_token_ids: list[int]  # the checkpoint's EOS list, unless the client asked to ignore it, and the client's own
     sampling: SamplingParams = SamplingParams()
+    min_tokens: int = 0  # no stop token is chosen before as many tokens were generated
+    bad_words: list[list[int]] = []  # sequences of ids whose last one is never chosen after the others
+    num_logprobs: int | None = None  # None: none; 0: of the chosen token; k: of the k best as well
+    priority: int = 0  # lower goes first
+    deadline_ms: int | None = None  # on the machine's monotonic clock; the earlier first among equals in priority
+    thought: Thought | None = None
+    grammar: AnswerGrammar | None = None
