@@ -72,15 +72,24 @@ class ChatTemplate:
             return True
 
     def render(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, enable_thinking: bool | None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        *,
+        enable_thinking: bool | None,
+        clear_thinking: bool | None = None,
     ) -> str:
-        """Return the prompt up to where the assistant goes on. enable_thinking None leaves it to the template.
+        """Return the prompt up to where the assistant goes on. None leaves it to the template.
+
+        clear_thinking: whether thoughts of earlier turns are left out; templates before GLM-4.7 do not know it.
 
         Raises RequestRefused when the template refuses the messages, or fails on them, whatever the cause.
         """
         values: dict[str, Any] = {**self._special_tokens, "add_generation_prompt": True, "documents": None}
         if enable_thinking is not None:
             values["enable_thinking"] = enable_thinking
+        if clear_thinking is not None:
+            values["clear_thinking"] = clear_thinking
         try:
             return self._template.render(messages=list(messages), tools=list(tools) or None, **values)
         except Exception as error:  # it is a program of the checkpoint, and may fail as any program does

@@ -1,0 +1,112 @@
+"""From what a request says and what the deployment wants to how the request is answered.
+
+    request's mode -> else the deployment's default -> else the template's
+    `auto`, whoever says it: enabled from a score of the threshold on
+    budget: the least of the request's, the deployment's maximum and the deployment's bound of the effort
+
+A budget above the maximum is lowered, not refused. A bound of 0 is thinking off: of the request by the request, of the
+deployment by the deployment, whatever the request says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from glm_worker.messages import ReasoningPolicy
+from glm_worker.server.thinking.features import Features
+from glm_worker.server.thinking.history import kept_history
+from glm_worker.server.thinking.score import score_of
+from glm_worker.server.thinking.traits import TemplateTraits
+from glm_worker.server.thinking.wish import ThinkingWish
+
+DecidedBy = Literal["request", "policy", "template", "auto"]
+HEADER = "x-glm-thinking"
+IGNORED_HEADER = "x-glm-ignored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thinking:
+    """How a request is answered.
+
+    ignored: parameters of the request that have no effect, by the names the client gave them, for `x-glm-ignored`.
+    """
+
+    enabled: bool
+    by: DecidedBy
+    budget_tokens: int | None = None  # most tokens of thought; None: no bound but the answer's own, or no thought
+    score: float | None = None  # of `auto`
+    threshold: float | None = None  # that the score was held against
+    reasons: tuple[str, ...] = ()  # names of the features that weighed most
+    keeps_history: bool | None = None  # what the template is told; None: nothing
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def header(self) -> str:
+        """Return the value of `x-glm-thinking`."""
+        parts = ["enabled" if self.enabled else "disabled", f"by={self.by}"]
+        if self.score is not None and self.threshold is not None:
+            parts += [f"score={self.score:.2f}", f"threshold={_digits(self.threshold)}"]
+        if self.budget_tokens is not None:
+            parts.append(f"budget={self.budget_tokens}")
+        return "; ".join(parts)
+
+    @property
+    def template_variables(self) -> dict[str, bool]:
+        """Return what the chat template is told. What it decides itself it is not told."""
+        said: dict[str, bool] = {}
+        if self.by != "template":
+            said["enable_thinking"] = self.enabled
+        if self.keeps_history is not None:
+            said["clear_thinking"] = not self.keeps_history
+        return said
+
+
+def resolve(
+    wish: ThinkingWish, features: Callable[[], Features], policy: ReasoningPolicy, template: TemplateTraits
+) -> Thinking:
+    """Return how to answer. features: asked for only when `auto` decides."""
+    thinking = _mode(wish, features, policy, template)
+    keeps_history, ignored = kept_history(wish, template)
+    if wish.threshold is not None and thinking.score is None:
+        ignored = (*ignored, wish.param("threshold") or "threshold")
+    thinking = replace(thinking, keeps_history=keeps_history, ignored=(*thinking.ignored, *ignored))
+    return _bounded(thinking, wish, policy, template) if thinking.enabled else thinking
+
+
+def _mode(
+    wish: ThinkingWish, features: Callable[[], Features], policy: ReasoningPolicy, template: TemplateTraits
+) -> Thinking:
+    if not template.has_switch:
+        is_unheard = wish.mode not in (None, "enabled" if template.thinks_by_default else "disabled")
+        ignored = (wish.param("mode") or "mode",) if is_unheard else ()
+        return Thinking(enabled=template.thinks_by_default, by="template", ignored=ignored)
+    mode = policy.default if wish.mode is None else wish.mode
+    if mode == "template":
+        return Thinking(enabled=template.thinks_by_default, by="template")
+    if mode == "auto":
+        threshold = policy.auto_threshold if wish.threshold is None else wish.threshold
+        score = score_of(features())
+        return Thinking(
+            enabled=score.value >= threshold,
+            by="auto",
+            score=score.value,
+            threshold=threshold,
+            reasons=score.reasons,
+        )
+    return Thinking(enabled=mode == "enabled", by="policy" if wish.mode is None else "request")
+
+
+def _bounded(thinking: Thinking, wish: ThinkingWish, policy: ReasoningPolicy, template: TemplateTraits) -> Thinking:
+    """Return a thinking answer with its budget, or none of it where the deployment leaves no token for thoughts."""
+    effort_tokens = None if wish.effort is None else policy.effort_tokens.get(wish.effort)
+    bounds = [each for each in (wish.budget_tokens, policy.max_thinking_tokens, effort_tokens) if each is not None]
+    budget = min(bounds, default=None)
+    if budget == 0 and template.has_switch:
+        return replace(thinking, enabled=False, by="policy")
+    return replace(thinking, budget_tokens=budget)
+
+
+def _digits(threshold: float) -> str:
+    """Return a threshold with two digits, or more where it has more."""
+    short = f"{threshold:.2f}"
+    return short if float(short) == threshold else f"{threshold:g}"
