@@ -51,7 +51,9 @@ class WorkerSettings(BaseSettings):
     http_port: int = Field(8000, ge=1, le=65535)
     management_port: int = Field(9090, ge=1, le=65535)
     management_token: str = Field(
-        "", repr=False, description="Who puts promises to the management port must know it; empty: nobody may."
+        "",
+        repr=False,
+        description="Who puts promises or a policy to the management port must know it; empty: nobody may.",
     )
     coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor awaits followers here.")
     rendezvous_port: int = Field(
@@ -89,6 +91,36 @@ class WorkerSettings(BaseSettings):
         "text",
         description="What a call is of a tool that the request does not offer. text: a part of the content. call: a"
         " tool call, for clients that know tools which they do not offer.",
+    )
+
+    # What becomes of thinking, and who is trusted, until somebody puts another policy to the management port
+    reasoning_default: Literal["template", "enabled", "disabled", "auto"] = Field(
+        "template",
+        description="Whether the model thinks where a request does not say. template: as the chat template has it."
+        " auto: by a score of the conversation.",
+    )
+    reasoning_auto_threshold: float = Field(0.5, ge=0, le=1, description="auto thinks from this score on.")
+    reasoning_max_tokens: int = Field(
+        0, ge=0, le=10_000_000, description="Most tokens of a thought; 0: as many as the answer may have."
+    )
+    reasoning_effort_tokens: str = Field(
+        "",
+        description="Most tokens of a thought by the effort that a request names, as in low=1024,high=8192; efforts are"
+        " minimal, low, medium, high and xhigh. One that is missing has no limit of its own.",
+    )
+    reasoning_visibility: Literal["visible", "hidden", "by_role"] = Field(
+        "visible", description="Who is shown reasoning. by_role: the roles of reasoning_visible_to alone."
+    )
+    reasoning_visible_to: str = Field(
+        "", description="Roles that are shown reasoning, with commas between; with reasoning_visibility by_role only."
+    )
+    reasoning_fields: Literal["reasoning_content", "both"] = Field(
+        "reasoning_content", description="Fields that carry reasoning. both: `reasoning` with the same text as well."
+    )
+    trust_proxy_headers: bool = Field(
+        False,
+        description="Whether the headers x-glm-role and x-glm-tenant count. Only behind a gateway that sets them"
+        " itself and drops those of clients.",
     )
 
     # Times

@@ -1,4 +1,4 @@
-"""Anyone may read at the management port; only who knows the token may put promises, and nothing else changes."""
+"""Anyone may read at the management port; who knows the token may put promises or a policy; nothing else changes."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,7 +9,8 @@ import pytest
 from starlette.routing import Route
 
 from glm_worker.errors import RequestRefused
-from glm_worker.messages import Slo
+from glm_worker.messages import Policy, Slo
+from glm_worker.server.policy import policy_digest
 from glm_worker.server.slo import MAX_BODY_BYTES, slo_digest
 from glm_worker.supervisor.health import management_app
 
@@ -26,6 +27,7 @@ class IdleRole:
 
     def __init__(self) -> None:
         self.taken: list[Slo] = []
+        self.policies: list[Policy] = []
 
     async def group(self) -> dict[str, object]:
         return {}
@@ -37,23 +39,29 @@ class IdleRole:
         self.taken.append(slo)
         return slo_digest(slo)
 
+    def take_policy(self, policy: Policy) -> str:
+        self.policies.append(policy)
+        return policy_digest(policy)
+
 
 class FollowingRole(IdleRole):
     def take_slo(self, slo: Slo) -> str:
         raise RequestRefused("promises are put to the leading pod", status=404)
 
 
-async def put(role: IdleRole, *, token: str = TOKEN, content: Any = None, **options: Any) -> httpx.Response:
+async def put(
+    role: IdleRole, path: str = "/slo", *, token: str = TOKEN, content: Any = None, **options: Any
+) -> httpx.Response:
     transport = httpx.ASGITransport(management_app(role, token))
     async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
         body = json.dumps({"classes": [FAST]}) if content is None else content
-        return await client.put("/slo", **{"headers": BEARER, "content": body, **options})
+        return await client.put(path, **{"headers": BEARER, "content": body, **options})
 
 
-def test_every_route_but_one_only_reads() -> None:
+def test_every_route_but_two_only_reads() -> None:
     routes = [route for route in management_app(IdleRole()).routes if isinstance(route, Route)]
     reading = {path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group")}
-    assert {route.path: route.methods for route in routes} == {**reading, "/slo": {"PUT"}}
+    assert {route.path: route.methods for route in routes} == {**reading, "/slo": {"PUT"}, "/policy": {"PUT"}}
 
 
 async def test_promises_are_taken_and_answered_with_their_digest() -> None:
@@ -108,3 +116,28 @@ async def test_a_body_without_end_is_not_read_to_it() -> None:
 async def test_a_pod_that_follows_says_where_promises_go() -> None:
     response = await put(FollowingRole())
     assert (response.status_code, response.text) == (404, "promises are put to the leading pod\n")
+
+
+async def test_a_policy_is_taken_and_answered_with_its_digest() -> None:
+    role = IdleRole()
+    response = await put(role, "/policy", content=json.dumps({"reasoning": {"visibility": "hidden"}}))
+    (policy,) = role.policies
+    assert (response.status_code, response.json()) == (200, {"digest": policy_digest(policy)})
+    assert (policy.reasoning.visibility, role.taken) == ("hidden", [])
+
+
+async def test_a_policy_is_taken_from_nobody_without_the_token() -> None:
+    role = IdleRole()
+    refused = await put(role, "/policy", content="{}", headers={"authorization": "Bearer x"})
+    assert (refused.status_code, role.policies) == (401, [])
+    assert refused.text == "put a policy with the header Authorization: Bearer GLM_MANAGEMENT_TOKEN\n"
+    assert (await put(role, "/policy", token="", content="{}")).status_code == 401
+    assert role.policies == []
+
+
+async def test_what_is_wrong_with_a_policy_is_said_in_a_sentence() -> None:
+    role = IdleRole()
+    response = await put(role, "/policy", content=json.dumps({"reasoning": {"auto_threshold": 5}}))
+    assert (response.status_code, role.policies) == (422, [])
+    assert response.text == "reasoning.auto_threshold is 5; allowed is 0 to 1: `auto` thinks from this score on\n"
+    assert (await put(role, "/policy", content=b" " * (MAX_BODY_BYTES + 1))).status_code == 413

@@ -13,7 +13,7 @@ import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
 from glm_worker.errors import RequestRefused
-from glm_worker.messages import Slo
+from glm_worker.messages import Policy, Slo
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import Cause, Failure
 from glm_worker.supervisor.children import Children
@@ -127,8 +127,15 @@ class Follower:
 
     def take_slo(self, slo: Slo) -> str:  # noqa: ARG002 - the shape of Role
         """Refuse: only the server of the leading pod measures."""
+        raise self._refusal("promises are put")
+
+    def take_policy(self, policy: Policy) -> str:  # noqa: ARG002 - the shape of Role
+        """Refuse: only the server of the leading pod answers requests."""
+        raise self._refusal("a policy is put")
+
+    def _refusal(self, what: str) -> RequestRefused:
         leader, own = self._settings.leader_host, self._settings.pod_index
-        raise RequestRefused(f"promises are put to the leading pod, {leader}; this is pod {own}", status=404)
+        return RequestRefused(f"{what} to the leading pod, {leader}; this is pod {own}", status=404)
 
     async def _follow_forever(self) -> None:
         settings = self._settings

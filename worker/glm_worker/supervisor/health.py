@@ -1,19 +1,21 @@
-"""The management port: probes, metrics, the history of generations, and the promises that requests are measured by.
+"""The management port: probes, metrics, the history of generations; promises and the policy of requests are put here.
 
-Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises; nothing else can be changed here.
+Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises or a policy; nothing else can be changed here.
 
 /livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to fix, and a
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state.
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
-         answer), the digest of its promises (null before the first), the last generations and why each ended.
+         answer), the digests of its promises and of its policy (null before the first), the last generations and why
+         each ended.
 /slo     PUT: promises in place of those before (docs/design/0007-autoscaling.md); the answer has their digest.
+/policy  PUT: a policy in place of the one before (docs/design/0008-api.md); the answer has its digest.
 """
 
 import contextlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -26,7 +28,8 @@ from starlette.routing import Route
 
 from glm_worker.errors import RequestRefused
 from glm_worker.listening import listen
-from glm_worker.messages import Slo
+from glm_worker.messages import Policy, Slo
+from glm_worker.server.policy import parse_policy
 from glm_worker.server.slo import MAX_BODY_BYTES, parse_slo
 from glm_worker.settings import WorkerSettings
 
@@ -46,9 +49,11 @@ class Role(Protocol):
 
     def take_slo(self, slo: Slo) -> str: ...  # raises RequestRefused where promises are not taken
 
+    def take_policy(self, policy: Policy) -> str: ...  # as take_slo
+
 
 def management_app(role: Role, token: str = "") -> Starlette:
-    """Return the ASGI application. token: what who puts promises must know; empty: nobody may."""
+    """Return the ASGI application. token: what who puts something must know; empty: nobody may."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -62,13 +67,19 @@ def management_app(role: Role, token: str = "") -> Starlette:
     async def group(_: Request) -> Response:
         return Response(msgspec.json.encode(await role.group()), media_type="application/json")
 
-    async def put_slo(request: Request) -> Response:
+    async def put(request: Request, what: str, take: Callable[[bytes], str]) -> Response:
         try:
-            _check_token(request, token)
-            return JSONResponse({"digest": role.take_slo(parse_slo(await _body(request)))})
+            _check_token(request, token, what)
+            return JSONResponse({"digest": take(await _body(request))})
         except RequestRefused as error:
             headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
             return PlainTextResponse(f"{error.message}\n", status_code=error.status, headers=headers)
+
+    async def put_slo(request: Request) -> Response:
+        return await put(request, "promises", lambda body: role.take_slo(parse_slo(body)))
+
+    async def put_policy(request: Request) -> Response:
+        return await put(request, "a policy", lambda body: role.take_policy(parse_policy(body)))
 
     return Starlette(
         routes=[
@@ -77,17 +88,18 @@ def management_app(role: Role, token: str = "") -> Starlette:
             Route("/metrics", metrics),
             Route("/group", group),
             Route("/slo", put_slo, methods=["PUT"]),
+            Route("/policy", put_policy, methods=["PUT"]),
         ]
     )
 
 
-def _check_token(request: Request, token: str) -> None:
+def _check_token(request: Request, token: str, what: str) -> None:
     """Refuse who does not know the token, in a time that says nothing about it."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if not token:
-        raise RequestRefused("this pod has no GLM_MANAGEMENT_TOKEN, so nobody may put promises to it", status=401)
+        raise RequestRefused(f"this pod has no GLM_MANAGEMENT_TOKEN, so nobody may put {what} to it", status=401)
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise RequestRefused("put promises with the header Authorization: Bearer GLM_MANAGEMENT_TOKEN", status=401)
+        raise RequestRefused(f"put {what} with the header Authorization: Bearer GLM_MANAGEMENT_TOKEN", status=401)
 
 
 async def _body(request: Request) -> bytes:

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from glm_worker.messages import GenerationEnded, GenerationStarting, SetSlo, Slo, Unavailable
+import msgspec
+
+from glm_worker.messages import GenerationEnded, GenerationStarting, Policy, SetPolicy, SetSlo, Slo, Unavailable
+from glm_worker.server.policy import policy_digest
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.causes import Cause, Failure, primary
 from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.history import History, State
-from glm_worker.supervisor.kept_slo import KeptSlo
+from glm_worker.supervisor.kept import kept_policy, kept_slo
 from glm_worker.supervisor.peers import Peers, lost_pod
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.protocol import READY_GRACE_S, TICK_S, Dismissed, StartGeneration, Status
@@ -51,7 +54,9 @@ class Leader:
         *,
         rank_target: str,
         server_target: str,
+        policy: Policy | None = None,
     ) -> None:
+        """policy: what the settings say; it holds until another is put. Default: that of no settings at all."""
         self._settings = settings
         self._run_dir = run_dir
         self._incarnation = incarnation
@@ -59,7 +64,12 @@ class Leader:
         self._changed = asyncio.Event()
         self._history = History(time.time())
         self._telemetry = Telemetry(settings.identity)
-        self._slo = KeptSlo(run_dir.lasting("slo", f"{settings.namespace}/{settings.group}"))
+        whose = f"{settings.namespace}/{settings.group}"
+        self._slo = kept_slo(run_dir.lasting("slo", whose))
+        self._policy = kept_policy(run_dir.lasting("policy", whose))
+        self._own_policy = policy or Policy()
+        if self._policy.value not in (None, self._own_policy) and self._own_policy != Policy():
+            _log.warning("the policy that was put, %s, holds instead of that of the settings", self._policy.digest)
         self._failures: list[Failure] = []
         self._generation: str | None = None
         self._is_serving = False
@@ -80,7 +90,7 @@ class Leader:
             on_answer=self._on_answer,
             on_change=wake,
             on_failure=self._note,
-            first_words=lambda: [] if self._slo.slo is None else [SetSlo(self._slo.slo)],
+            first_words=self._first_words,
         )
         self._peers = Peers(
             settings, incarnation, on_change=wake, on_failure=self._on_failure, on_lost=self._on_lost_peer
@@ -142,6 +152,7 @@ class Leader:
             "state": self.state,
             "generation": self._generation,
             "slo_digest": self._slo.digest,
+            "policy_digest": self._policy_digest,
             "load": {
                 "done_bytes": sum(report.view.done_bytes for report in self._reports),
                 "total_bytes": sum(report.view.total_bytes for report in self._reports),
@@ -169,6 +180,25 @@ class Leader:
         self._server.send(SetSlo(slo))
         _log.info("promises %s: classes %s", digest, ", ".join(each.name for each in slo.classes) or "none")
         return digest
+
+    def take_policy(self, policy: Policy) -> str:
+        """Treat requests by this policy from now on, in this server and in those to come; return its digest."""
+        digest = self._policy.keep(policy)
+        self._server.send(SetPolicy(policy))
+        _log.info("policy %s: %s, trust_proxy_headers=%s", digest, policy.reasoning, policy.trust_proxy_headers)
+        return digest
+
+    @property
+    def _policy_digest(self) -> str | None:
+        """The digest of the policy that holds; None: nobody has ever said one, and the defaults hold."""
+        if self._policy.value is None and self._own_policy != Policy():
+            return policy_digest(self._own_policy)
+        return self._policy.digest
+
+    def _first_words(self) -> list[msgspec.Struct]:
+        """Return what a server is told as it starts, before it answers anybody."""
+        promised: list[msgspec.Struct] = [] if self._slo.value is None else [SetSlo(self._slo.value)]
+        return [SetPolicy(self._policy.value or self._own_policy), *promised]
 
     # The loop
 

@@ -10,6 +10,7 @@ import logging
 import secrets
 
 from glm_worker.errors import ConfigError
+from glm_worker.server.policy import policy_of
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.causes import EXIT_CONFIG
 from glm_worker.supervisor.children import Children
@@ -42,13 +43,22 @@ def supervise(settings: WorkerSettings, *, rank_target: str = RANK_TARGET, serve
 
 
 async def _supervise(settings: WorkerSettings, rank_target: str, server_target: str) -> int:
+    policy = policy_of(settings)
     stops = _StopSignals()
     incarnation = secrets.token_hex(4)
     children = Children()
     run_dir = RunDir.create(settings.run_dir, incarnation)
     role: Leader | Follower
     if settings.is_leader:
-        role = Leader(settings, children, run_dir, incarnation, rank_target=rank_target, server_target=server_target)
+        role = Leader(
+            settings,
+            children,
+            run_dir,
+            incarnation,
+            rank_target=rank_target,
+            server_target=server_target,
+            policy=policy,
+        )
     else:
         role = Follower(settings, children, run_dir, incarnation, rank_target=rank_target)
     try:
