@@ -7,8 +7,8 @@ from prometheus_client.metrics_core import Metric
 
 from glm_operator.autoscale.series import ATTAINED, DEMAND_METRICS, HISTOGRAMS
 from glm_worker.messages import Slo, SloClass
-from glm_worker.server.telemetry import Gauges
-from glm_worker.server.telemetry import Telemetry as ServerTelemetry
+from glm_worker.server.metrics.telemetry import Gauges
+from glm_worker.server.metrics.telemetry import Telemetry as ServerTelemetry
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.history import History
 from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry

@@ -17,8 +17,9 @@ import pytest_asyncio
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
-from glm_worker.server import app
-from glm_worker.server.intake import Job
+from glm_worker.server import backend
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai import routes
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]
@@ -334,13 +335,13 @@ async def test_a_long_body_is_prepared_without_holding_up_others(
 ) -> None:
     begun, others_done = threading.Event(), threading.Event()
 
-    def prepare(*_: object) -> Job:
+    def prepare(*_: object) -> Order:
         begun.set()
         others_done.wait(DEADLINE_S)
         raise RequestRefused("prepared")
 
-    monkeypatch.setattr(app, "completion_job", prepare)
-    long = asyncio.create_task(world.http.post("/v1/completions", content=b" " * (app.INLINE_BODY_BYTES + 1)))
+    monkeypatch.setattr(routes, "completion_order", prepare)
+    long = asyncio.create_task(world.http.post("/v1/completions", content=b" " * (backend.INLINE_BODY_BYTES + 1)))
     assert await asyncio.to_thread(begun.wait, DEADLINE_S)
     assert (await world.http.get("/v1/models")).status_code == 200
     assert not long.done()

@@ -37,6 +37,13 @@ class Overloaded(GlmWorkerError):
         self.retry_after_s = retry_after_s
 
 
+class DeadlinePassed(GlmWorkerError):
+    """A request had a deadline of its own, and its answer was not complete by then."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"the answer was not complete within the {deadline_s:g} seconds that the request allows")
+
+
 class GenerationLost(GlmWorkerError):
     """An answer that died with its generation. The same request may well succeed."""
 

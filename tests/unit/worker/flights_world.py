@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
-from glm_worker.server.flight import Flight
-from glm_worker.server.flights import Flights
-from glm_worker.server.intake import Job, Room, chat_job, completion_job
-from glm_worker.server.journal import Journal, QueueLimits
-from glm_worker.server.telemetry import Telemetry
+from glm_worker.server.flights.flight import Flight
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.journal import Journal, QueueLimits
+from glm_worker.server.jobs.job import Job, Room
+from glm_worker.server.metrics.telemetry import Telemetry
 from glm_worker.server.text.deltas import Content
+from unit.worker.orders import chat_job, completion_job
 from unit.worker.server_builders import checkpoint, stop_id, tokenizer
 
 LIMITS = EngineLimits(max_model_len=64, num_blocks=100, block_size=16)

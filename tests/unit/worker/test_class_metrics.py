@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 from starlette.datastructures import Headers
 
 from glm_worker.messages import HeaderMatch, Signal, Slo, SloClass
-from glm_worker.server.class_metrics import TIMINGS, TTFT_BUCKETS, ClassMeasures, ClassMetrics
+from glm_worker.server.metrics.class_metrics import TIMINGS, TTFT_BUCKETS, ClassMeasures, ClassMetrics
 from glm_worker.server.slo import Latencies, NoHeaders
 
 

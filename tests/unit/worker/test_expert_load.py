@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm_worker.server.expert_load import WINDOW_S, ExpertLoad
+from glm_worker.server.metrics.expert_load import WINDOW_S, ExpertLoad
 
 
 @pytest.mark.parametrize(

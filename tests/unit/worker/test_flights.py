@@ -4,7 +4,7 @@ import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import EngineLimits, Submit
-from glm_worker.server.flight import Ended
+from glm_worker.server.flights.flight import Ended
 from unit.worker.flights_world import World, a_job, prompt_len, text, tokens
 from unit.worker.server_builders import tokenizer
 

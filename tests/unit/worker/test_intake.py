@@ -11,9 +11,10 @@ from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
 from glm_worker.request import SamplingParams
 from glm_worker.server.checkpoint import GenerationDefaults
-from glm_worker.server.intake import Job, Room, chat_job, completion_job, room_of
+from glm_worker.server.jobs.job import Job, Room, room_of
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.lexer import Tag
+from unit.worker.orders import chat_job, completion_job
 from unit.worker.server_builders import checkpoint, tokenizer
 
 USER = {"role": "user", "content": "hi"}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from glm_worker.errors import Overloaded
-from glm_worker.server.journal import Journal, QueueLimits
+from glm_worker.server.flights.journal import Journal, QueueLimits
 
 
 def a_journal(*, requests: int = 8, tokens: int = 1000, seqs: int = 0) -> Journal:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from glm_worker.errors import RequestRefused
+from glm_worker.server.openai.schema import ChatCompletionRequest, CompletionRequest
 from glm_worker.server.refusals import parse
-from glm_worker.server.schema import ChatCompletionRequest, CompletionRequest
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from glm_worker.messages import Slo, SloClass, StepDone
+from glm_worker.server.metrics.telemetry import Gauges, Telemetry
+from glm_worker.server.metrics.vllm_names import TWINS
 from glm_worker.server.slo import NoHeaders
-from glm_worker.server.telemetry import Gauges, Telemetry
-from glm_worker.server.vllm_names import TWINS
 
 HISTOGRAMS = (
     "glm_time_to_first_token_seconds",

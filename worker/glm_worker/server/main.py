@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -20,6 +21,7 @@ from glm_worker.messages import (
     InFlightTokensRequest,
     MetricsReply,
     MetricsRequest,
+    Policy,
     ServerReady,
     SetSlo,
     ToServer,
@@ -27,13 +29,15 @@ from glm_worker.messages import (
 )
 from glm_worker.models import resolve
 from glm_worker.server.app import make_app
+from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.draining import Drainer, OpenExchanges
-from glm_worker.server.flights import Flights
-from glm_worker.server.generations import Generations
-from glm_worker.server.intake import Room, Rules
-from glm_worker.server.journal import Journal, QueueLimits
-from glm_worker.server.telemetry import Telemetry
+from glm_worker.server.flights.draining import Drainer, OpenExchanges
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.generations import Generations
+from glm_worker.server.flights.journal import Journal, QueueLimits
+from glm_worker.server.jobs.context import Rules
+from glm_worker.server.jobs.job import Room
+from glm_worker.server.metrics.telemetry import Telemetry
 from glm_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,16 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     rules = Rules(
         control_tokens_are_text=settings.control_tokens == "text", any_tool_name=settings.undeclared_tools == "call"
     )
-    exchanges = OpenExchanges(make_app(checkpoint, flights, telemetry, rules))
+    started = int(time.time())
+    backend = Backend(
+        checkpoint=checkpoint,
+        flights=flights,
+        telemetry=telemetry,
+        rules=rules,
+        policy=Policy,
+        started=int(time.time()),
+    )
+    exchanges = OpenExchanges(make_app(backend))
     generations = Generations(flights, link.send)
     drainer = Drainer(exchanges, flights, link.send)
 

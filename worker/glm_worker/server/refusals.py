@@ -1,4 +1,4 @@
-"""Errors as clients see them: every failure has a status, a sentence, and OpenAI's error object.
+"""Errors as clients see them: every failure has a status, a sentence and a code; a surface writes its body.
 
 Also turns what pydantic found wrong with a request into a sentence that names the field, its value and what is allowed.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from glm_worker.errors import GenerationLost, Overloaded, RequestRefused
+from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded, RequestRefused
 
 Request = TypeVar("Request", bound=BaseModel)
 Json = dict[str, Any]
@@ -35,10 +35,6 @@ class Failure:
     retry_after_s: int | None = None
 
     @property
-    def body(self) -> Json:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-
-    @property
     def headers(self) -> dict[str, str]:
         return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
@@ -54,6 +50,8 @@ def failure_of(error: Exception) -> Failure:
             )
         case GenerationLost():
             return Failure(503, str(error), "service_unavailable", code="generation_lost", retry_after_s=1)
+        case DeadlinePassed():
+            return Failure(504, str(error), "deadline_passed", code="deadline_passed")
         case _:
             return Failure(
                 500, "internal error; the server's log has the details", "internal_error", code="internal_error"

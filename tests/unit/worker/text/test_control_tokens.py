@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_worker.errors import RequestRefused
-from glm_worker.server.intake import Job, Rules, chat_job
+from glm_worker.server.jobs.context import Rules
+from glm_worker.server.jobs.job import Job
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.control_tokens import as_sent, disarmed, disarmer, runs
 from glm_worker.server.text.tokenizer import Tokenizer
+from unit.worker.orders import chat_job
 from unit.worker.server_builders import checkpoint, tokenizer
 
 INNER = tokenizers.Tokenizer.from_str(tokenizer()._inner.to_str())

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from glm_worker.server.intake import Job, chat_job
-from glm_worker.server.replies import replies_to
+from glm_worker.server.flights.replies import Answered, Ending, Event
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai.replies import ChatReplies
 from glm_worker.server.text.deltas import Answer, assemble
 from glm_worker.server.text.lexer import Piece, Tag
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar
+from unit.worker.orders import chat_of
 from unit.worker.server_builders import a_reader, checkpoint, stop_id, tokenizer
 from unit.worker.text.raw_outputs import KNOWN_THREADS, OUTPUTS, THREADS, Said
 
@@ -78,7 +80,7 @@ def test_every_split_between_characters_means_the_same(said: Said) -> None:
 @pytest.mark.parametrize("said", OUTPUTS.values(), ids=OUTPUTS)
 def test_a_chat_in_chunks_is_the_whole_one_at_every_split(said: Said) -> None:
     """As clients get it: two deltas, and chunk by chunk put together as the openai package does."""
-    job = a_job(said)
+    job = an_order(said)
     ids = token_ids(said)
     whole = whole_chat(job, ids)
     for at in range(1, len(ids), 3):
@@ -137,29 +139,39 @@ def read(said: Said, groups: list[list[int]], stops: Iterable[str] = ()) -> Outc
     )
 
 
-def a_job(said: Said) -> Job:
+def an_order(said: Said) -> Order:
     body = {"model": "glm-nano", "messages": [{"role": "user", "content": "?"}]}
     tags = checkpoint().think_tags | (checkpoint().tool_tags if said.tools else {})
-    job = chat_job(json.dumps(body).encode(), checkpoint())
-    return replace(job, tags=tags, state=said.state, tools=said.tools, any_tool_name=said.any_name)
+    order = chat_of(body)
+    (job,) = order.jobs
+    job = replace(job, tags=tags, state=said.state, tools=said.tools, any_tool_name=said.any_name)
+    return replace(order, jobs=(job,))
 
 
-def whole_chat(job: Job, ids: list[int]) -> dict[str, Any]:
-    reader = job.reader()
-    deltas = reader.feed(ids, "stop")
+def ending_of(reader: OutputReader) -> Ending:
     assert reader.finish_reason is not None
-    (choice,) = replies_to(job, "m", 0).body(deltas, reader.finish_reason, reader)["choices"]
+    return Ending(
+        reason=reader.finish_reason,
+        num_prompt_tokens=1,
+        num_tokens=reader.num_tokens,
+        num_reasoning_tokens=reader.num_reasoning_tokens,
+    )
+
+
+def whole_chat(order: Order, ids: list[int]) -> dict[str, Any]:
+    reader = order.jobs[0].reader()
+    deltas = reader.feed(ids, "stop")
+    (choice,) = ChatReplies(order, "m", 0).body([Answered(deltas, ending_of(reader))])["choices"]
     return {"finish_reason": choice["finish_reason"], **choice["message"]}
 
 
-def chat_in_chunks(job: Job, groups: list[list[int]]) -> dict[str, Any]:
-    reader, replies = job.reader(), replies_to(job, "m", 0)
-    chunks: list[dict[str, Any]] = []
+def chat_in_chunks(order: Order, groups: list[list[int]]) -> dict[str, Any]:
+    reader, replies = order.jobs[0].reader(), ChatReplies(order, "m", 0)
+    events: list[Event] = []
     for number, group in enumerate(groups):
-        deltas = reader.feed(group, "stop" if number == len(groups) - 1 else None)
-        chunks += replies.chunks(deltas, is_first=number == 0)
-    assert reader.finish_reason is not None
-    chunks += replies.last_chunks(reader.finish_reason, reader)
+        events += replies.chunks(0, reader.feed(group, "stop" if number == len(groups) - 1 else None))
+    events += replies.ending(0, ending_of(reader))
+    chunks: list[Any] = [event.data for event in events]
     chat: dict[str, Any] = {}
     calls: list[dict[str, Any]] = []
     for chunk in chunks:

@@ -4,19 +4,20 @@ Owns the journal and carries out what it decides. Everything here is synchronous
 no client ever sees a state between two decisions.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
-from glm_worker.server.flight import Ended, Flight
-from glm_worker.server.intake import Job, Room, room_of
-from glm_worker.server.journal import Journal, Outcome
+from glm_worker.server.flights.flight import Ended, Flight
+from glm_worker.server.flights.journal import Journal, Outcome
+from glm_worker.server.jobs.job import Job, Room, room_of
+from glm_worker.server.metrics.telemetry import Gauges, Telemetry
 from glm_worker.server.slo import Headers, NoHeaders
-from glm_worker.server.telemetry import Gauges, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -81,21 +82,30 @@ class Flights:
 
     def admit(self, job: Job, headers: Headers = _NO_HEADERS) -> Flight:
         """Take a job in and submit it, or hold it until a generation serves. Raises RequestRefused and Overloaded."""
-        measures = self._telemetry.class_of(thinking=job.thinking, headers=headers)
+        (flight,) = self.admit_all([job], headers)
+        return flight
+
+    def admit_all(self, jobs: Sequence[Job], headers: Headers = _NO_HEADERS) -> list[Flight]:
+        """Take the jobs of one order in, all of them or none. Raises RequestRefused and Overloaded."""
+        measures = [self._telemetry.class_of(thinking=job.thinking, headers=headers) for job in jobs]
         try:
-            self._check_room(job)
+            self._enter(jobs)
         except RequestRefused:  # the client's mistake: no promise is about it
             self._telemetry.ended("refused")
             raise
         except Overloaded:
             self._telemetry.ended("refused")
-            measures.judge(measures.promise, None)
+            measures[0].judge(measures[0].promise, None)
             raise
-        self._telemetry.admitted(thinking=job.thinking)
-        measures.received(len(job.prompt_token_ids))
-        flight = self._flights[job.id] = Flight(job, self._clock(), measures)
+        now, changed = self._clock(), asyncio.Event()
+        flights = []
+        for job, measured in zip(jobs, measures, strict=True):
+            self._telemetry.admitted(thinking=job.thinking)
+            measured.received(len(job.prompt_token_ids))
+            flights.append(Flight(job, now, measured, changed))
+            self._flights[job.id] = flights[-1]
         self._submit_due()
-        return flight
+        return flights
 
     def stream(self, flight: Flight) -> None:
         """Note that something of the answer is about to be sent. Call it right before the sending."""
@@ -200,13 +210,23 @@ class Flights:
             kv_cache_usage=step.kv_blocks_used / limits.num_blocks,
         )
 
-    def _check_room(self, job: Job) -> None:
+    def _enter(self, jobs: Sequence[Job]) -> None:
+        """Write all of these into the journal, or none."""
         if self._closed_for_s is not None:
             raise Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
         if self._suspended is not None:
             raise _unavailable(*self._suspended)
-        job.engine_request(self.room)  # refuses what can never fit, before it waits
-        self._journal.admit(job.id, len(job.prompt_token_ids))
+        for job in jobs:
+            job.engine_request(self.room)  # refuses what can never fit, before it waits
+        entered: list[str] = []
+        try:
+            for job in jobs:
+                self._journal.admit(job.id, len(job.prompt_token_ids))
+                entered.append(job.id)
+        except Overloaded:
+            for job_id in entered:
+                self._journal.end(job_id)
+            raise
 
     def _schedule(self, request_id: str, began_s: float) -> None:
         self._journal.schedule(request_id)

@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 
 from glm_worker.messages import Slo, StepDone
-from glm_worker.server.class_metrics import ClassMeasures, ClassMetrics
-from glm_worker.server.expert_load import ExpertLoad
-from glm_worker.server.exposition import Exposition, without_created
-from glm_worker.server.journal import OUTCOMES, Outcome
+from glm_worker.server.flights.journal import OUTCOMES, Outcome
+from glm_worker.server.metrics.class_metrics import ClassMeasures, ClassMetrics
+from glm_worker.server.metrics.expert_load import ExpertLoad
+from glm_worker.server.metrics.exposition import Exposition, without_created
+from glm_worker.server.metrics.vllm_names import cache_config, twin
 from glm_worker.server.slo import Headers
 from glm_worker.server.text.deltas import FinishReason
-from glm_worker.server.vllm_names import cache_config, twin
 
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "tool_calls")
 

@@ -15,8 +15,8 @@ from glm_worker.messages import (
     GenerationStarting,
     StepDone,
 )
-from glm_worker.server.flights import Flights
-from glm_worker.server.link import EngineLink
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.link import EngineLink
 
 log = logging.getLogger(__name__)
 

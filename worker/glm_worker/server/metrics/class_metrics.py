@@ -11,7 +11,7 @@ from typing import Literal
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from glm_worker.messages import Signal, Slo, SloClass
-from glm_worker.server.histogram import Histogram
+from glm_worker.server.metrics.histogram import Histogram
 from glm_worker.server.slo import DEFAULT_CLASS, SIGNALS, Headers, Latencies, bucket_edges, class_of, is_met
 
 Time = Literal[

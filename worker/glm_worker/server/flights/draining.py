@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm_worker.errors import Overloaded
 from glm_worker.messages import Drain, Drained
-from glm_worker.server.flights import Flights
+from glm_worker.server.flights.flights import Flights
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,9 @@ import asyncio
 from dataclasses import dataclass
 
 from glm_worker.messages import RequestOutput
-from glm_worker.server.class_metrics import ClassMeasures, Time
-from glm_worker.server.intake import Job
+from glm_worker.server.flights.replies import Ending
+from glm_worker.server.jobs.job import Job
+from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
 from glm_worker.server.slo import Latencies, is_missed
 from glm_worker.server.text.deltas import Delta, FinishReason
 
@@ -21,13 +22,14 @@ class Ended:
 class Flight:
     """Filled by the engine's side, emptied by the client's side; both live in one event loop."""
 
-    def __init__(self, job: Job, now: float, measures: ClassMeasures) -> None:
+    def __init__(self, job: Job, now: float, measures: ClassMeasures, changed: asyncio.Event | None = None) -> None:
+        """changed: set whenever there is something to take or the flight has ended; one for all flights of an order."""
         self.job = job
+        self.changed = changed or asyncio.Event()
         self.reader = job.reader()
         self.ended: Ended | None = None
         self.times = RequestTimes(now, measures)
         self._deltas: list[Delta] = []
-        self._changed = asyncio.Event()
 
     @property
     def num_tokens(self) -> int:
@@ -37,7 +39,7 @@ class Flight:
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
         self._deltas += self.reader.feed(output.token_ids, output.finish_reason)
-        self._changed.set()
+        self.changed.set()
 
     def restart(self) -> None:
         """Forget what was read: the answer begins anew. Only while nothing of it has been sent."""
@@ -48,18 +50,19 @@ class Flight:
     def end(self, ended: Ended) -> None:
         assert self.ended is None
         self.ended = ended
-        self._changed.set()
+        self.changed.set()
 
-    async def wait(self) -> None:
-        """Wait until there is something to take, or the flight has ended."""
-        while not self._deltas and self.ended is None:
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def wait_end(self) -> None:
-        while self.ended is None:
-            self._changed.clear()
-            await self._changed.wait()
+    @property
+    def ending(self) -> Ending:
+        """How it ended and what it took. Only of a flight that has finished."""
+        assert self.ended is not None
+        assert self.ended.finish_reason is not None
+        return Ending(
+            reason=self.ended.finish_reason,
+            num_prompt_tokens=len(self.job.prompt_token_ids),
+            num_tokens=self.reader.num_tokens,
+            num_reasoning_tokens=self.reader.num_reasoning_tokens,
+        )
 
     def take(self) -> list[Delta]:
         """Return what was read since the last time."""

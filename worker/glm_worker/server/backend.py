@@ -1,0 +1,81 @@
+"""What surfaces stand on: how a body becomes a response, whatever the words around it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request, Response
+
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import Policy
+from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.edge.body import ClientGone, read_body
+from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.replies import Replies
+from glm_worker.server.jobs.context import Caller, Context, Rules
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.metrics.telemetry import Telemetry
+from glm_worker.server.refusals import Failure
+
+Json = dict[str, Any]
+Intake = Callable[[bytes, Context], Order]
+
+INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other streams go on meanwhile
+
+
+class Surface(Protocol):
+    """One vendor's API. paths: prefixes of its own; the first surface of the application has all others."""
+
+    paths: tuple[str, ...]
+
+    def router(self, backend: "Backend") -> APIRouter: ...
+    def error_body(self, failure: Failure, request_id: str) -> Json: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """policy: returns what is in force now. started: Unix time."""
+
+    checkpoint: Checkpoint
+    flights: Flights
+    telemetry: Telemetry
+    rules: Rules
+    policy: Callable[[], Policy]
+    started: int
+
+    def context(self, request: Request) -> Context:
+        policy = self.policy()
+        return Context(
+            checkpoint=self.checkpoint,
+            rules=self.rules,
+            policy=policy,
+            caller=Caller.of(request.headers, policy),
+        )
+
+    async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:
+        """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
+        try:
+            body = await read_body(request.receive, self.checkpoint)
+            in_thread = len(body) > INLINE_BODY_BYTES
+            return await asyncio.to_thread(intake, body, context) if in_thread else intake(body, context)
+        except RequestRefused:
+            self.telemetry.ended("refused")
+            raise
+        except ClientGone:
+            self.telemetry.ended("cancelled")
+            return None
+        except Exception:
+            self.telemetry.ended("failed")
+            raise
+
+    async def answer(self, request: Request, intake: Intake, replies: Callable[[Order, str, int], Replies]) -> Response:
+        """Return the response to a request. replies: makes them of an order, the model's name and the Unix time."""
+        context = self.context(request)
+        order = await self.order(request, intake, context)
+        if order is None:
+            return Response(status_code=499)  # nobody reads it
+        headers = {"x-request-id": context.caller.request_id}
+        return Exchange(order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers)

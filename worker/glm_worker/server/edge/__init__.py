@@ -1,0 +1,1 @@
+"""The edge of HTTP: connections, bodies and their bounds."""

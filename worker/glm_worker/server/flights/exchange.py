@@ -1,0 +1,181 @@
+"""The response to one order as a pure ASGI application: whole, or as server-sent events.
+
+Watches the connection all the time: a client that goes away cancels its request at once, streaming or not. The status
+line of a stream waits a moment for the first thing to tell, so what fails at once is a plain HTTP error; then it goes
+out, and comments after it, so that nobody on the way takes the connection for a dead one.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from glm_worker.errors import DeadlinePassed
+from glm_worker.server.flights.flight import Ended, Flight
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.refusals import failure_of
+from glm_worker.server.text.deltas import Delta, Reasoning
+
+HEADERS_AFTER_S = 1.0  # a stream without anything to tell sends its headers then
+KEEP_ALIVE_S = 15.0  # between two comments while there is nothing to tell
+
+_encode = msgspec.json.Encoder().encode
+_WAITING = b": waiting\n\n"
+_JSON = [(b"content-type", b"application/json")]
+_EVENTS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # proxies that know it pass events on as they come
+]
+
+
+class Exchange(Response):
+    """Admits the order, sends its answers, and leaves nothing of it in flight, however it ends.
+
+    Raises RequestRefused, Overloaded, GenerationLost and DeadlinePassed as long as nothing was sent; after that they
+    become an event.
+    """
+
+    def __init__(self, order: Order, replies: Replies, flights: Flights, headers: Mapping[str, str]) -> None:
+        """headers: of the reply, beside those of its kind."""
+        super().__init__()
+        self._order = order
+        self._replies = replies
+        self._flights = flights
+        self._own_headers = [(name.encode(), value.encode()) for name, value in {**headers, **order.headers}.items()]
+        self._has_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        flights = self._flights.admit_all(self._order.jobs, Headers(scope=scope))
+        watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
+        try:
+            async with asyncio.timeout(self._order.deadline_s) as deadline:
+                await (self._stream(flights, send) if self._order.stream else self._whole(flights, send))
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self._miss_deadline(send)
+        finally:
+            watcher.cancel()
+            for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
+                self._flights.cancel(flight)
+
+    async def _cancel_when_gone(self, flights: list[Flight], receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        for flight in flights:
+            self._flights.cancel(flight)
+
+    async def _miss_deadline(self, send: Send) -> None:
+        assert self._order.deadline_s is not None
+        error = DeadlinePassed(self._order.deadline_s)
+        if not self._has_started:
+            raise error
+        events = self._replies.failure(failure_of(error))
+        await send({"type": "http.response.body", "body": _lines(events), "more_body": False})
+
+    async def _whole(self, flights: list[Flight], send: Send) -> None:
+        changed = flights[0].changed  # one for all flights of an order
+        while not _is_over(flights):
+            changed.clear()
+            await changed.wait()
+        for flight in flights:
+            if flight.ended is not None and flight.ended.error is not None:
+                raise flight.ended.error
+        if _is_cancelled(flights):  # the client is gone
+            return
+        answers = [Answered(self._visible(flight.take()), flight.ending) for flight in flights]
+        body = _encode(self._replies.body(answers))
+        headers = [*_JSON, *self._own_headers, (b"content-length", str(len(body)).encode())]
+        self._has_started = True
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, flights: list[Flight], send: Send) -> None:
+        changed = flights[0].changed
+        endings: dict[int, Ending] = {}
+        while not _is_cancelled(flights):
+            changed.clear()
+            failed = next((flight.ended.error for flight in flights if flight.ended and flight.ended.error), None)
+            if failed is not None:
+                await self._fail(failed, send)
+                return
+            events = self._events(flights, endings)
+            is_over = len(endings) == len(flights)
+            if events:
+                await self._start(send)
+                await send({"type": "http.response.body", "body": _lines(events), "more_body": not is_over})
+            if is_over:
+                return
+            await self._wait(changed, send)
+
+    def _events(self, flights: list[Flight], endings: dict[int, Ending]) -> list[Event]:
+        """Take what is new, and return it in the surface's words. endings: of the answers that are told to their end.
+
+        Nothing else runs meanwhile: what is taken is noted as streamed before anybody can decide that the request is
+        run again.
+        """
+        events: list[Event] = []
+        for index, flight in enumerate(flights):
+            if index in endings:
+                continue
+            deltas = self._visible(flight.take())
+            if deltas or flight.ended is not None:
+                self._flights.stream(flight)
+            if deltas:
+                events += self._replies.chunks(index, deltas)
+            if flight.ended is not None:
+                endings[index] = flight.ending
+                events += self._replies.ending(index, flight.ending)
+        if len(endings) == len(flights):
+            events += self._replies.closing([endings[index] for index in range(len(flights))])
+        return events
+
+    async def _wait(self, changed: asyncio.Event, send: Send) -> None:
+        """Wait until something has changed, and meanwhile show that the connection lives."""
+        while not changed.is_set():
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S if self._has_started else HEADERS_AFTER_S):
+                    await changed.wait()
+            except TimeoutError:
+                await self._start(send)
+                await send({"type": "http.response.body", "body": _WAITING, "more_body": True})
+
+    async def _start(self, send: Send) -> None:
+        if self._has_started:
+            return
+        self._has_started = True
+        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *self._own_headers]})
+        if events := self._replies.opening():
+            await send({"type": "http.response.body", "body": _lines(events), "more_body": True})
+
+    async def _fail(self, error: Exception, send: Send) -> None:
+        """Tell why there is no more, as an HTTP error where that can still be one."""
+        if not self._has_started:
+            raise error
+        body = _lines(self._replies.failure(failure_of(error)))
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _visible(self, deltas: list[Delta]) -> list[Delta]:
+        if self._order.shows_reasoning:
+            return deltas
+        return [delta for delta in deltas if not isinstance(delta, Reasoning)]
+
+
+def _is_over(flights: list[Flight]) -> bool:
+    """Tell whether every flight has ended, or one of them badly."""
+    ends = [flight.ended for flight in flights]
+    return all(ends) or any(ended is not None and ended.error is not None for ended in ends)
+
+
+def _is_cancelled(flights: list[Flight]) -> bool:
+    return any(flight.ended == Ended() for flight in flights)
+
+
+def _lines(events: list[Event]) -> bytes:
+    return b"".join(event.line for event in events)

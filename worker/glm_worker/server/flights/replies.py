@@ -1,0 +1,63 @@
+"""What a surface makes of answers: the one seam between flights and the words of a vendor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from glm_worker.server.refusals import Failure
+from glm_worker.server.text.deltas import Delta, FinishReason
+
+Json = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How one answer ended, and what it took. Exact for what was generated, told or not."""
+
+    reason: FinishReason
+    num_prompt_tokens: int
+    num_tokens: int
+    num_reasoning_tokens: int
+    stop: str | int | None = None  # what the client asked to stop at, and was met: a string or a token id
+
+
+class Answered(NamedTuple):
+    """One whole answer."""
+
+    deltas: list[Delta]
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event. data: JSON, or the text of a mark; name: of the event, where a surface names them."""
+
+    data: Json | str
+    name: str | None = None
+
+    @property
+    def line(self) -> bytes:
+        data = self.data.encode() if isinstance(self.data, str) else _encode(self.data)
+        name = b"" if self.name is None else b"event: " + self.name.encode() + b"\n"
+        return name + b"data: " + data + b"\n\n"
+
+
+DONE = Event("[DONE]")
+
+
+class Replies(Protocol):
+    """One order's answers in the words of its surface. Called in this order; may keep what it has told.
+
+    body: for whole answers, nothing else is called then. opening: right after the headers of a stream. chunks: more of
+    answer `index`. ending: that answer is over. closing: all are. failure: it cannot go on; the last thing told.
+    """
+
+    def body(self, answers: Sequence[Answered]) -> Json: ...
+    def opening(self) -> list[Event]: ...
+    def chunks(self, index: int, deltas: Sequence[Delta]) -> list[Event]: ...
+    def ending(self, index: int, ending: Ending) -> list[Event]: ...
+    def closing(self, endings: Sequence[Ending]) -> list[Event]: ...
+    def failure(self, failure: Failure) -> list[Event]: ...

@@ -1,0 +1,265 @@
+"""From a conversation or a text, and wishes, to an order: checked against the checkpoint, rendered and tokenised.
+
+No I/O, any thread. Everything here raises RequestRefused, with the surface's own names of parameters.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glm_worker.errors import RequestRefused
+from glm_worker.request import SamplingParams
+from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.jobs.context import Context
+from glm_worker.server.jobs.conversation import (
+    AssistantTurn,
+    Conversation,
+    OfferedTool,
+    Said,
+    ToolResult,
+    Turn,
+)
+from glm_worker.server.jobs.job import Job, Room
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.jobs.wishes import ParamNames, Wishes
+from glm_worker.server.refusals import model_not_found, shortened
+from glm_worker.server.text.argument_types import (
+    REQUEST_STEP_BUDGET,
+    STEP_BUDGET,
+    SchemaTooLarge,
+    Steps,
+    Tools,
+    parameters_of,
+)
+from glm_worker.server.text.chat import Message, in_call_order
+from glm_worker.server.text.control_tokens import as_sent, disarmed
+from glm_worker.server.text.parsing import State, initial_state
+
+_SEED_MASK = 2**63 - 1
+Prompt = str | Sequence[int]
+
+
+def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *, order_id: str) -> Order:
+    """Return the order that goes on with a conversation."""
+    checkpoint, rules, params = context.checkpoint, context.rules, conversation.params
+    offered = () if conversation.tool_choice == "none" else conversation.tools
+    tools = _tools(offered)
+    disarm = _Disarm.of(checkpoint) if rules.control_tokens_are_text else _Disarm()
+    enable_thinking = conversation.enable_thinking
+    prompt = checkpoint.template.render(
+        in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
+        [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
+        enable_thinking=enable_thinking,
+    )
+    _check_length(as_sent(prompt), params.prompt, checkpoint)
+    token_ids = _some(checkpoint.tokenizer.encode_prompt(prompt), params.prompt)
+    return _order(
+        order_id,
+        [token_ids],
+        wishes,
+        context,
+        params,
+        is_chat=True,
+        thinking=checkpoint.template.thinks_by_default if enable_thinking is None else enable_thinking,
+        tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
+        state=initial_state(prompt),
+        tools=tools,
+        any_tool_name=rules.any_tool_name,
+    )
+
+
+def accept_text(
+    prompts: Sequence[Prompt], wishes: Wishes, context: Context, *, order_id: str, params: ParamNames
+) -> Order:
+    """Return the order that goes on with each of these texts, or lists of token ids. Its answers go prompt by prompt.
+
+    There is no template, and nothing that would read thoughts or calls out of the answers.
+    """
+    return _order(
+        order_id,
+        [_prompt_ids(prompt, context.checkpoint, params.prompt) for prompt in prompts],
+        wishes,
+        context,
+        params,
+        is_chat=False,
+        thinking=False,
+        tags={},
+        state=State.CONTENT,
+        tools={},
+    )
+
+
+def check_model(model: str, checkpoint: Checkpoint) -> None:
+    if model != checkpoint.name:
+        raise model_not_found(model, checkpoint.name)
+
+
+def _order(
+    order_id: str,
+    prompts: Sequence[list[int]],
+    wishes: Wishes,
+    context: Context,
+    params: ParamNames,
+    **of_job: Any,
+) -> Order:
+    checkpoint = context.checkpoint
+    deadline_ms = None if wishes.deadline_s is None else int((time.monotonic() + wishes.deadline_s) * 1000)
+    shared: dict[str, Any] = {
+        "max_tokens": wishes.max_tokens,
+        "stop_token_ids": (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids),
+        "stop_strings": wishes.stop_strings,
+        "tokenizer": checkpoint.tokenizer,
+        "min_tokens": wishes.min_tokens,
+        "bad_words": _bad_words(wishes.bad_words, checkpoint),
+        "num_logprobs": wishes.num_logprobs,
+        "priority": wishes.priority,
+        "deadline_ms": deadline_ms,
+        "params": params,
+        **of_job,
+    }
+    seed = secrets.randbits(63) if wishes.seed is None else wishes.seed & _SEED_MASK
+    answers = [(token_ids, number) for token_ids in prompts for number in range(wishes.num_answers)]
+    jobs = tuple(
+        Job(
+            id=order_id if len(answers) == 1 else f"{order_id}-{index}",
+            prompt_token_ids=token_ids,
+            sampling=_sampling(wishes, checkpoint, (seed + number) & _SEED_MASK),
+            **shared,
+        )
+        for index, (token_ids, number) in enumerate(answers)
+    )
+    return Order(
+        id=order_id,
+        jobs=jobs,
+        stream=wishes.stream,
+        include_usage=wishes.include_usage,
+        deadline_s=wishes.deadline_s,
+    )
+
+
+def _sampling(wishes: Wishes, checkpoint: Checkpoint, seed: int) -> SamplingParams:
+    defaults = checkpoint.defaults
+    temperature = defaults.temperature if defaults.do_sample else 0.0
+    top_k = defaults.top_k if wishes.top_k is None else wishes.top_k
+    return SamplingParams(
+        temperature=temperature if wishes.temperature is None else wishes.temperature,
+        top_p=defaults.top_p if wishes.top_p is None else wishes.top_p,
+        top_k=max(top_k, 0),
+        min_p=defaults.min_p if wishes.min_p is None else wishes.min_p,
+        seed=seed,
+        frequency_penalty=wishes.frequency_penalty,
+        presence_penalty=wishes.presence_penalty,
+        repetition_penalty=wishes.repetition_penalty,
+        logit_bias=dict(wishes.logit_bias),
+    )
+
+
+def _bad_words(words: Sequence[str], checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
+    """Return the token sequences of words: as they begin a text, and as they follow a space."""
+    forms = [form for word in words for form in dict.fromkeys((word, f" {word.lstrip()}"))]
+    return tuple(tuple(checkpoint.tokenizer.encode(form)) for form in forms)
+
+
+def _prompt_ids(prompt: Prompt, checkpoint: Checkpoint, param: str) -> list[int]:
+    if isinstance(prompt, str):
+        _check_length(prompt, param, checkpoint)
+        return _some(checkpoint.tokenizer.encode(prompt, add_special_tokens=True), param)
+    for token_id in prompt:
+        if not 0 <= token_id < checkpoint.vocab_size:
+            raise RequestRefused(
+                f"{param} has the token id {shortened(str(token_id))}; allowed are 0 to {checkpoint.vocab_size - 1}",
+                param=param,
+            )
+    return _some(list(prompt), param)
+
+
+def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
+    """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
+    min_tokens = checkpoint.tokenizer.min_tokens(text)
+    if min_tokens >= checkpoint.max_model_len:
+        raise RequestRefused(
+            f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+def _some(token_ids: list[int], param: str) -> list[int]:
+    if not token_ids:
+        raise RequestRefused(f"{param} is empty: there must be at least one token to go on from", param=param)
+    return token_ids
+
+
+def _tools(offered: Sequence[OfferedTool]) -> Tools:
+    """Return the types of the arguments of each tool. Raises RequestRefused for schemas that take too long."""
+    tools = {}
+    together = Steps(REQUEST_STEP_BUDGET)
+    for tool in offered:
+        try:
+            tools[tool.name] = parameters_of(tool.schema, Steps(STEP_BUDGET, within=together))
+        except SchemaTooLarge as error:
+            what = (
+                f"the schema of the tool {tool.name} takes more than {error.budget} steps to read,"
+                " which is what this server spends on one"
+                if error.budget == STEP_BUDGET
+                else f"the schemas of the tools up to {tool.name} take more than {error.budget} steps to read,"
+                " which is what this server spends on those of a request"
+            )
+            raise RequestRefused(
+                f"{tool.param}: {what}; declare fewer arguments, references and alternatives",
+                param=tool.param,
+                code="schema_too_large",
+            ) from error
+    return tools
+
+
+@dataclass(frozen=True)
+class _Disarm:
+    """What makes control tokens text. turn: in the content of an assistant that may have its thought in it."""
+
+    text: Callable[[str], str] = str
+    turn: Callable[[str], str] = str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "_Disarm":
+        return cls(checkpoint.disarm, checkpoint.disarm_turn)
+
+
+def _rendered(turn: Turn, disarm: _Disarm) -> Message:
+    """Return a turn as chat templates want it."""
+    match turn:
+        case Said():
+            return {"role": turn.role, "content": disarm.text(turn.text)}
+        case ToolResult():
+            message: Message = {"role": "tool", "content": disarm.text(turn.text)}
+            return message if turn.call_id is None else {**message, "tool_call_id": disarm.text(turn.call_id)}
+        case AssistantTurn():
+            return _rendered_assistant(turn, disarm)
+
+
+def _rendered_assistant(turn: AssistantTurn, disarm: _Disarm) -> Message:
+    rendered: Message = {"role": "assistant"}
+    if turn.reasoning is None:
+        rendered["content"] = disarm.turn(turn.text)
+    else:
+        rendered["content"] = disarm.text(turn.text)
+        rendered["reasoning_content"] = disarm.text(turn.reasoning)
+    if turn.calls:
+        rendered["tool_calls"] = [
+            {
+                "id": None if call.id is None else disarm.text(call.id),
+                "type": "function",
+                "function": {
+                    "name": disarm.text(call.name),
+                    "arguments": _disarmed_arguments(call.arguments, disarm),
+                },
+            }
+            for call in turn.calls
+        ]
+    return rendered
+
+
+def _disarmed_arguments(arguments: Mapping[str, Any], disarm: _Disarm) -> Any:
+    return disarmed(dict(arguments), disarm.text)

@@ -1,0 +1,100 @@
+"""One answer for the engine to write: all that is needed to run it, and to run it again. No I/O, any thread."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from glm_worker.errors import RequestRefused
+from glm_worker.messages import EngineLimits
+from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams, Thought
+from glm_worker.server.jobs.wishes import CHAT_NAMES, ParamNames
+from glm_worker.server.text.argument_types import Tools
+from glm_worker.server.text.lexer import Tag
+from glm_worker.server.text.output import OutputGrammar, OutputReader
+from glm_worker.server.text.parsing import Grammar, PlainText, State
+from glm_worker.server.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many tokens prompt and answer of one request may have together, and what bounds them."""
+
+    num_tokens: int
+    bound: str = "the model's context is"
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.num_tokens} tokens"
+
+
+def room_of(limits: EngineLimits) -> Room:
+    """Return what a generation can hold of one request: its context, or its smaller cache."""
+    cache = Room(limits.num_blocks * limits.block_size, bound="the KV cache of this group holds")
+    return min(Room(limits.max_model_len), cache, key=lambda room: room.num_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """id: what the engine knows it by. thinking: whether the model is to think before it answers."""
+
+    id: str
+    is_chat: bool
+    thinking: bool
+    prompt_token_ids: list[int]
+    max_tokens: int | None  # None: what the prompt leaves
+    sampling: SamplingParams
+    stop_token_ids: tuple[int, ...]
+    stop_strings: tuple[str, ...]
+    tokenizer: Tokenizer
+    tags: Mapping[int, Tag]
+    state: State
+    tools: Tools
+    any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
+    min_tokens: int = 0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    num_logprobs: int | None = None
+    priority: int = 0
+    deadline_ms: int | None = None
+    thought: Thought | None = None
+    grammar: AnswerGrammar | None = None
+    params: ParamNames = CHAT_NAMES
+
+    def reader(self) -> OutputReader:
+        """Return a reader for one run of the job."""
+
+        def grammar() -> OutputGrammar:
+            return Grammar(self.state, self.tools, any_name=self.any_tool_name) if self.is_chat else PlainText()
+
+        return OutputReader(
+            self.tokenizer,
+            self.tags,
+            grammar,
+            stop_strings=self.stop_strings,
+            stop_token_ids=self.stop_token_ids,
+        )
+
+    def engine_request(self, room: Room) -> EngineRequest:
+        """Return what the engine has to do. Raises RequestRefused when prompt and answer have no room."""
+        prompt_len = len(self.prompt_token_ids)
+        requested = 1 if self.max_tokens is None else self.max_tokens
+        if prompt_len + requested > room.num_tokens:
+            wanted = "at least 1 token" if self.max_tokens is None else f"{requested} tokens"
+            is_answer_too_long = prompt_len < room.num_tokens and self.max_tokens is not None
+            raise RequestRefused(
+                f"{room}; the prompt has {prompt_len} and {wanted} of answer were requested: "
+                f"{prompt_len + requested} together",
+                param=self.params.max_tokens if is_answer_too_long else self.params.prompt,
+                code="context_length_exceeded",
+            )
+        return EngineRequest(
+            request_id=self.id,
+            prompt_token_ids=self.prompt_token_ids,
+            max_tokens=room.num_tokens - prompt_len if self.max_tokens is None else self.max_tokens,
+            stop_token_ids=list(self.stop_token_ids),
+            sampling=self.sampling,
+            min_tokens=self.min_tokens,
+            bad_words=[list(ids) for ids in self.bad_words],
+            num_logprobs=self.num_logprobs,
+            priority=self.priority,
+            deadline_ms=self.deadline_ms,
+            thought=self.thought,
+            grammar=self.grammar,
+        )

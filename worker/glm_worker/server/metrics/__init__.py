@@ -1,0 +1,1 @@
+"""What the server measures, and the page that tells it."""
