@@ -1,0 +1,80 @@
+"""The checkpoint's vocabulary as grammars see it: the bytes that each token adds to an answer.
+
+The process that compiles a grammar and the rank that matches tokens against it must see the same vocabulary, so both
+make it here. xgrammar imports torch, and itself takes most of a second: it is imported in the call, which the server's
+own process never makes.
+
+What a token is to a grammar:
+- An ordinary token is its bytes (byte-level BPE).
+- An added token that is no special one, such as `<tool_call>`, is a tag, and a tag is its id, never its spelling. Its
+  bytes begin with one that no UTF-8 text has: no string, pattern or free text of a grammar matches it, and none of them
+  can smuggle it into a value. A grammar names it by id: `{"type": "token", "token": 1015}` in a structural tag,
+  `Token(1015)` in EBNF. A tag that a grammar spells as text is generated as text, letter by letter.
+- Special tokens (`<|user|>`) and ids past the tokenizer (padding) are nothing: no grammar allows them but as the stop
+  tokens of a finished answer.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tokenizers
+
+from glm_worker.errors import ConfigError
+from glm_worker.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import xgrammar
+
+_NO_TEXT = b"\xff"  # never in UTF-8
+
+
+def grammar_vocabulary(folder: Path) -> "xgrammar.TokenizerInfo":
+    """Return the vocabulary of the checkpoint in folder. Imports xgrammar, and torch with it.
+
+    vocab_size is that of config.json, the width of the logits; stop tokens are its eos_token_id (a matcher may be given
+    others). Raises ConfigError if a file cannot be read.
+    """
+    import xgrammar
+
+    config = ModelConfig.read(folder)
+    return xgrammar.TokenizerInfo(
+        token_bytes(folder, config.vocab_size),
+        xgrammar.VocabType.RAW,
+        vocab_size=config.vocab_size,
+        stop_token_ids=list(config.eos_token_ids),
+    )
+
+
+def token_bytes(folder: Path, vocab_size: int) -> list[bytes]:
+    """Return what each id below vocab_size is to a grammar. Raises ConfigError if tokenizer.json cannot be read."""
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    added = tokenizer.get_added_tokens_decoder()
+    found = [b""] * vocab_size
+    for token, token_id in tokenizer.get_vocab(with_added_tokens=False).items():
+        if token_id < vocab_size and token_id not in added:
+            found[token_id] = _bytes_of(token)
+    for token_id, tag in added.items():
+        if token_id < vocab_size and not tag.special:
+            found[token_id] = _NO_TEXT + tag.content.encode()
+    return found
+
+
+def _bytes_of(token: str) -> bytes:
+    try:
+        return bytes([_BYTE_OF_CHAR[char] for char in token])
+    except KeyError:  # not in the byte-level alphabet, so no text becomes it
+        return b""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the byte each character of a byte-level token stands for (the table of GPT-2)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
+
+
+_BYTE_OF_CHAR = _byte_alphabet()
