@@ -36,6 +36,7 @@ from glm_worker.server.text.argument_types import (
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.control_tokens import as_sent, disarmed
 from glm_worker.server.text.parsing import State, initial_state
+from glm_worker.server.thinking.wish import combine, text_switch
 
 _SEED_MASK = 2**63 - 1
 Prompt = str | Sequence[int]
@@ -47,7 +48,8 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     offered = () if conversation.tool_choice == "none" else conversation.tools
     tools = _tools(offered)
     disarm = _Disarm.of(checkpoint) if rules.control_tokens_are_text else _Disarm()
-    enable_thinking = conversation.enable_thinking
+    wish = combine([conversation.thinking, text_switch(_last_of_user(conversation), params.prompt)])
+    enable_thinking = None if wish.mode is None else wish.mode == "enabled"
     prompt = checkpoint.template.render(
         in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
         [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
@@ -89,6 +91,11 @@ def accept_text(
         state=State.CONTENT,
         tools={},
     )
+
+
+def _last_of_user(conversation: Conversation) -> str:
+    said = (turn.text for turn in reversed(conversation.turns) if isinstance(turn, Said) and turn.role == "user")
+    return next(said, "")
 
 
 def check_model(model: str, checkpoint: Checkpoint) -> None:

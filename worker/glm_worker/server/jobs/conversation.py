@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from glm_worker.server.jobs.wishes import CHAT_NAMES, ParamNames
+from glm_worker.server.structured.formats import AnyText, Content
+from glm_worker.server.thinking.wish import ThinkingWish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ class ToolResult:
     call_id: str | None = None
 
 
+NO_WISH = ThinkingWish()
+ANY_TEXT = AnyText()
+
 Turn = Said | AssistantTurn | ToolResult
 
 
@@ -67,12 +72,17 @@ ToolChoice = Literal["auto", "none", "required"] | Named
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """A chat to go on with. goes_on: the last turn is the assistant's, and the answer continues it."""
+    """A chat to go on with.
+
+    goes_on: the last turn is the assistant's, and the answer continues it. content: what the answer must look like,
+    where it is not a call.
+    """
 
     turns: tuple[Turn, ...]
     tools: tuple[OfferedTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     parallel_calls: bool = True
-    enable_thinking: bool | None = None
+    thinking: ThinkingWish = NO_WISH
+    content: Content = ANY_TEXT
     goes_on: bool = False
     params: ParamNames = CHAT_NAMES

@@ -27,6 +27,7 @@ class Wishes:
     num_answers: int = 1
     priority: int = 0  # lower goes first
     deadline_s: float | None = None  # from arrival; then the request is ended
+    ignored: tuple[str, ...] = ()  # fields of the request that have no effect here, for `x-glm-ignored`
     stream: bool = False
     include_usage: bool = False
 

@@ -29,6 +29,7 @@ from glm_worker.server.openai.schema import (
     ToolMessage,
 )
 from glm_worker.server.refusals import parse
+from glm_worker.server.thinking.wish import ThinkingWish
 
 _COMPLETION_NAMES = ParamNames(prompt="prompt")
 
@@ -41,7 +42,9 @@ def chat_order(body: bytes, context: Context) -> Order:
         turns=tuple(_turn(index, message) for index, message in enumerate(request.messages)),
         tools=tuple(_offered(index, tool) for index, tool in enumerate(request.tools or ())),
         tool_choice="none" if request.tool_choice == "none" else "auto",
-        enable_thinking=request.enable_thinking,
+        thinking=ThinkingWish(
+            mode={None: None, True: "enabled", False: "disabled"}[request.enable_thinking], spelled={"mode": "thinking"}
+        ),
     )
     return accept_chat(conversation, _wishes(request), context, order_id=f"chatcmpl-{secrets.token_hex(16)}")
 
