@@ -1,0 +1,146 @@
+"""The compile process: `python -m glm_worker.server.structured.process`. Recipes in, compiled grammars out.
+
+The only module of the server that imports xgrammar, and torch with it. It compiles what strangers sent, so the kernel
+keeps its limits, and it has nothing to lose: it may be killed at any moment.
+"""
+
+import argparse
+import ctypes
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from glm_worker.control import encode_frame, frame_length
+from glm_worker.server.structured.messages import CannotStart, Compile, Compiled, NotCompiled, Ready
+from glm_worker.server.structured.recipe import Part, Recipe, RegexPart, SchemaPart, TextPart
+
+if TYPE_CHECKING:
+    import xgrammar
+
+_PR_SET_PDEATHSIG = 1
+_NICENESS = 5  # the ranks that decode have the first claim on the cores
+_NO_MEMORY = NotCompiled("the format takes too much memory to compile; make it smaller", is_too_large=True)
+_PATTERN_ERROR = re.compile(r"(?i)regex parsing error at position (\d+): (.*?)\.?\s*$")
+
+
+def main() -> int:
+    """Serve one link until it closes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="glm_worker.server.structured.process")
+    parser.add_argument("--link-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--memory-bytes", type=int, required=True, help="what may be allocated once it is ready")
+    parser.add_argument("--num-bytes", type=int, required=True, help="of one compiled grammar, at most")
+    arguments = parser.parse_args()
+    _die_with(arguments.parent)
+    os.nice(_NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has what clients sent in it
+    link = socket.socket(fileno=arguments.link_fd)
+    link.setblocking(True)
+    try:
+        compiler = _compiler(arguments.model)
+    except Exception as error:  # noqa: BLE001 - whatever stops it is told; the process ends
+        link.sendall(encode_frame(CannotStart(f"{type(error).__name__}: {error}")))
+        return 1
+    _limit_memory(arguments.memory_bytes)
+    _silence()
+    link.sendall(encode_frame(Ready()))
+    while (request := _receive(link)) is not None:
+        link.sendall(encode_frame(_answer(compiler, request.recipe, arguments.num_bytes)))
+    return 0
+
+
+def _compiler(folder: Path) -> "xgrammar.GrammarCompiler":
+    import xgrammar
+
+    from glm_worker.grammar_vocabulary import read_vocabulary
+
+    return xgrammar.GrammarCompiler(read_vocabulary(folder), max_threads=1, cache_enabled=False)
+
+
+def _answer(compiler: "xgrammar.GrammarCompiler", recipe: Recipe, num_bytes: int) -> Compiled | NotCompiled:
+    """Compile one recipe. Errors of the library quote what the client sent: only those of patterns are passed on."""
+    try:
+        grammars = {name: _grammar(part) for name, part in recipe.parts.items()}
+        compiled = compiler.compile_lark(recipe.lark, named_grammars=grammars)
+        if compiled.memory_size_bytes <= num_bytes:
+            serialised = compiled.serialize_json().encode()
+            if len(serialised) <= num_bytes:
+                return Compiled(serialised)
+        return NotCompiled(f"the format compiles to more than {num_bytes} bytes; make it smaller", is_too_large=True)
+    except MemoryError:
+        return _NO_MEMORY
+    except (RuntimeError, ValueError) as error:
+        if "bad_alloc" in str(error):
+            return _NO_MEMORY
+        found = _PATTERN_ERROR.search(str(error))
+        reason = f": {found[2][:1].lower()}{found[2][1:]} at character {found[1]} of a pattern" if found else ""
+        return NotCompiled(f"the format cannot be compiled{reason}", is_too_large=False)
+
+
+def _grammar(part: Part) -> "xgrammar.Grammar":
+    import xgrammar
+
+    match part:
+        case SchemaPart(text=text):
+            # One line, as json.dumps writes it: white space that the model chooses has no end with a small one, and a
+            # bound on it makes the compiled form ten times as large.
+            return xgrammar.Grammar.from_json_schema(text, any_whitespace=False, strict_mode=True)
+        case RegexPart(pattern=pattern):
+            return xgrammar.Grammar.from_regex(pattern)
+        case TextPart(without=without):
+            tag = {"type": "structural_tag", "format": {"type": "any_text", "excludes": [without]}}
+            return xgrammar.Grammar.from_structural_tag(tag)
+
+
+def _receive(link: socket.socket) -> Compile | None:
+    """Return the next request, None when the server is gone."""
+    header = _read(link, 4)
+    body = _read(link, frame_length(header)) if header else b""
+    return msgspec.msgpack.decode(body, type=Compile) if body else None
+
+
+def _read(link: socket.socket, num_bytes: int) -> bytes:
+    """Return so many bytes; none when the link closes before."""
+    parts = []
+    while num_bytes:
+        part = link.recv(num_bytes)
+        if not part:
+            return b""
+        parts.append(part)
+        num_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL at the server's death: in the middle of a grammar nobody reads the link."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Allow so much private memory beyond what the process has now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            used = int(line.split()[1]) * 1024
+            resource.setrlimit(resource.RLIMIT_DATA, (used + num_bytes, used + num_bytes))
+
+
+def _silence() -> None:
+    """Send what the library prints to nowhere: its warnings quote what clients sent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What the compile process gets: one grammar in Lark syntax and what its `@names` stand for. Plain data, no code.
+
+Control tokens are in a grammar by their ids (`<[1015]>`): text never matches one, however it is spelled.
+"""
+
+import hashlib
+from functools import cached_property
+
+import msgspec
+
+
+class SchemaPart(msgspec.Struct, frozen=True, tag="schema"):
+    """JSON of this schema, which has only what the compiler keeps exactly (narrowing.py). text: the schema's JSON."""
+
+    text: str
+
+
+class RegexPart(msgspec.Struct, frozen=True, tag="regex"):
+    """Text that this expression matches as a whole."""
+
+    pattern: str
+
+
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    """Any text without this one in it."""
+
+    without: str
+
+
+Part = SchemaPart | RegexPart | TextPart
+
+
+class Recipe(msgspec.Struct, frozen=True, dict=True):
+    """A grammar to compile. param: the field of the request it came from, for refusals; no part of the key."""
+
+    lark: str  # begins at its rule `start`
+    parts: dict[str, Part] = {}
+    param: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of what is compiled."""
+        return hashlib.sha256(_encoder.encode([self.lark, self.parts])).hexdigest()
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
