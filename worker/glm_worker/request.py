@@ -41,7 +41,7 @@ class AnswerGrammar(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     key: str  # sha256 of what was compiled
-    compiled: bytes  # serialised; empty at ranks that do not sample
+    compiled: bytes  # as model/grammar_vocabulary.py packs it; empty at ranks that do not sample
     close_id: int | None = None
 
 

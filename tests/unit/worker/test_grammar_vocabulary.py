@@ -1,6 +1,7 @@
 """What each token of the shipped model is to a grammar."""
 
 import json
+import lzma
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import tokenizers
 import xgrammar
 
 from glm_worker.errors import ConfigError
-from glm_worker.model.grammar_vocabulary import grammar_vocabulary, token_bytes
+from glm_worker.model.grammar_vocabulary import grammar_vocabulary, pack_grammar, token_bytes, unpack_grammar
 
 NANO = Path(__file__).parents[3] / "worker" / "models" / "glm-nano"
 VOCAB_SIZE, EOS, TOOL_CALL, END_TOOL_CALL = 1024, 1003, 1015, 1016
@@ -81,9 +82,55 @@ def test_a_tag_is_named_by_its_id_and_matched_by_no_spelling(compiler: xgrammar.
 
 
 def test_what_one_process_compiles_another_can_read(compiler: xgrammar.GrammarCompiler) -> None:
-    text = compiler.compile_json_schema('{"type": "boolean"}').serialize_json()
-    grammar = xgrammar.CompiledGrammar.deserialize_json(text, grammar_vocabulary(NANO))
+    packed = pack_grammar(compiler.compile_json_schema('{"type": "boolean"}'))
+    grammar = unpack_grammar(packed, grammar_vocabulary(NANO))
     assert xgrammar.GrammarMatcher(grammar).accept_string("true")
+
+
+def test_a_large_grammar_packs_to_little(compiler: xgrammar.GrammarCompiler) -> None:
+    properties = {f"property_{i}": {"type": "integer"} for i in range(60)}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    grammar = compiler.compile_json_schema(schema)
+    assert len(grammar.serialize_json()) > 1_000_000
+    assert len(pack_grammar(grammar)) < 30_000
+
+
+def a_packed_grammar(compiler: xgrammar.GrammarCompiler) -> bytes:
+    return pack_grammar(compiler.compile_regex("a+"))
+
+
+def test_what_is_no_packed_grammar_is_an_error_that_says_so(
+    compiler: xgrammar.GrammarCompiler, vocabulary: xgrammar.TokenizerInfo
+) -> None:
+    packed = a_packed_grammar(compiler)
+    texts = [
+        b"",
+        b"no grammar",
+        packed[: len(packed) // 2],
+        lzma.compress(b"{}"),
+        lzma.compress(b"\xff"),
+        lzma.compress(b"["),
+    ]
+    for broken in texts:
+        with pytest.raises(ValueError, match="the compiled grammar cannot be read: "):
+            unpack_grammar(broken, vocabulary)
+
+
+def test_a_grammar_of_another_vocabulary_is_refused(compiler: xgrammar.GrammarCompiler) -> None:
+    other = xgrammar.TokenizerInfo([b"a", b"b"], xgrammar.VocabType.RAW, vocab_size=4, stop_token_ids=[3])
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpack_grammar(a_packed_grammar(compiler), other)
+
+
+def test_a_grammar_too_large_is_neither_packed_nor_unpacked(
+    compiler: xgrammar.GrammarCompiler, vocabulary: xgrammar.TokenizerInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = a_packed_grammar(compiler)
+    monkeypatch.setattr("glm_worker.model.grammar_vocabulary.MAX_SERIALISED_BYTES", 1000)
+    with pytest.raises(ValueError, match="at most 1000 are allowed"):
+        a_packed_grammar(compiler)
+    with pytest.raises(ValueError, match="has more than 1000 bytes"):
+        unpack_grammar(packed, vocabulary)
 
 
 def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
