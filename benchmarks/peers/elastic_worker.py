@@ -49,7 +49,7 @@ def main() -> None:
     engine = make_engine(folder, device)
     checkpoint = Checkpoint.read(folder, name="", max_model_len=0)
     messages = [{"role": "user", "content": arguments.question}]
-    prompt = checkpoint.tokenizer.encode(checkpoint.template.render(messages, (), enable_thinking=None))
+    prompt = checkpoint.tokenizer.encode(checkpoint.template.render(messages, ()))
     server = socket.create_server(("127.0.0.1", arguments.port)) if dist.get_rank() == 0 else None
     number = 0
     while True:

@@ -46,7 +46,7 @@ def test_prompts_are_those_of_transformers(
 ) -> None:
     checkpoint = Checkpoint.read(FOLDER, name="", max_model_len=0)
     messages = CONVERSATIONS[conversation]
-    prompt = checkpoint.template.render(messages, tools, enable_thinking=thinking)
+    prompt = checkpoint.template.render(messages, tools, {"enable_thinking": thinking})
     switch = {} if thinking is None else {"enable_thinking": thinking}
     expected = oracle.apply_chat_template(
         messages, tools=tools or None, add_generation_prompt=True, tokenize=False, **switch

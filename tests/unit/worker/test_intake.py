@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from glm_worker.errors import RequestRefused
-from glm_worker.messages import EngineLimits
+from glm_worker.messages import EngineLimits, Policy, ReasoningPolicy
 from glm_worker.request import SamplingParams
 from glm_worker.server.checkpoint import GenerationDefaults
+from glm_worker.server.jobs.accept import accept_chat
+from glm_worker.server.jobs.conversation import AssistantTurn, Conversation, Said
 from glm_worker.server.jobs.job import Job, Room, room_of
+from glm_worker.server.jobs.wishes import Wishes
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.lexer import Tag
-from unit.worker.orders import chat_job, completion_job
+from unit.worker.orders import a_context, chat_job, completion_job
 from unit.worker.server_builders import checkpoint, tokenizer
 
 USER = {"role": "user", "content": "hi"}
@@ -269,4 +272,49 @@ def test_a_completion_is_no_thinking_request() -> None:
     ids=["no switch", "off", "on", "refuses"],
 )
 def test_the_template_says_what_a_request_without_a_switch_gets(template: str, thinks: bool) -> None:
-    assert ChatTemplate(template, {}).thinks_by_default is thinks
+    assert replace(checkpoint(), template=ChatTemplate(template, {})).traits.thinks_by_default is thinks
+
+
+def test_an_answer_goes_on_where_the_last_turn_of_the_assistant_ends() -> None:
+    conversation = Conversation(
+        turns=(Said(role="user", text="hi"), AssistantTurn(text="Once upon ", reasoning="a tale")), goes_on=True
+    )
+    order = accept_chat(conversation, Wishes(), a_context(), order_id="o")
+    prompt = checkpoint().tokenizer._inner.decode(order.jobs[0].prompt_token_ids, skip_special_tokens=False)
+    assert prompt.endswith("<think>a tale</think>\nOnce upon ")
+    assert order.thinking is not None
+    assert not order.thinking.enabled
+
+
+def test_answers_of_one_order_differ_in_their_seeds_and_names_only() -> None:
+    conversation = Conversation(turns=(Said(role="user", text="hi"),))
+    order = accept_chat(conversation, Wishes(seed=7, num_answers=3), a_context(), order_id="o")
+    assert [job.id for job in order.jobs] == ["o-0", "o-1", "o-2"]
+    assert [job.sampling.seed for job in order.jobs] == [7, 8, 9]
+    assert order.num_prompt_tokens == len(order.jobs[0].prompt_token_ids)
+
+
+def test_reasoning_is_shown_as_policy_role_and_request_allow() -> None:
+    conversation = Conversation(turns=(Said(role="user", text="hi"),))
+    hidden = Policy(reasoning=ReasoningPolicy(visibility="hidden", fields="both"))
+    assert accept_chat(conversation, Wishes(), a_context(), order_id="o").shows_reasoning
+    order = accept_chat(conversation, Wishes(), a_context(policy=hidden), order_id="o")
+    assert not order.shows_reasoning
+    assert order.has_both_reasoning_fields
+
+
+def test_the_reply_says_how_thinking_was_decided_and_what_was_ignored() -> None:
+    conversation = Conversation(turns=(Said(role="user", text="hi"),))
+    policy = Policy(reasoning=ReasoningPolicy(default="disabled"))
+    order = accept_chat(conversation, Wishes(ignored=("store", "user")), a_context(policy=policy), order_id="o")
+    assert order.headers == {"x-glm-thinking": "disabled; by=policy", "x-glm-ignored": "store, user"}
+
+
+def test_a_budget_of_thought_reaches_the_engine() -> None:
+    conversation = Conversation(turns=(Said(role="user", text="hi"),))
+    policy = Policy(reasoning=ReasoningPolicy(max_thinking_tokens=5))
+    (job,) = accept_chat(conversation, Wishes(), a_context(policy=policy), order_id="o").jobs
+    thought = job.engine_request(Room(100)).thought
+    assert thought is not None
+    assert (thought.max_tokens, thought.begins_open) == (5, False)
+    assert thought.forced_ids == [thought.close_id]

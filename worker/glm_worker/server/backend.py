@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 
-from glm_worker.errors import RequestRefused
+from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
@@ -19,6 +19,7 @@ from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.metrics.telemetry import Telemetry
 from glm_worker.server.refusals import Failure
+from glm_worker.server.structured.grammars import Grammars
 
 Json = dict[str, Any]
 Intake = Callable[[bytes, Context], Order]
@@ -44,7 +45,9 @@ class Backend:
     telemetry: Telemetry
     rules: Rules
     policy: Callable[[], Policy]
+    grammars: Grammars
     started: int
+    group: str = "local"
 
     def context(self, request: Request) -> Context:
         policy = self.policy()
@@ -71,11 +74,24 @@ class Backend:
             self.telemetry.ended("failed")
             raise
 
+    async def ready(self, order: Order) -> Order:
+        """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking."""
+        if order.thinking is not None:
+            self.telemetry.thinking.decided(order.thinking)
+        if order.recipe is None:
+            return order
+        try:
+            return order.with_grammar(await self.grammars.compiled(order.recipe, close_id=order.recipe_close_id))
+        except (RequestRefused, Overloaded):
+            self.telemetry.ended("refused")
+            raise
+
     async def answer(self, request: Request, intake: Intake, replies: Callable[[Order, str, int], Replies]) -> Response:
         """Return the response to a request. replies: makes them of an order, the model's name and the Unix time."""
         context = self.context(request)
         order = await self.order(request, intake, context)
         if order is None:
             return Response(status_code=499)  # nobody reads it
+        order = await self.ready(order)
         headers = {"x-request-id": context.caller.request_id}
         return Exchange(order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers)

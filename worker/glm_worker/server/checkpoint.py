@@ -15,6 +15,7 @@ from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.control_tokens import disarmer
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
 from glm_worker.server.text.tokenizer import Tokenizer
+from glm_worker.server.thinking.traits import TemplateTraits, traits_of
 
 _JSON_BYTES_PER_BYTE = 6  # "\\u000a" for a newline
 _JSON_MARGIN_BYTES = 2**20  # for what templates leave out, such as the reasoning of earlier turns
@@ -48,6 +49,11 @@ class Checkpoint:
     max_model_len: int
     think_tags: dict[int, Tag]
     tool_tags: dict[int, Tag]
+
+    @cached_property
+    def traits(self) -> TemplateTraits:
+        """What the chat template can do about thinking."""
+        return traits_of(lambda messages, variables: self.template.render(messages, (), variables))
 
     @cached_property
     def disarm(self) -> Callable[[str], str]:

@@ -21,8 +21,8 @@ from glm_worker.messages import (
     InFlightTokensRequest,
     MetricsReply,
     MetricsRequest,
-    Policy,
     ServerReady,
+    SetPolicy,
     SetSlo,
     ToServer,
     Unavailable,
@@ -38,6 +38,9 @@ from glm_worker.server.flights.journal import Journal, QueueLimits
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.metrics.telemetry import Telemetry
+from glm_worker.server.policy import LivePolicy, policy_of
+from glm_worker.server.structured.compiler import Compiler
+from glm_worker.server.structured.grammars import Grammars
 from glm_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -58,9 +61,8 @@ def run_server(settings: WorkerSettings, control_fd: int) -> None:
 
 async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     """Serve in the running loop until the control link closes."""
-    checkpoint = Checkpoint.read(
-        resolve(settings.model), name=settings.served_model_name, max_model_len=settings.max_model_len
-    )
+    folder = resolve(settings.model)
+    checkpoint = Checkpoint.read(folder, name=settings.served_model_name, max_model_len=settings.max_model_len)
     listener = _listen(settings.host, settings.http_port)
     link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
     telemetry = Telemetry(checkpoint.name, settings.identity)
@@ -69,14 +71,17 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     rules = Rules(
         control_tokens_are_text=settings.control_tokens == "text", any_tool_name=settings.undeclared_tools == "call"
     )
-    started = int(time.time())
+    policy = LivePolicy(policy_of(settings))
+    compiler = Compiler(folder)
     backend = Backend(
         checkpoint=checkpoint,
         flights=flights,
         telemetry=telemetry,
         rules=rules,
-        policy=Policy,
+        policy=lambda: policy.current,
+        grammars=Grammars(compiler),
         started=int(time.time()),
+        group=settings.group,
     )
     exchanges = OpenExchanges(make_app(backend))
     generations = Generations(flights, link.send)
@@ -93,7 +98,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
         )
     )
     # Before anybody is answered: the promises wait in the link since before this process began.
-    follower = asyncio.create_task(_follow(link, flights, telemetry, generations, drainer))
+    follower = asyncio.create_task(_follow(link, backend, policy, generations, drainer))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
@@ -105,6 +110,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     finally:
         flights.fail_all(Overloaded("the server stops; try again", retry_after_s=1))
         generations.close()
+        await compiler.close()
         server.should_exit = True
         await serving
         listener.close()
@@ -112,9 +118,10 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
 
 
 async def _follow(
-    link: ControlLink[ToServer], flights: Flights, telemetry: Telemetry, generations: Generations, drainer: Drainer
+    link: ControlLink[ToServer], backend: Backend, policy: LivePolicy, generations: Generations, drainer: Drainer
 ) -> None:
     """Do what the supervisor says until it is gone."""
+    flights, telemetry = backend.flights, backend.telemetry
     while (message := await link.receive()) is not None:
         match message:
             case GenerationStarting():
@@ -127,6 +134,8 @@ async def _follow(
                 drainer.drain(message)
             case SetSlo(slo=slo):
                 telemetry.promise(slo)
+            case SetPolicy(policy=current):
+                policy.current = current
             case MetricsRequest(id=request_id):
                 link.send(MetricsReply(request_id, telemetry.exposition(flights.gauges())))
             case InFlightTokensRequest(id=request_id):

@@ -13,7 +13,7 @@ USER = {"role": "user", "content": "hi"}
 
 
 def rendered(source: str, **special_tokens: str) -> str:
-    return ChatTemplate(source, special_tokens).render([USER], [], enable_thinking=None)
+    return ChatTemplate(source, special_tokens).render([USER], [])
 
 
 def test_blocks_are_trimmed_as_transformers_does() -> None:
@@ -33,8 +33,8 @@ def test_loop_controls_and_special_tokens_are_there() -> None:
 
 def test_thinking_is_undefined_unless_it_is_said() -> None:
     template = ChatTemplate("{{ enable_thinking is defined }}/{{ enable_thinking }}", {})
-    assert template.render([USER], [], enable_thinking=None) == "False/"
-    assert template.render([USER], [], enable_thinking=False) == "True/False"
+    assert template.render([USER], []) == "False/"
+    assert template.render([USER], [], {"enable_thinking": False}) == "True/False"
 
 
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[5].content.x }}", "{{ 1 + 'a' }}"])
@@ -59,7 +59,7 @@ def test_a_template_that_is_no_template_stops_the_start() -> None:
 def test_older_checkpoints_keep_the_template_in_the_tokenizers_config(tmp_path: Path) -> None:
     config = {"chat_template": "{{ bos_token }}{{ eos_token }}", "bos_token": "<b>", "eos_token": {"content": "<e>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert ChatTemplate.load(tmp_path).render([USER], [], enable_thinking=None) == "<b><e>"
+    assert ChatTemplate.load(tmp_path).render([USER], []) == "<b><e>"
 
 
 def test_a_checkpoint_without_a_template_is_named(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_a_template_tells_of_a_message_is_told_as_it_was_sent() -> None:
     disarm = disarmer(["<|user|>"])
     with pytest.raises(RequestRefused, match=r"no: <\|user\|>$"):
         ChatTemplate("{{ raise_exception('no: ' + messages[0].content) }}", {}).render(
-            [{"role": "user", "content": disarm("<|user|>")}], [], enable_thinking=None
+            [{"role": "user", "content": disarm("<|user|>")}], []
         )
 
 
@@ -158,6 +158,6 @@ def test_tojson_in_ascii_passes_on_what_is_disarmed() -> None:
     disarm = disarmer(["<|user|>"])
     template = ChatTemplate("{{ messages[0].content | tojson(ensure_ascii=True) }}", {})
     content = disarm('<|user|> ü 🙂 "\n')
-    prompt = template.render([{"role": "user", "content": content}], [], enable_thinking=None)
+    prompt = template.render([{"role": "user", "content": content}], [])
     assert as_sent(prompt) != prompt
     assert as_sent(prompt) == json.dumps('<|user|> ü 🙂 "\n')

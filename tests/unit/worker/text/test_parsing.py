@@ -154,8 +154,8 @@ def test_what_the_template_writes_is_read_back(
     turn = {"role": "assistant", "reasoning_content": reasoning, "content": content, "tool_calls": called}
     question = {"role": "user", "content": "?"}
     template = checkpoint().template
-    prompt = template.render([question], [], enable_thinking=None)
-    raw = template.render([question, turn], [], enable_thinking=None).removeprefix(prompt).removesuffix("<|assistant|>")
+    prompt = template.render([question], [])
+    raw = template.render([question, turn], []).removeprefix(prompt).removesuffix("<|assistant|>")
     reader = a_reader(tools or TOOLS)
     answer = assemble(reader.feed([*tokenizer().encode(raw), stop_id()], "stop"))
     assert (answer.reasoning, answer.content) == (reasoning, content)

@@ -38,7 +38,7 @@ class Flight:
 
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
-        self._deltas += self.reader.feed(output.token_ids, output.finish_reason)
+        self._deltas += self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
         self.changed.set()
 
     def restart(self) -> None:
@@ -62,6 +62,7 @@ class Flight:
             num_prompt_tokens=len(self.job.prompt_token_ids),
             num_tokens=self.reader.num_tokens,
             num_reasoning_tokens=self.reader.num_reasoning_tokens,
+            stop=self.reader.stop,
         )
 
     def take(self) -> list[Delta]:

@@ -6,7 +6,7 @@ No I/O, any thread. Everything here raises RequestRefused, with the surface's ow
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glm_worker.errors import RequestRefused
@@ -16,6 +16,7 @@ from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.conversation import (
     AssistantTurn,
     Conversation,
+    Named,
     OfferedTool,
     Said,
     ToolResult,
@@ -25,6 +26,8 @@ from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
 from glm_worker.server.refusals import model_not_found, shortened
+from glm_worker.server.structured.formats import AnswerFormat, Calls, Function
+from glm_worker.server.structured.recipe import Recipe
 from glm_worker.server.text.argument_types import (
     REQUEST_STEP_BUDGET,
     STEP_BUDGET,
@@ -35,7 +38,12 @@ from glm_worker.server.text.argument_types import (
 )
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.control_tokens import as_sent, disarmed
+from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.parsing import State, initial_state
+from glm_worker.server.thinking.features import Features, PastTurn, features_of
+from glm_worker.server.thinking.resolve import Thinking, resolve
+from glm_worker.server.thinking.thought import thought_of
+from glm_worker.server.thinking.visibility import visible
 from glm_worker.server.thinking.wish import combine, text_switch
 
 _SEED_MASK = 2**63 - 1
@@ -45,31 +53,97 @@ Prompt = str | Sequence[int]
 def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *, order_id: str) -> Order:
     """Return the order that goes on with a conversation."""
     checkpoint, rules, params = context.checkpoint, context.rules, conversation.params
+    reasoning = context.policy.reasoning
     offered = () if conversation.tool_choice == "none" else conversation.tools
     tools = _tools(offered)
-    disarm = _Disarm.of(checkpoint) if rules.control_tokens_are_text else _Disarm()
     wish = combine([conversation.thinking, text_switch(_last_of_user(conversation), params.prompt)])
-    enable_thinking = None if wish.mode is None else wish.mode == "enabled"
-    prompt = checkpoint.template.render(
-        in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
-        [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
-        enable_thinking=enable_thinking,
-    )
+    thinking = resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
+    if conversation.goes_on:  # what it goes on with is behind the thought
+        thinking = replace(thinking, enabled=False, by="request", budget_tokens=None)
+    _format(conversation, offered)
+    recipe: Recipe | None = None  # until the forms are translated
+    prompt = _rendered_prompt(conversation, offered, thinking, context)
+    if recipe is not None and thinking.enabled and initial_state(prompt) is not State.REASONING:
+        prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer
     _check_length(as_sent(prompt), params.prompt, checkpoint)
     token_ids = _some(checkpoint.tokenizer.encode_prompt(prompt), params.prompt)
-    return _order(
+    state = initial_state(prompt)
+    order = _order(
         order_id,
         [token_ids],
         wishes,
         context,
         params,
         is_chat=True,
-        thinking=checkpoint.template.thinks_by_default if enable_thinking is None else enable_thinking,
+        thinking=thinking.enabled,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
-        state=initial_state(prompt),
+        state=state,
         tools=tools,
         any_tool_name=rules.any_tool_name,
+        thought=thought_of(
+            thinking,
+            checkpoint.traits,
+            begins_open=state is State.REASONING,
+            token_id=checkpoint.tokenizer.token_id,
+            encode=checkpoint.tokenizer.encode,
+        ),
     )
+    return replace(
+        order,
+        thinking=thinking,
+        shows_reasoning=visible(reasoning, context.caller.role, wish),
+        has_both_reasoning_fields=reasoning.fields == "both",
+        recipe=recipe,
+        recipe_close_id=checkpoint.tokenizer.token_id(Tag.END_THINK.value) if thinking.enabled else None,
+        ignored=(*wishes.ignored, *thinking.ignored),
+    )
+
+
+def _rendered_prompt(
+    conversation: Conversation, offered: Sequence[OfferedTool], thinking: Thinking, context: Context
+) -> str:
+    disarm = _Disarm.of(context.checkpoint) if context.rules.control_tokens_are_text else _Disarm()
+    return context.checkpoint.template.render(
+        in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
+        [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
+        thinking.template_variables,
+        goes_on=conversation.goes_on,
+    )
+
+
+def _format(conversation: Conversation, offered: Sequence[OfferedTool]) -> AnswerFormat:
+    """Return what the answer must look like."""
+    choice = conversation.tool_choice
+    if not offered:
+        if choice not in ("auto", "none"):
+            raise RequestRefused("tool_choice asks for a call, and there are no tools to call", param="tool_choice")
+        return conversation.content
+    if isinstance(choice, Named) and choice.name not in {tool.name for tool in offered}:
+        raise RequestRefused(
+            f"tool_choice names the function {shortened(choice.name)}, which is not among the tools",
+            param="tool_choice",
+        )
+    return Calls(
+        tuple(Function(tool.name, tool.schema, tool.param, tool.is_strict) for tool in offered),
+        is_required=choice == "required",
+        named=choice.name if isinstance(choice, Named) else None,
+        is_parallel=conversation.parallel_calls,
+        content=conversation.content,
+    )
+
+
+def _features(conversation: Conversation, offered: Sequence[OfferedTool]) -> Features:
+    return features_of([_past(turn) for turn in conversation.turns], len(offered))
+
+
+def _past(turn: Turn) -> PastTurn:
+    match turn:
+        case Said():
+            return PastTurn(turn.role, turn.text)
+        case ToolResult():
+            return PastTurn("tool", turn.text)
+        case AssistantTurn():
+            return PastTurn("assistant", turn.text, bool(turn.reasoning), len(turn.calls))
 
 
 def accept_text(
@@ -116,6 +190,7 @@ def _order(
     shared: dict[str, Any] = {
         "max_tokens": wishes.max_tokens,
         "stop_token_ids": (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids),
+        "client_stop_ids": tuple(set(wishes.stop_token_ids) - set(checkpoint.stop_token_ids)),
         "stop_strings": wishes.stop_strings,
         "tokenizer": checkpoint.tokenizer,
         "min_tokens": wishes.min_tokens,
@@ -143,6 +218,7 @@ def _order(
         stream=wishes.stream,
         include_usage=wishes.include_usage,
         deadline_s=wishes.deadline_s,
+        ignored=wishes.ignored,
     )
 
 

@@ -41,13 +41,14 @@ class Job:
     prompt_token_ids: list[int]
     max_tokens: int | None  # None: what the prompt leaves
     sampling: SamplingParams
-    stop_token_ids: tuple[int, ...]
+    stop_token_ids: tuple[int, ...]  # all that end the answer
     stop_strings: tuple[str, ...]
     tokenizer: Tokenizer
     tags: Mapping[int, Tag]
     state: State
     tools: Tools
     any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
+    client_stop_ids: tuple[int, ...] = ()  # those that only the client asked for
     min_tokens: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
     num_logprobs: int | None = None
@@ -69,6 +70,7 @@ class Job:
             grammar,
             stop_strings=self.stop_strings,
             stop_token_ids=self.stop_token_ids,
+            client_stop_ids=self.client_stop_ids,
         )
 
     def engine_request(self, room: Room) -> EngineRequest:

@@ -5,19 +5,34 @@ from dataclasses import dataclass, field, replace
 
 from glm_worker.request import AnswerGrammar
 from glm_worker.server.jobs.job import Job
+from glm_worker.server.structured.recipe import Recipe
+from glm_worker.server.thinking.resolve import IGNORED_HEADER, Thinking
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """jobs: one for each answer, in the order of their indices. headers: of the reply, beside the usual ones."""
+    """jobs: one for each answer, in the order of their indices. ignored: fields of the request that have no effect.
+
+    recipe: what the answers must look like; to be compiled before the jobs are admitted. thinking: of a chat.
+    """
 
     id: str
     jobs: tuple[Job, ...]
     stream: bool
     include_usage: bool
+    thinking: Thinking | None = None
     shows_reasoning: bool = True
+    has_both_reasoning_fields: bool = False  # `reasoning` beside `reasoning_content`
     deadline_s: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    recipe_close_id: int | None = None  # the token that ends the thought before the answer, if there is one
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the reply that say what became of the request."""
+        headers = {} if self.thinking is None else {"x-glm-thinking": self.thinking.header}
+        return headers | ({IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {})
 
     @property
     def num_prompt_tokens(self) -> int:

@@ -15,6 +15,7 @@ from glm_worker.server.flights.journal import OUTCOMES, Outcome
 from glm_worker.server.metrics.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.metrics.expert_load import ExpertLoad
 from glm_worker.server.metrics.exposition import Exposition, without_created
+from glm_worker.server.metrics.thinking import ThinkingMetrics
 from glm_worker.server.metrics.vllm_names import cache_config, twin
 from glm_worker.server.slo import Headers
 from glm_worker.server.text.deltas import FinishReason
@@ -53,6 +54,7 @@ class Telemetry:
         self._clock = clock
         self._classes = ClassMetrics(model)
         self._expert_load = ExpertLoad()
+        self.thinking = ThinkingMetrics(model)
         self._running = self._gauge("glm_num_requests_running", "Requests that the engine computes.")
         self._waiting = self._gauge("glm_num_requests_waiting", "Requests that wait for the engine.")
         self._max_running = self._gauge("glm_max_running_requests", "Requests that may run at once.")
@@ -166,7 +168,7 @@ class Telemetry:
         plain = without_created(self._registry.collect())
         twins = [named for family in [*self._classes.totals(), *plain] if (named := twin(family)) is not None]
         config = cache_config(self._model, block_size=gauges.block_size, num_blocks=gauges.num_blocks)
-        return [*self._classes.collect(), *plain, *twins, config]
+        return [*self._classes.collect(), *plain, *self.thinking.collect(), *twins, config]
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("model",), registry=self._registry).labels(self._model)

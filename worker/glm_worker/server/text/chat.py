@@ -6,7 +6,6 @@ The template is a program from the checkpoint, so it runs in jinja2's immutable 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from glm_worker.server.refusals import shortened
 from glm_worker.server.text.control_tokens import as_sent, ascii_only
 
 Message = dict[str, Any]
+
+_HERE = "\udc01"  # where the answer goes on: half of a surrogate pair, which no text of a request has
 
 
 class ChatTemplate:
@@ -57,46 +58,42 @@ class ChatTemplate:
             source, {role: text for role, value in config.items() if (text := _token_text(role, value)) is not None}
         )
 
-    @cached_property
-    def thinks_by_default(self) -> bool:
-        """Whether a request that says nothing about thinking is answered with thinking: what the template says.
-
-        False for a template that has no such switch.
-        """
-        question: Message = {"role": "user", "content": "?"}
-        try:
-            return self.render([question], (), enable_thinking=None) != self.render(
-                [question], (), enable_thinking=False
-            )
-        except RequestRefused:  # it wants more than a question; GLM models think unless they are told not to
-            return True
-
     def render(
         self,
         messages: Sequence[Message],
         tools: Sequence[dict[str, Any]],
+        variables: Mapping[str, bool] | None = None,
         *,
-        enable_thinking: bool | None,
-        clear_thinking: bool | None = None,
+        goes_on: bool = False,
     ) -> str:
-        """Return the prompt up to where the assistant goes on. None leaves it to the template.
+        """Return the prompt up to where the assistant goes on.
 
-        clear_thinking: whether thoughts of earlier turns are left out; templates before GLM-4.7 do not know it.
+        variables: what the template is told beside the messages, as `enable_thinking`; what is left out it decides.
+        goes_on: the last message is the assistant's, and the prompt ends with its text, as it is.
 
         Raises RequestRefused when the template refuses the messages, or fails on them, whatever the cause.
         """
-        values: dict[str, Any] = {**self._special_tokens, "add_generation_prompt": True, "documents": None}
-        if enable_thinking is not None:
-            values["enable_thinking"] = enable_thinking
-        if clear_thinking is not None:
-            values["clear_thinking"] = clear_thinking
+        values: dict[str, Any] = {**self._special_tokens, "add_generation_prompt": not goes_on, "documents": None}
+        values |= variables or {}
+        if goes_on:
+            *before, last = messages
+            messages = [*before, {**last, "content": last["content"] + _HERE}]
         try:
-            return self._template.render(messages=list(messages), tools=list(tools) or None, **values)
+            prompt = self._template.render(messages=list(messages), tools=list(tools) or None, **values)
         except Exception as error:  # it is a program of the checkpoint, and may fail as any program does
             raise RequestRefused(
-                f"the model's chat template refuses these messages: {shortened(as_sent(_cause(error)), 300)}",
+                f"the model's chat template refuses these messages: {shortened(_as_sent(_cause(error)), 300)}",
                 param="messages",
             ) from error
+        if not goes_on:
+            return prompt
+        prompt, here, _ = prompt.partition(_HERE)
+        if not here:
+            raise RequestRefused(
+                "the model's chat template does not show the text of the last message, so it cannot be continued",
+                param="messages",
+            )
+        return prompt
 
 
 def in_call_order(messages: Sequence[Message]) -> list[Message]:
@@ -128,6 +125,10 @@ class _GenerationBlock(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+def _as_sent(text: str) -> str:
+    return as_sent(text).replace(_HERE, "")
 
 
 def _cause(error: Exception) -> str:

@@ -31,7 +31,19 @@ class ToolArguments:
     text: str
 
 
-Delta = Reasoning | Content | ToolCall | ToolArguments
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely one token of the answer was: of the content of a chat, of the whole text of a completion.
+
+    top: the likeliest tokens in its place, best first, as (id, logprob). Comes before the text that the token adds.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+Delta = Reasoning | Content | ToolCall | ToolArguments | TokenLogprob
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -49,6 +61,7 @@ class Answer:
     reasoning: str = ""
     content: str = ""
     calls: list[Call] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 def assemble(deltas: Iterable[Delta]) -> Answer:
@@ -65,6 +78,8 @@ def assemble(deltas: Iterable[Delta]) -> Answer:
                 answer.calls.append(Call(name))
             case ToolArguments(index, text):
                 answer.calls[index].arguments += text
+            case TokenLogprob():
+                answer.logprobs.append(delta)
     return answer
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from glm_worker.messages import FinishReason as EngineFinish
-from glm_worker.server.text.deltas import Delta, FinishReason
+from glm_worker.messages import TokenLogprobs
+from glm_worker.server.text.deltas import Content, Delta, FinishReason, TokenLogprob
 from glm_worker.server.text.lexer import Lexer, Piece, Tag
 from glm_worker.server.text.parsing import State
 from glm_worker.server.text.stops import StopScanner
@@ -27,7 +28,8 @@ class OutputGrammar(Protocol):
 class OutputReader:
     """Reads the tokens of one answer. Feeding them one by one or all at once gives the same deltas, put together.
 
-    finish_reason is set by the feed that ends the answer; later tokens are ignored.
+    finish_reason is set by the feed that ends the answer, and stop, if the client had asked to stop at what ended it;
+    later tokens are ignored.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class OutputReader:
         *,
         stop_strings: Sequence[str],
         stop_token_ids: Sequence[int],
+        client_stop_ids: Sequence[int] = (),
     ) -> None:
+        """stop_token_ids: all that end an answer. client_stop_ids: those of them that only the client asked for."""
         self._tags = tags
         self._lexer = Lexer(tokenizer, tags)
         self._stops = StopScanner(stop_strings)
@@ -46,32 +50,61 @@ class OutputReader:
         # Which state a token has. Stop strings hold text back from the grammar, and then it is behind the tokens.
         self._tracker = make_grammar() if stop_strings else self._grammar
         self._stop_token_ids = frozenset(stop_token_ids)
+        self._client_stop_ids = frozenset(client_stop_ids)
+        self._undecided_logprobs: list[TokenLogprob] = []
+        self._is_content = False  # whether the newest token added content
         self._num_undecided_tokens = 0
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
         self.has_answer = False  # something else than reasoning or white space has come
         self.finish_reason: FinishReason | None = None
+        self.stop: str | int | None = None
 
-    def feed(self, token_ids: Sequence[int], ended: EngineFinish | None) -> list[Delta]:
-        """Return what these tokens add. ended: why the engine ends the request with them, if it does."""
+    def feed(
+        self, token_ids: Sequence[int], ended: EngineFinish | None, logprobs: Sequence[TokenLogprobs] = ()
+    ) -> list[Delta]:
+        """Return what these tokens add. ended: why the engine ends the request with them, if it does.
+
+        logprobs: of each token, where they were asked for.
+        """
         deltas: list[Delta] = []
-        for token_id in token_ids:
+        for number, token_id in enumerate(token_ids):
             if self.finish_reason is not None:
                 return deltas
-            deltas += self._token(token_id, is_stop=ended == "stop" and token_id in self._stop_token_ids)
+            is_stop = ended == "stop" and number == len(token_ids) - 1 and token_id in self._stop_token_ids
+            added = self._token(token_id, is_stop=is_stop)
+            if logprobs and not is_stop:
+                deltas += self._logprobs(token_id, logprobs[number])
+            deltas += added
+            if is_stop and token_id in self._client_stop_ids:
+                self.stop = token_id
         if ended is not None and self.finish_reason is None:
             rest = self._lexer.finish()
             if self._tracker is not self._grammar:
                 self._track(rest)
             deltas += self._pieces(self._stops.feed(rest))
-            deltas += self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=ended == "stop")
+            is_own_end = ended == "stop" and self.stop is None
+            deltas += self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
         return deltas
+
+    def _logprobs(self, token_id: int, of_token: TokenLogprobs) -> list[Delta]:
+        """Return the logprob of a token, if it belongs to the content. Called right after the token was read."""
+        entry = TokenLogprob(token_id, of_token.logprob, tuple((id_, logprob) for id_, logprob in of_token.top))
+        state = self._tracker.state
+        if state is State.UNDECIDED:
+            self._undecided_logprobs.append(entry)
+            return []
+        held, self._undecided_logprobs = self._undecided_logprobs, []
+        if state is not State.CONTENT or (token_id in self._tags and not self._is_content):
+            return []
+        return [*held, entry]
 
     def _token(self, token_id: int, *, is_stop: bool) -> list[Delta]:
         before = self._tracker.state
         # A stop token ends the turn and is no part of its text.
         pieces = [] if is_stop else self._lexer.feed(token_id)
         deltas = self._track(pieces)
+        self._is_content = any(isinstance(delta, Content) for delta in deltas)
         self._count(before, self._tags.get(token_id), pieces)
         if self._tracker is not self._grammar:
             deltas = self._pieces(self._stops.feed(pieces))
@@ -117,4 +150,5 @@ class OutputReader:
         self._decided()
         is_call = is_complete and self._grammar.num_calls > 0 and not self._grammar.has_cut_call
         self.finish_reason = "tool_calls" if is_call else reason
+        self.stop = self.stop if self._stops.hit is None else self._stops.hit
         return deltas

@@ -1,0 +1,147 @@
+"""The response to an order: several answers in one stream, a sign of life before the first token, and a deadline."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from glm_worker.errors import DeadlinePassed, GenerationLost
+from glm_worker.server.flights import exchange
+from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.openai.replies import ChatReplies
+from unit.worker.flights_world import World, tokens
+from unit.worker.orders import chat_of
+
+CHAT = {"model": "glm-nano", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
+
+
+class Client:
+    """The other end of the connection."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.body = b""
+        self.is_complete = False
+        self.changed = asyncio.Event()
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body += message["body"]
+            self.is_complete = not message.get("more_body", False)
+        self.changed.set()
+
+    async def until(self, text: bytes) -> None:
+        async with asyncio.timeout(10):
+            while text not in self.body:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def an_exchange(world: World, **fields: Any) -> tuple[Client, Sequence[str], asyncio.Task[None]]:
+    """Return a client, the ids of the jobs of its request, and the exchange on its way."""
+    of_order = {name: fields.pop(name) for name in ("deadline_s", "shows_reasoning") if name in fields}
+    order = chat_of({**CHAT, **fields})
+    order = type(order)(**{**{f: getattr(order, f) for f in order.__dataclass_fields__}, **of_order})
+    client = Client()
+    run = Exchange(order, ChatReplies(order, "m", 0), world.flights, {})
+    scope = {"type": "http", "headers": []}
+    return client, [job.id for job in order.jobs], asyncio.create_task(run(scope, client.receive, client.send))
+
+
+async def admitted(world: World) -> None:
+    """Let the exchange run up to where it waits for the engine."""
+    await asyncio.sleep(0)
+    assert len(world.flights)
+
+
+async def test_a_stream_that_has_nothing_to_tell_shows_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "HEADERS_AFTER_S", 0.01)
+    monkeypatch.setattr(exchange, "KEEP_ALIVE_S", 0.01)
+    world = World()
+    world.serve()
+    client, _, task = an_exchange(world, stream=True)
+    await client.until(b": waiting\n\n: waiting\n\n")
+    assert client.status == 200
+    task.cancel()
+
+
+async def test_a_request_that_showed_signs_of_life_only_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "HEADERS_AFTER_S", 0.01)
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, stream=True)
+    await client.until(b": waiting")
+    world.flights.lose("g1", "rank 1 was killed")
+    engine = world.serve("g2")
+    assert engine.submitted == [job_id]
+    world.step(tokens(world.flights._flights[job_id], "hello", "stop"))
+    await task
+    assert b'"content":"hello"' in client.body
+    assert client.is_complete
+
+
+async def test_a_failure_after_the_headers_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "HEADERS_AFTER_S", 0.01)
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, stream=True)
+    await client.until(b": waiting")
+    world.flights.fail(world.flights._flights[job_id], GenerationLost("the group lost it"))
+    await task
+    assert b'data: {"error":{"message":"the group lost it"' in client.body
+    assert client.is_complete
+
+
+async def test_a_failure_before_the_headers_is_raised() -> None:
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, stream=True)
+    await admitted(world)
+    world.flights.fail(world.flights._flights[job_id], GenerationLost("the group lost it"))
+    with pytest.raises(GenerationLost):
+        await task
+    assert client.status is None
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_deadline_ends_the_request_and_frees_the_engine(stream: bool) -> None:
+    world = World()
+    engine = world.serve()
+    client, (job_id,), task = an_exchange(world, stream=stream, deadline_s=0.01)
+    with pytest.raises(DeadlinePassed, match=r"0\.01 seconds"):
+        await task
+    assert engine.cancelled == [job_id]
+    assert client.status is None
+
+
+async def test_a_deadline_in_the_middle_of_a_stream_is_an_event() -> None:
+    world = World()
+    engine = world.serve()
+    client, (job_id,), task = an_exchange(world, stream=True, deadline_s=0.3)
+    await admitted(world)
+    world.step(tokens(world.flights._flights[job_id], "hello"))
+    await task
+    assert b'"content":"hello"' in client.body
+    assert b"deadline_passed" in client.body
+    assert engine.cancelled == [job_id]
+
+
+async def test_hidden_reasoning_is_counted_and_not_told() -> None:
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(
+        world, stream=True, stream_options={"include_usage": True}, shows_reasoning=False
+    )
+    await admitted(world)
+    world.step(tokens(world.flights._flights[job_id], "<think>secret</think>\nhello", "stop"))
+    await task
+    assert b"secret" not in client.body
+    assert b"reasoning_content" not in client.body
+    assert b'"content":"hello"' in client.body
+    assert b'"reasoning_tokens":0' not in client.body
