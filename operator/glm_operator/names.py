@@ -38,6 +38,7 @@ WORKER_CONTAINER = "worker"
 
 METRICS_PATH = "/metrics"
 SLO_PATH = "/slo"
+POLICY_PATH = "/policy"
 SCRAPE_ANNOTATION = "prometheus.io/scrape"
 SCRAPE_PORT_ANNOTATION = "prometheus.io/port"
 SCRAPE_PATH_ANNOTATION = "prometheus.io/path"
@@ -87,7 +88,7 @@ def leader_host(deployment: str, group: str, namespace: str) -> str:
 
 
 def management_token(uid: str) -> str:
-    """Return what who puts promises to a deployment's workers must know: derived, so it needs no Secret and no write.
+    """Return what who puts promises or a policy to workers must know: derived, so it needs no Secret and no write.
 
     Who may read the deployment or its pods knows it; who can merely reach the port does not. uid: the deployment's;
     empty in local mode, where the port is open to this machine only.

@@ -202,6 +202,16 @@ CASES: list[dict[str, Any]] = [
     {"rollout": {"paused": True, "adopt": "Automatic"}},
     {"rollout": {"adopt": "automatic"}},
     {"rollout": None},
+    *({"reasoning": {"autoThreshold": threshold}} for threshold in (0, 1, 0.25, 1.01, -0.1, "0.5", True, None)),
+    *({"reasoning": {"maxThinkingTokens": tokens}} for tokens in (0, 1, 2.0, 2.5, 10_000_001)),
+    *({"reasoning": {"effortTokens": tokens}} for tokens in ({}, {"low": 1}, {"low": 0}, {"most": 1}, 5)),
+    *({"reasoning": {"default": mode}} for mode in ("Auto", "auto", None)),
+    {"reasoning": {"visibility": "Hidden", "fields": "Both"}},
+    {"reasoning": {"visibility": "Nobody"}},
+    {"reasoning": {"auto_threshold": 1}},
+    {"reasoning": None, "access": None},
+    {"access": {"trustProxyHeaders": True}},
+    {"access": {"trustProxyHeaders": "true"}},
 ]
 
 

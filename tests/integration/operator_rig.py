@@ -18,7 +18,7 @@ from glm_operator.cluster.cache import OWNED_KINDS, Cache
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.autoscaler.board import Board
 from glm_operator.observe.observed import ObservedGroup
-from glm_operator.observe.report import GroupReport, slo_digest
+from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
 from integration.fake_kubernetes import FakeKubernetes, Manifest
@@ -53,6 +53,9 @@ class KnownWorkers:
     puts: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)  # group, token, promises
     puts_fail: Exception | None = None  # how promises are answered, if not taken
     has_slo_page: bool = True
+    policies: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)  # group, token, policy
+    policies_fail: Exception | None = None  # how a policy is answered, if not taken
+    has_policy_page: bool = True
     unheard: set[str] = field(default_factory=set)  # groups that this operator has not heard: they answer who asks
 
     async def reports(self, groups: Iterable[ObservedGroup], ask: Collection[str]) -> dict[str, GroupReport]:
@@ -70,10 +73,20 @@ class KnownWorkers:
         if not self.has_slo_page:
             return None
         self.puts.append((group.name, token, body))
-        digest = slo_digest(body)
-        said = self.said[group.name].model_dump(exclude_unset=True) | {"slo_digest": digest}
-        self.said[group.name] = GroupReport.model_validate(said)
-        return digest
+        return self._has(group.name, slo_digest=slo_digest(body))
+
+    async def put_policy(self, group: ObservedGroup, token: str, body: Mapping[str, Any]) -> str | None:
+        if self.policies_fail is not None:
+            raise self.policies_fail
+        if not self.has_policy_page:
+            return None
+        self.policies.append((group.name, token, body))
+        return self._has(group.name, policy_digest=policy_digest(body))
+
+    def _has(self, group: str, **digest: str) -> str:
+        said = self.said[group].model_dump(exclude_unset=True) | digest
+        self.said[group] = GroupReport.model_validate(said)
+        return next(iter(digest.values()))
 
 
 @dataclass

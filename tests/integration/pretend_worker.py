@@ -29,7 +29,7 @@ GENERATIONS = [
         "cause": {"rank": 1, "pod": 0, "reason": "failed"},
     }
 ]
-DIGEST: list[str | None] = [None]  # of the promises, the newest last
+DIGESTS: dict[str, str | None] = {"/slo": None, "/policy": None}  # of what was put there last
 VIEW = {
     "serves": {"state": "serving", "generation": "x-1"},
     "loads": {"state": "starting", "generation": "x-1", "load": {"done_bytes": 5, "total_bytes": 10}},
@@ -39,7 +39,8 @@ VIEW = {
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        view = {"group": os.environ["GLM_GROUP"], "slo_digest": DIGEST[-1]} | VIEW.get(MODE, VIEW["serves"])
+        view = {"group": os.environ["GLM_GROUP"], "slo_digest": DIGESTS["/slo"], "policy_digest": DIGESTS["/policy"]}
+        view |= VIEW.get(MODE, VIEW["serves"])
         ready = view["state"] == "serving" and all(map(is_there, range(INDEX + 1, NUM_PODS)))
         body = json.dumps(view).encode() if self.path == "/group" else b"ok"
         self.send_response(200 if ready or self.path != "/readyz" else 503)
@@ -48,12 +49,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_PUT(self) -> None:
-        """Take promises from who knows the token."""
+        """Take promises or a policy from who knows the token."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         knows = self.headers["Authorization"] == f"Bearer {os.environ['GLM_MANAGEMENT_TOKEN']}"
         if knows:
             canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-            DIGEST.append(hashlib.sha256(canonical.encode()).hexdigest()[:16])
+            DIGESTS[self.path] = hashlib.sha256(canonical.encode()).hexdigest()[:16]
         self.send_response(200 if knows else 401)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -24,7 +24,7 @@ from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
 from glm_operator.local.status import group_statuses
 from glm_operator.local.up import bring_up, wait_until_ready
-from glm_operator.observe.report import slo_digest
+from glm_operator.observe.report import policy_digest, slo_digest
 from glm_operator.render import render
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
@@ -141,6 +141,26 @@ async def test_promises_reach_every_group_also_when_they_are_edited_or_gone(fold
             assert (view.attainment, view.unmeasured) == ({}, ["chat"] if classes else []), (
                 "its workers measure nothing"
             )
+
+
+async def test_the_policy_reaches_every_group_also_when_it_is_edited_or_gone(folder: StateFolder) -> None:
+    bounds = {"min": 2, "max": 2}
+    put(folder, scaling=bounds)
+    async with controlling(folder) as control:
+
+        def treat_by(digest: str | None) -> bool:
+            """Tell whether every group has this policy."""
+            reports = [control.management.group(pods[0].address) for pods in folder.deployments()[0].groups.values()]
+            return all(report is not None and report.policy_digest == digest for report in reports)
+
+        start_first(folder)
+        await look_until(control, lambda: len(groups(folder)) == 2 and treat_by(None))  # none was wanted yet
+        pids = [pod.pid for pod in folder.deployments()[0].pods]
+        for reasoning in ({"visibility": "Hidden"}, {"default": "Auto", "autoThreshold": 0.7}, {}):
+            put(folder, scaling=bounds, reasoning=reasoning)
+            wanted = policy_digest(parse_deployment(folder.deployments()[0].body).spec.policy.for_workers())
+            await look_until(control, partial(treat_by, wanted))
+        assert [pod.pid for pod in folder.deployments()[0].pods] == pids, "an edit restarts nothing"
 
 
 async def test_a_pod_that_died_is_started_again(folder: StateFolder) -> None:

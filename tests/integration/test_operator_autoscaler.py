@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from glm_operator.api.trouble import Trouble
-from glm_operator.cluster.workers import SloNotTaken, SloRefused
+from glm_operator.cluster.workers import NotTaken, PutRefused
 from glm_operator.errors import Unavailable
 from integration.autoscaler_world import NAME, SCALING, SLO, a_world
 from integration.fake_kubernetes import Refused
@@ -523,7 +523,7 @@ async def test_promises_that_are_taken_away_are_taken_from_workers() -> None:
 
 async def test_a_worker_that_does_not_take_promises_is_asked_again_and_holds_up_nothing() -> None:
     async with a_world() as world:
-        world.rig.workers.puts_fail = SloNotTaken("pod chat-g0-0 did not answer")
+        world.rig.workers.puts_fail = NotTaken("pod chat-g0-0 did not answer")
         world.hear("chat-g0", slo_digest=None)
         assert not (await world.rig.run_pass()).settled
         assert world.condition("Ready")[0] == "True"
@@ -534,7 +534,7 @@ async def test_a_worker_that_does_not_take_promises_is_asked_again_and_holds_up_
         assert (await world.rig.run_pass()).settled
 
 
-REFUSAL = SloRefused("pod chat-g0-0 refused the promises with 422: there are 9 classes")
+REFUSAL = PutRefused("pod chat-g0-0 refused the promises with 422: there are 9 classes")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from glm_operator.cluster import workers
-from glm_operator.cluster.workers import REMEMBERED_S, SloNotTaken, SloRefused, Workers, group_url
+from glm_operator.cluster.workers import REMEMBERED_S, NotTaken, PutRefused, Workers, group_url
 from unit.operator.operator_builders import a_group, a_pod
 
 ALL = [f"chat-g{index}" for index in range(4)]
@@ -162,6 +162,20 @@ async def test_a_worker_of_the_version_before_has_no_such_page() -> None:
     assert await put({"10.0.0.1": httpx.Response(404, text="Not Found")}, a_led_group(0, "10.0.0.1")) is None
 
 
+async def test_a_policy_goes_to_a_page_of_its_own_and_its_refusal_is_told_as_one() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(422, text="reasoning.auto_threshold is 2")
+
+    asked = Workers(httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    with pytest.raises(PutRefused, match=r"refused the policy with 422: reasoning\.auto_threshold is 2"):
+        await asked.put_policy(a_led_group(0, "10.0.0.1"), "s3cret", {"reasoning": {"auto_threshold": 2}})
+    await asked.close()
+    assert seen == ["http://10.0.0.1:9090/policy"]
+
+
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
@@ -176,15 +190,15 @@ async def test_a_worker_of_the_version_before_has_no_such_page() -> None:
     ids=["silent", "token", "body", "nonsense"],
 )
 async def test_promises_that_are_not_taken_are_reported_with_the_reason(answer: Any, sentence: str) -> None:
-    with pytest.raises(SloNotTaken, match=re.escape(sentence)) as caught:
+    with pytest.raises(NotTaken, match=re.escape(sentence)) as caught:
         await put({"10.0.0.1": answer}, a_led_group(0, "10.0.0.1"))
     assert "s3cret" not in str(caught.value)
-    assert isinstance(caught.value, SloRefused) is not isinstance(answer, Exception), "who is silent has not refused"
+    assert isinstance(caught.value, PutRefused) is not isinstance(answer, Exception), "who is silent has not refused"
 
 
 async def test_a_silent_worker_holds_up_promises_no_longer_than_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "DEADLINE_S", 0.05)
-    with pytest.raises(SloNotTaken, match="did not answer"):
+    with pytest.raises(NotTaken, match="did not answer"):
         await put({"10.0.0.1": None}, a_led_group(0, "10.0.0.1"))
 
 
@@ -202,11 +216,11 @@ async def test_an_answer_without_end_is_not_read_to_it() -> None:
     assert await ask({"10.0.0.1": httpx.Response(200, stream=Endless())}, group) == {}
     assert num_sent <= most
     num_sent = 0
-    with pytest.raises(SloNotTaken, match="longer than 1024 KiB"):
+    with pytest.raises(NotTaken, match="longer than 1024 KiB"):
         await put({"10.0.0.1": httpx.Response(422, stream=Endless())}, group)
     assert num_sent <= most
 
 
 async def test_a_group_without_a_leader_takes_no_promises_yet() -> None:
-    with pytest.raises(SloNotTaken, match="group chat-g0 has no leading pod with an address yet"):
+    with pytest.raises(NotTaken, match="group chat-g0 has no leading pod with an address yet"):
         await put({}, a_led_group(0, None))

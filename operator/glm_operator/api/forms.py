@@ -17,6 +17,7 @@ RESOURCE_NAME_PATTERN = r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$"
 CLASS_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 HEADER_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]*$"
 HEADER_VALUE_PATTERN = r"^[!-~]([ -~]*[!-~])?$"
+ROLE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 CRON_PATTERN = r"^[0-9A-Za-z*/,#L-]+( [0-9A-Za-z*/,#L-]+){4}$"
 TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 COUNT_OR_PERCENT_PATTERN = r"^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$"
@@ -35,6 +36,7 @@ FORMS: dict[str, str] = {
     CLASS_NAME_PATTERN: "lower-case letters, digits and dashes, with a letter or digit at both ends",
     HEADER_NAME_PATTERN: "the name of a header, as in x-tier",
     HEADER_VALUE_PATTERN: "visible ASCII characters, with spaces between them only",
+    ROLE_PATTERN: "letters, digits and . _ : / @ - after a letter or digit, as in developer",
     CRON_PATTERN: "five fields of cron with one space between: minute hour day month weekday, as in 0 8 * * 1-5",
     TIME_ZONE_PATTERN: "the name of a time zone, as in Europe/Berlin or UTC",
     DURATION_PATTERN: "a number and a unit of ms, s, m, h or d, as in 500ms, 1.5s or 30d",

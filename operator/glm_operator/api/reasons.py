@@ -35,10 +35,12 @@ Reason = Literal[
     "SLOInfeasible",
     "SLOMissed",
     "PromisesRefused",
+    "PolicyNotTaken",
     "ScaleRefused",
     # on its way
     "MetricsMissing",
     "MetricsFallback",
+    "PolicyPending",
     "GroupsStarting",
     "GroupsPending",
     "RollingOut",
@@ -64,6 +66,7 @@ Reason = Literal[
     "NoTraffic",
     "NoPromise",
     "SLOKept",
+    "PolicyTaken",
     "MetricsRead",
     "LayoutFound",
     "AllGroupsReady",
@@ -199,6 +202,11 @@ REASONS: dict[Reason, Meaning] = {
         "workers that serve refuse spec.slo, and measure by other promises or by none; scaling by load goes on",
         "The message has each group and its answer. Use a worker image of the operator's version.",
     ),
+    "PolicyNotTaken": _bad(
+        "workers that serve refuse spec.reasoning and spec.access, or are of a version that knows neither: they show "
+        "reasoning, and decide on thinking, by what they had before or by their defaults",
+        "The message has each group and its answer. Use a worker image of the operator's version.",
+    ),
     "ScaleRefused": _bad(
         "the API server refused to scale",
         "Read the message. The operator needs patch on glmdeployments/scale (the chart's ClusterRole gives it).",
@@ -208,6 +216,7 @@ REASONS: dict[Reason, Meaning] = {
         "Prometheus cannot be used, and the operator asks the workers itself",
         "Scaling goes on. Fix what the message names.",
     ),
+    "PolicyPending": _waiting("groups have not been told spec.reasoning and spec.access yet, or were not heard yet"),
     "GroupsStarting": _waiting(
         "containers start, ranks meet and load; status.groups[].load shows how far",
     ),
@@ -249,6 +258,7 @@ REASONS: dict[Reason, Meaning] = {
     "NoTraffic": _fine("no request came within the time that is looked at"),
     "NoPromise": _fine("spec.slo has no class"),
     "SLOKept": _fine("every class is as fast as promised"),
+    "PolicyTaken": _fine("every group that serves treats requests as spec.reasoning and spec.access say"),
     "MetricsRead": _fine("what groups report is read and fresh"),
     "LayoutFound": _fine("the spec can be laid out"),
     "AllGroupsReady": _fine("every wanted group serves"),

@@ -136,6 +136,13 @@ SPEC_RULES: Rules = {
             "', the ranks of a group'",
             field_path=".hardware.ranksPerPod",
         ),
+        _rule(
+            "!has(self.reasoning) || self.reasoning.visibility != 'ByRole'"
+            " || (has(self.access) && self.access.trustProxyHeaders)",
+            "reasoning.visibility ByRole needs access.trustProxyHeaders: true; roles come in the header x-glm-role of "
+            "a gateway",
+            field_path=".reasoning.visibility",
+        ),
     ]
 }
 
@@ -206,6 +213,23 @@ SLO_CLASS_RULES: Rules = {
             "self.name != 'default'",
             "the name default is taken: it is for the requests that no class matches",
             field_path=".name",
+        ),
+    ]
+}
+
+REASONING_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule(
+            "self.visibility != 'ByRole' || self.visibleTo.size() > 0",
+            "visibility ByRole needs visibleTo, the roles that are shown reasoning",
+            field_path=".visibleTo",
+        ),
+        _rule(
+            "self.visibility == 'ByRole' || self.visibleTo.size() == 0",
+            "'visibleTo is for visibility ByRole; visibility is '",
+            "self.visibility",
+            field_path=".visibleTo",
+            plain="visibleTo is for visibility ByRole",
         ),
     ]
 }

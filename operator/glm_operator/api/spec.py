@@ -24,6 +24,7 @@ from glm_operator.api.fields import (
     as_read_by_the_api_server,
 )
 from glm_operator.api.forms import DEPLOYMENT_NAME_PATTERN, FORMS, IMAGE_PATTERN, SERVED_NAME_PATTERN
+from glm_operator.api.policy import Access, Policy, Reasoning, check_policy
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 
@@ -290,7 +291,7 @@ class Rollout(SpecModel):
         return int(self.max_unavailable)
 
 
-MOVES_NOTHING = frozenset({"replicas", "rollout", "scaling", "slo"})
+MOVES_NOTHING = frozenset({"replicas", "rollout", "scaling", "slo", "reasoning", "access"})
 """Fields that no pod's template needs: an edit of them is no new spec, moves no group and adopts nothing."""
 
 
@@ -311,6 +312,21 @@ class GLMDeploymentSpec(SpecModel):
         default=None, description="Who writes replicas, and within which bounds. Default: a person."
     )
     slo: Slo = Field(default=Slo(), description="Latency promises, by class of requests.")
+    # No default in the CRD: an operator of the version before would read it, and refuse a field it does not know.
+    reasoning: Reasoning | None = Field(
+        default=None, description="Whether and how long the model thinks, and who is shown it."
+    )
+    access: Access | None = Field(default=None, description="Whom the workers believe.")
+
+    @model_validator(mode="after")
+    def _policy_is_sound(self) -> "GLMDeploymentSpec":
+        check_policy(self.reasoning, self.access)
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        """What is put to workers of reasoning and access."""
+        return Policy(reasoning=self.reasoning, access=self.access)
 
     @property
     def progress_deadline_s(self) -> int:

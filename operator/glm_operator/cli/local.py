@@ -14,10 +14,11 @@ from glm_operator.api.spec import GLMDeployment, parse_deployment
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size, url_of_option
 from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
-from glm_operator.local import controller, scaling
+from glm_operator.local import controller, live, scaling
 from glm_operator.local import down as local_down
 from glm_operator.local import up as local_up
 from glm_operator.local.errors import LocalError
+from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
 from glm_operator.local.processes import worker_program
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
@@ -44,9 +45,10 @@ def up(
     """Make what runs equal to the file, wait until it serves, and print one URL a group.
 
     Running it again changes only what differs; a group that runs keeps its GPUs. A deployment is known by its name
-    alone: a file with another namespace and the same name changes the same processes. With spec.slo or spec.scaling a
-    small controller stays behind: it measures, starts and stops groups as the operator would, and `down` ends it. With
-    scaling.mode Active it keeps the number of groups, whatever spec.replicas says; External and Disabled keep that.
+    alone: a file with another namespace and the same name changes the same processes. With spec.slo, spec.scaling,
+    spec.reasoning or spec.access a small controller stays behind: it measures, starts and stops groups as the operator
+    would, tells them what the spec wants of them, and `down` ends it. With scaling.mode Active it keeps the number of
+    groups, whatever spec.replicas says; External and Disabled keep that.
 
     Without meaning here, as there is no cluster: metadata.namespace; of spec.hardware the nodeSelector, tolerations,
     resources, sharedMemory and gpu.resourceName; of spec.engine the image, imagePullPolicy, imagePullSecrets and
@@ -88,10 +90,13 @@ def up(
                 )
             except LocalError as error:
                 raise LocalError(f"{error}\n{_runs_on(name)}") from error
+        _tell(deployment, started.state)
         for group, pods in started.state.groups.items():
             out.print(f"{group} serves at {url(pods[0])}")
-        if scaling.needs_controller(spec):
+        if scaling.needs_controller(spec) and (spec.scaling is not None or spec.slo.classes):
             out.print(f"a controller scales {name}; `glm local status` shows what it decides")
+        elif scaling.needs_controller(spec):
+            out.print(f"a controller tells the groups of {name} the policy of the spec")
 
 
 @app.command()
@@ -164,6 +169,16 @@ def down(
                 _stop(folder, state, deadline, show)
         if not states:
             out.print("nothing runs")
+
+
+def _tell(deployment: GLMDeployment, state: DeploymentState) -> None:
+    """Put what the spec wants of groups to those that have something else, also where it wants nothing any more."""
+    with Management() as management:
+        for group, pods in state.groups.items():
+            report = management.group(pods[0].address)
+            refused = live.tell(management, deployment, pods[0].address, report) if report is not None else []
+            for what in refused:
+                err.print(f"{group} does not take {what}: its worker is of another version", markup=False)
 
 
 def _states(folder: StateFolder, name: str | None) -> list[DeploymentState]:

@@ -37,21 +37,21 @@ Owner = TypeVar("Owner")
 
 
 class _Taken(BaseModel):
-    """The answer to promises."""
+    """The answer to what was put."""
 
     digest: str
 
 
-class SloNotTaken(Exception):
-    """A worker did not take promises, this time. The message says which and why."""
+class NotTaken(Exception):
+    """A worker did not take what was put to it, this time. The message says which and why."""
 
 
-class SloRefused(SloNotTaken):
-    """It answered that it does not take them: it will say so again."""
+class PutRefused(NotTaken):
+    """It answered that it does not take it: it will say so again."""
 
 
 class Workers:
-    """Asks the leading supervisors of groups how they are, and puts promises to them."""
+    """Asks the leading supervisors of groups how they are, and puts promises and policies to them."""
 
     def __init__(self, http: httpx.AsyncClient | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -97,28 +97,37 @@ class Workers:
     async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
         """Put promises to the leader of a group; return their digest, None where the worker is of the version before.
 
-        token: names.management_token of the deployment's uid. body: what Slo.for_workers() makes. Raises SloNotTaken
-        when the worker does not answer, SloRefused when it refuses.
+        token: names.management_token of the deployment's uid. body: what Slo.for_workers() makes. Raises NotTaken when
+        the worker does not answer, PutRefused when it refuses.
         """
+        return await self._put(group, names.SLO_PATH, "the promises", token, body)
+
+    async def put_policy(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
+        """Put a policy to the leader of a group; otherwise as put_slo. body: what Policy.for_workers() makes."""
+        return await self._put(group, names.POLICY_PATH, "the policy", token, body)
+
+    async def _put(
+        self, group: ObservedGroup, path: str, what: str, token: str, body: Mapping[str, object]
+    ) -> str | None:
         leader = group.leader
         if leader is None or not leader.ip:
-            raise SloNotTaken(f"group {group.name} has no leading pod with an address yet")
-        url = management_url(leader.ip, names.SLO_PATH)
+            raise NotTaken(f"group {group.name} has no leading pod with an address yet")
+        url = management_url(leader.ip, path)
         try:
             async with asyncio.timeout(DEADLINE_S), self._slots:
                 code, said = await self._exchange("PUT", url, json=body, headers={"Authorization": f"Bearer {token}"})
         except (httpx.HTTPError, TimeoutError) as error:
             why = str(error) or type(error).__name__
-            raise SloNotTaken(f"pod {leader.name} did not answer at {url}: {why}") from error
+            raise NotTaken(f"pod {leader.name} did not answer at {url}: {why}") from error
         if code == httpx.codes.NOT_FOUND:
             return None
         if code != httpx.codes.OK:
             words = said.decode(errors="replace").strip()[:MAX_TEXT]
-            raise SloRefused(f"pod {leader.name} refused the promises with {code}: {words}")
+            raise PutRefused(f"pod {leader.name} refused {what} with {code}: {words}")
         try:
             return _Taken.model_validate_json(said).digest
         except ValidationError as error:
-            raise SloRefused(f"pod {leader.name} sent an invalid answer: {error}") from error
+            raise PutRefused(f"pod {leader.name} sent an invalid answer: {error}") from error
 
     async def _ask_all(
         self, leaders: Iterable[ObservedPod], deadline_s: float, slots: asyncio.Semaphore | None = None

@@ -1,8 +1,8 @@
 """The process that `glm local up` leaves behind: the operator's autoscaler for processes of this machine.
 
 It asks the workers, or Prometheus, decides by the same law as in a cluster, and starts and stops groups. It puts the
-promises of the spec to the workers. What has died it starts again, later and later where that does not help. `up` and
-`down` end it before they change anything, so the folder's lock is held here only for moments.
+promises and the policy of the spec to the workers. What has died it starts again, later and later where that does not
+help. `up` and `down` end it before they change anything, so the folder's lock is held here only for moments.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from glm_operator.cluster.metrics.reading import Reading, Target
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
-from glm_operator.local import crashes, processes, scaling
+from glm_operator.local import crashes, live, processes, scaling
 from glm_operator.local.crashes import Crash, Seen
 from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
@@ -43,7 +43,7 @@ from glm_operator.local.processes import Process
 from glm_operator.local.scaling import ScalingView
 from glm_operator.local.state import ControllerRecord, DeploymentState, PodRecord, StateFolder
 from glm_operator.local.up import bring_up
-from glm_operator.observe.report import slo_digest
+from glm_operator.observe.report import GroupReport
 from glm_operator.render import render
 
 logger = logging.getLogger("glm_operator.local")
@@ -69,7 +69,7 @@ class _Group:
     pods: list[PodRecord]
     is_alive: bool
     is_ready: bool
-    slo_digest: str | None = None
+    report: GroupReport | None = None  # None: nobody answers
 
     @property
     def leader(self) -> PodRecord:
@@ -90,6 +90,7 @@ class Controller:
     memory: Memory = field(default_factory=Memory)
     history: list[scaling.GroupsChange] = field(default_factory=list)
     leaving: dict[int, float] = field(default_factory=dict)  # by index: when its requests must have ended
+    untold: set[tuple[str, str]] = field(default_factory=set)  # tokens of pods that do not take something, and what
 
     async def run(self, period_s: float = PERIOD_S) -> None:
         """Look until the state names another controller."""
@@ -150,17 +151,18 @@ class Controller:
             is_alive = all(processes.is_alive(Process(pod.pid, pod.start_ticks)) for pod in pods)
             is_ready = is_alive and self.management.is_ready(pods[0].address)
             report = self.management.group(pods[0].address) if is_alive else None
-            found.append(_Group(index_of(group), pods, is_alive, is_ready, report.slo_digest if report else None))
+            found.append(_Group(index_of(group), pods, is_alive, is_ready, report))
         return found
 
     def _promise(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> None:
-        """Put the promises of the spec to every group that has others."""
-        body = deployment.spec.slo.for_workers()
+        """Put the promises and the policy of the spec to every group that has others."""
         for group in groups:
-            is_news = group.slo_digest != slo_digest(body) and (deployment.spec.slo.classes or group.slo_digest)
-            if is_news and group.is_alive:
-                token = names.management_token(deployment.metadata.uid)
-                self.management.put_slo(group.leader.address, token, body)
+            if group.report is None:
+                continue
+            for what in live.tell(self.management, deployment, group.leader.address, group.report):
+                if (group.leader.token, what) not in self.untold:  # once, not at each look
+                    logger.warning("%s does not take %s; it has what it had before", group.leader.group, what)
+                    self.untold.add((group.leader.token, what))
 
     async def _read(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> Reading:
         targets = [

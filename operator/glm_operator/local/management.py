@@ -40,7 +40,14 @@ class Management:
 
     def put_slo(self, address: str, token: str, body: Mapping[str, object]) -> bool:
         """Put promises to the group; return whether it took them."""
-        url = f"http://{address}:{names.MANAGEMENT_PORT}{names.SLO_PATH}"
+        return self._put(address, names.SLO_PATH, token, body)
+
+    def put_policy(self, address: str, token: str, body: Mapping[str, object]) -> bool:
+        """Put a policy to the group; return whether it took it."""
+        return self._put(address, names.POLICY_PATH, token, body)
+
+    def _put(self, address: str, path: str, token: str, body: Mapping[str, object]) -> bool:
+        url = f"http://{address}:{names.MANAGEMENT_PORT}{path}"
         try:
             response = self._http.put(url, json=body, headers={"Authorization": f"Bearer {token}"})
         except httpx.TransportError:

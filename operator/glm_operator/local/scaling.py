@@ -41,8 +41,9 @@ class ScalingView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def needs_controller(spec: GLMDeploymentSpec) -> bool:
-    """Whether a process has to stay that scales or promises."""
-    return bool(spec.slo.classes) or (spec.scaling is not None and spec.scaling.mode in ("Active", "Observe"))
+    """Whether a process has to stay that scales, promises, or tells groups how to treat requests."""
+    scales = spec.scaling is not None and spec.scaling.mode in ("Active", "Observe")
+    return scales or bool(spec.slo.classes) or not spec.policy.is_default
 
 
 def groups_to_bring_up(spec: GLMDeploymentSpec, running: int) -> int:

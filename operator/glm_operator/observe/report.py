@@ -21,6 +21,15 @@ def slo_digest(body: Mapping[str, object]) -> str:
 
     body: what Slo.for_workers() makes.
     """
+    return _digest(body)
+
+
+def policy_digest(body: Mapping[str, object]) -> str:
+    """Return 16 hexadecimal digits that stand for a policy, as slo_digest. body: what Policy.for_workers() makes."""
+    return _digest(body)
+
+
+def _digest(body: Mapping[str, object]) -> str:
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -62,6 +71,7 @@ class GroupReport(_Said):
     state: Literal["waiting_for_peers", "starting", "serving", "backing_off", "draining"]
     generation: str | None = None
     slo_digest: str | None = None  # of the promises that its worker measures by; None: it was never put any
+    policy_digest: str | None = None  # of the policy that its worker treats requests by; None: it was never told one
     load: Load | None = None
     in_flight_tokens: int | None = None  # prompts and what is generated so far, of all requests; None: not known
     consecutive_start_failures: int = 0
@@ -89,6 +99,11 @@ class GroupReport(_Said):
     def takes_slo(self) -> bool:
         """Whether the worker is of a version that promises can be put to."""
         return "slo_digest" in self.model_fields_set
+
+    @property
+    def takes_policy(self) -> bool:
+        """Whether the worker is of a version that a policy can be put to."""
+        return "policy_digest" in self.model_fields_set
 
     @property
     def last_ended_at(self) -> datetime | None:

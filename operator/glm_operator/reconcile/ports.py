@@ -59,5 +59,8 @@ class Leaders(Protocol):
     async def put_slo(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
         """Put promises to the leader of a group; return their digest, None where the worker is of the version before.
 
-        Raises SloNotTaken when the worker does not answer, SloRefused when it refuses.
+        Raises NotTaken when the worker does not answer, PutRefused when it refuses.
         """
+
+    async def put_policy(self, group: ObservedGroup, token: str, body: Mapping[str, object]) -> str | None:
+        """Put a policy to the leader of a group, as put_slo."""

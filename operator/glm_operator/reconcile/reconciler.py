@@ -7,14 +7,14 @@ writes are server-side apply, delete, the status and Events; if it dies between 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from glm_operator import names
 from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
-from glm_operator.cluster.workers import SloNotTaken, SloRefused
+from glm_operator.cluster.workers import NotTaken, PutRefused
 from glm_operator.errors import Vanishing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
@@ -22,7 +22,7 @@ from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.choice import is_new, newest
 from glm_operator.reconcile.ports import Cache, Cluster, Leaders, Measurements
-from glm_operator.reconcile.promises import Answer, Promises, lack, promises
+from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy, promises
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
@@ -68,6 +68,7 @@ class Weighed:
     reports: dict[str, GroupReport]
     in_flight_tokens: dict[str, int]
     promises_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what it answered
+    policy_refused: Mapping[str, str] = field(default_factory=dict)  # by group, as well
 
 
 @dataclass(frozen=True)
@@ -183,26 +184,44 @@ class Reconciler:
         return measured if measured is not None and measured.uid == body["metadata"]["uid"] else None
 
     async def _promise(self, seen: Seen, promised: Promises, weighed: Weighed) -> tuple[Weighed, bool]:
-        """Put promises to workers that have others; return what these say then, and whether all have taken them."""
-        body = promised.slo.for_workers() if promised.slo is not None else None
-        if body is None or not (lacking := lack(seen.observed, weighed.reports, promised)):
+        """Put promises and the policy to workers that have others; return what these say then, and whether all took."""
+        slo_less = lack(seen.observed, weighed.reports, promised)
+        policy_less = lack_policy(seen.observed, weighed.reports, promised)
+        if not slo_less and not policy_less:
             return weighed, True
         token = names.management_token(seen.body["metadata"]["uid"])
-        answers = await asyncio.gather(*(self._put(seen.body, group, token, body) for group in lacking))
-        taken = [answer.group for answer in answers if answer.is_taken]
-        reports = weighed.reports | await self.workers.reports(lacking, taken)
-        refused = {answer.group: answer.refusal for answer in answers if answer.refusal}
-        return replace(weighed, reports=reports, promises_refused=refused), len(taken) == len(lacking)
+        puts = [self._put(seen.body, each, "promises", self._slo_to(each, token, promised)) for each in slo_less]
+        puts += [self._put(seen.body, each, "policy", self._policy_to(each, token, promised)) for each in policy_less]
+        answers = await asyncio.gather(*puts)
+        taken = {answer.group for answer in answers if answer.is_taken}
+        told = {group.name: group for group in (*slo_less, *policy_less)}
+        of_slo, of_policy = answers[: len(slo_less)], answers[len(slo_less) :]
+        return replace(
+            weighed,
+            reports=weighed.reports | await self.workers.reports(told.values(), taken),
+            promises_refused={answer.group: answer.refusal for answer in of_slo if answer.refusal},
+            policy_refused={answer.group: answer.refusal for answer in of_policy if answer.refusal},
+        ), all(answer.is_taken for answer in answers)
 
-    async def _put(self, body: Manifest, group: ObservedGroup, token: str, promise: Mapping[str, object]) -> Answer:
+    def _slo_to(self, group: ObservedGroup, token: str, promised: Promises) -> Awaitable[str | None]:
+        assert promised.slo is not None
+        return self.workers.put_slo(group, token, promised.slo.for_workers())
+
+    def _policy_to(self, group: ObservedGroup, token: str, promised: Promises) -> Awaitable[str | None]:
+        assert promised.policy is not None
+        return self.workers.put_policy(group, token, promised.policy.for_workers())
+
+    async def _put(self, body: Manifest, group: ObservedGroup, what: str, put: Awaitable[str | None]) -> Answer:
         try:
-            digest = await self.workers.put_slo(group, token, promise)
-        except SloNotTaken as error:
-            logger.info("deployment=%s/%s promises are not taken: %s", *_key(body), error)
-            return Answer(group.name, refusal=str(error) if isinstance(error, SloRefused) else "")
+            digest = await put
+        except NotTaken as error:
+            is_not = "are not" if what == "promises" else "is not"
+            logger.info("deployment=%s/%s %s %s taken: %s", *_key(body), what, is_not, error)
+            return Answer(group.name, refusal=str(error) if isinstance(error, PutRefused) else "")
         if digest is None:
-            return Answer(group.name, refusal="its worker has no page /slo: the image is of another version")
-        logger.info("deployment=%s/%s group=%s has taken promises %s", *_key(body), group.name, digest)
+            path = names.POLICY_PATH if what == "policy" else names.SLO_PATH
+            return Answer(group.name, refusal=f"its worker has no page {path}: the image is of another version")
+        logger.info("deployment=%s/%s group=%s has taken %s %s", *_key(body), group.name, what, digest)
         return Answer(group.name, is_taken=True)
 
     async def _report(
@@ -236,6 +255,9 @@ class Reconciler:
             is_measured=self.measurements.is_measured(promised.scaling, promised.slo),
             measured=self._measured(body),
             promises_refused=weighed.promises_refused,
+            policy=promised.policy,
+            policy_fault=promised.policy_fault,
+            policy_refused=weighed.policy_refused,
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN

@@ -9,6 +9,7 @@ from glm_operator.api.trouble import Trouble, worst
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import shortened
+from glm_operator.status.policy import policy_applied
 from glm_operator.status.scaling import metrics_available, scaling_active
 from glm_operator.status.slo import slo_met
 
@@ -28,6 +29,7 @@ def conditions(facts: Facts) -> list[Condition]:
         _say(facts, "MetricsAvailable", *metrics_available(facts)),
         _say(facts, "ScalingActive", *scaling_active(facts)),
         _say(facts, "SLOMet", *slo_met(facts)),
+        _say(facts, "PolicyApplied", *policy_applied(facts)),
         _ready(facts, groups_ready),
         *_kstatus(facts, progressing),
     ]

@@ -22,6 +22,7 @@ _TOLD: Mapping[str, tuple[Reason, ...]] = {
         "OlderWorkers",
     ),
     "SLOMet": ("SLOMissed", "SLOInfeasible", "PromisesRefused"),
+    "PolicyApplied": ("PolicyNotTaken",),
 }
 """Reasons whose beginning and end are told. That traffic comes and goes is no Event."""
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from glm_operator import names
+from glm_operator.api.policy import Policy
 from glm_operator.api.reasons import REASONS, Reason
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
@@ -43,6 +44,9 @@ class Facts:
     is_measured: bool = False  # whether the autoscaler looks at it
     measured: Measured | None = None  # what it saw; None: not yet, since the operator began
     promises_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to them
+    policy: Policy | None = None  # of the newest spec; None: it cannot be read
+    policy_fault: Trouble | None = None  # why spec.reasoning or spec.access cannot be read
+    policy_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to it
 
     @cached_property
     def members(self) -> list[ObservedGroup]:

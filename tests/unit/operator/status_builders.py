@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from glm_operator.api.policy import Policy
 from glm_operator.api.trouble import Trouble
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport
@@ -26,6 +27,7 @@ def facts(*groups: ObservedGroup, **changes: Any) -> Facts:
         "target": TARGET,
         "refused": None,
         "observed": observed(*(groups or (a_group(0), a_group(1)))),
+        "policy": Policy(),
         **changes,
     }
     target = whole["target"]

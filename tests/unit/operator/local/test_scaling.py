@@ -31,9 +31,12 @@ CLASSES = {"classes": [{"name": "chat", "ttft": "1s"}]}
         ({"scaling": {"mode": "Observe", "max": 2}}, True),
         ({"scaling": {"mode": "Disabled"}}, False),
         ({"scaling": {"mode": "External"}}, False),
+        ({"reasoning": {"visibility": "Hidden"}}, True),
+        ({"access": {"trustProxyHeaders": True}}, True),
+        ({"reasoning": {}, "access": {}}, False),
     ],
 )
-def test_a_controller_stays_where_something_is_scaled_or_promised(spec: dict[str, object], needed: bool) -> None:
+def test_a_controller_stays_where_something_is_scaled_promised_or_told(spec: dict[str, object], needed: bool) -> None:
     assert needs_controller(a_deployment(**spec).spec) is needed
 
 

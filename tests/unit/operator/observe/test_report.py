@@ -16,3 +16,9 @@ def test_the_digest_of_promises_does_not_depend_on_the_order_of_their_keys() -> 
         {"classes": [{"objective": 0.9, "name": "a"}]}
     )
     assert slo_digest({"classes": []}) != slo_digest({"classes": [{"name": "a"}]})
+
+
+def test_a_worker_of_the_version_before_takes_no_policy() -> None:
+    before = GroupReport.model_validate({"state": "serving", "slo_digest": None})
+    fresh = GroupReport.model_validate({"state": "serving", "policy_digest": None})
+    assert (before.takes_policy, fresh.takes_policy, fresh.policy_digest) == (False, True, None)

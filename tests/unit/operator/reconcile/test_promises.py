@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from glm_operator.observe.report import GroupReport, slo_digest
-from glm_operator.reconcile.promises import lack, promises
+from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
+from glm_operator.reconcile.promises import lack, lack_policy, promises
 from unit.operator.operator_builders import a_body, a_group, observed
 from unit.operator.status_builders import a_report
 
@@ -57,3 +57,46 @@ def test_no_promise_is_told_to_those_alone_that_had_one() -> None:
 
 def test_promises_that_cannot_be_read_change_nothing() -> None:
     assert lacking({"classes": 3}, g0=a_report("serving", slo_digest="other")) == []
+
+
+HIDDEN = {"reasoning": {"visibility": "Hidden"}}
+
+
+def lacking_policy(spec: dict[str, Any], **reports: GroupReport) -> list[str]:
+    said = {f"chat-{name}": report for name, report in reports.items()}
+    return [group.name for group in lack_policy(observed(a_group(0), a_group(1)), said, promises(a_body(**spec)))]
+
+
+def test_a_policy_counts_where_the_rest_of_a_spec_is_wrong() -> None:
+    found = promises(a_body(**HIDDEN, parallelism={"tensor": -1}))
+    assert found.policy is not None
+    assert found.policy.for_workers()["reasoning"] == {
+        **found.policy.model_validate({}).for_workers()["reasoning"],  # type: ignore[dict-item]
+        "visibility": "hidden",
+    }
+
+
+def test_groups_with_another_policy_or_none_are_told() -> None:
+    found = promises(a_body(**HIDDEN)).policy
+    assert found is not None
+    same = a_report("serving", policy_digest=policy_digest(found.for_workers()))
+    assert lacking_policy(HIDDEN, g0=same, g1=a_report("starting", policy_digest=None)) == ["chat-g1"]
+    assert lacking_policy(HIDDEN, g0=a_report("serving", policy_digest="other"), g1=same) == ["chat-g0"]
+
+
+def test_of_a_policy_nobody_is_told_who_cannot_take_it_or_drains() -> None:
+    assert lacking_policy(HIDDEN, g0=a_report("serving"), g1=a_report("draining", policy_digest=None)) == []
+
+
+def test_defaults_are_told_to_those_alone_that_had_something_else() -> None:
+    fresh, told = a_report("serving", policy_digest=None), a_report("serving", policy_digest="other")
+    assert lacking_policy({}, g0=fresh, g1=told) == ["chat-g1"]
+
+
+def test_a_policy_that_cannot_be_read_changes_nothing_and_is_said() -> None:
+    spec = {"reasoning": {"visibility": "ByRole", "visibleTo": ["dev"]}}
+    assert lacking_policy(spec, g0=a_report("serving", policy_digest="other")) == []
+    fault = promises(a_body(**spec)).policy_fault
+    assert fault is not None
+    assert fault.message.startswith("spec: reasoning.visibility ByRole needs access.trustProxyHeaders")
+    assert promises(a_body(access={"trust": True})).policy_fault.message.startswith("spec.access.trust: ")  # type: ignore[union-attr]

@@ -32,6 +32,7 @@ def test_all_is_well() -> None:
         "MetricsAvailable": ("Unknown", "NotMeasured"),
         "ScalingActive": ("False", "ScalingDisabled"),
         "SLOMet": ("Unknown", "NoPromise"),
+        "PolicyApplied": ("True", "PolicyTaken"),
         "Ready": ("True", "AllGroupsReady"),
         "Reconciling": ("False", "Settled"),
         "Stalled": ("False", "Healthy"),

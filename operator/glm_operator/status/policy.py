@@ -1,0 +1,42 @@
+"""Whether workers treat requests as spec.reasoning and spec.access say, in the words of a condition. Pure."""
+
+from glm_operator.observe.report import policy_digest
+from glm_operator.status.facts import Facts
+from glm_operator.status.groups import shortened
+from glm_operator.status.slo import MOST_REFUSALS, TEXT_BYTES, Said
+
+
+def policy_applied(facts: Facts) -> Said:
+    """Return whether every group that serves has the policy of the spec. Where nothing is asked for, all have it."""
+    if facts.policy_fault is not None:
+        return "Unknown", facts.policy_fault.reason, f"{facts.policy_fault.message}; workers keep what they have"
+    if facts.policy is None:
+        return "Unknown", "PolicyPending", "not read yet"
+    serving = {name: report for name, report in sorted(facts.reports.items()) if report.state == "serving"}
+    wanted = {policy_digest(facts.policy.for_workers()), *([None] if facts.policy.is_default else [])}
+    lacking = [] if facts.policy.is_default else [name for name, report in serving.items() if not report.takes_policy]
+    others = [name for name, each in serving.items() if each.takes_policy and each.policy_digest not in wanted]
+    refused = [name for name in others if name in facts.policy_refused]
+    told = [f"{name}: {facts.policy_refused[name]}" for name in refused]
+    if lacking:
+        told.insert(0, f"{_some(lacking)}: the worker image is of an older version, which knows no policy")
+    if told:
+        more = f" (and {len(told) - MOST_REFUSALS} more)" if len(told) > MOST_REFUSALS else ""
+        words = "; ".join(shortened(each, TEXT_BYTES) for each in told[:MOST_REFUSALS])
+        return "False", "PolicyNotTaken", words + more
+    if others:
+        return "Unknown", "PolicyPending", f"not told yet: {_some(others)}"
+    if not facts.members:
+        return "Unknown", "ScaledToZero", "no group is wanted"
+    unheard = [group.name for group in facts.members if group.is_available and group.name not in facts.reports]
+    if unheard and not facts.policy.is_default:
+        return facts.said_before("PolicyApplied") or ("Unknown", "PolicyPending", f"not heard yet: {_some(unheard)}")
+    if not serving and not facts.policy.is_default:
+        return "Unknown", "PolicyPending", "no group serves yet"
+    if facts.policy.is_default:
+        return "True", "PolicyTaken", "spec.reasoning and spec.access ask for nothing but the defaults"
+    return "True", "PolicyTaken", f"{_some(list(serving))}: as spec.reasoning and spec.access say"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:20])
