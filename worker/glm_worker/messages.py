@@ -12,8 +12,9 @@ import msgspec
 
 from glm_worker.request import EngineRequest
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""stop: a stop token was sampled; length: max_tokens reached; cancelled: the server asked for it."""
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
+"""stop: a stop token was sampled, or the grammar is complete; length: max_tokens reached; cancelled: the server asked
+for it; failed: this request cannot go on, and the others do."""
 
 
 class EngineLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +66,14 @@ class RequestOutput(msgspec.Struct, frozen=True):
 
     A stop token that ended the request is the last of token_ids: the server needs to know which one it was.
     logprobs: one for each token where the request asks for them, else none.
+    error: the cause where finish_reason is failed, a sentence without anything of prompt or answer.
     """
 
     request_id: str
     token_ids: list[int]
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = []
+    error: str | None = None
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):

@@ -23,12 +23,16 @@ def limits(
     return SchedulerLimits(max_model_len, max_batch_tokens, max_num_seqs, num_blocks, block_size)
 
 
-def a_request(request_id: str, num_prompt: int = 3, max_tokens: int = 4) -> EngineRequest:
+def a_request(
+    request_id: str, num_prompt: int = 3, max_tokens: int = 4, *, priority: int = 0, deadline_ms: int | None = None
+) -> EngineRequest:
     return EngineRequest(
         request_id=request_id,
         prompt_token_ids=list(range(1, num_prompt + 1)),
         max_tokens=max_tokens,
         stop_token_ids=[STOP],
+        priority=priority,
+        deadline_ms=deadline_ms,
     )
 
 
@@ -92,6 +96,82 @@ def test_a_request_that_does_not_fit_yet_is_not_overtaken() -> None:
     scheduler = a_scheduler(first, big, small, of=limits(max_batch_tokens=64))
     assert [s.request_id for s in scheduler.schedule().sequences] == ["a"]
     assert scheduler.num_tokens_waiting == 54
+
+
+def test_requests_are_admitted_by_priority_then_deadline_then_arrival() -> None:
+    requests = [
+        a_request("late", priority=1, deadline_ms=5),
+        a_request("first"),
+        a_request("second"),
+        a_request("soon", deadline_ms=900),
+        a_request("sooner", deadline_ms=800),
+        a_request("now", priority=-1),
+    ]
+    scheduler = a_scheduler(*requests, of=limits(max_num_seqs=1))
+    admitted = []
+    while scheduler.has_work:
+        plan = scheduler.schedule()
+        admitted += plan.first_scheduled
+        scheduler.commit({s.request_id: STOP for s in plan.sampled})
+    assert admitted == ["now", "sooner", "soon", "first", "second", "late"]
+
+
+def test_an_important_request_preempts_nobody_who_runs() -> None:
+    scheduler = a_scheduler(a_request("a", priority=5), of=limits(max_num_seqs=1))
+    step(scheduler)
+    scheduler.add(a_request("b", priority=-5))
+    assert chunks(scheduler.schedule()) == [("a", 3, 4)]
+    assert (scheduler.num_preemptions, scheduler.num_waiting) == (0, 1)
+
+
+def test_the_least_important_is_preempted_though_it_is_the_oldest() -> None:
+    # 3 blocks of 2: a and b hold one each, then both want a second.
+    first, second = a_request("a", 2, 4, priority=1), a_request("b", 1, 4)
+    scheduler = a_scheduler(first, second, of=limits(num_blocks=3, block_size=2))
+    step(scheduler)
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.preempted) == ([("b", 1, 2), ("a", 2, 3)], ())
+    scheduler.commit({"a": 7, "b": 7})
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.preempted) == ([("b", 2, 3)], ("a",))
+
+
+def test_the_prompt_of_an_important_newcomer_halts_no_answer() -> None:
+    scheduler = a_scheduler(a_request("a", max_tokens=8), of=limits(max_batch_tokens=4))
+    step(scheduler)
+    scheduler.add(a_request("b", num_prompt=9, priority=-1))
+    seen = []
+    for _ in range(3):
+        plan = scheduler.schedule()
+        seen.append(chunks(plan))
+        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+    assert seen == [[("a", 3, 4), ("b", 0, 3)], [("a", 4, 5), ("b", 3, 6)], [("a", 5, 6), ("b", 6, 9)]]
+
+
+@pytest.mark.parametrize(("patience_steps", "is_served"), [(20, True), (10_000, False)])
+def test_deadlines_do_not_starve_a_request_without_one(patience_steps: int, is_served: bool) -> None:
+    scheduler = Scheduler(limits(max_num_seqs=1), patience_steps)
+    scheduler.add(a_request("hurried-0", deadline_ms=0))
+    scheduler.add(a_request("patient"))
+    served = []
+    for number in range(1, 100):
+        scheduler.add(a_request(f"hurried-{number}", max_tokens=2, deadline_ms=number))
+        plan = scheduler.schedule()
+        served += plan.first_scheduled
+        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.check()
+    assert ("patient" in served) == is_served
+    assert not is_served or served.index("patient") <= patience_steps
+
+
+def test_a_lower_priority_waits_as_long_as_higher_ones_come() -> None:
+    scheduler = Scheduler(limits(max_num_seqs=1), 5)
+    scheduler.add(a_request("low", priority=1))
+    for number in range(60):
+        scheduler.add(a_request(f"high-{number}"))
+        plan = scheduler.schedule()
+        assert "low" not in plan.first_scheduled
+        scheduler.commit({s.request_id: 7 for s in plan.sampled})
 
 
 def test_max_tokens_is_exact() -> None:

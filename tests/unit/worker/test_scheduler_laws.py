@@ -3,8 +3,12 @@
 The model is a function from (request, position) to a token, and the KV cache an array that remembers which token of
 which request was written to each slot. So a block that is lost, shared or not computed again after a preemption shows
 up as a context that does not read back, and a token delivered twice or never as an answer that differs.
+
+There are two worlds: one in which all requests are equal, and come first who came first; and one with priorities and
+deadlines.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from hypothesis import event, settings
@@ -50,6 +54,7 @@ class Received:
     endings: list[str] = field(default_factory=list)
     is_cancelled: bool = False
     num_first_scheduled: int = 0
+    num_computed: int = 0
 
 
 class RandomSchedules(RuleBasedStateMachine):
@@ -66,15 +71,25 @@ class RandomSchedules(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 5),
         num_blocks=st.integers(1, 8),
         block_size=st.integers(1, 4),
+        patience_steps=st.integers(1, 30),
     )
-    def start(self, max_batch_tokens: int, max_num_seqs: int, num_blocks: int, block_size: int) -> None:
+    def start(
+        self, max_batch_tokens: int, max_num_seqs: int, num_blocks: int, block_size: int, patience_steps: int
+    ) -> None:
         self.limits = SchedulerLimits(30, max_batch_tokens, max_num_seqs, num_blocks, block_size)
-        self.scheduler, self.twin = Scheduler(self.limits), Scheduler(self.limits)
+        self.scheduler, self.twin = (Scheduler(self.limits, patience_steps) for _ in range(2))
+        self.patience_steps = patience_steps
+        self.arrived_steps: dict[str, int] = {}
         self.digests = (0, 0)
         self.kv: list[tuple[str, int, int] | None] = [None] * (num_blocks * block_size)
 
     @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans())
     def arrive(self, num_prompt: int, max_tokens: int, can_stop: bool) -> None:
+        self.submit(num_prompt, max_tokens, can_stop)
+
+    def submit(
+        self, num_prompt: int, max_tokens: int, can_stop: bool, priority: int = 0, deadline_ms: int | None = None
+    ) -> None:
         number = len(self.received)
         request = EngineRequest(
             request_id=f"r{number}",
@@ -82,7 +97,10 @@ class RandomSchedules(RuleBasedStateMachine):
             max_tokens=max_tokens,
             stop_token_ids=[STOP] if can_stop else [],
             sampling=SamplingParams(seed=number),
+            priority=priority,
+            deadline_ms=deadline_ms,
         )
+        self.arrived_steps[request.request_id] = self.scheduler.step
         self.received[request.request_id] = Received(request)
         output = self.scheduler.add(request)
         assert output == self.twin.add(request)
@@ -110,7 +128,7 @@ class RandomSchedules(RuleBasedStateMachine):
             self.run_and_commit(self.plan)
 
     def schedule(self) -> None:
-        had_work = self.scheduler.has_work
+        had_work, before = self.scheduler.has_work, self.scheduler.blocks.holders()
         plan, twin_plan = self.scheduler.schedule(), self.twin.schedule()
         self.scheduler.check()
         self.digests = (plan.digest(self.digests[0]), twin_plan.digest(self.digests[1]))
@@ -120,7 +138,7 @@ class RandomSchedules(RuleBasedStateMachine):
         assert plan.num_tokens <= self.limits.max_batch_tokens
         assert len(plan.sequences) <= self.scheduler.num_running <= self.limits.max_num_seqs
         assert all(len(s.token_ids) >= 1 for s in plan.sequences)
-        self.oldest_goes_first(plan)
+        self.important_go_first(plan, before)
         for request_id in plan.first_scheduled:
             self.received[request_id].num_first_scheduled += 1
         if plan.preempted:
@@ -128,11 +146,38 @@ class RandomSchedules(RuleBasedStateMachine):
         if plan.sequences:
             self.plan = plan
 
-    def oldest_goes_first(self, plan: ScheduledBatch) -> None:
-        unfinished = [request_id for request_id, r in self.received.items() if not r.endings]
-        planned = [s.request_id for s in plan.sequences]
-        assert planned == unfinished[: len(planned)]
-        assert not unfinished or unfinished[0] not in plan.preempted
+    def rank(self, request_id: str) -> tuple[int, float, int]:
+        request = self.received[request_id].request
+        deadline = math.inf if request.deadline_ms is None else request.deadline_ms
+        if self.scheduler.step - self.arrived_steps[request_id] > self.patience_steps:
+            deadline = -math.inf
+        return request.priority, deadline, int(request_id[1:])
+
+    def important_go_first(self, plan: ScheduledBatch, before: set[str]) -> None:
+        """before: who held blocks, which is who ran, before this step."""
+        planned = {s.request_id for s in plan.sequences}
+        running = self.scheduler.blocks.holders()
+        waiting = {request_id for request_id, r in self.received.items() if not r.endings} - running
+        lost = set(plan.preempted)
+        if before:
+            first = min(before, key=self.rank)
+            assert first in planned - lost
+        assert all(self.rank(loser) > self.rank(other) for loser in lost for other in running)
+        admitted = running - before
+        assert not (admitted and lost)
+        assert all(self.rank(newcomer) < self.rank(other) for newcomer in admitted for other in waiting)
+        for request_id in lost:
+            self.received[request_id].num_computed = 0
+        self.prompts_halt_no_answer(before - lost, planned)
+
+    def prompts_halt_no_answer(self, running: set[str], planned: set[str]) -> None:
+        decoding = {request_id for request_id in running if self.num_uncomputed(request_id) == 1}
+        if len(decoding) < self.limits.max_batch_tokens:
+            assert decoding <= planned
+
+    def num_uncomputed(self, request_id: str) -> int:
+        received = self.received[request_id]
+        return len(received.request.prompt_token_ids) + len(received.token_ids) - received.num_computed
 
     def run_and_commit(self, plan: ScheduledBatch) -> None:
         self.run_plan(plan)
@@ -156,6 +201,7 @@ class RandomSchedules(RuleBasedStateMachine):
             context = [self.kv[s.block_table[i // size] * size + i % size] for i in range(s.end)]
             assert context == [(s.request_id, i, known[i]) for i in range(s.end)]
             assert s.is_sampled == (s.end == len(known))
+            received.num_computed = s.end
 
     def take(self, outputs: list[RequestOutput]) -> None:
         self.scheduler.check()
@@ -170,14 +216,17 @@ class RandomSchedules(RuleBasedStateMachine):
         """Let everything finish, within the bound, and look at what each request got."""
         if not hasattr(self, "scheduler"):
             return
-        unfinished = [r.request for r in self.received.values() if not r.endings]
-        last_step = self.num_steps + sum(step_bound(request, self.limits) for request in unfinished)
+        last_step = self.num_steps + self.steps_left([r.request for r in self.received.values() if not r.endings])
         while self.scheduler.has_work or self.plan is not None:
             self.go_on()
             assert self.num_steps <= last_step + 1, "starvation"
         assert self.scheduler.blocks.num_used == 0
         for received in self.received.values():
             self.ended_once_and_right(received)
+
+    def steps_left(self, unfinished: list[EngineRequest]) -> int:
+        """Before the most important one begins, those that run may have to end: each gets on by a token a step."""
+        return (len(unfinished) + 1) * sum(len(r.prompt_token_ids) + r.max_tokens for r in unfinished)
 
     def ended_once_and_right(self, received: Received) -> None:
         assert len(received.endings) == 1
@@ -194,5 +243,36 @@ class RandomSchedules(RuleBasedStateMachine):
             assert received.num_first_scheduled == 1
 
 
-TestRandomSchedules = RandomSchedules.TestCase
-TestRandomSchedules.settings = settings(max_examples=200, stateful_step_count=80, deadline=None, derandomize=True)
+class EqualRequests(RandomSchedules):
+    """Nobody is more important than another."""
+
+    def important_go_first(self, plan: ScheduledBatch, before: set[str]) -> None:
+        super().important_go_first(plan, before)
+        unfinished = [request_id for request_id, r in self.received.items() if not r.endings]
+        planned = [s.request_id for s in plan.sequences]
+        assert planned == unfinished[: len(planned)]
+        assert not unfinished or unfinished[0] not in plan.preempted
+
+    def steps_left(self, unfinished: list[EngineRequest]) -> int:
+        return sum(step_bound(request, self.limits) for request in unfinished)
+
+
+class ImportantRequests(RandomSchedules):
+    @rule(
+        num_prompt=st.integers(1, 10),
+        max_tokens=st.integers(1, 10),
+        can_stop=st.booleans(),
+        priority=st.integers(-1, 2),
+        deadline_ms=st.none() | st.integers(0, 5),
+    )
+    def arrive_important(
+        self, num_prompt: int, max_tokens: int, can_stop: bool, priority: int, deadline_ms: int | None
+    ) -> None:
+        self.submit(num_prompt, max_tokens, can_stop, priority, deadline_ms)
+
+
+LAWS = settings(max_examples=200, stateful_step_count=80, deadline=None, derandomize=True)
+TestEqualRequests = EqualRequests.TestCase
+TestEqualRequests.settings = LAWS
+TestImportantRequests = ImportantRequests.TestCase
+TestImportantRequests.settings = LAWS
