@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from glm_worker.messages import (
     MetricsReply,
     MetricsRequest,
     ServerReady,
+    SetPolicy,
     ToServer,
     Unavailable,
 )
@@ -58,6 +60,11 @@ def notes_unavailable(settings: WorkerSettings, control_fd: int) -> None:
     asyncio.run(_run(settings, control_fd, reasons=settings.run_dir / "unavailable"))
 
 
+def notes_words(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, and write down in the run folder, in a file a process, what kind of message came, in which order."""
+    asyncio.run(_run(settings, control_fd, words=settings.run_dir / f"words-{os.getpid()}"))
+
+
 def never_listening(settings: WorkerSettings, control_fd: int) -> None:
     """Hang before the port is open."""
     threading.Event().wait()
@@ -76,12 +83,15 @@ async def _run(
     drains: bool = True,
     answered: Path | None = None,
     reasons: Path | None = None,
+    words: Path | None = None,
 ) -> None:
     link: ControlLink[ToServer] = await ControlLink.open(control_fd, ToServer)
     link.send(ServerReady(port=settings.http_port))
     engine: asyncio.Task[None] | None = None
     draining: asyncio.Task[None] | None = None
     while (message := await link.receive()) is not None:
+        if words is not None:
+            await asyncio.to_thread(_note, words, message)
         match message:
             case GenerationStarting(endpoint=endpoint):
                 engine = asyncio.create_task(_engine(link, endpoint, answers=answers))
@@ -97,6 +107,12 @@ async def _run(
                 link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
             case InFlightTokensRequest(id=number):
                 link.send(InFlightTokensReply(id=number, in_flight_tokens=IN_FLIGHT_TOKENS))
+
+
+def _note(words: Path, message: ToServer) -> None:
+    said = f" {message.policy.reasoning.visibility}" if isinstance(message, SetPolicy) else ""
+    with words.open("a") as file:
+        file.write(f"{type(message).__name__}{said}\n")
 
 
 async def _drain(link: ControlLink[ToServer], answered: Path | None) -> None:
