@@ -1,13 +1,13 @@
-"""What the schemas of surfaces are made of: strict objects, bounded numbers, and mistakes in plain sentences.
+"""Kinds of fields that the schemas of surfaces are made of. Null means "not given" everywhere.
 
-Null means "not given" everywhere. `refusals.parse` turns what these raise into sentences.
+What these raise `refusals.parse` turns into sentences.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -17,7 +17,7 @@ class Strict(BaseModel):
 
 
 @dataclass(frozen=True)
-class FailFast:
+class _FailFast:
     """Stop at the first item that is wrong: one mistake is told, and a million take half a minute to collect.
 
     What pydantic.FailFast does, but hashable, as members of unions are.
@@ -30,55 +30,40 @@ class FailFast:
 
 
 Item = TypeVar("Item")
-Items = Annotated[list[Item], FailFast()]
+Items = Annotated[list[Item], _FailFast()]
 
 
-@dataclass(frozen=True)
-class Otherwise:
-    """Say this sentence whatever is wrong with the value."""
-
-    message: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.custom_error_schema(
-            handler(source), custom_error_type="not_allowed", custom_error_message=self.message
-        )
-
-
-def only(*allowed: object, why: str = "") -> AfterValidator:
-    """Accept null and the allowed values, and say so otherwise. why: a sentence to say after them."""
+def only(*allowed: object, because: str = "") -> AfterValidator:
+    """Accept null and the allowed values, and say so otherwise. because: what is said beside it."""
 
     def check(value: object) -> object:
         if value is None or value in allowed:
             return value
-        raise not_allowed(", ".join(repr(each) for each in allowed) or "null", why)
+        raise not_allowed(*allowed, because=because)
 
     return AfterValidator(check)
 
 
 def between(low: float, high: float, *, without_low: bool = False, without_high: bool = False) -> AfterValidator:
     """Accept null and numbers from low to high, and say so otherwise."""
-    allowed = f"{low} to {high}"
-    if without_low or without_high:
-        allowed += f", without {low if without_low else high}"
+    without = f", without {low if without_low else high}" if without_low or without_high else ""
 
     def check(value: float | None) -> float | None:
         if value is None or (
             low <= value <= high and not (without_low and value == low) and not (without_high and value == high)
         ):
             return value
-        raise not_allowed(allowed)
+        raise PydanticCustomError("not_allowed", "allowed: {allowed}", {"allowed": f"{low} to {high}{without}"})
 
     return AfterValidator(check)
 
 
-def not_allowed(allowed: str, why: str = "") -> PydanticCustomError:
-    """Return an error about a value that is not one of those allowed."""
-    return PydanticCustomError(
-        "not_allowed", "allowed: {allowed}{why}", {"allowed": allowed, "why": f"; {why}" if why else ""}
-    )
+def not_allowed(*allowed: object, because: str = "") -> PydanticCustomError:
+    """Return an error about a value that is none of these."""
+    names = ", ".join(repr(each) for each in allowed) or "null"
+    return PydanticCustomError("not_allowed", "allowed: {allowed}", {"allowed": f"{names}{because}"})
 
 
 def conflict(param: str, message: str) -> PydanticCustomError:
-    """Return an error about fields that do not go together; param is the one to name."""
+    """Return an error about fields that do not go together. param: the one to name."""
     return PydanticCustomError("conflict", "{message}", {"message": message, "param": param})
