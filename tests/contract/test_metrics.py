@@ -6,6 +6,9 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from glm_operator.autoscale.series import ATTAINED, DEMAND_METRICS, HISTOGRAMS
+from glm_operator.autoscale.simulate.recorded import METRICS
+from glm_operator.autoscale.simulate.thresholds import AUTO, DECISIONS, SCORES
+from glm_operator.cluster.metrics.queries import OWN_LABELS
 from glm_worker.messages import Slo, SloClass
 from glm_worker.server.metrics.telemetry import Gauges
 from glm_worker.server.metrics.telemetry import Telemetry as ServerTelemetry
@@ -32,6 +35,16 @@ def exposed() -> set[str]:
 
 def test_what_autoscaling_reads_is_what_workers_expose() -> None:
     assert {*DEMAND_METRICS, *HISTOGRAMS.values(), ATTAINED} <= exposed()
+
+
+def test_what_a_replay_reads_is_what_workers_expose() -> None:
+    assert {*METRICS, SCORES, DECISIONS} <= exposed()
+    labels = [sample.labels for family in a_page() for sample in family.samples if sample.name in (SCORES, DECISIONS)]
+    assert {label for each in labels for label in each} <= OWN_LABELS, "or Prometheus' answer is read without them"
+    edges = [float(each["le"]) for each in labels if "le" in each]
+    assert edges == [*(step / 20 for step in range(21)), float("inf")]
+    decided = {(each["mode"], each["by"]) for each in labels if "by" in each}
+    assert {mode for mode, by in decided if by == AUTO} == {"enabled", "disabled"}
 
 
 def test_the_design_names_metrics_that_exist() -> None:

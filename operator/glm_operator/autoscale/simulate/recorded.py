@@ -24,7 +24,7 @@ METRICS = (RECEIVED, PROMPTS, GENERATED, ENDED, THINKING)
 LENGTH_S = 300.0
 
 
-class _Grown:
+class Grown:
     """What counters grew by, each step between two samples at its middle. One that fell began anew from 0."""
 
     def __init__(self, series: Iterable[Series]) -> None:
@@ -32,6 +32,11 @@ class _Grown:
         self.steps = steps  # middle, width, growth
         self._middles = [middle for middle, _, _ in steps]
         self._sums = [0.0, *accumulate(growth for _, _, growth in steps)]
+
+    @property
+    def total(self) -> float:
+        """What they grew by in all."""
+        return self._sums[-1]
 
     def between(self, begin_s: float, end_s: float) -> float:
         return self._sums[bisect_right(self._middles, end_s)] - self._sums[bisect_right(self._middles, begin_s)]
@@ -53,14 +58,14 @@ def recorded_trace(series: Sequence[Series], slo: Slo, begin_s: float, end_s: fl
     received = [each for each in series if each.name == RECEIVED]
     if not received:
         raise InputError(f"there is no series {RECEIVED} in this range")
-    prompts = {_key(each): _Grown([each]) for each in series if each.name == PROMPTS}
+    prompts = {_key(each): Grown([each]) for each in series if each.name == PROMPTS}
     thinks = {each.name for each in slo.classes if each.match.thinking == "Enabled"}
     lengths = _Lengths(series)
     found: list[Arrival] = []
     for each in received:
-        of_prompts = prompts.get(_key(each), _Grown([]))
+        of_prompts = prompts.get(_key(each), Grown([]))
         owed = 0.5  # of a request that thinks, in classes that are for both
-        for middle, width, growth in _Grown([each]).steps:
+        for middle, width, growth in Grown([each]).steps:
             count, first_s = round(growth), middle - width / 2
             if count < 1 or not begin_s <= middle <= end_s:
                 continue
@@ -82,12 +87,12 @@ class _Lengths:
     """Mean lengths of answers and of thoughts, and the share of requests that think, around a moment."""
 
     def __init__(self, series: Sequence[Series]) -> None:
-        def grown(name: str, label: str, *values: str) -> _Grown:
-            return _Grown(each for each in series if each.name == name and each.labels.get(label) in values)
+        def grown(name: str, label: str, *values: str) -> Grown:
+            return Grown(each for each in series if each.name == name and each.labels.get(label) in values)
 
         self._thoughts = grown(GENERATED, "kind", "reasoning")
         self._answers = grown(GENERATED, "kind", "answer")
-        self._ended = _Grown(each for each in series if each.name == ENDED and each.labels.get("outcome") != "refused")
+        self._ended = Grown(each for each in series if each.name == ENDED and each.labels.get("outcome") != "refused")
         self._thinking = grown(THINKING, "thinking", "enabled")
 
     def at(self, now_s: float) -> tuple[int, int, float]:

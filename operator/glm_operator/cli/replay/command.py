@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,6 @@ from typing import Annotated
 import typer
 
 from glm_operator.api.scaling import Scaling
-from glm_operator.api.slo import Slo
 from glm_operator.autoscale.series import Series
 from glm_operator.autoscale.simulate.errors import InputError
 from glm_operator.autoscale.simulate.model.calibration import H200_AIR_FP8, Calibration, read_calibration
@@ -18,10 +18,12 @@ from glm_operator.autoscale.simulate.ours import Ours
 from glm_operator.autoscale.simulate.recorded import METRICS, recorded_trace
 from glm_operator.autoscale.simulate.run import MONDAY_S, Result, Setup, simulate
 from glm_operator.autoscale.simulate.static import static_fleet
+from glm_operator.autoscale.simulate.thresholds import THRESHOLD_METRICS, auto_thinking
 from glm_operator.autoscale.simulate.trace import Arrival, read_trace
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, url_of_option
 from glm_operator.cli.files import Planned, read_planned
 from glm_operator.cli.replay import picture, terminal
+from glm_operator.cli.replay import sweep as sweeping
 from glm_operator.cli.replay.story import Story, story
 
 BINS_OF_PICTURE = 180
@@ -58,22 +60,33 @@ def replay_command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture to write: .svg or .png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     title: Annotated[str | None, typer.Option(help="Above the picture.")] = None,
+    auto_threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="With --prometheus: what these values of reasoning.autoThreshold would have made of the range, as in "
+            "0.3,0.5,0.7."
+        ),
+    ] = None,
 ) -> None:
     """Replay a load against spec.slo and spec.scaling: what would have been decided, kept and spent.
 
     Everything is simulated, nothing is asked of a cluster. The operator's own law decides, and sees what Prometheus
-    would have shown at each moment.
+    would have shown at each moment. With --auto-threshold it compares thresholds of mode auto instead: how many
+    requests would have thought, what was to be generated, and how many groups the law would have wanted.
     """
     with plain_errors():
         try:
             planned = read_planned(spec)
+            if auto_threshold is not None:
+                options = _Range(prometheus, begin, end, calibration, cold_start, title)
+                _compare_thresholds(planned, auto_threshold, options, output, as_json=as_json)
+                return
             slo, scaling = planned.deployment.spec.slo, _scaling(planned.deployment.spec.scaling)
             began_s = _unix_s(start, "--start") if start else MONDAY_S
             if prometheus is not None:
-                url = url_of_option(prometheus)
-                begin_s, end_s = _range(begin, end)
-                arrivals = _recorded(planned, slo, url, begin_s, end_s)
-                began_s = begin_s
+                began_s, end_s = _range(begin, end)
+                series = _recorded(planned, url_of_option(prometheus), began_s, end_s, METRICS)
+                arrivals = recorded_trace(series, slo, began_s, end_s)
             elif trace is not None:
                 arrivals = _read(trace)
             else:
@@ -184,8 +197,52 @@ def _unix_s(text: str, option: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _recorded(planned: Planned, slo: Slo, url: str, begin_s: float, end_s: float) -> tuple[Arrival, ...]:
-    """Return the requests that Prometheus recorded of the deployment in a range."""
+@dataclass(frozen=True)
+class _Range:
+    """A recorded range as the options say it, and what it is simulated with."""
+
+    prometheus: str | None
+    begin: str | None
+    end: str | None
+    calibration: Path | None
+    cold_start_s: float | None
+    title: str | None
+
+
+def _compare_thresholds(
+    planned: Planned, thresholds: str, options: _Range, output: Path | None, *, as_json: bool
+) -> None:
+    """Print what other thresholds of mode auto would have made of a recorded range."""
+    if options.prometheus is None:
+        raise CommandError("--auto-threshold needs --prometheus, --from and --to: a trace has no scores")
+    if output is not None:
+        raise CommandError("--auto-threshold compares runs, and -o draws one; leave out either")
+    chosen = sweeping.thresholds_of(thresholds)
+    (begin_s, end_s), spec = _range(options.begin, options.end), planned.deployment.spec
+    series = _recorded(planned, url_of_option(options.prometheus), begin_s, end_s, (*METRICS, *THRESHOLD_METRICS))
+    arrivals = recorded_trace(series, spec.slo, begin_s, end_s)
+    auto = auto_thinking(series)
+    measured = _calibration(options.calibration)
+    scaling = spec.scaling if spec.scaling is not None and spec.scaling.mode in ("Active", "Observe") else None
+
+    def run(each: tuple[Arrival, ...]) -> Result:
+        assert scaling is not None
+        setup = _setup(planned, scaling, each, measured, options.cold_start_s, begin_s)
+        return simulate(setup, Ours(spec.slo, scaling, begin_s))
+
+    name, minutes = planned.deployment.name, (end_s - begin_s) / 60
+    heading = options.title or f"{name}: {len(arrivals):,} requests in {minutes:.0f} minutes"
+    law = run if scaling is not None else None
+    with progress("simulating"):
+        found = sweeping.sweep(heading, arrivals, auto, chosen, begin_s, measured.max_model_len, law)
+    if as_json:
+        out.print_json(json.dumps(asdict(found)))
+    else:
+        out.print(sweeping.draw(found))
+
+
+def _recorded(planned: Planned, url: str, begin_s: float, end_s: float, metrics: Sequence[str]) -> list[Series]:
+    """Return what Prometheus recorded of these metrics of the deployment in a range."""
     from glm_operator.cluster.metrics.access import Access, Connection  # the client is needed only here
     from glm_operator.cluster.metrics.queries import WrongAnswer, read_series, selector
     from glm_operator.cluster.metrics.reading import MetricsProblem
@@ -193,7 +250,7 @@ def _recorded(planned: Planned, slo: Slo, url: str, begin_s: float, end_s: float
     length_s = end_s - begin_s
     step_s = max(5.0, length_s / MAX_POINTS)
     of = selector(planned.deployment.namespace, planned.deployment.name)
-    query = f'{{__name__=~"{"|".join(METRICS)}",{of}}}[{length_s:.0f}s:{step_s:.0f}s] @ {end_s:.0f}'
+    query = f'{{__name__=~"{"|".join(metrics)}",{of}}}[{length_s:.0f}s:{step_s:.0f}s] @ {end_s:.0f}'
 
     async def ask() -> list[Series]:
         connection = Connection(Access(url=url, timeout_s=60.0))
@@ -203,7 +260,6 @@ def _recorded(planned: Planned, slo: Slo, url: str, begin_s: float, end_s: float
             await connection.close()
 
     try:
-        series = asyncio.run(ask())
+        return asyncio.run(ask())
     except (MetricsProblem, WrongAnswer) as problem:
         raise CommandError(str(problem)) from problem
-    return recorded_trace(series, slo, begin_s, end_s)

@@ -22,7 +22,7 @@ from glm_operator.cluster.metrics.windows import Edge, Outcome, Risen, attained,
 OWN_LABELS = frozenset(
     {
         *("namespace", "deployment", "group", "revision", "model", "slo_class"),
-        *("kind", "outcome", "phase", "met", "signal", "thinking", "finish_reason", "rank"),
+        *("kind", "outcome", "phase", "met", "signal", "thinking", "finish_reason", "rank", "mode", "by", "le"),
     }
 )
 """Labels that workers give their series. Others were added by whoever scraped: job, instance, pod, a replica, ..."""
