@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from glm_worker.errors import GlmWorkerError
+from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.jobs.context import Caller
 from glm_worker.server.openai.routes import OpenAI
@@ -16,7 +17,7 @@ from glm_worker.server.refusals import Failure, failure_of, shortened
 
 def _surfaces() -> tuple[Surface, ...]:
     """Return all surfaces; the last has every path that is nobody's."""
-    return (OpenAI(),)
+    return (Anthropic(), OpenAI())
 
 
 def make_app(backend: Backend) -> FastAPI:
@@ -32,7 +33,7 @@ def make_app(backend: Backend) -> FastAPI:
         request_id = Caller.of(request.headers, backend.policy()).request_id
         return JSONResponse(
             surface.error_body(failure, request_id),
-            status_code=failure.status,
+            status_code=surface.error_status(failure),
             headers={**(headers or {}), **failure.headers, "x-request-id": request_id},
         )
 

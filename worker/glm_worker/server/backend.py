@@ -35,6 +35,10 @@ class Surface(Protocol):
     def router(self, backend: "Backend") -> APIRouter: ...
     def error_body(self, failure: Failure, request_id: str) -> Json: ...
 
+    def error_status(self, failure: Failure) -> int:
+        """Return the HTTP status of a failure, where this API has another one than most."""
+        return failure.status
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:

@@ -97,12 +97,11 @@ def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> Requ
         case "missing":
             return RequestRefused(f"{param} is missing", param=param, code="missing_required_parameter")
         case "union_tag_not_found":
-            return RequestRefused(f"{param}.role is missing", param=f"{param}.role", code="missing_required_parameter")
+            tag = f"{param}.{_discriminator(details)}"
+            return RequestRefused(f"{tag} is missing", param=tag, code="missing_required_parameter")
         case "union_tag_invalid":
-            ctx = details["ctx"]
-            return RequestRefused(
-                f"{param}.role is '{shortened(ctx['tag'])}'; allowed: {ctx['expected_tags']}", param=f"{param}.role"
-            )
+            ctx, tag = details["ctx"], f"{param}.{_discriminator(details)}"
+            return RequestRefused(f"{tag} is '{shortened(ctx['tag'])}'; allowed: {ctx['expected_tags']}", param=tag)
         case "extra_forbidden":
             allowed = ", ".join(_fields(model, raw, path[:-1])) or "none"
             message = (
@@ -120,10 +119,17 @@ def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> Requ
             return RequestRefused(f"{param} is {shown}: {message}", param=param, code="invalid_value")
 
 
+def _discriminator(details: ErrorDetails) -> str:
+    """Return the field that tells the members of a union apart."""
+    return str(details["ctx"]["discriminator"]).strip("'")
+
+
 def _json_path(raw: Any, loc: Sequence[str | int], *, is_missing: bool) -> Iterator[str | int]:
     """Leave out of a pydantic location what is not in the JSON: names of union members. A missing field stays."""
     for position, part in enumerate(loc):
         is_in_json = part in raw if isinstance(raw, dict) else isinstance(raw, list) and isinstance(part, int)
+        if is_in_json and position < len(loc) - 1 and not isinstance(raw[part], dict | list):
+            is_in_json = part not in [tag for _, tag in _tags_of(raw)]  # the member "text", not its field
         if is_in_json:
             raw = raw[part]
         elif not (is_missing and position == len(loc) - 1):
@@ -144,8 +150,8 @@ def _fields(model: type[BaseModel], raw: Any, path: Sequence[str | int]) -> list
         raw = raw[part]
         below = [node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, {}) for node in nodes]
         nodes = [found for node in below for found in _objects(schema, node)]
-        if isinstance(raw, dict) and isinstance(raw.get("role"), str):
-            nodes = [node for node in nodes if raw["role"] in _roles(node)]
+        for name, tag in _tags_of(raw):
+            nodes = [node for node in nodes if tag in _allowed(node, name)] or nodes
     return sorted({name for node in nodes for name in node.get("properties", {})})
 
 
@@ -164,6 +170,14 @@ def _objects(root: Json, node: Json) -> list[Json]:
     return [node] if "properties" in node or "items" in node else []
 
 
-def _roles(node: Json) -> list[str]:
-    role = node.get("properties", {}).get("role", {})
-    return role.get("enum") or [role.get("const")]
+def _allowed(node: Json, name: str) -> list[str]:
+    """Return the values that a schema allows for the field that tells its object apart from others."""
+    field = node.get("properties", {}).get(name, {})
+    return field.get("enum") or [field.get("const")]
+
+
+def _tags_of(raw: Any) -> list[tuple[str, str]]:
+    """Return the fields that tell this value apart from others in a union, with what they say."""
+    if not isinstance(raw, dict):
+        return []
+    return [(name, tag) for name in ("role", "type") if isinstance(tag := raw.get(name), str)]

@@ -48,6 +48,8 @@ class Exchange(Response):
         self._replies = replies
         self._flights = flights
         self._own_headers = [(name.encode(), value.encode()) for name, value in {**headers, **order.headers}.items()]
+        keep_alive: Event | None = getattr(replies, "keep_alive", None)
+        self._waiting = _WAITING if keep_alive is None else keep_alive.line
         self._has_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +146,7 @@ class Exchange(Response):
                     await changed.wait()
             except TimeoutError:
                 await self._start(send)
-                await send({"type": "http.response.body", "body": _WAITING, "more_body": True})
+                await send({"type": "http.response.body", "body": self._waiting, "more_body": True})
 
     async def _start(self, send: Send) -> None:
         if self._has_started:

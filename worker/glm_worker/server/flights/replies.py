@@ -53,6 +53,8 @@ class Replies(Protocol):
 
     body: for whole answers, nothing else is called then. opening: right after the headers of a stream. chunks: more of
     answer `index`. ending: that answer is over. closing: all are. failure: it cannot go on; the last thing told.
+
+    May have a `keep_alive: Event`, which is sent while there is nothing to tell, where the others send a comment.
     """
 
     def body(self, answers: Sequence[Answered]) -> Json: ...

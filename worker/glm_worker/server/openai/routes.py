@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from glm_worker.server.backend import Backend
+from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.openai.intake import chat_order, completion_order
 from glm_worker.server.openai.replies import ChatReplies, CompletionReplies, error_body
 from glm_worker.server.refusals import Failure, model_not_found
@@ -13,7 +13,7 @@ from glm_worker.server.refusals import Failure, model_not_found
 Json = dict[str, Any]
 
 
-class OpenAI:
+class OpenAI(Surface):
     """The surface that also has every path that is nobody's."""
 
     paths: tuple[str, ...] = ("/",)
