@@ -37,7 +37,7 @@ _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # written without spaces
 _OPERATION = re.compile(
-    r"[\w)\]]\s?(?:\^|[*/=<>≤≥]=?|[+−×÷])\s?[\w(\[-]|\b[fgx]\([a-z]|[√∑∫∞≤≥≠π]|\\(?:frac|sum|int|sqrt)\b"
+    r"[\w)\]]\s?(?:\^|[*=<>≤≥]=?|[+−×÷])\s?[\w(\[-]|\b[fgx]\([a-z]|[√∑∫∞≤≥≠π]|\\(?:frac|sum|int|sqrt)\b"
 )
 _CODE_LINE = re.compile(
     r"^(?:[ \t]*(?:[{}]|return\b|def \w|import \w|SELECT\b|UPDATE\b|#include\b)"
@@ -67,7 +67,7 @@ class Features:
 
     length: float  # of the user's last message, without code: 1 from 500 words on
     sentences: float  # of it: 1 from 6 on
-    is_brief: float  # it has at most 14 words in one sentence, no code, and the system message is no agent's
+    brevity: float  # 1 up to 8 words, 0 from 20, with code, and where the system message is an agent's
     quotation: float  # the share of it that is quoted or stands after a colon
     numbers: float  # different ones in it: 1 from 8 on
     mathematics: float  # operations and words: 1 from 4 on
@@ -101,27 +101,29 @@ def features_of(turns: Sequence[PastTurn], num_tools: int) -> Features:
     agent = _share(AGENT.count(system_words, system), 2)
     narrow = _share(NARROW.count(system_words[:_NARROW_WORDS], system[:_NARROW_CHARS]), 2)
     seen = _Message.of(message)
-    is_brief = seen.is_brief and agent < 1
+    brevity = 0.0 if agent == 1 or seen.num_code_lines else _share(20 - seen.num_words, 12)
+    is_brief = brevity >= 0.5 and seen.num_sentences <= 2
     does_one_step = seen.is_light or narrow == 1
     words, lower = ([], "") if does_one_step else (seen.words, seen.lower)
+    num_work = WORK.count(words, lower)
     operations = 0 if does_one_step else len(_OPERATION.findall(seen.prose))
     length_of_results = sum(map(len, results))
     trouble = len(_TROUBLE.findall(seen.text)) + sum(len(_TROUBLE.findall(text)) for text in recent)
     return Features(
         length=_share(math.log1p(seen.num_words), math.log1p(500)),
         sentences=_share(seen.num_sentences - 1, 5),
-        is_brief=float(is_brief),
+        brevity=brevity,
         quotation=seen.quotation,
         numbers=_share(len(set(_NUMBER.findall(seen.prose))), 8),
         mathematics=_share(operations + MATHS.count(words, lower), 4),
         code=_share(seen.num_code_lines, 8),
         technical=_share(TECHNICAL.count(words, lower), 4),
         trouble=_share(trouble, 2),
-        work=_share(WORK.count(words, lower), 3),
+        work=_share(num_work, 3),
         weighing=_share(WEIGH.count(words, lower), 3),
         causes=_share(WHY.count(words, lower), 1),
         light=float(does_one_step),
-        fact=float(is_brief and seen.opens_as_fact and not operations),
+        fact=float(is_brief and seen.opens_as_fact and not operations and not num_work),
         small_talk=float(is_brief and SMALL_TALK.count(seen.words, seen.lower) > 0),
         tools=_share(math.log1p(num_tools), math.log1p(15)),
         results=_share(math.log1p(length_of_results), math.log1p(1000)),
@@ -147,10 +149,6 @@ class _Message:
     quotation: float
     is_light: bool  # it opens, or closes on a line of its own, with work of one step
     opens_as_fact: bool
-
-    @property
-    def is_brief(self) -> bool:
-        return self.num_words <= 14 and self.num_sentences <= 1 and not self.num_code_lines
 
     @classmethod
     def of(cls, message: str) -> "_Message":

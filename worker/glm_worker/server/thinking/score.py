@@ -2,7 +2,7 @@
 
     score = 1 / (1 + exp(-(BIAS + sum of weight x feature)))
 
-The weights come from the 200 prompts to tune on: `benchmarks/auto_thinking.py --fit` finds them again.
+The weights come from the 400 prompts to tune on: `benchmarks/auto_thinking.py --fit` finds them again.
 """
 
 import math
@@ -10,30 +10,30 @@ from dataclasses import dataclass, fields
 
 from glm_worker.server.thinking.features import Features
 
-BIAS = 1.14
+BIAS = 1.4
 WEIGHTS: dict[str, float] = {
-    "length": 0.96,
-    "sentences": 0.39,
-    "is_brief": -2.89,
-    "quotation": -1.7,
-    "numbers": 0.69,
-    "mathematics": 1.21,
-    "code": 0.47,
-    "technical": 0.58,
-    "trouble": 0.16,
-    "work": 1.35,
-    "weighing": 0.64,
-    "causes": 0.74,
-    "light": -2.84,
-    "fact": -1.28,
-    "small_talk": -0.8,
-    "tools": -0.1,
-    "results": 0.06,
-    "answered": -0.17,
-    "agent": 0.46,
-    "narrow": -0.27,
-    "follow_up": -0.16,
-    "thought_before": -0.21,
+    "length": 1.07,
+    "sentences": 0.62,
+    "brevity": -4.0,
+    "quotation": -1.87,
+    "numbers": 0.76,
+    "mathematics": 1.5,
+    "code": 0.17,
+    "technical": 0.53,
+    "trouble": 0.15,
+    "work": 1.84,
+    "weighing": 0.81,
+    "causes": 0.93,
+    "light": -3.67,
+    "fact": -1.03,
+    "small_talk": -0.84,
+    "tools": -0.13,
+    "results": 0.08,
+    "answered": -0.09,
+    "agent": 0.44,
+    "narrow": -0.48,
+    "follow_up": -0.15,
+    "thought_before": -0.19,
 }
 _MOST_REASONS = 3
 

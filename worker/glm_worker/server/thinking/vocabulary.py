@@ -41,7 +41,7 @@ WORK = Vocabulary.of(
     # English
     "prove proof derive deriv* implement* design debug* fix refactor* optimi* diagnos* investigat* analy* analys*"
     " evaluat* plan schedul* simulat* estimat* solve calculat* comput* construct* algorithm* architect* migrat* justify"
-    " critically interpret* maximi* minimi* rewrite port reproduc* deadlock* race leak* crash* bug bugs mistake flaw*"
+    " critically interpret* maximi* minimi* port reproduc* deadlock* race leak* crash* bug bugs mistake flaw*"
     " correctness complexity strateg* trace invariant* counterexample* propose verify reason repair demonstrate show"
     # German
     " beweis* herleit* implementier* entwirf entwerf* entwickl* analysier* untersuch* berechn* löse löst plane"
@@ -188,15 +188,31 @@ MATHS = Vocabulary.of(
 """Mathematics in words."""
 
 LIGHT = Vocabulary.of(
-    "translat* rephras* paraphras* summari* tl;dr tldr gist shorten shorter spell* grammar polite friendlier polish*"
-    " extract* classify label sentiment positive negative category spam rename format capital define definition meaning"
-    " synonym* plural tense sort capitalize convert* slogan title joke wish docstring comment"
-    " names reset remind timer alarm playlist weather balance parcel passive formal simple remove uppercase"
+    "translat* rephras* paraphras* summari* tldr gist shorten shorter spell* grammar polite friendlier polish*"
+    " extract* classify label sentiment category spam rename format capital define definition meaning"
+    " synonym* plural tense sort capitalize slogan title joke wish docstring"
+    " reset remind timer alarm playlist weather parcel passive formal simple remove uppercase"
     " übersetz* formulier* zusammenfass* fasse korrigier* hauptstadt heißt umformulier* kürz* nenne liste wetter"
     " witz traduis tradui* reformul* résum* corrige capitale météo orthographe"
     " traduc* traduz* reescrib* reescrev* resum* corrige ortografía capital ortografia riscriv* tradur* riassum*"
     " capitale abitanti quantos quanti cuántos"
     " перевед* перефраз* сократи* столиц* исправь",
+    "tl;dr",
+    "write an email",
+    "write an e-mail",
+    "write a letter",
+    "the names of",
+    "this paragraph",
+    "a comment above",
+    "add comments",
+    "type hint",
+    "positive or negative",
+    "positive, negative",
+    "which of these",
+    "to json",
+    "to yaml",
+    "to csv",
+    "to markdown",
     "yes or no",
     "give me only",
     "mentioned here",
