@@ -5,9 +5,9 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
-from glm_operator.autoscale.series import ATTAINED, DEMAND_METRICS, HISTOGRAMS
+from glm_operator.autoscale.series import ATTAINED, DECISIONS, DEMAND_METRICS, HISTOGRAMS
 from glm_operator.autoscale.simulate.recorded import METRICS
-from glm_operator.autoscale.simulate.thresholds import AUTO, DECISIONS, SCORES
+from glm_operator.autoscale.simulate.thresholds import AUTO, SCORES
 from glm_operator.cluster.metrics.queries import OWN_LABELS
 from glm_worker.messages import Slo, SloClass
 from glm_worker.server.metrics.telemetry import Gauges

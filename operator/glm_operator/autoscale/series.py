@@ -101,3 +101,5 @@ HISTOGRAMS: Mapping[str, str] = {
 """By signal."""
 
 ATTAINED = "glm_slo_requests_total"  # labels slo_class, met="true"|"false"
+
+DECISIONS = "glm_thinking_decisions_total"  # labels mode="enabled"|"disabled", by="request"|"policy"|"template"|"auto"

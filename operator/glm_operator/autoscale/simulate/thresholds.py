@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from glm_operator.autoscale.series import Series
+from glm_operator.autoscale.series import DECISIONS, Series
 from glm_operator.autoscale.simulate.errors import InputError
 from glm_operator.autoscale.simulate.recorded import GENERATED, LENGTH_S, RECEIVED, THINKING, Grown
 from glm_operator.autoscale.simulate.trace import Arrival
 
 SCORES = "glm_auto_thinking_score_bucket"
-DECISIONS = "glm_thinking_decisions_total"
 THRESHOLD_METRICS = (SCORES, DECISIONS)
 """What is read besides what a trace is made of."""
 

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from glm_operator.cli.status.view import GroupView, LatencyView, View
+from glm_operator.cli.status.view import GroupView, LatencyView, ThinkingView, View
 from glm_operator.status import texts
 
 SHOWN_CHANGES = 5
@@ -22,6 +22,8 @@ def draw(view: View) -> RenderableType:
     elif view.overall:
         shown = ", ".join(f"{name} {value}" for name, value in view.overall.items())
         parts.append(Text(f"Latency of all requests, five minutes: {shown}"))
+    if view.thinking is not None:
+        parts.append(_thinking(view.thinking))
     parts += [_scaling(view)]
     if view.signals:
         parts.append(_signals(view))
@@ -95,6 +97,19 @@ def _kept(latency: LatencyView) -> str:
     if latency.met is None:
         return UNKNOWN
     return "[green]yes[/green]" if latency.met else "[red]no[/red]"
+
+
+def _thinking(thinking: ThinkingView) -> Text:
+    by_default = "as the chat template has it" if thinking.mode == "Template" else thinking.mode
+    said = f"Thinking {by_default}; Auto from score {thinking.auto_threshold:g}; reasoning {thinking.visibility}"
+    if thinking.chats is None:
+        return Text(f"{said}; shares are not measured")
+    if thinking.thought is None:
+        return Text(f"{said}; no chat came")
+    said += f"; of {thinking.chats:,} chats {thinking.thought:.0%} thought"
+    if thinking.auto_thought is not None:
+        said += f", of the {thinking.auto_chats:,} that Auto decided about {thinking.auto_thought:.0%}"
+    return Text(said)
 
 
 def _scaling(view: View) -> Text:

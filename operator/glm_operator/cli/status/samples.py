@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 from glm_operator.autoscale.estimate.latency import percentile, summed
-from glm_operator.autoscale.series import ATTAINED, HISTOGRAMS, STATUS_WINDOW_S, Buckets
+from glm_operator.autoscale.series import ATTAINED, DECISIONS, HISTOGRAMS, STATUS_WINDOW_S, Buckets
 from glm_operator.cluster.metrics.exposition import Known, MalformedText, SeriesName, read_exposition
 from glm_operator.cluster.metrics.windows import increase
 
@@ -27,7 +27,7 @@ GAUGES = {
 LEAST_S = 3.0
 """Scrapes closer together say nothing of latency."""
 
-_WANTED = frozenset({*GAUGES.values(), ATTAINED, *(f"{name}_bucket" for name in HISTOGRAMS.values())})
+_WANTED = frozenset({*GAUGES.values(), ATTAINED, DECISIONS, *(f"{name}_bucket" for name in HISTOGRAMS.values())})
 
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]  # name, labels in order
@@ -105,6 +105,16 @@ class Samples:
                 ended[labels["met"]] += count
         whole = sum(ended.values())
         return ended["true"] / whole if whole else None
+
+    def decisions(self) -> dict[tuple[str, str], float] | None:
+        """Return how many chats were decided, by mode and by whom; None too early, or where no group counts that."""
+        if not self.span_s:
+            return None
+        decided: dict[tuple[str, str], float] = {}
+        for _, labels, count in self._increases(DECISIONS):
+            key = labels.get("mode", ""), labels.get("by", "")
+            decided[key] = decided.get(key, 0.0) + count
+        return decided or None
 
     def _increases(self, wanted: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
         """Yield what each series of a metric has counted since the first scrape of its group that had the metric.

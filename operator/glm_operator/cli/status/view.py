@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glm_operator.api.policy import Policy, Reasoning
 from glm_operator.api.slo import SIGNALS, Slo
 from glm_operator.cli.status.samples import Samples
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.status import texts
 
-SHOWN_CONDITIONS = ("Ready", "Degraded", "MetricsAvailable", "ScalingActive", "SLOMet")
+SHOWN_CONDITIONS = ("Ready", "Degraded", "MetricsAvailable", "ScalingActive", "SLOMet", "PolicyApplied")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ class ClassView:
 
 
 @dataclass(frozen=True)
+class ThinkingView:
+    """What spec.reasoning says, and what became of chats since the first look. None: not known, or none came."""
+
+    mode: str  # Auto, Enabled, Disabled or Template
+    auto_threshold: float
+    visibility: str
+    chats: int | None = None
+    thought: float | None = None  # share of them
+    auto_chats: int | None = None
+    auto_thought: float | None = None  # share of those that auto decided about
+
+
+@dataclass(frozen=True)
 class ConditionView:
     """One condition."""
 
@@ -78,6 +92,7 @@ class View:
     latencies: Sequence[LatencyView]
     classes: Sequence[ClassView]
     overall: Mapping[str, str]
+    thinking: ThinkingView | None  # None: the spec's cannot be read
     signals: Sequence[Mapping[str, Any]]  # as in the status, with age_s
     history: Sequence[Mapping[str, Any]]  # as in the status, newest first
     conditions: Sequence[ConditionView]
@@ -108,6 +123,7 @@ def view(body: Manifest, samples: Samples, now: datetime, note: str) -> View:
         latencies=_latencies(slo, fared, samples),
         classes=[_class(each.name, fared.get(each.name, {}), samples) for each in slo.classes],
         overall=dict(status.get("latency") or {}),
+        thinking=_thinking(body, samples),
         signals=[_aged(each, now) for each in scaling.get("signals") or []],
         history=list(scaling.get("history") or []),
         conditions=[_condition(conditions[kind]) for kind in SHOWN_CONDITIONS if kind in conditions],
@@ -120,6 +136,27 @@ def _slo(body: Manifest) -> Slo:
         return Slo.model_validate((body.get("spec") or {}).get("slo") or {})
     except ValidationError:
         return Slo()
+
+
+def _thinking(body: Manifest, samples: Samples) -> ThinkingView | None:
+    spec = body.get("spec") or {}
+    try:
+        policy = Policy.model_validate({part: spec[part] for part in Policy.model_fields if spec.get(part) is not None})
+    except ValidationError:
+        return None
+    reasoning, decided = policy.reasoning or Reasoning(), samples.decisions()
+    chats = None if decided is None else sum(decided.values())
+    auto = None if decided is None else sum(count for (_, by), count in decided.items() if by == "auto")
+    thought = sum(count for (mode, _), count in (decided or {}).items() if mode == "enabled")
+    return ThinkingView(
+        mode=reasoning.default or "Template",
+        auto_threshold=reasoning.auto_threshold,
+        visibility=reasoning.visibility,
+        chats=None if chats is None else round(chats),
+        thought=thought / chats if chats else None,
+        auto_chats=None if auto is None else round(auto),
+        auto_thought=(decided or {}).get(("enabled", "auto"), 0.0) / auto if auto else None,
+    )
 
 
 def _group(group: Mapping[str, Any], samples: Samples) -> GroupView:
