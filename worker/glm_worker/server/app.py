@@ -1,5 +1,7 @@
 """The application: the surfaces side by side, and each error in the words of the surface it happened on."""
 
+import json
+import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -14,27 +16,38 @@ from glm_worker.server.jobs.context import Caller
 from glm_worker.server.openai.routes import OpenAI
 from glm_worker.server.refusals import Failure, failure_of, shortened
 
+_UNREAD = (408, 413)  # after these the rest of the body is not read
+
 
 def _surfaces() -> tuple[Surface, ...]:
     """Return all surfaces; the last has every path that is nobody's."""
     return (Anthropic(), OpenAI())
 
 
+def _surface_of(path: str) -> Surface:
+    served = _surfaces()
+    return next((each for each in served if path.startswith(each.paths)), served[-1])
+
+
+def error_of_protocol(path: str, failure: Failure) -> bytes:
+    """Return the body of an error about what is no request yet, in the words of the surface with this path."""
+    return json.dumps(_surface_of(path).error_body(failure, secrets.token_hex(16))).encode()
+
+
 def make_app(backend: Backend) -> FastAPI:
     """Return the application. It keeps nothing itself."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
-    served = _surfaces()
-    for surface in served:
+    for surface in _surfaces():
         app.include_router(surface.router(backend))
 
     def respond(request: Request, failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
-        path = request.scope["path"]
-        surface = next((each for each in served if path.startswith(each.paths)), served[-1])
+        surface = _surface_of(request.scope["path"])
+        closing = {"connection": "close"} if failure.status in _UNREAD else {}
         request_id = Caller.of(request.headers, backend.policy()).request_id
         return JSONResponse(
             surface.error_body(failure, request_id),
             status_code=surface.error_status(failure),
-            headers={**(headers or {}), **failure.headers, "x-request-id": request_id},
+            headers={**(headers or {}), **failure.headers, **closing, "x-request-id": request_id},
         )
 
     async def on_error(request: Request, error: Exception) -> Response:

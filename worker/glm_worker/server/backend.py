@@ -12,6 +12,7 @@ from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
+from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Replies
@@ -66,8 +67,9 @@ class Backend:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
             body = await read_body(request.receive, self.checkpoint)
-            in_thread = len(body) > INLINE_BODY_BYTES
-            return await asyncio.to_thread(intake, body, context) if in_thread else intake(body, context)
+            if len(body) > INLINE_BODY_BYTES:
+                return await asyncio.to_thread(_taken_in, body, intake, context)
+            return _taken_in(body, intake, context)
         except RequestRefused:
             self.telemetry.ended("refused")
             raise
@@ -99,3 +101,8 @@ class Backend:
         order = await self.ready(order)
         headers = {"x-request-id": context.caller.request_id}
         return Exchange(order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers)
+
+
+def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:
+    check_json(body)
+    return intake(body, context)

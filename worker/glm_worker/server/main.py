@@ -28,9 +28,10 @@ from glm_worker.messages import (
     Unavailable,
 )
 from glm_worker.models import resolve
-from glm_worker.server.app import make_app
+from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.edge import protocol
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
@@ -45,9 +46,6 @@ from glm_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = (
-    75  # longer than the idle time of usual proxies, so that they close first and never meet a closed connection
-)
 SHUTDOWN_S = 5
 CLIENT_IDLE_S = 30  # then the kernel asks the client's machine whether it is still there, again and again
 CLIENT_LOST_S = 120  # no answer to that, or what was sent is not taken, for so long: it is gone
@@ -93,7 +91,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
             lifespan="off",
             access_log=False,  # a line a request costs more than it tells; the metrics count them
             log_config=None,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            **protocol.options(error_of_protocol),
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )

@@ -1,5 +1,7 @@
 """Reading a request's body: bounded, and aware that the client may go away meanwhile."""
 
+import asyncio
+
 from starlette.types import Receive
 
 from glm_worker.errors import RequestRefused
@@ -9,20 +11,37 @@ MAX_BODY_BYTES = 16 * 2**20
 _MAX_DISCARDED_BYTES = 4 * MAX_BODY_BYTES  # a client that has sent it all reads the answer; one cut off sees a reset
 
 
+IDLE_S = 30.0  # between two parts of a body
+TOTAL_S = 300.0  # for the whole of it
+
+
 class ClientGone(Exception):
     """The connection closed before the body was complete."""
 
 
 async def read_body(receive: Receive, checkpoint: Checkpoint) -> bytes:
-    """Return the whole body. Raises ClientGone, and RequestRefused when the body is too long for us or the model.
+    """Return the whole body. Raises ClientGone, and RequestRefused when it is too long or too slow.
 
     Parsing megabytes holds up all streams, so what cannot fit is refused unparsed.
     """
+    try:
+        async with asyncio.timeout(TOTAL_S):
+            return await _read(receive, checkpoint)
+    except TimeoutError:
+        raise RequestRefused(
+            f"the body did not come: a part of it within {IDLE_S:g} seconds, and all within {TOTAL_S:g}, are allowed",
+            code="request_timeout",
+            status=408,
+        ) from None
+
+
+async def _read(receive: Receive, checkpoint: Checkpoint) -> bytes:
     enough = min(checkpoint.max_prompt_json_bytes or MAX_BODY_BYTES, MAX_BODY_BYTES)
     chunks: list[bytes] = []
     num_bytes = 0
     while True:
-        message = await receive()
+        async with asyncio.timeout(IDLE_S):
+            message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk: bytes = message.get("body", b"")
