@@ -48,6 +48,23 @@ $(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Clients of other projects, in environments of their own: they pin other versions than ours.
+CLIENTS := .venv-clients
+NODE_CLIENTS := tests/clients/node/node_modules
+
+.PHONY: clients
+clients: $(CLIENTS)/.installed $(NODE_CLIENTS)/.installed ## Install the clients that the server is tested with: litellm, LangChain, Node's openai
+
+$(CLIENTS)/.installed: locks/clients.txt | $(INSTALLED)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(CLIENTS)
+	@$(BIN)/uv pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes locks/clients.txt
+	@touch $@
+
+$(NODE_CLIENTS)/.installed: tests/clients/node/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --silent --no-audit --no-fund --ignore-scripts; \
+	else mkdir -p $(NODE_CLIENTS); echo "npm is not installed: Node's clients are left out of the tests" >&2; fi
+	@touch $@
+
 ##@ Check
 
 .PHONY: lint
@@ -83,7 +100,7 @@ rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test 
 	@promtool test rules tests/rules/*.yaml
 
 .PHONY: integration
-integration: $(INSTALLED) ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for most of it is waiting
+integration: $(INSTALLED) clients ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for most of it is waiting
 	@$(PYTEST) -n 2 --dist loadfile -m "not e2e" tests/integration
 
 .PHONY: gpu
@@ -153,5 +170,5 @@ bench: $(INSTALLED) ## Every benchmark; each ends with its JSON lines
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache in the checkout
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS) tests/clients/*/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find operator worker tests scripts examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
