@@ -1,5 +1,6 @@
 """Local mode with real processes: what it starts it finds again, stops, and leaves nothing behind."""
 
+import json
 import os
 import signal
 import socket
@@ -20,14 +21,17 @@ from glm_operator.layout import Layout, plan
 from glm_operator.local import ports, processes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
+from glm_operator.local.management import Management
 from glm_operator.local.processes import Process
 from glm_operator.local.rendezvous import BLOCK_SIZE
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
 from glm_operator.local.status import GroupStatus, group_statuses
 from glm_operator.local.up import Started, bring_up, wait_until_ready
 from glm_operator.manifest import Manifest
+from glm_operator.observe.report import policy_digest
 from glm_operator.render import render
 from glm_worker.supervisor.leader import NUM_PORT_PAIRS
+from unit.operator.operator_builders import a_body
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
 DEADLINE_S = 60.0
@@ -250,6 +254,29 @@ def test_the_commands_show_status_and_logs_and_stop_everything(folder: StateFold
     assert "nano stopped: 2 pods, no process left" in down.stdout
     assert left_of(state.pods) == []
     assert "nothing runs" in run.invoke(app, ["local", "status"]).stdout
+
+
+def test_up_tells_groups_the_policy_and_takes_it_from_them_again(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where no controller stays that would: a spec that wants nothing any more."""
+    monkeypatch.setattr(sys.modules["glm_operator.cli.local"], "worker_program", lambda: PROGRAM)
+    file, pods = tmp_path / "nano.yaml", []
+    for reasoning in ({"visibility": "Hidden"}, {}):
+        body = a_body("nano", namespace="default", reasoning=reasoning)
+        file.write_text(json.dumps({**body, "metadata": {"name": "nano"}}))
+        result = CliRunner().invoke(app, ["local", "up", "-f", str(file)])
+        assert result.exit_code == 0, result.stderr
+        assert ("tells the groups of nano the policy" in result.stdout) is bool(reasoning)
+        (state,) = folder.deployments()
+        with Management() as management:
+            report = management.group(state.pods[0].address)
+        wanted = policy_digest(parse_deployment(body).spec.policy.for_workers())
+        assert report is not None
+        assert report.policy_digest == wanted
+        pods.append(pids(state))
+    assert pods[0] == pods[1], "an edit restarts nothing"
+    assert CliRunner().invoke(app, ["local", "down"]).exit_code == 0
 
 
 def test_every_group_of_several_pods_has_ports_of_its_own_and_keeps_them(folder: StateFolder) -> None:
