@@ -1,0 +1,113 @@
+"""A response that is made whether or not anybody listens."""
+
+import asyncio
+import logging
+from typing import Any
+
+from glm_worker.errors import DeadlinePassed
+from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.replies import Answered, Ending
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.refusals import failure_of
+from glm_worker.server.responses.event_log import EventLog
+from glm_worker.server.responses.replies import ResponseReplies
+from glm_worker.server.slo import Headers
+from glm_worker.server.text.deltas import Delta, Reasoning
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class BackgroundResponse:
+    """log: of its events, if the request asked for a stream."""
+
+    def __init__(self, order: Order, replies: ResponseReplies, flights: Flights) -> None:
+        self._order = order
+        self._replies = replies
+        self._flights = flights
+        self._task: asyncio.Task[None] | None = None
+        self.log = EventLog() if order.stream else None
+
+    def start(self, headers: Headers) -> None:
+        """Admit the order and go on without anybody. Raises RequestRefused and Overloaded.
+
+        headers: of the request, which say what was promised to it.
+        """
+        (self._flight,) = self._flights.admit_all(self._order.jobs, headers)
+        if self.log is not None:
+            self.log.add(self._replies.opening())
+        self._task = asyncio.create_task(self._run())
+
+    def snapshot(self) -> Json:
+        """Return the response as it stands while it is being made."""
+        return self._replies.standing("in_progress" if self._flight.reader.num_tokens else "queued")
+
+    async def cancel(self) -> None:
+        """End it: the engine frees its blocks at once. Returns when the response is complete as cancelled."""
+        self._flights.cancel(self._flight)
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(self._order.deadline_s):
+                await self._answer()
+        except TimeoutError:
+            assert self._order.deadline_s is not None
+            self._fail(DeadlinePassed(self._order.deadline_s))
+        except Exception as error:
+            log.exception("response=%s failed in the background", self._order.id)
+            self._fail(error)
+        finally:
+            self._flights.cancel(self._flight)
+            if self.log is not None:
+                self.log.close()
+
+    async def _answer(self) -> None:
+        flight = self._flight
+        while flight.ended is None:
+            flight.changed.clear()
+            if self.log is not None:
+                self._take(self.log)
+            if flight.ended is None:
+                await flight.changed.wait()
+        if flight.ended.error is not None:
+            self._fail(flight.ended.error)
+        elif flight.ended.finish_reason is None:
+            self._cancelled()
+        elif self.log is not None:
+            self._take(self.log)
+            self.log.add(self._replies.ending(0, flight.ending))
+            self.log.add(self._replies.closing([flight.ending]))
+        else:
+            self._replies.body([Answered(self._visible(flight.take()), flight.ending)])
+
+    def _take(self, told: EventLog) -> None:
+        """Tell what is new. What is told is noted first, so that nobody runs the request again."""
+        deltas = self._visible(self._flight.take())
+        if deltas:
+            self._flights.stream(self._flight)
+            told.add(self._replies.chunks(0, deltas))
+
+    def _cancelled(self) -> None:
+        flight = self._flight
+        ending = Ending(
+            reason="length",
+            num_prompt_tokens=len(flight.job.prompt_token_ids),
+            num_tokens=flight.reader.num_tokens,
+            num_reasoning_tokens=flight.reader.num_reasoning_tokens,
+        )
+        self._replies.cancelled(self._visible(flight.take()), ending)
+
+    def _fail(self, error: Exception) -> None:
+        failure = failure_of(error)
+        if self.log is not None:
+            self.log.add(self._replies.failure(failure))
+        else:
+            self._replies.failed(failure)
+
+    def _visible(self, deltas: list[Delta]) -> list[Delta]:
+        if self._order.shows_reasoning:
+            return deltas
+        return [delta for delta in deltas if not isinstance(delta, Reasoning)]

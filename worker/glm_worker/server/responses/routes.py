@@ -1,0 +1,155 @@
+"""The endpoints of /v1/responses."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from glm_worker.errors import RequestRefused
+from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.jobs.context import Context
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai.errors import error_body
+from glm_worker.server.refusals import Failure
+from glm_worker.server.responses.background import BackgroundResponse
+from glm_worker.server.responses.event_log import EventLog
+from glm_worker.server.responses.intake import Accepted, Intake, find
+from glm_worker.server.responses.queries import page_of, reading_of
+from glm_worker.server.responses.replies import ResponseReplies
+from glm_worker.server.responses.store import Kept, Store, StoreLimits
+
+Json = dict[str, Any]
+
+PATH = "/v1/responses"
+LIMITS = StoreLimits()
+
+
+class Responses(Surface):
+    """What is stored is the application's, and goes with it."""
+
+    paths: tuple[str, ...] = (PATH,)
+
+    def error_body(self, failure: Failure, request_id: str) -> Json:  # noqa: ARG002 - the shape of Surface
+        return error_body(failure)
+
+    def router(self, backend: Backend) -> APIRouter:
+        router = APIRouter()
+        endpoints = _Endpoints(backend, Store(LIMITS))
+        router.post(PATH)(endpoints.create)
+        router.get(f"{PATH}/{{response_id}}")(endpoints.retrieve)
+        router.delete(f"{PATH}/{{response_id}}")(endpoints.delete)
+        router.post(f"{PATH}/{{response_id}}/cancel")(endpoints.cancel)
+        router.get(f"{PATH}/{{response_id}}/input_items")(endpoints.list_input_items)
+        return router
+
+
+class _Endpoints:
+    def __init__(self, backend: Backend, store: Store) -> None:
+        self._backend = backend
+        self._store = store
+        self._intake = Intake(store, backend.group)
+
+    async def create(self, request: Request) -> Response:
+        context = self._backend.context(request)
+        accepted: list[Accepted] = []
+
+        def intake(body: bytes, context: Context) -> Order:
+            accepted.append(self._intake.accept(body, context))
+            return accepted[0].order
+
+        order = await self._backend.order(request, intake, context)
+        if order is None:
+            return Response(status_code=499)  # nobody reads it
+        (asked,) = accepted
+        order = await self._backend.ready(order)
+        headers = _headers(context)
+        if asked.request.background:
+            return self._begin(asked, order, request, {**headers, **order.headers})
+        keep = partial(self._keep, asked) if asked.request.store else _keep_nothing
+        return Exchange(order, self._replies(asked, keep), self._backend.flights, headers)
+
+    def _begin(self, asked: Accepted, order: Order, request: Request, headers: dict[str, str]) -> Response:
+        """Start a response that goes on without its client."""
+        making = BackgroundResponse(order, self._replies(asked, partial(self._complete, asked)), self._backend.flights)
+        making.start(request.headers)
+        self._store.begin(asked.id, asked.tenant, asked.items, making, making.log)
+        if making.log is not None:
+            return _events(making.log, -1, headers)
+        return JSONResponse(making.snapshot(), headers=headers)
+
+    async def retrieve(self, request: Request, response_id: str) -> Response:
+        context, kept = self._found(request, response_id)
+        reading = reading_of(request.query_params)
+        headers = _headers(context) | reading.headers
+        if not reading.stream:
+            return JSONResponse(kept.body(), headers=headers)
+        if kept.log is None:
+            raise RequestRefused(
+                "stream: only a response that was made with background: true and stream: true can be streamed again",
+                param="stream",
+                code="invalid_value",
+            )
+        return _events(kept.log, reading.starting_after, headers)
+
+    async def delete(self, request: Request, response_id: str) -> Response:
+        context, kept = self._found(request, response_id)
+        self._store.drop(context.caller.tenant, kept.id.digits)
+        if kept.making is not None:
+            await kept.making.cancel()
+        deleted = {"id": response_id, "object": "response", "deleted": True}
+        return JSONResponse(deleted, headers=_headers(context))
+
+    async def cancel(self, request: Request, response_id: str) -> Response:
+        context, kept = self._found(request, response_id)
+        if not kept.body()["background"]:
+            raise RequestRefused(
+                "only a response that is made with background: true can be cancelled; close the connection of another",
+                code="invalid_value",
+            )
+        if kept.making is not None:
+            await kept.making.cancel()
+        _, kept = self._found(request, response_id)
+        return JSONResponse(kept.body(), headers=_headers(context))
+
+    async def list_input_items(self, request: Request, response_id: str) -> Response:
+        context, kept = self._found(request, response_id)
+        page = page_of(request.query_params)
+        return JSONResponse(page.of(kept.items()), headers=_headers(context))
+
+    def _found(self, request: Request, response_id: str) -> tuple[Context, Kept]:
+        context = self._backend.context(request)
+        return context, find(self._store, context.caller.tenant, response_id, self._backend.group)
+
+    def _replies(self, asked: Accepted, keep: Callable[[Json], None]) -> ResponseReplies:
+        return ResponseReplies(asked, self._backend.checkpoint.name, int(time.time()), keep)
+
+    def _keep(self, asked: Accepted, response: Json) -> None:
+        self._store.keep(asked.id, asked.tenant, asked.items, response)
+        self._sweep_later()
+
+    def _complete(self, asked: Accepted, response: Json) -> None:
+        self._store.complete(asked.id, response)
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        """See to it that what was kept goes when its time is over, also when nobody asks for anything then."""
+        asyncio.get_running_loop().call_later(self._store.limits.ttl_s + 1, self._store.sweep)
+
+
+def _keep_nothing(_: Json) -> None:
+    pass
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {"x-request-id": context.caller.request_id}
+
+
+def _events(log: EventLog, after: int, headers: dict[str, str]) -> Response:
+    """Return the events past this number, and those to come. Its client may leave and come back."""
+    unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(log.follow(after), media_type="text/event-stream", headers={**unbuffered, **headers})
