@@ -9,7 +9,7 @@ import pytest
 
 from glm_operator.api.policy import Policy
 from glm_operator.observe.report import policy_digest
-from integration.pods import Group, PodProcess, eventually, running_group
+from integration.pods import LIMIT_S, Group, PodProcess, eventually, running_group
 
 TOKEN = "s3cret"
 IDENTITY = {"namespace": "models", "deployment": "chat", "group": "chat-g0", "revision": "abc"}
@@ -115,3 +115,27 @@ def test_a_pod_that_follows_takes_no_policy(tmp_path: Path) -> None:
         response = put(group.pods[1], Policy().for_workers())
         sentence = f"a policy is put to the leading pod, {group.leader.host}; this is pod 1"
         assert (response.status_code, response.text) == (404, sentence + "\n")
+
+
+def thinking(group: Group) -> str:
+    """Return how a chat that says nothing of thinking is answered, and who decided."""
+    request = {"model": "glm-nano", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    url = f"http://{group.leader.host}:8000/v1/chat/completions"
+    response = httpx.post(url, json=request, timeout=LIMIT_S)
+    assert response.status_code == 200, response.text
+    mode, by, *_ = response.headers["x-glm-thinking"].split("; ")
+    return f"{mode} {by}"
+
+
+def test_the_real_server_answers_by_the_policy_at_once_and_after_it_was_killed(tmp_path: Path) -> None:
+    real = {"rank_target": "integration.fake_ranks:answer", "management_token": TOKEN}
+    with running_group(tmp_path, **real, **IDENTITY) as group:
+        before = group.serving()["generation"]
+        assert thinking(group).endswith("by=template")
+        for mode, said in (("Enabled", "enabled by=policy"), ("Disabled", "disabled by=policy")):
+            tell(group, {"reasoning": {"default": mode}})
+            eventually(lambda said=said: thinking(group) == said)  # type: ignore[misc]
+        assert group.leader.group()["generation"] == before
+        group.leader.child("server").kill()
+        group.serving(after=before)
+        assert thinking(group) == "disabled by=policy", "the first answer of the new server is by it"
