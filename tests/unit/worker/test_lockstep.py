@@ -6,7 +6,9 @@ import torch
 from glm_worker.engine.channel import FromLeader, KeepAlive, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import Follower
+from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import Leader
+from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.request import EngineRequest, SamplingParams
@@ -75,7 +77,18 @@ class Pair:
         self.runners = [FakeRunner(), FakeRunner()]
         self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
         self.now_s = 100.0
-        self.leader = Leader(self.engines[0], self.server, self.channel, self.slots[0], "g-1", self.clock)  # type: ignore[arg-type]
+        sampler = Sampler()
+        intake = Intake(None, sampler, VOCAB_SIZE)  # type: ignore[arg-type]
+        self.leader = Leader(
+            self.engines[0],
+            sampler,
+            intake,
+            self.server,
+            self.channel,
+            self.slots[0],
+            "g-1",
+            self.clock,  # type: ignore[arg-type]
+        )
         self.follower = Follower(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
 
     def clock(self) -> float:

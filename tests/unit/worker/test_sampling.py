@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.engine.randomness import uniform
-from glm_worker.engine.sampling import sample
+from glm_worker.engine.sampling.randomness import uniform
+from glm_worker.engine.sampling.draw import draw as sample
 from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 

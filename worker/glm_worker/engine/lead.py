@@ -2,19 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+import msgspec
 
 from glm_worker.engine.channel import REPEAT_S, KeepAlive, LeaderChannel, StepInput
 from glm_worker.engine.engine import Engine
-from glm_worker.engine.sampling import sample
+from glm_worker.engine.intake import Intake
+from glm_worker.engine.sampling.sampler import Sampled, Sampler
 from glm_worker.engine.server_link import ServerLink
 from glm_worker.engine.step_times import StepTimes
 from glm_worker.heartbeat import RankSlot
-from glm_worker.messages import RequestOutput, StepDone, ToEngine
+from glm_worker.messages import Cancel, FinishReason, RequestOutput, StepDone, ToEngine
 from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.sequence import SequenceState
 
 EXPERT_LOAD_S = 10.0  # between two reads of the experts' load from the device; and when the work is done
+HELD_S = 0.01  # how long an idle group waits for the server while the grammar of a request is being read
 _NO_STEP = ScheduledBatch(0, (), (), ())
 
 
@@ -24,6 +29,8 @@ class Leader:
     def __init__(
         self,
         engine: Engine,
+        sampler: Sampler,
+        intake: Intake,
         server: ServerLink,
         channel: LeaderChannel,
         slot: RankSlot,
@@ -31,6 +38,8 @@ class Leader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._sampler = sampler
+        self._intake = intake
         self._server = server
         self._channel = channel
         self._slot = slot
@@ -49,9 +58,10 @@ class Leader:
     def turn(self) -> None:
         """Take what the server sent, waiting for it if there is nothing to do, and run a step if there is."""
         is_busy = self._engine.scheduler.has_work
-        commands = self._server.receive(0 if is_busy else REPEAT_S)
+        idle_s = HELD_S if self._intake.holds_any else REPEAT_S
+        commands, outputs = self._intake.take(self._server.receive(0 if is_busy else idle_s))
         self._commands += commands
-        outputs = self._engine.obey(commands)
+        outputs += self._engine.obey(commands)
         if self._engine.scheduler.has_work:
             self._step(outputs)
             return
@@ -69,12 +79,37 @@ class Leader:
         self._channel.send(StepInput(plan.step, self._token_ids, self._commands, self._engine.digest))
         self._commands = []
         logits_SV = self._engine.run(plan)
-        sampled = plan.sampled
-        self._token_ids = sample(logits_SV, [s.sampling for s in sampled], [s.end for s in sampled])
-        outputs += self._engine.commit(self._token_ids)
+        sequences = self._engine.scheduler.sampled
+        sampled = self._sampler.sample(logits_SV, sequences)
+        self._token_ids = sampled.token_ids
+        outputs += self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
         self._report(outputs, began_s, plan)
 
+    def _with_more(
+        self, sampled: Sampled, sequences: Sequence[SequenceState], outputs: list[RequestOutput]
+    ) -> list[RequestOutput]:
+        """Return the outputs of a step with what the sampler says of their requests, one for each sequence."""
+        for index, logprobs in sampled.logprobs.items():
+            outputs[index] = msgspec.structs.replace(outputs[index], logprobs=[logprobs])
+        for index in sampled.is_over:
+            if outputs[index].finish_reason is None:
+                outputs[index] = msgspec.structs.replace(outputs[index], finish_reason="stop")
+                self._end(sequences[index].request_id, "stop")
+        for index, error in sampled.failed.items():
+            request_id = sequences[index].request_id
+            outputs[index] = RequestOutput(request_id, [], "failed", error=error)
+            self._end(request_id, "failed")
+        return outputs
+
+    def _end(self, request_id: str, reason: FinishReason) -> None:
+        """End a request here; the followers cancel it before their next plan."""
+        self._engine.scheduler.cancel(request_id, reason)
+        self._commands.append(Cancel(self._generation, request_id))
+
     def _report(self, outputs: list[RequestOutput], began_s: float, plan: ScheduledBatch = _NO_STEP) -> None:
+        for output in outputs:
+            if output.finish_reason is not None:
+                self._sampler.forget(output.request_id)
         scheduler = self._engine.scheduler
         now_s = self._clock()
         prefill_s, decode_s = self._times.split(now_s - began_s, plan.prefill_tokens, plan.decode_tokens)

@@ -11,14 +11,18 @@ from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_th
 from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import Follower
+from glm_worker.engine.grammars import Grammars
+from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import Leader
 from glm_worker.engine.runner import Runner
+from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.engine.server_link import ServerLink
 from glm_worker.engine.trial import room_on_gpu
 from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
 from glm_worker.messages import EngineLimits, EngineReady
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.grammar_vocabulary import grammar_vocabulary
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
 from glm_worker.models import resolve
@@ -70,7 +74,10 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     if isinstance(channel, FollowerChannel):
         Follower(engine, channel, slot, assignment.rank).serve()
     server = _connect_server(assignment, limits, load_seconds)
-    Leader(engine, server, channel, slot, assignment.generation).serve()
+    sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
+    grammars.warm_up()
+    intake = Intake(grammars, sampler, config.vocab_size)
+    Leader(engine, sampler, intake, server, channel, slot, assignment.generation).serve()
 
 
 def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:

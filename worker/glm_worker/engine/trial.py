@@ -9,15 +9,17 @@ import torch
 
 from glm_worker.engine.capacity import room_beside_largest_step
 from glm_worker.engine.runner import Runner
-from glm_worker.engine.sampling import sample
+from glm_worker.engine.sampling.limits import MAX_LOGPROBS
+from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
-from glm_worker.request import SamplingParams
+from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.scheduler.block_manager import blocks_for
 from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
+from glm_worker.scheduler.sequence import SequenceState
 from glm_worker.settings import WorkerSettings
 
 _SAMPLING = SamplingParams(temperature=1.0, top_p=0.5)  # what takes the most memory
@@ -67,6 +69,18 @@ def _peak_bytes(runner: Runner, step: ScheduledBatch, device: torch.device) -> i
     """Run a step; return the most bytes that it held at once, besides what was there before."""
     torch.cuda.reset_peak_memory_stats(device)
     held_bytes = torch.cuda.memory_allocated(device)
-    logits_SV = runner.run(step)
-    sample(logits_SV, [s.sampling for s in step.sequences], [s.end for s in step.sequences])
+    Sampler().sample(runner.run(step), [_asks_most(sequence) for sequence in step.sequences])
     return torch.cuda.max_memory_allocated(device) - held_bytes
+
+
+def _asks_most(sequence: ScheduledSequence) -> SequenceState:
+    """Return a sequence that is sampled in the way that takes the most memory."""
+    request = EngineRequest(
+        request_id=sequence.request_id,
+        prompt_token_ids=list(sequence.token_ids),
+        max_tokens=1,
+        stop_token_ids=[],
+        sampling=sequence.sampling,
+        num_logprobs=MAX_LOGPROBS,
+    )
+    return SequenceState(request, arrival=0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glm_worker.engine.randomness import uniform
+from glm_worker.engine.sampling.randomness import uniform
 from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 
@@ -24,7 +24,7 @@ NUM_CANDIDATES = 1024  # filters nearly always keep fewer, and sorting 150,000 t
 LEAST_TEMPERATURE = 1e-5  # below it only the best token has any weight, and near 1e-46 fp32 would divide by zero
 
 
-def sample(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+def draw(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
     """Return a token for each row.
 
     logits_SV: fp32. positions: where in its sequence each sampled token will stand.
@@ -39,14 +39,14 @@ def sample(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Seque
             f"the largest logits of rows {rows} of {len(params)} are not finite: broken weights or arithmetic"
         )
     drawn = [i for i, p in enumerate(params) if p.temperature >= LEAST_TEMPERATURE]
-    for rows, draw in (
+    for rows, draw_rows in (
         ([i for i in drawn if not _has_filter(params[i])], _draw_unfiltered),
         ([i for i in drawn if _has_filter(params[i])], _draw_filtered),
     ):
         if rows:
             rows_S = torch.tensor(rows, device=logits_SV.device)
             rules = _Rules.of([params[i] for i in rows], [positions[i] for i in rows], logits_SV)
-            token_ids_S[rows_S] = draw(logits_SV[rows_S], rules)
+            token_ids_S[rows_S] = draw_rows(logits_SV[rows_S], rules)
     token_ids: list[int] = token_ids_S.tolist()
     return token_ids
 

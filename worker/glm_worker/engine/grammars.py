@@ -1,0 +1,74 @@
+"""Compiled grammars at rank 0: read in a thread beside the steps, kept for the requests that come with them again.
+
+Reading one takes from 2 ms to 2 s of a core, and xgrammar does it without the interpreter's lock. The vocabulary is
+read there too, once the rank is ready.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from glm_worker.errors import GlmWorkerError
+from glm_worker.model.grammar_vocabulary import unpack_grammar
+from glm_worker.request import AnswerGrammar
+
+if TYPE_CHECKING:
+    import xgrammar
+
+MAX_KEPT = 64
+MAX_KEPT_BYTES = 256 * 2**20
+_log = logging.getLogger("glm_worker.rank")
+
+
+class GrammarUnreadable(Exception):
+    """The message says why, for the client."""
+
+
+class Grammars:
+    """One thread reads, in the order of the calls. Its own state is changed only there."""
+
+    def __init__(self, load_vocabulary: Callable[[], "xgrammar.TokenizerInfo"]) -> None:
+        """load_vocabulary may fail, and then every grammar is unreadable."""
+        self._load_vocabulary = load_vocabulary
+        self._vocabulary: xgrammar.TokenizerInfo | None = None
+        self._kept: OrderedDict[str, tuple[xgrammar.CompiledGrammar, int]] = OrderedDict()  # least recently used first
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="glm-grammars")
+
+    def warm_up(self) -> None:
+        """Begin to read the vocabulary."""
+        self._thread.submit(self._warm_up)
+
+    def read(self, grammar: AnswerGrammar) -> "Future[xgrammar.CompiledGrammar]":
+        """Return the grammar, when it has been read; the future raises GrammarUnreadable if it cannot be."""
+        return self._thread.submit(self._read, grammar.key, grammar.compiled)
+
+    def close(self) -> None:
+        """Wait for what is being read, and let the thread end."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _warm_up(self) -> "xgrammar.TokenizerInfo":
+        if self._vocabulary is None:
+            try:
+                self._vocabulary = self._load_vocabulary()
+            except (GlmWorkerError, RuntimeError) as error:
+                _log.error("grammars cannot be used: %s", error)
+                raise GrammarUnreadable("structured output does not work here: see the log of rank 0") from error
+        return self._vocabulary
+
+    def _read(self, key: str, packed: bytes) -> "xgrammar.CompiledGrammar":
+        vocabulary = self._warm_up()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        try:
+            grammar, num_bytes = unpack_grammar(packed, vocabulary)
+        except ValueError as error:
+            raise GrammarUnreadable(str(error)) from error
+        self._kept[key] = (grammar, num_bytes)
+        while len(self._kept) > 1 and (
+            len(self._kept) > MAX_KEPT or sum(size for _, size in self._kept.values()) > MAX_KEPT_BYTES
+        ):
+            self._kept.popitem(last=False)
+        return grammar
