@@ -74,14 +74,14 @@ class Intake:
             ignored=request.ignored,
             stream=bool(request.stream),
         )
-        order = accept_chat(_conversation(request), wishes, context, order_id=f"msg_{secrets.token_hex(12)}")
+        order = accept_chat(conversation_of(request), wishes, context, order_id=f"msg_{secrets.token_hex(12)}")
         return _fitted(order, room)
 
     def prompt(self, body: bytes, context: Context) -> Order:
         """Return the order of a /v1/messages/count_tokens body: nobody runs it, its prompt is what counts."""
         request = parse(CountRequest, body)
         self._check_model(request.model, context)
-        return accept_chat(_conversation(request), Wishes(ignored=request.ignored), context, order_id="count")
+        return accept_chat(conversation_of(request), Wishes(ignored=request.ignored), context, order_id="count")
 
     def _check_model(self, model: str, context: Context) -> None:
         if not (self.any_model and model.startswith(_VENDORS_MODELS)):
@@ -109,19 +109,17 @@ def _check_budget(request: MessagesRequest, context: Context) -> None:
         )
 
 
-def _conversation(request: CountRequest) -> Conversation:
+def conversation_of(request: CountRequest) -> Conversation:
+    """Return what a request says, in nobody's words. Raises RequestRefused for an answer that cannot be continued."""
     system = _text(request.system)
     turns: list[Turn] = [] if not system else [Said(role="system", text=system)]
-    number = 0
-    for _, run in groupby(request.messages, lambda message: message.role):
-        messages = list(run)
-        turns += _turns(messages, number)
-        number += len(messages)
+    for _, messages in groupby(request.messages, lambda message: message.role):
+        turns += _turns(list(messages))
     goes_on = isinstance(turns[-1], AssistantTurn) if turns else False
     if goes_on and turns[-1] == AssistantTurn(reasoning=""):  # an empty beginning is none
         turns, goes_on = turns[:-1], False
     if goes_on:
-        _check_continued(turns[-1], number - 1)
+        _check_continued(turns[-1], len(request.messages) - 1)
     return Conversation(
         turns=tuple(turns),
         tools=tuple(_offered(index, tool) for index, tool in enumerate(request.tools or ())),
@@ -134,8 +132,8 @@ def _conversation(request: CountRequest) -> Conversation:
     )
 
 
-def _turns(messages: Sequence[Message], first: int) -> Iterator[Turn]:
-    """Give the turns of consecutive messages of one role. first: the index of the first in the request."""
+def _turns(messages: Sequence[Message]) -> Iterator[Turn]:
+    """Give the turns of consecutive messages of one role."""
     blocks = [block for message in messages for block in _blocks(message)]
     text = _text([block for block in blocks if isinstance(block, TextBlock)])
     match messages[0]:

@@ -4,15 +4,26 @@ Everything else is refused by name. What stock clients always send, and nothing 
 ignored (`ignored`).
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
 from glm_worker.server.fields import Items, Strict, conflict, only
 
-MAX_STOP_SEQUENCES = 16
+MAX_MESSAGES = 4096  # the longest loops of agents have hundreds
+MAX_BLOCKS = 4096  # of one content: a message can answer hundreds of calls
+MAX_TOOLS = 512
+MAX_STOP_SEQUENCES = 16  # each is looked for in the text of every token
+MAX_STOP_CHARS = 1024  # as much text may be held back from a stream
+MAX_ID_CHARS = 256
+MAX_LABEL_CHARS = 512
 _NO_OTHER_TOOLS = "; this server runs no tools, and the model knows only those that a request describes"
+
+
+Id = Annotated[str, Field(max_length=MAX_ID_CHARS)]
+Block = TypeVar("Block")
+Blocks = Annotated[Items[Block], Field(max_length=MAX_BLOCKS)]
 
 
 class CacheControl(Strict):
@@ -47,16 +58,16 @@ class DirectCaller(Strict):
 
 class ToolUseBlock(_Cacheable):
     type: Literal["tool_use"]
-    id: str
-    name: str
+    id: Id
+    name: Id
     input: dict[str, Any]
     caller: DirectCaller | None = None
 
 
 class ToolResultBlock(_Cacheable):
     type: Literal["tool_result"]
-    tool_use_id: str
-    content: str | Items[TextBlock] | None = None
+    tool_use_id: Id
+    content: str | Blocks[TextBlock] | None = None
     is_error: bool | None = None
 
 
@@ -68,17 +79,17 @@ AssistantBlock = Annotated[
 
 class UserMessage(Strict):
     role: Literal["user"]
-    content: str | Items[UserBlock]
+    content: str | Blocks[UserBlock]
 
 
 class AssistantMessage(Strict):
     role: Literal["assistant"]
-    content: str | Items[AssistantBlock]
+    content: str | Blocks[AssistantBlock]
 
 
 class SystemMessage(Strict):
     role: Literal["system"]
-    content: str | Items[TextBlock]
+    content: str | Blocks[TextBlock]
 
 
 Message = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
@@ -149,7 +160,7 @@ class OutputConfig(Strict):
 
 
 class Metadata(Strict):
-    user_id: str | None = None
+    user_id: Annotated[str, Field(max_length=MAX_LABEL_CHARS)] | None = None
 
 
 class ContextEdit(Strict):
@@ -170,16 +181,31 @@ class ContextManagement(Strict):
 
 
 class Diagnostics(Strict):
-    previous_message_id: str | None = None
+    previous_message_id: Id | None = None
+
+
+_REFUSED = {
+    "container": "this server runs no code and keeps no files",
+    "inference_geo": "a deployment is in one place, which no request changes",
+    "fallbacks": "this server has one model",
+    "compaction": "this server makes no prompt shorter",
+    "anthropic_version": "it is a header here, anthropic-version",
+    "anthropic_beta": "it is a header here, anthropic-beta",
+    "betas": "it is an argument of clients, which send it as the header anthropic-beta",
+    "prompt": "it is of an older API; send messages",
+    "max_tokens_to_sample": "it is of an older API; send max_tokens",
+}
 
 
 class CountRequest(Strict):
     """POST /v1/messages/count_tokens, and what /v1/messages has in common with it."""
 
+    refused: ClassVar[Mapping[str, str]] = _REFUSED
+
     model: str
-    messages: Items[Message] = Field(min_length=1)
-    system: str | Items[TextBlock] | None = None
-    tools: Items[Tool] | None = None
+    messages: Items[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: str | Blocks[TextBlock] | None = None
+    tools: Annotated[Items[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -255,8 +281,9 @@ class MessagesRequest(CountRequest):
     @model_validator(mode="after")
     def _stops(self) -> "MessagesRequest":
         stops = self.stop_sequences or ()
-        if len(stops) > MAX_STOP_SEQUENCES or "" in stops:
+        if len(stops) > MAX_STOP_SEQUENCES or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in stops):
             raise conflict(
-                "stop_sequences", f"stop_sequences must be at most {MAX_STOP_SEQUENCES} texts, none of them empty"
+                "stop_sequences",
+                f"stop_sequences must be at most {MAX_STOP_SEQUENCES} texts of 1 to {MAX_STOP_CHARS} characters",
             )
         return self
