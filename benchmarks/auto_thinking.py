@@ -1,6 +1,6 @@
 """How often `auto` decides as the labels of prompts say, and what a decision costs.
 
-The prompts are those of the tests: 400 that the weights were found on, and 200 that were written before and never used
+The prompts are those of the tests: 600 that the weights were found on, and 200 that were written before and never used
 for it. With --fit the weights are found again, by logistic regression with a quadratic penalty, and printed as
 `worker/glm_worker/server/thinking/score.py` has them; the exit status tells whether they are the same.
 

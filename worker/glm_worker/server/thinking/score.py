@@ -2,7 +2,7 @@
 
     score = 1 / (1 + exp(-(BIAS + sum of weight x feature)))
 
-The weights come from the 400 prompts to tune on: `benchmarks/auto_thinking.py --fit` finds them again.
+The weights come from the 600 prompts to tune on: `benchmarks/auto_thinking.py --fit` finds them again.
 """
 
 import math
@@ -10,30 +10,33 @@ from dataclasses import dataclass, fields
 
 from glm_worker.server.thinking.features import Features
 
-BIAS = 1.4
+BIAS = 1.88
 WEIGHTS: dict[str, float] = {
-    "length": 1.07,
-    "sentences": 0.62,
-    "brevity": -4.0,
-    "quotation": -1.87,
-    "numbers": 0.76,
-    "mathematics": 1.5,
-    "code": 0.17,
-    "technical": 0.53,
-    "trouble": 0.15,
-    "work": 1.84,
-    "weighing": 0.81,
-    "causes": 0.93,
-    "light": -3.67,
-    "fact": -1.03,
-    "small_talk": -0.84,
-    "tools": -0.13,
-    "results": 0.08,
-    "answered": -0.09,
+    "length": 1.53,
+    "material": -0.25,
+    "sentences": 1.55,
+    "brevity": -5.06,
+    "quotation": -0.8,
+    "handed_over": 0.45,
+    "numbers": 0.54,
+    "mathematics": 0.7,
+    "code": 0.82,
+    "technical": 0.4,
+    "trouble": 0.12,
+    "work": 1.23,
+    "weighing": 0.64,
+    "causes": 0.76,
+    "light": -2.81,
+    "fact": -1.21,
+    "small_talk": -0.81,
+    "tools": -0.09,
+    "rounds": 0.04,
+    "results": 0.05,
+    "answered": -0.13,
     "agent": 0.44,
-    "narrow": -0.48,
-    "follow_up": -0.15,
-    "thought_before": -0.19,
+    "narrow": -0.87,
+    "follow_up": 0.19,
+    "thought_before": -0.31,
 }
 _MOST_REASONS = 3
 

@@ -43,6 +43,7 @@ WORK = Vocabulary.of(
     " evaluat* plan schedul* simulat* estimat* solve calculat* comput* construct* algorithm* architect* migrat* justify"
     " critically interpret* maximi* minimi* port reproduc* deadlock* race leak* crash* bug bugs mistake flaw*"
     " correctness complexity strateg* trace invariant* counterexample* propose verify reason repair demonstrate show"
+    " develop* restructur* vulnerab* reconcil* forecast*"
     # German
     " beweis* herleit* implementier* entwirf entwerf* entwickl* analysier* untersuch* berechn* löse löst plane"
     " fehler ursach* optimier* begründ* prüf* erstelle schlage vorschlag* bewert* schätz*"
@@ -160,14 +161,21 @@ WHY = Vocabulary.of(
 
 MATHS = Vocabulary.of(
     "integral* derivative* differential differentiab* equation* theorem* probabilit* polynomial* matrix matrices"
-    " eigenvalue* determinant* prime primes factor* sequence converge* diverge* permutation* combination* triangle"
-    " circle radius volume irrational integer integers modulo expected variance fraction* percent interest speed"
-    " velocity odd even sum product root sqrt function formula digits induction"
-    " gleichung* wahrscheinlich* ableitung* integral* primzahl* wurzel summe* zins* kapital formel funktion"
+    " eigenvalue* determinant* prime primes factoris* factoriz* sequence converge* diverge* permutation* combination*"
+    " triangle* rectangle* circle radius irrational integer integers modulo remainder divisible divided variance"
+    " fraction* percent odd sqrt digit digits induction perimeter algebra* logarithm*"
+    " gleichung* wahrscheinlich* ableitung* integral* primzahl* wurzel summe zins* kapital formel funktion"
     " équation* probabilit* dérivée* racine somme premiers entiers urne"
     " ecuación* probabilidad* derivada* raíz suma producto número* equazion* probabilità radice somma numeri angoli"
     " equaç* raiz soma"
     " уравнен* вероятност* корн* сумм* производн* числ* интеграл*",
+    "average speed",
+    "sum of",
+    "sum to",
+    "add up to",
+    "expected value",
+    "expected number",
+    "how likely",
     "方程",
     "函数",
     "概率",
@@ -231,7 +239,6 @@ LIGHT = Vocabulary.of(
     "these words",
     "how do you say",
     "how do i say",
-    "what does",
     "main point",
     "change nothing else",
     "in one sentence",
@@ -329,12 +336,20 @@ TECHNICAL = Vocabulary.of(
 """Computing; programmers of all languages use much the same words."""
 
 AGENT = Vocabulary.of(
-    "agent autonomous engineer engineering repository diagnos* investigat* verify analyst sre operations debug* shell"
-    " carefully constraint* tests editor sql never every",
+    "agent autonomous engineer* developer* software programming coding code repositor* codebase workspace"
+    " terminal shell command* editor edit* file files patch* tests debug* investigat* diagnos* analyst scientist"
+    " analyz* analys* verify verif* evidence hypothes* task* goal* solve* plan* carefully constraint* sql notebook"
+    " operations sre",
     "step by step",
     "work until",
-    "一步一步",
+    "keep going",
+    "until the",
+    "before you",
+    "代码",
+    "查清",
+    "任务",
     "逐步",
+    "一步一步",
     "schritt für schritt",
 )
 """System messages of agents that work over many steps."""
@@ -343,6 +358,15 @@ NARROW = Vocabulary.of(
     "translat* route choose correct* classify label extract* summari* rewrite rephras* spell* übersetz* traduis traduc*"
     " output only nothing",
     "only the",
+    "reply with",
+    "respond with",
+    "return only",
+    "whatever the user",
+    "the user says",
+    "the user writes",
+    "the user's message",
+    "at most",
+    "a title",
     "one sentence",
     "one word",
     "nothing else",
