@@ -123,6 +123,13 @@ class WorkerSettings(BaseSettings):
         " itself and drops those of clients.",
     )
 
+    trace_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="URL of an OTLP/HTTP collector for a span a request, as http://collector:4318/v1/traces; empty: no"
+        " spans. They have no text of prompts or answers.",
+    )
+
     # Times
     heartbeat_limit_s: float = Field(30.0, gt=0, description="A rank that stands still this long is killed.")
     peer_limit_s: float = Field(10.0, gt=0, description="A pod of the group that says nothing this long is lost.")

@@ -16,6 +16,7 @@ from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Replies
+from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.metrics.telemetry import Telemetry
@@ -53,6 +54,7 @@ class Backend:
     grammars: Grammars
     started: int
     group: str = "local"
+    spans: Spans = NO_SPANS
 
     def context(self, request: Request) -> Context:
         policy = self.policy()
@@ -100,7 +102,9 @@ class Backend:
             return Response(status_code=499)  # nobody reads it
         order = await self.ready(order)
         headers = {"x-request-id": context.caller.request_id}
-        return Exchange(order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers)
+        return Exchange(
+            order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers, self.spans.record
+        )
 
 
 def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:

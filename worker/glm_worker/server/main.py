@@ -36,6 +36,7 @@ from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
 from glm_worker.server.flights.journal import Journal, QueueLimits
+from glm_worker.server.flights.spans import spans_to
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.metrics.telemetry import Telemetry
@@ -71,6 +72,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
     )
     policy = LivePolicy(policy_of(settings))
     compiler = Compiler(folder)
+    spans = spans_to(settings.trace_endpoint, model=checkpoint.name, identity=settings.identity)
     backend = Backend(
         checkpoint=checkpoint,
         flights=flights,
@@ -80,6 +82,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
         grammars=Grammars(compiler),
         started=int(time.time()),
         group=settings.group,
+        spans=spans,
     )
     exchanges = OpenExchanges(make_app(backend))
     generations = Generations(flights, link.send)
@@ -109,6 +112,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
         flights.fail_all(Overloaded("the server stops; try again", retry_after_s=1))
         generations.close()
         await compiler.close()
+        await asyncio.to_thread(spans.close)
         server.should_exit = True
         await serving
         listener.close()

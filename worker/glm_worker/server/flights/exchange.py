@@ -6,7 +6,8 @@ out, and comments after it, so that nobody on the way takes the connection for a
 """
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 from starlette.datastructures import Headers
@@ -17,6 +18,7 @@ from glm_worker.errors import DeadlinePassed
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
+from glm_worker.server.flights.served import Served
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.text.deltas import Delta, Reasoning
@@ -41,19 +43,28 @@ class Exchange(Response):
     become an event.
     """
 
-    def __init__(self, order: Order, replies: Replies, flights: Flights, headers: Mapping[str, str]) -> None:
-        """headers: of the reply, beside those of its kind."""
+    def __init__(
+        self,
+        order: Order,
+        replies: Replies,
+        flights: Flights,
+        headers: Mapping[str, str],
+        record: Callable[[Served], None] = lambda served: None,
+    ) -> None:
+        """headers: of the reply, beside those of its kind. record: told of every order that was admitted, at its end."""
         super().__init__()
         self._order = order
         self._replies = replies
         self._flights = flights
+        self._record = record
         self._own_headers = [(name.encode(), value.encode()) for name, value in {**headers, **order.headers}.items()]
         keep_alive: Event | None = getattr(replies, "keep_alive", None)
         self._waiting = _WAITING if keep_alive is None else keep_alive.line
         self._has_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        flights = self._flights.admit_all(self._order.jobs, Headers(scope=scope))
+        headers, began_ns = Headers(scope=scope), time.time_ns()
+        flights = self._flights.admit_all(self._order.jobs, headers)
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
             async with asyncio.timeout(self._order.deadline_s) as deadline:
@@ -66,6 +77,20 @@ class Exchange(Response):
             watcher.cancel()
             for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
                 self._flights.cancel(flight)
+            self._record(self._served(flights, headers, began_ns))
+
+    def _served(self, flights: list[Flight], headers: Headers, began_ns: int) -> Served:
+        errors = [type(flight.ended.error).__name__ for flight in flights if flight.ended and flight.ended.error]
+        is_finished = all(flight.ended is not None and flight.ended.finish_reason is not None for flight in flights)
+        return Served(
+            order=self._order,
+            headers=headers,
+            began_ns=began_ns,
+            ended_ns=time.time_ns(),
+            endings=[flight.ending for flight in flights] if is_finished else [],
+            error=next(iter(errors), None),
+            ttft_s=min((flight.times.ttft for flight in flights if flight.times.ttft is not None), default=None),
+        )
 
     async def _cancel_when_gone(self, flights: list[Flight], receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

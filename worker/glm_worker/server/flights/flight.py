@@ -84,7 +84,7 @@ class RequestTimes:
         self._promise = measures.promise
         self._observed: set[Time] = set()  # of what comes once
         self._is_judged = False
-        self._ttft: float | None = None
+        self.ttft: float | None = None
         self._ttfa: float | None = None
         self._last_token_at: float | None = None
         self._gaps_s = 0.0  # all together
@@ -92,7 +92,7 @@ class RequestTimes:
 
     def restart(self) -> None:
         """The answer begins anew. Its client has seen nothing, so it still waits for the first token."""
-        self._ttft = self._ttfa = self._last_token_at = None
+        self.ttft = self._ttfa = self._last_token_at = None
         self._gaps_s, self._num_gaps = 0.0, 0
 
     def scheduled(self, began_s: float) -> bool:
@@ -101,9 +101,9 @@ class RequestTimes:
 
     def tokens(self, now: float, num_tokens: int, *, has_answer: bool) -> None:
         """Note that num_tokens came together. Their gap to the one before is shared evenly among them."""
-        if num_tokens and self._ttft is None:
-            self._ttft = now - self.arrival
-            self._observe_once("time_to_first_token", self._ttft)
+        if num_tokens and self.ttft is None:
+            self.ttft = now - self.arrival
+            self._observe_once("time_to_first_token", self.ttft)
         if has_answer and self._ttfa is None:
             self._ttfa = now - self.arrival
             self._observe_once("time_to_first_answer_token", self._ttfa)
@@ -121,7 +121,7 @@ class RequestTimes:
         e2e = now - self.arrival
         self._measures.observe("e2e_request_latency", e2e)
         itl = self._gaps_s / self._num_gaps if self._num_gaps else None
-        self._judge(Latencies(ttft=self._ttft, ttfa=self._ttfa, itl=itl, e2e=e2e))
+        self._judge(Latencies(ttft=self.ttft, ttfa=self._ttfa, itl=itl, e2e=e2e))
 
     def failed(self) -> None:
         """Note that there will be no whole answer: no promise was kept."""
@@ -145,7 +145,7 @@ class RequestTimes:
 
     def _judge_if_missed(self, now: float) -> None:
         thresholds_s = {} if self._promise is None else self._promise.thresholds_s
-        if is_missed(thresholds_s, ttft=self._ttft, ttfa=self._ttfa, age_s=now - self.arrival):
+        if is_missed(thresholds_s, ttft=self.ttft, ttfa=self._ttfa, age_s=now - self.arrival):
             self._judge(None)
 
     def _judge(self, measured: Latencies | None) -> None:

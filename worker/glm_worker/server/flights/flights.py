@@ -15,6 +15,7 @@ from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestR
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.journal import Journal, Outcome
+from glm_worker.server.flights.replies import Generated
 from glm_worker.server.jobs.job import Job, Room, room_of
 from glm_worker.server.metrics.telemetry import Gauges, Telemetry
 from glm_worker.server.slo import Headers, NoHeaders
@@ -65,6 +66,22 @@ class Flights:
         been generated yet is not guessed. A request whose body is still read or tokenised counts 0.
         """
         return sum(flight.num_tokens for flight in self._flights.values())
+
+    @property
+    def obstacle(self) -> Overloaded | None:
+        """Why a request would not be answered now: it would be refused, or wait for a generation. None: it would be."""
+        if self._closed_for_s is not None:
+            return Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
+        if self._suspended is not None:
+            return _unavailable(*self._suspended)
+        if self._engine is None:
+            return Overloaded("no generation serves yet; requests wait for one", retry_after_s=1)
+        return None
+
+    def progress(self, job_id: str) -> Generated | None:
+        """Return what a job has generated so far in this run; None when it is over."""
+        flight = self._flights.get(job_id)
+        return None if flight is None else Generated(flight.reader.num_tokens, flight.reader.num_reasoning_tokens)
 
     def close(self, retry_after_s: int) -> None:
         """Admit nothing from now on."""

@@ -24,6 +24,13 @@ class Ending:
     stop: str | int | None = None  # what the client asked to stop at, and was met: a string or a token id
 
 
+class Generated(NamedTuple):
+    """Tokens of one answer so far."""
+
+    num_tokens: int
+    num_reasoning_tokens: int
+
+
 class Answered(NamedTuple):
     """One whole answer."""
 
