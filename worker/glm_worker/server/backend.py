@@ -102,9 +102,8 @@ class Backend:
             return Response(status_code=499)  # nobody reads it
         order = await self.ready(order)
         headers = {"x-request-id": context.caller.request_id}
-        return Exchange(
-            order, replies(order, self.checkpoint.name, int(time.time())), self.flights, headers, self.spans.record
-        )
+        of_surface = replies(order, self.checkpoint.name, int(time.time()))
+        return Exchange(order, of_surface, self.flights, headers, self.spans)
 
 
 def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:

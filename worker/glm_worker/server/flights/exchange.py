@@ -7,7 +7,7 @@ out, and comments after it, so that nobody on the way takes the connection for a
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from starlette.datastructures import Headers
@@ -19,6 +19,7 @@ from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
 from glm_worker.server.flights.served import Served
+from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.text.deltas import Delta, Reasoning
@@ -49,14 +50,14 @@ class Exchange(Response):
         replies: Replies,
         flights: Flights,
         headers: Mapping[str, str],
-        record: Callable[[Served], None] = lambda served: None,
+        spans: Spans = NO_SPANS,
     ) -> None:
-        """headers: of the reply, beside those of its kind. record: told of every order that was admitted, at its end."""
+        """headers: of the reply, beside those of its kind. spans: told of the order when it has ended."""
         super().__init__()
         self._order = order
         self._replies = replies
         self._flights = flights
-        self._record = record
+        self._spans = spans
         self._own_headers = [(name.encode(), value.encode()) for name, value in {**headers, **order.headers}.items()]
         keep_alive: Event | None = getattr(replies, "keep_alive", None)
         self._waiting = _WAITING if keep_alive is None else keep_alive.line
@@ -77,7 +78,7 @@ class Exchange(Response):
             watcher.cancel()
             for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
                 self._flights.cancel(flight)
-            self._record(self._served(flights, headers, began_ns))
+            self._spans.record(self._served(flights, headers, began_ns))
 
     def _served(self, flights: list[Flight], headers: Headers, began_ns: int) -> Served:
         errors = [type(flight.ended.error).__name__ for flight in flights if flight.ended and flight.ended.error]
