@@ -1,12 +1,14 @@
 """Errors as clients see them: every failure has a status, a sentence and a code; a surface writes its body.
 
 Also turns what pydantic found wrong with a request into a sentence that names the field, its value and what is allowed.
+What is prompt, or may be, is never told back: errors end in the logs of gateways.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
-from reprlib import Repr
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,9 +20,15 @@ Request = TypeVar("Request", bound=BaseModel)
 Json = dict[str, Any]
 
 MAX_ECHO = 100
+MAX_ALLOWED = 24  # names of fields in one sentence
 _MAX_MISTAKES = 1000
-_repr = Repr()  # of a value of megabytes it writes, and looks at, only the beginning
-_repr.maxstring = _repr.maxother = _repr.maxlong = MAX_ECHO
+
+_PROMPTS = {"messages", "prompt", "suffix", "input", "instructions", "system", "tools", "stop", "stop_sequences"}
+_PROMPTS |= {"bad_words", "metadata", "user", "user_id", "safety_identifier", "structured_outputs", "text"}
+_PROMPTS |= {"response_format", "guided_json", "guided_regex", "guided_choice", "output_config", "tokens"}
+_KINDS = {"role", "type"}  # fields that tell what an object is
+_MEDIA = {"image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url", "input_video"}
+_MEDIA |= {"file", "input_file", "document"}
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,69 @@ def model_not_found(name: str, served: str) -> RequestRefused:
 
 
 def parse(model: type[Request], body: bytes) -> Request:
-    """Return the request in a JSON body, or raise RequestRefused with a sentence about one thing wrong with it."""
+    """Return the request in a JSON body, or raise RequestRefused with a sentence about one thing wrong with it.
+
+    model may have `refused`, a dict from the paths of fields that it does not know to what clients do instead.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         if error.error_count() > _MAX_MISTAKES:  # to list them takes seconds when there are a million
             raise RequestRefused(f"the body has {error.error_count()} mistakes, too many to name one") from error
-        # Of the options of a union the one that was followed furthest is the one that was meant.
-        details = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
-        raise _refusal(model, body, details) from error
+        raise _refusal(model, body, error.errors(include_url=False)) from error
 
 
-def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> RequestRefused:
-    if details["type"] == "json_invalid":
-        return RequestRefused(f"the body is not valid JSON: {details['msg'].removeprefix('Invalid JSON: ')}")
+def json_in(text: str, param: str) -> Any:
+    """Return the value that a parameter has as JSON text. Raises RequestRefused."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise _no_json(str(error), text.encode(errors="replace"), param) from error
+
+
+def _refusal(model: type[BaseModel], body: bytes, details: Sequence[ErrorDetails]) -> RequestRefused:
+    if details[0]["type"] == "json_invalid":
+        return _no_json(details[0]["msg"].removeprefix("Invalid JSON: "), body)
     raw = from_json(body)
     if not isinstance(raw, dict):
         return RequestRefused("the body must be a JSON object")
-    path = list(_json_path(raw, details["loc"], is_missing=details["type"] == "missing"))
+    mistakes = _mistakes(raw, details)
+    path, first = next(iter(mistakes.items()))
+    refusal = _told(model, raw, path, first)
+    if len(mistakes) > 1:
+        more = len(mistakes) - 1
+        refusal.message += f" (and {more} more mistake{'s' * (more > 1)})"
+    return refusal
+
+
+def _mistakes(raw: Json, details: Sequence[ErrorDetails]) -> dict[tuple[str | int, ...], list[ErrorDetails]]:
+    """Return the mistakes by their path. Of the options of a union the one that was followed furthest was meant.
+
+    What is wrong with an object of a kind that is not known is only its kind.
+    """
+    found: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for each in details:
+        path = tuple(_json_path(raw, each["loc"], is_missing=each["type"] == "missing"))
+        found.setdefault(path, []).append(each)
+    is_followed = {path[:length] for path in found for length in range(len(path))}
+    of_no_kind = {path[:-1] for path, (first, *_) in found.items() if path[-1:] and _is_kind(path, first)}
+    return {
+        path: each
+        for path, each in found.items()
+        if path not in is_followed and (path[:-1] not in of_no_kind or _is_kind(path, each[0]))
+    } or {path: each for path, each in found.items() if path not in is_followed}
+
+
+def _is_kind(path: tuple[str | int, ...], details: ErrorDetails) -> bool:
+    return bool(path) and path[-1] in _KINDS and details["type"] in ("literal_error", "not_allowed")
+
+
+def _told(
+    model: type[BaseModel], raw: Json, path: tuple[str | int, ...], mistakes: Sequence[ErrorDetails]
+) -> RequestRefused:
+    """Return one mistake as a sentence. mistakes: all that was said about this place, by one option of a union each."""
+    details = mistakes[0]
     param = shortened(_spelled(path)) or None
-    shown = shortened(_repr.repr(details["input"]))
     match details["type"]:
         case "missing":
             return RequestRefused(f"{param} is missing", param=param, code="missing_required_parameter")
@@ -101,22 +152,138 @@ def _refusal(model: type[BaseModel], body: bytes, details: ErrorDetails) -> Requ
             return RequestRefused(f"{tag} is missing", param=tag, code="missing_required_parameter")
         case "union_tag_invalid":
             ctx, tag = details["ctx"], f"{param}.{_discriminator(details)}"
-            return RequestRefused(f"{tag} is '{shortened(ctx['tag'])}'; allowed: {ctx['expected_tags']}", param=tag)
+            return _of_no_kind(tag, ctx["tag"], ctx["expected_tags"])
         case "extra_forbidden":
-            allowed = ", ".join(_fields(model, raw, path[:-1])) or "none"
-            message = (
-                f"unknown field {param}; allowed beside it: {allowed}"
-                if path[:-1]
-                else f"unknown field {param}; allowed: {allowed}"
-            )
-            return RequestRefused(message, param=param, code="unknown_parameter")
+            return _unknown(model, raw, path)
         case "conflict":
             return RequestRefused(details["msg"], param=details["ctx"]["param"], code="invalid_value")
+        case "too_long" | "string_too_long" | "too_short" | "string_too_short":
+            return RequestRefused(f"{param} has {_sizes(details)}", param=param, code="invalid_value")
+        case "literal_error" if _is_kind(path, details):
+            return _of_no_kind(param or "", details["input"], details["ctx"]["expected"])
+    options = " or ".join(dict.fromkeys(_allowed_by(each) for each in mistakes))
+    said = f"{param} is {_shown(path, details['input'])}; allowed: {options.removeprefix('allowed: ')}"
+    return RequestRefused(said, param=param, code="invalid_value")
+
+
+def _of_no_kind(param: str, tag: object, expected: str) -> RequestRefused:
+    said = f"{param} is '{shortened(str(tag))}'"
+    if tag in _MEDIA:
+        return RequestRefused(
+            f"{said}, but this model reads text only: no images, audio, video or files; allowed: {expected}",
+            param=param,
+            code="unsupported_content",
+        )
+    return RequestRefused(f"{said}; allowed: {expected}", param=param, code="invalid_value")
+
+
+def _unknown(model: type[BaseModel], raw: Json, path: tuple[str | int, ...]) -> RequestRefused:
+    param, name = shortened(_spelled(path)), str(path[-1])
+    hints: Mapping[str, str] = getattr(model, "refused", {})
+    if (hint := hints.get(_spelled(path))) is not None:
+        return RequestRefused(f"{param} is not supported: {hint}", param=param, code="unsupported_parameter")
+    fields = _fields(model, raw, path[:-1])
+    close = get_close_matches(name[:MAX_ECHO], fields, n=1, cutoff=0.75)
+    if close:
+        said = f"unknown field {param}; did you mean {close[0]}?"
+    else:
+        some = ", ".join(fields[:MAX_ALLOWED]) or "none"
+        more = f", and {len(fields) - MAX_ALLOWED} more" if len(fields) > MAX_ALLOWED else ""
+        said = f"unknown field {param}; allowed{' beside it' if path[:-1] else ''}: {some}{more}"
+    return RequestRefused(said, param=param, code="unknown_parameter")
+
+
+def _sizes(details: ErrorDetails) -> str:
+    ctx, size = details["ctx"], len(details["input"])
+    what = "character" if details["type"].startswith("string") else "item"
+    allowed = f"at most {ctx['max_length']}" if "max_length" in ctx else f"at least {ctx['min_length']}"
+    return f"{size} {what}{'s' * (size != 1)}; allowed: {allowed}"
+
+
+_JSON_NAMES = {
+    "string_type": "a string",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+}
+
+
+def _allowed_by(details: ErrorDetails) -> str:
+    """Return what would have been right."""
+    ctx: Mapping[str, Any] = details.get("ctx", {})
+    kind = details["type"]
+    if kind in _JSON_NAMES:
+        return _JSON_NAMES[kind]
+    match kind:
         case "not_allowed":
-            return RequestRefused(f"{param} is {shown}; {details['msg']}", param=param, code="invalid_value")
+            return details["msg"].removeprefix("allowed: ")
+        case "literal_error":
+            return str(ctx["expected"])
+        case "string_pattern_mismatch":
+            return f"text that matches {ctx['pattern']}"
+        case "greater_than_equal":
+            return f"{ctx['ge']} and above"
+        case "greater_than":
+            return f"above {ctx['gt']}"
+        case "less_than_equal":
+            return f"up to {ctx['le']}"
+        case "less_than":
+            return f"below {ctx['lt']}"
         case _:
-            message = details["msg"][0].lower() + details["msg"][1:]
-            return RequestRefused(f"{param} is {shown}: {message}", param=param, code="invalid_value")
+            return details["msg"].removeprefix("Input should be ")
+
+
+def _shown(path: tuple[str | int, ...], value: Any) -> str:
+    """Return a value as a sentence can say it: only of what kind it is, where it is large or may be of a prompt."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case list():
+            return f"an array of {len(value)}"
+        case dict():
+            return "an object"
+    if path[:1] and path[0] in _PROMPTS:
+        return f"a string of {len(value)} characters" if isinstance(value, str) else "a number"
+    if isinstance(value, int) and abs(value) > 10**MAX_ECHO:
+        return "a number of more than 100 digits"
+    return shortened(repr(value[:MAX_ECHO] if isinstance(value, str) else value))
+
+
+_NOT_PLAIN_JSON = (
+    ("recursion limit", "is nested too deeply", "body_too_complex"),
+    ("number out of range", "has a number out of range", "invalid_value"),
+    ("unicode code point", "has bytes that are not UTF-8", "invalid_json"),
+)
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def _no_json(cause: str, text: bytes, param: str | None = None) -> RequestRefused:
+    """Return the refusal of a text that the parser does not take, with its cause and the place."""
+    what = param or "the body"
+    said, at, place = cause.rpartition(" at line ")
+    where = f"{at}{place}"
+    for sign, sentence, code in _NOT_PLAIN_JSON:
+        if sign in said:
+            return RequestRefused(f"{what} {sentence}{where}", param=param, code=code)
+    if ("surrogate" in said or "hex escape" in said) and _LONE_SURROGATE.search(_before(text, place)):
+        return RequestRefused(
+            f"{what} has half of a surrogate pair, which is no character,{where}", param=param, code="invalid_value"
+        )
+    return RequestRefused(f"{what} is not valid JSON: {cause}", param=param, code="invalid_json")
+
+
+def _before(text: bytes, place: str) -> bytes:
+    """Return the characters before a place, as in `1 column 17`."""
+    line, _, column = place.partition(" column ")
+    lines = text.split(b"\n", int(line)) if line.isdecimal() else []
+    end = int(column) if column.isdecimal() else 0
+    return lines[int(line) - 1][max(end - 14, 0) : end + 1] if lines else b""
 
 
 def _discriminator(details: ErrorDetails) -> str:
