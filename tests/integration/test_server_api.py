@@ -19,7 +19,7 @@ from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
 from glm_worker.server import backend
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai import routes
+from glm_worker.server.openai.completions import intake
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]
@@ -340,8 +340,9 @@ async def test_a_long_body_is_prepared_without_holding_up_others(
         others_done.wait(DEADLINE_S)
         raise RequestRefused("prepared")
 
-    monkeypatch.setattr(routes, "completion_order", prepare)
-    long = asyncio.create_task(world.http.post("/v1/completions", content=b" " * (backend.INLINE_BODY_BYTES + 1)))
+    monkeypatch.setattr(intake, "order_of", prepare)
+    body = b'{"model": "m", "prompt": "x"}' + b" " * backend.INLINE_BODY_BYTES
+    long = asyncio.create_task(world.http.post("/v1/completions", content=body))
     assert await asyncio.to_thread(begun.wait, DEADLINE_S)
     assert (await world.http.get("/v1/models")).status_code == 200
     assert not long.done()

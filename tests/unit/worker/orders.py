@@ -8,7 +8,8 @@ from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.job import Job
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.intake import chat_order, completion_order
+from glm_worker.server.openai.chat.intake import chat_order
+from glm_worker.server.openai.completions.intake import completion_order
 from unit.worker.server_builders import checkpoint
 
 

@@ -9,7 +9,7 @@ import pytest
 from glm_worker.errors import DeadlinePassed, GenerationLost
 from glm_worker.server.flights import exchange
 from glm_worker.server.flights.exchange import Exchange
-from glm_worker.server.openai.replies import ChatReplies
+from glm_worker.server.openai.chat.replies import ChatReplies
 from unit.worker.flights_world import World, tokens
 from unit.worker.orders import chat_of
 

@@ -14,14 +14,16 @@ from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.jobs.context import Caller
 from glm_worker.server.openai.routes import OpenAI
+from glm_worker.server.openai.zai.routes import Zai
 from glm_worker.server.refusals import Failure, failure_of, shortened
+from glm_worker.server.responses.routes import Responses
 
 _UNREAD = (408, 413)  # after these the rest of the body is not read
 
 
 def _surfaces() -> tuple[Surface, ...]:
     """Return all surfaces; the last has every path that is nobody's."""
-    return (Anthropic(), OpenAI())
+    return (Anthropic(), Zai(), Responses(), OpenAI())
 
 
 def _surface_of(path: str) -> Surface:

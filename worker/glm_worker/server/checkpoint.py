@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from glm_worker.errors import ConfigError
+from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.model.config import ModelConfig
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.control_tokens import disarmer
@@ -77,6 +77,16 @@ class Checkpoint:
         """How long the JSON of a request whose prompt fits can be, about; None when the tokenizer gives no bound."""
         longest = self.tokenizer.longest_token_bytes
         return None if longest is None else self.max_model_len * longest * _JSON_BYTES_PER_BYTE + _JSON_MARGIN_BYTES
+
+    def check_length(self, text: str, param: str) -> None:
+        """Refuse a text that cannot fit before the work of encoding it. Raises RequestRefused, naming the parameter."""
+        min_tokens = self.tokenizer.min_tokens(text)
+        if min_tokens >= self.max_model_len:
+            raise RequestRefused(
+                f"the model's context is {self.max_model_len} tokens; the {param} alone has at least {min_tokens}",
+                param=param,
+                code="context_length_exceeded",
+            )
 
     @classmethod
     def read(cls, folder: Path, *, name: str, max_model_len: int) -> "Checkpoint":

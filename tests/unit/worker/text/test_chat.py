@@ -62,9 +62,10 @@ def test_older_checkpoints_keep_the_template_in_the_tokenizers_config(tmp_path: 
     assert ChatTemplate.load(tmp_path).render([USER], []) == "<b><e>"
 
 
-def test_a_checkpoint_without_a_template_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no chat template"):
-        ChatTemplate.load(tmp_path)
+def test_a_folder_without_a_template_is_that_of_a_base_model_which_refuses_chats(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match=r"base model.*/v1/completions") as caught:
+        ChatTemplate.load(tmp_path).render([USER], [])
+    assert (caught.value.param, caught.value.code) == ("model", "chat_not_supported")
 
 
 CALLS = {"role": "assistant", "tool_calls": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}

@@ -10,7 +10,7 @@ import pytest
 
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.replies import ChatReplies
+from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.text.deltas import Answer, assemble
 from glm_worker.server.text.lexer import Piece, Tag
 from glm_worker.server.text.output import OutputReader

@@ -1,16 +1,24 @@
-"""The endpoints of OpenAI's API."""
+"""The endpoints of OpenAI's API, and those that other servers of open models have beside it."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from glm_worker.server.backend import Backend, Surface
-from glm_worker.server.openai.intake import chat_order, completion_order
-from glm_worker.server.openai.replies import ChatReplies, CompletionReplies, error_body
-from glm_worker.server.refusals import Failure, model_not_found
-
-Json = dict[str, Any]
+from glm_worker.server.jobs.context import Context
+from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai.chat import intake as chat_intake
+from glm_worker.server.openai.chat.replies import ChatReplies
+from glm_worker.server.openai.chat.request import ChatCompletionRequest
+from glm_worker.server.openai.completions import intake as completion_intake
+from glm_worker.server.openai.completions.replies import CompletionReplies
+from glm_worker.server.openai.completions.request import CompletionRequest
+from glm_worker.server.openai.errors import error_body
+from glm_worker.server.openai.usage import Progress
+from glm_worker.server.openai.utilities.models import add_models
+from glm_worker.server.openai.utilities.probes import add_probes
+from glm_worker.server.openai.utilities.tokens import add_tokens
+from glm_worker.server.refusals import Failure, parse
 
 
 class OpenAI(Surface):
@@ -18,7 +26,7 @@ class OpenAI(Surface):
 
     paths: tuple[str, ...] = ("/",)
 
-    def error_body(self, failure: Failure, request_id: str) -> Json:  # noqa: ARG002 - the shape of Surface
+    def error_body(self, failure: Failure, request_id: str) -> dict[str, Any]:  # noqa: ARG002 - the shape of Surface
         return error_body(failure)
 
     def router(self, backend: Backend) -> APIRouter:
@@ -26,30 +34,46 @@ class OpenAI(Surface):
 
         @router.post("/v1/chat/completions")
         async def create_chat_completion(request: Request) -> Response:
-            return await backend.answer(request, chat_order, ChatReplies)
+            chat = _Chat(backend.flights.progress)
+            return await backend.answer(request, chat.order, chat.replies)
 
         @router.post("/v1/completions")
         async def create_completion(request: Request) -> Response:
-            return await backend.answer(request, completion_order, CompletionReplies)
+            completion = _Completion(backend.flights.progress)
+            return await backend.answer(request, completion.order, completion.replies)
 
-        @router.get("/v1/models")
-        async def list_models() -> Response:
-            return JSONResponse({"object": "list", "data": [_model(backend)]})
-
-        @router.get("/v1/models/{name:path}")
-        async def retrieve_model(name: str) -> Response:
-            if name != backend.checkpoint.name:
-                raise model_not_found(name, backend.checkpoint.name)
-            return JSONResponse(_model(backend))
-
+        add_models(router, backend, "/v1")
+        add_tokens(router, backend)
+        add_probes(router, backend)
         return router
 
 
-def _model(backend: Backend) -> Json:
-    return {
-        "id": backend.checkpoint.name,
-        "object": "model",
-        "created": backend.started,
-        "owned_by": "glm-operator",
-        "max_model_len": backend.flights.room.num_tokens,
-    }
+class _Chat:
+    """One request, from its body to its replies."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def order(self, body: bytes, context: Context) -> Order:
+        self._request = parse(ChatCompletionRequest, body)
+        return chat_intake.order_of(self._request, context)
+
+    def replies(self, order: Order, model: str, created: int) -> ChatReplies:
+        return ChatReplies(order, model, created, self._progress if self._request.wants_continuous_usage else None)
+
+
+class _Completion:
+    """One request, from its body to its replies."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def order(self, body: bytes, context: Context) -> Order:
+        self._request = parse(CompletionRequest, body)
+        order = completion_intake.order_of(self._request, context)
+        self._echoed = completion_intake.echoed(self._request, context.checkpoint)
+        return order
+
+    def replies(self, order: Order, model: str, created: int) -> CompletionReplies:
+        progress = self._progress if self._request.wants_continuous_usage else None
+        return CompletionReplies(order, model, created, progress, self._echoed)

@@ -44,7 +44,10 @@ class ChatTemplate:
 
     @classmethod
     def load(cls, folder: Path) -> "ChatTemplate":
-        """Read chat_template.jinja, or the chat_template of tokenizer_config.json where older checkpoints keep it."""
+        """Read chat_template.jinja, or the chat_template of tokenizer_config.json where older checkpoints keep it.
+
+        A folder without any is that of a base model: its template refuses every chat.
+        """
         path = folder / "tokenizer_config.json"
         try:
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -53,7 +56,7 @@ class ChatTemplate:
         file = folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.exists() else config.get("chat_template")
         if not isinstance(source, str):
-            raise ConfigError(f"{folder} has no chat template: neither {file.name} nor a chat_template in {path.name}")
+            return _NoTemplate()
         return cls(
             source, {role: text for role, value in config.items() if (text := _token_text(role, value)) is not None}
         )
@@ -94,6 +97,21 @@ class ChatTemplate:
                 param="messages",
             )
         return prompt
+
+
+class _NoTemplate(ChatTemplate):
+    """What a base model has in place of a chat template."""
+
+    def __init__(self) -> None:
+        super().__init__("", {})
+
+    def render(self, *_: object, **__: object) -> str:
+        raise RequestRefused(
+            "this is a base model: it has no chat template, so it answers no chats; it completes texts at"
+            " /v1/completions",
+            param="model",
+            code="chat_not_supported",
+        )
 
 
 def in_call_order(messages: Sequence[Message]) -> list[Message]:

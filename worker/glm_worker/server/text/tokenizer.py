@@ -6,6 +6,7 @@ join, and streaming needs no re-decoding: the bytes go through an incremental UT
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -78,6 +79,16 @@ class Tokenizer:
         if known is None:
             known = self._bytes_of[token_id] = self._look_up(token_id)
         return known
+
+    def name_of(self, token_id: int) -> str:
+        """Return a token as people read it: its text, and what special tokens are written as."""
+        data = self.bytes_of(token_id)
+        return data.decode(errors="replace") if data else self._inner.id_to_token(token_id) or ""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones as they are written."""
+        parts = (self.bytes_of(token_id) or self.name_of(token_id).encode() for token_id in token_ids)
+        return b"".join(parts).decode(errors="replace")
 
     def _look_up(self, token_id: int) -> bytes:
         token = self._inner.id_to_token(token_id)

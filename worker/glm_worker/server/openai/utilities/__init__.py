@@ -1,0 +1,1 @@
+"""What is no generation: models, tokens, health, version."""
