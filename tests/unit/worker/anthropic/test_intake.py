@@ -226,8 +226,13 @@ def test_the_beginning_of_an_answer_is_continued() -> None:
     assert not order.jobs[0].thinking
 
 
+def test_an_empty_text_is_no_line() -> None:
+    assert prompt_of(order_of(messages=[user(a_text("hi"), a_text(""))])) == prompt_of(order_of())
+
+
 def test_an_empty_beginning_is_none() -> None:
     empty = {"role": "assistant", "content": ""}
+    assert prompt_of(order_of(messages=[empty])) == "[gMASK]<sop><|assistant|>"
     assert prompt_of(order_of(messages=[USER, empty])) == prompt_of(order_of())
 
 

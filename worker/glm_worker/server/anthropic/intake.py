@@ -156,7 +156,9 @@ def _turns(messages: Sequence[Message]) -> Iterator[Turn]:
 
 def _blocks(message: Message) -> Sequence[Any]:
     content = message.content
-    return [TextBlock(type="text", text=content)] if isinstance(content, str) else content
+    if isinstance(content, str):
+        return [TextBlock(type="text", text=content, cache_control=None, citations=None)]
+    return content
 
 
 def _check_continued(turn: Turn, index: int) -> None:
@@ -184,7 +186,7 @@ def _told(result: ToolResultBlock) -> str:
 def _text(content: str | Sequence[TextBlock] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(block.text for block in content)
+    return "\n".join(block.text for block in content if block.text)
 
 
 def _offered(index: int, tool: Tool) -> OfferedTool:

@@ -156,7 +156,8 @@ def _put_together(events: Sequence[Event]) -> list[Json]:
     blocks: list[Json] = []
     arguments: dict[int, str] = {}
     for event in events:
-        match event.data:
+        data: Any = event.data
+        match data:
             case {"content_block": block}:
                 blocks.append(dict(block))
             case {"delta": {"partial_json": text}, "index": index}:

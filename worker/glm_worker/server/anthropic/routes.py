@@ -42,7 +42,7 @@ class Anthropic(Surface):
         _add_messages(router, backend, "", Intake())
         _add_messages(router, backend, ZAI_PATH, Intake(any_model=True))
         _add_models(router, backend, ZAI_PATH)
-        by_version = APIRouter(route_class=_RouteOfVersion)
+        by_version = APIRouter(route_class=_RouteOfVersion, include_in_schema=False)  # one path, two shapes
         _add_models(by_version, backend, "")
         router.include_router(by_version)
         return router
