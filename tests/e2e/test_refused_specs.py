@@ -162,6 +162,31 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"scaling": {"max": 2, "schedules": [{"name": "d", "cron": "0 8 * * *", "duration": "8h", "min": 3}]}},
         "min of a schedule must not be more than scaling.max; give the schedule a max of its own",
     ),
+    (
+        "roles-of-nobody",
+        {"reasoning": {"visibility": "ByRole"}, "access": {"trustProxyHeaders": True}},
+        "visibility ByRole needs visibleTo, the roles that are shown reasoning",
+    ),
+    (
+        "roles-without-by-role",
+        {"reasoning": {"visibleTo": ["developer"]}},
+        "visibleTo is for visibility ByRole; set visibility to ByRole, or remove visibleTo",
+    ),
+    (
+        "roles-that-nobody-is-believed",
+        {"reasoning": {"visibility": "ByRole", "visibleTo": ["developer"]}},
+        "reasoning.visibility ByRole needs access.trustProxyHeaders: true; roles come in the header x-glm-role",
+    ),
+    (
+        "same-role-twice",
+        {"reasoning": {"visibility": "ByRole", "visibleTo": ["a", "a"]}, "access": {"trustProxyHeaders": True}},
+        "Duplicate",
+    ),
+    (
+        "threshold-over-1",
+        {"reasoning": {"autoThreshold": 1.5}},
+        "spec.reasoning.autoThreshold in body should be less than or equal to 1",
+    ),
     ("replicas", {"replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
     ("text", {"replicas": "2"}, "spec.replicas in body must be of type integer"),
     ("unknown", {"hardware": {**CPU, "gpus": 3}}, 'unknown field "spec.hardware.gpus"'),

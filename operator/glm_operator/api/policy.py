@@ -90,7 +90,7 @@ class Access(SpecModel):
     trust_proxy_headers: bool = Field(
         default=False,
         description="Whether the headers x-glm-role and x-glm-tenant of a request count. Only behind a gateway that "
-        "sets them itself and drops those of clients; without it anybody may claim to be anyone.",
+        "sets them itself and drops those of clients; without one, anybody could claim to be anyone.",
     )
 
 

@@ -226,10 +226,8 @@ REASONING_RULES: Rules = {
         ),
         _rule(
             "self.visibility == 'ByRole' || self.visibleTo.size() == 0",
-            "'visibleTo is for visibility ByRole; visibility is '",
-            "self.visibility",
+            "visibleTo is for visibility ByRole; set visibility to ByRole, or remove visibleTo",
             field_path=".visibleTo",
-            plain="visibleTo is for visibility ByRole",
         ),
     ]
 }
