@@ -25,6 +25,15 @@ def test_the_shipped_model_is_read() -> None:
     assert config.eos_token_ids == (1003, 1010, 1012)
 
 
+@pytest.mark.parametrize(("num_experts", "per_token", "num_shared"), [(6, 3, 1), (96, 8, 1), (1, 1, 1), (131, 7, 2)])
+def test_pruned_variants_have_the_experts_that_their_file_says(
+    tmp_path: Path, num_experts: int, per_token: int, num_shared: int
+) -> None:
+    changes = {"n_routed_experts": num_experts, "num_experts_per_tok": per_token, "n_shared_experts": num_shared}
+    config = config_of(tmp_path, **changes)
+    assert (config.n_routed_experts, config.num_experts_per_tok) == (num_experts, per_token)
+
+
 def test_both_spellings_of_rope_mean_the_same() -> None:
     old = without("rope_parameters") | {"rope_theta": 1e6, "partial_rotary_factor": 0.25, "rope_scaling": None}
     new = without("rope_parameters") | {
@@ -56,7 +65,11 @@ def test_eos_is_one_id_a_list_or_none(tmp_path: Path, given: object, read: tuple
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'.*'glm4_moe'"),
+        ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'; served is 'glm4_moe'"),
+        ({"model_type": "glm4v_moe"}, "model_type is 'glm4v_moe', a vision model.*served is 'glm4_moe'"),
+        ({"model_type": "glm4_moe_lite"}, "model_type is 'glm4_moe_lite', built with another attention.*'glm4_moe'"),
+        ({"model_type": "glm_moe_dsa"}, "model_type is 'glm_moe_dsa', built with sparse attention.*'glm4_moe'"),
+        ({"model_type": None}, "model_type is missing"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "quantization_config is set.*bf16"),
         ({"compression_config": {}}, "compression_config is set"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported.*'silu'"),

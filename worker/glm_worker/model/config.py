@@ -18,6 +18,29 @@ Count = Annotated[int, Field(ge=1)]
 AlignedCount = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
+SERVED = "glm4_moe"
+_OTHERS = {
+    "glm4v_moe": "a vision model, and this server reads no images",
+    "glm4v": "a vision model, and this server reads no images",
+    "glm4_moe_lite": "built with another attention (GLM-4.7-Flash)",
+    "glm_moe_dsa": "built with sparse attention (GLM-5)",
+    "glm4": "a dense model",
+    "glm": "a dense model",
+    "chatglm": "an older model, with code of its own",
+}
+
+
+def _not_served(model_type: object) -> str:
+    """Say which model this is, where it is one of the family, and which are served."""
+    if not isinstance(model_type, str):
+        return "model_type is missing"
+    what = f", {_OTHERS[model_type]}" if model_type in _OTHERS else ""
+    return (
+        f"model_type is {model_type[:64]!r}{what}; served is {SERVED!r}: GLM-4.5, GLM-4.5-Air, GLM-4.6, GLM-4.7 and"
+        " models made of them, whatever their number of experts"
+    )
+
+
 def _ids(value: object) -> object:
     if value is None:
         return ()
@@ -76,6 +99,8 @@ class ModelConfig(BaseModel):
         """Lift rope_parameters to the top, fill head_dim, and refuse what changes the numerics and is not built."""
         if not isinstance(raw, dict):
             raise ValueError("is not a JSON object")
+        if (model_type := raw.get("model_type")) != SERVED:
+            raise ValueError(_not_served(model_type))
         for key in ("quantization_config", "compression_config"):
             if raw.get(key) is not None:
                 raise ValueError(f"{key} is set: quantised checkpoints are not supported yet; use the bf16 one")
