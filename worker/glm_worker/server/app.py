@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from glm_worker.errors import GlmWorkerError
 from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.openapi import add_description
 from glm_worker.server.jobs.context import Caller
 from glm_worker.server.openai.routes import OpenAI
 from glm_worker.server.openai.zai.routes import Zai
@@ -36,11 +37,32 @@ def error_of_protocol(path: str, failure: Failure) -> bytes:
     return json.dumps(_surface_of(path).error_body(failure, secrets.token_hex(16))).encode()
 
 
+def _about(backend: Backend) -> str:
+    """Return what is particular about this deployment, as Markdown."""
+    checkpoint, reasoning = backend.checkpoint, backend.policy().reasoning
+    num_tokens = backend.flights.room.num_tokens
+    lines = [f"The model is `{checkpoint.name}`. A prompt and its answer have at most {num_tokens} tokens together."]
+    if checkpoint.template is None:
+        lines.append("It is a base model: it continues texts (`/v1/completions`) and has no chat template.")
+        return "\n\n".join(lines)
+    by_template = "enabled" if checkpoint.traits.thinks_by_default else "disabled"
+    mode = by_template if reasoning.default == "template" else reasoning.default
+    lines.append(
+        f"Thinking is `{mode}` where a request says nothing"
+        + (f" (from a score of {reasoning.auto_threshold:g} on)" if mode == "auto" else "")
+        + "; `thinking`, `reasoning_effort`, `reasoning` and `chat_template_kwargs` change it for a request."
+    )
+    if reasoning.max_thinking_tokens is not None:
+        lines.append(f"A thought has at most {reasoning.max_thinking_tokens} tokens; then the answer follows.")
+    return "\n\n".join(lines)
+
+
 def make_app(backend: Backend) -> FastAPI:
     """Return the application. It keeps nothing itself."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     for surface in _surfaces():
         app.include_router(surface.router(backend))
+    add_description(app, title=backend.checkpoint.name, description=lambda: _about(backend))
 
     def respond(request: Request, failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
         surface = _surface_of(request.scope["path"])

@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai import examples
 from glm_worker.server.openai.chat import intake as chat_intake
 from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.openai.chat.request import ChatCompletionRequest
@@ -32,12 +34,32 @@ class OpenAI(Surface):
     def router(self, backend: Backend) -> APIRouter:
         router = APIRouter()
 
-        @router.post("/v1/chat/completions")
+        name = backend.checkpoint.name
+
+        @router.post(
+            "/v1/chat/completions",
+            **described(
+                "Answer a chat",
+                surface="OpenAI",
+                reads=ChatCompletionRequest,
+                examples=examples.chats(name),
+                streams=True,
+            ),
+        )
         async def create_chat_completion(request: Request) -> Response:
             chat = _Chat(backend.flights.progress)
             return await backend.answer(request, chat.order, chat.replies)
 
-        @router.post("/v1/completions")
+        @router.post(
+            "/v1/completions",
+            **described(
+                "Continue a text",
+                surface="OpenAI",
+                reads=CompletionRequest,
+                examples=examples.completions(name),
+                streams=True,
+            ),
+        )
         async def create_completion(request: Request) -> Response:
             completion = _Completion(backend.flights.progress)
             return await backend.answer(request, completion.order, completion.replies)
