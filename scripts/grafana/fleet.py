@@ -172,7 +172,9 @@ GROUPS = Row(
             "Of the newest sample that autoscaling has of a deployment. It holds on old ones.",
             width=12,
         ),
-        false_conditions("Planned|GroupsReady|Ready|MetricsAvailable|SLOMet", ((None, GREEN), (1, RED)), width=12),
+        false_conditions(
+            "Planned|GroupsReady|Ready|MetricsAvailable|SLOMet|PolicyApplied", ((None, GREEN), (1, RED)), width=12
+        ),
     ),
 )
 

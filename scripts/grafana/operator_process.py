@@ -4,7 +4,7 @@ from grafana.board import GREEN, RED, YELLOW, Board, Panel, Row
 from grafana.lines import LEGEND, NAME, OF, RATE, Line
 from grafana.panels import false_conditions
 
-GOOD = "Planned|GroupsReady|UpToDate|MetricsAvailable|ScalingActive|SLOMet|Ready"
+GOOD = "Planned|GroupsReady|UpToDate|MetricsAvailable|ScalingActive|SLOMet|PolicyApplied|Ready"
 
 WORK = Row(
     "Does it get its work done?",
