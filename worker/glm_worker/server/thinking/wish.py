@@ -107,10 +107,11 @@ def _mode_of(wishes: list[ThinkingWish]) -> ThinkingWish | None:
     return first("enabled", "switch") or first("enabled", "text") or on or first("disabled", "switch") or off
 
 
-def _conflict_of_modes(wishes: list[ThinkingWish], *two: ThinkingWish) -> Conflict:
+def _conflict_of_modes(wishes: list[ThinkingWish], one: ThinkingWish, other: ThinkingWish) -> Conflict:
     """Return the conflict of two wishes, named in the order in which they were said."""
-    first, second = (each.spelled["mode"] for each in wishes if any(each is one for one in two))
-    return Conflict(first, second)
+    first = next(each for each in wishes if each is one or each is other)
+    second = other if first is one else one
+    return Conflict(first.spelled["mode"], second.spelled["mode"])
 
 
 def zai_thinking(
