@@ -1,17 +1,22 @@
 """Leader and followers stay equal, or the follower says so before it runs. Sockets and device are stood in for."""
 
+from concurrent.futures import Future
+
+import msgspec
 import pytest
 import torch
+import xgrammar
 
 from glm_worker.engine.channel import FromLeader, KeepAlive, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import Follower
+from glm_worker.engine.grammars import GrammarUnreadable
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import Leader
 from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
-from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams
 from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.scheduler.plan import ScheduledBatch
 from glm_worker.scheduler.scheduler import Scheduler
@@ -68,6 +73,21 @@ class FakeSlot:
         self.signs.append("idle")
 
 
+class ReadGrammars:
+    """Grammars that are read at once: regular expressions over tokens that are digits."""
+
+    def read(self, grammar: AnswerGrammar) -> Future[xgrammar.CompiledGrammar]:
+        digits = [str(digit).encode() for digit in range(VOCAB_SIZE)]
+        vocabulary = xgrammar.TokenizerInfo(digits, xgrammar.VocabType.RAW, vocab_size=VOCAB_SIZE, stop_token_ids=[])
+        compiled: Future[xgrammar.CompiledGrammar] = Future()
+        try:
+            regex = grammar.compiled.decode()
+            compiled.set_result(xgrammar.GrammarCompiler(vocabulary, max_threads=1).compile_regex(regex))
+        except UnicodeDecodeError:
+            compiled.set_exception(GrammarUnreadable("it is broken"))
+        return compiled
+
+
 class Pair:
     """Rank 0 and rank 1. turn() runs rank 0; follow() lets rank 1 hear what was sent since."""
 
@@ -78,17 +98,9 @@ class Pair:
         self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
         self.now_s = 100.0
         sampler = Sampler()
-        intake = Intake(None, sampler, VOCAB_SIZE)  # type: ignore[arg-type]
-        self.leader = Leader(
-            self.engines[0],
-            sampler,
-            intake,
-            self.server,
-            self.channel,
-            self.slots[0],
-            "g-1",
-            self.clock,  # type: ignore[arg-type]
-        )
+        intake = Intake(ReadGrammars(), sampler, VOCAB_SIZE)  # type: ignore[arg-type]
+        link, channel, slot = self.server, self.channel, self.slots[0]
+        self.leader = Leader(self.engines[0], sampler, intake, link, channel, slot, "g-1", self.clock)  # type: ignore[arg-type]
         self.follower = Follower(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
 
     def clock(self) -> float:
@@ -242,3 +254,86 @@ def test_a_follower_that_missed_a_step_fails() -> None:
     pair.turn()
     with pytest.raises(EngineFailed, match="rank 1 has run step 0 and was sent step 2: a step was lost on the way"):
         pair.follow()
+
+
+def with_grammar(submit: Submit, compiled: bytes) -> Submit:
+    grammar = AnswerGrammar(key="k", compiled=compiled)
+    return Submit("g-1", msgspec.structs.replace(submit.request, grammar=grammar))
+
+
+def outputs_of(pair: Pair, request_id: str) -> list[RequestOutput]:
+    return [output for report in reports(pair) for output in report.outputs if output.request_id == request_id]
+
+
+def test_an_answer_ends_on_all_ranks_when_its_grammar_is_over_and_the_others_go_on() -> None:
+    pair = Pair()
+    pair.turn(with_grammar(a_submit("a", max_tokens=9), b"[0-9][5-6]"), a_submit("b", max_tokens=6))
+    for _ in range(4):
+        pair.turn()
+    pair.turn(a_submit("c"))
+    pair.turn()
+    pair.follow()
+    assert outputs_of(pair, "a") == [RequestOutput("a", [2]), RequestOutput("a", [5], "stop")]
+    assert [output.token_ids for output in outputs_of(pair, "b")] == [[n] for n in (2, 3, 4, 5, 6, 7)]
+    assert [[s.request_id for s in plan.sequences] for plan in pair.runners[1].plans] == [
+        ["a", "b"],
+        ["a", "b"],
+        ["b"],
+        ["b"],
+        ["b"],
+        ["b", "c"],
+        ["c"],
+    ]
+    assert [plan.digest() for plan in pair.runners[1].plans] == [plan.digest() for plan in pair.runners[0].plans]
+    assert pair.engines[1].scheduler.blocks.num_used == pair.engines[0].scheduler.blocks.num_used
+
+
+def test_an_answer_that_leaves_its_grammar_fails_alone_on_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    pair.turn(with_grammar(a_submit("a", max_tokens=9), b"[0-9]{4}"), a_submit("b", max_tokens=4))
+    monkeypatch.setattr("glm_worker.engine.sampling.matcher.MAX_TOKEN_CPU_S", -1.0)
+    for _ in range(3):
+        pair.turn()
+    pair.follow()
+    (first, last) = outputs_of(pair, "a")
+    assert (first, last.token_ids, last.finish_reason) == (RequestOutput("a", [2]), [], "failed")
+    assert "simplify it" in (last.error or "")
+    assert len(outputs_of(pair, "b")) == 4
+    assert [len(plan.sequences) for plan in pair.runners[1].plans] == [2, 2, 1, 1]
+
+
+def test_a_grammar_that_cannot_be_read_ends_its_request_before_any_step() -> None:
+    pair = Pair()
+    pair.turn(with_grammar(a_submit("a"), b"\xff"))
+    assert outputs_of(pair, "a") == [RequestOutput("a", [], "failed", error="it is broken")]
+    assert pair.channel.sent == [KeepAlive()]
+
+
+def test_followers_never_see_a_compiled_grammar() -> None:
+    pair = Pair()
+    pair.turn(with_grammar(a_submit("a"), b"[0-9]*"))
+    (step,) = pair.channel.sent
+    assert isinstance(step, StepInput)
+    assert [c.request.grammar for c in step.commands if isinstance(c, Submit)] == [AnswerGrammar(key="k", compiled=b"")]
+
+
+def test_logprobs_stand_beside_their_tokens_and_nowhere_else() -> None:
+    pair = Pair()
+    asking = msgspec.structs.replace(a_submit("a").request, num_logprobs=2)
+    pair.turn(a_submit("b"), Submit("g-1", asking))
+    pair.turn()
+    for output in outputs_of(pair, "a"):
+        (logprobs,) = output.logprobs
+        assert (logprobs.rank, logprobs.top[0]) == (1, (output.token_ids[0], logprobs.logprob))
+        assert len(logprobs.top) == 2
+    assert all(output.logprobs == [] for output in outputs_of(pair, "b"))
+
+
+def test_nothing_is_kept_of_requests_that_have_ended() -> None:
+    pair = Pair()
+    pair.turn(with_grammar(a_submit("a"), b"[0-9]*"), a_submit("b"), a_submit("c"))
+    pair.turn(Cancel("g-1", "c"))
+    for _ in range(4):
+        pair.turn()
+    sampler = pair.leader._sampler
+    assert (sampler._rows, sampler._matchers) == ({}, {})

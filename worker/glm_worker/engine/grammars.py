@@ -8,6 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from glm_worker.errors import GlmWorkerError
@@ -27,13 +28,14 @@ class GrammarUnreadable(Exception):
 
 
 class Grammars:
-    """One thread reads, in the order of the calls. Its own state is changed only there."""
+    """One thread reads, in the order of the calls. What is kept is there at once."""
 
     def __init__(self, load_vocabulary: Callable[[], "xgrammar.TokenizerInfo"]) -> None:
         """load_vocabulary may fail, and then every grammar is unreadable."""
         self._load_vocabulary = load_vocabulary
         self._vocabulary: xgrammar.TokenizerInfo | None = None
         self._kept: OrderedDict[str, tuple[xgrammar.CompiledGrammar, int]] = OrderedDict()  # least recently used first
+        self._lock = Lock()  # of _kept
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="glm-grammars")
 
     def warm_up(self) -> None:
@@ -42,7 +44,12 @@ class Grammars:
 
     def read(self, grammar: AnswerGrammar) -> "Future[xgrammar.CompiledGrammar]":
         """Return the grammar, when it has been read; the future raises GrammarUnreadable if it cannot be."""
-        return self._thread.submit(self._read, grammar.key, grammar.compiled)
+        kept = self._look_up(grammar.key)
+        if kept is None:
+            return self._thread.submit(self._read, grammar.key, grammar.compiled)
+        done: Future[xgrammar.CompiledGrammar] = Future()
+        done.set_result(kept)
+        return done
 
     def close(self) -> None:
         """Wait for what is being read, and let the thread end."""
@@ -59,16 +66,23 @@ class Grammars:
 
     def _read(self, key: str, packed: bytes) -> "xgrammar.CompiledGrammar":
         vocabulary = self._warm_up()
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
+        if (kept := self._look_up(key)) is not None:  # read for the request before this one
+            return kept
         try:
             grammar, num_bytes = unpack_grammar(packed, vocabulary)
         except ValueError as error:
             raise GrammarUnreadable(str(error)) from error
-        self._kept[key] = (grammar, num_bytes)
-        while len(self._kept) > 1 and (
-            len(self._kept) > MAX_KEPT or sum(size for _, size in self._kept.values()) > MAX_KEPT_BYTES
-        ):
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[key] = (grammar, num_bytes)
+            while len(self._kept) > 1 and (
+                len(self._kept) > MAX_KEPT or sum(size for _, size in self._kept.values()) > MAX_KEPT_BYTES
+            ):
+                self._kept.popitem(last=False)
         return grammar
+
+    def _look_up(self, key: str) -> "xgrammar.CompiledGrammar | None":
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]

@@ -7,6 +7,7 @@ sampled, and a grammar that cannot be read, end their own request, and the follo
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,8 +16,8 @@ from glm_worker.engine.grammars import Grammars, GrammarUnreadable
 from glm_worker.engine.sampling.limits import why_it_cannot_be_sampled
 from glm_worker.engine.sampling.matcher import AnswerMatcher, GrammarFailed
 from glm_worker.engine.sampling.sampler import Sampler
+from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, RequestOutput, Submit, ToEngine
-from glm_worker.request import AnswerGrammar
 
 if TYPE_CHECKING:
     import xgrammar
@@ -38,39 +39,51 @@ class Intake:
 
     def take(self, commands: Sequence[ToEngine]) -> tuple[list[ToEngine], list[RequestOutput]]:
         """Return what every rank is to obey now, in order, and the outputs of requests that end here."""
-        passed: list[ToEngine] = []
-        outputs: list[RequestOutput] = []
+        taken = _Taken([], [])
+        for request_id in [id_ for id_, (_, compiled) in self._held.items() if compiled.done()]:
+            self._let_go(*self._held.pop(request_id), taken)
         for command in commands:
             match command:
-                case Submit(request=request):
-                    if (reason := why_it_cannot_be_sampled(request, self._vocab_size)) is not None:
-                        outputs.append(_failure(request.request_id, reason))
-                    elif request.grammar is None:
-                        passed.append(command)
-                    else:
-                        self._held[request.request_id] = (command, self._grammars.read(request.grammar))
+                case Submit():
+                    self._submit(command, taken)
                 case Cancel(request_id=request_id) if request_id in self._held:
                     self._held.pop(request_id)[1].cancel()
-                    outputs.append(RequestOutput(request_id, [], "cancelled"))
+                    taken.outputs.append(RequestOutput(request_id, [], "cancelled"))
                 case Cancel():
-                    passed.append(command)
-        for submit, compiled in [held for held in self._held.values() if held[1].done()]:
-            request_id = submit.request.request_id
-            del self._held[request_id]
-            try:
-                self._sampler.expect(request_id, AnswerMatcher(compiled.result(), submit.request))
-            except (GrammarUnreadable, GrammarFailed) as error:
-                outputs.append(_failure(request_id, str(error)))
-            else:
-                passed.append(_without_compiled(submit, submit.request.grammar))
-        return passed, outputs
+                    taken.passed.append(command)
+        return taken.passed, taken.outputs
+
+    def _submit(self, submit: Submit, taken: "_Taken") -> None:
+        request = submit.request
+        if request.request_id in self._held:
+            raise EngineFailed(f"request {request.request_id} was submitted while it is still held back")
+        if (reason := why_it_cannot_be_sampled(request, self._vocab_size)) is not None:
+            taken.outputs.append(_failure(request.request_id, reason))
+        elif request.grammar is None:
+            taken.passed.append(submit)
+        elif (compiled := self._grammars.read(request.grammar)).done():
+            self._let_go(submit, compiled, taken)
+        else:
+            self._held[request.request_id] = (submit, compiled)
+
+    def _let_go(self, submit: Submit, compiled: "Future[xgrammar.CompiledGrammar]", taken: "_Taken") -> None:
+        """Pass a request on whose grammar has been read, or end it if that cannot be."""
+        request = submit.request
+        try:
+            self._sampler.expect(request.request_id, AnswerMatcher(compiled.result(), request))
+        except (GrammarUnreadable, GrammarFailed) as error:
+            taken.outputs.append(_failure(request.request_id, str(error)))
+            return
+        assert request.grammar is not None
+        bare = msgspec.structs.replace(request.grammar, compiled=b"")
+        taken.passed.append(msgspec.structs.replace(submit, request=msgspec.structs.replace(request, grammar=bare)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    passed: list[ToEngine]
+    outputs: list[RequestOutput]
 
 
 def _failure(request_id: str, reason: str) -> RequestOutput:
     return RequestOutput(request_id, [], "failed", error=reason)
-
-
-def _without_compiled(submit: Submit, grammar: AnswerGrammar | None) -> Submit:
-    assert grammar is not None
-    bare = msgspec.structs.replace(grammar, compiled=b"")
-    return msgspec.structs.replace(submit, request=msgspec.structs.replace(submit.request, grammar=bare))

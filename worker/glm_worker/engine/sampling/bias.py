@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+_LARGEST = 1e30  # more would make no difference, and infinities would
+
 
 def add_bias(logits_SV: Tensor, bias_of_row: Mapping[int, Mapping[int, float]]) -> None:
     """Add to the logits of each row, in place."""
@@ -15,7 +17,8 @@ def add_bias(logits_SV: Tensor, bias_of_row: Mapping[int, Mapping[int, float]]) 
     rows, ids, values = zip(*added, strict=True)
     device = logits_SV.device
     rows_N, ids_N = torch.tensor(rows, device=device), torch.tensor(ids, device=device)
-    logits_SV[rows_N, ids_N] += torch.tensor(values, dtype=logits_SV.dtype, device=device)
+    values_N = torch.tensor(values, dtype=torch.float64, device=device).clamp_(-_LARGEST, _LARGEST)
+    logits_SV[rows_N, ids_N] += values_N.to(logits_SV.dtype)
 
 
 def forbid(logits_SV: Tensor, banned_of_row: Mapping[int, list[int]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from glm_worker.request import EngineRequest
 
 MAX_LOGPROBS = 20
+MAX_TEMPERATURE = 1e6  # every token is as likely then; far above it fp32 divides by infinity
 
 
 def why_it_cannot_be_sampled(request: EngineRequest, vocab_size: int) -> str | None:
@@ -26,6 +27,8 @@ def why_it_cannot_be_sampled(request: EngineRequest, vocab_size: int) -> str | N
     for name, value in _numbers(request):
         if not math.isfinite(value):
             return f"{name} {value} is not a finite number"
+    if not 0 <= sampling.temperature <= MAX_TEMPERATURE:
+        return f"temperature {sampling.temperature} is not between 0 and {MAX_TEMPERATURE:g}"
     if sampling.repetition_penalty <= 0:
         return f"repetition_penalty {sampling.repetition_penalty} is not above 0"
     if not all(request.bad_words):

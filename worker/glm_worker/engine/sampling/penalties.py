@@ -70,14 +70,14 @@ def penalise(logits_SV: Tensor, penalised: Sequence[Penalised]) -> None:
     device = logits_SV.device
 
     def column(values: Sequence[float]) -> Tensor:
-        return torch.from_numpy(np.repeat(np.asarray(values, dtype=np.float32), lengths)).to(device)
+        return torch.from_numpy(np.repeat(np.asarray(values, dtype=np.float64), lengths)).to(device)
 
     rows_N = torch.from_numpy(np.repeat(np.asarray([p.row for p in penalised], dtype=np.int64), lengths)).to(device)
     ids_N = torch.from_numpy(np.concatenate([p.counts.ids for p in penalised])).to(device)
     counts_N = torch.from_numpy(np.concatenate([p.counts.counts for p in penalised])).to(device)
     repetition_N = column([p.params.repetition_penalty for p in penalised])
-    logits_N = logits_SV[rows_N, ids_N]
-    logits_N = torch.where(logits_N > 0, logits_N / repetition_N, logits_N * repetition_N)
+    logits_N = logits_SV[rows_N, ids_N].double()
+    logits_N = torch.where(logits_N > 0, logits_N / repetition_N, logits_N * repetition_N).clamp_(-_LARGEST, _LARGEST)
     logits_N -= column([p.params.frequency_penalty for p in penalised]) * counts_N
     logits_N -= column([p.params.presence_penalty for p in penalised]) * (counts_N > 0)
-    logits_SV[rows_N, ids_N] = logits_N.clamp_(-_LARGEST, _LARGEST)
+    logits_SV[rows_N, ids_N] = logits_N.clamp_(-_LARGEST, _LARGEST).to(logits_SV.dtype)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_worker.engine.sampling.draw import draw
 from glm_worker.engine.sampling.randomness import uniform
-from glm_worker.engine.sampling.draw import draw as sample
 from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 
@@ -48,7 +48,7 @@ def random_logits(num_rows: int, vocab_size: int, seed: int = 0, scale: float = 
 
 def draw_many(row: list[float], params: SamplingParams, num_draws: int) -> Counter[int]:
     logits = torch.tensor(row).expand(num_draws, -1)
-    return Counter(sample(logits, [params] * num_draws, range(num_draws)))
+    return Counter(draw(logits, [params] * num_draws, range(num_draws)))
 
 
 params_of_all_kinds = st.builds(
@@ -70,7 +70,7 @@ def test_any_batch_gives_the_tokens_of_the_definition(
     logits = logits.round() if has_ties else logits
     positions = [seed + i for i in range(len(params))]
     expected = [plain_sample(row, p, at) for row, p, at in zip(logits.tolist(), params, positions, strict=True)]
-    assert sample(logits, params, positions) == expected
+    assert draw(logits, params, positions) == expected
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 5.0])  # 0: all equal, so no leading candidates stand out
@@ -90,16 +90,16 @@ def test_a_vocabulary_wider_than_the_candidates_gives_the_tokens_of_the_definiti
 ) -> None:
     logits = random_logits(8, 3000, scale=scale)
     expected = [plain_sample(row, params, position) for position, row in enumerate(logits.tolist())]
-    assert sample(logits, [params] * 8, range(8)) == expected
+    assert draw(logits, [params] * 8, range(8)) == expected
 
 
 def test_a_result_does_not_depend_on_batch_or_order() -> None:
     kinds = [GREEDY, SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(top_k=5), SamplingParams(min_p=0.1)]
     params = [msgspec.structs.replace(kind, seed=seed) for seed, kind in enumerate(kinds * 4)]
     logits = random_logits(len(params), 5000, scale=1.0)
-    together = sample(logits, params, range(len(params)))
-    alone = [sample(logits[i : i + 1], [params[i]], [i])[0] for i in range(len(params))]
-    reverse = sample(logits.flip(0), params[::-1], range(len(params))[::-1])
+    together = draw(logits, params, range(len(params)))
+    alone = [draw(logits[i : i + 1], [params[i]], [i])[0] for i in range(len(params))]
+    reverse = draw(logits.flip(0), params[::-1], range(len(params))[::-1])
     assert together == alone == reverse[::-1]
 
 
@@ -107,7 +107,7 @@ def test_a_result_does_not_depend_on_batch_or_order() -> None:
 def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
     logits = torch.full((1, 1000), tied - 1)
     logits[0, [17, 400, 999]] = tied
-    assert sample(logits, [GREEDY], [0]) == [17]
+    assert draw(logits, [GREEDY], [0]) == [17]
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-45, 1e-40, 1e-20, 1e-6, 1e-5, 1e-4])
@@ -115,13 +115,13 @@ def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
 def test_next_to_no_temperature_only_the_best_token_is_drawn(temperature: float, filters: dict[str, float]) -> None:
     params = [SamplingParams(temperature=temperature, seed=seed, **filters) for seed in range(20)]
     logits_SV = torch.tensor([[1.0, 3.0, 2.9, -40.0]]).expand(20, 4)
-    assert sample(logits_SV, params, range(20)) == [1] * 20
+    assert draw(logits_SV, params, range(20)) == [1] * 20
 
 
 def test_greedy_ignores_filters_and_seed() -> None:
     logits = random_logits(1, 100)
     odd = SamplingParams(temperature=0, top_p=0.1, top_k=3, min_p=0.9, seed=5)
-    assert sample(logits, [odd], [3]) == sample(logits, [GREEDY], [0])
+    assert draw(logits, [odd], [3]) == draw(logits, [GREEDY], [0])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
 
 
 def test_no_rows_give_no_tokens() -> None:
-    assert sample(torch.empty(0, 10), [], []) == []
+    assert draw(torch.empty(0, 10), [], []) == []
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -175,9 +175,9 @@ def test_logits_that_are_no_numbers_stop_the_engine(broken: float, params: Sampl
     logits = random_logits(3, 50)
     logits[1, 20] = broken
     with pytest.raises(EngineFailed, match=r"rows \[1\] of 3 are not finite"):
-        sample(logits, [params] * 3, range(3))
+        draw(logits, [params] * 3, range(3))
 
 
 def test_a_row_without_any_possible_token_stops_the_engine() -> None:
     with pytest.raises(EngineFailed, match=r"rows \[0\] of 1"):
-        sample(torch.full((1, 4), -math.inf), [GREEDY], [0])
+        draw(torch.full((1, 4), -math.inf), [GREEDY], [0])
