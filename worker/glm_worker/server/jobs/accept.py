@@ -44,7 +44,7 @@ from glm_worker.server.thinking.features import Features, PastTurn, features_of
 from glm_worker.server.thinking.resolve import Thinking, resolve
 from glm_worker.server.thinking.thought import thought_of
 from glm_worker.server.thinking.visibility import visible
-from glm_worker.server.thinking.wish import combine, text_switch
+from glm_worker.server.thinking.wish import THRESHOLD_HEADER, combine, text_switch, threshold_header
 
 _SEED_MASK = 2**63 - 1
 Prompt = str | Sequence[int]
@@ -56,7 +56,13 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     reasoning = context.policy.reasoning
     offered = () if conversation.tool_choice == "none" else conversation.tools
     tools = _tools(offered)
-    wish = combine([conversation.thinking, text_switch(_last_of_user(conversation), params.prompt)])
+    wish = combine(
+        (
+            conversation.thinking,
+            text_switch(_last_of_user(conversation), params.prompt),
+            threshold_header(context.caller.headers.get(THRESHOLD_HEADER)),
+        )
+    )
     thinking = resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
     if conversation.goes_on:  # what it goes on with is behind the thought
         thinking = replace(thinking, enabled=False, by="request", budget_tokens=None)
