@@ -22,7 +22,7 @@ import zmq
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.rank import run_rank
 from glm_worker.heartbeat import Phase, RankSlot, create_slots
-from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine
+from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine, TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.environment import zygote_environment
@@ -56,6 +56,8 @@ class Answer:
 
     token_ids: list[int] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 class EngineGroup:
@@ -113,6 +115,8 @@ class EngineGroup:
                 answer = self.answers[output.request_id]
                 assert not answer.endings, "a finished request is never named again"
                 answer.token_ids += output.token_ids
+                answer.logprobs += output.logprobs
+                answer.errors += [output.error] if output.error else []
                 answer.endings += [output.finish_reason] if output.finish_reason else []
 
     def answer(self, *requests: EngineRequest) -> list[Answer]:
