@@ -4,8 +4,8 @@ The prompts are those of the tests: 600 that the weights were found on, and 200 
 for it. With --fit the weights are found again, by logistic regression with a quadratic penalty, and printed as
 `worker/glm_worker/server/thinking/score.py` has them; the exit status tells whether they are the same.
 
-Ends with JSON lines: the accuracy on both sets at each threshold, and the milliseconds of processor of a decision, the 99th
-percentile over the prompts and the worst of some messages of 100,000 characters, each the median of the rounds.
+Ends with JSON lines: the accuracy on both sets at each threshold, and the milliseconds of processor of a decision, the
+99th percentile over the prompts and the worst of some messages of 100,000 characters, each the median of the rounds.
 There is no peer: no engine decides this.
 """
 
