@@ -3,7 +3,7 @@
 import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
-from glm_worker.messages import EngineLimits, Submit
+from glm_worker.messages import EngineLimits, RequestOutput, Submit
 from glm_worker.server.flights.flight import Ended
 from unit.worker.flights_world import World, a_job, prompt_len, text, tokens
 from unit.worker.server_builders import tokenizer
@@ -156,6 +156,20 @@ def test_a_request_that_the_engine_gives_up_by_itself_fails() -> None:
     assert flight.ended is not None
     assert isinstance(flight.ended.error, EngineFailed)
     assert text(other) == " 4"
+
+
+def test_a_request_that_the_engine_cannot_go_on_with_ends_with_the_cause_and_alone() -> None:
+    world = World()
+    world.serve()
+    flight, other = world.flights.admit(a_job()), world.flights.admit(a_job())
+    output = RequestOutput(flight.job.id, [], "failed", error="the grammar of this request allows no further token")
+    world.step(output, tokens(other, " 4", "stop"))
+    assert flight.ended is not None
+    error = flight.ended.error
+    assert isinstance(error, RequestRefused)
+    assert (error.message, error.code) == ("the grammar of this request allows no further token", "cannot_be_answered")
+    assert world.engine.cancelled == []
+    assert world.outcomes() == {"finished": 1, "failed": 1}
 
 
 def test_times_are_measured_from_arrival() -> None:

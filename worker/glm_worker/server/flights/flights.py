@@ -253,6 +253,10 @@ class Flights:
     def _read(self, flight: Flight, output: RequestOutput, now: float) -> None:
         if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
             raise EngineFailed(f"the engine gave up request {output.request_id}")
+        if output.finish_reason == "failed":  # this one only: the engine goes on, and the sentence is for the client
+            error = RequestRefused(output.error or "the engine cannot answer this request", code="cannot_be_answered")
+            self._end(flight, "failed", Ended(error=error), engine_has_it=False)
+            return
         reader = flight.reader
         before, reasoning_before = reader.num_tokens, reader.num_reasoning_tokens
         flight.read(output)
