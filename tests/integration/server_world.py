@@ -227,9 +227,11 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def a_server(folder: Path, **settings: Any) -> AsyncIterator[ServerWorld]:
-    """Run a server in this loop. folder: for its sockets."""
+    """Run a server in this loop. folder: for its sockets. settings: also another model than the shipped one."""
     ours, theirs = socket.socketpair()
-    values = WorkerSettings(model=f"builtin://{MODEL}", host="127.0.0.1", http_port=free_port(), **settings)
+    values = WorkerSettings(
+        **{"model": f"builtin://{MODEL}", "host": "127.0.0.1", "http_port": free_port(), **settings}
+    )
     server = asyncio.create_task(serve(values, theirs))
     control: ControlLink[FromServer] = await ControlLink.open(ours, FromServer)
     ready = asyncio.create_task(control.receive())
