@@ -42,7 +42,7 @@ def _about(backend: Backend) -> str:
     checkpoint, reasoning = backend.checkpoint, backend.policy().reasoning
     num_tokens = backend.flights.room.num_tokens
     lines = [f"The model is `{checkpoint.name}`. A prompt and its answer have at most {num_tokens} tokens together."]
-    if checkpoint.template is None:
+    if checkpoint.is_base:
         lines.append("It is a base model: it continues texts (`/v1/completions`) and has no chat template.")
         return "\n\n".join(lines)
     by_template = "enabled" if checkpoint.traits.thinks_by_default else "disabled"

@@ -50,6 +50,11 @@ class Checkpoint:
     think_tags: dict[int, Tag]
     tool_tags: dict[int, Tag]
 
+    @property
+    def is_base(self) -> bool:
+        """Whether it only goes on with texts: it has no chat template."""
+        return self.template.is_missing
+
     @cached_property
     def traits(self) -> TemplateTraits:
         """What the chat template can do about thinking."""

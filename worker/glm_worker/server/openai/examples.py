@@ -62,9 +62,28 @@ def chats(model: str) -> dict[str, Json]:
     }
 
 
+def zai_chats(model: str) -> dict[str, Json]:
+    """Return bodies of Z.ai's chats by what they show."""
+    chat: Json = {"model": model, "messages": [_QUESTION], "max_tokens": 200}
+    return {
+        "greedy": {**chat, "do_sample": False, "request_id": "mine-0001"},
+        "without thinking": {**chat, "thinking": {"type": "disabled"}},
+        "a tool, its arguments in pieces": {**chat, "tools": [WEATHER], "stream": True, "tool_stream": True},
+    }
+
+
+def texts(model: str) -> dict[str, Json]:
+    """Return bodies of /tokenize by what they show."""
+    return {
+        "a text": {"model": model, "prompt": "1 2 3"},
+        "a chat": {"model": model, "messages": [_QUESTION], "tools": [WEATHER]},
+    }
+
+
 def completions(model: str) -> dict[str, Json]:
     """Return bodies of /v1/completions by what they show."""
     return {
         "a text": {"model": model, "prompt": "1 2 3", "max_tokens": 8},
+        "log probabilities": {"model": model, "prompt": [5, 6, 7], "logprobs": 2, "max_tokens": 8},
         "two texts, two answers each": {"model": model, "prompt": ["1 2 3", "4 5 6"], "n": 2, "max_tokens": 8},
     }

@@ -28,6 +28,8 @@ _HERE = "\udc01"  # where the answer goes on: half of a surrogate pair, which no
 class ChatTemplate:
     """A compiled template. Safe to render from several threads at once."""
 
+    is_missing = False
+
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """special_tokens: by role (`eos_token`, …), as templates call them. Raises ConfigError on a syntax error."""
         environment = ImmutableSandboxedEnvironment(
@@ -101,6 +103,8 @@ class ChatTemplate:
 
 class _NoTemplate(ChatTemplate):
     """What a base model has in place of a chat template."""
+
+    is_missing = True
 
     def __init__(self) -> None:
         super().__init__("", {})

@@ -19,8 +19,7 @@ def add_probes(router: APIRouter, backend: Backend) -> None:
         return JSONResponse({"status": "ok"})
 
     router.add_api_route("/health", health, methods=["GET"])
-    for method in ("GET", "POST"):  # probes of other servers use either
-        router.add_api_route("/ping", health, methods=[method], operation_id=f"ping_{method.lower()}")
+    router.add_api_route("/ping", health, methods=["GET"])
 
     @router.get("/version")
     async def show_version() -> Response:

@@ -13,11 +13,13 @@ from glm_worker.server.backend import INLINE_BODY_BYTES, Backend
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
+from glm_worker.server.edge.openapi import described
 from glm_worker.server.fields import Items, Strict, conflict
 from glm_worker.server.jobs.accept import accept_chat, check_model
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.conversation import Conversation
 from glm_worker.server.jobs.wishes import Wishes
+from glm_worker.server.openai import examples
 from glm_worker.server.openai.bounds import MAX_MESSAGES
 from glm_worker.server.openai.chat.messages import AssistantMessage, Message, turns_of
 from glm_worker.server.openai.chat.tools import Tools, offered
@@ -66,11 +68,27 @@ class DetokenizeRequest(Strict):
 def add_tokens(router: APIRouter, backend: Backend) -> None:
     """Add /tokenize and /detokenize."""
 
-    @router.post("/tokenize")
+    @router.post(
+        "/tokenize",
+        **described(
+            "Show the tokens of a text or a chat",
+            surface="Utilities",
+            reads=TokenizeRequest,
+            examples=examples.texts(backend.checkpoint.name),
+        ),
+    )
     async def tokenize(request: Request) -> Response:
         return await _answered(request, backend, _tokenized)
 
-    @router.post("/detokenize")
+    @router.post(
+        "/detokenize",
+        **described(
+            "Show the text of tokens",
+            surface="Utilities",
+            reads=DetokenizeRequest,
+            examples={"three tokens": {"tokens": [5, 6, 7]}},
+        ),
+    )
     async def detokenize(request: Request) -> Response:
         return await _answered(request, backend, _detokenized)
 

@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
+from glm_worker.server.openai import examples
 from glm_worker.server.openai.usage import Progress
 from glm_worker.server.openai.utilities.models import add_models
 from glm_worker.server.openai.zai.errors import error_body
@@ -33,7 +35,16 @@ class Zai(Surface):
 
 
 def _add_chat(router: APIRouter, backend: Backend, path: str) -> None:
-    @router.post(f"{path}/chat/completions")
+    @router.post(
+        f"{path}/chat/completions",
+        **described(
+            "Answer a chat",
+            surface="Z.ai",
+            reads=ZaiChatRequest,
+            examples=examples.zai_chats(backend.checkpoint.name),
+            streams=True,
+        ),
+    )
     async def create_chat_completion(request: Request) -> Response:
         chat = _Chat(backend.flights.progress)
         return await backend.answer(request, chat.order, chat.replies)
