@@ -65,7 +65,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     )
     thinking = resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
     if conversation.goes_on:  # what it goes on with is behind the thought
-        thinking = replace(thinking, enabled=False, by="request", budget_tokens=None)
+        thinking = replace(thinking, enabled=False, by="request", budget_tokens=None, score=None, threshold=None)
     _format(conversation, offered)
     recipe: Recipe | None = None  # until the forms are translated
     prompt = _rendered_prompt(conversation, offered, thinking, context)
