@@ -209,7 +209,7 @@ async def test_an_answer_goes_on_with_the_last_message(world: ServerWorld, engin
 
 
 async def test_the_usage_so_far_is_in_every_chunk(world: ServerWorld, engine: ScriptedEngine) -> None:
-    fields = {"stream": True, "stream_options": {"continuous_usage_stats": True, "include_usage": True}}
+    fields: dict[str, Any] = {"stream": True, "stream_options": {"continuous_usage_stats": True, "include_usage": True}}
     response, _ = await ask(world, engine, text="1 2 3", **fields)
     *chunks, _ = response.text.removesuffix("\n\n").split("\n\n")
     counts = [json.loads(chunk.removeprefix("data: "))["usage"]["completion_tokens"] for chunk in chunks]

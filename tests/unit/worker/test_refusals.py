@@ -110,7 +110,8 @@ def test_a_mistake_is_told_with_the_value_and_what_is_allowed(fields: dict[str, 
 
 
 def test_very_many_unknown_fields_are_only_counted() -> None:
-    assert "2000 mistakes" in refused(**{f"z{number}": 1 for number in range(2000)}).message
+    fields: dict[str, Any] = {f"z{number}": 1 for number in range(2000)}
+    assert "2000 mistakes" in refused(**fields).message
 
 
 def test_of_many_wrong_items_the_first_is_told() -> None:

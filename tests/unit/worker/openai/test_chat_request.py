@@ -169,7 +169,7 @@ def test_messages_that_cannot_be_are_refused_by_their_path(messages: Any, param:
 
 
 def test_what_an_openai_client_sends_back_is_accepted() -> None:
-    answer = {
+    answer: dict[str, Any] = {
         "role": "assistant",
         "content": None,
         "refusal": None,

@@ -88,6 +88,7 @@ def test_an_empty_prompt_is_refused(prompt: Any) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"guided_regex": "a"}, "guided_regex"),
     ],
 )
 def test_what_completions_do_not_do_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

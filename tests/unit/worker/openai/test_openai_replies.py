@@ -80,7 +80,9 @@ def test_the_usage_has_all_its_numbers_in_both_apis() -> None:
 
 def test_ids_of_calls_are_unique_over_all_answers_and_short() -> None:
     order = a_chat(n=16)
-    calls = [delta for number in range(40) for delta in (ToolCall(number, "f"), ToolArguments(number, "{}"))]
+    calls: list[Delta] = [
+        delta for number in range(40) for delta in (ToolCall(number, "f"), ToolArguments(number, "{}"))
+    ]
     body = ChatReplies(order, "m", 1).body([Answered(calls, an_ending("tool_calls"))] * 16)
     ids = [call["id"] for choice in body["choices"] for call in choice["message"]["tool_calls"]]
     assert len(set(ids)) == 16 * 40

@@ -1,6 +1,7 @@
 """The body of a completion, field by field. Everything else is refused by name."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -19,6 +20,18 @@ Prompts |= Annotated[Items[Items[int]], Field(max_length=MAX_PROMPTS)]
 
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions"""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        **GenerationRequest.refused,
+        **dict.fromkeys(
+            ("messages", "tools", "response_format", "thinking", "reasoning_effort", "chat_template_kwargs"),
+            "chats have it: /v1/chat/completions",
+        ),
+        **dict.fromkeys(
+            ("guided_json", "guided_regex", "guided_choice", "structured_outputs"),
+            "answers of chats have a format: /v1/chat/completions",
+        ),
+    }
 
     prompt: Annotated[
         Prompts, Otherwise(f"a text, a list of token ids, or a list of at most {MAX_PROMPTS} of one kind of these")
