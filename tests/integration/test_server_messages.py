@@ -9,6 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel
 
 from glm_worker.request import EngineRequest
 from glm_worker.server.flights import exchange
@@ -25,6 +26,10 @@ CALL = (
     "\n<think>ask</think>\nLet me see.\n"
     '<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Bad "Ems"</arg_value>\n</tool_call>'
 )
+
+
+class Sum(BaseModel):
+    sum: int
 
 
 @pytest_asyncio.fixture
@@ -164,6 +169,40 @@ async def test_a_loop_of_tools_ends_with_an_answer(
     second = await asking
     assert [block.type for block in second.content] == ["text"]
     assert second.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_packages_own_loop_of_tools_ends_with_an_answer(
+    client: anthropic.AsyncAnthropic, engine: ScriptedEngine, stream: bool
+) -> None:
+    @anthropic.beta_async_tool
+    async def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"sunny in {city}"
+
+    runner: Any = client.beta.messages.tool_runner(
+        model=MODEL, max_tokens=100, messages=USER, tools=[get_weather], stream=stream
+    )
+    running = asyncio.create_task(runner.until_done())
+    await answered(engine, CALL, end="<|observation|>")
+    request = await answered(engine, "\n<think></think>\nSunny.")
+    result = token_ids('<tool_response>\nsunny in Bad "Ems"\n</tool_response><|assistant|>')
+    assert request.prompt_token_ids[-len(result) :] == result
+    message = await running
+    assert [block.type for block in message.content] == ["text"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_of_a_type_is_parsed_by_the_package_and_can_be_sent_back(
+    client: anthropic.AsyncAnthropic, engine: ScriptedEngine, stream: bool
+) -> None:
+    fields: Any = {"model": MODEL, "max_tokens": 100, "messages": USER, "output_format": Sum}
+    asking = asyncio.create_task(streamed(client, fields) if stream else client.messages.parse(**fields))
+    await answered(engine, '\n<think>1+1=2</think>\n{"sum": 2}')
+    message: Any = await asking
+    assert message.parsed_output == Sum(sum=2)
+    messages: Any = [*USER, {"role": "assistant", "content": message.content}, *USER]
+    assert (await client.messages.count_tokens(model=MODEL, messages=messages)).input_tokens > 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

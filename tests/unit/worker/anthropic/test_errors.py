@@ -49,3 +49,8 @@ def test_a_message_names_the_parameter_and_agents_read_that_a_prompt_is_too_long
     fields: dict[str, Any], said: str
 ) -> None:
     assert error_body(failure_of(RequestRefused("x", **fields)))["error"]["message"] == said
+
+
+def test_a_code_is_a_detail_and_no_code_is_none() -> None:
+    assert error_body(failure_of(RequestRefused("x", code="c")))["error"]["details"] == {"error_code": "c"}
+    assert "details" not in error_body(failure_of(RequestRefused("x")))["error"]

@@ -298,6 +298,7 @@ def test_edits_of_the_context_are_ignored_and_a_wish_to_keep_thoughts_is_the_tem
         ({"stop_sequences": ["a"] * 17}, "stop_sequences"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
         ({"container": "c"}, "container"),
+        ({"thread": {"type": "create"}}, "thread"),
         ({"speed": "fast"}, "speed"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"bogus": 1}, "bogus"),

@@ -28,7 +28,10 @@ def error_body(failure: Failure, request_id: str | None = None) -> Json:
     """Return Anthropic's error object. request_id: None in a stream, whose head had it."""
     status = status_of(failure)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    body: Json = {"type": "error", "error": {"type": kind, "message": _message(failure)}}
+    error: Json = {"type": kind, "message": _message(failure)}
+    if failure.code is not None:
+        error["details"] = {"error_code": failure.code}
+    body: Json = {"type": "error", "error": error}
     return body if request_id is None else {**body, "request_id": request_id}
 
 

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.anthropic.schema import (
@@ -53,6 +53,8 @@ _NAMES = ParamNames(answer_format="output_config.format")
 _VENDORS_MODELS = "claude-"
 _INTERLEAVED = "interleaved-thinking"
 
+Request = TypeVar("Request", bound=CountRequest)
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -62,8 +64,7 @@ class Intake:
 
     def message(self, body: bytes, context: Context, room: Room) -> Order:
         """Return the order of a /v1/messages body. room: what its answer has to fit in."""
-        request = parse(MessagesRequest, body)
-        self._check_model(request.model, context)
+        request = self._read(MessagesRequest, body, context)
         _check_budget(request, context)
         wishes = Wishes(
             max_tokens=request.max_tokens,
@@ -79,13 +80,20 @@ class Intake:
 
     def prompt(self, body: bytes, context: Context) -> Order:
         """Return the order of a /v1/messages/count_tokens body: nobody runs it, its prompt is what counts."""
-        request = parse(CountRequest, body)
-        self._check_model(request.model, context)
+        request = self._read(CountRequest, body, context)
         return accept_chat(conversation_of(request), Wishes(ignored=request.ignored), context, order_id="count")
 
-    def _check_model(self, model: str, context: Context) -> None:
-        if not (self.any_model and model.startswith(_VENDORS_MODELS)):
-            check_model(model, context.checkpoint)
+    def _read(self, kind: type[Request], body: bytes, context: Context) -> Request:
+        request = parse(kind, body)
+        if not (self.any_model and request.model.startswith(_VENDORS_MODELS)):
+            check_model(request.model, context.checkpoint)
+        if request.thread is not None:
+            raise RequestRefused(
+                "thread is not supported: this server holds no conversations; send all messages, without thread",
+                param="thread",
+                code="thread_unsupported_request",  # at which Anthropic's packages do that
+            )
+        return request
 
 
 def _fitted(order: Order, room: Room) -> Order:

@@ -216,6 +216,7 @@ class CountRequest(Strict):
     )
     mcp_servers: Annotated[Items[dict[str, Any]] | None, only([])] = None
     speed: Annotated[str | None, only("standard")] = None
+    thread: dict[str, Any] | None = Field(None, description="Refused: clients then send the whole conversation.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "CountRequest":
