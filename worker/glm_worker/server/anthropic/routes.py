@@ -12,16 +12,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from glm_worker.server.anthropic import examples
 from glm_worker.server.anthropic.errors import error_body, status_of
 from glm_worker.server.anthropic.intake import Intake
 from glm_worker.server.anthropic.replies import MessageReplies
+from glm_worker.server.anthropic.schema import CountRequest, MessagesRequest
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import Failure, failure_of, model_not_found
 
 Json = dict[str, Any]
 
+SURFACE = "Anthropic"
 ZAI_PATH = "/api/anthropic"
 VERSION_HEADER = "anthropic-version"
 
@@ -49,11 +53,27 @@ class Anthropic(Surface):
 
 
 def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake) -> None:
-    @router.post(f"{path}/v1/messages")
+    name = backend.checkpoint.name
+
+    @router.post(
+        f"{path}/v1/messages",
+        **described(
+            "Answer a message",
+            surface=SURFACE,
+            reads=MessagesRequest,
+            examples=examples.messages(name),
+            streams=True,
+        ),
+    )
     async def create_message(request: Request) -> Response:
         return await backend.answer(request, partial(intake.message, room=backend.flights.room), MessageReplies)
 
-    @router.post(f"{path}/v1/messages/count_tokens")
+    @router.post(
+        f"{path}/v1/messages/count_tokens",
+        **described(
+            "Count the tokens of a prompt", surface=SURFACE, reads=CountRequest, examples=examples.counts(name)
+        ),
+    )
     async def count_tokens(request: Request) -> Response:
         context = backend.context(request)
         order = await backend.order(request, intake.prompt, context)
@@ -63,13 +83,13 @@ def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake
 
 
 def _add_models(router: APIRouter, backend: Backend, path: str) -> None:
-    @router.get(f"{path}/v1/models")
+    @router.get(f"{path}/v1/models", **described("List the models", surface=SURFACE))
     async def list_models(request: Request) -> Response:
         model = _model(backend)
         models = {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
         return JSONResponse(models, headers=_headers(None, backend.context(request)))
 
-    @router.get(f"{path}/v1/models/{{name:path}}")
+    @router.get(f"{path}/v1/models/{{name:path}}", **described("Show a model", surface=SURFACE))
     async def retrieve_model(request: Request, name: str) -> Response:
         context = backend.context(request)
         headers = _headers(None, context)
