@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel
 
 from glm_worker.messages import RequestOutput, TokenLogprobs
 from glm_worker.models import resolve
@@ -255,6 +256,38 @@ async def test_what_stock_clients_send_is_accepted(world: ServerWorld, engine: S
     request = await engine.next_request()
     await engine.say(request, "4", end="<|user|>")
     assert (await asked).choices[0].message.content == "4"
+
+
+class Sum(BaseModel):
+    sum: int
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # the package's own
+async def test_what_the_openai_package_read_goes_back_with_the_message(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    call = "<tool_call>Sum\n<arg_key>sum</arg_key>\n<arg_value>2</arg_value>\n</tool_call>"
+    asked = asyncio.create_task(
+        world.openai.chat.completions.parse(
+            model=MODEL, messages=USER, tools=[openai.pydantic_function_tool(Sum)], response_format=Sum
+        )
+    )
+    await engine.say(await engine.next_request(), call, end="<|observation|>")
+    message: Any = (await asked).choices[0].message
+    assert message.tool_calls[0].function.parsed_arguments == Sum(sum=2)
+    answer = asyncio.create_task(
+        world.openai.chat.completions.parse(
+            model=MODEL,
+            messages=[*USER, message, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "2"}],
+            response_format=Sum,
+        )
+    )
+    await engine.say(await engine.next_request(), '{"sum": 2}', end="<|user|>")
+    told: Any = (await answer).choices[0].message
+    assert told.parsed == Sum(sum=2)
+    again = asyncio.create_task(world.openai.chat.completions.create(model=MODEL, messages=[*USER, told, *USER]))
+    await engine.say(await engine.next_request(), "2", end="<|user|>")
+    assert (await again).choices[0].message.content == "2"
 
 
 async def test_a_prompt_comes_back_before_its_answers(world: ServerWorld, engine: ScriptedEngine) -> None:

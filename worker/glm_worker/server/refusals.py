@@ -151,30 +151,39 @@ def _told(
             tag = f"{param}.{_discriminator(details)}"
             return RequestRefused(f"{tag} is missing", param=tag, code="missing_required_parameter")
         case "union_tag_invalid":
-            ctx, tag = details["ctx"], f"{param}.{_discriminator(details)}"
-            return _of_no_kind(tag, ctx["tag"], ctx["expected_tags"])
+            name = _discriminator(details)
+            return _of_no_kind((*path, name), details["input"][name], details["ctx"]["expected_tags"])
         case "extra_forbidden":
             return _unknown(model, raw, path)
         case "conflict":
-            return RequestRefused(details["msg"], param=details["ctx"]["param"], code="invalid_value")
+            of_part = details["ctx"]["param"]
+            where = shortened(_spelled((*path, of_part)))
+            said = f"{param}: {details['msg']}" if path else details["msg"]
+            return RequestRefused(said, param=where, code="invalid_value")
         case "too_long" | "string_too_long" | "too_short" | "string_too_short":
             return RequestRefused(f"{param} has {_sizes(details)}", param=param, code="invalid_value")
         case "literal_error" if _is_kind(path, details):
-            return _of_no_kind(param or "", details["input"], details["ctx"]["expected"])
+            return _of_no_kind(path, details["input"], details["ctx"]["expected"])
     options = " or ".join(dict.fromkeys(_allowed_by(each) for each in mistakes))
     said = f"{param} is {_shown(path, details['input'])}; allowed: {options.removeprefix('allowed: ')}"
     return RequestRefused(said, param=param, code="invalid_value")
 
 
-def _of_no_kind(param: str, tag: object, expected: str) -> RequestRefused:
-    said = f"{param} is '{shortened(str(tag))}'"
-    if tag in _MEDIA:
+def _of_no_kind(path: tuple[str | int, ...], tag: object, expected: str) -> RequestRefused:
+    """Return the refusal of an object by the field that tells what it is. Only a name is told back."""
+    param = shortened(_spelled(path))
+    said = f"{param} is {_quoted(tag) if isinstance(tag, str) else _shown(path, tag)}"
+    if isinstance(tag, str) and tag in _MEDIA:
         return RequestRefused(
             f"{said}, but this model reads text only: no images, audio, video or files; allowed: {expected}",
             param=param,
             code="unsupported_content",
         )
     return RequestRefused(f"{said}; allowed: {expected}", param=param, code="invalid_value")
+
+
+def _quoted(name: str) -> str:
+    return f"'{shortened(name)}'"
 
 
 def _unknown(model: type[BaseModel], raw: Json, path: tuple[str | int, ...]) -> RequestRefused:

@@ -212,7 +212,10 @@ def test_what_an_openai_client_sends_back_is_accepted() -> None:
         ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs.choice"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"tools": [TOOL, TOOL]}, "tools"),
-        ({"messages": [USER, {"role": "assistant", "reasoning": "a", "reasoning_content": "b"}]}, "messages"),
+        (
+            {"messages": [USER, {"role": "assistant", "reasoning": "a", "reasoning_content": "b"}]},
+            "messages[1].reasoning",
+        ),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any], param: str) -> None:

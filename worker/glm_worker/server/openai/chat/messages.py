@@ -55,6 +55,7 @@ class UserMessage(_Message):
 class CalledFunction(Strict):
     name: Name
     arguments: str = Field(description="The JSON text of an object.")
+    parsed_arguments: Any = Field(None, description="No effect: the openai package sends back what it read there.")
 
 
 class MessageToolCall(Strict):
@@ -70,6 +71,7 @@ class AssistantMessage(_Message):
     reasoning_content: str | None = None
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     tool_calls: Annotated[Items[MessageToolCall] | None, Field(max_length=MAX_CALLS)] = None
+    parsed: Any = Field(None, description="No effect: the openai package sends back what it read in the content.")
     refusal: Annotated[str | None, only()] = None
     audio: Annotated[dict[str, Any] | None, only()] = None
     function_call: Annotated[dict[str, Any] | None, only()] = None
@@ -78,7 +80,7 @@ class AssistantMessage(_Message):
     @model_validator(mode="after")
     def _one_reasoning(self) -> "AssistantMessage":
         if self.reasoning is not None and self.reasoning_content not in (None, self.reasoning):
-            raise conflict("messages", "an assistant message has reasoning and reasoning_content, and they differ")
+            raise conflict("reasoning", "reasoning and reasoning_content differ; give one of them")
         return self
 
 
@@ -103,6 +105,12 @@ def ignored_in(messages: Sequence[Message]) -> Iterator[str]:
     """
     if any(message.name is not None and message.role != "tool" for message in messages):
         yield "messages[].name"
+    answers = [message for message in messages if isinstance(message, AssistantMessage)]
+    if any(message.parsed is not None for message in answers):
+        yield "messages[].parsed"
+    calls = (call.function for message in answers for call in message.tool_calls or ())
+    if any(function.parsed_arguments is not None for function in calls):
+        yield "messages[].tool_calls[].function.parsed_arguments"
     if any(message.cache_control is not None for message in messages):
         yield "messages[].cache_control"
     parts = (part for message in messages if isinstance(message.content, list) for part in message.content)
