@@ -31,9 +31,7 @@ from glm_worker.model.config import ModelConfig
 if TYPE_CHECKING:
     import xgrammar
 
-MAX_SERIALISED_BYTES = (
-    128 * 2**20
-)  # what a rank unpacks at most; reading it takes about 2 s of a core, beside the steps
+MAX_SERIALISED_BYTES = 64 * 2**20  # 1.3 s of a core beside the steps to read, and one step is held up by 70 ms
 _NO_TEXT = b"\xff"  # never in UTF-8
 
 

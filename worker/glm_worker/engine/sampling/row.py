@@ -35,6 +35,9 @@ class Row:
         self.bans = Bans(request, vocab_size) if request.min_tokens or request.bad_words else None
         self.thought = ThoughtBudget(request.thought) if request.thought is not None else None
         self.matcher = matcher
+        self.changes_logits = bool(
+            self.counts is not None or request.sampling.logit_bias or self.bans is not None or matcher is not None
+        )
         self._num_seen = len(request.prompt_token_ids)
 
     def keep_up(self) -> None:

@@ -73,9 +73,7 @@ class Sampler:
             if row.thought is not None and (forced := row.thought.forced_id) is not None:
                 sampled.token_ids[index] = forced
         if logprobs is not None:
-            rows, taken = logprobs
-            of_rows = taken.of([sampled.token_ids[index] for index in rows])
-            sampled.logprobs = dict(zip(rows, of_rows, strict=True))
+            sampled.logprobs = logprobs.of(sampled.token_ids)
         _end(sampled, asking)
         return sampled
 
@@ -111,9 +109,10 @@ def _keep_up(asking: dict[int, Row]) -> dict[int, str]:
     return failed
 
 
-def _taken(logits_SV: Tensor, asking: dict[int, Row]) -> tuple[list[int], Logprobs] | None:
+def _taken(logits_SV: Tensor, asking: dict[int, Row]) -> Logprobs | None:
     num_top = {i: n for i, row in asking.items() if (n := row.sequence.request.num_logprobs) is not None}
-    return (list(num_top), Logprobs(logits_SV, list(num_top), list(num_top.values()))) if num_top else None
+    changing = {i for i in num_top if asking[i].changes_logits}
+    return Logprobs(logits_SV, num_top, changing) if num_top else None
 
 
 def _is_forced(row: Row) -> bool:
