@@ -20,7 +20,7 @@ print(transformers.PreTrainedTokenizerBase.__name__)
 
 def test_ranks_are_forked_with_xgrammar_without_transformers_and_from_one_thread() -> None:
     """And who wants transformers afterwards, as tests do, gets the real one."""
-    environment = zygote_environment(WorkerSettings(), os.environ)
+    environment = zygote_environment(WorkerSettings(model="builtin://glm-nano"), os.environ)
     path = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**environment, "PYTHONPATH": path}, capture_output=True, text=True
