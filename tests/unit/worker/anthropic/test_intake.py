@@ -283,7 +283,7 @@ def test_edits_of_the_context_are_ignored_and_a_wish_to_keep_thoughts_is_the_tem
         ({"tools": [TOOL, {"type": "bash_20250124", "name": "bash"}]}, "tools[1].type"),
         ({"tools": [{**TOOL, "defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tools": [{**TOOL, "name": "a b"}]}, "tools[0].name"),
-        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "g"}}, "tool_choice.name"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
@@ -310,6 +310,27 @@ def test_what_cannot_be_served_is_refused_by_its_name(fields: dict[str, Any], pa
     error = refusal(**fields)
     assert error.param == param
     assert param.rpartition(".")[2] in error.message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [user(a_text("canary", bogus=1))]},
+        {"messages": [user({"type": "text", "text": ["canary"]})]},
+        {"messages": [{"role": "user", "content": {"canary": 1}}]},
+        {"messages": [USER, assistant({**CALL, "input": "canary"})]},
+        {"system": ["canary"]},
+        {"system": {"text": "canary"}},
+        {"tools": [{**TOOL, "description": ["canary"]}]},
+        {"tools": [{**TOOL, "name": "canary"}, {**TOOL, "name": "canary"}]},
+        {"tools": [{**TOOL, "name": "canary"}], "tool_choice": {"type": "tool", "name": "other"}},
+        {"stop_sequences": ["canary" * 1000]},
+        {"metadata": {"user_id": ["canary"]}},
+        {"messages": [USER, assistant(a_text("canary"), CALL)]},
+    ],
+)
+def test_a_refusal_tells_back_nothing_of_the_prompt(fields: dict[str, Any]) -> None:
+    assert "canary" not in refusal(**fields).message
 
 
 def test_the_names_of_the_vendors_models_mean_the_one_served_where_that_is_so() -> None:

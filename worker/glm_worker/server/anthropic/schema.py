@@ -220,15 +220,14 @@ class CountRequest(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "CountRequest":
-        names: set[str] = set()
-        for tool in self.tools or ():
-            if tool.name in names:
-                raise conflict("tools", f"tools has two tools named {tool.name}")
-            names.add(tool.name)
-        if isinstance(self.tool_choice, ChoiceTool) and self.tool_choice.name not in names:
-            offered = ", ".join(sorted(names)) or "none"
-            raise conflict("tool_choice.name", f"tool_choice.name is no name of a tool; allowed: {offered}")
-        if isinstance(self.tool_choice, ChoiceAny) and not names:
+        first_of: dict[str, int] = {}
+        for index, tool in enumerate(self.tools or ()):
+            first = first_of.setdefault(tool.name, index)
+            if first != index:
+                raise conflict(f"tools[{index}].name", f"tools[{index}].name is also the name of tools[{first}]")
+        if isinstance(self.tool_choice, ChoiceTool) and self.tool_choice.name not in first_of:
+            raise conflict("tool_choice.name", "tool_choice.name is the name of none of the tools")
+        if isinstance(self.tool_choice, ChoiceAny) and not first_of:
             raise conflict("tool_choice", "tool_choice asks for a call of any tool, and tools has none")
         of_config = self.output_config and self.output_config.format
         if self.output_format is not None and of_config is not None and self.output_format != of_config:
