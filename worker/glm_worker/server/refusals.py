@@ -26,6 +26,7 @@ _MAX_MISTAKES = 1000
 _PROMPTS = {"messages", "prompt", "suffix", "input", "instructions", "system", "tools", "stop", "stop_sequences"}
 _PROMPTS |= {"bad_words", "metadata", "user", "user_id", "safety_identifier", "structured_outputs", "text"}
 _PROMPTS |= {"response_format", "guided_json", "guided_regex", "guided_choice", "output_config", "tokens"}
+_WORD = re.compile(r"[\w.:/+-]{1,64}")  # what may be told of a value: no sentence
 _KINDS = {"role", "type"}  # fields that tell what an object is
 _MEDIA = {"image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url", "input_video"}
 _MEDIA |= {"file", "input_file", "document"}
@@ -172,7 +173,7 @@ def _told(
 def _of_no_kind(path: tuple[str | int, ...], tag: object, expected: str) -> RequestRefused:
     """Return the refusal of an object by the field that tells what it is. Only a name is told back."""
     param = shortened(_spelled(path))
-    said = f"{param} is {_quoted(tag) if isinstance(tag, str) else _shown(path, tag)}"
+    said = f"{param} is {_shown(() if isinstance(tag, str) else path, tag)}"
     if isinstance(tag, str) and tag in _MEDIA:
         return RequestRefused(
             f"{said}, but this model reads text only: no images, audio, video or files; allowed: {expected}",
@@ -180,10 +181,6 @@ def _of_no_kind(path: tuple[str | int, ...], tag: object, expected: str) -> Requ
             code="unsupported_content",
         )
     return RequestRefused(f"{said}; allowed: {expected}", param=param, code="invalid_value")
-
-
-def _quoted(name: str) -> str:
-    return f"'{shortened(name)}'"
 
 
 def _unknown(model: type[BaseModel], raw: Json, path: tuple[str | int, ...]) -> RequestRefused:
@@ -257,11 +254,12 @@ def _shown(path: tuple[str | int, ...], value: Any) -> str:
             return f"an array of {len(value)}"
         case dict():
             return "an object"
+    if isinstance(value, str):
+        is_told = _WORD.fullmatch(value) and not (path[:1] and path[0] in _PROMPTS)
+        return repr(value) if is_told else f"a string of {len(value)} characters"
     if path[:1] and path[0] in _PROMPTS:
-        return f"a string of {len(value)} characters" if isinstance(value, str) else "a number"
-    if isinstance(value, int) and abs(value) > 10**MAX_ECHO:
-        return "a number of more than 100 digits"
-    return shortened(repr(value[:MAX_ECHO] if isinstance(value, str) else value))
+        return "a number"
+    return "a number of more than 100 digits" if abs(value) > 10**MAX_ECHO else repr(value)
 
 
 _NOT_PLAIN_JSON = (
