@@ -7,7 +7,6 @@ keeps its limits, and it has nothing to lose: it may be killed at any moment.
 import argparse
 import ctypes
 import os
-import re
 import resource
 import signal
 import socket
@@ -19,7 +18,7 @@ import msgspec
 
 from glm_worker.control import encode_frame, frame_length
 from glm_worker.server.structured.messages import CannotStart, Compile, Compiled, NotCompiled, Ready
-from glm_worker.server.structured.recipe import Part, Recipe, RegexPart, SchemaPart, TextPart
+from glm_worker.server.structured.recipe import EbnfPart, Part, Recipe, SchemaPart
 
 if TYPE_CHECKING:
     import xgrammar
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # the ranks that decode have the first claim on the cores
 _NO_MEMORY = NotCompiled("the format takes too much memory to compile; make it smaller", is_too_large=True)
-_PATTERN_ERROR = re.compile(r"(?i)regex parsing error at position (\d+): (.*?)\.?\s*$")
 
 
 def main() -> int:
@@ -60,16 +58,15 @@ def main() -> int:
 def _compiler(folder: Path) -> "xgrammar.GrammarCompiler":
     import xgrammar
 
-    from glm_worker.grammar_vocabulary import read_vocabulary
+    from glm_worker.model.grammar_vocabulary import grammar_vocabulary
 
-    return xgrammar.GrammarCompiler(read_vocabulary(folder), max_threads=1, cache_enabled=False)
+    return xgrammar.GrammarCompiler(grammar_vocabulary(folder), max_threads=1, cache_enabled=False)
 
 
 def _answer(compiler: "xgrammar.GrammarCompiler", recipe: Recipe, num_bytes: int) -> Compiled | NotCompiled:
-    """Compile one recipe. Errors of the library quote what the client sent: only those of patterns are passed on."""
+    """Compile one recipe. The library's own errors stay here: they quote what the client sent."""
     try:
-        grammars = {name: _grammar(part) for name, part in recipe.parts.items()}
-        compiled = compiler.compile_lark(recipe.lark, named_grammars=grammars)
+        compiled = compile_recipe(compiler, recipe)
         if compiled.memory_size_bytes <= num_bytes:
             serialised = compiled.serialize_json().encode()
             if len(serialised) <= num_bytes:
@@ -80,9 +77,13 @@ def _answer(compiler: "xgrammar.GrammarCompiler", recipe: Recipe, num_bytes: int
     except (RuntimeError, ValueError) as error:
         if "bad_alloc" in str(error):
             return _NO_MEMORY
-        found = _PATTERN_ERROR.search(str(error))
-        reason = f": {found[2][:1].lower()}{found[2][1:]} at character {found[1]} of a pattern" if found else ""
-        return NotCompiled(f"the format cannot be compiled{reason}", is_too_large=False)
+        return NotCompiled("the format cannot be compiled to a grammar", is_too_large=False)
+
+
+def compile_recipe(compiler: "xgrammar.GrammarCompiler", recipe: Recipe) -> "xgrammar.CompiledGrammar":
+    """Return the grammar of a recipe, without any limit. Raises what xgrammar does."""
+    grammars = {name: _grammar(part) for name, part in recipe.parts.items()}
+    return compiler.compile_lark(recipe.lark, named_grammars=grammars)
 
 
 def _grammar(part: Part) -> "xgrammar.Grammar":
@@ -90,14 +91,9 @@ def _grammar(part: Part) -> "xgrammar.Grammar":
 
     match part:
         case SchemaPart(text=text):
-            # One line, as json.dumps writes it: white space that the model chooses has no end with a small one, and a
-            # bound on it makes the compiled form ten times as large.
             return xgrammar.Grammar.from_json_schema(text, any_whitespace=False, strict_mode=True)
-        case RegexPart(pattern=pattern):
-            return xgrammar.Grammar.from_regex(pattern)
-        case TextPart(without=without):
-            tag = {"type": "structural_tag", "format": {"type": "any_text", "excludes": [without]}}
-            return xgrammar.Grammar.from_structural_tag(tag)
+        case EbnfPart(text=text):
+            return xgrammar.Grammar.from_ebnf(text)
 
 
 def _receive(link: socket.socket) -> Compile | None:

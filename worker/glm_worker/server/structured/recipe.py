@@ -10,24 +10,18 @@ import msgspec
 
 
 class SchemaPart(msgspec.Struct, frozen=True, tag="schema"):
-    """JSON of this schema, which has only what the compiler keeps exactly (narrowing.py). text: the schema's JSON."""
+    """JSON of this schema, which has only what xgrammar keeps exactly: bounds of numbers. text: the schema's JSON."""
 
     text: str
 
 
-class RegexPart(msgspec.Struct, frozen=True, tag="regex"):
-    """Text that this expression matches as a whole."""
+class EbnfPart(msgspec.Struct, frozen=True, tag="ebnf"):
+    """A grammar of its own, in xgrammar's EBNF, which alone counts repeats instead of writing them out."""
 
-    pattern: str
-
-
-class TextPart(msgspec.Struct, frozen=True, tag="text"):
-    """Any text without this one in it."""
-
-    without: str
+    text: str
 
 
-Part = SchemaPart | RegexPart | TextPart
+Part = SchemaPart | EbnfPart
 
 
 class Recipe(msgspec.Struct, frozen=True, dict=True):

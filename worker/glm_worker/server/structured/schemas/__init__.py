@@ -1,0 +1,1 @@
+"""What JSON schemas and patterns allow, read into shapes that a grammar can keep."""
