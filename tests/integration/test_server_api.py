@@ -281,6 +281,18 @@ async def test_errors_of_routing_have_the_same_shape(
     assert len(response.json()["error"]["message"]) < 250
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("embeddings", "no embeddings"), ("audio/transcriptions", "neither hears nor speaks"), ("files", "no files")],
+)
+async def test_what_a_model_that_writes_text_has_not_is_refused_with_the_reason(
+    world: ServerWorld, path: str, reason: str
+) -> None:
+    response = await world.http.post(f"/v1/{path}", json={"model": MODEL})
+    assert response.status_code == 404
+    assert reason in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe"])
 async def test_malformed_json_is_refused(world: ServerWorld, body: bytes) -> None:
     response = await world.http.post("/v1/chat/completions", content=body)

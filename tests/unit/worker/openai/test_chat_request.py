@@ -85,6 +85,20 @@ def test_names_and_cache_controls_are_called_ignored_by_their_place() -> None:
     ]
 
 
+def test_what_a_package_parsed_of_an_answer_may_come_back_and_is_called_ignored() -> None:
+    """As openai's `messages.append(completion.choices[0].message)` does after parse()."""
+    function = {"name": "f", "arguments": '{"a": 1}', "parsed_arguments": {"a": 1}}
+    call = {"id": "c", "type": "function", "function": function}
+    answer = {"role": "assistant", "content": None, "parsed": {"b": 2}, "tool_calls": [call]}
+    result = {"role": "tool", "content": "1", "tool_call_id": "c"}
+    assert list(chat(messages=[USER, answer, result]).ignored()) == [
+        "messages[].parsed",
+        "messages[].tool_calls[].function.parsed_arguments",
+    ]
+    function["parsed_arguments"], answer["parsed"] = None, None
+    assert not list(chat(messages=[USER, answer, result]).ignored())
+
+
 def test_the_name_of_a_tools_result_says_nothing_new() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     result = {"role": "tool", "content": None, "tool_call_id": "c", "name": "f"}

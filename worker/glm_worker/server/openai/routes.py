@@ -17,6 +17,7 @@ from glm_worker.server.openai.completions.replies import CompletionReplies
 from glm_worker.server.openai.completions.request import CompletionRequest
 from glm_worker.server.openai.errors import error_body
 from glm_worker.server.openai.usage import Progress
+from glm_worker.server.openai.utilities.absent import add_absent
 from glm_worker.server.openai.utilities.models import add_models
 from glm_worker.server.openai.utilities.probes import add_probes
 from glm_worker.server.openai.utilities.tokens import add_tokens
@@ -67,6 +68,7 @@ class OpenAI(Surface):
         add_models(router, backend, "/v1")
         add_tokens(router, backend)
         add_probes(router, backend)
+        add_absent(router, backend)
         return router
 
 
