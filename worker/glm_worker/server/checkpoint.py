@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.model.config import ModelConfig
+from glm_worker.server.structured.calls import CallTokens
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.control_tokens import disarmer
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
@@ -59,6 +60,11 @@ class Checkpoint:
     def traits(self) -> TemplateTraits:
         """What the chat template can do about thinking."""
         return traits_of(lambda messages, variables: self.template.render(messages, (), variables))
+
+    @cached_property
+    def call_tokens(self) -> CallTokens:
+        """The ids that tool calls are written with."""
+        return CallTokens(self.tokenizer.token_id)
 
     @cached_property
     def disarm(self) -> Callable[[str], str]:

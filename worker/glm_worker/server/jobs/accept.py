@@ -26,8 +26,8 @@ from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
 from glm_worker.server.refusals import model_not_found, shortened
+from glm_worker.server.structured.answers import recipe_of
 from glm_worker.server.structured.formats import AnswerFormat, Calls, Function
-from glm_worker.server.structured.recipe import Recipe
 from glm_worker.server.text.argument_types import (
     REQUEST_STEP_BUDGET,
     STEP_BUDGET,
@@ -66,8 +66,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     thinking = resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
     if conversation.goes_on:  # what it goes on with is behind the thought
         thinking = replace(thinking, enabled=False, by="request", budget_tokens=None, score=None, threshold=None)
-    _format(conversation, offered)
-    recipe: Recipe | None = None  # until the forms are translated
+    recipe = recipe_of(_format(conversation, offered), checkpoint.call_tokens, begins_line=not conversation.goes_on)
     prompt = _rendered_prompt(conversation, offered, thinking, context)
     if recipe is not None and thinking.enabled and initial_state(prompt) is not State.REASONING:
         prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer

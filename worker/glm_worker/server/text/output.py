@@ -53,6 +53,7 @@ class OutputReader:
         self._client_stop_ids = frozenset(client_stop_ids)
         self._undecided_logprobs: list[TokenLogprob] = []
         self._is_content = False  # whether the newest token added content
+        self._has_content = False  # whether any has: newlines before it are the format's
         self._num_undecided_tokens = 0
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
@@ -95,7 +96,8 @@ class OutputReader:
             self._undecided_logprobs.append(entry)
             return []
         held, self._undecided_logprobs = self._undecided_logprobs, []
-        if state is not State.CONTENT or (token_id in self._tags and not self._is_content):
+        is_formal = not self._has_content or (token_id in self._tags and not self._is_content)
+        if state is not State.CONTENT or is_formal:
             return []
         return [*held, entry]
 
@@ -105,6 +107,7 @@ class OutputReader:
         pieces = [] if is_stop else self._lexer.feed(token_id)
         deltas = self._track(pieces)
         self._is_content = any(isinstance(delta, Content) for delta in deltas)
+        self._has_content = self._has_content or self._is_content
         self._count(before, self._tags.get(token_id), pieces)
         if self._tracker is not self._grammar:
             deltas = self._pieces(self._stops.feed(pieces))
