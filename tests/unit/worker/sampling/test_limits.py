@@ -37,7 +37,10 @@ def test_what_can_be_sampled_has_no_reason() -> None:
         (with_sampling(repetition_penalty=0.0), r"repetition_penalty 0\.0 is not above 0"),
         (msgspec.structs.replace(WHOLE, bad_words=[[1, -1]]), "token id -1 in bad_words is outside"),
         (msgspec.structs.replace(WHOLE, bad_words=[[]]), "a bad word has no tokens; at least 1 is needed"),
-        (msgspec.structs.replace(WHOLE, prompt_token_ids=[1, 5000]), "token id 5000 in the prompt is outside"),
+        (
+            msgspec.structs.replace(WHOLE, prompt_token_ids=[1, 5000]),
+            "^a token id of the prompt is outside of the vocabulary of 1024 tokens$",
+        ),
         (msgspec.structs.replace(WHOLE, num_logprobs=21), "num_logprobs 21 is not between 0 and 20"),
         (
             msgspec.structs.replace(

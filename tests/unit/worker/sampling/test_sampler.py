@@ -16,6 +16,7 @@ from unit.worker.sampling.answers import (
     END_THINK,
     EOS,
     STOPS,
+    THINK,
     VOCAB_SIZE,
     a_matcher,
     a_request,
@@ -208,6 +209,17 @@ def test_min_tokens_yields_to_a_grammar_that_is_complete() -> None:
         step(sampler, [sequence])
     assert sequence.token_ids[3:5] == [A, B]
     assert (sequence.token_ids[5] in STOPS, sequence.finish_reason) == (True, "stop")
+
+
+def test_a_request_for_a_whole_answer_does_not_end_in_its_thought() -> None:
+    sampling = SamplingParams(temperature=0, logit_bias={EOS: 50.0})
+    bare = a_sequence(a_request("bare", sampling=sampling))
+    request = a_request("whole", sampling=sampling, has_grammar=True, close_id=END_THINK)
+    sampler, sequence = a_sampler(request, regex="ab"), a_sequence(request, [THINK])
+    sequences = [bare, sequence]
+    first, second = sampler.sample(logits_of(sequences), sequences).token_ids
+    assert first == EOS
+    assert second not in STOPS
 
 
 def test_bans_of_the_whole_vocabulary_are_no_bans() -> None:

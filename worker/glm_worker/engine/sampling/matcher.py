@@ -30,9 +30,10 @@ class GrammarFailed(Exception):
 class AnswerMatcher:
     """Follows the answer of one request.
 
-    Of the request's stop tokens those that are no text end an answer that the grammar says is whole, and are allowed
-    nowhere else; the others are text, and end the answer where the grammar lets them stand. If there is none of the
-    first kind (the client ignores the end), the answer is over when nothing more may follow.
+    Of the request's stop tokens those that are no text (end_ids) end an answer that the grammar says is whole, and are
+    allowed nowhere else, nor in the thought before it; the others are text, and end the answer where the grammar lets
+    them stand. If there is none of the first kind (the client ignores the end), the answer is over when nothing more
+    may follow.
     """
 
     def __init__(self, compiled: xgrammar.CompiledGrammar, request: EngineRequest) -> None:
@@ -45,12 +46,17 @@ class AnswerMatcher:
             self._matcher = xgrammar.GrammarMatcher(compiled, override_stop_tokens=ends or None)
         except RuntimeError as error:
             raise GrammarFailed("no answer can be held against the grammar of this request") from error
-        self.ends_by_itself = not ends
+        self.end_ids = ends
         self._never = [] if ends else sorted(own_ends)
         self._close_id = request.grammar.close_id
         self._has_begun = self._close_id is None
         self._mask_bytes = -(-vocabulary.vocab_size // 32) * 4
         self._mask_B: np.ndarray | None = None  # of the token that comes next; None: not made yet
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether no stop token can end the answer."""
+        return not self.end_ids
 
     @property
     def has_begun(self) -> bool:

@@ -57,6 +57,9 @@ class Row:
             self.matcher.take(token_id)
 
     def banned(self) -> list[int]:
-        """Return the ids that may not come next, by the request's own words."""
-        sequence = self.sequence
-        return [] if self.bans is None else self.bans.banned(sequence.token_ids, sequence.num_generated)
+        """Return the ids that may not come next, besides those that a mask leaves out."""
+        sequence, matcher = self.sequence, self.matcher
+        banned = [] if self.bans is None else self.bans.banned(sequence.token_ids, sequence.num_generated)
+        if matcher is not None and not matcher.has_begun:
+            banned += matcher.end_ids  # or a request for a whole answer would end without one
+        return banned
