@@ -101,7 +101,11 @@ def _grow(output: list[Json], event: Json) -> None:
     item = output[event["output_index"]]
     assert event["output_index"] == len(output) - 1
     if kind == "output_item.done":
-        seals = {"encrypted_content": event["item"].get("encrypted_content")} if "encrypted_content" in event["item"] else {}
+        seals = (
+            {"encrypted_content": event["item"].get("encrypted_content")}
+            if "encrypted_content" in event["item"]
+            else {}
+        )
         output[-1] = item | {"status": event["item"]["status"]} | seals
         assert output[-1] == event["item"]
         return

@@ -117,12 +117,13 @@ def find(store: Store, tenant: str, id_: str, group: str, *, param: str | None =
     code = "response_not_found" if param is None else "previous_response_not_found"
     parsed = ResponseId.parse(id_)
     shown = shortened(id_)
+    where = "" if param is None else f"{param}: "
     if parsed is None:
-        raise RequestRefused(f"there is no response {shown}", param=param, code=code, status=404)
+        raise RequestRefused(f"{where}there is no response {shown}", param=param, code=code, status=404)
     if parsed.tag != tag_of(group):
         raise RequestRefused(
-            f"the response {shown} was made by the group {parsed.tag}, and this is {tag_of(group)}: it is stored there,"
-            " or was lost with that group",
+            f"{where}the response {shown} was made by the group {parsed.tag}, and this is {tag_of(group)}: it is stored"
+            " there, or was lost with that group",
             param=param,
             code=code,
             status=404,
@@ -130,7 +131,7 @@ def find(store: Store, tenant: str, id_: str, group: str, *, param: str | None =
     kept = store.find(tenant, parsed.digits)
     if kept is None or str(kept.id) != id_:
         raise RequestRefused(
-            f"the response {shown} is not stored: it was made without store: true, was deleted, is older than"
+            f"{where}the response {shown} is not stored: it was made without store: true, was deleted, is older than"
             f" {store.limits.ttl_s:g} seconds, made room for others, or was lost when this group's server started anew",
             param=param,
             code=code,

@@ -6,7 +6,7 @@ stored come back with fields that only tell something (annotations, status, logp
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from glm_worker.server.fields import Items, Strict, not_allowed, only
 
@@ -90,7 +90,9 @@ class FunctionCallItem(Strict):
     parsed_arguments: Any = Field(None, description="What a client's library read out of the arguments.")
     namespace: Annotated[str | None, only()] = None
     caller: Annotated[Json | None, only({"type": "direct"})] = None
-    is_async: Annotated[bool | None, only(False)] = Field(None, alias="async")
+    is_async: Annotated[bool | None, only(False)] = Field(
+        None, validation_alias=AliasChoices("async", "async_"), description="Also as a client's library spells it."
+    )
 
 
 class FunctionCallOutputItem(Strict):
