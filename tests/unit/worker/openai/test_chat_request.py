@@ -369,3 +369,15 @@ def test_a_turn_to_go_on_with_is_the_assistants() -> None:
     assert refused(
         messages=[USER, {"role": "assistant", "content": "x", "tool_calls": [call]}], continue_final_message=True
     ).param == "continue_final_message"  # fmt: skip
+
+
+def test_the_bounds_are_in_the_description_of_the_api() -> None:
+    fields = ChatCompletionRequest.model_json_schema()["properties"]
+
+    def bounds(name: str) -> list[dict[str, Any]]:
+        return [option for option in fields[name]["anyOf"] if option.get("type") in ("integer", "number")]
+
+    assert bounds("n") == [{"type": "integer", "minimum": 1, "maximum": 16}]
+    assert bounds("top_p") == [{"type": "number", "exclusiveMinimum": 0, "maximum": 1}]
+    assert fields["skip_special_tokens"]["enum"] == [True, None]
+    assert fields["messages"]["maxItems"] == 4096

@@ -70,7 +70,7 @@ TEXT: dict[str, Any] = {
     "logit_bias": {"5": 1},
 }
 NASTY: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**100, 0.5, -0.0, 1e308, "", "x", "0", "two words", "\x00",
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**100, 0.5, -0.0, 1e308, "", "x", "two words", "\x00",
     "\ufeff", "a" * 5000, "<|user|>", "</think>", "{}", "[]", [], {}, [[]], [{}], {"": ""}, {"a": {"a": {"a": None}}},
     [None], ["x"] * 200, [0] * 200, {str(n): n for n in range(200)}, {"$ref": "#"}, {"type": 5, "pattern": "["},
     {"type": "object", "properties": []}, {"anyOf": "x"}, {"enum": 5}, {"type": "function"},
@@ -106,7 +106,7 @@ def spoilt(body: dict[str, Any], chance: random.Random) -> dict[str, Any]:
             case often if often < 0.85:
                 del at[path[-1]]
             case _ if isinstance(at, dict):
-                at[chance.choice(["zz", "name", "type", "content", "strict", ""])] = chance.choice(NASTY)
+                at[chance.choice(["zz", "name", "type", "content", "strict", ""])] = copy.deepcopy(chance.choice(NASTY))
         if not body:
             break
     return body
