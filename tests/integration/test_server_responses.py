@@ -316,9 +316,12 @@ async def test_what_cannot_be_done_is_refused_by_name(
 ) -> None:
     response = await world.http.post("/v1/responses", json={"model": MODEL, "input": "Hi", **fields})
     assert response.status_code in (400, 404)
-    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    assert response.json()["error"]["param"] == param
-    assert param in response.json()["error"]["message"] or "model's context" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param
+    assert param in error["message"] or error["code"] == "context_length_exceeded"
+    for kind in ("web_search", "mcp", "file_search", "input_image"):
+        assert kind not in json.dumps(fields) or kind in error["message"], "what is refused is named"
 
 
 async def test_only_allowed_tools_are_on_offer(world: ServerWorld, engine: ScriptedEngine) -> None:

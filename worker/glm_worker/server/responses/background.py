@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
+
+from starlette.datastructures import Headers
 
 from glm_worker.errors import DeadlinePassed
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending
+from glm_worker.server.flights.served import Served
+from glm_worker.server.flights.spans import Spans
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.responses.event_log import EventLog
 from glm_worker.server.responses.replies import ResponseReplies
-from glm_worker.server.slo import Headers
 from glm_worker.server.text.deltas import Delta, Reasoning
 
 log = logging.getLogger(__name__)
@@ -22,10 +26,11 @@ Json = dict[str, Any]
 class BackgroundResponse:
     """log: of its events, if the request asked for a stream."""
 
-    def __init__(self, order: Order, replies: ResponseReplies, flights: Flights) -> None:
+    def __init__(self, order: Order, replies: ResponseReplies, flights: Flights, spans: Spans) -> None:
         self._order = order
         self._replies = replies
         self._flights = flights
+        self._spans = spans
         self._task: asyncio.Task[None] | None = None
         self.log = EventLog() if order.stream else None
 
@@ -37,7 +42,7 @@ class BackgroundResponse:
         (self._flight,) = self._flights.admit_all(self._order.jobs, headers)
         if self.log is not None:
             self.log.add(self._replies.opening())
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._run(headers, time.time_ns()))
 
     def snapshot(self) -> Json:
         """Return the response as it stands while it is being made."""
@@ -49,7 +54,7 @@ class BackgroundResponse:
         assert self._task is not None
         await asyncio.shield(self._task)
 
-    async def _run(self) -> None:
+    async def _run(self, headers: Headers, began_ns: int) -> None:
         try:
             async with asyncio.timeout(self._order.deadline_s):
                 await self._answer()
@@ -63,6 +68,7 @@ class BackgroundResponse:
             self._flights.cancel(self._flight)
             if self.log is not None:
                 self.log.close()
+            self._spans.record(self._served(headers, began_ns))
 
     async def _answer(self) -> None:
         flight = self._flight
@@ -99,6 +105,19 @@ class BackgroundResponse:
             num_reasoning_tokens=flight.reader.num_reasoning_tokens,
         )
         self._replies.cancelled(self._visible(flight.take()), ending)
+
+    def _served(self, headers: Headers, began_ns: int) -> Served:
+        flight, ended = self._flight, self._flight.ended
+        is_finished = ended is not None and ended.finish_reason is not None
+        return Served(
+            order=self._order,
+            headers=headers,
+            began_ns=began_ns,
+            ended_ns=time.time_ns(),
+            endings=[flight.ending] if is_finished else [],
+            error=type(ended.error).__name__ if ended is not None and ended.error is not None else None,
+            ttft_s=flight.times.ttft,
+        )
 
     def _fail(self, error: Exception) -> None:
         failure = failure_of(error)

@@ -248,6 +248,8 @@ def _wishes(request: ResponseRequest) -> Wishes:
         min_p=request.min_p,
         seed=request.seed,
         num_logprobs=request.num_logprobs,
+        priority=request.priority or 0,
+        deadline_s=request.deadline_s,
         ignored=tuple(request.ignored()),
         stream=bool(request.stream),
         include_usage=True,

@@ -6,22 +6,32 @@ stored come back with fields that only tell something (annotations, status, logp
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+)
+from pydantic_core import CoreSchema
 
-from glm_worker.server.fields import Items, Strict, not_allowed, only
+from glm_worker.server.fields import Items, Strict, only
 
 Json = dict[str, Any]
-_TEXT_ONLY = "; this model reads text only"
+MAX_ITEMS = 8192  # of an input: the longest loops of agents have thousands
+MAX_PARTS = 1024  # of an item: clients cut a text into a handful
+MAX_ID_CHARS = 256  # as clients make them
+
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-def refused(*allowed: str, because: str = "") -> AfterValidator:
-    """Refuse every value, and say which are allowed."""
+class Never:
+    """Say in the description of the API that no value is right: of a kind that is chosen only to be refused by it."""
 
-    def check(_: object) -> object:
-        raise not_allowed(*allowed, because=because)
-
-    return AfterValidator(check)
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
+        return {"not": {}}
 
 
 def type_of(value: object) -> object:
@@ -47,11 +57,11 @@ class RefusalPart(Strict):
 
 
 class OtherPart(BaseModel):
-    """Never made: its validator refuses it."""
+    """Never made: its type is what is wrong with it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, refused("input_text", "output_text", "text", "refusal", because=_TEXT_ONLY)]
+    type: Annotated[Literal["input_text", "output_text", "text", "refusal"], Never()]
 
 
 def _kind_of_part(value: object) -> str:
@@ -68,24 +78,25 @@ Part = Annotated[
     Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")] | Annotated[OtherPart, Tag("other")],
     Discriminator(_kind_of_part),
 ]
-Content = str | Items[Part]
+Content = str | Annotated[Items[Part], Field(max_length=MAX_PARTS)]
+Id = Annotated[str, Field(max_length=MAX_ID_CHARS)]
 
 
 class MessageItem(Strict):
     type: Literal["message"] | None = None
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
-    id: str | None = None
+    id: Id | None = None
     status: Status | None = None
     phase: Literal["commentary", "final_answer"] | None = None
 
 
 class FunctionCallItem(Strict):
     type: Literal["function_call"]
-    call_id: str
+    call_id: Id
     name: str
     arguments: str
-    id: str | None = None
+    id: Id | None = None
     status: Status | None = None
     parsed_arguments: Any = Field(None, description="What a client's library read out of the arguments.")
     namespace: Annotated[str | None, only()] = None
@@ -97,9 +108,9 @@ class FunctionCallItem(Strict):
 
 class FunctionCallOutputItem(Strict):
     type: Literal["function_call_output"]
-    call_id: str
+    call_id: Id
     output: Content | None
-    id: str | None = None
+    id: Id | None = None
     status: Status | None = None
     name: str | None = Field(None, description="Told by the call it answers; accepted because clients repeat it.")
     namespace: Annotated[str | None, only()] = None
@@ -118,9 +129,9 @@ class ReasoningPart(Strict):
 
 class ReasoningItem(Strict):
     type: Literal["reasoning"]
-    id: str | None = None
-    summary: Items[SummaryPart] | None = None
-    content: Items[ReasoningPart] | None = None
+    id: Id | None = None
+    summary: Annotated[Items[SummaryPart], Field(max_length=MAX_PARTS)] | None = None
+    content: Annotated[Items[ReasoningPart], Field(max_length=MAX_PARTS)] | None = None
     encrypted_content: str | None = None
     status: Status | None = None
 
@@ -129,25 +140,15 @@ class ItemReference(Strict):
     """An item that is stored here, by its id."""
 
     type: Literal["item_reference"] | None = None
-    id: str
+    id: Id
 
 
 class OtherItem(BaseModel):
-    """Never made: its validator refuses it."""
+    """Never made: its type is what is wrong with it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[
-        Any,
-        refused(
-            "message",
-            "function_call",
-            "function_call_output",
-            "reasoning",
-            "item_reference",
-            because="; items of tools that run at a vendor have no meaning here",
-        ),
-    ]
+    type: Annotated[Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"], Never()]
 
 
 _KINDS = frozenset({"message", "function_call", "function_call_output", "reasoning", "item_reference"})

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.openapi import described
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
@@ -18,14 +19,17 @@ from glm_worker.server.openai.errors import error_body
 from glm_worker.server.refusals import Failure
 from glm_worker.server.responses.background import BackgroundResponse
 from glm_worker.server.responses.event_log import EventLog
+from glm_worker.server.responses.examples import responses
 from glm_worker.server.responses.intake import Accepted, Intake, find
 from glm_worker.server.responses.queries import page_of, reading_of
 from glm_worker.server.responses.replies import ResponseReplies
+from glm_worker.server.responses.schema import ResponseRequest
 from glm_worker.server.responses.store import Kept, Store, StoreLimits
 
 Json = dict[str, Any]
 
 PATH = "/v1/responses"
+_SURFACE = "OpenAI responses"
 LIMITS = StoreLimits()
 
 
@@ -40,11 +44,18 @@ class Responses(Surface):
     def router(self, backend: Backend) -> APIRouter:
         router = APIRouter()
         endpoints = _Endpoints(backend, Store(LIMITS))
-        router.post(PATH)(endpoints.create)
-        router.get(f"{PATH}/{{response_id}}")(endpoints.retrieve)
-        router.delete(f"{PATH}/{{response_id}}")(endpoints.delete)
-        router.post(f"{PATH}/{{response_id}}/cancel")(endpoints.cancel)
-        router.get(f"{PATH}/{{response_id}}/input_items")(endpoints.list_input_items)
+        one = f"{PATH}/{{response_id}}"
+        examples = responses(backend.checkpoint.name)
+        create = described("Make a response", surface=_SURFACE, reads=ResponseRequest, examples=examples, streams=True)
+        router.post(PATH, **create)(endpoints.create)
+        router.get(one, **described("Show a stored response", surface=_SURFACE, streams=True))(endpoints.retrieve)
+        router.delete(one, **described("Forget a stored response", surface=_SURFACE))(endpoints.delete)
+        router.post(f"{one}/cancel", **described("End a response in the background", surface=_SURFACE))(
+            endpoints.cancel
+        )
+        router.get(f"{one}/input_items", **described("List what a stored response was made of", surface=_SURFACE))(
+            endpoints.list_input_items
+        )
         return router
 
 
@@ -71,11 +82,12 @@ class _Endpoints:
         if asked.request.background:
             return self._begin(asked, order, request, {**headers, **order.headers})
         keep = partial(self._keep, asked) if asked.request.store else _keep_nothing
-        return Exchange(order, self._replies(asked, keep), self._backend.flights, headers)
+        return Exchange(order, self._replies(asked, keep), self._backend.flights, headers, self._backend.spans)
 
     def _begin(self, asked: Accepted, order: Order, request: Request, headers: dict[str, str]) -> Response:
         """Start a response that goes on without its client."""
-        making = BackgroundResponse(order, self._replies(asked, partial(self._complete, asked)), self._backend.flights)
+        replies = self._replies(asked, partial(self._complete, asked))
+        making = BackgroundResponse(order, replies, self._backend.flights, self._backend.spans)
         making.start(request.headers)
         self._store.begin(asked.id, asked.tenant, asked.items, making, making.log)
         if making.log is not None:

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from glm_worker.server.fields import Items, Strict, between, conflict, only
-from glm_worker.server.responses.items import InputItem, refused, type_of
+from glm_worker.server.responses.items import MAX_ITEMS, Id, InputItem, Never, type_of
 
 Json = dict[str, Any]
 
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512  # the vendor's
 MAX_LABEL = 512  # of a caller, of a cache key
+MAX_TOOLS = 512  # OpenAI takes 128; agents with several servers of tools have more
 
 _LOGPROBS: Literal["message.output_text.logprobs"] = "message.output_text.logprobs"
 _ENCRYPTED: Literal["reasoning.encrypted_content"] = "reasoning.encrypted_content"
@@ -28,8 +29,6 @@ Includable = Literal[
 ]
 """The first two have a meaning here. The others are about tools that a vendor runs; clients send them unasked."""
 
-_NO_OWN_TOOLS = "; this server runs no tools of its own"
-
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
@@ -45,11 +44,11 @@ class FunctionTool(Strict):
 
 
 class OtherTool(BaseModel):
-    """Never made: its validator refuses it."""
+    """Never made: its type is what is wrong with it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, refused("function", because=_NO_OWN_TOOLS)]
+    type: Annotated[Literal["function"], Never()]
 
 
 Tool = Annotated[
@@ -66,11 +65,11 @@ class ChosenFunction(Strict):
 
 
 class OtherChoice(BaseModel):
-    """Never made: its validator refuses it."""
+    """Never made: its type is what is wrong with it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, refused("function", "allowed_tools", because=_NO_OWN_TOOLS)]
+    type: Annotated[Literal["function", "allowed_tools"], Never()]
 
 
 class AllowedTools(Strict):
@@ -83,7 +82,7 @@ class AllowedTools(Strict):
             Annotated[ChosenFunction, Tag("function")] | Annotated[OtherTool, Tag("other")],
             Discriminator(lambda value: "function" if type_of(value) == "function" else "other"),
         ]
-    ] = Field(min_length=1)
+    ] = Field(min_length=1, max_length=MAX_TOOLS)
 
 
 def _kind_of_choice(value: object) -> str:
@@ -117,11 +116,11 @@ class SchemaFormat(Strict):
 
 
 class OtherFormat(BaseModel):
-    """Never made: its validator refuses it."""
+    """Never made: its type is what is wrong with it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, refused("text", "json_object", "json_schema")]
+    type: Annotated[Literal["text", "json_object", "json_schema"], Never()]
 
 
 def _kind_of_format(value: object) -> str:
@@ -192,10 +191,12 @@ class ResponseRequest(Strict):
     """POST /v1/responses"""
 
     model: str
-    input: str | Items[InputItem] = Field(description="A user's text, or the items of a conversation.")
+    input: str | Annotated[Items[InputItem], Field(max_length=MAX_ITEMS)] = Field(
+        description="A user's text, or the items of a conversation."
+    )
     instructions: str | None = Field(None, description="A system message before all of it, for this response only.")
-    previous_response_id: str | None = Field(None, description="A stored response to go on from.")
-    tools: Items[Tool] | None = None
+    previous_response_id: Id | None = Field(None, description="A stored response to go on from.")
+    tools: Annotated[Items[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = Field(
@@ -209,8 +210,12 @@ class ResponseRequest(Strict):
     top_k: Annotated[int | None, between(-1, 2**31 - 1)] = Field(None, description="0 and -1: off.")
     min_p: Annotated[float | None, between(0, 1, without_high=True)] = None
     seed: Annotated[int | None, between(-(2**63), 2**63 - 1)] = None
+    priority: Annotated[int | None, between(-(2**31 - 1), 2**31 - 1)] = Field(None, description="Lower goes first.")
+    deadline_s: Annotated[float | None, between(0, 86_400, without_low=True)] = Field(
+        None, description="Seconds from arrival; then the request is ended."
+    )
     top_logprobs: Annotated[int | None, between(0, 20)] = None
-    include: Items[Includable] | None = None
+    include: Annotated[Items[Includable], Field(max_length=32)] | None = None
     reasoning: ReasoningOptions | None = None
     thinking: ThinkingOptions | None = None
     chat_template_kwargs: TemplateArguments | None = None
@@ -263,14 +268,15 @@ class ResponseRequest(Strict):
             )
 
     def _check_tools(self) -> None:
-        names: set[str] = set()
-        for tool in self.functions:
+        names: dict[str, int] = {}
+        for number, tool in enumerate(self.functions):
             if tool.name in names:
-                raise conflict("tools", f"tools has two functions named {tool.name}")
-            names.add(tool.name)
-        for chosen in self.chosen:
-            if chosen not in names:
-                raise conflict("tool_choice", f"tool_choice names the function {chosen}, which is not among the tools")
+                raise conflict(
+                    f"tools[{number}].name", f"tools[{number}] has the same name as tools[{names[tool.name]}]"
+                )
+            names[tool.name] = number
+        if any(chosen not in names for chosen in self.chosen):
+            raise conflict("tool_choice", "tool_choice names a function that is not among the tools")
         if self.tool_choice == "required" and not names:
             raise conflict("tool_choice", "tool_choice asks for a call, and there are no tools to call")
 
