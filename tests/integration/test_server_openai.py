@@ -167,6 +167,60 @@ async def say_with_logprobs(engine: ScriptedEngine, request: EngineRequest, text
     await engine.step(end)
 
 
+SCHEMA: Any = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+LOOSE: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+STRICT: Any = {"type": "function", "function": {"name": "f", "parameters": SCHEMA, "strict": True}}
+FREE: list[dict[str, Any]] = [
+    {},
+    {"response_format": {"type": "text"}},
+    {"tools": [LOOSE]},
+    {"tools": [LOOSE], "tool_choice": "none"},
+]
+BOUND: list[dict[str, Any]] = [
+    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}},
+    {"guided_regex": "[0-9]+"},
+    {"structured_outputs": {"choice": ["yes", "no"]}},
+    {"tools": [LOOSE], "tool_choice": "required"},
+    {"tools": [LOOSE], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    {"tools": [LOOSE], "parallel_tool_calls": False},
+    {"tools": [STRICT]},
+]
+NEVER_KEPT: list[tuple[dict[str, Any], str]] = [
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "text"}}}},
+        "response_format.json_schema.schema",
+    ),
+    ({"structured_outputs": {"regex": "(a"}}, "structured_outputs.regex"),
+    ({"guided_json": {"$ref": "http://10.0.0.1/schema.json"}}, "guided_json"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "text"}, "strict": True}}]},
+        "tools[0].function.parameters",
+    ),
+]
+
+
+async def test_a_grammar_binds_the_answer_where_one_is_asked_for_and_begins_after_the_thought(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    """One server for all of them: what compiles starts for seconds."""
+    for mode in ("enabled", "disabled"):
+        for fields in FREE:
+            _, (request,) = await ask(world, engine, thinking={"type": mode}, **fields)
+            assert request.grammar is None, fields
+        for fields in BOUND:
+            _, (request,) = await ask(world, engine, thinking={"type": mode}, **fields)
+            assert request.grammar is not None, fields
+            assert request.grammar.compiled
+            assert request.grammar.close_id == (token_ids("</think>")[0] if mode == "enabled" else None)
+    for fields, param in NEVER_KEPT:
+        response = await world.http.post(CHAT, json={"model": MODEL, "messages": USER, **fields})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert engine.submitted.empty()
+
+
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 async def test_what_the_client_stopped_at_is_told(world: ServerWorld, engine: ScriptedEngine, path: str) -> None:
     (stop_id,) = token_ids("7")

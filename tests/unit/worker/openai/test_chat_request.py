@@ -292,7 +292,7 @@ def test_function_names_are_checked(name: str) -> None:
         ({"thinking": {"budget_tokens": -1}}, "thinking.budget_tokens"),
         ({"thinking": {"threshold": 1.5}}, "thinking.threshold"),
         ({"guided_choice": []}, "guided_choice"),
-        ({"guided_choice": ["a"] * 1025}, "guided_choice"),
+        ({"guided_choice": ["a"] * 1001}, "guided_choice"),
         ({"guided_regex": "a" * 8193}, "guided_regex"),
         ({"structured_outputs": {"choice": ["a" * 1025]}}, "structured_outputs.choice[0]"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x" * 65, "schema": {}}}},
