@@ -65,6 +65,14 @@ $(NODE_CLIENTS)/.installed: tests/clients/node/package-lock.json
 	else mkdir -p $(NODE_CLIENTS); echo "npm is not installed: Node's clients are left out of the tests" >&2; fi
 	@touch $@
 
+# Coding agents, for `make e2e-long` only: 700 MB of other people's programs. opencode's own script links its binary.
+AGENTS := tests/clients/agents/node_modules
+
+$(AGENTS)/.installed: tests/clients/agents/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/clients/agents && npm ci --silent --no-audit --no-fund --ignore-scripts && node node_modules/opencode-ai/postinstall.mjs; \
+	else mkdir -p $(AGENTS); echo "npm is not installed: the coding agents are left out of the long stories" >&2; fi
+	@touch $@
+
 ##@ Check
 
 .PHONY: lint
@@ -112,7 +120,7 @@ e2e: $(INSTALLED) ## User stories on a real cluster: ours (Linux, root, Go), or 
 	@$(BIN)/python scripts/e2e.py
 
 .PHONY: e2e-long
-e2e-long: $(INSTALLED) ## Long stories: a fleet of 300, eight clients through every change of a deployment; numbers for docs/log.md
+e2e-long: $(INSTALLED) $(AGENTS)/.installed ## Long stories: a fleet of 300, eight clients through every change of a deployment, two coding agents; numbers for docs/log.md
 	@$(BIN)/python scripts/e2e.py --long
 
 ##@ Run a real cluster on this machine
