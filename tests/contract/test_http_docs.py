@@ -1,18 +1,30 @@
-"""docs/http.md names settings that the worker has, with their defaults."""
+"""docs/http.md names settings that the worker has, with their defaults and the values that they may have."""
 
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from glm_worker.settings import WorkerSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/http.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `GLM_([A-Z_]+)` \| (`[^`]+`|none) \| (.*) \|$", PAGE, re.MULTILINE)
 
 
-def test_every_setting_of_the_page_is_the_workers_with_its_default() -> None:
-    rows = re.findall(r"^\| `GLM_([A-Z_]+)` \| `([^`]+)` \| `([^`]+)`:", PAGE, re.MULTILINE)
-    assert {name for name, _, _ in rows} == set(re.findall(r"GLM_([A-Z_]+)", PAGE))
-    for name, default, other in rows:
-        field = WorkerSettings.model_fields[name.lower()]
-        assert field.default == default
-        assert field.annotation is not None
-        assert set(field.annotation.__args__) == {default, other}
+def test_every_setting_of_the_page_has_a_row_and_is_the_workers() -> None:
+    named = set(re.findall(r"GLM_([A-Z_]+)", PAGE.partition("## Settings")[2]))
+    assert {name for name, _, _ in ROWS} == {name for name in named if not name.endswith("_")}
+    assert {name.lower() for name in re.findall(r"GLM_([A-Z_]+[A-Z])", PAGE)} <= set(WorkerSettings.model_fields)
+
+
+def test_the_defaults_are_the_workers() -> None:
+    for name, default, _ in ROWS:
+        value = WorkerSettings.model_fields[name.lower()].default
+        said = "none" if value in ("", 0) and value is not False else f"`{str(value).lower()}`"
+        assert default == said, name
+
+
+def test_every_value_that_a_setting_may_have_is_told() -> None:
+    for name, default, text in ROWS:
+        annotation = WorkerSettings.model_fields[name.lower()].annotation
+        if get_origin(annotation) is Literal:
+            assert {f"`{value}`" for value in get_args(annotation)} <= {default, *re.findall(r"`[^`]+`", text)}, name
