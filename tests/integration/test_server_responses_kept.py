@@ -253,6 +253,49 @@ async def test_a_stream_in_the_background_outlives_its_client(world: ServerWorld
     assert whole == events
 
 
+async def test_a_deadline_ends_what_runs_in_the_background(world: ServerWorld, engine: ScriptedEngine) -> None:
+    response, request = await begun(world, engine, extra_body={"deadline_s": 0.2, "priority": -1})
+    assert request.priority == -1
+    assert await engine.next_cancelled() == request.request_id
+    failed = await standing(world, response, "failed")
+    assert failed.error is not None
+    assert "within the 0.2 seconds" in failed.error.message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_hidden_reasoning_is_kept_for_nobody(tmp_path: Path, stream: bool) -> None:
+    async with a_server(tmp_path, reasoning_visibility="hidden") as world:
+        engine = await world.serve()
+        response, request = await begun(world, engine, stream=stream)
+        await engine.say(request, "\n<think>a secret</think>\nIt is 2.", end="<|user|>")
+        if stream:
+            response = [event async for event in response][-1].response
+        found = await standing(world, response, "completed")
+        assert [item.type for item in found.output] == ["message"]
+        told = await world.http.get(f"/v1/responses/{found.id}" + ("?stream=true" if stream else ""))
+        assert "secret" not in told.text
+
+
+async def test_reasoning_that_one_role_may_read_is_kept_from_another(tmp_path: Path) -> None:
+    """In the same tenant: who may ask for the response may not read all of it."""
+    settings = {"reasoning_visibility": "by_role", "reasoning_visible_to": "dev", "trust_proxy_headers": True}
+    developer = {"x-glm-role": "dev"}
+    async with a_server(tmp_path, **settings) as world:
+        engine = await world.serve()
+        stream, request = await begun(world, engine, stream=True, extra_headers=developer)
+        await engine.say(request, "\n<think>a secret</think>\nIt is 2.", end="<|user|>")
+        first = [event async for event in stream][-1].response
+        assert [item.type for item in first.output] == ["reasoning", "message"]
+        second = await kept(world, engine, previous_response_id=first.id, input="Sure?")
+        for path in (first.id, f"{first.id}/input_items", f"{second.id}/input_items", f"{first.id}?stream=true"):
+            told = await world.http.get(f"/v1/responses/{path}")
+            assert told.status_code == (400 if "stream" in path else 200)
+            assert "secret" not in told.text
+        assert "secret" not in (await world.http.post(f"/v1/responses/{first.id}/cancel")).text
+        for path in (first.id, f"{second.id}/input_items", f"{first.id}?stream=true"):
+            assert "a secret" in (await world.http.get(f"/v1/responses/{path}", headers=developer)).text
+
+
 async def test_a_stream_that_was_none_cannot_be_read_again(world: ServerWorld, engine: ScriptedEngine) -> None:
     response = await kept(world, engine)
     with pytest.raises(openai.BadRequestError, match="stream: true") as caught:

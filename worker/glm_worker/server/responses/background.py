@@ -32,7 +32,7 @@ class BackgroundResponse:
         self._flights = flights
         self._spans = spans
         self._task: asyncio.Task[None] | None = None
-        self.log = EventLog() if order.stream else None
+        self.log = EventLog(tells_reasoning=order.shows_reasoning) if order.stream else None
 
     def start(self, headers: Headers) -> None:
         """Admit the order and go on without anybody. Raises RequestRefused and Overloaded.

@@ -10,9 +10,10 @@ _WAITING = b": waiting\n\n"
 
 
 class EventLog:
-    """The n-th event has sequence number n."""
+    """The n-th event has sequence number n. tells_reasoning: whether its client may read reasoning."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_reasoning: bool) -> None:
+        self.tells_reasoning = tells_reasoning
         self._lines: list[bytes] = []
         self._grown = asyncio.Event()  # set, and replaced, when there is more, or it is over
         self._is_over = False

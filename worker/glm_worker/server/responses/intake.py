@@ -1,6 +1,8 @@
 """From the body of a response's request to an order. No I/O, any thread. Raises RequestRefused."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -13,7 +15,7 @@ from glm_worker.server.jobs.conversation import Conversation, Named, OfferedTool
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
 from glm_worker.server.refusals import parse, shortened
-from glm_worker.server.responses.ids import ResponseId, tag_of
+from glm_worker.server.responses.ids import ResponseId, digits_of, tag_of
 from glm_worker.server.responses.items import InputItem, ItemReference, MessageItem, OtherItem, ReadItem
 from glm_worker.server.responses.schema import (
     AllowedTools,
@@ -92,24 +94,28 @@ class Intake:
         """Return the items of the request itself, references resolved."""
         if isinstance(request.input, str):
             return [Placed(MessageItem(role="user", content=request.input), "input")]
+        stored = cache(partial(self._store.items_of, tenant))  # by digits: a thousand references may be to one response
         return [
-            Placed(self._resolved(item, tenant, f"input[{number}]"), f"input[{number}]")
+            Placed(_resolved(item, stored, f"input[{number}]"), f"input[{number}]")
             for number, item in enumerate(request.input)
         ]
 
-    def _resolved(self, item: InputItem, tenant: str, param: str) -> ReadItem:
-        assert not isinstance(item, OtherItem)
-        if not isinstance(item, ItemReference):
-            return item
-        found = self._store.find_item(tenant, item.id)
-        if found is None:
-            raise RequestRefused(
-                f"{param}: no item {shortened(item.id)} is stored here; send the item itself",
-                param=param,
-                code="item_not_found",
-                status=404,
-            )
-        return _read(found)
+
+def _resolved(item: InputItem, stored: Callable[[str], Mapping[str, Json]], param: str) -> ReadItem:
+    """Return an item itself. stored: returns the items of a response by the digits of its id."""
+    assert not isinstance(item, OtherItem)
+    if not isinstance(item, ItemReference):
+        return item
+    digits = digits_of(item.id)
+    found = None if digits is None else stored(digits).get(item.id)
+    if found is None:
+        raise RequestRefused(
+            f"{param}: no item {shortened(item.id)} is stored here; send the item itself",
+            param=param,
+            code="item_not_found",
+            status=404,
+        )
+    return _read(found)
 
 
 def find(store: Store, tenant: str, id_: str, group: str, *, param: str | None = None) -> Kept:

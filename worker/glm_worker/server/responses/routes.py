@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,15 @@ from glm_worker.server.responses.queries import page_of, reading_of
 from glm_worker.server.responses.replies import ResponseReplies
 from glm_worker.server.responses.schema import ResponseRequest
 from glm_worker.server.responses.store import Kept, Store, StoreLimits
+from glm_worker.server.thinking.visibility import visible
+from glm_worker.server.thinking.wish import ThinkingWish
 
 Json = dict[str, Any]
 
 PATH = "/v1/responses"
 _SURFACE = "OpenAI responses"
 LIMITS = StoreLimits()
+SWEEP_S = 30.0  # how much longer than its time a response may be in memory; it is not told any more
 
 
 class Responses(Surface):
@@ -64,6 +67,7 @@ class _Endpoints:
         self._backend = backend
         self._store = store
         self._intake = Intake(store, backend.group)
+        self._timer: asyncio.TimerHandle | None = None
 
     async def create(self, request: Request) -> Response:
         context = self._backend.context(request)
@@ -97,16 +101,21 @@ class _Endpoints:
     async def retrieve(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
         reading = reading_of(request.query_params)
-        headers = _headers(context) | reading.headers
         if not reading.stream:
-            return JSONResponse(kept.body(), headers=headers)
+            return _told(kept, context, reading.headers)
         if kept.log is None:
             raise RequestRefused(
                 "stream: only a response that was made with background: true and stream: true can be streamed again",
                 param="stream",
                 code="invalid_value",
             )
-        return _events(kept.log, reading.starting_after, headers)
+        if kept.log.tells_reasoning and not _sees_reasoning(context):
+            raise RequestRefused(
+                "stream: the events of this response tell reasoning, which is hidden from you; read it without stream",
+                param="stream",
+                code="invalid_value",
+            )
+        return _events(kept.log, reading.starting_after, _headers(context) | reading.headers)
 
     async def delete(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
@@ -126,12 +135,12 @@ class _Endpoints:
         if kept.making is not None:
             await kept.making.cancel()
         _, kept = self._found(request, response_id)
-        return JSONResponse(kept.body(), headers=_headers(context))
+        return _told(kept, context)
 
     async def list_input_items(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
         page = page_of(request.query_params)
-        return JSONResponse(page.of(kept.items()), headers=_headers(context))
+        return JSONResponse(page.of(_visible(kept.items(), context)), headers=_headers(context))
 
     def _found(self, request: Request, response_id: str) -> tuple[Context, Kept]:
         context = self._backend.context(request)
@@ -149,8 +158,15 @@ class _Endpoints:
         self._sweep_later()
 
     def _sweep_later(self) -> None:
-        """See to it that what was kept goes when its time is over, also when nobody asks for anything then."""
-        asyncio.get_running_loop().call_later(self._store.limits.ttl_s + 1, self._store.sweep)
+        """See to it that what is kept goes when its time is over, also when nobody asks for anything then."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        self._store.sweep()
+        if len(self._store):
+            self._sweep_later()
 
 
 def _keep_nothing(_: Json) -> None:
@@ -159,6 +175,23 @@ def _keep_nothing(_: Json) -> None:
 
 def _headers(context: Context) -> dict[str, str]:
     return {"x-request-id": context.caller.request_id}
+
+
+def _told(kept: Kept, context: Context, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response as it stands now, as this caller may read it: not everybody may who has the same tenant."""
+    all_headers = _headers(context) | dict(headers or {})
+    if _sees_reasoning(context):
+        return Response(kept.json(), media_type="application/json", headers=all_headers)
+    body = kept.body()
+    return JSONResponse(body | {"output": _visible(body["output"], context)}, headers=all_headers)
+
+
+def _visible(items: list[Json], context: Context) -> list[Json]:
+    return items if _sees_reasoning(context) else [item for item in items if item["type"] != "reasoning"]
+
+
+def _sees_reasoning(context: Context) -> bool:
+    return visible(context.policy.reasoning, context.caller.role, ThinkingWish())
 
 
 def _events(log: EventLog, after: int, headers: dict[str, str]) -> Response:

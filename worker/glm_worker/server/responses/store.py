@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from glm_worker.server.responses.event_log import EventLog
-from glm_worker.server.responses.ids import ResponseId, digits_of
+from glm_worker.server.responses.ids import ResponseId
 
 Json = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -63,11 +63,15 @@ class Kept:
 
     def body(self) -> Json:
         """Return the response as it stands now."""
-        if self.response is None:
-            assert self.making is not None
-            return self.making.snapshot()
-        body: Json = _decode(self.response)
+        body: Json = _decode(self.json())
         return body
+
+    def json(self) -> bytes:
+        """Return the JSON of the response as it stands now."""
+        if self.response is not None:
+            return self.response
+        assert self.making is not None
+        return _encode(self.making.snapshot())
 
 
 class Store:
@@ -118,14 +122,10 @@ class Store:
             return None
         return kept
 
-    def find_item(self, tenant: str, item_id: str) -> Json | None:
-        """Return an item of a response of the tenant, of its input or its output."""
-        digits = digits_of(item_id)
-        kept = None if digits is None else self.find(tenant, digits)
-        if kept is None:
-            return None
-        items = [*kept.items(), *kept.body()["output"]]
-        return next((item for item in items if item.get("id") == item_id), None)
+    def items_of(self, tenant: str, digits: str) -> dict[str, Json]:
+        """Return the items of a response of the tenant, of its input and its output, by their ids; else none."""
+        kept = self.find(tenant, digits)
+        return {} if kept is None else {item["id"]: item for item in (*kept.items(), *kept.body()["output"])}
 
     def drop(self, tenant: str, digits: str) -> Kept | None:
         """Forget the tenant's response, and return what it was."""
