@@ -188,3 +188,19 @@ async def test_a_long_method_is_not_told_back_whole(world: ServerWorld) -> None:
     assert status == 400
     assert len(body["error"]["message"]) < 300
     await connection.close()
+
+
+async def test_a_body_in_chunks_of_one_byte_is_refused_and_one_in_large_chunks_is_read(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    status, _, body = await exchange(world, chunked + b"1\r\n \r\n" * (protocol.MAX_SMALL_CHUNKS + 1))
+    assert status == 400
+    assert "more than 1024 chunks of less than 64 bytes" in body["error"]["message"]
+
+    connection = await Connection.open(world)
+    large = b" " * 100
+    connection.send(chunked + b"64\r\n%s\r\n" % large * 2000 + b"%x\r\n%s\r\n0\r\n\r\n" % (len(CHAT), CHAT))
+    await engine.say(await engine.next_request(), "hello", end="<|user|>")
+    assert (await connection.response())[0] == 200
+    await connection.close()

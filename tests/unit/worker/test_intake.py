@@ -235,11 +235,11 @@ def test_a_long_model_name_is_told_in_short() -> None:
     assert len(caught.value.message) < 200
 
 
-def test_a_body_that_is_enough_for_every_prompt_is_derived_from_the_model() -> None:
-    assert checkpoint().max_prompt_json_bytes == 2048 * 20 * 6 + 2**20
-    # Each character of the longest prompt that fits, written as an escape, is still within it.
-    longest = "\n" * (2047 * 20)
-    assert len(json.dumps({"prompt": longest}).replace("\\n", "\\u000a")) < 2048 * 20 * 6 + 2**20
+def test_how_long_a_body_may_be_is_derived_from_the_model() -> None:
+    assert checkpoint().max_prompt_json_bytes == 2048 * 40 + 2**20
+    sentence = "日本語のテキスト、😀 und größer\n"  # the most that tokens of people's text take, escaped as JSON
+    num_tokens = len(checkpoint().tokenizer.encode(sentence))
+    assert len(json.dumps(sentence)) / num_tokens < 40
 
 
 @pytest.mark.parametrize(

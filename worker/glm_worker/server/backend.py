@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +13,7 @@ from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
+from glm_worker.server.edge.memory import Memory
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Replies
@@ -55,6 +56,7 @@ class Backend:
     started: int
     group: str = "local"
     spans: Spans = NO_SPANS
+    memory: Memory = field(default_factory=Memory)
 
     def context(self, request: Request) -> Context:
         policy = self.policy()
@@ -69,6 +71,7 @@ class Backend:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
             body = await read_body(request.receive, self.checkpoint)
+            self.memory.read(len(body))
             if len(body) > INLINE_BODY_BYTES:
                 return await asyncio.to_thread(_taken_in, body, intake, context)
             return _taken_in(body, intake, context)

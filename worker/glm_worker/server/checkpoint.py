@@ -19,6 +19,7 @@ from glm_worker.server.text.tokenizer import Tokenizer
 from glm_worker.server.thinking.traits import TemplateTraits, traits_of
 
 _JSON_BYTES_PER_BYTE = 6  # "\\u000a" for a newline
+_JSON_BYTES_PER_TOKEN = 40  # a token is 3 to 5 bytes of text; in JSON that escapes all that is not ASCII, 6 to 12
 _JSON_MARGIN_BYTES = 2**20  # for what templates leave out, such as the reasoning of earlier turns
 
 
@@ -87,7 +88,9 @@ class Checkpoint:
     def max_prompt_json_bytes(self) -> int | None:
         """How long the JSON of a request whose prompt fits can be, about; None when the tokenizer gives no bound."""
         longest = self.tokenizer.longest_token_bytes
-        return None if longest is None else self.max_model_len * longest * _JSON_BYTES_PER_BYTE + _JSON_MARGIN_BYTES
+        if longest is None:
+            return None
+        return self.max_model_len * min(longest * _JSON_BYTES_PER_BYTE, _JSON_BYTES_PER_TOKEN) + _JSON_MARGIN_BYTES
 
     def check_length(self, text: str, param: str) -> None:
         """Refuse a text that cannot fit before the work of encoding it. Raises RequestRefused, naming the parameter."""

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 import uvloop
@@ -31,7 +31,7 @@ from glm_worker.models import resolve
 from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.edge import protocol
+from glm_worker.server.edge import memory, protocol
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
@@ -55,11 +55,13 @@ CLIENT_LOST_S = 120  # no answer to that, or what was sent is not taken, for so 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
     """Serve until the supervisor closes the control link. Raises ConfigError for a model that cannot be served."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, control_fd))
+        runner.run(serve(settings, control_fd, before_serving=memory.settle))
 
 
-async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
-    """Serve in the running loop until the control link closes."""
+async def serve(
+    settings: WorkerSettings, control: int | socket.socket, *, before_serving: Callable[[], None] = lambda: None
+) -> None:
+    """Serve in the running loop until the control link closes. before_serving: called when all is made that stays."""
     folder = resolve(settings.model)
     checkpoint = Checkpoint.read(folder, name=settings.served_model_name, max_model_len=settings.max_model_len)
     listener = _listen(settings.host, settings.http_port)
@@ -98,6 +100,7 @@ async def serve(settings: WorkerSettings, control: int | socket.socket) -> None:
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
+    before_serving()
     # Before anybody is answered: the promises wait in the link since before this process began.
     follower = asyncio.create_task(_follow(link, backend, policy, generations, drainer))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -48,12 +48,17 @@ def test_containers_and_depth_are_counted_exactly(value: Any, is_ascii: bool, si
 
 def test_a_million_lists_are_refused_with_their_number() -> None:
     error = refusal(b'{"prompt": [' + b",".join([b"[]"] * 1_000_000) + b"]}")
-    assert error.message == "the body has 1000002 objects and lists; allowed are 20000"
+    assert error.message == "the body has 1000002 objects and lists; allowed are 15000"
 
 
 def test_strings_and_values_have_bounds_of_their_own() -> None:
-    assert "100001 strings" in refusal(b"[" + b",".join([b'""'] * 100_001) + b"]").message
-    assert "values" in refusal(b"[" + b",".join([b"1"] * 400_001) + b"]").message
+    assert "60001 strings" in refusal(b"[" + b",".join([b'""'] * 60_001) + b"]").message
+    assert "values" in refusal(b"[" + b",".join([b"1"] * 200_001) + b"]").message
+
+
+def test_the_key_that_is_there_twice_is_found_among_tens_of_thousands() -> None:
+    keys = [b'"k%d": 0' % number for number in range(50_000)]
+    assert refusal(b"{" + b", ".join([*keys, b'"k49999": 1']) + b"}").param == "k49999"
 
 
 def test_a_prompt_as_long_as_the_longest_context_is_within_the_bounds() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from glm_worker.errors import RequestRefused
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Job
+from glm_worker.server.text import control_tokens
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.control_tokens import as_sent, disarmed, disarmer, runs
 from glm_worker.server.text.tokenizer import Tokenizer
@@ -197,3 +198,15 @@ def test_what_a_tokenizer_normalizes_to_a_token_is_no_token(text: str) -> None:
         body = json.dumps({"model": "glm-nano", "messages": [{"role": role, "content": text}]}).encode()
         assert danger not in chat_job(body, normalizing).prompt_token_ids
         assert danger in chat_job(body, normalizing, Rules(control_tokens_are_text=False)).prompt_token_ids
+
+
+@given(TEXT, st.integers(1, 5))
+def test_a_long_text_is_disarmed_and_cut_as_a_short_one_wherever_its_windows_end(parts: list[str], window: int) -> None:
+    text = "".join(parts)
+    disarm = disarmer(tokenizer().added_tokens)
+    whole = disarm(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control_tokens, "_WINDOW", window)
+        assert disarm(text) == whole
+        cut = list(runs(whole, tokenizer().added_tokens))
+    assert cut == list(runs(whole, tokenizer().added_tokens))

@@ -20,6 +20,8 @@ _quiet = QuietLog(log)
 
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEADERS = 128
+MAX_SMALL_CHUNKS = 1024  # of a body: each costs more than the bytes in it
+SMALL_CHUNK_BYTES = 64
 MAX_CONNECTIONS = 2048  # of clients; each may wait for minutes, and costs some 50 KiB
 HEAD_S = 20.0  # for the head of a request, from its first byte
 IDLE_S = 75.0  # of a connection without a request: longer than usual proxies keep theirs, so that they close first
@@ -41,6 +43,7 @@ class Protocol(HttpToolsProtocol):
         self._head_timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
         self._head_bytes = 0
+        self._num_chunks = self._num_body_bytes = 0
         self._is_in_head = False
         self._has_failed = False
         if len(self.connections) > MAX_CONNECTIONS:
@@ -87,6 +90,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
+        self._num_chunks = self._num_body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
@@ -101,6 +105,19 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop(self._head_timer)
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._num_chunks += 1
+        if self._num_chunks > MAX_SMALL_CHUNKS and self._num_body_bytes < self._num_chunks * SMALL_CHUNK_BYTES:
+            raise _Refused(
+                _malformed(
+                    f"the body comes in more than {MAX_SMALL_CHUNKS} chunks of less than {SMALL_CHUNK_BYTES} bytes each"
+                )
+            )
+
+    def on_body(self, body: bytes) -> None:
+        self._num_body_bytes += len(body)
+        super().on_body(body)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep our half open while an answer is owed: the client may read on. Probes tell whether it is still there."""

@@ -67,6 +67,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     if conversation.goes_on:  # what it goes on with is behind the thought
         thinking = replace(thinking, enabled=False, by="request", budget_tokens=None, score=None, threshold=None)
     recipe = recipe_of(_format(conversation, offered), checkpoint.call_tokens, begins_line=not conversation.goes_on)
+    _check_texts(conversation, checkpoint)
     prompt = _rendered_prompt(conversation, offered, thinking, context)
     if recipe is not None and thinking.enabled and initial_state(prompt) is not State.REASONING:
         prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer
@@ -263,9 +264,18 @@ def _prompt_ids(prompt: Prompt, checkpoint: Checkpoint, param: str) -> list[int]
     return _some(list(prompt), param)
 
 
+def _check_texts(conversation: Conversation, checkpoint: Checkpoint) -> None:
+    """Refuse texts that cannot fit before the work of rendering them. Of an answer a template may leave out a part."""
+    texts = [turn.text.strip() for turn in conversation.turns if not isinstance(turn, AssistantTurn)]
+    _check_fits(sum(map(checkpoint.tokenizer.min_tokens, texts)), conversation.params.prompt, checkpoint)
+
+
 def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
     """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
-    min_tokens = checkpoint.tokenizer.min_tokens(text)
+    _check_fits(checkpoint.tokenizer.min_tokens(text), param, checkpoint)
+
+
+def _check_fits(min_tokens: int, param: str, checkpoint: Checkpoint) -> None:
     if min_tokens >= checkpoint.max_model_len:
         raise RequestRefused(
             f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",

@@ -11,6 +11,7 @@ from typing import Any
 
 NO_THINKING = "/nothink"  # the switch that users write themselves
 _DISARMED = "\udc00"
+_WINDOW = 2**17  # characters: other threads run between two searches of a long text
 
 
 def disarmer(
@@ -27,16 +28,37 @@ def disarmer(
             rests_of.setdefault(token[0], []).append(re.escape(token[1:]))
     if not rests_of:
         return lambda text: text
+    longest = max(len(rest) for rests in rests_of.values() for rest in rests) + 1
     # Of a token that matches only the first character is taken, so that those that overlap are found as well.
     found = re.compile("|".join(f"{re.escape(first)}(?={'|'.join(rests)})" for first, rests in rests_of.items()))
 
     def disarm(text: str) -> str:
         as_read = normalized(text)
-        if as_read != text and found.search(as_read):
+        if as_read != text and next(_matches(found, as_read, longest), None):
             text = as_read
-        return found.sub(lambda first: first[0] + _DISARMED, text)
+        at, parts = 0, []
+        for first in _matches(found, text, longest):
+            parts += (text[at : first.end()], _DISARMED)
+            at = first.end()
+        return "".join((*parts, text[at:])) if parts else text
 
     return disarm
+
+
+def _matches(found: re.Pattern[str], text: str, longest: int) -> Iterator[re.Match[str]]:
+    """Yield the matches in a text. longest: characters of one, with what it looks ahead to.
+
+    One search of megabytes would hold up all threads, for a search does not let go of the GIL.
+    """
+    begin = 0
+    while begin < len(text):
+        end = next_begin = begin + _WINDOW
+        for match in found.finditer(text, begin, min(end + longest, len(text))):
+            if match.start() >= end:
+                break
+            yield match
+            next_begin = max(end, match.end())
+        begin = next_begin
 
 
 def disarmed(value: Any, disarm: Callable[[str], str]) -> Any:
@@ -76,6 +98,11 @@ def runs(prompt: str, tokens: Collection[str]) -> Iterator[tuple[str, bool]]:
         yield prompt, False
         return
     longest_first = sorted(tokens, key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", prompt)
+    found = re.compile("|".join(map(re.escape, longest_first)))
+    at, parts = 0, []
+    for token in _matches(found, prompt, len(longest_first[0])):
+        parts += (prompt[at : token.start()], token[0])
+        at = token.end()
+    parts.append(prompt[at:])
     for is_plain, run in groupby(parts, lambda part: _DISARMED in part):
         yield as_sent("".join(run)), is_plain
