@@ -21,6 +21,8 @@ from integration.server_world import MODEL, ScriptedEngine, ServerWorld, a_serve
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]
 TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}
+LOOSE: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+UNTHINKING: Any = {"thinking": {"type": "disabled"}}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -66,17 +68,15 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
-@pytest.mark.parametrize(("fields", "told"), PARAMETERS, ids=[",".join(fields) or "none" for fields, _ in PARAMETERS])
-async def test_the_engine_is_told_what_the_client_says(
-    world: ServerWorld, engine: ScriptedEngine, path: str, fields: dict[str, Any], told: dict[str, Any]
-) -> None:
-    response, (request,) = await ask(world, engine, path, **fields)
-    assert response.status_code == 200
-    for name, value in told.items():
-        said: Any = request
-        for part in name.split("."):
-            said = getattr(said, part)
-        assert said == value
+async def test_the_engine_is_told_what_the_client_says(world: ServerWorld, engine: ScriptedEngine, path: str) -> None:
+    for fields, told in PARAMETERS:
+        response, (request,) = await ask(world, engine, path, **fields)
+        assert response.status_code == 200, fields
+        for name, value in told.items():
+            said: Any = request
+            for part in name.split("."):
+                said = getattr(said, part)
+            assert said == value, fields
 
 
 async def test_the_newer_name_of_max_tokens_counts(world: ServerWorld, engine: ScriptedEngine) -> None:
@@ -168,7 +168,6 @@ async def say_with_logprobs(engine: ScriptedEngine, request: EngineRequest, text
 
 
 SCHEMA: Any = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
-LOOSE: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
 STRICT: Any = {"type": "function", "function": {"name": "f", "parameters": SCHEMA, "strict": True}}
@@ -305,6 +304,7 @@ async def test_what_stock_clients_send_is_accepted(world: ServerWorld, engine: S
             presence_penalty=0,
             logit_bias={},
             n=1,
+            extra_body=UNTHINKING,
         )
     )
     request = await engine.next_request()
@@ -323,7 +323,11 @@ async def test_what_the_openai_package_read_goes_back_with_the_message(
     call = "<tool_call>Sum\n<arg_key>sum</arg_key>\n<arg_value>2</arg_value>\n</tool_call>"
     asked = asyncio.create_task(
         world.openai.chat.completions.parse(
-            model=MODEL, messages=USER, tools=[openai.pydantic_function_tool(Sum)], response_format=Sum
+            model=MODEL,
+            messages=USER,
+            tools=[openai.pydantic_function_tool(Sum)],
+            response_format=Sum,
+            extra_body=UNTHINKING,
         )
     )
     await engine.say(await engine.next_request(), call, end="<|observation|>")
@@ -334,6 +338,7 @@ async def test_what_the_openai_package_read_goes_back_with_the_message(
             model=MODEL,
             messages=[*USER, message, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "2"}],
             response_format=Sum,
+            extra_body=UNTHINKING,
         )
     )
     await engine.say(await engine.next_request(), '{"sum": 2}', end="<|user|>")
@@ -351,50 +356,44 @@ async def test_a_prompt_comes_back_before_its_answers(world: ServerWorld, engine
     assert usage["prompt_tokens"] == len(token_ids("1+1=")) + len(token_ids("2+2="))
 
 
-@pytest.mark.parametrize(
-    ("path", "fields", "param"),
-    [
-        (CHAT, {"max_tokens": 5000}, "max_tokens"),
-        (CHAT, {"max_completion_tokens": 5000}, "max_completion_tokens"),
-        (TEXT, {"max_tokens": 5000}, "max_tokens"),
-        (TEXT, {"suffix": "x"}, "suffix"),
-        (TEXT, {"prompt": ["a"] * 65}, "prompt"),
-        (CHAT, {"n": 17}, "n"),
-        (CHAT, {"logit_bias": {"5000": 1}}, "logit_bias"),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
-         "messages[0].content[0].type"),
-        (CHAT, {"extra_body": {}}, "extra_body"),
-    ],
-)  # fmt: skip
-async def test_what_cannot_be_is_refused_by_its_name(
-    world: ServerWorld, engine: ScriptedEngine, path: str, fields: dict[str, Any], param: str
-) -> None:
-    prompt: dict[str, Any] = {"prompt": "1"} if path == TEXT else {"messages": USER}
-    response = await world.http.post(path, json={"model": MODEL, **prompt, **fields})
-    assert response.status_code == 400
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["param"] == param
+NEVER_TAKEN: list[tuple[str, dict[str, Any], str]] = [
+    (CHAT, {"max_tokens": 5000}, "max_tokens"),
+    (CHAT, {"max_completion_tokens": 5000}, "max_completion_tokens"),
+    (TEXT, {"max_tokens": 5000}, "max_tokens"),
+    (TEXT, {"suffix": "x"}, "suffix"),
+    (TEXT, {"prompt": ["a"] * 65}, "prompt"),
+    (CHAT, {"n": 17}, "n"),
+    (CHAT, {"logit_bias": {"5000": 1}}, "logit_bias"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+     "messages[0].content[0].type"),
+    (CHAT, {"extra_body": {}}, "extra_body"),
+]  # fmt: skip
+NOT_PLAIN_JSON: list[tuple[bytes, str]] = [
+    (b'{"model": "m", "model": "n", "messages": []}', "model is there twice"),
+    (b'{"model": "glm-nano", "messages": [{"role": "user", "content": "\\ud83d"}]}', "half of a surrogate pair"),
+    (b'{"model": "glm-nano", "temperature": 1e999, "messages": []}', "out of range"),
+    (b'{"model": "glm-nano", "max_tokens": ' + b"9" * 5000 + b"}", "out of range"),
+    (b'{"tools": ' + b"[" * 300 + b"]" * 300 + b"}", "nested"),
+]
+
+
+async def test_what_cannot_be_is_refused_by_its_name(world: ServerWorld, engine: ScriptedEngine) -> None:
+    for path, fields, param in NEVER_TAKEN:
+        prompt: dict[str, Any] = {"prompt": "1"} if path == TEXT else {"messages": USER}
+        response = await world.http.post(path, json={"model": MODEL, **prompt, **fields})
+        error = response.json()["error"]
+        assert response.status_code == 400
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["param"] == param
     assert engine.submitted.empty()
 
 
-@pytest.mark.parametrize(
-    ("body", "sign"),
-    [
-        (b'{"model": "m", "model": "n", "messages": []}', "model is there twice"),
-        (b'{"model": "glm-nano", "messages": [{"role": "user", "content": "\\ud83d"}]}', "half of a surrogate pair"),
-        (b'{"model": "glm-nano", "temperature": 1e999, "messages": []}', "out of range"),
-        (b'{"model": "glm-nano", "max_tokens": ' + b"9" * 5000 + b"}", "out of range"),
-        (b'{"tools": ' + b"[" * 300 + b"]" * 300 + b"}", "nested"),
-    ],
-)
-async def test_what_json_allows_and_the_server_does_not_is_told_as_such(
-    world: ServerWorld, body: bytes, sign: str
-) -> None:
-    response = await world.http.post(CHAT, content=body)
-    assert response.status_code == 400
-    assert sign in response.json()["error"]["message"]
-    assert "not valid JSON" not in response.json()["error"]["message"]
+async def test_what_json_allows_and_the_server_does_not_is_told_as_such(world: ServerWorld) -> None:
+    for body, sign in NOT_PLAIN_JSON:
+        response = await world.http.post(CHAT, content=body)
+        assert response.status_code == 400
+        assert sign in response.json()["error"]["message"]
+        assert "not valid JSON" not in response.json()["error"]["message"]
 
 
 async def test_nothing_of_the_prompt_comes_back_in_errors(world: ServerWorld) -> None:
@@ -439,14 +438,13 @@ class TestUtilities:
     async def test_a_chat_is_taken_apart_as_it_is_for_the_engine(
         self, world: ServerWorld, engine: ScriptedEngine
     ) -> None:
-        fields: dict[str, Any] = {"messages": USER, "tools": [TOOL], "thinking": {"type": "disabled"}}
+        fields: dict[str, Any] = {"messages": USER, "tools": [LOOSE], "thinking": {"type": "disabled"}}
         tokens = (await world.http.post("/tokenize", json=fields)).json()["tokens"]
         _, (request,) = await ask(world, engine, **fields)
         assert tokens == request.prompt_token_ids
 
-    @pytest.mark.parametrize(
-        ("path", "body", "param"),
-        [
+    async def test_what_cannot_be_taken_apart_is_refused_by_its_name(self, world: ServerWorld) -> None:
+        cases: list[tuple[str, dict[str, Any], str]] = [
             ("/tokenize", {}, "prompt"),
             ("/tokenize", {"prompt": "a", "messages": USER}, "prompt"),
             ("/tokenize", {"messages": USER, "add_generation_prompt": False}, "add_generation_prompt"),
@@ -456,13 +454,10 @@ class TestUtilities:
             ("/detokenize", {"tokens": [5, 1024]}, "tokens[1]"),
             ("/detokenize", {"tokens": "x"}, "tokens"),
             ("/detokenize", {}, "tokens"),
-        ],
-    )
-    async def test_what_cannot_be_taken_apart_is_refused_by_its_name(
-        self, world: ServerWorld, path: str, body: dict[str, Any], param: str
-    ) -> None:
-        response = await world.http.post(path, json=body)
-        assert response.json()["error"]["param"] == param
+        ]
+        for path, body, param in cases:
+            response = await world.http.post(path, json=body)
+            assert response.json()["error"]["param"] == param
 
 
 class TestZai:
@@ -490,7 +485,7 @@ class TestZai:
     ) -> None:
         call = "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
         path = "/api/paas/v4/chat/completions"
-        response, _ = await ask(world, engine, path, call, tools=[TOOL], stream=True, tool_stream=tool_stream)
+        response, _ = await ask(world, engine, path, call, tools=[LOOSE], stream=True, tool_stream=tool_stream)
         *chunks, last, done = response.text.removesuffix("\n\n").split("\n\n")
         assert done == "data: [DONE]"
         final = json.loads(last.removeprefix("data: "))
@@ -501,22 +496,18 @@ class TestZai:
         assert (len(calls) == 1) is (tool_stream is None)
         assert json.loads("".join(call["function"]["arguments"] for call in calls)) == {"a": 1}
 
-    @pytest.mark.parametrize(
-        ("fields", "status", "code"),
-        [
+    async def test_errors_have_its_shape(self, world: ServerWorld) -> None:
+        cases: list[tuple[dict[str, Any], int, str]] = [
             ({"model": "glm-4.6"}, 404, "1211"),
             ({"top_p": 5}, 400, "1214"),
             ({"messages": None}, 400, "1214"),
             ({"max_tokens": 5000}, 400, "1261"),
-        ],
-    )
-    async def test_errors_have_its_shape(
-        self, world: ServerWorld, fields: dict[str, Any], status: int, code: str
-    ) -> None:
-        body = {"model": MODEL, "messages": USER, **fields}
-        response = await world.http.post("/api/paas/v4/chat/completions", json=body)
-        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
-        assert set(response.json()["error"]) == {"code", "message"}
+        ]
+        for fields, status, code in cases:
+            body = {"model": MODEL, "messages": USER, **fields}
+            response = await world.http.post("/api/paas/v4/chat/completions", json=body)
+            assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+            assert set(response.json()["error"]) == {"code", "message"}
         assert (await world.http.get("/api/paas/v4/nowhere")).json()["error"]["code"] == "1222"
 
 
