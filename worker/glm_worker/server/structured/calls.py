@@ -84,7 +84,8 @@ class CallRules:
         if not function.parameters:
             return ""
         try:
-            return self._by_schema(function.parameters)
+            with self.rules.all_or_none():
+                return self._by_schema(function.parameters)
         except Refused:
             if function.is_strict:
                 raise

@@ -11,11 +11,12 @@ and every reader agrees on it:
 """
 
 import json
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 
 from glm_worker.server.structured.recipe import EbnfPart, Part, Recipe, SchemaPart
 from glm_worker.server.structured.schemas import patterns
-from glm_worker.server.structured.schemas.refused import Invalid, TooLarge
+from glm_worker.server.structured.schemas.refused import Invalid, Refused, TooLarge
 from glm_worker.server.structured.schemas.shapes import (
     Anything,
     Boolean,
@@ -74,6 +75,16 @@ class Rules:
             raise TooLarge(f"the schema makes a grammar of more than {MAX_RULES_BYTES} bytes")
         self._lines.append(f"{name}: {body}")
 
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Keep no rule that was made inside where that is refused: it may name others that were not made any more."""
+        kept = dict(self._names), list(self._lines), dict(self._parts), self.string
+        try:
+            yield
+        except Refused:
+            self._names, self._lines, self._parts, self.string = kept
+            raise
+
     def part(self, part: Part) -> str:
         """Return the rule of something that the compiler makes of its own."""
         name = self._parts.setdefault(part, f"p{len(self._parts)}")
@@ -103,6 +114,7 @@ class JsonRules:
         self._ending = _ending_names(document)
         self._of: dict[Shape, str] = {}
         self._of_named: dict[str, str] = {}
+        self._unwritten: list[tuple[str, str]] = []  # names, and the rules promised for them
 
     def ends(self, shape: Shape) -> bool:
         """Whether there is a value of this shape that is finite."""
@@ -116,6 +128,13 @@ class JsonRules:
 
     def rule(self, shape: Shape) -> str:
         """Return the rule of a shape. Raises Invalid where nothing can be written."""
+        found = self._rule(shape)
+        while self._unwritten:  # here and not inside one another: references may be long chains
+            name, rule = self._unwritten.pop()
+            self._rules.define(rule, self._rule(self._named[name]))
+        return found
+
+    def _rule(self, shape: Shape) -> str:
         if not self.ends(shape):
             raise Invalid("the schema allows no value that ends")
         if isinstance(shape, Named):
@@ -128,7 +147,7 @@ class JsonRules:
         found = self._of_named.get(name)
         if found is None:
             found = self._of_named[name] = self._rules.new_name()
-            self._rules.define(found, self.rule(self._named[name]))
+            self._unwritten.append((name, found))
         return found
 
     def _body(self, shape: Shape) -> str:
@@ -152,9 +171,9 @@ class JsonRules:
             case Values(texts):
                 return one_of(map(literal, texts))
             case IfType(inner):
-                return self.rule(inner)
+                return self._rule(inner)
             case Either(options):
-                return one_of(self.rule(option) for option in options if self.ends(option))
+                return one_of(self._rule(option) for option in options if self.ends(option))
             case List():
                 return self._list(shape)
             case Object():
@@ -211,11 +230,11 @@ class JsonRules:
         rest = shape.rest if high is None or high > len(first) else None
         if rest is not None and not self.ends(rest):
             rest = None
-        rules = [self.rule(each) for each in first]
-        tail = "" if rest is None else self._more(self.rule(rest), shape.low - len(rules), high, len(rules))
+        rules = [self._rule(each) for each in first]
+        tail = "" if rest is None else self._more(self._rule(rest), shape.low - len(rules), high, len(rules))
         for at in range(len(rules) - 1, -1, -1):
-            each = f"{'' if at == 0 else _COMMA}{rules[at]} {tail}".strip()
-            tail = each if at < shape.low else f"({each})?"
+            item = f"{'' if at == 0 else _COMMA}{rules[at]} {tail}".strip()
+            tail = item if at < shape.low else f"({item})?"
         return f'"[" {tail} "]"'
 
     def _more(self, rule: str, low: int, high: int | None, num_before: int) -> str:
@@ -235,7 +254,7 @@ class JsonRules:
         kept = [(name, each, name in shape.required) for name, each in shape.properties if self.ends(each)]
         kept = within(kept, shape.low, shape.high)
         written = [
-            f"{literal(f'{json.dumps(name, ensure_ascii=False)}: ')} {self.rule(each)}" for name, each, _ in kept
+            f"{literal(f'{json.dumps(name, ensure_ascii=False)}: ')} {self._rule(each)}" for name, each, _ in kept
         ]
         are_required = [is_required for *_, is_required in kept]
         if not any(are_required):
@@ -263,8 +282,8 @@ class JsonRules:
             return '"{}"'
         if shape.low > 1:
             raise Invalid("minProperties above 1 is supported only for properties that are named")
-        name = self.rule(Text() if shape.names is None else shape.names)
-        pair = self._rules.rule(f'{name} ": " {self.rule(shape.others)}')
+        name = self._rule(Text() if shape.names is None else shape.names)
+        pair = self._rules.rule(f'{name} ": " {self._rule(shape.others)}')
         return f'"{{" {self._more(pair, shape.low, shape.high, 0)} "}}"'
 
 

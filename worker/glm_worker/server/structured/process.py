@@ -82,7 +82,7 @@ def _answer(compiler: "xgrammar.GrammarCompiler", recipe: Recipe, num_bytes: int
 
 def compile_recipe(compiler: "xgrammar.GrammarCompiler", recipe: Recipe) -> "xgrammar.CompiledGrammar":
     """Return the grammar of a recipe, without any limit. Raises what xgrammar does."""
-    grammars = {name: _grammar(part) for name, part in recipe.parts.items()}
+    grammars: dict[str, xgrammar.Grammar | str] = {name: _grammar(part) for name, part in recipe.parts.items()}
     return compiler.compile_lark(recipe.lark, named_grammars=grammars)
 
 

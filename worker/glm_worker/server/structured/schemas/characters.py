@@ -36,7 +36,8 @@ def without(ranges: Ranges, others: Ranges) -> Ranges:
 
 
 def both(one: Ranges, other: Ranges) -> Ranges:
-    return without(one, without(ALL, other))
+    found = [(max(low, least), min(high, most)) for low, high in one for least, most in other]
+    return union((low, high) for low, high in found if low <= high)
 
 
 def of(text: str) -> Ranges:
@@ -47,6 +48,7 @@ def has(ranges: Ranges, char: str) -> bool:
     return any(low <= ord(char) <= high for low, high in ranges)
 
 
+EVERYTHING: Ranges = ((0, _LAST),)
 ALL: Ranges = ((0, _SURROGATES[0] - 1), (_SURROGATES[1] + 1, _LAST))
 DIGITS: Ranges = ((0x30, 0x39),)
 WORD = union(DIGITS, ((0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)))

@@ -17,6 +17,7 @@ from glm_worker.server.structured.schemas.shapes import (
     NOTHING,
     Boolean,
     Document,
+    Either,
     IfType,
     Integer,
     List,
@@ -48,7 +49,29 @@ def read_schema(schema: object) -> Document:
     reading = _Reading(schema)
     root = reading.read(schema, 0)
     reading.read_targets()
+    for name in reading.named:
+        _check_goes_on(name, reading.named)
     return Document(root, reading.named)
+
+
+def _check_goes_on(name: str, named: Mapping[str, Shape]) -> None:
+    """Raise Invalid where a name stands for itself, through alternatives or not: no validator ends at that."""
+    seen: set[str] = set()
+    waiting: list[Shape] = [named[name]]
+    while waiting:
+        match waiting.pop():
+            case Named(other):
+                if other == name:
+                    raise Invalid("a $ref leads back to itself with nothing in between")
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(named[other])
+            case Either(options):
+                waiting.extend(options)
+            case IfType(inner):
+                waiting.append(inner)
+            case _:
+                continue
 
 
 def measure(schema: object) -> None:
@@ -157,7 +180,7 @@ class _Reading:
             if not isinstance(names, list) or not names:
                 raise Invalid("type must be a name or a list of names")
             for name in names:
-                if name not in of_types:
+                if not isinstance(name, str) or name not in of_types:
                     raise Invalid(f"type is {_shown(name)}; allowed: {', '.join(sorted(of_types))}")
             found = either(
                 [of_types[name]() for name in dict.fromkeys(names) if name != "integer" or "number" not in names]
@@ -186,8 +209,8 @@ class _Reading:
         if "pattern" in node:
             patterns.append(_pattern(node["pattern"]))
         name = node.get("format")
-        if name is not None and name not in keywords.NUMBER_FORMATS:
-            if name not in keywords.FORMATS:
+        if name is not None and name not in sorted(keywords.NUMBER_FORMATS):
+            if not isinstance(name, str) or name not in keywords.FORMATS:
                 allowed = ", ".join(sorted(keywords.FORMATS))
                 raise Invalid(f"format is {_shown(name)}; supported: {allowed}")
             patterns.append(pattern_of(keywords.FORMATS[name], is_searched=False))

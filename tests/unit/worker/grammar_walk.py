@@ -13,9 +13,9 @@ from glm_worker.server.structured.calls import CallTokens
 from glm_worker.server.structured.process import compile_recipe
 from glm_worker.server.structured.recipe import Recipe
 
-NANO = Path(__file__).parents[4] / "worker" / "models" / "glm-nano"
+NANO = Path(__file__).parents[3] / "worker" / "models" / "glm-nano"
 STOPS = frozenset({1003, 1010, 1012})
-_CLOSING = (b'"', b"}", b"]", b'",', b", ", b"<")
+_CLOSING = (b'"', b"}", b"]", b'",', b", ", b"@", b".com")
 
 
 @cache
@@ -58,7 +58,8 @@ def walk(grammar: xgrammar.CompiledGrammar, random: Random, most: int = 300) -> 
         haste = 0.2 + len(token_ids) / most
         if len(others) < len(allowed) and (not others or random.random() < haste):
             return token_ids
-        closing = [token_id for token_id in others if vocabulary()[token_id].startswith(_CLOSING)]
+        closing = [token_id for token_id in others if vocabulary()[token_id].startswith(b"\xff")]
+        closing = closing or [token_id for token_id in others if vocabulary()[token_id].startswith(_CLOSING)]
         token_ids.append(random.choice(closing if closing and random.random() < haste else others))
         assert matcher.accept_token(token_ids[-1])
     return None

@@ -4,10 +4,57 @@ from random import Random
 from typing import Any
 
 Json = dict[str, Any]
-NAMES = ["id", "name", "Größe", "naïve key", "a/b", "x~y", 'quo"te', "back\\slash", "日本", "e\u0301", "", "$ref", "new\nline", "🙂"]
-PATTERNS = [r"^[A-Z]{2,4}-\d+$", r"^(foo|bar)+$", r"colou?r", r"^\w+@\w+\.com$", r"^[^a-z]{1,5}$", r"\.(png|jpg)$", r"^\S+$", r'^"\\[x-z]$', r"^.{3}$", r"^$", r"^a.*z$"]
+NAMES = [
+    "id",
+    "name",
+    "Größe",
+    "naïve key",
+    "a/b",
+    "x~y",
+    'quo"te',
+    "back\\slash",
+    "日本",
+    "e\u0301",
+    "",
+    "$ref",
+    "new\nline",
+    "🙂",
+]
+PATTERNS = [
+    r"^[A-Z]{2,4}-\d+$",
+    r"^(foo|bar)+$",
+    r"colou?r",
+    r"^\w+@\w+\.com$",
+    r"^[^a-z]{1,5}$",
+    r"\.(png|jpg)$",
+    r"^\S+$",
+    r'^"\\[x-z]$',
+    r"^.{3}$",
+    r"^$",
+    r"^a.*z$",
+]
 FORMATS = ["date", "time", "date-time", "uuid", "ipv4", "ipv6", "hostname", "email", "uri", "duration"]
-VALUES: list[Any] = ["", "a", "A b", 'q"', "ü\n", 0, 1, -3, 2.5, 1e3, True, False, None, [], [1, "2"], {"k": None}, "1", "true", "null"]
+VALUES: list[Any] = [
+    "",
+    "a",
+    "A b",
+    'q"',
+    "ü\n",
+    0,
+    1,
+    -3,
+    2.5,
+    1e3,
+    True,
+    False,
+    None,
+    [],
+    [1, "2"],
+    {"k": None},
+    "1",
+    "true",
+    "null",
+]
 
 
 def make_schema(random: Random) -> Json:
@@ -26,7 +73,17 @@ class _Maker:
 
     def node(self, depth: int) -> Json:
         leaves = [self.text, self.integer, self.number, self.simple, self.enum]
-        inner = [self.object, self.object, self.object, self.array, self.any_of, self.ref, self.tree, self.one_of, self.all_of]
+        inner = [
+            self.object,
+            self.object,
+            self.object,
+            self.array,
+            self.any_of,
+            self.ref,
+            self.tree,
+            self.one_of,
+            self.all_of,
+        ]
         found = self.random.choice(leaves if depth == 0 or self.random.random() < 0.25 else inner)(depth)
         if self.random.random() < 0.2:
             found = {**found, "title": "T", "description": "what it is", "examples": [1]}
@@ -65,7 +122,15 @@ class _Maker:
         return found
 
     def simple(self, depth: int) -> Json:
-        return self.random.choice([{"type": "boolean"}, {"type": "null"}, {"type": ["string", "null"]}, {"type": ["integer", "boolean", "array"]}, {}])
+        return self.random.choice(
+            [
+                {"type": "boolean"},
+                {"type": "null"},
+                {"type": ["string", "null"]},
+                {"type": ["integer", "boolean", "array"]},
+                {},
+            ]
+        )
 
     def enum(self, depth: int) -> Json:
         values = self.random.sample(VALUES, self.random.randint(1, 5))
