@@ -2,7 +2,7 @@
 
 Once a model with random weights answers, which says nothing that makes sense, and once an engine whose words the test
 decides, so that the agent calls a tool and sends its result back. All that the two sides say goes through a proxy that
-keeps it.
+keeps it. The requests lie in the folder `recorded` of each test: tests/integration/own_words.py makes cases of them.
 """
 
 import asyncio
@@ -74,6 +74,7 @@ async def world(model: Path, tmp_path: Path) -> AsyncIterator[ServerWorld]:
 async def test_an_agent_is_answered_by_a_model(group: Group, agent: Agent, tmp_path: Path) -> None:
     with recording(f"{group.leader.host}:8000") as recorded:
         said = await run(agent, recorded, tmp_path)
+    keep(recorded, tmp_path / "recorded")
     assert_well_behaved(agent, recorded)
     assert said.strip(), "the answer, whatever it is"
 
@@ -87,6 +88,7 @@ async def test_an_agent_reads_a_file_by_a_call_and_answers(
         answering = asyncio.create_task(answer(engine, Tokenizer.load(model), agent, tmp_path / "work" / FILE))
         said = await run(agent, recorded, tmp_path)
         answering.cancel()
+    keep(recorded, tmp_path / "recorded")
     assert_well_behaved(agent, recorded)
     assert ANSWER in said
     calls = [call for exchange in recorded.exchanges for call in told(exchange.path, exchange.body).calls]
@@ -132,6 +134,13 @@ async def run(agent: Agent, recorded: Recorded, folder: Path) -> str:
             await process.wait()
     assert process.returncode == 0, error.decode()[-4000:]
     return out.decode()
+
+
+def keep(recorded: Recorded, folder: Path) -> None:
+    folder.mkdir()
+    for number, exchange in enumerate(recorded.exchanges):
+        request = {"path": exchange.path, "headers": exchange.request_headers, "body": exchange.asked}
+        (folder / f"{number}.json").write_text(json.dumps(request))
 
 
 def assert_well_behaved(agent: Agent, recorded: Recorded) -> None:
