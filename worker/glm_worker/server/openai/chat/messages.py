@@ -53,7 +53,7 @@ class UserMessage(_Message):
 
 
 class CalledFunction(Strict):
-    name: Name
+    name: Id
     arguments: str = Field(description="The JSON text of an object.")
     parsed_arguments: Any = Field(None, description="No effect: the openai package sends back what it read there.")
 
