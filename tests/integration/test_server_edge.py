@@ -11,6 +11,7 @@ import pytest
 
 from glm_worker.server.edge import body as body_module
 from glm_worker.server.edge import protocol
+from glm_worker.server.flights.exchange import KEEP_ALIVE_S
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server
 
 CHAT = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -147,6 +148,22 @@ async def test_a_client_that_has_closed_its_half_gets_its_answer(
     assert b"hello" in answer
     assert engine.cancelled.empty()
     await connection.close()
+
+
+async def test_a_client_that_closes_a_stream_that_has_begun_frees_the_engine_though_nothing_more_is_told(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    body = json.dumps({**json.loads(CHAT), "stream": True}).encode()
+    connection = await Connection.open(world)
+    connection.send(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+    request = await engine.next_request()
+    await engine.say(request, "hello")
+    async with asyncio.timeout(DEADLINE_S):
+        await connection.reader.readuntil(b"hello")
+    closed_at = asyncio.get_running_loop().time()
+    await connection.close()
+    assert await engine.next_cancelled() == request.request_id
+    assert asyncio.get_running_loop().time() - closed_at < KEEP_ALIVE_S, "a probe found out, not a comment"
 
 
 @pytest.mark.parametrize("path", ["/v1/models/", "/v1/chat/completions/", "//evil.example/v1/models"])

@@ -5,6 +5,7 @@ client that has sent its request and closed its half of the connection, and erro
 """
 
 import logging
+import re
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,9 @@ IDLE_S = 75.0  # of a connection without a request: longer than usual proxies ke
 PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets
 PROBE_S = 1.0
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # the one interim response that every client skips
+_PROBE_OF_EVENTS = b"4\r\n: \n\n\r\n"  # a comment among server-sent events, the only thing that is sent in chunks
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 Body = Callable[[str, Failure], bytes]
 """(path, failure) -> the JSON of an error in the words of the surface that has this path."""
@@ -72,6 +76,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_in_head:
             self._head_bytes += len(data)
+            data = _without_upgrade(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -132,8 +137,8 @@ class Protocol(HttpToolsProtocol):
             return
         if not self.cycle.response_started:
             self.transport.write(_PROBE)
-        elif self.cycle.chunked_encoding is None:
-            return
+        elif self.cycle.chunked_encoding:
+            self.transport.write(_PROBE_OF_EVENTS)
         self._probe_timer = self.loop.call_later(next_s, self._probe, PROBE_S)
 
     def _begin_head(self) -> None:
@@ -177,6 +182,15 @@ class Protocol(HttpToolsProtocol):
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Return the beginning of a request without the offer to speak another protocol, as Java's client makes it.
+
+    The parser would take the offer for accepted, and the body for the other protocol.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-offered:", head) + end + rest
 
 
 class _Refused(Exception):
