@@ -33,6 +33,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "two pods": {"hardware": {"device": "cpu", "ranksPerPod": 1}, "parallelism": {"tensor": 2, "expert": 2}},
     "every limit": {"engine": {"limits": LIMITS}},
     "chats read otherwise": {"engine": {"chat": {"controlTokens": "Token", "undeclaredTools": "Call"}}},
+    "traced": {"engine": {"tracing": {"endpoint": "https://collector.example:4318/v1/traces"}}},
     "cuda": {"model": AIR, "hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"tensor": 8, "expert": 16}},
     "custom": {"model": {"name": "custom", "source": "file:///opt/model"}},
 }
@@ -88,14 +89,29 @@ def test_how_chats_are_read_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPa
     assert (settings.control_tokens, settings.undeclared_tools) == ("text", "text")
 
 
-def test_a_spec_that_says_nothing_of_chats_has_the_revision_it_had() -> None:
+def test_where_spans_go_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0, **SPECS["traced"]))
+    assert settings.trace_endpoint == "https://collector.example:4318/v1/traces"
+
+
+@pytest.mark.parametrize(
+    ("room", "said", "variables"),
+    [
+        ("chat", "chats read otherwise", {"GLM_CONTROL_TOKENS", "GLM_UNDECLARED_TOOLS"}),
+        ("tracing", "traced", {"GLM_TRACE_ENDPOINT"}),
+    ],
+)
+def test_a_spec_that_says_nothing_of_chats_or_spans_has_the_revision_it_had(
+    room: str, said: str, variables: set[str]
+) -> None:
     """So that no group moves where the operator is new; one that says something is a new revision."""
-    specs: list[dict[str, Any]] = [{}, {"engine": {"chat": {}}}, SPECS["chats read otherwise"]]
+    specs: list[dict[str, Any]] = [{}, {"engine": {room: {}}}, SPECS[said]]
     deployments = [a_deployment(**spec) for spec in specs]
     plain, empty, other = (revision_of(group_template(each, a_layout(each))) for each in deployments)
     assert plain == empty != other
-    assert not {"GLM_CONTROL_TOKENS", "GLM_UNDECLARED_TOOLS"} & set(environment(0))
-    assert "chat" not in a_deployment().spec.normal_form()["engine"]  # type: ignore[operator]
+    assert not variables & set(environment(0))
+    assert variables <= set(environment(0, **SPECS[said]))
+    assert room not in a_deployment().spec.normal_form()["engine"]  # type: ignore[operator]
 
 
 def test_metrics_say_whose_they_are_in_the_words_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ SOURCE_PATTERN = (
 )
 SERVED_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
 IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
+COLLECTOR_PATTERN = r"^https?://[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[!-~]*)?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DEPLOYMENT_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -27,6 +28,7 @@ FORMS: dict[str, str] = {
     " with letters, digits, dots, dashes and underscores in PATH",
     SERVED_NAME_PATTERN: "letters, digits and . _ : / - after a letter or digit, as in zai-org/GLM-4.5",
     IMAGE_PATTERN: "an image reference, as in registry.example/glm-worker:0.1.0",
+    COLLECTOR_PATTERN: "the URL of an OTLP/HTTP collector without user or password, as in http://collector:4318/v1/traces",
     OBJECT_NAME_PATTERN: "lower-case letters, digits, dashes and dots, with a letter or digit at both ends",
     DEPLOYMENT_NAME_PATTERN: "lower-case letters, digits and dashes, a letter first and no dash last",
     LABEL_KEY_PATTERN: "the key of a label, as in topology.kubernetes.io/zone",

@@ -23,7 +23,13 @@ from glm_operator.api.fields import (
     SpecModel,
     as_read_by_the_api_server,
 )
-from glm_operator.api.forms import DEPLOYMENT_NAME_PATTERN, FORMS, IMAGE_PATTERN, SERVED_NAME_PATTERN
+from glm_operator.api.forms import (
+    COLLECTOR_PATTERN,
+    DEPLOYMENT_NAME_PATTERN,
+    FORMS,
+    IMAGE_PATTERN,
+    SERVED_NAME_PATTERN,
+)
 from glm_operator.api.policy import Access, Policy, Reasoning, check_policy
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
@@ -228,6 +234,18 @@ class Chat(SpecModel):
     )
 
 
+class Tracing(SpecModel):
+    """Where the worker sends its spans."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=COLLECTOR_PATTERN,
+        max_length=512,
+        description="URL of an OTLP/HTTP collector that gets a span of each request, with the path, as in "
+        "http://collector:4318/v1/traces. No text of a prompt or an answer is in them. Default: no spans.",
+    )
+
+
 class PullSecret(SpecModel):
     """A Secret of the same namespace with registry credentials."""
 
@@ -251,6 +269,7 @@ class Engine(SpecModel):
     )
     limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
     chat: Chat | None = Field(default=None, description="How chats are read; docs/http.md has more.")
+    tracing: Tracing | None = Field(default=None, description="Spans of requests; docs/http.md has more.")
 
 
 class Rollout(SpecModel):

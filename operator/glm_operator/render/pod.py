@@ -6,7 +6,7 @@ the API server would drop: the live object would never hold what is wanted, and 
 
 from glm_operator import names
 from glm_operator.api.quantity import canonical, mebibytes, to_bytes
-from glm_operator.api.spec import Chat, GLMDeployment, Toleration
+from glm_operator.api.spec import Chat, GLMDeployment, Toleration, Tracing
 from glm_operator.layout import CLAIM_MOUNT, Layout
 from glm_operator.manifest import Manifest
 from glm_operator.render.labels import group_labels, scrape_annotations
@@ -67,7 +67,8 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
 
 def environment(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> list[Manifest]:
     """Return the worker's settings as environment, named as in glm_worker.settings (a contract test compares)."""
-    spec, limits, chat = deployment.spec, deployment.spec.engine.limits, deployment.spec.engine.chat or Chat()
+    spec, limits = deployment.spec, deployment.spec.engine.limits
+    chat, tracing = spec.engine.chat or Chat(), spec.engine.tracing or Tracing()
     leader = names.leader_host(deployment.name, group, deployment.namespace)
     values: dict[str, object] = {
         "MODEL": layout.model,
@@ -100,6 +101,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         # None where the spec says nothing: an operator that knows more fields moves no group by that.
         "CONTROL_TOKENS": chat.control_tokens and chat.control_tokens.lower(),
         "UNDECLARED_TOOLS": chat.undeclared_tools and chat.undeclared_tools.lower(),
+        "TRACE_ENDPOINT": tracing.endpoint,
     }
     literal = [{"name": f"GLM_{name}", "value": str(value)} for name, value in values.items() if value is not None]
     index = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{names.POD_INDEX_LABEL}']"}}

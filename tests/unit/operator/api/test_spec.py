@@ -81,6 +81,13 @@ def test_an_image_that_is_named_wins_over_the_default() -> None:
             "spec.model.source is 'hf://zai-org/GLM-4.5'; allowed is builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH",
         ),
         ({"engine": {"image": "a b"}}, "spec.engine.image is 'a b'"),
+        *(
+            (
+                {"engine": {"tracing": {"endpoint": endpoint}}},
+                f"spec.engine.tracing.endpoint is '{endpoint}'; allowed is the URL of an OTLP/HTTP collector",
+            )
+            for endpoint in ("", "collector:4318", "http://", "http://a b/", "grpc://a:4317", "http://me:secret@a/")
+        ),
         (
             {"rollout": {"maxUnavailable": 0}},
             "spec.rollout.maxUnavailable is '0'; allowed is a number of groups from 1",
@@ -104,6 +111,15 @@ def test_a_name_that_nothing_can_be_derived_from_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["chat", "a", "x" * 40, "chat-g", "chat-g0s", "glm-4-5-air"])
 def test_other_names_are_taken(name: str) -> None:
     assert parse_deployment(a_body(name)).name == name
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a", "https://a.b:4318/v1/traces", "http://[::1]:4318/v1/traces", "http://10.0.0.1/x"]
+)
+def test_a_collector_of_spans_has_the_url_that_was_given(url: str) -> None:
+    tracing = parse_deployment(a_body(engine={"tracing": {"endpoint": url}})).spec.engine.tracing
+    assert tracing is not None
+    assert tracing.endpoint == url
 
 
 def test_another_kind_is_refused() -> None:

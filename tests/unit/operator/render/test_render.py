@@ -254,6 +254,8 @@ CHANGES: dict[str, Any] = {
     "engine.chat": {"controlTokens": "Token"},
     "engine.chat.controlTokens": "Token",
     "engine.chat.undeclaredTools": "Call",
+    "engine.tracing": {"endpoint": "http://collector:4318/v1/traces"},
+    "engine.tracing.endpoint": "http://collector:4318/v1/traces",
     "engine.limits": {"maxNumSeqs": 3},
     "engine.limits.maxModelLen": 512,
     "engine.limits.maxBatchTokens": 64,
