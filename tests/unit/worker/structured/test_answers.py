@@ -8,8 +8,6 @@ from typing import Any
 import jsonschema
 import pytest
 import xgrammar
-from unit.worker.grammar_walk import NANO, STOPS, call_tokens, compiled, text_of, tokenizer, walk
-from unit.worker.schema_maker import make_schema
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.structured.answers import recipe_of
@@ -30,6 +28,8 @@ from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, tag_ids
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, State
 from glm_worker.server.text.tokenizer import Tokenizer
+from unit.worker.grammar_walk import NANO, STOPS, call_tokens, compiled, text_of, tokenizer, walk
+from unit.worker.schema_maker import make_schema
 
 Json = dict[str, Any]
 WEATHER: Json = {
@@ -76,8 +76,7 @@ def test_every_answer_of_a_random_schema_validates_or_the_schema_is_refused(seed
         try:
             recipe = recipe_of(JsonSchema(schema, "schema"), call_tokens())
         except RequestRefused as refusal:
-            assert refusal.param == "schema"
-            assert refusal.code in ("invalid_schema", "schema_too_large")
+            assert (refusal.param, refusal.code) == ("schema", "invalid_schema")  # noqa: PT017 - it need not raise
             continue
         assert recipe is not None
         grammar = compiled(recipe)
@@ -132,8 +131,8 @@ def test_where_every_text_will_do_nothing_is_compiled(calls: AnswerFormat) -> No
 
 
 LAYOUTS = {
-    "GLM-4.5": "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
-    "<arg_value>3</arg_value>\n</tool_call>",
+    "GLM-4.5": "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+    "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
     "GLM-4.7": "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris</arg_value><arg_key>days</arg_key>"
     "<arg_value>3</arg_value></tool_call>",
     "another order": "<tool_call>get_weather<arg_key>days</arg_key><arg_value>3</arg_value><arg_key>city</arg_key>"

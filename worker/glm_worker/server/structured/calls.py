@@ -164,8 +164,7 @@ class CallRules:
         others = [each for option in options for each in _without_strings(option)]
         guarded = frozenset().union(*(kinds(each) for each in others if _is_bounded(each))) - {"null"}
         written = [literal(word) for word in dict.fromkeys(words)]
-        for text in texts:
-            written.append(self._text(text, guarded))
+        written += [self._text(text, guarded) for text in texts]
         if others and not (texts and texts[0] == Text() and not guarded):
             written.append(json_rules.rule(either(others)))
         return one_of(written)

@@ -78,7 +78,3 @@ class Calls:
 
 
 AnswerFormat = Content | Calls
-
-
-# answers.recipe_of(answer, tokens, begins_line=...) -> Recipe | None turns one of these into what is compiled; None
-# where any text will do. grammars.Grammars.compiled(recipe, close_id=...) -> AnswerGrammar compiles it.

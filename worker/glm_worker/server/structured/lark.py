@@ -152,24 +152,12 @@ class JsonRules:
 
     def _body(self, shape: Shape) -> str:
         match shape:
-            case Anything():
-                return any_value(self._rules)
-            case Null():
-                return '"null"'
-            case Boolean():
-                return '"true" | "false"'
             case Integer():
                 return self._integer(shape)
             case Number():
                 return self._number(shape)
             case Text():
-                return (
-                    string(self._rules)
-                    if shape == Text()
-                    else self._rules.part(EbnfPart(patterns.ebnf(text_pattern(shape), in_json=True)))
-                )
-            case Values(texts):
-                return one_of(map(literal, texts))
+                return self._text(shape)
             case IfType(inner):
                 return self._rule(inner)
             case Either(options):
@@ -178,8 +166,26 @@ class JsonRules:
                 return self._list(shape)
             case Object():
                 return self._object(shape)
-            case Named() | Nothing():
+            case _:
+                return self._simple(shape)
+
+    def _simple(self, shape: Shape) -> str:
+        match shape:
+            case Anything():
+                return any_value(self._rules)
+            case Null():
+                return '"null"'
+            case Boolean():
+                return '"true" | "false"'
+            case Values(texts):
+                return one_of(map(literal, texts))
+            case _:
                 raise AssertionError(shape)
+
+    def _text(self, shape: Text) -> str:
+        if shape == Text():
+            return string(self._rules)
+        return self._rules.part(EbnfPart(patterns.ebnf(text_pattern(shape), in_json=True)))
 
     def _integer(self, shape: Integer) -> str:
         low, high, multiple = shape.low, shape.high, shape.multiple_of

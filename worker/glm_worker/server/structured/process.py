@@ -56,9 +56,10 @@ def main() -> int:
 
 
 def _compiler(folder: Path) -> "xgrammar.GrammarCompiler":
-    import xgrammar
+    from glm_worker.model.grammar_vocabulary import grammar_vocabulary, load_xgrammar
 
-    from glm_worker.model.grammar_vocabulary import grammar_vocabulary
+    load_xgrammar()
+    import xgrammar
 
     return xgrammar.GrammarCompiler(grammar_vocabulary(folder), max_threads=1, cache_enabled=False)
 
@@ -131,7 +132,12 @@ def _limit_memory(num_bytes: int) -> None:
 
 
 def _silence() -> None:
-    """Send what the library prints to nowhere: its warnings quote what clients sent."""
+    """Send what the library prints to nowhere, for its warnings quote what clients sent; and crash at once.
+
+    The library has handlers of its own for crashes, that print and may go on.
+    """
+    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):
+        signal.signal(number, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

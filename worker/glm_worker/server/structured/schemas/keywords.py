@@ -7,7 +7,7 @@ SAY_NOTHING = frozenset(
         *("contentEncoding", "contentMediaType", "contentSchema", "propertyOrdering"),
     }
 )
-"""nullable is OpenAPI's; a validator of JSON schema does not know it, and an answer that is not null is right for both."""
+"""nullable is OpenAPI's, and no validator of JSON schema knows it: an answer that is not null is right for both."""
 
 OF_TYPE: dict[str, frozenset[str]] = {
     "string": frozenset({"minLength", "maxLength", "pattern", "format"}),

@@ -148,7 +148,7 @@ class _Reading:
         for at, option in enumerate(options):
             if not all(self._reasoning.are_disjoint(option, other) for other in options[:at]):
                 raise Invalid(
-                    "oneOf has options that may hold both; use anyOf, or give each a required property with its own const"
+                    "oneOf has options that may hold both; use anyOf, or give each a required property with a const"
                 )
         return either(options)
 

@@ -170,19 +170,16 @@ class Reasoning:
                 return IfType(self._narrowest(a, b))
             case (IfType(shape), each) | (each, IfType(shape)):
                 return self.both(shape, each) if kinds(shape) & kinds(each) else each
+            case _:
+                return self._both_of_a_kind(one, other)
+
+    def _both_of_a_kind(self, one: Shape, other: Shape) -> Shape:
+        match one, other:
             case Integer(), Integer():
                 multiple = math.lcm(one.multiple_of, other.multiple_of)
                 return _integer(_most(one.low, other.low), _least(one.high, other.high), multiple)
-            case (Integer(), Number() as number) | (Number() as number, Integer()):
-                whole = one if isinstance(one, Integer) else other
-                assert isinstance(whole, Integer)
-                low = None if number.low is None else math.floor(number.low) + 1
-                if low is not None and not number.without_low:
-                    low = math.ceil(number.low or 0)
-                high = None if number.high is None else math.ceil(number.high) - 1
-                if high is not None and not number.without_high:
-                    high = math.floor(number.high or 0)
-                return _integer(_most(whole.low, low), _least(whole.high, high), whole.multiple_of)
+            case (Integer() as whole, Number() as number) | (Number() as number, Integer() as whole):
+                return _whole_between(whole, number)
             case Number(), Number():
                 return _both_numbers(one, other)
             case Text(), Text():
@@ -237,8 +234,11 @@ class Reasoning:
                 return self.holds(inner, value) if kind_of(value) in kinds(inner) else True
             case Values():
                 return any(is_same(value, each) for each in shape.values)
-            case _ if kind_of(value) not in kinds(shape):
-                return False
+            case _:
+                return self._holds_of_its_kind(shape, value) if kind_of(value) in kinds(shape) else False
+
+    def _holds_of_its_kind(self, shape: Shape, value: Any) -> bool | None:
+        match shape:
             case Integer(low, high, multiple_of):
                 is_whole = isinstance(value, int) or float(value).is_integer()
                 return is_whole and _is_between(value, low, high) and int(value) % multiple_of == 0
@@ -407,6 +407,16 @@ def _integer(low: int | None, high: int | None, multiple_of: int) -> Shape:
     if low is not None and high is not None and -(-low // multiple_of) * multiple_of > high:
         return NOTHING
     return Integer(low, high, multiple_of)
+
+
+def _whole_between(whole: Integer, number: Number) -> Shape:
+    low = None if number.low is None else math.ceil(number.low)
+    high = None if number.high is None else math.floor(number.high)
+    if low is not None and number.without_low and low == number.low:
+        low += 1
+    if high is not None and number.without_high and high == number.high:
+        high -= 1
+    return _integer(_most(whole.low, low), _least(whole.high, high), whole.multiple_of)
 
 
 def _both_numbers(one: Number, other: Number) -> Shape:

@@ -1,0 +1,164 @@
+"""The process that compiles grammars: what hangs, crashes or eats memory in it costs the request that asked for it."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+import xgrammar
+
+from glm_worker.errors import Overloaded, RequestRefused
+from glm_worker.model.grammar_vocabulary import grammar_vocabulary
+from glm_worker.server.structured.compiler import CompileLimits, Compiler
+from glm_worker.server.structured.recipe import Recipe, SchemaPart
+
+NANO = Path(__file__).parents[2] / "worker" / "models" / "glm-nano"
+GOOD = Recipe('start: "yes" | "no"')
+LARGE = Recipe("start: @p", {"p": SchemaPart('{"enum": [' + ",".join(map(str, range(300_000))) + "]}")})
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def compiler() -> AsyncIterator[Compiler]:
+    """A process with little time and memory."""
+    made = Compiler(NANO, CompileLimits(deadline_s=3.0, memory_bytes=24 * 2**20, num_bytes=2**20, num_waiting=3))
+    yield made
+    await made.close()
+
+
+def children(pid: int | None = None) -> list[psutil.Process]:
+    found = psutil.Process(pid).children()
+    return [child for child in found if "structured.process" in " ".join(child.cmdline())]
+
+
+async def hang(compiler: Compiler) -> psutil.Process:
+    """Have the process stand still, as one does in a grammar without end."""
+    await compiler.compile(GOOD)
+    (child,) = children()
+    child.suspend()
+    return child
+
+
+def is_yes_or_no(compiled: bytes) -> bool:
+    grammar = xgrammar.CompiledGrammar.deserialize_json(compiled.decode(), grammar_vocabulary(NANO))
+    return xgrammar.GrammarMatcher(grammar).accept_string("yes")
+
+
+@in_one_loop
+async def test_what_it_compiles_another_process_reads(compiler: Compiler) -> None:
+    await compiler.start()
+    assert is_yes_or_no(await compiler.compile(GOOD))
+    assert compiler.num_starts == 1
+    assert len(children()) == 1
+
+
+@in_one_loop
+async def test_a_grammar_past_its_deadline_is_refused_and_the_next_one_compiled(compiler: Compiler) -> None:
+    await hang(compiler)
+    before = time.monotonic()
+    with pytest.raises(RequestRefused, match=r"takes more than 3 s to compile; make it smaller") as refusal:
+        await compiler.compile(GOOD)
+    assert time.monotonic() - before < 10
+    assert refusal.value.code == "schema_too_large"
+    assert is_yes_or_no(await compiler.compile(GOOD))
+    assert len(children()) == 1
+
+
+@in_one_loop
+async def test_a_grammar_that_takes_too_much_memory_is_refused_and_the_next_one_compiled(compiler: Compiler) -> None:
+    with pytest.raises(RequestRefused, match="make it smaller") as refusal:
+        await compiler.compile(LARGE)
+    assert refusal.value.code == "schema_too_large"
+    assert is_yes_or_no(await compiler.compile(GOOD))
+
+
+@in_one_loop
+async def test_a_grammar_that_is_none_is_refused_without_what_the_library_says(compiler: Compiler) -> None:
+    with pytest.raises(RequestRefused, match=r"^the format cannot be compiled to a grammar$") as refusal:
+        await compiler.compile(Recipe("start: secret ("))
+    assert refusal.value.code == "invalid_schema"
+
+
+@in_one_loop
+async def test_a_process_that_is_killed_is_no_fault_of_the_request(compiler: Compiler) -> None:
+    child = await hang(compiler)
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    await asyncio.sleep(0)
+    child.kill()
+    with pytest.raises(Overloaded):
+        await waiting
+    assert is_yes_or_no(await compiler.compile(GOOD))
+
+
+@in_one_loop
+async def test_a_process_that_crashes_is_the_fault_of_the_request(compiler: Compiler) -> None:
+    child = await hang(compiler)
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    await asyncio.sleep(0)
+    child.send_signal(signal.SIGSEGV)
+    child.resume()
+    with pytest.raises(RequestRefused, match="the format cannot be compiled; make it smaller"):
+        await waiting
+    assert is_yes_or_no(await compiler.compile(GOOD))
+
+
+@in_one_loop
+async def test_no_more_formats_wait_than_may(compiler: Compiler) -> None:
+    waiting = [asyncio.create_task(compiler.compile(GOOD)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="3 other formats wait to be compiled"):
+        await compiler.compile(GOOD)
+    assert all(map(is_yes_or_no, await asyncio.gather(*waiting)))
+
+
+@in_one_loop
+async def test_a_process_that_cannot_start_is_told_as_no_room(tmp_path: Path) -> None:
+    compiler = Compiler(tmp_path)
+    with pytest.raises(Overloaded, match="structured output is not available now"):
+        await compiler.compile(GOOD)
+    await compiler.close()
+
+
+@in_one_loop
+async def test_closing_ends_and_reaps_the_process(compiler: Compiler) -> None:
+    await compiler.compile(GOOD)
+    (child,) = children()
+    await compiler.close()
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_the_process_dies_with_the_server_even_while_it_compiles() -> None:
+    program = f"""
+import asyncio
+from pathlib import Path
+from glm_worker.server.structured.compiler import Compiler
+
+async def main():
+    compiler = Compiler(Path({str(NANO)!r}))
+    await compiler.start()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        (child,) = children(server.pid)
+        child.suspend()
+        server.kill()
+    child.wait(timeout=10)
+
+
+def test_the_server_imports_neither_torch_nor_xgrammar() -> None:
+    program = (
+        "import sys, glm_worker.server.structured.answers, glm_worker.server.structured.grammars,"
+        " glm_worker.server.structured.compiler; sys.exit(bool({'torch', 'xgrammar', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
