@@ -42,7 +42,7 @@ OF_THINKING = {
 def recorded(begin_s: int) -> str:
     """Counters of two groups in OpenMetrics: each gets a request a second, of 900 tokens, answered with 300.
 
-    Scores of `deep` lie evenly between 0 and 1.
+    Scores of `deep` lie evenly from 0.00 to 0.99.
     """
     lines = []
     for metric in dict.fromkeys(series.partition("{")[0] for series in (*COUNTERS, *OF_THINKING)):
@@ -53,7 +53,8 @@ def recorded(begin_s: int) -> str:
                     lines += samples(series, deployment, a_second, begin_s)
     lines.append("# TYPE glm_auto_thinking_score histogram")
     for group in ("g0", "g1"):
-        for edge, share in [*((f"{step / 20}", step / 20) for step in range(21)), ("+Inf", 1.0)]:
+        edges = [(f"{(step * 50 - 5) / 1000}", step / 20) for step in range(1, 21)]
+        for edge, share in [*edges, ("+Inf", 1.0)]:
             lines += samples(f'glm_auto_thinking_score_bucket{{le="{edge}"', "deep", share, begin_s, (group,))
     return "\n".join([*lines, "# EOF", ""])
 
@@ -123,7 +124,7 @@ def test_thresholds_of_mode_auto_are_compared_with_what_was_recorded(recording: 
     assert never["fleet"]["gpu_hours"] <= was["fleet"]["gpu_hours"] <= often["fleet"]["gpu_hours"]
     table = recording.replay("--auto-threshold", "0.3", name="deep").stdout
     assert "as recorded" in table
-    assert "an estimate from scores" in table
+    assert "as scores were counted where a threshold is a multiple of 0.05" in table
 
 
 def test_a_recording_of_the_version_before_says_what_it_lacks(recording: Recording) -> None:

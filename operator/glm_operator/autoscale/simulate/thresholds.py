@@ -1,10 +1,12 @@
-"""What another `reasoning.autoThreshold` would have made of a recorded range. Pure; all of it is an estimate.
+"""What another `reasoning.autoThreshold` would have made of a recorded range. Pure.
 
-Counters know no single request. Scores are known as a histogram with steps of 0.05, and within a step they are taken
-to lie evenly. Which requests score high is not known: those that change are spread evenly over the others, with their
-prompts and answers, and think as long as those that thought around then.
+Counters know no single request. Scores are known as a histogram: how many reach a threshold is counted for multiples of
+0.05, and between them scores are taken to lie evenly. All else is an estimate: which requests score high is not known,
+so those that change are spread evenly over the others, with their prompts and answers, and think as long as those that
+thought around then.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +22,9 @@ THRESHOLD_METRICS = (SCORES, DECISIONS)
 """What is read besides what a trace is made of."""
 
 AUTO = "auto"
+_HALF = 0.005
+"""Of a hundredth. Scores are whole hundredths, so edges half of one below are below a threshold and above the scores
+that do not reach it."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,19 @@ class Scores:
         return self.counts[-1][1]
 
     def share_from(self, threshold: float) -> float:
-        """Return the share of requests whose score is the threshold or more, from 0 to 1."""
-        if threshold <= 0.0:
+        """Return the share of requests whose score is the threshold or more, from 0 to 1.
+
+        As counted where the threshold is a multiple of 0.05, else in proportion between two of them.
+        """
+        lowest = math.ceil(round(threshold * 100, 6))  # score that thinks, in hundredths
+        if lowest <= 0:
             return 1.0
+        cut = round(lowest / 100 - _HALF, 6)
         edges = [edge for edge, _ in self.counts]
-        place = bisect_left(edges, threshold)
+        place = bisect_left(edges, cut)
         edge, count = self.counts[place]
-        below, before = self.counts[place - 1] if place > 0 else (0.0, 0.0)
-        part = (threshold - below) / (edge - below) if edge < inf else 1.0
+        below, before = self.counts[place - 1] if place > 0 else (-_HALF, 0.0)
+        part = (cut - below) / (edge - below) if edge < inf else 1.0
         return max(0.0, 1.0 - (before + (count - before) * part) / self.requests)
 
 

@@ -21,8 +21,8 @@ OF_RECORDED = (
     "simulated, as those of the others."
 )
 OF_SHARES = (
-    "auto thinks: an estimate from scores that are counted in steps of 0.05, taken to lie evenly within a step. A "
-    "request that brought a threshold of its own counts as the others."
+    "auto thinks: as scores were counted where a threshold is a multiple of 0.05; between two of them an estimate, as "
+    "if scores lay evenly there. A request that brought a threshold of its own counts as the others."
 )
 OF_TOKENS = (
     "tokens a request: an estimate. Answers are taken to be as long with a thought as without: counters do not tell "

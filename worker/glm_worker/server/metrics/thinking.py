@@ -10,7 +10,9 @@ from glm_worker.server.metrics.exposition import without_created
 from glm_worker.server.metrics.histogram import Histogram
 from glm_worker.server.thinking.resolve import DecidedBy, Thinking
 
-SCORE_EDGES = tuple(step / 20 for step in range(21))
+SCORE_EDGES = tuple((step * 50 - 5) / 1000 for step in range(1, 21))
+"""Half of a hundredth below each multiple of 0.05. Scores have two digits and `auto` thinks from its threshold on, so
+what is up to such an edge is what would not think with the multiple above it."""
 
 
 class ThinkingMetrics:
@@ -41,7 +43,9 @@ class ThinkingMetrics:
     def collect(self) -> Iterator[Metric]:
         yield from without_created(self._registry.collect())
         family = HistogramMetricFamily(
-            "glm_auto_thinking_score", "Scores of chats about which auto decided, from 0 to 1."
+            "glm_auto_thinking_score",
+            "Scores of chats about which auto decided, from 0 to 1, in hundredths. Up to the edge 0.495 are those "
+            "below a threshold of 0.5, and so for each multiple of 0.05.",
         )
         family.samples = list(self._scores.samples("glm_auto_thinking_score", {"model": self._model}))
         yield family

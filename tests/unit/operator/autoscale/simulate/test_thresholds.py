@@ -16,7 +16,9 @@ from glm_operator.autoscale.simulate.trace import Arrival
 
 BEGIN_S, END_S = 1000.0, 1600.0
 LIMIT = 100_000
-EVEN = Scores((*((step / 20, step * 5.0) for step in range(21)), (float("inf"), 100.0)))
+EDGES = [(step * 50 - 5) / 1000 for step in range(1, 21)]  # as workers count
+EVEN = Scores((*((edge, step * 5.0) for step, edge in enumerate(EDGES, 1)), (float("inf"), 100.0)))
+"""One request of each score from 0.00 to 0.99."""
 
 
 def counter(name: str, grows: float, group: str = "g0", **labels: str) -> Series:
@@ -25,12 +27,12 @@ def counter(name: str, grows: float, group: str = "g0", **labels: str) -> Series
     return Series(name, {"group": group, **labels}, samples)
 
 
-def recorded(*, auto: float = 4, enabled: float = 1, thoughts: float = 500, edges: int = 21) -> list[Series]:
+def recorded(*, auto: float = 4, enabled: float = 1, thoughts: float = 500) -> list[Series]:
     """Return 600 s with 8 requests every 5 s: auto decides about so many, and so many of them think.
 
-    Scores lie evenly between 0 and 1.
+    Scores lie evenly from 0.00 to 0.99.
     """
-    edge = [(f"{step / 20}", auto * step / 20) for step in range(edges)]
+    edge = [(f"{edge}", auto * step / 20) for step, edge in enumerate(EDGES, 1)]
     return [
         counter("glm_requests_received_total", 8, slo_class="chat"),
         counter("glm_prompt_tokens_received_total", 8000, slo_class="chat"),
@@ -55,7 +57,8 @@ def thinking_share(arrivals: tuple[Arrival, ...] | None) -> float:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "share"), [(0, 1.0), (0.05, 0.95), (0.3, 0.7), (0.525, 0.475), (0.98, 0.02), (1, 0.0)]
+    ("threshold", "share"),
+    [(0, 1.0), (0.02, 0.98), (0.05, 0.95), (0.3, 0.7), (0.52, 0.48), (0.521, 0.47), (0.53, 0.47), (0.98, 0.02), (1, 0)],
 )
 def test_the_share_that_thinks_is_read_from_scores_and_between_two_edges_in_proportion(
     threshold: float, share: float
@@ -63,9 +66,13 @@ def test_the_share_that_thinks_is_read_from_scores_and_between_two_edges_in_prop
     assert EVEN.share_from(threshold) == pytest.approx(share)
 
 
-def test_scores_of_one_step_all_lie_in_it() -> None:
-    only = Scores(((0.0, 0.0), (0.5, 0.0), (0.55, 40.0), (1.0, 40.0), (float("inf"), 40.0)))
-    assert [only.share_from(each) for each in (0.5, 0.525, 0.55, 1.0)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+def test_a_score_that_is_the_threshold_thinks_and_one_a_hundredth_less_does_not() -> None:
+    of_half = Scores(tuple((edge, 0.0 if edge < 0.5 else 40.0) for edge in (*EDGES, float("inf"))))
+    assert [of_half.share_from(each) for each in (0.45, 0.5, 0.55, 1.0)] == [1.0, 1.0, 0.0, 0.0]
+    below = Scores(tuple((edge, 0.0 if edge < 0.49 else 40.0) for edge in (*EDGES, float("inf"))))
+    assert [below.share_from(each) for each in (0.45, 0.5, 0.55, 1.0)] == [1.0, 0.0, 0.0, 0.0]
+    certain = Scores((*((edge, 0.0) for edge in EDGES), (float("inf"), 40.0)))  # a score of 1.00
+    assert certain.share_from(1.0) == 1.0
 
 
 def test_what_was_counted_is_kept_beside_what_is_estimated() -> None:
