@@ -14,9 +14,10 @@ from typing import Protocol
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
-from glm_worker.server.flights.journal import Journal, Outcome
+from glm_worker.server.flights.journal import Journal
 from glm_worker.server.flights.replies import Generated
 from glm_worker.server.jobs.job import Job, Room, room_of
+from glm_worker.server.metrics.outcomes import Outcome
 from glm_worker.server.metrics.telemetry import Gauges, Telemetry
 from glm_worker.server.slo import Headers, NoHeaders
 

@@ -7,12 +7,9 @@ a second loss answers it with 503. A request that kills the ranks that run it wo
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from glm_worker.errors import Overloaded
 
-Outcome = Literal["finished", "cancelled", "refused", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("finished", "cancelled", "refused", "failed")
 MAX_RUNS = 2
 RETRY_AFTER_S = 1  # a queue this size moves on within a second
 

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 
 from glm_worker.messages import Slo, StepDone
-from glm_worker.server.flights.journal import OUTCOMES, Outcome
 from glm_worker.server.metrics.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.metrics.expert_load import ExpertLoad
 from glm_worker.server.metrics.exposition import Exposition, without_created
+from glm_worker.server.metrics.outcomes import OUTCOMES, Outcome
 from glm_worker.server.metrics.thinking import ThinkingMetrics
 from glm_worker.server.metrics.vllm_names import cache_config, twin
 from glm_worker.server.slo import Headers

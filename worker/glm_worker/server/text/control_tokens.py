@@ -36,7 +36,8 @@ def disarmer(
         as_read = normalized(text)
         if as_read != text and next(_matches(found, as_read, longest), None):
             text = as_read
-        at, parts = 0, []
+        at = 0
+        parts: list[str] = []
         for first in _matches(found, text, longest):
             parts += (text[at : first.end()], _DISARMED)
             at = first.end()
@@ -99,7 +100,8 @@ def runs(prompt: str, tokens: Collection[str]) -> Iterator[tuple[str, bool]]:
         return
     longest_first = sorted(tokens, key=len, reverse=True)
     found = re.compile("|".join(map(re.escape, longest_first)))
-    at, parts = 0, []
+    at = 0
+    parts: list[str] = []
     for token in _matches(found, prompt, len(longest_first[0])):
         parts += (prompt[at : token.start()], token[0])
         at = token.end()
