@@ -99,10 +99,10 @@ def parse() -> dict[str, Any]:
 
 
 def parse_by_a_call() -> dict[str, Any]:
-    """The older way: a tool that must be called. The call has the form; what it says is up to the model."""
+    """The older way: a tool that must be called."""
     person = model.with_structured_output(Person, method="function_calling").invoke("Ada is 36 years old.")
     assert isinstance(person, Person)
-    return {name: type(value).__name__ for name, value in person.model_dump().items()}
+    return person.model_dump()
 
 
 def responses() -> dict[str, Any]:
