@@ -65,11 +65,13 @@ $(NODE_CLIENTS)/.installed: tests/clients/node/package-lock.json
 	else mkdir -p $(NODE_CLIENTS); echo "npm is not installed: Node's clients are left out of the tests" >&2; fi
 	@touch $@
 
-# Coding agents, for `make e2e-long` only: 700 MB of other people's programs. opencode's own script links its binary.
+# Coding agents, for `make e2e-long` only: half a gigabyte of other people's programs. `npm ci` wants every optional package of
+# the lock's platforms to be in the registry, which not every registry has; `npm install` keeps to the lock as well. opencode's
+# own script puts its binary in its place.
 AGENTS := tests/clients/agents/node_modules
 
 $(AGENTS)/.installed: tests/clients/agents/package-lock.json
-	@if command -v npm >/dev/null; then cd tests/clients/agents && npm ci --silent --no-audit --no-fund --ignore-scripts && node node_modules/opencode-ai/postinstall.mjs; \
+	@if command -v npm >/dev/null; then cd tests/clients/agents && npm install --silent --no-save --no-audit --no-fund --ignore-scripts && node node_modules/opencode-ai/postinstall.mjs; \
 	else mkdir -p $(AGENTS); echo "npm is not installed: the coding agents are left out of the long stories" >&2; fi
 	@touch $@
 
@@ -122,6 +124,10 @@ e2e: $(INSTALLED) ## User stories on a real cluster: ours (Linux, root, Go), or 
 .PHONY: e2e-long
 e2e-long: $(INSTALLED) $(AGENTS)/.installed ## Long stories: a fleet of 300, eight clients through every change of a deployment, two coding agents; numbers for docs/log.md
 	@$(BIN)/python scripts/e2e.py --long
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Hostile requests, the long form: 5,500 of the API's description and 20,000 mutated bodies; numbers for docs/log.md
+	@PYTHONPATH=tests $(BIN)/python -m fuzz
 
 ##@ Run a real cluster on this machine
 

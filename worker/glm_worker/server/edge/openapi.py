@@ -48,10 +48,6 @@ def described(
         if examples:
             media["examples"] = {name: {"value": value} for name, value in examples.items()}
         extra["requestBody"] = {"required": True, "content": {"application/json": media}}
-        extra["responses"]["400"] = _error("The request is refused; the message names the field.")
-        extra["responses"]["503"] = _error(
-            "The queue is full or no group serves; `retry-after` says when to try again."
-        )
     return {"summary": summary, "description": text, "tags": [surface], "openapi_extra": extra}
 
 
@@ -67,7 +63,7 @@ def add_description(app: FastAPI, *, title: str, description: Callable[[], str])
             description=description(),
             routes=app.routes,
         )
-        return _hoisted(found)
+        return _with_errors(_hoisted(found))
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -86,7 +82,6 @@ def add_description(app: FastAPI, *, title: str, description: Callable[[], str])
     for name, media_type in _PAGE_FILES.items():
         router.add_api_route(f"/docs/{name}", _file(name, media_type), include_in_schema=False)
     app.include_router(router)
-    app.openapi = document  # type: ignore[method-assign] - as FastAPI documents it
 
 
 def _file(name: str, media_type: str) -> Callable[[], Any]:
@@ -95,6 +90,35 @@ def _file(name: str, media_type: str) -> Callable[[], Any]:
         return Response(content, media_type=media_type, headers={"cache-control": "max-age=86400"})
 
     return page_file
+
+
+_REFUSED = {
+    "400": "The request is refused; the message names the field.",
+    "404": "There is no such model, or nothing else of that name.",
+}
+_ERRORS_OF_BODIES = {
+    **_REFUSED,
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "500": "The server made a mistake.",
+}
+_BUSY = "The queue is full or no group serves; `retry-after` says when to try again."
+_BUSY_STATUS = {"Anthropic": "529"}  # of other surfaces: 503
+
+
+def _with_errors(document: Json) -> Json:
+    """Return the document with the errors that all operations of a kind have."""
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if (operation := item.get(method)) is None:
+                continue
+            responses: Json = operation["responses"]
+            responses.pop("422", None)  # what FastAPI says of every parameter, and what never comes
+            busy = {"503": _BUSY}
+            busy |= {_BUSY_STATUS.get(tag, "503"): _BUSY for tag in operation.get("tags", ())}
+            errors = {**_ERRORS_OF_BODIES, **busy} if "requestBody" in operation else _REFUSED if "{" in path else busy
+            responses |= {status: _error(text) for status, text in errors.items() if status not in responses}
+    return document
 
 
 def _error(description: str) -> Json:
