@@ -66,9 +66,10 @@ class Said:
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Said]:
     folder = tmp_path_factory.mktemp("clients")
     with running_group(folder) as group, ThreadPoolExecutor(2) as pool:
-        group.serving()
         url = f"http://{group.leader.host}:8000"
-        yield Said({name: obstacle(name) or pool.submit(run, name, url, folder) for name in CLIENTS})
+        running = {name: obstacle(name) or pool.submit(run, name, url, folder) for name in CLIENTS}
+        group.serving()  # the scripts wait for it, once they have imported their packages
+        yield Said(running)
 
 
 def obstacle(client: str) -> str:

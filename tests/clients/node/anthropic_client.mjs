@@ -7,7 +7,7 @@ import { betaTool } from '@anthropic-ai/sdk/helpers/beta/json-schema';
 import { MODEL, report, serverUrl } from './report.mjs';
 import { CALCULATOR, QUESTION, WEATHER, calculator, getWeather } from './tools.mjs';
 
-const client = new Anthropic({ baseURL: serverUrl(), apiKey: 'none', maxRetries: 0 });
+const client = new Anthropic({ baseURL: await serverUrl(), apiKey: 'none', maxRetries: 0 });
 const user = (content) => [{ role: 'user', content }];
 const asked = { model: MODEL, max_tokens: 300 };
 

@@ -6,7 +6,7 @@ import OpenAI from 'openai';
 import { MODEL, report, serverUrl } from './report.mjs';
 import { CALCULATOR, QUESTION, WEATHER, calculator, getWeather } from './tools.mjs';
 
-const client = new OpenAI({ baseURL: `${serverUrl()}/v1`, apiKey: 'none', maxRetries: 0 });
+const client = new OpenAI({ baseURL: `${await serverUrl()}/v1`, apiKey: 'none', maxRetries: 0 });
 const user = (content) => [{ role: 'user', content }];
 const asFunction = ({ name, description, schema }) => ({ name, description, parameters: schema });
 const PERSON = {

@@ -8,21 +8,34 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 import traceback
+import urllib.request
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 MODEL = "glm-nano"
+START_LIMIT_S = 200.0
 
 Case = Callable[[], dict[str, Any]]
 
 
 def server_url() -> str:
-    """Return the address of the server, which is the script's only argument: http://host:port."""
+    """Return the address of the server, the script's only argument, once it serves: packages are long to import."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url", help="of the server, as http://127.0.0.1:8000")
-    return str(parser.parse_args().url).rstrip("/")
+    url = str(parser.parse_args().url).rstrip("/")
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health").close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return url
 
 
 def report(package: str, cases: dict[str, Case]) -> None:
