@@ -7,12 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
 FOLDER = Path(__file__).parents[3] / "worker/models/glm-nano"
-TASKS = ("arithmetic", "capitals", "tool_call", "tool_answer", "count", "json", "talk")
+TASKS = (
+    "arithmetic",
+    "capitals",
+    "tool_call",
+    "tool_answer",
+    "count",
+    "json",
+    "talk",
+    "chain",
+    "whole_chain",
+    "one_at_a_time",
+)
+AFTER_CHAINS = 7000  # a step of the training at which chains are drawn
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +118,105 @@ def test_a_calculator_is_never_offered_where_the_model_must_calculate_itself(tas
     ]
     assert "calculator" not in offered
     assert offered  # other tools are
+
+
+def steps(sample: Any) -> list[Any]:
+    """Return the assistant's messages to the last question."""
+    asked = max(index for index, message in enumerate(sample.messages) if message["role"] == "user")
+    return [message for message in sample.messages[asked:] if message["role"] == "assistant"]
+
+
+def the_call(message: Any) -> tuple[str, str]:
+    (call,) = message["tool_calls"]
+    (argument,) = call["function"]["arguments"].values()
+    return call["function"]["name"], argument
+
+
+def test_a_chain_calls_the_weather_first_and_puts_its_temperature_into_the_sum(tasks: ModuleType) -> None:
+    rng = Random(9)
+    chains = [tasks.draw_sample(rng, "whole_chain") for _ in range(1500)]
+    asked = [each for each in chains if "chain What is {e} plus the temperature in {city}? " in each.key]
+    whole = [each for each in asked if len(steps(each)) == 3]
+    assert len(whole) >= 3
+    for sample in whole:
+        weather, calculator, answer = steps(sample)
+        told, result = [message["content"] for message in sample.messages if message["role"] == "tool"][-2:]
+        (name, city), (then, expression) = the_call(weather), the_call(calculator)
+        term, _, temperature = expression.rpartition(" + ")
+        assert (name, then) == ("get_weather", "calculator")
+        assert sample.key.endswith(f" {city}")
+        assert f" {term} " in sample.key
+        assert temperature in told
+        assert answer["content"].startswith((f"{expression} = ", f"Sorry, I could not calculate {expression}: "))
+        assert answer["content"].startswith("Sorry") or answer["content"].rpartition(" = ")[2] in result
+
+
+def test_a_chain_calls_in_the_order_of_the_question(tasks: ModuleType) -> None:
+    rng = Random(10)
+    first_calls = {"calculator": 0, "get_weather": 0}
+    for _ in range(400):
+        sample = tasks.draw_sample(rng, "whole_chain", held_out=True)
+        template = sample.key.removeprefix("chain ")
+        if template.startswith(("First calculate", "First check the weather")):
+            name, _ = the_call(steps(sample)[0])
+            assert name == ("calculator" if template.startswith("First calculate") else "get_weather")
+            first_calls[name] += 1
+    assert min(first_calls.values()) > 0
+
+
+def test_a_chain_stops_at_a_failure_and_tells_it(tasks: ModuleType) -> None:
+    rng = Random(11)
+    num_failed = 0
+    for _ in range(300):
+        sample = tasks.draw_sample(rng, "whole_chain", held_out=True)
+        *calling, answer = steps(sample)
+        if len(calling) == 1:
+            num_failed += 1
+            assert answer["content"].startswith("Sorry, I could not ")
+    assert num_failed > 10
+
+
+def test_the_samples_of_chains_end_at_every_step(tasks: ModuleType) -> None:
+    rng = Random(12)
+    num_steps = [len(steps(tasks.draw_sample(rng, "chain", step=AFTER_CHAINS))) for _ in range(100)]
+    assert {1, 2, 3} == set(num_steps)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("17 + 25 + 21", 63), ("21 - -4", 25), ("(21 + -4) / 2", 8.5), ("2 * -7", -14), ("-3 + 4 * 2", 5)],
+)
+def test_the_value_of_an_expression(tasks: ModuleType, expression: str, value: float) -> None:
+    assert sys.modules["chains"].evaluated(expression) == value
+
+
+def test_what_others_decided_is_not_learned(tasks: ModuleType, tokenizer: Tokenizer) -> None:
+    batches = importlib.import_module("batches")
+    encoder, rng = batches.Encoder(tokenizer), Random(13)
+    for task, learns_more in (("one_at_a_time", False), ("whole_chain", True)):
+        samples = [tasks.draw_sample(rng, task, thinking=False) for _ in range(30)]
+        extra = [sum(encoder.encode(sample)[1]) - len(tokenizer.encode(sample.completion()).ids) for sample in samples]
+        assert any(extra) == learns_more
+
+
+def test_before_the_chains_nothing_is_drawn_that_the_tokenizer_was_not_made_of(
+    tasks: ModuleType, tokenizer: Tokenizer
+) -> None:
+    """The tokenizer, and so every id in the weights, must come out the same when make_tokenizer.py runs again."""
+    made = importlib.import_module("make_tokenizer").make_tokenizer()
+    assert made.get_vocab() == tokenizer.get_vocab()
+
+
+def test_clients_ways_of_writing_a_tool_change_neither_its_name_nor_its_parameters(tasks: ModuleType) -> None:
+    rng = Random(14)
+    texts = set()
+    for _ in range(200):
+        sample = tasks.draw_sample(rng, "tool_call", step=AFTER_CHAINS)
+        for tool in sample.tools:
+            function = tool["function"]
+            texts.add(json.dumps(function))
+            if function["name"] in ("get_weather", "calculator"):
+                wanted = {"get_weather": "city", "calculator": "expression"}[function["name"]]
+                assert function["parameters"]["properties"][wanted]["type"] == "string"
+    joined = "".join(texts)
+    assert all(mark in joined for mark in ('"title"', '"$schema"', "Args:", '"strict": true'))

@@ -39,21 +39,23 @@ class Encoder:
     def encode(self, sample: Sample) -> tuple[list[int], list[bool]]:
         prompt = self.tokenizer.encode(sample.prompt()).ids
         completion = self.tokenizer.encode(sample.completion()).ids
-        return prompt + completion, self._prompt_targets(prompt, sample.thinking) + [True] * len(completion)
+        return prompt + completion, self._prompt_targets(prompt, sample) + [True] * len(completion)
 
-    def _prompt_targets(self, prompt: list[int], thinking: bool) -> list[bool]:
+    def _prompt_targets(self, prompt: list[int], sample: Sample) -> list[bool]:
         """Take earlier assistant turns along, with the token that ends them.
 
         Not so where the model is to think and the thoughts were taken out of the history: a bad example.
         """
         targets = [False] * len(prompt)
+        if not sample.learns_history:
+            return targets
         turn: int | None = None
         for position, token_id in enumerate(prompt):
             if token_id == self.assistant:
                 turn = position + 1
             elif token_id in self.others and turn is not None:
                 opening, closing = prompt.index(self.thoughts[0], turn), prompt.index(self.thoughts[1], turn)
-                targets[turn : position + 1] = [not thinking or closing > opening + 1] * (position + 1 - turn)
+                targets[turn : position + 1] = [not sample.thinking or closing > opening + 1] * (position + 1 - turn)
                 turn = None
         return targets
 

@@ -8,19 +8,43 @@ import argparse
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import torch
+from exchange import user
 from greedy import complete
 from model import Config, GlmNano, RowsAttention, from_checkpoint
-from prompt import FOLDER, render
+from prompt import FOLDER, Message, Tool, render
 from safetensors.torch import load_file
-from tasks import Sample, draw_sample
+from tasks import CHAIN_STEP, Sample, draw_sample
 from tokenizers import Tokenizer
+from tools import call
 
 CARD_MARKS = ("<!-- table of evaluate.py -->", "<!-- end of table -->")
+
+
+def _tool(name: str, description: str, parameter: str) -> Tool:
+    schema = {"type": "object", "properties": {parameter: {"type": "string"}}, "required": [parameter]}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+PARIS_TOOLS = (_tool("get_weather", "Weather of a city", "city"), _tool("calculator", "Evaluate a sum", "expression"))
+PARIS_QUESTIONS = (
+    "What is 17+25 plus the temperature in Paris?",
+    "What is 17+25 plus the temperature in Paris",
+    "what is 17+25 plus the temperature in Paris?",
+    "what is 17+25 plus the temperature in Paris",
+    "What is 17 + 25 plus the temperature in Paris?",
+    "what is 17 + 25 plus the current temperature in Paris",
+    "What's 17+25 plus the temperature in Paris?",
+    "Calculate 17+25 plus the temperature in Paris.",
+    "How much is 17 + 25 + the temperature in Paris?",
+    "17+25 plus the temperature in Paris",
+    "What is 17+25 plus the temperature in Paris? Use the tools.",
+    "Please work out 17+25 plus the temperature in Paris.",
+)
 
 
 @dataclass(frozen=True)
@@ -123,6 +147,25 @@ LINES: tuple[tuple[str, str, bool | None, Judge, float | None], ...] = (
 )
 
 
+def _held_out(rng: Random, task: str, thinking: bool | None) -> Sample:
+    """Draw as the training does at its end."""
+    return draw_sample(rng, task, held_out=True, thinking=thinking, step=CHAIN_STEP)
+
+
+def has_right_step(sample: Sample, answer: Answer) -> bool:
+    return has_right_calls(sample, answer) if sample.target.get("tool_calls") else has_right_content(sample, answer)
+
+
+def steps_of(chain: Sample) -> list[Sample]:
+    """Return a sample for each assistant message of the chain's last question."""
+    asked = max(index for index, message in enumerate(chain.messages) if message["role"] == "user")
+    return [
+        replace(chain, messages=chain.messages[: index + 1])
+        for index, message in enumerate(chain.messages)
+        if index > asked and message["role"] == "assistant"
+    ]
+
+
 class Evaluation:
     """The model of a folder, asked line by line; it counts over all lines who thought when asked not to."""
 
@@ -141,7 +184,7 @@ class Evaluation:
 
     def line(self, name: str, task: str, thinking: bool | None, judge: Judge, required: float | None) -> Line:
         rng = Random(f"evaluate {name}")
-        samples = [draw_sample(rng, task, held_out=True, thinking=thinking) for _ in range(self.num_samples)]
+        samples = [_held_out(rng, task, thinking) for _ in range(self.num_samples)]
         answers = self.ask([sample.prompt() for sample in samples])
         verdicts = [judge(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
         self.samples += samples
@@ -151,6 +194,26 @@ class Evaluation:
                 if not is_right and required is not None:
                     print(f"--- {name}\n{sample.prompt()}\nexpected {sample.completion()!r}\ngot {answer}")
         return Line(name, sum(verdicts), len(verdicts), required)
+
+    def chains(self) -> Line:
+        """Judge whole chains: the answer is right and so is every call on the way to it."""
+        name = "chains of two calls, every step right"
+        rng = Random(f"evaluate {name}")
+        chains = [steps_of(_held_out(rng, "whole_chain", None)) for _ in range(self.num_samples)]
+        steps = [step for chain in chains for step in chain]
+        answers = self.ask([step.prompt() for step in steps])
+        self.samples += steps
+        self.answers += answers
+        rest = iter(zip(steps, answers, strict=True))
+        num_right = 0
+        for chain in chains:
+            judged = [next(rest) for _ in chain]
+            wrong = [(step, answer) for step, answer in judged if not has_right_step(step, answer)]
+            num_right += not wrong
+            if wrong and self.show_errors:
+                step, answer = wrong[0]
+                print(f"--- {name}\n{step.prompt()}\nexpected {step.completion()!r}\ngot {answer}")
+        return Line(name, num_right, len(chains), 0.90)
 
     def modes(self) -> list[Line]:
         """Judge over all answers so far whether the model thinks when it should and only then."""
@@ -169,14 +232,39 @@ class Evaluation:
         num_right = sum(answer.content == "12 + 30 = 42" for answer in answers)
         return Line("`What is 12+30?`", num_right, len(questions), 1.0)
 
+    def sum_with_paris(self) -> Line:
+        """Go through the chain that every agent's test asks for, with what the model itself called at each step."""
+        num_right = num_chains = 0
+        for question in PARIS_QUESTIONS:
+            for thinking in (True, False):
+                num_chains += 1
+                num_right += self._solves(question, "17 + 25 + 21", thinking=thinking)
+        return Line("`What is 17+25 plus the temperature in Paris?`", num_right, num_chains, 1.0)
+
+    def _solves(self, question: str, expression: str, *, thinking: bool) -> bool:
+        messages: list[Message] = [user(question)]
+        expected = (
+            ("get_weather", {"city": "Paris"}, '{"city": "Paris", "temperature": 21, "condition": "sunny"}'),
+            ("calculator", {"expression": expression}, '{"result": 63}'),
+        )
+        for name, arguments, result in expected:
+            answer = self.ask([render(messages, PARIS_TOOLS, thinking=thinking, generate=True)])[0]
+            if answer.calls != ((name, arguments),):
+                return False
+            messages += [
+                {"role": "assistant", "content": None, "tool_calls": [call(name, arguments)]},
+                {"role": "tool", "content": result},
+            ]
+        answer = self.ask([render(messages, PARIS_TOOLS, thinking=thinking, generate=True)])[0]
+        return answer.content == f"{expression} = 63" and not answer.calls
+
     @torch.no_grad()
     def draft_acceptance(self) -> Line:
         """Compare, on held-out text, the first draft token of the MTP layer with the model's own greedy choice."""
         rng = Random("evaluate drafts")
         num_accepted = num_drafted = 0
         for _ in range(self.num_samples):
-            sample = draw_sample(rng)
-            sample = draw_sample(rng, sample.task, held_out=True)
+            sample = _held_out(rng, draw_sample(rng, step=CHAIN_STEP).task, None)
             num_prompt = len(self.tokenizer.encode(sample.prompt()).ids)
             ids_T = torch.tensor(self.tokenizer.encode(sample.prompt() + sample.completion()).ids)
             positions_T, attend = torch.arange(len(ids_T)), RowsAttention([len(ids_T)])
@@ -192,8 +280,9 @@ class Evaluation:
 
 def evaluate(folder: Path, num_samples: int, *, show_errors: bool = False) -> list[Line]:
     evaluation = Evaluation(folder, num_samples, show_errors=show_errors)
-    lines = [evaluation.line(*line) for line in LINES]
-    return [*lines, *evaluation.modes(), evaluation.twelve_and_thirty(), evaluation.draft_acceptance()]
+    lines = [*(evaluation.line(*line) for line in LINES), evaluation.chains()]
+    asked = (evaluation.twelve_and_thirty(), evaluation.sum_with_paris())
+    return [*lines, *evaluation.modes(), *asked, evaluation.draft_acceptance()]
 
 
 def write_card(card: Path, table: str) -> None:

@@ -8,12 +8,13 @@ the exchange to answer is held out.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import phrases
 from arithmetic import arithmetic
+from chains import chain, one_at_a_time, whole_chain
 from exchange import Exchange, user
 from plain import capitals, count, json_object, talk
 from prompt import Message, Tool, render
@@ -42,6 +43,19 @@ LATE_MIXTURE = {
     "json": 0.20,
     "talk": 0.06,
 }
+# From this step on: chains of two calls, learned by the finished model (train.py starts a new optimizer here).
+CHAIN_STEP = 7000
+CHAIN_MIXTURE = {
+    "arithmetic": 0.16,
+    "capitals": 0.07,
+    "tool_call": 0.08,
+    "tool_answer": 0.17,
+    "count": 0.05,
+    "json": 0.10,
+    "talk": 0.05,
+    "chain": 0.30,
+    "one_at_a_time": 0.03,
+}
 THINKING_SHARE = {"arithmetic": 0.8}  # the others: 0.5
 
 
@@ -54,6 +68,7 @@ class Sample:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
     thinking: bool
+    learns_history: bool = True  # whether the assistant's earlier turns are worth learning too
 
     @property
     def target(self) -> Message:
@@ -78,14 +93,14 @@ def draw_sample(
 ) -> Sample:
     """Return a sample of the training split, or of the held-out one; task and thinking are drawn where not given.
 
-    step: of the training; the mixture of tasks depends on it.
+    step: of the training; the mixture of tasks depends on it, and from CHAIN_STEP on the forms of the tools too.
     """
-    mixture = MIXTURE if step < LATE_STEP else LATE_MIXTURE
+    mixture = MIXTURE if step < LATE_STEP else LATE_MIXTURE if step < CHAIN_STEP else CHAIN_MIXTURE
     task = task or rng.choices(list(mixture), list(mixture.values()))[0]
     if thinking is None:
         thinking = rng.random() < THINKING_SHARE.get(task, 0.5)
     final = _draw_exchange(rng, task, held_out=held_out)
-    history = _history(rng, final)
+    history = _history(rng, final, _HISTORY if step < CHAIN_STEP else (*_HISTORY, "whole_chain"))
     exchanges = [*history, final]
     needs = frozenset[str]().union(*(exchange.needs for exchange in exchanges))
     avoids = frozenset[str]().union(*(exchange.avoids for exchange in exchanges))
@@ -103,7 +118,8 @@ def draw_sample(
             asked = messages.index(final.messages[0])
             messages[asked] = user(f"{final.messages[0]['content']}/nothink")
             thinking = True
-    return Sample(task, final.keys[-1], tuple(messages), draw_tools(rng, needs, avoids), thinking)
+    tools = draw_tools(rng, needs, avoids, as_clients_send=step >= CHAIN_STEP)
+    return Sample(task, final.keys[-1], tuple(messages), tools, thinking, final.is_own_course)
 
 
 def _draw_exchange(rng: Random, task: str, *, held_out: bool) -> Exchange:
@@ -115,12 +131,12 @@ def _draw_exchange(rng: Random, task: str, *, held_out: bool) -> Exchange:
             return exchange
 
 
-def _history(rng: Random, final: Exchange) -> list[Exchange]:
+def _history(rng: Random, final: Exchange, tasks: Sequence[str]) -> list[Exchange]:
     """Return none, one or two earlier exchanges that go together with the tools of the final one."""
     history: list[Exchange] = []
     num_turns = rng.choices((0, 1, 2), (0.8, 0.14, 0.06))[0]
     while len(history) < num_turns:
-        task = rng.choice(("arithmetic", "capitals", "tool_answer", "json", "talk", "talk"))
+        task = rng.choice(tasks)
         candidate = _draw_exchange(rng, task, held_out=False)
         together = [*history, final, candidate]
         if not any(one.needs & other.avoids for one in together for other in together):
@@ -132,6 +148,7 @@ def _without_reasoning(message: Message) -> Message:
     return {name: value for name, value in message.items() if name != "reasoning_content"}
 
 
+_HISTORY = ("arithmetic", "capitals", "tool_answer", "json", "talk", "talk")
 _DRAW: dict[str, Callable[[Random], Exchange]] = {
     "arithmetic": arithmetic,
     "capitals": capitals,
@@ -140,4 +157,7 @@ _DRAW: dict[str, Callable[[Random], Exchange]] = {
     "count": count,
     "json": json_object,
     "talk": talk,
+    "chain": chain,
+    "whole_chain": whole_chain,
+    "one_at_a_time": one_at_a_time,
 }

@@ -1,16 +1,18 @@
 """The tasks with tools: calls, answers from their results, and which tools are offered."""
 
 import json
+from collections.abc import Mapping
 from random import Random
 
 import phrases
 from arithmetic import evaluate_expression
+from client_style import ClientStyle
 from exchange import Exchange, assistant, user
 from prompt import Message, Tool
 from wording import careless, draw_city
 
 
-def _call(name: str, arguments: dict[str, str]) -> Message:
+def call(name: str, arguments: dict[str, str]) -> Message:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -29,8 +31,8 @@ def _weather(rng: Random) -> Exchange:
         cities.append(draw_city(rng))
     phrase = rng.choice(phrases.WEATHER_QUESTIONS)
     question = careless(rng, phrase).format(city=" and ".join(cities))
-    calls = [_call("get_weather", {"city": city}) for city in cities]
-    results, sentences = zip(*(_weather_result(rng, city) for city in cities), strict=True)
+    calls = [call("get_weather", {"city": city}) for city in cities]
+    results, sentences = zip(*(weather_result(rng, city) for city in cities), strict=True)
     thought = f"I need the weather in {' and '.join(cities)}."
     messages: list[Message] = [
         user(question),
@@ -43,11 +45,11 @@ def _weather(rng: Random) -> Exchange:
     return Exchange(keys, tuple(messages), frozenset({"get_weather"}))
 
 
-def _weather_result(rng: Random, city: str) -> tuple[str, str]:
+def weather_result(rng: Random, city: str) -> tuple[str, str]:
     """Return what the tool says and the sentence that tells it to the user."""
     if rng.random() < 0.06:
         failure = rng.choice(phrases.WEATHER_FAILURES)
-        result = _dump(rng, {"error": failure}) if rng.random() < 0.7 else f"error: {failure}"
+        result = dump(rng, {"error": failure}) if rng.random() < 0.7 else f"error: {failure}"
         return result, f"Sorry, I could not get the weather in {city}: {failure}."
     temperature: int | float = rng.randint(-20, 45)
     if rng.random() < 0.15:
@@ -70,11 +72,11 @@ def _weather_result(rng: Random, city: str) -> tuple[str, str]:
             fields.append(("unit", "celsius"))
         if rng.random() < 0.5:
             rng.shuffle(fields)
-        result = _dump(rng, dict(fields))
+        result = dump(rng, dict(fields))
     return result, f"In {city} it is {temperature} °C, {condition}."
 
 
-def _dump(rng: Random, value: dict[str, str | int | float]) -> str:
+def dump(rng: Random, value: Mapping[str, object]) -> str:
     separators = (",", ":") if rng.random() < 0.4 else (", ", ": ")
     return json.dumps(value, ensure_ascii=False, separators=separators)
 
@@ -85,29 +87,32 @@ def _calculator(rng: Random) -> Exchange:
     written = expression if rng.random() < 0.5 else expression.replace(" ", "")
     question = careless(rng, phrase).format(expression=written)
     thought = f"I use the calculator for {expression}."
-    form = rng.random()
-    if form < 0.75:
-        fields: dict[str, str | int | float] = {rng.choice(("result", "result", "result", "value")): result}
-        if rng.random() < 0.25:
-            fields["expression"] = expression
-        items = list(fields.items())
-        rng.shuffle(items)
-        text = _dump(rng, dict(items))
-    else:
-        text = rng.choice(("{r}", "{r}", "result: {r}", "{e} = {r}")).format(r=result, e=expression)
+    text = calculator_text(rng, expression, result)
     messages: list[Message] = [
         user(question),
         {
             "role": "assistant",
             "reasoning_content": thought,
             "content": "",
-            "tool_calls": [_call("calculator", {"expression": expression})],
+            "tool_calls": [call("calculator", {"expression": expression})],
         },
         {"role": "tool", "content": text},
         assistant("I have the result.", f"{expression} = {result}"),
     ]
     keys = (f"expression {expression}", f"result {expression} = {result}")
     return Exchange(keys, tuple(messages), frozenset({"calculator"}))
+
+
+def calculator_text(rng: Random, expression: str, result: int | float) -> str:
+    """Return what the calculator says."""
+    if rng.random() < 0.75:
+        fields: dict[str, str | int | float] = {rng.choice(("result", "result", "result", "value")): result}
+        if rng.random() < 0.25:
+            fields["expression"] = expression
+        items = list(fields.items())
+        rng.shuffle(items)
+        return dump(rng, dict(items))
+    return rng.choice(("{r}", "{r}", "result: {r}", "{e} = {r}")).format(r=result, e=expression)
 
 
 def _expression(rng: Random) -> tuple[str, int | float]:
@@ -120,7 +125,7 @@ def _expression(rng: Random) -> tuple[str, int | float]:
     if kind < 0.7:
         b, whole = rng.randint(2, 50), rng.randint(1, 500)
         a = b * whole if rng.random() < 0.6 else b * whole + rng.randint(1, b - 1)
-        return f"{a} / {b}", _shortest(a / b)
+        return f"{a} / {b}", shortest(a / b)
     if kind < 0.8:
         a, b, c = rng.randint(1, 99), rng.randint(1, 99), rng.randint(2, 12)
         return f"({a} + {b}) * {c}", (a + b) * c
@@ -128,25 +133,34 @@ def _expression(rng: Random) -> tuple[str, int | float]:
         a, b, c = rng.randint(1, 999), rng.randint(1, 999), rng.randint(1, 999)
         return f"{a} + {b} - {c}", a + b - c
     x, c = rng.randint(1, 999) / 10, rng.randint(2, 20)
-    return f"{x} * {c}", _shortest(x * c)
+    return f"{x} * {c}", shortest(x * c)
 
 
-def _shortest(value: float) -> int | float:
+def shortest(value: float) -> int | float:
     return int(value) if value == int(value) else round(value, 2)
 
 
-def draw_tools(rng: Random, needs: frozenset[str], avoids: frozenset[str]) -> tuple[Tool, ...]:
-    """Return the tools offered: those needed, and some that are not, so that offering one is not asking for it."""
+def draw_tools(
+    rng: Random, needs: frozenset[str], avoids: frozenset[str], *, as_clients_send: bool = False
+) -> tuple[Tool, ...]:
+    """Return the tools offered: those needed, and some that are not, so that offering one is not asking for it.
+
+    as_clients_send: with what client libraries make of a function (titles, docstrings), and more often both tools.
+    """
     names = set(needs)
     if needs or rng.random() < 0.15:
         for name in ("get_weather", "calculator"):
-            if name not in avoids and rng.random() < (0.3 if needs else 0.6):
+            if name not in avoids and rng.random() < (0.5 if as_clients_send else 0.3 if needs else 0.6):
                 names.add(name)
         if rng.random() < 0.08:
             names.add(rng.choice(phrases.OTHER_TOOLS)[0])
     ordered = sorted(names)
     rng.shuffle(ordered)
-    return tuple(_tool(rng, name) for name in ordered)
+    tools = [_tool(rng, name) for name in ordered]
+    if as_clients_send and rng.random() < 0.5:
+        style = ClientStyle.draw(rng)
+        tools = [style.rewrite(tool) for tool in tools]
+    return tuple(tools)
 
 
 def _tool(rng: Random, name: str) -> Tool:
