@@ -30,6 +30,7 @@ UNITS = (
     ("prompt_tokens_received", "tokens"),
     ("tokens_waiting", "tokens"),
     ("tokens_left", "tokens"),
+    ("connections", "connections"),
     ("requests", "requests"),
     ("requests_received", "requests"),
     ("requests_running", "requests"),

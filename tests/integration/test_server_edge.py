@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from glm_worker.messages import Full
 from glm_worker.server.edge import body as body_module
 from glm_worker.server.edge import protocol
 from glm_worker.server.flights.exchange import KEEP_ALIVE_S
@@ -129,6 +130,38 @@ async def test_connections_past_the_bound_are_told_so(world: ServerWorld, monkey
     status, headers, body = await exchange(world, b"")
     assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "overloaded")
     await first.close()
+
+
+async def test_the_supervisor_is_told_when_there_is_no_room_for_connections_and_when_there_is(
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 10)
+    clients = [await Connection.open(world) for _ in range(10)]
+    full = await world.told(Full)
+    assert full.reason is not None
+    assert full.reason.startswith("10 connections of clients are open")
+    assert await world.value("glm_http_connections") == 10
+    assert (await exchange(world, b""))[0] == 503
+    await clients.pop().close()
+    await world.until("glm_http_connections", 9)  # nothing is told: 9 are not below 90 % of 10
+    await clients.pop().close()
+    assert await world.told(Full) == Full(None)
+    assert await world.value("glm_http_connections") == 8
+    for client in clients:
+        await client.close()
+
+
+async def test_a_queue_that_is_full_is_nothing_that_readiness_hears_of(tmp_path: Path) -> None:
+    async with a_server(tmp_path, max_waiting_requests=0, max_num_seqs=1) as world:
+        await world.serve()
+        refused = 0
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(20):
+                tasks.create_task(world.http.post("/v1/chat/completions", content=CHAT))
+            async with asyncio.timeout(DEADLINE_S):
+                while refused < 19:
+                    refused = await world.value('glm_requests_total{outcome="refused"}')  # fails if it is told of room
+            world.hang_up()
 
 
 @pytest.mark.parametrize("stream", [False, True])

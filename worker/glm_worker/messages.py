@@ -243,6 +243,12 @@ class FirstAnswer(msgspec.Struct, frozen=True, tag=True):
     generation: str
 
 
+class Full(msgspec.Struct, frozen=True, tag=True):
+    """The server has no room for another connection, for this reason, a sentence; None: it has room again."""
+
+    reason: str | None
+
+
 class MetricsReply(msgspec.Struct, frozen=True, tag=True):
     id: int
     text: str  # Prometheus exposition format
@@ -263,4 +269,6 @@ class ServerFailed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-FromServer = ServerReady | EngineServing | FirstAnswer | MetricsReply | InFlightTokensReply | Drained | ServerFailed
+FromServer = (
+    ServerReady | EngineServing | FirstAnswer | Full | MetricsReply | InFlightTokensReply | Drained | ServerFailed
+)

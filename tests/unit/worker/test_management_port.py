@@ -24,6 +24,7 @@ class IdleRole:
 
     is_ready = True
     state = "serving"
+    why_not_ready = ""
 
     def __init__(self) -> None:
         self.taken: list[Slo] = []
@@ -62,6 +63,23 @@ def test_every_route_but_two_only_reads() -> None:
     routes = [route for route in management_app(IdleRole()).routes if isinstance(route, Route)]
     reading = {path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group")}
     assert {route.path: route.methods for route in routes} == {**reading, "/slo": {"PUT"}, "/policy": {"PUT"}}
+
+
+@pytest.mark.parametrize(
+    ("is_ready", "why", "status", "said"),
+    [
+        (True, "", 200, "serving\n"),
+        (False, "", 503, "serving\n"),
+        (False, "3 connections are open", 503, "serving, not ready: 3 connections are open\n"),
+    ],
+)
+async def test_readiness_says_why_where_the_state_does_not(is_ready: bool, why: str, status: int, said: str) -> None:
+    role = IdleRole()
+    role.is_ready, role.why_not_ready = is_ready, why
+    transport = httpx.ASGITransport(management_app(role))
+    async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+        response = await client.get("/readyz")
+    assert (response.status_code, response.text) == (status, said)
 
 
 async def test_promises_are_taken_and_answered_with_their_digest() -> None:

@@ -12,6 +12,7 @@ from glm_worker.control import ControlLink
 from glm_worker.messages import (
     Drain,
     FromServer,
+    Full,
     InFlightTokensReply,
     InFlightTokensRequest,
     MetricsReply,
@@ -79,6 +80,19 @@ async def test_tokens_in_flight_of_a_server_that_ends_are_not_known_at_once() ->
         assert isinstance(await server.receive(), InFlightTokensRequest)
         client.ended.set_result(Exit(signal=9))
         assert await asked is None
+
+
+async def test_what_a_server_says_of_its_room_is_kept_until_it_says_otherwise() -> None:
+    async with a_server() as (client, server):
+        assert client.full_because is None
+        for reason in ("3 connections are open", None):
+            server.send(Full(reason))
+            asked = asyncio.create_task(client.in_flight_tokens(60))
+            question = await server.receive()
+            assert isinstance(question, InFlightTokensRequest)
+            server.send(InFlightTokensReply(id=question.id, in_flight_tokens=0))  # what came before it is heard by then
+            assert await asked == 0
+            assert client.full_because == reason
 
 
 async def test_an_answer_that_comes_too_late_is_dropped() -> None:

@@ -15,6 +15,7 @@ from glm_worker.errors import Overloaded
 from glm_worker.listening import listen
 from glm_worker.messages import (
     Drain,
+    Full,
     GenerationEnded,
     GenerationStarting,
     InFlightTokensReply,
@@ -32,6 +33,7 @@ from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge import memory, protocol
+from glm_worker.server.edge.connections import Connections
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
@@ -89,6 +91,7 @@ async def serve(
     exchanges = OpenExchanges(make_app(backend))
     generations = Generations(flights, link.send)
     drainer = Drainer(exchanges, flights, link.send)
+    connections = Connections(telemetry.connections.set, lambda reason: link.send(Full(reason)))
 
     server = _HttpServer(
         uvicorn.Config(
@@ -96,7 +99,7 @@ async def serve(
             lifespan="off",
             access_log=False,  # a line a request costs more than it tells; the metrics count them
             log_config=None,
-            **protocol.options(error_of_protocol),
+            **protocol.options(error_of_protocol, connections),
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )

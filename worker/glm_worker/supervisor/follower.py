@@ -98,6 +98,10 @@ class Follower:
         return self._leader_is_ready and not self._is_leaving and self._link is not None
 
     @property
+    def why_not_ready(self) -> str:
+        return ""
+
+    @property
     def state(self) -> State:
         if self._is_leaving:
             return "draining"

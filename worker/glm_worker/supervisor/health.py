@@ -4,7 +4,8 @@ Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises or a polic
 
 /livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to fix, and a
          restart of the pod would only be slower.
-/readyz  200 when requests should come here, else 503 with the state.
+/readyz  200 when requests should come here, else 503 with the state, and a sentence where that does not tell why: the
+         server has as many connections as it allows. It never depends on how many requests wait.
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
          answer), the digests of its promises and of its policy (null before the first), the last generations and why
@@ -43,6 +44,9 @@ class Role(Protocol):
     @property
     def state(self) -> str: ...
 
+    @property
+    def why_not_ready(self) -> str: ...  # a sentence where the state does not tell it; else empty
+
     async def group(self) -> dict[str, Any]: ...
 
     async def metrics(self) -> str: ...
@@ -59,7 +63,8 @@ def management_app(role: Role, token: str = "") -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse(f"{role.state}\n", status_code=200 if role.is_ready else 503)
+        said = f"{role.state}, not ready: {role.why_not_ready}" if role.why_not_ready else role.state
+        return PlainTextResponse(f"{said}\n", status_code=200 if role.is_ready else 503)
 
     async def metrics(_: Request) -> Response:
         return Response(await role.metrics(), media_type=CONTENT_TYPE_LATEST)

@@ -120,7 +120,21 @@ class Leader:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests should be sent here: serving, or interrupted so shortly that they may wait."""
+        """Whether requests should be sent here: they are taken, and there is room for another connection.
+
+        How many requests wait is no part of it: a queue that is full refuses by itself, and one that is not may be
+        long. Were groups not ready for that, a wave of requests would take them out of service one after another.
+        """
+        return self._takes_requests and self._server.full_because is None
+
+    @property
+    def why_not_ready(self) -> str:
+        """A sentence where the state alone does not tell why no requests should come; else empty."""
+        return (self._server.full_because or "") if self._takes_requests else ""
+
+    @property
+    def _takes_requests(self) -> bool:
+        """Whether the group is serving, or interrupted so shortly that requests may wait."""
         if self._is_draining or not self._server.is_listening or self._unavailable is not None:
             return False
         recently = self._served_until_s is not None and time.monotonic() - self._served_until_s < READY_GRACE_S
@@ -345,7 +359,7 @@ class Leader:
             if self._unavailable is not None:
                 self._server.send(self._unavailable)
             self._history.look(time.time())
-            self._peers.send(Status(state=self.state, generation=self._generation, is_ready=self.is_ready))
+            self._peers.send(Status(state=self.state, generation=self._generation, is_ready=self._takes_requests))
             if self._generation is not None:
                 self._reports = local + self._peers.reports(self._generation)
                 self._judge()

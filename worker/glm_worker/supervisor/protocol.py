@@ -117,7 +117,10 @@ class EndGeneration(msgspec.Struct, frozen=True, tag=True):
 
 
 class Status(msgspec.Struct, frozen=True, tag=True):
-    """The state of the group as /group and /readyz show it; sent several times a second, also as keep-alive."""
+    """The state of the group as /group and /readyz show it; sent several times a second, also as keep-alive.
+
+    is_ready: whether the group serves. That its server is full of connections is a matter of the leader's pod alone.
+    """
 
     state: State
     generation: str | None

@@ -19,6 +19,7 @@ from glm_worker.messages import (
     EngineServing,
     FirstAnswer,
     FromServer,
+    Full,
     InFlightTokensReply,
     InFlightTokensRequest,
     MetricsReply,
@@ -58,6 +59,7 @@ class ServerClient:
         self.ended: asyncio.Future[Exit] = child.ended
         self.is_listening = False
         self.has_served = False
+        self.full_because: str | None = None  # a sentence while it takes no further connection
         self.was_told_to_drain = False
         self._child = child
         self._link = link
@@ -178,6 +180,8 @@ class ServerClient:
                 self._on_serving(generation)
             case FirstAnswer(generation=generation):
                 self._on_answer(generation)
+            case Full(reason=reason):
+                self._note_room(reason)
             case MetricsReply(id=number) | InFlightTokensReply(id=number):
                 if (reply := self._awaited.get(number)) is not None and not reply.done():
                     reply.set_result(message)
@@ -186,3 +190,10 @@ class ServerClient:
                     self._drained.set_result(message)
             case ServerFailed(message=last_word):
                 self._last_word = last_word
+
+    def _note_room(self, full_because: str | None) -> None:
+        self.full_because = full_because
+        if full_because is None:
+            _log.info("the server has room for connections again")
+        else:
+            _log.warning("the server takes no further connection: %s", full_because)

@@ -53,6 +53,11 @@ class ServerKeeper:
     def is_listening(self) -> bool:
         return self._server is not None and self._server.is_listening and not self._server.ended.done()
 
+    @property
+    def full_because(self) -> str | None:
+        """Why the server takes no further connection, in a sentence; None: it does, or there is none."""
+        return self._server.full_because if self._server is not None and self.is_listening else None
+
     async def keep(self) -> None:
         """Have a server for as long as this runs: start another when it ends, with backoff if it never listened."""
         settings = self._settings

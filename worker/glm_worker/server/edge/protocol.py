@@ -13,6 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from glm_worker.server.edge.connections import Connections
 from glm_worker.server.edge.quiet_log import QuietLog
 from glm_worker.server.refusals import Failure
 
@@ -41,9 +42,11 @@ class Protocol(HttpToolsProtocol):
     """One connection. Subclassed by protocol_with, which uvicorn makes one of for each connection."""
 
     error_body: Body
+    open_connections: Connections
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
         self._head_timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
         self._head_bytes = 0
@@ -67,6 +70,7 @@ class Protocol(HttpToolsProtocol):
         self._stop(self._head_timer, self._probe_timer)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
 
     def data_received(self, data: bytes) -> None:
         if self._has_failed or self.parser is None:
@@ -198,11 +202,12 @@ class _Refused(Exception):
         self.failure = failure
 
 
-def protocol_with(body: Body) -> type[Protocol]:
-    """Return the protocol of a server whose surfaces write errors like this."""
+def protocol_with(body: Body, connections: Connections) -> type[Protocol]:
+    """Return the protocol of a server whose surfaces write errors like this. connections: told how many are open."""
 
     class ServersProtocol(Protocol):
         error_body = staticmethod(body)
+        open_connections = connections
 
     return ServersProtocol
 
@@ -216,6 +221,6 @@ def _head_too_large(what: str) -> Failure:
     return Failure(431, f"the head of the request {what}", "invalid_request_error", code="headers_too_large")
 
 
-def options(body: Body) -> dict[str, Any]:
+def options(body: Body, connections: Connections) -> dict[str, Any]:
     """Return what uvicorn's Config needs for this protocol."""
-    return {"http": protocol_with(body), "timeout_keep_alive": int(IDLE_S)}
+    return {"http": protocol_with(body, connections), "timeout_keep_alive": int(IDLE_S)}

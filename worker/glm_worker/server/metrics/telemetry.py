@@ -76,6 +76,7 @@ class Telemetry:
         self._kv_tokens = self._gauge(
             "glm_kv_cache_tokens", "Tokens that the KV cache holds when full; 0 before the first generation serves."
         )
+        self.connections = self._gauge("glm_http_connections", "Connections of clients that are open.")
         self.prompt_tokens = self._counter("glm_prompt_tokens", "Tokens of prompts that the engine began with.")
         self.reasoning_tokens, self.answer_tokens = self._counters(
             "glm_generation_tokens", "Tokens generated, thinking and answer apart.", "kind", ("reasoning", "answer")
