@@ -56,8 +56,8 @@ async def test_no_mutated_body_breaks_the_server_or_gets_more_than_a_plain_refus
 async def test_the_server_keeps_to_its_own_description(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(2)):
-            report = await asyncio.to_thread(described.send, world.port, 300, aliases=False)
+            report = await asyncio.to_thread(described.send, world.port, 200, aliases=False)
         assert report.failures == []
-        assert report.num_cases >= 250
-        assert report.statuses[200] >= 40, "bodies that are valid are answered"
+        assert report.num_cases >= 150
+        assert report.statuses[200] >= 20, "bodies that are valid are answered"
         await assert_well(world, engine)
