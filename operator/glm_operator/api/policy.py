@@ -46,7 +46,7 @@ class Reasoning(SpecModel):
         ge=0,
         le=1,
         description="Mode Auto, also of a request, thinks from this score on: at 0 always, and less often the higher "
-        "it is. A request may bring its own. docs/http.md says what the score is made of.",
+        "it is. A request may bring its own. docs/thinking.md says what the score is made of.",
     )
     max_thinking_tokens: Tokens | None = Field(
         default=None,

@@ -333,9 +333,15 @@ class GLMDeploymentSpec(SpecModel):
     slo: Slo = Field(default=Slo(), description="Latency promises, by class of requests.")
     # No default in the CRD: an operator of the version before would read it, and refuse a field it does not know.
     reasoning: Reasoning | None = Field(
-        default=None, description="Whether and how long the model thinks, and who is shown it."
+        default=None,
+        description="Whether and how long the model thinks, and who is shown it. The operator tells each pod while it "
+        "loads, and running ones within seconds of an edit. A pod that it has not told yet, because the operator is "
+        "away, serves by the defaults, so it shows reasoning: docs/design/0008-api.md, Policy.",
     )
-    access: Access | None = Field(default=None, description="Whom the workers believe.")
+    access: Access | None = Field(
+        default=None,
+        description="Whom the workers believe. Pods are told as they are of reasoning; until then they believe nobody.",
+    )
 
     @model_validator(mode="after")
     def _policy_is_sound(self) -> "GLMDeploymentSpec":
