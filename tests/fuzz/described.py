@@ -14,16 +14,18 @@ from typing import Any
 
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
+from schemathesis.core.errors import InvalidSchema
 from schemathesis.core.failures import Failure, FailureGroup
 
 from fuzz.judge import complaints
 from fuzz.wire import Reply
 
 _CHECKS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+_BATCH = 60
 _EVENTS = "text/event-stream"
 _ALIASES = ("/api/anthropic", "/api/coding")
 
@@ -73,54 +75,73 @@ def send(
 
 
 def _send_of(
-    operation: Any,
-    mode: GenerationMode,
-    count: int,
-    url: str,
-    session: requests.Session,
-    report: Report,
-    model: str,
+    operation: Any, mode: GenerationMode, count: int, url: str, session: requests.Session, report: Report, model: str
 ) -> None:
-    """Send cases of one operation. Valid bodies name the model that is there, or all would end at that."""
-    checks = [CHECKS.get_one(name) for name in _CHECKS]
-
-    @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(
-        max_examples=count,
-        database=None,
-        derandomize=True,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def send_one(case: Any) -> None:
-        if mode.is_positive and isinstance(case.body, dict):
-            case.body["model"] = model
+    """Send cases of one operation, in batches: the generator gives up now and then on a schema that it changed."""
+    cases = operation.as_strategy(generation_mode=mode)
+    sender = _Sender(operation, mode, url, session, report, model)
+    for number in range(10 * count):
+        left = count - sender.num_cases
+        if left <= 0:
+            return
+        batch = seed(number)(
+            settings(
+                max_examples=min(left, _BATCH),
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )(given(case=cases)(sender.send))
+        )
         try:
-            response = case.call(base_url=url, session=session, timeout=60)
+            batch()
+        except Unsatisfiable:
+            return  # nothing is invalid for it
+        except InvalidSchema:
+            continue
+        if left == count - sender.num_cases:
+            return  # no more of it
+
+
+class _Sender:
+    """Sends cases of one operation and judges the replies. Valid bodies name the model that is there."""
+
+    def __init__(
+        self, operation: Any, mode: GenerationMode, url: str, session: requests.Session, report: Report, model: str
+    ) -> None:
+        self._operation = operation
+        self._mode = mode
+        self._url = url
+        self._session = session
+        self._report = report
+        self._model = model
+        self._checks = [CHECKS.get_one(name) for name in _CHECKS]
+        self.num_cases = 0
+
+    def send(self, case: Any) -> None:
+        if self._mode.is_positive and isinstance(case.body, dict):
+            case.body["model"] = self._model
+        try:
+            response = case.call(base_url=self._url, session=self._session, timeout=60)
         except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError):
             return  # no client could send that
+        report = self._report
+        self.num_cases += 1
         report.num_cases += 1
-        report.by_operation[operation.label] += 1
+        report.by_operation[self._operation.label] += 1
         report.statuses[response.status_code] += 1
         headers = {name.lower(): values[0] for name, values in response.headers.items()}
+        said = f"{self._operation.label} ({self._mode.value})"
         reply = Reply(response.status_code, headers, response.content)
-        said = f"{operation.label} ({mode.value})"
-        if case.method.upper() != "HEAD":
-            for what in complaints(operation.path, reply):
-                report.fail(f"{said}: {what}: {reply.body[:300]!r}; sent {str(case.body)[:300]}")
+        for what in complaints(self._operation.path, reply):
+            report.fail(f"{said}: {what}: {reply.body[:300]!r}; sent {str(case.body)[:300]}")
         try:
-            of_kind = checks if _EVENTS not in headers.get("content-type", "") else checks[:2]
-            case.validate_response(response, checks=of_kind)
+            is_stream = _EVENTS in headers.get("content-type", "")
+            case.validate_response(response, checks=self._checks[:2] if is_stream else self._checks)
         except (Failure, FailureGroup) as failure:
             failures = failure.exceptions if isinstance(failure, FailureGroup) else [failure]
             for each in failures:
                 report.fail(f"{said}: {type(each).__name__}: {str(each)[:300]}")
-
-    try:
-        send_one()
-    except Unsatisfiable:
-        return  # nothing is invalid for it
 
 
 def main() -> int:

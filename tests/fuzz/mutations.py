@@ -191,8 +191,9 @@ def _all(body: Any) -> list[Any]:
 
 
 def _repeat(body: Any, dice: random.Random) -> Any:
-    lists = [each for each in _all(body) if isinstance(each, list) and each]
-    if lists:
+    every = _all(body)
+    lists = [each for each in every if isinstance(each, list) and each]
+    if lists and len(every) < 2000:  # many times many would be gigabytes
         chosen = dice.choice(lists)
         chosen.extend([dice.choice(chosen)] * dice.choice((1, 20, 600, 5000)))
     return body

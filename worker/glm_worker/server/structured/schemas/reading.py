@@ -372,5 +372,8 @@ def _schemas(node: Mapping[str, Any], keyword: str, *, may_be_empty: bool = Fals
 
 
 def _shown(value: object) -> str:
+    """Return a value as a sentence can say it: names and numbers, of all else only what it is."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
