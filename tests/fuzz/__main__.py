@@ -6,6 +6,7 @@ with an honest stream beside them. Then a few of both beside a real worker with 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -46,6 +47,7 @@ async def beside_a_scripted_engine(folder: Path, described: int, bodies: int) ->
             print(json.dumps({**told, "gap_worst_s": gaps.worst, "met": gaps.worst <= MAX_BLOCK_S}), flush=True)
         answering.cancel()
         answering = asyncio.create_task(answer_all(engine))
+        await engine.step(num_running=0)
         passed &= await is_well(world)
         answering.cancel()
         after = world.process.memory_info().rss
@@ -57,6 +59,10 @@ async def beside_a_scripted_engine(folder: Path, described: int, bodies: int) ->
 
 async def is_well(world: ServerProcess) -> bool:
     """Return whether nothing is left in flight, and a chat is answered."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):  # a client that has just left may not have been noticed yet
+            while any((await world.in_flight()).values()):
+                pass
     in_flight = await world.in_flight()
     reply = await world.http.post("/v1/chat/completions", json=_SUM)
     text = reply.json()["choices"][0]["message"]["content"]

@@ -5,12 +5,16 @@ The long form of the first two is `make fuzz`.
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from fuzz import bodies, described
+from fuzz.judge import complaints
 from fuzz.seeds import seeds
-from fuzz.server_process import ServerProcess, a_server_process, answer_all, odd_answers
+from fuzz.server_process import ServerProcess, a_server_process, answer_all, odd_answers, plain_answer
+from fuzz.wire import Connection
 from integration.server_world import MODEL, ScriptedEngine
 
 
@@ -50,6 +54,64 @@ async def test_no_mutated_body_breaks_the_server_or_gets_more_than_a_plain_refus
         assert report.failures == []
         assert report.num_cases == 1500
         assert {200, 400, 404} <= report.statuses.keys(), "some of each kind"
+        await assert_well(world, engine)
+
+
+def a_chat(**fields: Any) -> bytes:
+    return json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x"}], **fields}).encode()
+
+
+def a_tool(schema: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
+
+def branching(depth: int) -> dict[str, Any]:
+    """Return a schema that is 2^depth when written out."""
+    both = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(depth)}
+    root = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}}
+    return {**root, "$defs": {**both, f"d{depth}": {"type": "integer"}}}
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+LARGE = {
+    "a million empty lists": ("/v1/completions", b'{"model": "glm-nano", "prompt": [' + b"[]," * 300_000 + b"[]]}"),
+    "26,000 calls": ("/v1/chat/completions", a_chat(messages=[{"role": "assistant", "tool_calls": [CALL] * 26_000}])),
+    "100,000 stop strings": ("/v1/chat/completions", a_chat(stop=["s"] * 100_000)),
+    "a large logit_bias": ("/v1/chat/completions", a_chat(logit_bias={str(n): 1 for n in range(100_000)})),
+    "a long string": ("/v1/messages", a_chat(max_tokens=1, system="x" * (16 * 2**20 - 500))),
+    "a wall of braces": ("/v1/responses", b'{"a":' * 100_000),
+}
+
+
+async def test_bodies_that_are_small_to_send_and_large_to_read_are_refused(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as (world, engine):
+        connection = Connection(world.port)
+        for name, (path, body) in LARGE.items():
+            reply = await connection.post(path, body)
+            assert reply.status in (400, 413), name
+            assert complaints(path, reply) == [], name
+        await connection.close()
+        await assert_well(world, engine)
+
+
+async def test_schemas_that_are_endless_when_written_out_end_at_once(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as (world, engine):
+        connection = Connection(world.port)
+        async with answering(engine, plain_answer):
+            for fields in (
+                {"tools": [a_tool(branching(32))]},
+                {"tools": [a_tool({"$ref": "#"})]},
+                {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "s", "schema": branching(32)},
+                    }
+                },
+            ):
+                reply = await connection.post("/v1/chat/completions", a_chat(**fields))
+                assert reply.status in (200, 400), reply.body
+                assert complaints("/v1/chat/completions", reply) == []
+        await connection.close()
         await assert_well(world, engine)
 
 

@@ -101,6 +101,7 @@ _ERRORS_OF_BODIES = {
     "408": "The body did not come in time.",
     "413": "The body is too large.",
     "500": "The server made a mistake.",
+    "504": "The answer was not complete within the time that the request allows.",
 }
 _BUSY = "The queue is full or no group serves; `retry-after` says when to try again."
 _BUSY_STATUS = {"Anthropic": "529"}  # of other surfaces: 503
