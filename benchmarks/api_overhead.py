@@ -204,24 +204,25 @@ async def bare_latencies(num_tokens: int) -> list[float]:
         process = subprocess.Popen([sys.executable, "-c", code, endpoint, str(port)])  # noqa: ASYNC220
         engine = context.socket(zmq.PAIR)
         engine.connect(endpoint)
-        reader = await _connected(port)
+        reader, writer = await _connected(port)
         seconds = []
         for _ in range(num_tokens):
             at = time.perf_counter()
             await engine.send(b"x" * 150)
             await reader.readuntil(b"\n\n")
             seconds.append(time.perf_counter() - at)
+        writer.close()
         process.kill()
         process.wait()
         context.destroy(linger=0)
     return seconds[WARM_UP:]
 
 
-async def _connected(port: int) -> asyncio.StreamReader:
+async def _connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     deadline = time.monotonic() + GIVE_UP_S
     while True:
         try:
-            return (await asyncio.open_connection("127.0.0.1", port))[0]
+            return await asyncio.open_connection("127.0.0.1", port)
         except ConnectionError:
             if time.monotonic() > deadline:
                 raise
