@@ -61,22 +61,22 @@ def attacks() -> dict[str, Callable[[], Attack]]:
             "/v1/completions", json.dumps({"model": "m", "prompt": [[]] * 14_000}).encode()
         ),
         "token ids": lambda: Attack("/v1/completions", json.dumps({"model": "m", "prompt": [7] * 195_000}).encode()),
-        "strings": lambda: Attack("/v1/completions", json.dumps({"model": "m", "prompt": ["x"] * 59_000}).encode()),
+        "strings": lambda: Attack("/v1/completions", json.dumps({"model": "m", "prompt": ["x"] * 39_000}).encode()),
         "keys, one there twice": lambda: _raw(
-            "/v1/chat/completions", b'"metadata": {', b"".join(b'"k%d": 0,' % n for n in range(58_000)), b'"k0": 0}', 1
+            "/v1/chat/completions", b'"metadata": {', b"".join(b'"k%d": 0,' % n for n in range(38_000)), b'"k0": 0}', 1
         ),
         "26,000 tool calls": lambda: _chat(_calls(26_000)),
-        "tool calls, within bounds": lambda: _chat(*(_calls(500) for _ in range(13))),
-        "messages": lambda: _chat(*({"role": "user", "content": "x"} for _ in range(14_000))),
+        "tool calls, within bounds": lambda: _chat(*(_calls(500) for _ in range(8))),
+        "messages": lambda: _chat(*({"role": "user", "content": "x"} for _ in range(9_500))),
         "deep parameters": lambda: _raw(
             "/v1/chat/completions", DEEP, b'{"a":', b"{}" + b"}" * 100_000 + b"}}]", 100_000
         ),
         "branching references in tools": lambda: _chat(tools=[_tool(_branching(32))]),
-        "wide parameters in tools": lambda: _chat(tools=[{**_tool(_wide(20), f"f{n}")} for n in range(320)]),
+        "wide parameters in tools": lambda: _chat(tools=[{**_tool(_wide(20), f"f{n}")} for n in range(280)]),
         "branching references in response_format": lambda: _chat(response_format=_format(_branching(32))),
         "recursive schema in response_format": lambda: _chat(response_format=_format(_recursive(200))),
         "100,000 stop strings": lambda: _chat(stop=[f"s{n}" for n in range(100_000)]),
-        "logit_bias of 58,000": lambda: _chat(logit_bias={str(n): 1 for n in range(58_000)}),
+        "logit_bias of 38,000": lambda: _chat(logit_bias={str(n): 1 for n in range(38_000)}),
         "16 MiB of one string": lambda: _chat({"role": "user", "content": "x" * MOST}),
         "6 MB of one string": lambda: _chat({"role": "user", "content": "x" * 6_000_000}),
         "6 MB of escapes": lambda: _chat({"role": "user", "content": "\n" * 3_000_000}),

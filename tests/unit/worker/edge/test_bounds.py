@@ -52,13 +52,13 @@ def test_a_million_lists_are_refused_with_their_number() -> None:
 
 
 def test_strings_and_values_have_bounds_of_their_own() -> None:
-    assert "60001 strings" in refusal(b"[" + b",".join([b'""'] * 60_001) + b"]").message
+    assert "40001 strings" in refusal(b"[" + b",".join([b'""'] * 40_001) + b"]").message
     assert "values" in refusal(b"[" + b",".join([b"1"] * 200_001) + b"]").message
 
 
 def test_the_key_that_is_there_twice_is_found_among_tens_of_thousands() -> None:
-    keys = [b'"k%d": 0' % number for number in range(50_000)]
-    assert refusal(b"{" + b", ".join([*keys, b'"k49999": 1']) + b"}").param == "k49999"
+    keys = [b'"k%d": 0' % number for number in range(30_000)]
+    assert refusal(b"{" + b", ".join([*keys, b'"k29999": 1']) + b"}").param == "k29999"
 
 
 def test_a_prompt_as_long_as_the_longest_context_is_within_the_bounds() -> None:

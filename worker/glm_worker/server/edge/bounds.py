@@ -24,7 +24,7 @@ class JsonBounds:
     """
 
     containers: int = 15_000
-    strings: int = 60_000  # keys and values
+    strings: int = 40_000  # keys and values
     values: int = 200_000
     depth: int = 64
 
