@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api_overhead import GAP_S, Server, Stream, a_server, percentile
+from api_overhead import GAP_S, Server, Stream, a_server, ask, percentile
 
 from glm_worker.messages import RequestOutput
 from models import CACHE, KINDS, make
@@ -60,7 +60,7 @@ def attacks() -> dict[str, Callable[[], Attack]]:
         "empty lists, within bounds": lambda: Attack(
             "/v1/completions", json.dumps({"model": "m", "prompt": [[]] * 14_000}).encode()
         ),
-        "token ids": lambda: Attack("/v1/completions", json.dumps({"model": "m", "prompt": [7] * 195_000}).encode()),
+        "token ids": lambda: Attack("/v1/completions", json.dumps({"model": "m", "max_tokens": 1, "prompt": [7] * 195_000}).encode()),
         "strings": lambda: Attack("/v1/completions", json.dumps({"model": "m", "prompt": ["x"] * 39_000}).encode()),
         "keys, one there twice": lambda: _raw(
             "/v1/chat/completions", b'"metadata": {', b"".join(b'"k%d": 0,' % n for n in range(38_000)), b'"k0": 0}', 1
@@ -151,8 +151,11 @@ def _sent(port: int, wire: bytes) -> int:
 
 async def gaps(server: Server, num_tokens: int) -> list[float]:
     """Return the gaps of a stream that gets a token each 10 ms. Whoever else asks for something gets an end."""
-    stream = await Stream.open(server)
     token = server.tokenizer.encode(" word")[:1]
+    reader, writer = await ask(server, "hello")
+    while (request := await server.next_request()).max_tokens == 1:  # of the hostile one
+        await server.say([RequestOutput(request.request_id, token, "length")])
+    stream = Stream(reader, writer, request)
     seen: list[float] = []
 
     async def read() -> None:
