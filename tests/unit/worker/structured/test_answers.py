@@ -227,19 +227,78 @@ def test_the_arguments_of_a_strict_call_validate_as_the_server_reads_them(proper
         "$defs": {"word": {"enum": ["one", "two words"]}},
     }
     calls = Calls((Function("f", schema, "tools[0]", is_strict=True),), is_required=True, is_parallel=False)
+    for token_ids in answers(calls, 4, 40):
+        jsonschema.validate(read_arguments(token_ids, schema), schema)
+
+
+def read_arguments(token_ids: list[int], schema: Json) -> object:
+    """Return the arguments of the call in an answer, as the server reads it."""
     read = Tokenizer.load(NANO)
     tags = tag_ids(read, THINK_TAGS) | tag_ids(read, TOOL_TAGS)
-    for token_ids in answers(calls, 4, 40):
-        reader = OutputReader(
-            read,
-            tags,
-            lambda: Grammar(State.CONTENT, {"f": parameters_of(schema)}),
-            stop_strings=(),
-            stop_token_ids=tuple(STOPS),
-        )
-        answer = assemble(reader.feed([*token_ids, 1012], "stop"))
-        assert reader.finish_reason == "tool_calls"
-        jsonschema.validate(json.loads(answer.calls[0].arguments), schema)
+    reader = OutputReader(
+        read,
+        tags,
+        lambda: Grammar(State.CONTENT, {"f": parameters_of(schema)}),
+        stop_strings=(),
+        stop_token_ids=tuple(STOPS),
+    )
+    answer = assemble(reader.feed([*token_ids, 1012], "stop"))
+    assert reader.finish_reason == "tool_calls"
+    return json.loads(answer.calls[0].arguments)
+
+
+def strict_call(properties: Json) -> Calls:
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return Calls((Function("f", schema, "tools[0]", is_strict=True),), is_required=True, is_parallel=False)
+
+
+END = "</arg_value><arg_key>"
+NOT_CARRIED: dict[str, tuple[Json, str]] = {
+    "a literal": ({"x": {"enum": ["b", f"a{END}b"]}}, f"argument 'x' cannot have the value \"a{END}b\""),
+    "a literal of two lines": ({"x": {"const": "</arg_value> \n<arg_key>"}}, "'x' cannot have the value"),
+    "a literal inside JSON": ({"x": {"type": "array", "items": {"enum": [END]}}}, "'x' cannot have the value"),
+    "a value with a literal": ({"x": {"enum": [{"y": [END]}]}}, "'x' cannot have the value"),
+    "a property": (
+        {"x": {"type": "object", "properties": {END: {"type": "null"}}, "required": [END]}},
+        f"'x' cannot have a property '{END}'",
+    ),
+    "a pattern": ({"x": {"type": "string", "pattern": f"^a{END}b$"}}, "'x' cannot have this pattern"),
+    "a pattern and any text": (
+        {"x": {"type": "string", "pattern": "^</arg_value>.*$"}},
+        "'x' cannot have this pattern",
+    ),
+    "a pattern of repeats": ({"x": {"type": "string", "pattern": "^(</?[a-z_]+>\\s?){3,9}$"}}, "this pattern"),
+    "a pattern of letters": ({"x": {"type": "string", "pattern": "^[</a-z_>]*$"}}, "this pattern"),
+    "a name with a tag": ({"a<arg_value>": {"type": "null"}}, "an argument cannot be called 'a<arg_value>'"),
+    "a name with a space": ({" a": {"type": "null"}}, "an argument cannot be called ' a'"),
+}
+
+
+@pytest.mark.parametrize(("properties", "message"), NOT_CARRIED.values(), ids=NOT_CARRIED)
+def test_what_a_call_cannot_carry_is_refused_when_strict(properties: Json, message: str) -> None:
+    with pytest.raises(RequestRefused, match=re.escape(message)) as refusal:
+        recipe_of(strict_call(properties), call_tokens())
+    assert (refusal.value.param, refusal.value.code) == ("tools[0]", "invalid_schema")
+
+
+CARRIED: dict[str, Json] = {
+    "other tags": {
+        "x": {"enum": ["</arg_value></tool_call>", "</arg_value>\n<tool_call>f", "<arg_key>", "</arg_value>"]}
+    },
+    "tags in another order": {
+        "x": {"enum": ["<arg_key></arg_value>", "</arg_value>x<arg_key>", "</arg_value><arg_ke"]}
+    },
+    "patterns": {"x": {"type": "string", "pattern": "^(</arg_value>|<arg_key>)$"}, "y": {"enum": ["</arg_value>"]}},
+}
+
+
+@pytest.mark.parametrize("properties", CARRIED.values(), ids=CARRIED)
+def test_text_that_only_looks_like_the_end_of_a_value_is_carried(properties: Json) -> None:
+    calls = strict_call(properties)
+    assert isinstance(calls.functions[0].parameters, dict)
+    schema = calls.functions[0].parameters
+    for token_ids in answers(calls, 5, 20):
+        jsonschema.validate(read_arguments(token_ids, schema), schema)
 
 
 def test_a_function_that_is_not_strict_is_called_even_if_its_schema_cannot_be_kept() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from glm_worker.server.structured.formats import Function
 from glm_worker.server.structured.lark import JsonRules, Rules, literal, one_of, text_pattern, within
 from glm_worker.server.structured.recipe import EbnfPart
-from glm_worker.server.structured.schemas import characters, patterns
+from glm_worker.server.structured.schemas import carried, characters, patterns
 from glm_worker.server.structured.schemas.reading import read_schema
 from glm_worker.server.structured.schemas.refused import Invalid, Refused
 from glm_worker.server.structured.schemas.shapes import (
@@ -116,9 +116,13 @@ class CallRules:
                 return ""
             if shape.low or shape.high is not None or shape.names is not None:
                 raise Invalid("a function whose arguments have no names cannot say how many, or what they are called")
+            carried.check_value("of any name", shape.others, document.named)
             key = self._pattern(_KEY_TEXT)
             return self.rules.rule(f"({self._argument(key, self._value(shape.others, document, json_rules))})*")
         kept = [(name, each, name in shape.required) for name, each in shape.properties if json_rules.ends(each)]
+        for name, each, _ in kept:
+            carried.check_name(name)
+            carried.check_value(name, each, document.named)
         arguments = [
             (self.rules.rule(self._argument(literal(name), self._value(each, document, json_rules))), is_required)
             for name, each, is_required in within(kept, shape.low, shape.high)
