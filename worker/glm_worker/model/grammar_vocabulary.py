@@ -90,13 +90,15 @@ def token_bytes(folder: Path, vocab_size: int) -> list[bytes]:
     return found
 
 
-def pack_grammar(grammar: "xgrammar.CompiledGrammar") -> bytes:
-    """Return what AnswerGrammar.compiled holds. Raises ValueError for a grammar that no rank would unpack."""
+def pack_grammar(grammar: "xgrammar.CompiledGrammar", most_bytes: int | None = None) -> bytes:
+    """Return what AnswerGrammar.compiled holds. most_bytes: of the serialised form; None: what a rank would unpack.
+
+    Raises ValueError for a grammar that has more.
+    """
+    most_bytes = MAX_SERIALISED_BYTES if most_bytes is None else most_bytes
     serialised = grammar.serialize_json().encode()
-    if len(serialised) > MAX_SERIALISED_BYTES:
-        raise ValueError(
-            f"the compiled grammar has {len(serialised)} bytes; at most {MAX_SERIALISED_BYTES} are allowed"
-        )
+    if len(serialised) > most_bytes:
+        raise ValueError(f"the compiled grammar has {len(serialised)} bytes; at most {most_bytes} are allowed")
     return lzma.compress(serialised, preset=0)
 
 

@@ -22,7 +22,7 @@ class Compile(msgspec.Struct, frozen=True, tag=True):
 
 
 class Compiled(msgspec.Struct, frozen=True, tag=True):
-    """Process to server: xgrammar's serialised form."""
+    """Process to server: the grammar, packed by model/grammar_vocabulary.py."""
 
     compiled: bytes
 

@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--memory-bytes", type=int, required=True, help="what may be allocated once it is ready")
-    parser.add_argument("--num-bytes", type=int, required=True, help="of one compiled grammar, at most")
+    parser.add_argument("--num-bytes", type=int, required=True, help="of one compiled grammar, unpacked, at most")
     arguments = parser.parse_args()
     _die_with(arguments.parent)
     os.nice(_NICENESS)
@@ -67,18 +67,22 @@ def _compiler(folder: Path) -> "xgrammar.GrammarCompiler":
 def _answer(compiler: "xgrammar.GrammarCompiler", recipe: Recipe, num_bytes: int) -> Compiled | NotCompiled:
     """Compile one recipe. The library's own errors stay here: they quote what the client sent."""
     try:
-        compiled = compile_recipe(compiler, recipe)
-        if compiled.memory_size_bytes <= num_bytes:
-            serialised = compiled.serialize_json().encode()
-            if len(serialised) <= num_bytes:
-                return Compiled(serialised)
-        return NotCompiled(f"the format compiles to more than {num_bytes} bytes; make it smaller", is_too_large=True)
+        return _packed(compile_recipe(compiler, recipe), num_bytes)
     except MemoryError:
         return _NO_MEMORY
     except (RuntimeError, ValueError) as error:
         if "bad_alloc" in str(error):
             return _NO_MEMORY
         return NotCompiled("the format cannot be compiled to a grammar", is_too_large=False)
+
+
+def _packed(compiled: "xgrammar.CompiledGrammar", num_bytes: int) -> Compiled | NotCompiled:
+    from glm_worker.model.grammar_vocabulary import pack_grammar
+
+    try:
+        return Compiled(pack_grammar(compiled, num_bytes))
+    except ValueError:
+        return NotCompiled(f"the format compiles to more than {num_bytes} bytes; make it smaller", is_too_large=True)
 
 
 def compile_recipe(compiler: "xgrammar.GrammarCompiler", recipe: Recipe) -> "xgrammar.CompiledGrammar":
