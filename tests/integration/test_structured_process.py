@@ -14,7 +14,7 @@ import pytest_asyncio
 import xgrammar
 
 from glm_worker.errors import Overloaded, RequestRefused
-from glm_worker.model.grammar_vocabulary import grammar_vocabulary
+from glm_worker.model.grammar_vocabulary import grammar_vocabulary, unpack_grammar
 from glm_worker.server.structured.compiler import CompileLimits, Compiler
 from glm_worker.server.structured.recipe import Recipe, SchemaPart
 
@@ -27,18 +27,24 @@ in_one_loop = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def compiler() -> AsyncIterator[Compiler]:
     """A process with little time and memory."""
-    made = Compiler(NANO, CompileLimits(deadline_s=3.0, memory_bytes=24 * 2**20, num_bytes=2**20, num_waiting=3))
+    made = Compiler(NANO, CompileLimits(cpu_s=3.0, wall_s=4.0, memory_bytes=24 * 2**20, num_bytes=2**20, num_waiting=3))
     yield made
     await made.close()
 
 
 def children(pid: int | None = None) -> list[psutil.Process]:
-    found = psutil.Process(pid).children()
-    return [child for child in found if "structured.process" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(pid).children() if is_compiler(child)]
+
+
+def is_compiler(process: psutil.Process) -> bool:
+    try:
+        return "structured.process" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or it is dead, and not reaped yet
+        return False
 
 
 async def hang(compiler: Compiler) -> psutil.Process:
-    """Have the process stand still, as one does in a grammar without end."""
+    """Have the process stand still."""
     await compiler.compile(GOOD)
     (child,) = children()
     child.suspend()
@@ -46,7 +52,7 @@ async def hang(compiler: Compiler) -> psutil.Process:
 
 
 def is_yes_or_no(compiled: bytes) -> bool:
-    grammar = xgrammar.CompiledGrammar.deserialize_json(compiled.decode(), grammar_vocabulary(NANO))
+    grammar, _ = unpack_grammar(compiled, grammar_vocabulary(NANO))
     return xgrammar.GrammarMatcher(grammar).accept_string("yes")
 
 
@@ -59,14 +65,25 @@ async def test_what_it_compiles_another_process_reads(compiler: Compiler) -> Non
 
 
 @in_one_loop
-async def test_a_grammar_past_its_deadline_is_refused_and_the_next_one_compiled(compiler: Compiler) -> None:
-    await hang(compiler)
-    before = time.monotonic()
-    with pytest.raises(RequestRefused, match=r"takes more than 3 s to compile; make it smaller") as refusal:
-        await compiler.compile(GOOD)
-    assert time.monotonic() - before < 10
+async def test_a_grammar_that_takes_too_much_cpu_time_is_refused_and_the_next_one_compiled(compiler: Compiler) -> None:
+    await compiler.compile(GOOD)
+    hasty = Compiler(NANO, CompileLimits(cpu_s=0.05, wall_s=60.0))
+    await hasty.start()
+    with pytest.raises(RequestRefused, match=r"takes more than 0.05 s to compile; make it smaller") as refusal:
+        await hasty.compile(LARGE)
     assert refusal.value.code == "schema_too_large"
+    assert is_yes_or_no(await hasty.compile(GOOD))
+    assert hasty.num_starts == 2
+    await hasty.close()
+
+
+@in_one_loop
+async def test_a_process_that_stands_still_is_no_fault_of_the_request(compiler: Compiler) -> None:
+    child = await hang(compiler)
+    before = time.monotonic()
     assert is_yes_or_no(await compiler.compile(GOOD))
+    assert time.monotonic() - before > 4.0
+    assert [each.pid for each in children()] != [child.pid]
     assert len(children()) == 1
 
 
@@ -85,14 +102,49 @@ async def test_a_grammar_that_is_none_is_refused_without_what_the_library_says(c
     assert refusal.value.code == "invalid_schema"
 
 
+async def another_child(but: psutil.Process | None = None) -> psutil.Process:
+    """Return the process that is started in place of one."""
+    async with asyncio.timeout(30):
+        while not (found := [child for child in children() if child != but]):  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.01)
+    return found[0]
+
+
 @in_one_loop
-async def test_a_process_that_is_killed_is_no_fault_of_the_request(compiler: Compiler) -> None:
+async def test_a_process_that_is_killed_is_started_again_for_the_same_request(compiler: Compiler) -> None:
     child = await hang(compiler)
     waiting = asyncio.create_task(compiler.compile(GOOD))
     await asyncio.sleep(0)
     child.kill()
-    with pytest.raises(Overloaded):
+    assert is_yes_or_no(await waiting)
+
+
+@in_one_loop
+async def test_a_process_that_is_killed_while_idle_costs_no_request(compiler: Compiler) -> None:
+    await compiler.compile(GOOD)
+    (child,) = children()
+    child.kill()
+    assert is_yes_or_no(await compiler.compile(GOOD))
+
+
+@in_one_loop
+async def test_a_process_that_is_killed_while_it_starts_is_started_again(compiler: Compiler) -> None:
+    await compiler.close()
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    (await another_child()).kill()
+    assert is_yes_or_no(await waiting)
+
+
+@in_one_loop
+async def test_a_process_that_is_killed_twice_is_told_as_no_room(compiler: Compiler) -> None:
+    child = await hang(compiler)
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    await asyncio.sleep(0)
+    child.kill()
+    (await another_child(child)).kill()
+    with pytest.raises(Overloaded, match="could not be compiled now; try again") as refusal:
         await waiting
+    assert refusal.value.retry_after_s == 1
     assert is_yes_or_no(await compiler.compile(GOOD))
 
 
@@ -115,6 +167,21 @@ async def test_no_more_formats_wait_than_may(compiler: Compiler) -> None:
     with pytest.raises(Overloaded, match="3 other formats wait to be compiled"):
         await compiler.compile(GOOD)
     assert all(map(is_yes_or_no, await asyncio.gather(*waiting)))
+
+
+@in_one_loop
+async def test_one_that_is_cancelled_before_its_turn_leaves_its_place(compiler: Compiler) -> None:
+    begun: list[int] = []
+    waiting = [
+        asyncio.create_task(compiler.compile(GOOD, on_begin=lambda number=number: begun.append(number)))
+        for number in range(3)
+    ]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    assert is_yes_or_no(await compiler.compile(GOOD))
+    await asyncio.gather(waiting[0], waiting[2])
+    assert begun == [0, 2]
 
 
 @in_one_loop

@@ -1,6 +1,7 @@
 """Compiled grammars are made once, kept within bounds, and their refusals for a moment."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -14,10 +15,16 @@ class FakeCompiler:
 
     def __init__(self) -> None:
         self.compiled: list[str] = []
+        self.turn = asyncio.Lock()
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def compile(self, recipe: Recipe) -> bytes:
+    async def compile(self, recipe: Recipe, *, on_begin: Callable[[], object]) -> bytes:
+        async with self.turn:
+            on_begin()
+            return await self._compiled(recipe)
+
+    async def _compiled(self, recipe: Recipe) -> bytes:
         self.compiled.append(recipe.lark)
         await self.go_on.wait()
         if recipe.lark.startswith("!"):
@@ -25,6 +32,12 @@ class FakeCompiler:
         if recipe.lark.startswith("?"):
             raise Overloaded("later", retry_after_s=1)
         return recipe.lark.encode()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
 
 
 class Clock:
@@ -56,6 +69,23 @@ async def test_requests_at_once_for_one_recipe_wait_for_one_compilation() -> Non
     assert isinstance(found[0], asyncio.CancelledError)
     assert {each.compiled for each in found if not isinstance(each, BaseException)} == {b"a"}
     assert compiler.compiled == ["a"]
+
+
+async def test_a_compilation_that_nobody_waits_for_never_begins_and_one_that_runs_is_kept() -> None:
+    compiler = FakeCompiler()
+    compiler.go_on.clear()
+    grammars = Grammars(compiler)
+    waiting = [asyncio.create_task(grammars.compiled(Recipe(lark))) for lark in ("a", "b", "b", "c", "d")]
+    await until(lambda: compiler.compiled == ["a"])
+    for left in (0, 1, 3, 4):  # of b one still waits
+        waiting[left].cancel()
+    await asyncio.gather(waiting[0], waiting[1], waiting[3], waiting[4], return_exceptions=True)
+    again = asyncio.create_task(grammars.compiled(Recipe("d")))
+    compiler.go_on.set()
+    assert (await waiting[2]).compiled == b"b"
+    assert (await again).compiled == b"d"
+    assert (await grammars.compiled(Recipe("a"))).compiled == b"a"
+    assert compiler.compiled == ["a", "b", "d"]
 
 
 async def test_the_grammar_used_longest_ago_goes_first_when_there_are_too_many() -> None:

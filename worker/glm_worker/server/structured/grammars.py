@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
@@ -25,8 +25,20 @@ class CacheLimits:
 class Compiles(Protocol):
     """What turns a recipe into bytes: compiler.py, or a test's own."""
 
-    async def compile(self, recipe: Recipe) -> bytes:
-        """Return xgrammar's serialised form. Raises RequestRefused and Overloaded."""
+    async def compile(self, recipe: Recipe, *, on_begin: Callable[[], object]) -> bytes:
+        """Return the packed grammar. on_begin: its turn has come. Raises RequestRefused and Overloaded."""
+
+
+@dataclass(eq=False)
+class _Compilation:
+    """One that waits for its turn or runs, and how many requests wait for it."""
+
+    task: "asyncio.Future[bytes]" = field(init=False)
+    num_waiting: int = 0
+    has_begun: bool = False
+
+    def begin(self) -> None:
+        self.has_begun = True
 
 
 class Grammars:
@@ -41,7 +53,7 @@ class Grammars:
         self._compiled: OrderedDict[str, bytes] = OrderedDict()
         self._num_bytes = 0
         self._refused: OrderedDict[str, tuple[float, RequestRefused]] = OrderedDict()
-        self._running: dict[str, asyncio.Task[bytes]] = {}
+        self._running: dict[str, _Compilation] = {}
 
     async def compiled(self, recipe: Recipe, *, close_id: int | None = None) -> AnswerGrammar:
         """Return the recipe's grammar for a request. close_id: the token that ends its thought, if it begins in one.
@@ -58,18 +70,33 @@ class Grammars:
         return AnswerGrammar(key=key, compiled=found, close_id=close_id)
 
     async def _compile(self, recipe: Recipe) -> bytes:
-        """Wait for the one compilation of this key. It goes on when this caller is cancelled: others may wait too."""
-        task = self._running.get(recipe.key)
-        if task is None:
-            task = self._running[recipe.key] = asyncio.create_task(self._compiler.compile(recipe))
-            task.add_done_callback(lambda done: self._keep(recipe.key, done))
+        """Wait for the one compilation of this key.
+
+        One that has begun goes on when its requests are cancelled, and is kept; one that nobody waits for never begins.
+        """
+        running = self._running.get(recipe.key)
+        if running is None:
+            running = self._running[recipe.key] = self._started(recipe)
+        running.num_waiting += 1
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(running.task)
         except RequestRefused as error:
             raise _refusal(error, recipe) from error
+        finally:
+            running.num_waiting -= 1
+            if not (running.num_waiting or running.has_begun or running.task.done()):
+                del self._running[recipe.key]  # who comes now begins a new one
+                running.task.cancel()
 
-    def _keep(self, key: str, task: asyncio.Task[bytes]) -> None:
-        del self._running[key]
+    def _started(self, recipe: Recipe) -> _Compilation:
+        running = _Compilation()
+        running.task = asyncio.create_task(self._compiler.compile(recipe, on_begin=running.begin))
+        running.task.add_done_callback(lambda done: self._keep(recipe.key, running, done))
+        return running
+
+    def _keep(self, key: str, running: _Compilation, task: "asyncio.Future[bytes]") -> None:
+        if self._running.get(key) is running:
+            del self._running[key]
         if task.cancelled():
             return
         error = task.exception()
