@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-LARGE_BYTES = 2**20
+LARGE_BYTES = 2**16
 _TRIM_AFTER_S = 2.0  # by then most of what came of the body is freed; one trim is enough for many bodies
 _SWITCH_S = 0.001  # Python's default of 5 ms is what a stream waits for a thread that reads a large body, several times
 
