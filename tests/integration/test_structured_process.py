@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -102,12 +102,25 @@ async def test_a_grammar_that_is_none_is_refused_without_what_the_library_says(c
     assert refusal.value.code == "invalid_schema"
 
 
-async def another_child(but: psutil.Process | None = None) -> psutil.Process:
-    """Return the process that is started in place of one."""
+async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not (found := [child for child in children() if child != but]):  # noqa: ASYNC110 - of another process
+        while not holds():  # noqa: ASYNC110 - other processes tell no event
             await asyncio.sleep(0.01)
-    return found[0]
+
+
+async def another_child(but: psutil.Process) -> psutil.Process:
+    """Return the process that is started in place of one."""
+    await until(lambda: bool(set(children()) - {but}))
+    return next(child for child in children() if child != but)
+
+
+async def killed_while_idle(compiler: Compiler) -> psutil.Process:
+    """Return a process that was killed and reaped."""
+    await compiler.compile(GOOD)
+    (child,) = children()
+    child.kill()
+    await until(lambda: not psutil.pid_exists(child.pid))
+    return child
 
 
 @in_one_loop
@@ -129,9 +142,9 @@ async def test_a_process_that_is_killed_while_idle_costs_no_request(compiler: Co
 
 @in_one_loop
 async def test_a_process_that_is_killed_while_it_starts_is_started_again(compiler: Compiler) -> None:
-    await compiler.close()
+    child = await killed_while_idle(compiler)
     waiting = asyncio.create_task(compiler.compile(GOOD))
-    (await another_child()).kill()
+    (await another_child(child)).kill()
     assert is_yes_or_no(await waiting)
 
 
@@ -193,11 +206,27 @@ async def test_a_process_that_cannot_start_is_told_as_no_room(tmp_path: Path) ->
 
 
 @in_one_loop
-async def test_closing_ends_and_reaps_the_process(compiler: Compiler) -> None:
-    await compiler.compile(GOOD)
-    (child,) = children()
+async def test_a_start_that_is_cancelled_leaves_nothing_to_the_next_one(compiler: Compiler) -> None:
+    child = await killed_while_idle(compiler)
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    await another_child(child)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert is_yes_or_no(await compiler.compile(GOOD))
+    await until(lambda: len(children()) == 1)
+
+
+@in_one_loop
+async def test_closing_ends_and_reaps_the_process_and_what_it_compiles_starts_none(compiler: Compiler) -> None:
+    child = await hang(compiler)
+    waiting = asyncio.create_task(compiler.compile(GOOD))
+    await asyncio.sleep(0)
     await compiler.close()
     assert not psutil.pid_exists(child.pid)
+    with pytest.raises(Overloaded, match="the server ends"):
+        await waiting
+    assert not children()
 
 
 def test_the_process_dies_with_the_server_even_while_it_compiles() -> None:

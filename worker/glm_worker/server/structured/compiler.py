@@ -59,6 +59,7 @@ class Compiler:
         self._turn = asyncio.Lock()
         self._num_waiting = 0
         self._process: _Process | None = None
+        self._is_closed = False
         self.num_starts = 0
 
     async def start(self) -> None:
@@ -83,7 +84,8 @@ class Compiler:
             self._num_waiting -= 1
 
     async def close(self) -> None:
-        """End the process and reap it. A compilation that runs fails."""
+        """End the process and reap it. A compilation that runs fails, and so do later ones."""
+        self._is_closed = True
         if self._process is not None:
             await self._kill(self._process)
 
@@ -93,6 +95,8 @@ class Compiler:
             return self._process
         if self._process is not None:
             await self._kill(self._process)
+        if self._is_closed:
+            raise Overloaded("the server ends", retry_after_s=5)
         self.num_starts += 1
         process = self._process = await _Process.start(self._folder, self._limits)
         try:
@@ -100,6 +104,9 @@ class Compiler:
                 answer = await process.receive()
         except TimeoutError:
             answer = CannotStart(f"it was not ready after {self._limits.start_deadline_s:g} s")
+        except asyncio.CancelledError:
+            await self._kill(process)  # nobody would take its first message
+            raise
         if isinstance(answer, Ready):
             return process
         code = None if isinstance(answer, CannotStart) else await process.ended()
