@@ -143,7 +143,7 @@ class ReasoningPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     default: Literal["template", "enabled", "disabled", "auto"] = "template"
     auto_threshold: float = 0.5  # in [0, 1]; `auto` thinks from this score on
     max_thinking_tokens: int | None = None  # of one answer; None: no bound but the answer's own
-    effort_tokens: dict[Effort, int] = {}  # budget of an effort that a request names; missing: no bound
+    effort_tokens: dict[Effort, int] = {}  # budget of an effort that a request names; missing: ours
     visibility: Literal["visible", "hidden", "by_role"] = "visible"
     visible_to: list[str] = []  # roles, with by_role
     fields: Literal["reasoning_content", "both"] = "reasoning_content"  # both: `reasoning` with the same text as well

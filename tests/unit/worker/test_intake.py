@@ -217,7 +217,7 @@ def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(
 
     monkeypatch.setattr(tokenizer(), "encode", encode)
     text = "x" * (checkpoint().max_model_len * 20)  # 20: the longest token of glm-nano
-    with pytest.raises(RequestRefused, match=r"context is 2048 tokens.*at least (2048|2050)$") as caught:
+    with pytest.raises(RequestRefused, match=r"maximum context length is 2048 tokens.*at least (2048|2050)$") as caught:
         a_chat(messages=[{"role": "user", "content": text}]) if is_chat else a_completion(prompt=text)
     assert (caught.value.code, caught.value.status) == ("context_length_exceeded", 400)
     assert caught.value.param == ("messages" if is_chat else "prompt")

@@ -13,7 +13,7 @@ from glm_worker.errors import GlmWorkerError
 from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import add_description
-from glm_worker.server.jobs.context import Caller
+from glm_worker.server.jobs.context import request_id_of
 from glm_worker.server.openai.routes import OpenAI
 from glm_worker.server.openai.zai.routes import Zai
 from glm_worker.server.refusals import Failure, failure_of, shortened
@@ -67,7 +67,7 @@ def make_app(backend: Backend) -> FastAPI:
     def respond(request: Request, failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
         surface = _surface_of(request.scope["path"])
         closing = {"connection": "close"} if failure.status in _UNREAD else {}
-        request_id = Caller.of(request.headers, backend.policy()).request_id
+        request_id = request_id_of(request.headers)
         return JSONResponse(
             surface.error_body(failure, request_id),
             status_code=surface.error_status(failure),

@@ -97,7 +97,8 @@ class Checkpoint:
         min_tokens = self.tokenizer.min_tokens(text)
         if min_tokens >= self.max_model_len:
             raise RequestRefused(
-                f"the model's context is {self.max_model_len} tokens; the {param} alone has at least {min_tokens}",
+                f"this model's maximum context length is {self.max_model_len} tokens; the {param} alone has at least"
+                f" {min_tokens}",
                 param=param,
                 code="context_length_exceeded",
             )

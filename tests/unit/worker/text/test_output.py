@@ -1,7 +1,11 @@
 """What a reader tells beside the text: how likely each token was, and what the client's own stops were."""
 
+from typing import Any
+
+import pytest
+
 from glm_worker.messages import TokenLogprobs
-from glm_worker.server.text.deltas import Delta, TokenLogprob, assemble
+from glm_worker.server.text.deltas import Answer, Delta, TokenLogprob, assemble
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, PlainText, State
 from unit.worker.server_builders import TOOLS, a_reader, checkpoint, stop_id, tokenizer
@@ -63,6 +67,96 @@ def test_a_stop_of_the_clients_own_is_told_and_the_checkpoints_is_not() -> None:
     assert (own.finish_reason, own.stop) == ("stop", colon)
     assert (other.finish_reason, other.stop) == ("stop", None)
     assert (text.finish_reason, text.stop) == ("stop", "END")
+
+
+def hiding(state: State = State.CONTENT, stops: tuple[str, ...] = (), *ids: int, **of: Any) -> OutputReader:
+    return OutputReader(
+        tokenizer(),
+        checkpoint().think_tags | checkpoint().tool_tags,
+        lambda: Grammar(state, TOOLS),
+        stop_strings=stops,
+        stop_token_ids=checkpoint().stop_token_ids,
+        client_stop_ids=ids,
+        **of,
+    )
+
+
+def one_by_one(reader: OutputReader, raw: str) -> Answer:
+    deltas: list[Delta] = []
+    for token_id in [*tokenizer().encode(raw), stop_id()]:
+        if reader.finish_reason is None:
+            deltas += reader.feed([token_id], "stop" if token_id == stop_id() else None, [TokenLogprobs(-0.5, 1)])
+    return assemble(deltas)
+
+
+@pytest.mark.parametrize(
+    ("stop", "state", "raw"),
+    [
+        ("secret", State.CONTENT, "<think>the secret is 7</think>\nno"),
+        ("secret", State.REASONING, "the secret is 7</think>\nno"),
+        ("secret", State.REASONING, "a <tool_call>secret</tool_call> b</think>\nno"),
+        ("</think>", State.REASONING, "7</think>\nno"),
+        ("<think>", State.CONTENT, "<think>7</think>\nno"),
+        ("7</think>\nno", State.REASONING, "7</think>\nno"),
+    ],
+)
+def test_a_stop_string_cannot_ask_what_a_hidden_thought_has(stop: str, state: State, raw: str) -> None:
+    reader = hiding(state, (stop,), hides_reasoning=True)
+    assert one_by_one(reader, raw).content == "no"
+    assert (reader.finish_reason, reader.stop) == ("stop", None)
+    seen = hiding(state, (stop,))
+    one_by_one(seen, raw)
+    assert seen.stop == stop
+
+
+def test_a_stop_string_ends_the_answer_after_a_hidden_thought() -> None:
+    reader = hiding(State.REASONING, ("END",), hides_reasoning=True)
+    answer = one_by_one(reader, "I say END</think>\nyes END no")
+    assert (answer.content, reader.finish_reason, reader.stop) == ("yes ", "stop", "END")
+
+
+def test_what_may_become_a_stop_string_before_a_hidden_thought_is_told() -> None:
+    reader = hiding(State.CONTENT, ("END",), hides_reasoning=True)
+    assert one_by_one(reader, "the EN<think>D</think>").content == "the EN"
+    assert reader.stop is None
+
+
+def test_a_stop_token_counts_outside_of_a_hidden_thought_only() -> None:
+    colon = tokenizer().token_id(":")
+    end = tokenizer().token_id("</think>")
+    assert colon is not None
+    assert end is not None
+    reader = hiding(State.REASONING, (), colon, end, hides_reasoning=True)
+    answer = one_by_one(reader, "it is:7</think>\nso:7")
+    assert (answer.content, reader.finish_reason, reader.stop) == ("so", "stop", colon)
+    assert colon not in [entry.token_id for entry in answer.logprobs]
+
+
+def test_no_stop_of_the_client_counts_before_min_tokens() -> None:
+    colon = tokenizer().token_id(":")
+    assert colon is not None
+    first = len(tokenizer().encode("a END b: "))
+    text = hiding(State.CONTENT, ("END",), min_tokens=first)
+    assert one_by_one(text, "a END b: c END d").content == "a END b: c "
+    assert text.stop == "END"
+    own = hiding(State.CONTENT, (), colon, hides_reasoning=True, min_tokens=first)
+    assert one_by_one(own, "a END b: c: d").content == "a END b: c"
+    assert own.stop == colon
+
+
+def test_a_hidden_thought_is_no_text_of_a_completion() -> None:
+    ids = tokenizer().encode("a<think>hm</think>b<think>cut")
+    reader = OutputReader(
+        tokenizer(),
+        checkpoint().think_tags,
+        PlainText,
+        stop_strings=("hm",),
+        stop_token_ids=checkpoint().stop_token_ids,
+        hides_reasoning=True,
+    )
+    answer = assemble(reader.feed(ids, "length"))
+    assert (answer.content, answer.reasoning) == ("ab", "hmcut")
+    assert reader.num_reasoning_tokens == len(ids) - len(tokenizer().encode("a")) - len(tokenizer().encode("b"))
 
 
 def test_a_call_that_the_clients_stop_token_cuts_is_not_finished() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from glm_worker.messages import ReasoningPolicy
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
-from glm_worker.server.thinking.resolve import Thinking, resolve
+from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
 from glm_worker.server.thinking.score import score_of
 from glm_worker.server.thinking.traits import TemplateTraits
 from glm_worker.server.thinking.wish import (
@@ -96,7 +96,12 @@ def test_a_threshold_where_auto_does_not_decide_is_told_to_be_ignored(wish: Thin
         (300, 400, None, 300),
         (500, 400, "low", 300),
         (200, 400, "low", 200),
-        (500, None, "high", 500),  # an effort that the policy does not name bounds nothing
+        (500, None, "high", 500),
+        (None, None, "minimal", 256),  # ours, where the policy names none for it
+        (None, None, "medium", 8192),
+        (None, None, "high", 32768),
+        (None, None, "xhigh", None),
+        (None, 5000, "medium", 5000),
         (1, 1, "low", 1),
     ],
 )
@@ -133,6 +138,45 @@ def test_a_thought_that_cannot_be_switched_off_is_closed_at_once() -> None:
 
 def test_no_budget_is_told_where_nothing_is_thought() -> None:
     assert resolved(zai_thinking(type="disabled", budget_tokens=700)).header == "disabled; by=request"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "policy", "ignored"),
+    [
+        ([zai_thinking(type="disabled", budget_tokens=5)], {}, ("thinking.budget_tokens",)),
+        ([zai_thinking(type="disabled"), openai_effort("medium")], {}, ("reasoning_effort",)),
+        ([budget(9), openai_effort("low")], {"default": "disabled"}, ("thinking_token_budget", "reasoning_effort")),
+        ([budget(9)], {"max_thinking_tokens": 0}, ("thinking_token_budget",)),
+        ([zai_thinking(type="auto", budget_tokens=5)], {}, ()),  # it would have bounded a thought
+        ([zai_thinking(type="enabled", budget_tokens=5), openai_effort("low")], {}, ()),
+    ],
+)
+def test_bounds_of_a_thought_that_nobody_wanted_are_told_to_be_ignored(
+    wishes: list[ThinkingWish], policy: Any, ignored: tuple[str, ...]
+) -> None:
+    assert resolved(*wishes, features=EASY, **policy).ignored == ignored
+
+
+def test_a_template_without_thoughts_ignores_an_effort_once() -> None:
+    assert resolved(openai_effort("high"), traits=NO_SWITCH).ignored == ("reasoning_effort",)
+
+
+@pytest.mark.parametrize(
+    ("wish", "by", "ignored"),
+    [
+        (ThinkingWish(), "template", ()),
+        (zai_thinking(type="disabled"), "request", ()),
+        (zai_thinking(type="enabled", budget_tokens=5), "template", ("thinking.type", "thinking.budget_tokens")),
+        (zai_thinking(type="auto", threshold=0.5), "template", ("thinking.type", "thinking.threshold")),
+        (openai_effort("high"), "template", ("reasoning_effort",)),
+        (zai_thinking(clear_thinking=False), "template", ("thinking.clear_thinking",)),
+    ],
+)
+def test_an_answer_that_has_begun_has_no_thought_and_the_request_is_told(
+    wish: ThinkingWish, by: str, ignored: tuple[str, ...]
+) -> None:
+    thinking = behind_thought(wish, GLM)
+    assert (thinking.enabled, thinking.by, thinking.ignored) == (False, by, ignored)
 
 
 @pytest.mark.parametrize(

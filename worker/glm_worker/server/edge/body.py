@@ -60,8 +60,8 @@ async def _read(receive: Receive, checkpoint: Checkpoint) -> bytes:
         )
     if num_bytes > enough:
         raise RequestRefused(
-            f"the model's context is {checkpoint.max_model_len} tokens, for which {enough} bytes of JSON are read; "
-            f"the body has {num_bytes}",
+            f"this model's maximum context length is {checkpoint.max_model_len} tokens, for which {enough} bytes of"
+            f" JSON are read; the body has {num_bytes}",
             code="context_length_exceeded",
         )
     return b"".join(chunks)

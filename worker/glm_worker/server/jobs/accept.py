@@ -14,6 +14,7 @@ from glm_worker.request import SamplingParams
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.conversation import (
+    NO_WISH,
     AssistantTurn,
     Conversation,
     Named,
@@ -27,7 +28,7 @@ from glm_worker.server.jobs.order import Order
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
 from glm_worker.server.refusals import model_not_found, shortened
 from glm_worker.server.structured.answers import recipe_of
-from glm_worker.server.structured.formats import AnswerFormat, Calls, Function
+from glm_worker.server.structured.formats import AnswerFormat, AnyText, Calls, Function
 from glm_worker.server.text.argument_types import (
     REQUEST_STEP_BUDGET,
     STEP_BUDGET,
@@ -39,9 +40,9 @@ from glm_worker.server.text.argument_types import (
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.control_tokens import as_sent, disarmed
 from glm_worker.server.text.lexer import Tag
-from glm_worker.server.text.parsing import State, initial_state
+from glm_worker.server.text.parsing import State, initial_state, state_after
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
-from glm_worker.server.thinking.resolve import Thinking, resolve
+from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
 from glm_worker.server.thinking.thought import thought_of
 from glm_worker.server.thinking.visibility import visible
 from glm_worker.server.thinking.wish import THRESHOLD_HEADER, combine, text_switch, threshold_header
@@ -56,6 +57,14 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     reasoning = context.policy.reasoning
     offered = () if conversation.tool_choice == "none" else conversation.tools
     tools = _tools(offered)
+    if conversation.goes_on and not isinstance(conversation.content, AnyText):
+        param = params.answer_format
+        raise RequestRefused(
+            f"{param} does not go with an answer that has begun: it would have to hold for what was said as well;"
+            " end with a message of the user",
+            param=param,
+            code="invalid_value",
+        )
     wish = combine(
         (
             conversation.thinking,
@@ -63,9 +72,12 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
             threshold_header(context.caller.headers.get(THRESHOLD_HEADER)),
         )
     )
-    thinking = resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
-    if conversation.goes_on:  # what it goes on with is behind the thought
-        thinking = replace(thinking, enabled=False, by="request", budget_tokens=None, score=None, threshold=None)
+    thinking = (
+        behind_thought(wish, checkpoint.traits)
+        if conversation.goes_on
+        else resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
+    )
+    shows_reasoning = visible(reasoning, context.caller.role, wish)
     recipe = recipe_of(_format(conversation, offered), checkpoint.call_tokens, begins_line=not conversation.goes_on)
     _check_texts(conversation, checkpoint)
     prompt = _rendered_prompt(conversation, offered, thinking, context)
@@ -73,7 +85,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer
     _check_length(as_sent(prompt), params.prompt, checkpoint)
     token_ids = _some(checkpoint.tokenizer.encode_prompt(prompt), params.prompt)
-    state = initial_state(prompt)
+    state = state_after(token_ids, checkpoint.think_tags) if conversation.goes_on else initial_state(prompt)
     order = _order(
         order_id,
         [token_ids],
@@ -83,7 +95,8 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         is_chat=True,
         thinking=thinking.enabled,
         tags=checkpoint.think_tags | checkpoint.tool_tags if offered else checkpoint.think_tags,
-        state=state,
+        states=[state],
+        hides_reasoning=not shows_reasoning,
         tools=tools,
         any_tool_name=rules.any_tool_name,
         thought=thought_of(
@@ -97,7 +110,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     return replace(
         order,
         thinking=thinking,
-        shows_reasoning=visible(reasoning, context.caller.role, wish),
+        shows_reasoning=shows_reasoning,
         has_both_reasoning_fields=reasoning.fields == "both",
         recipe=recipe,
         recipe_close_id=checkpoint.tokenizer.token_id(Tag.END_THINK.value) if thinking.enabled else None,
@@ -112,7 +125,7 @@ def _rendered_prompt(
     return context.checkpoint.template.render(
         in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
         [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
-        thinking.template_variables,
+        {**thinking.template_variables, **({"enable_thinking": False} if conversation.goes_on else {})},
         goes_on=conversation.goes_on,
     )
 
@@ -122,12 +135,17 @@ def _format(conversation: Conversation, offered: Sequence[OfferedTool]) -> Answe
     choice = conversation.tool_choice
     if not offered:
         if choice not in ("auto", "none"):
-            raise RequestRefused("tool_choice asks for a call, and there are no tools to call", param="tool_choice")
+            raise RequestRefused(
+                "tool_choice asks for a call, and there are no tools to call",
+                param="tool_choice",
+                code="invalid_value",
+            )
         return conversation.content
     if isinstance(choice, Named) and choice.name not in {tool.name for tool in offered}:
         raise RequestRefused(
             f"tool_choice names the function {shortened(choice.name)}, which is not among the tools",
             param="tool_choice",
+            code="invalid_value",
         )
     return Calls(
         tuple(Function(tool.name, tool.schema, tool.param, tool.is_strict) for tool in offered),
@@ -157,20 +175,27 @@ def accept_text(
 ) -> Order:
     """Return the order that goes on with each of these texts, or lists of token ids. Its answers go prompt by prompt.
 
-    There is no template, and nothing that would read thoughts or calls out of the answers.
+    There is no template, and nothing that would read thoughts or calls out of the answers, but where the caller may not
+    read thoughts: those are left out.
     """
-    return _order(
+    checkpoint = context.checkpoint
+    token_ids = [_prompt_ids(prompt, checkpoint, params.prompt) for prompt in prompts]
+    shows_reasoning = visible(context.policy.reasoning, context.caller.role, NO_WISH)
+    tags = {} if shows_reasoning else checkpoint.think_tags
+    order = _order(
         order_id,
-        [_prompt_ids(prompt, context.checkpoint, params.prompt) for prompt in prompts],
+        token_ids,
         wishes,
         context,
         params,
         is_chat=False,
         thinking=False,
-        tags={},
-        state=State.CONTENT,
+        tags=tags,
+        states=[state_after(each, tags) for each in token_ids],
+        hides_reasoning=not shows_reasoning,
         tools={},
     )
+    return replace(order, shows_reasoning=shows_reasoning)
 
 
 def _last_of_user(conversation: Conversation) -> str:
@@ -189,18 +214,29 @@ def _order(
     wishes: Wishes,
     context: Context,
     params: ParamNames,
+    states: Sequence[State],
+    hides_reasoning: bool,
     **of_job: Any,
 ) -> Order:
+    """Return the order. states: how the answers to each prompt begin. of_job: further fields of the jobs."""
     checkpoint = context.checkpoint
+    bad_words = _bad_words(wishes.bad_words, checkpoint)
+    if not visible(context.policy.reasoning, context.caller.role, NO_WISH):
+        _check_tags_are_free(wishes, bad_words, checkpoint, params)
+    client_stop_ids = tuple(set(wishes.stop_token_ids) - set(checkpoint.stop_token_ids))
+    stop_token_ids = (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids)
+    if hides_reasoning:
+        stop_token_ids = tuple(each for each in stop_token_ids if each not in client_stop_ids)
     deadline_ms = None if wishes.deadline_s is None else int((time.monotonic() + wishes.deadline_s) * 1000)
     shared: dict[str, Any] = {
         "max_tokens": wishes.max_tokens,
-        "stop_token_ids": (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids),
-        "client_stop_ids": tuple(set(wishes.stop_token_ids) - set(checkpoint.stop_token_ids)),
+        "stop_token_ids": stop_token_ids,
+        "client_stop_ids": client_stop_ids,
+        "hides_reasoning": hides_reasoning,
         "stop_strings": wishes.stop_strings,
         "tokenizer": checkpoint.tokenizer,
         "min_tokens": wishes.min_tokens,
-        "bad_words": _bad_words(wishes.bad_words, checkpoint),
+        "bad_words": bad_words,
         "num_logprobs": wishes.num_logprobs,
         "priority": wishes.priority,
         "deadline_ms": deadline_ms,
@@ -208,15 +244,20 @@ def _order(
         **of_job,
     }
     seed = secrets.randbits(63) if wishes.seed is None else wishes.seed & _SEED_MASK
-    answers = [(token_ids, number) for token_ids in prompts for number in range(wishes.num_answers)]
+    answers = [
+        (token_ids, state, number)
+        for token_ids, state in zip(prompts, states, strict=True)
+        for number in range(wishes.num_answers)
+    ]
     jobs = tuple(
         Job(
             id=order_id if len(answers) == 1 else f"{order_id}-{index}",
             prompt_token_ids=token_ids,
+            state=state,
             sampling=_sampling(wishes, checkpoint, (seed + number) & _SEED_MASK),
             **shared,
         )
-        for index, (token_ids, number) in enumerate(answers)
+        for index, (token_ids, state, number) in enumerate(answers)
     )
     return Order(
         id=order_id,
@@ -251,6 +292,26 @@ def _bad_words(words: Sequence[str], checkpoint: Checkpoint) -> tuple[tuple[int,
     return tuple(tuple(checkpoint.tokenizer.encode(form)) for form in forms)
 
 
+def _check_tags_are_free(
+    wishes: Wishes, bad_words: Sequence[Sequence[int]], checkpoint: Checkpoint, params: ParamNames
+) -> None:
+    """Refuse what keeps the model from marking a thought as one, which nobody could hide then."""
+    biased = [
+        checkpoint.think_tags[each]
+        for each, bias in wishes.logit_bias.items()
+        if bias < 0 and each in checkpoint.think_tags
+    ]
+    banned = [checkpoint.think_tags[each] for word in bad_words for each in word if each in checkpoint.think_tags]
+    for param, tags in ((params.logit_bias, biased), (params.bad_words, banned)):
+        if tags:
+            raise RequestRefused(
+                f"{param} makes {tags[0].value} less likely; reasoning is hidden from this caller, and known by that"
+                " token, so leave it out",
+                param=param,
+                code="invalid_value",
+            )
+
+
 def _prompt_ids(prompt: Prompt, checkpoint: Checkpoint, param: str) -> list[int]:
     if isinstance(prompt, str):
         _check_length(prompt, param, checkpoint)
@@ -260,6 +321,7 @@ def _prompt_ids(prompt: Prompt, checkpoint: Checkpoint, param: str) -> list[int]
             raise RequestRefused(
                 f"{param} has the token id {shortened(str(token_id))}; allowed are 0 to {checkpoint.vocab_size - 1}",
                 param=param,
+                code="invalid_value",
             )
     return _some(list(prompt), param)
 
@@ -286,7 +348,9 @@ def _check_fits(min_tokens: int, param: str, checkpoint: Checkpoint) -> None:
 
 def _some(token_ids: list[int], param: str) -> list[int]:
     if not token_ids:
-        raise RequestRefused(f"{param} is empty: there must be at least one token to go on from", param=param)
+        raise RequestRefused(
+            f"{param} is empty: there must be at least one token to go on from", param=param, code="invalid_value"
+        )
     return token_ids
 
 

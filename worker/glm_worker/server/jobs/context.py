@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 
+from glm_worker.errors import RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 
 _MAX_REQUEST_ID = 128
 _MAX_NAME = 64  # of a role, of a tenant
+ROLE_HEADER = "x-glm-role"
+TENANT_HEADER = "x-glm-tenant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +34,18 @@ class Caller:
 
     @classmethod
     def of(cls, headers: Headers, policy: Policy) -> "Caller":
-        """Return the caller behind these headers. A request id that cannot be sent back is replaced."""
-        said = headers.get("x-request-id", "")
-        request_id = said if _is_visible(said, _MAX_REQUEST_ID) else secrets.token_hex(16)
+        """Return the caller behind these headers.
+
+        Raises RequestRefused for a role or tenant that cannot be kept as it is: to leave it out would make one caller
+        of many.
+        """
+        request_id = request_id_of(headers)
         if not policy.trust_proxy_headers:
             return cls(request_id=request_id, headers=headers)
-        role, tenant = headers.get("x-glm-role", ""), headers.get("x-glm-tenant", "")
         return cls(
             request_id=request_id,
-            role=role if _is_visible(role, _MAX_NAME) else None,
-            tenant=tenant if _is_visible(tenant, _MAX_NAME) else "",
+            role=_name(headers, ROLE_HEADER) or None,
+            tenant=_name(headers, TENANT_HEADER),
             headers=headers,
         )
 
@@ -53,6 +58,27 @@ class Context:
     caller: Caller
     rules: Rules
     policy: Policy
+
+
+def request_id_of(headers: Headers) -> str:
+    """Return the request id that a client gave, or a new one where it gave none that can be sent back."""
+    said = headers.get("x-request-id", "")
+    return said if _is_visible(said, _MAX_REQUEST_ID) else secrets.token_hex(16)
+
+
+def _name(headers: Headers, header: str) -> str:
+    """Return who a header names; empty where it is not sent, or says nothing."""
+    said = headers.getlist(header)
+    if len(said) > 1:
+        mistake = f"is sent {len(said)} times; allowed is once"
+    elif said and said[0] and not _is_visible(said[0], _MAX_NAME):
+        mistake = (
+            f"has {len(said[0])} characters, or some that are no visible ASCII; allowed are 1 to {_MAX_NAME} visible"
+            " ASCII characters"
+        )
+    else:
+        return said[0] if said else ""
+    raise RequestRefused(f"the header {header} {mistake}", param=header, code="invalid_value")
 
 
 def _is_visible(text: str, most: int) -> bool:

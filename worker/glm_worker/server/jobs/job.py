@@ -16,13 +16,17 @@ from glm_worker.server.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Room:
-    """How many tokens prompt and answer of one request may have together, and what bounds them."""
+    """How many tokens prompt and answer of one request may have together, and what bounds them, if not the model.
+
+    Clients and proxies look for the beginning of its sentence in errors, to make prompts shorter or ask elsewhere.
+    """
 
     num_tokens: int
-    bound: str = "the model's context is"
+    bound: str = ""
 
     def __str__(self) -> str:
-        return f"{self.bound} {self.num_tokens} tokens"
+        sentence = f"this model's maximum context length is {self.num_tokens} tokens"
+        return f"{sentence}, for {self.bound} {self.num_tokens} tokens" if self.bound else sentence
 
 
 def room_of(limits: EngineLimits) -> Room:
@@ -41,7 +45,7 @@ class Job:
     prompt_token_ids: list[int]
     max_tokens: int | None  # None: what the prompt leaves
     sampling: SamplingParams
-    stop_token_ids: tuple[int, ...]  # all that end the answer
+    stop_token_ids: tuple[int, ...]  # all that the engine ends the answer at
     stop_strings: tuple[str, ...]
     tokenizer: Tokenizer
     tags: Mapping[int, Tag]
@@ -49,6 +53,7 @@ class Job:
     tools: Tools
     any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
     client_stop_ids: tuple[int, ...] = ()  # those that only the client asked for
+    hides_reasoning: bool = False  # then the engine does not know client_stop_ids: the reader looks for them
     min_tokens: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
     num_logprobs: int | None = None
@@ -62,7 +67,9 @@ class Job:
         """Return a reader for one run of the job."""
 
         def grammar() -> OutputGrammar:
-            return Grammar(self.state, self.tools, any_name=self.any_tool_name) if self.is_chat else PlainText()
+            return (
+                Grammar(self.state, self.tools, any_name=self.any_tool_name) if self.is_chat else PlainText(self.state)
+            )
 
         return OutputReader(
             self.tokenizer,
@@ -71,6 +78,8 @@ class Job:
             stop_strings=self.stop_strings,
             stop_token_ids=self.stop_token_ids,
             client_stop_ids=self.client_stop_ids,
+            hides_reasoning=self.hides_reasoning,
+            min_tokens=self.min_tokens,
         )
 
     def engine_request(self, room: Room) -> EngineRequest:

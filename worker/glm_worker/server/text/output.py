@@ -41,8 +41,14 @@ class OutputReader:
         stop_strings: Sequence[str],
         stop_token_ids: Sequence[int],
         client_stop_ids: Sequence[int] = (),
+        hides_reasoning: bool = False,
+        min_tokens: int = 0,
     ) -> None:
-        """stop_token_ids: all that end an answer. client_stop_ids: those of them that only the client asked for."""
+        """stop_token_ids: all that the engine ends an answer at. client_stop_ids: those that only the client asked for.
+
+        hides_reasoning: stops of the client count outside of thoughts only, for where an answer ends tells what came
+        there. So its stop_token_ids are found here, and not by the engine. min_tokens: as many tokens have no stop.
+        """
         self._tags = tags
         self._lexer = Lexer(tokenizer, tags)
         self._stops = StopScanner(stop_strings)
@@ -51,6 +57,9 @@ class OutputReader:
         self._tracker = make_grammar() if stop_strings else self._grammar
         self._stop_token_ids = frozenset(stop_token_ids)
         self._client_stop_ids = frozenset(client_stop_ids)
+        self._hides_reasoning = hides_reasoning
+        self._is_hidden = hides_reasoning and self._grammar.state is State.REASONING  # where the newest text is
+        self._min_tokens = min_tokens
         self._undecided_logprobs: list[TokenLogprob] = []
         self._is_content = False  # whether the newest token added content
         self._has_content = False  # whether any has: newlines before it are the format's
@@ -73,20 +82,25 @@ class OutputReader:
             if self.finish_reason is not None:
                 return deltas
             is_stop = ended == "stop" and number == len(token_ids) - 1 and token_id in self._stop_token_ids
+            is_stop = is_stop or self._is_found_stop(token_id)
             added = self._token(token_id, is_stop=is_stop)
             if logprobs and not is_stop:
                 deltas += self._logprobs(token_id, logprobs[number])
             deltas += added
             if is_stop and token_id in self._client_stop_ids:
-                self.stop = token_id
+                self.stop, ended = token_id, "stop"
+                break
         if ended is not None and self.finish_reason is None:
-            rest = self._lexer.finish()
-            if self._tracker is not self._grammar:
-                self._track(rest)
-            deltas += self._pieces(self._stops.feed(rest))
+            _, rest = self._track(self._lexer.finish(), is_early=self.num_tokens <= self._min_tokens)
+            deltas += rest
             is_own_end = ended == "stop" and self.stop is None
             deltas += self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
         return deltas
+
+    def _is_found_stop(self, token_id: int) -> bool:
+        """Tell whether the client asked to stop at this token, and the engine was not told."""
+        counts = self._hides_reasoning and not self._is_hidden and self.num_tokens >= self._min_tokens
+        return counts and token_id in self._client_stop_ids and token_id not in self._tags
 
     def _logprobs(self, token_id: int, of_token: TokenLogprobs) -> list[Delta]:
         """Return the logprob of a token, if it belongs to the content. Called right after the token was read."""
@@ -105,16 +119,24 @@ class OutputReader:
         before = self._tracker.state
         # A stop token ends the turn and is no part of its text.
         pieces = [] if is_stop else self._lexer.feed(token_id)
-        deltas = self._track(pieces)
-        self._is_content = any(isinstance(delta, Content) for delta in deltas)
+        tracked, deltas = self._track(pieces, is_early=self.num_tokens < self._min_tokens)
+        self._is_content = any(isinstance(delta, Content) for delta in tracked)
         self._has_content = self._has_content or self._is_content
         self._count(before, self._tags.get(token_id), pieces)
-        if self._tracker is not self._grammar:
-            deltas = self._pieces(self._stops.feed(pieces))
         return deltas + self._finish("stop", is_stop=False) if self._stops.hit else deltas
 
-    def _track(self, pieces: list[Piece]) -> list[Delta]:
-        return [delta for piece in pieces for delta in self._tracker.feed(piece)]
+    def _track(self, pieces: list[Piece], *, is_early: bool) -> tuple[list[Delta], list[Delta]]:
+        """Return what pieces are, and what can be told now. is_early: stop strings do not count yet."""
+        tracked: list[Delta] = []
+        released: list[Piece] = []
+        for piece in pieces:
+            was_hidden = self._is_hidden
+            tracked += self._tracker.feed(piece)
+            if self._hides_reasoning and self._tracker.state is not State.UNDECIDED:
+                self._is_hidden = self._tracker.state is State.REASONING
+            is_passed = is_early or was_hidden or self._is_hidden
+            released += self._stops.skip(piece) if is_passed else self._stops.feed([piece])
+        return tracked, tracked if self._tracker is self._grammar else self._pieces(released)
 
     def _count(self, before: State, tag: Tag | None, pieces: list[Piece]) -> None:
         """Count one token. Those from `<think>` to `</think>`, both included, are reasoning.

@@ -8,11 +8,12 @@ that), a block apart from what follows. Whether an answer *begins* as reasoning 
 guessed from the request. A `<tool_call>` after which no tool is named is text where it stands.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from glm_worker.server.text.argument_types import Tools
 from glm_worker.server.text.deltas import Content, Delta, Reasoning
-from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.lexer import THINK_TAGS, Piece, Tag
 from glm_worker.server.text.marks import ANY_MARK, TAG, marked
 from glm_worker.server.text.tool_calls import ToolCallReader
 
@@ -29,6 +30,12 @@ class State(Enum):
 def initial_state(prompt: str) -> State:
     """Return how an answer to this rendered prompt begins: templates from GLM-4.7 on end with an open `<think>`."""
     return State.REASONING if prompt.rstrip().endswith(Tag.THINK.value) else State.CONTENT
+
+
+def state_after(token_ids: Sequence[int], tags: Mapping[int, Tag]) -> State:
+    """Return how a text goes on that ends with these tokens: as reasoning, where its last think tag opens a thought."""
+    last = next((tags[token_id] for token_id in reversed(token_ids) if tags.get(token_id) in THINK_TAGS), None)
+    return State.REASONING if last is Tag.THINK else State.CONTENT
 
 
 class _Prose:
@@ -184,15 +191,24 @@ class Grammar:
 
 
 class PlainText:
-    """The grammar of /v1/completions: all text is content, as it is."""
+    """The grammar of /v1/completions: all text is content, as it is.
+
+    Where reasoning is hidden the reader knows the think tags. Then what is between them, or not ended, is reasoning,
+    and the tags are nothing. Elsewhere no tag comes here.
+    """
 
     num_calls = 0
     has_cut_call = False
-    state = State.CONTENT
     turned_out: State | None = None
 
+    def __init__(self, state: State = State.CONTENT) -> None:
+        self.state = state
+
     def feed(self, piece: Piece) -> list[Delta]:
-        return [Content(piece.text)]
+        if piece.tag is not None:
+            self.state = State.REASONING if piece.tag is Tag.THINK else State.CONTENT
+            return []
+        return [Reasoning(piece.text) if self.state is State.REASONING else Content(piece.text)]
 
     def finish(self, *, is_complete: bool) -> list[Delta]:  # noqa: ARG002 - the shape of Grammar.finish
         return []

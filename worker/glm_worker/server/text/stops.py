@@ -1,7 +1,8 @@
 """Stop strings, found in the text of an answer while it streams.
 
-They are looked for in all generated text, reasoning, tags and tool calls included, as vLLM does. The first one that is
-complete ends the answer before its first character; text that may still become one is held back.
+They are looked for in all generated text, reasoning, tags and tool calls included, as vLLM does; where reasoning is
+hidden, only outside of it. The first one that is complete ends the answer before its first character; text that may
+still become one is held back.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ class StopScanner:
             return released
         released, self._held = _split(self._held, len(text) - self._num_open(text))
         return released
+
+    def skip(self, piece: Piece) -> list[Piece]:
+        """Let a piece through in which stop strings do not count, and what was held back before it."""
+        return [] if self.hit is not None else [*self.finish(), piece]
 
     def finish(self) -> list[Piece]:
         """Give out what was held back: the answer is over, so it is no stop string."""

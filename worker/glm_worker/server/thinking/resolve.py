@@ -2,22 +2,25 @@
 
     request's mode -> else the deployment's default -> else the template's
     `auto`, whoever says it: enabled from a score of the threshold on
-    budget: the least of the request's, the deployment's maximum and the deployment's bound of the effort
+    budget: the least of the request's, the deployment's maximum and the bound of the effort (the deployment's, or ours)
 
 A budget above the maximum is lowered, not refused. A bound of 0 is thinking off: of the request by the request, of the
 deployment by the deployment, whatever the request says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from glm_worker.messages import ReasoningPolicy
+from glm_worker.messages import Effort, ReasoningPolicy
 from glm_worker.server.thinking.features import Features
 from glm_worker.server.thinking.history import kept_history
 from glm_worker.server.thinking.score import score_of
 from glm_worker.server.thinking.traits import TemplateTraits
 from glm_worker.server.thinking.wish import ThinkingWish
+
+EFFORT_TOKENS: Mapping[Effort, int] = {"minimal": 256, "low": 1024, "medium": 8192, "high": 32768}
+"""Most tokens of a thought by effort, where the deployment names none for it. xhigh has no bound of its own."""
 
 DecidedBy = Literal["request", "policy", "template", "auto"]
 HEADER = "x-glm-thinking"
@@ -70,7 +73,33 @@ def resolve(
     if wish.threshold is not None and thinking.score is None:
         ignored = (*ignored, wish.param("threshold") or "threshold")
     thinking = replace(thinking, keeps_history=keeps_history, ignored=(*thinking.ignored, *ignored))
-    return _bounded(thinking, wish, policy, template) if thinking.enabled else thinking
+    if thinking.enabled:
+        thinking = _bounded(thinking, wish, policy, template)
+    if thinking.enabled or thinking.by == "auto":  # auto may think the next time: then they count
+        return thinking
+    return replace(thinking, ignored=_together(thinking.ignored, _params(wish, "budget_tokens", "effort")))
+
+
+def behind_thought(wish: ThinkingWish, template: TemplateTraits) -> Thinking:
+    """Return how an answer goes on that has begun: behind its thought, so there is none, whatever anybody wishes."""
+    keeps_history, ignored = kept_history(wish, template)
+    is_heard = wish.mode == "disabled"
+    unheard = _params(wish, *(() if is_heard else ("mode",)), "budget_tokens", "effort", "threshold")
+    return Thinking(
+        enabled=False,
+        by="request" if is_heard else "template",
+        keeps_history=keeps_history,
+        ignored=_together(unheard, ignored),
+    )
+
+
+def _params(wish: ThinkingWish, *names: str) -> tuple[str, ...]:
+    """Return the parameters that said these fields, those that were said."""
+    return tuple(wish.param(name) or name for name in names if getattr(wish, name) is not None)
+
+
+def _together(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *more)))
 
 
 def _mode(
@@ -98,7 +127,8 @@ def _mode(
 
 def _bounded(thinking: Thinking, wish: ThinkingWish, policy: ReasoningPolicy, template: TemplateTraits) -> Thinking:
     """Return a thinking answer with its budget, or none of it where the deployment leaves no token for thoughts."""
-    effort_tokens = None if wish.effort is None else policy.effort_tokens.get(wish.effort)
+    effort = wish.effort
+    effort_tokens = None if effort is None else policy.effort_tokens.get(effort, EFFORT_TOKENS.get(effort))
     bounds = [each for each in (wish.budget_tokens, policy.max_thinking_tokens, effort_tokens) if each is not None]
     budget = min(bounds, default=None)
     if budget == 0 and template.has_switch:
