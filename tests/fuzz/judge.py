@@ -7,7 +7,7 @@ from typing import Any
 
 from fuzz.wire import Reply
 
-ALLOWED = frozenset({200, 400, 404, 405, 408, 413, 431, 503, 504, 529})  # 504: a deadline that a request set
+ALLOWED = frozenset({200, 400, 404, 405, 408, 413, 415, 431, 501, 503, 504, 529})  # 504: a deadline that a request set
 MAX_MESSAGE = 1500
 
 # Of Python, of libraries, of this machine, of our own code.

@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from glm_worker.messages import Full
 from glm_worker.server.edge import body as body_module
 from glm_worker.server.edge import protocol
+from glm_worker.server.edge.body import MAX_BODY_BYTES
 from glm_worker.server.flights.exchange import KEEP_ALIVE_S
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server
 
 CHAT = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+MESSAGES = HEAD.replace(b"/chat/completions", b"/messages")
+GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n"
+
+by_one_server = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
@@ -29,6 +36,13 @@ async def world(tmp_path: Path) -> AsyncIterator[ServerWorld]:
 @pytest.fixture
 async def engine(world: ServerWorld) -> ScriptedEngine:
     return await world.serve()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerWorld]:
+    """A server for all that is refused: none of it may harm the next."""
+    async with a_server(tmp_path_factory.mktemp("shared")) as world:
+        yield world
 
 
 class Connection:
@@ -78,27 +92,130 @@ async def exchange(world: ServerWorld, data: bytes) -> tuple[int, dict[str, str]
         await connection.close()
 
 
+@by_one_server
 @pytest.mark.parametrize(
     ("data", "status", "said"),
     [
-        (HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, "Content-Length"),
-        (HEAD + b"content-length: five\r\n\r\n", 400, "Content-Length"),
-        (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", 400, "Content-Length"),
+        (HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, "of which one is allowed"),
+        (HEAD + b"content-length: five\r\n\r\n", 400, "Content-Length is no number"),
+        (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", 400, "Content-Length is there twice"),
+        (HEAD + b"content-length: 99999999999999999999999\r\n\r\n", 400, "Content-Length is too large a number"),
         (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 0\r\n\r\n", 400, "Host is missing"),
         (HEAD + b"host: y\r\ncontent-length: 0\r\n\r\n", 400, "Host is there twice"),
-        (b"NONSENSE\r\n\r\n", 400, "no valid HTTP request"),
+        (b"NONSENSE\r\n\r\n", 400, "its method is not known"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "it begins HTTP/2"),
+        (b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "its URL cannot be read"),
+        (b"GET a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "its URL cannot be read"),
+        (b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n", 400, "it cannot be parsed"),
+        (b"GET / HTTP/9.9\r\nhost: x\r\n\r\n", 400, "its version is not HTTP/1.1"),
+        (b"GET / HTTP/1.1\nhost: x\n\n", 400, "its version is not HTTP/1.1"),
+        (HEAD + b"a b: c\r\n\r\n", 400, "a header is malformed"),
+        (CHUNKED + b"zz\r\n", 400, "a chunk of its body is malformed"),
         (HEAD + b"x: " + b"a" * protocol.MAX_HEAD_BYTES, 431, f"larger than {protocol.MAX_HEAD_BYTES} bytes"),
+        (HEAD + b"x: " + b"a" * 70_000 + b"\r\n\r\n", 431, f"larger than {protocol.MAX_HEAD_BYTES} bytes"),
+        (HEAD + b"x: " + b" " * 120_000 + b"a\r\n\r\n", 431, f"larger than {protocol.MAX_HEAD_BYTES} bytes"),
+        (HEAD + b"x: " + b"a" * 2_000_000 + b"\r\n\r\n", 431, f"larger than {protocol.MAX_HEAD_BYTES} bytes"),
         (HEAD + b"x: a\r\n" * (protocol.MAX_HEADERS + 1) + b"\r\n", 431, f"more than {protocol.MAX_HEADERS} headers"),
+        (HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, "Transfer-Encoding is gzip, chunked"),
+        (HEAD + b"transfer-encoding: gzip\r\n\r\n", 501, "Transfer-Encoding is gzip; allowed: chunked"),
+        (HEAD + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 415, "gzip; allowed: identity"),
+        (HEAD + b"content-encoding: '\xff'\r\ncontent-length: 1\r\n\r\nx", 415, "a text of 3 characters; allowed"),
+        (HEAD + b"content-length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), 413, f"larger than {MAX_BODY_BYTES} bytes"),
+        (CHUNKED + b"1;" + b"a" * 2 * protocol.SPARE_BYTES, 413, "the chunks of the body have more than"),
+        (CHUNKED + b"1\r\nx\r\n0\r\nt: " + b"a" * 2 * protocol.SPARE_BYTES, 413, "the chunks of the body"),
+        (CHUNKED + (b"100000\r\n" + b" " * 2**20 + b"\r\n") * 40, 413, f"larger than {MAX_BODY_BYTES} bytes"),
     ],
+    ids=range(28),
 )
 async def test_what_is_no_request_is_refused_in_json_and_the_connection_closed(
-    world: ServerWorld, data: bytes, status: int, said: str
+    shared: ServerWorld, data: bytes, status: int, said: str
 ) -> None:
-    told, headers, body = await exchange(world, data)
-    assert told == status
+    told, headers, body = await exchange(shared, data)
+    assert told == status, body
     assert headers["content-type"] == "application/json"
+    assert headers["x-request-id"]
     assert said in body["error"]["message"]
-    assert (await world.http.get("/v1/models")).status_code == 200
+    assert (await shared.http.get("/v1/models")).status_code == 200
+
+
+@by_one_server
+@pytest.mark.parametrize(
+    "wrong", [b"y: z\r\na b: c\r\n\r\n", b"content-length: 99999999\r\n\r\n", b"transfer-encoding: gzip\r\n\r\n"]
+)
+async def test_what_is_no_request_is_told_by_its_own_id_under_the_names_of_its_surface(
+    shared: ServerWorld, wrong: bytes
+) -> None:
+    _, headers, _ = await exchange(shared, HEAD + b"x-request-id: mine\r\n" + wrong)
+    assert headers["x-request-id"] == "mine"
+    assert "request-id" not in headers
+    _, headers, body = await exchange(shared, MESSAGES + b"x-request-id: mine\r\n" + wrong)
+    assert headers["x-request-id"] == headers["request-id"] == body["request_id"] == "mine"
+
+
+@by_one_server
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/health", "/ping", "/version", "/openapi.json", "/docs", "/api/paas/v4/models", "/nothing"]
+)
+async def test_every_answer_has_the_id_of_its_request(shared: ServerWorld, path: str) -> None:
+    answer = await shared.http.get(path, headers={"x-request-id": "mine"})
+    assert answer.headers.get_list("x-request-id") == ["mine"]
+    assert len((await shared.http.get(path)).headers["x-request-id"]) == 32
+
+
+@by_one_server
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/nothing", "/api/anthropic/nothing"])
+async def test_what_anthropics_surface_has_not_is_told_with_its_name_for_the_id(shared: ServerWorld, path: str) -> None:
+    answer = await shared.http.get(path)
+    assert answer.status_code in (404, 405)
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+@by_one_server
+async def test_a_body_that_is_announced_too_large_is_refused_before_the_client_is_told_to_send_it(
+    shared: ServerWorld,
+) -> None:
+    connection = await Connection.open(shared)
+    connection.send(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1))
+    async with asyncio.timeout(DEADLINE_S):
+        answer = await connection.reader.read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in answer
+    await connection.close()
+
+
+@by_one_server
+async def test_a_head_as_large_as_is_allowed_is_read(shared: ServerWorld) -> None:
+    start, end = GET + b"x: ", b"\r\nconnection: close\r\n\r\n"
+    fill = protocol.MAX_HEAD_BYTES - len(start) - len(end)
+    assert (await exchange(shared, start + b"a" * fill + end))[0] == 200
+    assert (await exchange(shared, start + b"a" * (fill + 1) + end))[0] == 431
+
+
+@by_one_server
+async def test_who_sends_without_end_after_a_refusal_is_cut_off(
+    shared: ServerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_BYTES", 1000)
+    connection = await Connection.open(shared)
+    assert (await connection.send(b"NONSENSE\r\n\r\n").response())[0] == 400
+
+    async def send_on() -> None:
+        while True:
+            await connection.send(b"a" * 1000).writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(send_on(), DEADLINE_S)
+    await connection.close()
+
+
+@by_one_server
+async def test_who_stays_after_a_refusal_is_cut_off(shared: ServerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.01)
+    num_open = await shared.value("glm_http_connections")
+    connection = await Connection.open(shared)
+    assert (await connection.send(b"NONSENSE\r\n\r\n").response())[0] == 400
+    await shared.until("glm_http_connections", num_open)
+    await connection.close()
 
 
 async def test_a_head_that_does_not_come_is_given_up(world: ServerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +271,7 @@ async def test_the_supervisor_is_told_when_there_is_no_room_for_connections_and_
 async def test_a_queue_that_is_full_is_nothing_that_readiness_hears_of(tmp_path: Path) -> None:
     async with a_server(tmp_path, max_waiting_requests=0, max_num_seqs=1) as world:
         await world.serve()
-        refused = 0
+        refused = 0.0
         async with asyncio.TaskGroup() as tasks:
             for _ in range(20):
                 tasks.create_task(world.http.post("/v1/chat/completions", content=CHAT))
@@ -255,3 +372,16 @@ async def test_a_body_in_chunks_of_one_byte_is_refused_and_one_in_large_chunks_i
     await engine.say(await engine.next_request(), "hello", end="<|user|>")
     assert (await connection.response())[0] == 200
     await connection.close()
+
+
+async def test_headers_after_a_body_count_for_nothing(tmp_path: Path) -> None:
+    async with a_server(tmp_path, trust_proxy_headers=True) as world:
+        engine = await world.serve()
+        connection = await Connection.open(world)
+        chunks = b"%x\r\n%s\r\n0\r\n" % (len(CHAT), CHAT)
+        connection.send(CHUNKED + chunks + b"x-request-id: smuggled\r\nx-glm-role: admin\r\n\r\n")
+        await engine.say(await engine.next_request(), "hello", end="<|user|>")
+        status, headers, _ = await connection.response()
+        assert status == 200
+        assert headers["x-request-id"] != "smuggled"
+        await connection.close()

@@ -1,18 +1,20 @@
 """The application: the surfaces side by side, and each error in the words of the surface it happened on."""
 
 import json
-import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from glm_worker.errors import GlmWorkerError
 from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import add_description
+from glm_worker.server.edge.protocol import Answer
+from glm_worker.server.edge.request_ids import RequestIds
 from glm_worker.server.jobs.context import request_id_of
 from glm_worker.server.openai.routes import OpenAI
 from glm_worker.server.openai.zai.routes import Zai
@@ -32,9 +34,19 @@ def _surface_of(path: str) -> Surface:
     return next((each for each in served if path.startswith(each.paths)), served[-1])
 
 
-def error_of_protocol(path: str, failure: Failure) -> bytes:
-    """Return the body of an error about what is no request yet, in the words of the surface with this path."""
-    return json.dumps(_surface_of(path).error_body(failure, secrets.token_hex(16))).encode()
+def _id_headers(path: str) -> tuple[str, ...]:
+    """Return the headers that tell the id of a request at this path."""
+    return ("x-request-id", "request-id") if isinstance(_surface_of(path), Anthropic) else ("x-request-id",)
+
+
+def error_of_protocol(path: str, headers: Headers, failure: Failure) -> Answer:
+    """Return an error about what is no request yet, in the words of the surface with this path."""
+    surface, request_id = _surface_of(path), request_id_of(headers)
+    return Answer(
+        surface.error_status(failure),
+        {**failure.headers, **dict.fromkeys(_id_headers(path), request_id)},
+        json.dumps(surface.error_body(failure, request_id)).encode(),
+    )
 
 
 def _about(backend: Backend) -> str:
@@ -86,4 +98,5 @@ def make_app(backend: Backend) -> FastAPI:
     app.add_exception_handler(GlmWorkerError, on_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_error)
+    app.add_middleware(RequestIds, names=_id_headers)
     return app

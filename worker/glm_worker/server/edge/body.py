@@ -8,8 +8,7 @@ from glm_worker.errors import RequestRefused
 from glm_worker.server.checkpoint import Checkpoint
 
 MAX_BODY_BYTES = 16 * 2**20
-_MAX_DISCARDED_BYTES = 4 * MAX_BODY_BYTES  # a client that has sent it all reads the answer; one cut off sees a reset
-
+TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads"
 
 IDLE_S = 30.0  # between two parts of a body
 TOTAL_S = 300.0  # for the whole of it
@@ -22,7 +21,8 @@ class ClientGone(Exception):
 async def read_body(receive: Receive, checkpoint: Checkpoint) -> bytes:
     """Return the whole body. Raises ClientGone, and RequestRefused when it is too long or too slow.
 
-    Parsing megabytes holds up all streams, so what cannot fit is refused unparsed.
+    Parsing megabytes holds up all streams, so what cannot fit is refused unparsed. A client that has sent it all reads
+    the answer, so the rest is read too: the connection ends what does not end.
     """
     try:
         async with asyncio.timeout(TOTAL_S):
@@ -50,14 +50,10 @@ async def _read(receive: Receive, checkpoint: Checkpoint) -> bytes:
             chunks.append(chunk)
         else:
             chunks.clear()
-        if not message.get("more_body", False) or num_bytes > _MAX_DISCARDED_BYTES:
+        if not message.get("more_body", False):
             break
     if num_bytes > MAX_BODY_BYTES:
-        raise RequestRefused(
-            f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads",
-            code="body_too_large",
-            status=413,
-        )
+        raise RequestRefused(TOO_LARGE, code="body_too_large", status=413)
     if num_bytes > enough:
         raise RequestRefused(
             f"this model's maximum context length is {checkpoint.max_model_len} tokens, for which {enough} bytes of"

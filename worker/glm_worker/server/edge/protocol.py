@@ -1,19 +1,24 @@
 """HTTP/1.1 on one connection: uvicorn's protocol over httptools, with limits, and errors in the API's own shape.
 
-What uvicorn leaves open and this closes: the size and the time of a request's head, how many connections there are, a
-client that has sent its request and closed its half of the connection, and errors as plain text.
+What uvicorn leaves open and this closes: the size and the time of a request's head, how a body is wrapped, headers that
+come after it, how many connections there are, a client that has sent its request and closed its half of the connection,
+and errors as plain text.
 """
 
 import logging
 import re
 from asyncio import BaseTransport, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.datastructures import Headers
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from glm_worker.server.edge.body import MAX_BODY_BYTES, TOO_LARGE
 from glm_worker.server.edge.connections import Connections
+from glm_worker.server.edge.heads import Refused, body_too_large, check_head, head_too_large, malformed, unparsed
 from glm_worker.server.edge.quiet_log import QuietLog
 from glm_worker.server.refusals import Failure
 
@@ -24,9 +29,12 @@ MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEADERS = 128
 MAX_SMALL_CHUNKS = 1024  # of a body: each costs more than the bytes in it
 SMALL_CHUNK_BYTES = 64
+SPARE_BYTES = 2**20  # beside as many bytes as the body has: heads of chunks, their extensions, trailers
 MAX_CONNECTIONS = 2048  # of clients; each may wait for minutes, and costs some 50 KiB
 HEAD_S = 20.0  # for the head of a request, from its first byte
 IDLE_S = 75.0  # of a connection without a request: longer than usual proxies keep theirs, so that they close first
+LINGER_S = 10.0  # what a refused client goes on sending is read away, else it sees a reset before the answer
+LINGER_BYTES = 2 * MAX_BODY_BYTES
 PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets
 PROBE_S = 1.0
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # the one interim response that every client skips
@@ -34,14 +42,24 @@ _PROBE_OF_EVENTS = b"4\r\n: \n\n\r\n"  # a comment among server-sent events, the
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
-Body = Callable[[str, Failure], bytes]
-"""(path, failure) -> the JSON of an error in the words of the surface that has this path."""
+
+@dataclass(frozen=True)
+class Answer:
+    """An error. body: JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Answers = Callable[[str, Headers, Failure], Answer]
+"""(path, headers so far, failure) -> the error in the words of the surface that has this path."""
 
 
 class Protocol(HttpToolsProtocol):
     """One connection. Subclassed by protocol_with, which uvicorn makes one of for each connection."""
 
-    error_body: Body
+    answer_to: Answers
     open_connections: Connections
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -49,8 +67,11 @@ class Protocol(HttpToolsProtocol):
         self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
         self._head_timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
-        self._head_bytes = 0
-        self._num_chunks = self._num_body_bytes = 0
+        self._linger_timer: TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+        self.url, self.headers = b"", []
+        self._head_bytes = self._num_discarded_bytes = 0
+        self._num_chunks = self._num_sent_bytes = self._num_body_bytes = 0
         self._is_in_head = False
         self._has_failed = False
         if len(self.connections) > MAX_CONNECTIONS:
@@ -61,55 +82,81 @@ class Protocol(HttpToolsProtocol):
                     "service_unavailable",
                     code="overloaded",
                     retry_after_s=1,
-                )
+                ),
+                lingers=False,
             )
             return
         self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._head_timer, self._probe_timer)
+        self._stop(self._head_timer, self._probe_timer, self._linger_timer)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
 
     def data_received(self, data: bytes) -> None:
         if self._has_failed or self.parser is None:
+            self._discard(data)
             return
         if not self._is_in_head and (self.cycle is None or not self.cycle.more_body):
             self._begin_head()
         self._unset_keepalive_if_required()
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            data = _without_upgrade(data)
         try:
-            self.parser.feed_data(data)
+            self._feed(_without_upgrade(data) if self._is_in_head else data)
         except httptools.HttpParserUpgrade:
             if self.cycle is not None:
                 self.cycle.keep_alive = False  # the parser takes what follows for another protocol
-        except _Refused as refused:
+        except Refused as refused:
             self._refuse(refused.failure)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            self._refuse(cause.failure if isinstance(cause, _Refused) else _malformed(str(cause or error)))
+            self._refuse(cause.failure if isinstance(cause, Refused) else unparsed(str(cause or error)))
         except httptools.HttpParserError as error:
-            self._refuse(_malformed(str(error)))
-        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES and not self._has_failed:
-            self._refuse(_head_too_large(f"is larger than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(unparsed(str(error)))
+
+    def _feed(self, data: bytes) -> None:
+        """Parse in parts: of a head only as many bytes as are allowed. Raises Refused and what the parser raises."""
+        start = 0
+        while start < len(data):
+            most = MAX_HEAD_BYTES - self._head_bytes if self._is_in_head else MAX_HEAD_BYTES
+            if most == 0:
+                raise Refused(head_too_large(f"is larger than {MAX_HEAD_BYTES} bytes"))
+            part = data[start : start + most]
+            start += len(part)
+            if self._is_in_head:
+                self._head_bytes += len(part)
+            self._num_sent_bytes += len(part)
+            self.parser.feed_data(part)
+            self._check_sent()
+
+    def _check_sent(self) -> None:
+        """Refuse a body that is too large, or whose wrapping is."""
+        if self.cycle is None or not self.cycle.more_body:
+            return
+        if self._num_sent_bytes > 2 * min(self._num_body_bytes, MAX_BODY_BYTES) + SPARE_BYTES:
+            is_wrapping = self._num_body_bytes <= MAX_BODY_BYTES
+            raise Refused(
+                body_too_large(
+                    f"the chunks of the body have more than {SPARE_BYTES} bytes beside what they hold"
+                    if is_wrapping
+                    else TOO_LARGE
+                )
+            )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
-        self._num_chunks = self._num_body_bytes = 0
+        self._num_chunks = self._num_sent_bytes = self._num_body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer: whoever checked the head has not seen it
         super().on_header(name, value)
         if len(self.headers) > MAX_HEADERS:
-            raise _Refused(_head_too_large(f"has more than {MAX_HEADERS} headers"))
+            raise Refused(head_too_large(f"has more than {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            raise _Refused(_malformed("the header Host is missing" if not hosts else "the header Host is there twice"))
+        check_head(self.headers, self.parser.get_http_version())
         self._is_in_head = False
         self._head_bytes = 0
         self._stop(self._head_timer)
@@ -118,8 +165,8 @@ class Protocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         self._num_chunks += 1
         if self._num_chunks > MAX_SMALL_CHUNKS and self._num_body_bytes < self._num_chunks * SMALL_CHUNK_BYTES:
-            raise _Refused(
-                _malformed(
+            raise Refused(
+                malformed(
                     f"the body comes in more than {MAX_SMALL_CHUNKS} chunks of less than {SMALL_CHUNK_BYTES} bytes each"
                 )
             )
@@ -148,6 +195,7 @@ class Protocol(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._is_in_head = True
         self._head_bytes = 0
+        self.url, self.headers = b"", []
         self._stop(self._head_timer)
         self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
 
@@ -162,24 +210,56 @@ class Protocol(HttpToolsProtocol):
                 )
             )
 
-    def _refuse(self, failure: Failure) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def shutdown(self) -> None:
+        if self._has_failed:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def _refuse(self, failure: Failure, *, lingers: bool = True) -> None:
         """Answer what is no request, or too much of one, and close. In the middle of an answer just close."""
         self._has_failed = True
+        self._stop(self._head_timer, self._probe_timer)
+        self._unset_keepalive_if_required()
         _quiet.warning("refused a connection's request: %s", failure.message)
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        if self._abandon() or self.transport.is_closing():
             self.transport.close()
             return
-        path = bytes(getattr(self, "url", b"")).decode("latin-1")
-        body = type(self).error_body(path, failure)
+        answer = type(self).answer_to(self.url.decode("latin-1"), Headers(raw=self.headers), failure)
         head = [
-            STATUS_LINE[failure.status],
+            STATUS_LINE[answer.status],
             b"content-type: application/json\r\n",
-            b"content-length: " + str(len(body)).encode() + b"\r\n",
-            *(f"{name}: {value}\r\n".encode() for name, value in failure.headers.items()),
+            b"content-length: " + str(len(answer.body)).encode() + b"\r\n",
+            *(f"{name}: {value}\r\n".encode() for name, value in answer.headers.items()),
             b"connection: close\r\n\r\n",
         ]
-        self.transport.write(b"".join([*head, body]))
-        self.transport.close()
+        self.transport.write(b"".join([*head, answer.body]))
+        if lingers and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _abandon(self) -> bool:
+        """Let what is being answered end as if the client were gone. Return whether its answer has begun."""
+        self.pipeline.clear()
+        cycle = self._answering
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.disconnected = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        return cycle.response_started
+
+    def _discard(self, data: bytes) -> None:
+        self._num_discarded_bytes += len(data)
+        if self._num_discarded_bytes > LINGER_BYTES:
+            self.transport.close()
 
     @staticmethod
     def _stop(*timers: TimerHandle | None) -> None:
@@ -197,30 +277,16 @@ def _without_upgrade(data: bytes) -> bytes:
     return _UPGRADE.sub(b"\r\nx-offered:", head) + end + rest
 
 
-class _Refused(Exception):
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
-
-
-def protocol_with(body: Body, connections: Connections) -> type[Protocol]:
+def protocol_with(answers: Answers, connections: Connections) -> type[Protocol]:
     """Return the protocol of a server whose surfaces write errors like this. connections: told how many are open."""
 
     class ServersProtocol(Protocol):
-        error_body = staticmethod(body)
+        answer_to = staticmethod(answers)
         open_connections = connections
 
     return ServersProtocol
 
 
-def _malformed(reason: str) -> Failure:
-    said = reason[:200].rstrip(".") or "it cannot be parsed"
-    return Failure(400, f"this is no valid HTTP request: {said}", "invalid_request_error", code="malformed_request")
-
-
-def _head_too_large(what: str) -> Failure:
-    return Failure(431, f"the head of the request {what}", "invalid_request_error", code="headers_too_large")
-
-
-def options(body: Body, connections: Connections) -> dict[str, Any]:
+def options(answers: Answers, connections: Connections) -> dict[str, Any]:
     """Return what uvicorn's Config needs for this protocol."""
-    return {"http": protocol_with(body, connections), "timeout_keep_alive": int(IDLE_S)}
+    return {"http": protocol_with(answers, connections), "timeout_keep_alive": int(IDLE_S)}
