@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -389,6 +390,37 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_error(wor
     writer.close()
     await writer.wait_closed()
     await world.until(f'glm_requests_total{{model="{MODEL}",outcome="cancelled"}}', 1)
+
+
+async def test_clients_that_go_away_wait_for_no_grammar_any_more(world: ServerWorld, engine: ScriptedEngine) -> None:
+    def body(number: int) -> bytes:
+        return json.dumps({"model": MODEL, "messages": USER, "structured_outputs": {"choice": [f"{number}"]}}).encode()
+
+    writers = []
+    for number in range(16):  # as many as may wait
+        _, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        sent = body(number)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(sent) + sent)
+        writers.append(writer)
+    async with asyncio.timeout(DEADLINE_S):
+        while not (found := [each for each in psutil.Process().children() if is_compiler(each)]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    found[0].suspend()  # it compiles nothing until the others are gone
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
+    await world.until(f'glm_requests_total{{model="{MODEL}",outcome="cancelled"}}', 16)
+    asked = asyncio.create_task(world.http.post("/v1/chat/completions", content=body(16)))
+    found[0].resume()
+    await answered(engine, "16")
+    assert (await asked).status_code == 200
+
+
+def is_compiler(process: psutil.Process) -> bool:
+    try:
+        return "glm_worker.server.structured.process" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def test_a_client_that_reads_nothing_holds_up_nobody(world: ServerWorld, engine: ScriptedEngine) -> None:

@@ -224,7 +224,7 @@ async def test_closing_ends_and_reaps_the_process_and_what_it_compiles_starts_no
     await asyncio.sleep(0)
     await compiler.close()
     assert not psutil.pid_exists(child.pid)
-    with pytest.raises(Overloaded, match="the server ends"):
+    with pytest.raises(Overloaded, match="the server stops"):
         await waiting
     assert not children()
 

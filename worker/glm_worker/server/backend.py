@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive
 
 from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.messages import Policy
@@ -26,6 +27,7 @@ from glm_worker.server.structured.grammars import Grammars
 
 Json = dict[str, Any]
 Intake = Callable[[bytes, Context], Order]
+Result = TypeVar("Result")
 
 INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other streams go on meanwhile
 
@@ -85,14 +87,21 @@ class Backend:
             self.telemetry.ended("failed")
             raise
 
-    async def ready(self, order: Order) -> Order:
-        """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking."""
+    async def ready(self, order: Order, receive: Receive | None = None) -> Order:
+        """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking.
+
+        receive: of the client, if nobody else needs the order: ClientGone is raised when it leaves meanwhile.
+        """
         if order.thinking is not None:
             self.telemetry.thinking.decided(order.thinking)
         if order.recipe is None:
             return order
         try:
-            return order.with_grammar(await self.grammars.compiled(order.recipe, close_id=order.recipe_close_id))
+            compiling = self.grammars.compiled(order.recipe, close_id=order.recipe_close_id)
+            return order.with_grammar(await (compiling if receive is None else _unless_gone(compiling, receive)))
+        except ClientGone:
+            self.telemetry.ended("cancelled")
+            raise
         except (RequestRefused, Overloaded):
             self.telemetry.ended("refused")
             raise
@@ -103,7 +112,10 @@ class Backend:
         order = await self.order(request, intake, context)
         if order is None:
             return Response(status_code=499)  # nobody reads it
-        order = await self.ready(order)
+        try:
+            order = await self.ready(order, request.receive)
+        except ClientGone:
+            return Response(status_code=499)
         headers = {"x-request-id": context.caller.request_id}
         of_surface = replies(order, self.checkpoint.name, int(time.time()))
         return Exchange(order, of_surface, self.flights, headers, self.spans)
@@ -112,3 +124,21 @@ class Backend:
 def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:
     check_json(body)
     return intake(body, context)
+
+
+async def _unless_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    """Return what the work returns; end it and raise ClientGone when the client leaves first."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -96,7 +96,7 @@ class Compiler:
         if self._process is not None:
             await self._kill(self._process)
         if self._is_closed:
-            raise Overloaded("the server ends", retry_after_s=5)
+            raise Overloaded("the server stops; try again", retry_after_s=1)
         self.num_starts += 1
         process = self._process = await _Process.start(self._folder, self._limits)
         try:
