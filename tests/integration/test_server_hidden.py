@@ -1,0 +1,54 @@
+"""Hidden reasoning and unusual tenants over HTTP: what a caller could try, and what comes of it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from integration.server_world import MODEL, TOKENIZER, a_server, token_ids
+
+THOUGHT = "<think>a secret: 7</think>"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_completion_tells_no_hidden_thought_and_counts_it(tmp_path: Path, stream: bool) -> None:
+    async with a_server(tmp_path, reasoning_visibility="hidden") as world:
+        engine = await world.serve()
+        body = {"model": MODEL, "prompt": "1+1=", "stop": "secret", "stream": stream}
+        body |= {"stream_options": {"include_usage": True}} if stream else {}
+        answering = asyncio.create_task(world.http.post("/v1/completions", json=body))
+        await engine.say(await engine.next_request(), f"{THOUGHT}2", end="<|user|>")
+        told = (await answering).text
+    assert "secret" not in told
+    assert "think" not in told
+    assert f'"reasoning_tokens":{len(token_ids(THOUGHT))}' in told
+    assert '"stop_reason":null' in told
+    assert '"text":"2"' in told
+
+
+async def test_a_stop_token_ends_the_engines_work_after_the_hidden_thought(tmp_path: Path) -> None:
+    colon = TOKENIZER.token_id(":")
+    async with a_server(tmp_path, reasoning_visibility="hidden") as world:
+        engine = await world.serve()
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stop_token_ids": [colon]}
+        answering = asyncio.create_task(world.http.post("/v1/chat/completions", json=body))
+        request = await engine.next_request()
+        assert colon not in request.stop_token_ids
+        await engine.say(request, "<think>it is:7</think>\nso:7")
+        assert await engine.next_cancelled() == request.request_id
+        choice = (await answering).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == ("so", "stop", colon)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses/resp_x_1"])
+@pytest.mark.parametrize("header", ["x-glm-tenant", "x-glm-role"])
+async def test_a_tenant_that_cannot_be_kept_is_refused_in_the_words_of_each_surface(
+    tmp_path: Path, path: str, header: str
+) -> None:
+    async with a_server(tmp_path, trust_proxy_headers=True) as world:
+        await world.serve()
+        headers = {header: "two words", "x-request-id": "mine"}
+        method = "GET" if "resp_" in path else "POST"
+        reply = await world.http.request(method, path, headers=headers, json={})
+    assert (reply.status_code, reply.headers["x-request-id"]) == (400, "mine")
+    assert f"the header {header} has" in reply.json()["error"]["message"]
