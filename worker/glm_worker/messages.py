@@ -167,7 +167,7 @@ class GenerationStarting(msgspec.Struct, frozen=True, tag=True):
 
 
 class GenerationEnded(msgspec.Struct, frozen=True, tag=True):
-    """The ranks of this generation are dead. cause is a sentence for logs and error events."""
+    """The ranks of this generation are dead. cause is a sentence for logs."""
 
     generation: str
     cause: str

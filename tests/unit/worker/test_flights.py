@@ -1,5 +1,7 @@
 """What becomes of requests in flight: submitted, answered, cancelled, lost and run again; and how they are counted."""
 
+import logging
+
 import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
@@ -74,7 +76,8 @@ def test_what_streamed_nothing_starts_anew_in_the_next_generation() -> None:
     assert world.outcomes() == {"finished": 1}
 
 
-def test_what_has_streamed_fails_with_the_cause() -> None:
+def test_what_has_streamed_fails_and_only_the_log_has_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     world = World()
     world.serve()
     flight = world.flights.admit(a_job())
@@ -83,7 +86,8 @@ def test_what_has_streamed_fails_with_the_cause() -> None:
     world.flights.lose("g1", "rank 1 was killed")
     assert flight.ended is not None
     assert isinstance(flight.ended.error, GenerationLost)
-    assert "rank 1 was killed" in str(flight.ended.error)
+    assert str(flight.ended.error) == "the group that wrote this answer failed; try again"
+    assert "rank 1 was killed" in caplog.text
     assert world.serve("g2").submitted == []
     assert world.outcomes() == {"failed": 1}
 
@@ -137,6 +141,19 @@ def test_a_closed_door_says_when_to_come_back() -> None:
     with pytest.raises(Overloaded, match="draining") as caught:
         world.flights.admit(a_job())
     assert caught.value.retry_after_s == 7
+
+
+def test_why_no_generation_serves_is_logged_once_and_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    for retry_after_s in (8, 7):
+        world.flights.suspend("the last 3 starts failed: rank 0 in pod 1 has no weights", retry_after_s)
+    with pytest.raises(Overloaded) as caught:
+        world.flights.admit(a_job())
+    assert caught.value.message == "temporarily unavailable: this group cannot start; try again later"
+    assert caught.value.retry_after_s == 7
+    assert [record.getMessage() for record in caplog.records] == [
+        "requests are refused: the last 3 starts failed: rank 0 in pod 1 has no weights"
+    ]
 
 
 def test_everything_left_can_be_ended_with_an_error() -> None:

@@ -53,7 +53,8 @@ class Flights:
         self._limits: EngineLimits | None = None
         self._last_step: StepDone | None = None
         self._closed_for_s: int | None = None
-        self._suspended: tuple[str, int] | None = None  # why, and when to try again
+        self._suspended_for_s: int | None = None
+        self._suspended_by = ""
         self.num_finished = 0  # by the generation that serves
 
     def __len__(self) -> int:
@@ -73,8 +74,8 @@ class Flights:
         """Why a request would not be answered now: it would be refused, or wait for a generation. None: it would be."""
         if self._closed_for_s is not None:
             return Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
-        if self._suspended is not None:
-            return _unavailable(*self._suspended)
+        if self._suspended_for_s is not None:
+            return _unavailable(self._suspended_for_s)
         if self._engine is None:
             return Overloaded("no generation serves yet; requests wait for one", retry_after_s=1)
         return None
@@ -89,14 +90,21 @@ class Flights:
         self._closed_for_s = retry_after_s
 
     def suspend(self, reason: str, retry_after_s: int) -> None:
-        """No generation will serve soon: end what waits for one, and admit nothing until resume."""
-        self._suspended = (reason, retry_after_s)
+        """No generation will serve soon: end what waits for one, and admit nothing until resume.
+
+        reason: names pods and ranks, so it is for the log. Clients are told that there is one.
+        """
+        if reason != self._suspended_by:  # the supervisor says it again and again
+            log.warning("requests are refused: %s", reason)
+        self._suspended_by = reason
+        self._suspended_for_s = retry_after_s
         for request_id in self._journal.held():
-            self.fail(self._flights[request_id], _unavailable(reason, retry_after_s))
+            self.fail(self._flights[request_id], _unavailable(retry_after_s))
 
     def resume(self) -> None:
         """A generation starts: what is admitted waits for it."""
-        self._suspended = None
+        self._suspended_for_s = None
+        self._suspended_by = ""
 
     def admit(self, job: Job, headers: Headers = _NO_HEADERS) -> Flight:
         """Take a job in and submit it, or hold it until a generation serves. Raises RequestRefused and Overloaded."""
@@ -159,7 +167,10 @@ class Flights:
         self._submit_due()
 
     def lose(self, generation: str, cause: str) -> None:
-        """A generation is dead. What streamed nothing is held for the next one, once; the rest ends with an error."""
+        """A generation is dead. What streamed nothing is held for the next one, once; the rest ends with an error.
+
+        cause: names pods and ranks, so it is for the log.
+        """
         if self._engine is not None and self._engine.generation == generation:
             self._engine = None
             self._last_step = None
@@ -168,15 +179,12 @@ class Flights:
             self._flights[request_id].restart()
         for request_id in losses.failed:
             flight = self._flights.pop(request_id)
-            flight.end(
-                Ended(error=GenerationLost(f"the engine failed while it computed this answer ({cause}); try again"))
-            )
+            flight.end(Ended(error=GenerationLost("the group that wrote this answer failed; try again")))
             flight.times.failed()
             self._telemetry.ended("failed")
         if losses.held or losses.failed:
-            log.info(
-                "generation=%s lost: %d requests held, %d failed", generation, len(losses.held), len(losses.failed)
-            )
+            num_held, num_failed = len(losses.held), len(losses.failed)
+            log.info("generation=%s lost: %d requests held, %d failed: %s", generation, num_held, num_failed, cause)
 
     def step(self, done: StepDone) -> None:
         """Take what one step of the serving engine brought. Outputs of requests that have ended are dropped."""
@@ -232,8 +240,8 @@ class Flights:
         """Write all of these into the journal, or none."""
         if self._closed_for_s is not None:
             raise Overloaded("this server is draining and takes no more requests", retry_after_s=self._closed_for_s)
-        if self._suspended is not None:
-            raise _unavailable(*self._suspended)
+        if self._suspended_for_s is not None:
+            raise _unavailable(self._suspended_for_s)
         for job in jobs:
             job.engine_request(self.room)  # refuses what can never fit, before it waits
         entered: list[str] = []
@@ -294,5 +302,6 @@ class Flights:
             flight.times.failed()
 
 
-def _unavailable(reason: str, retry_after_s: int) -> Overloaded:
-    return Overloaded(f"temporarily unavailable: {reason}", retry_after_s=retry_after_s)
+def _unavailable(retry_after_s: int) -> Overloaded:
+    message = "temporarily unavailable: this group cannot start; try again later"
+    return Overloaded(message, retry_after_s=retry_after_s)
