@@ -420,7 +420,20 @@ class TestUtilities:
         await world.unavailable("two starts in a row have failed", 7)
         response = await world.http.get("/health")
         assert (response.status_code, response.headers["retry-after"]) == (503, "7")
-        assert "two starts in a row have failed" in response.json()["error"]["message"]
+        assert "this group cannot start" in response.json()["error"]["message"]
+
+    @pytest.mark.parametrize("path", ["/health", "/ping", "/version", "/v1/models"])
+    async def test_a_probe_may_leave_the_body_out(self, world: ServerWorld, path: str) -> None:
+        await world.serve()
+        response = await world.http.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-length"] == (await world.http.get(path)).headers["content-length"]
+
+    @pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}])
+    async def test_no_model_is_no_model_of_an_empty_name(self, world: ServerWorld, headers: dict[str, str]) -> None:
+        response = await world.http.get("/v1/models/", headers=headers)
+        assert response.status_code == 404
+        assert "no model is named; this server has" in response.json()["error"]["message"]
 
     async def test_the_version_is_the_packages(self, world: ServerWorld) -> None:
         assert (await world.http.get("/version")).json() == {"version": "0.1.0"}

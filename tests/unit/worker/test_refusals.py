@@ -27,6 +27,11 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     assert "JSON" in refused(body).message
 
 
+def test_a_body_of_another_kind_has_a_code() -> None:
+    refusal = refused(b"[]")
+    assert (refusal.message, refusal.code) == ("the body must be a JSON object", "invalid_value")
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

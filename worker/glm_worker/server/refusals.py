@@ -73,8 +73,10 @@ def shortened(text: str, most: int = MAX_ECHO) -> str:
 
 
 def model_not_found(name: str, served: str) -> RequestRefused:
+    """Return the refusal of a name that is not the served one. Empty: a path ends where a name was to come."""
+    what = f"the model '{shortened(name)}' does not exist here"
     return RequestRefused(
-        f"the model '{shortened(name)}' does not exist here; this server has '{served}'",
+        f"{what if name else 'no model is named'}; this server has '{served}'",
         param="model",
         code="model_not_found",
         status=404,
@@ -90,7 +92,9 @@ def parse(model: type[Request], body: bytes) -> Request:
         return model.model_validate_json(body)
     except ValidationError as error:
         if error.error_count() > _MAX_MISTAKES:  # to list them takes seconds when there are a million
-            raise RequestRefused(f"the body has {error.error_count()} mistakes, too many to name one") from error
+            raise RequestRefused(
+                f"the body has {error.error_count()} mistakes, too many to name one", code="invalid_value"
+            ) from error
         raise _refusal(model, body, error.errors(include_url=False)) from error
 
 
@@ -107,7 +111,7 @@ def _refusal(model: type[BaseModel], body: bytes, details: Sequence[ErrorDetails
         return _no_json(details[0]["msg"].removeprefix("Invalid JSON: "), body)
     raw = from_json(body)
     if not isinstance(raw, dict):
-        return RequestRefused("the body must be a JSON object")
+        return RequestRefused("the body must be a JSON object", code="invalid_value")
     mistakes = _mistakes(raw, details)
     path, first = next(iter(mistakes.items()))
     refusal = _told(model, raw, path, first)

@@ -62,7 +62,9 @@ def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake
             surface=SURFACE,
             reads=MessagesRequest,
             examples=examples.messages(name),
+            answers=["Message"],
             streams=True,
+            thinks=True,
         ),
     )
     async def create_message(request: Request) -> Response:
@@ -71,7 +73,12 @@ def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake
     @router.post(
         f"{path}/v1/messages/count_tokens",
         **described(
-            "Count the tokens of a prompt", surface=SURFACE, reads=CountRequest, examples=examples.counts(name)
+            "Count the tokens of a prompt",
+            surface=SURFACE,
+            reads=CountRequest,
+            examples=examples.counts(name),
+            answers=["InputTokens"],
+            thinks=True,
         ),
     )
     async def count_tokens(request: Request) -> Response:
@@ -83,13 +90,17 @@ def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake
 
 
 def _add_models(router: APIRouter, backend: Backend, path: str) -> None:
-    @router.get(f"{path}/v1/models", **described("List the models", surface=SURFACE))
+    listed = described("List the models", surface=SURFACE, answers=["Anthropic.ModelList"])
+    shown = described("Show a model", surface=SURFACE, answers=["Anthropic.Model"], finds=True)
+
+    @router.head(f"{path}/v1/models", include_in_schema=False)
+    @router.get(f"{path}/v1/models", **listed)
     async def list_models(request: Request) -> Response:
         model = _model(backend)
         models = {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
         return JSONResponse(models, headers=_headers(None, backend.context(request)))
 
-    @router.get(f"{path}/v1/models/{{name:path}}", **described("Show a model", surface=SURFACE))
+    @router.get(f"{path}/v1/models/{{name:path}}", **shown)
     async def retrieve_model(request: Request, name: str) -> Response:
         context = backend.context(request)
         headers = _headers(None, context)

@@ -4,7 +4,7 @@ Routes read their bodies themselves, so each says here which model of a request 
 come together under names of their own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -14,6 +14,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+
+from glm_worker.server.edge.answer_schemas import ANSWERS, ERROR_SCHEMAS, ERRORS, components, reference
 
 Json = dict[str, Any]
 
@@ -29,26 +31,98 @@ def described(
     summary: str,
     *,
     surface: str,
+    answers: Sequence[str],
+    others: Sequence[str] = (),
     reads: type[BaseModel] | None = None,
     examples: Mapping[str, Json] | None = None,
+    query: Mapping[str, Json] | None = None,
     streams: bool = False,
-    text: str = "",
+    thinks: bool = False,
+    finds: bool = False,
 ) -> Json:
     """Return what a route's decorator takes to describe it.
 
-    reads: the model of its body. examples: bodies by name, each of which the server accepts. streams: whether
-    `stream: true` is answered by server-sent events.
+    answers: names of ANSWER_SCHEMAS, of which an answer has one. others: surfaces that have the same path. reads: the
+    model of its body. examples: bodies by name, each of which the server accepts. query: schemas of the parameters of
+    the query. streams: whether `stream: true` is answered by server-sent events. thinks: whether it is decided about
+    thinking. finds: whether the path names something that may not be there.
     """
-    content: Json = {"application/json": {"schema": {"type": "object"}}}
+    content: Json = {"application/json": {"schema": reference(ANSWERS, list(answers))}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    extra: Json = {"responses": {"200": {"description": "The answer.", "content": content}}}
+    told = ["x-request-id", *(["x-glm-thinking"] if thinks else []), *(["x-glm-ignored"] if reads or streams else [])]
+    responses = {"200": {"description": "The answer.", "content": content, "headers": _headers(*told)}}
+    read = ["x-request-id", *(["x-glm-auto-threshold"] if thinks else [])]
+    read += [_VERSION_HEADER] if "Anthropic" in others else []
+    parameters = [{"name": name, "in": "query", "schema": schema} for name, schema in (query or {}).items()]
+    parameters += [{"name": name, "in": "header", "schema": _REQUEST_HEADERS[name]} for name in read]
+    extra: Json = {"responses": responses | _errors(surface, others, reads=reads, streams=streams, finds=finds)}
+    extra["parameters"] = parameters
     if reads is not None:
         media: Json = {"schema": reads.model_json_schema()}
         if examples:
             media["examples"] = {name: {"value": value} for name, value in examples.items()}
         extra["requestBody"] = {"required": True, "content": {"application/json": media}}
-    return {"summary": summary, "description": text, "tags": [surface], "openapi_extra": extra}
+    return {"summary": summary, "tags": [surface], "openapi_extra": extra}
+
+
+_ELSEWHERE = "Another path is a 404 and another method a 405, in the form of the errors of the path's surface."
+_VERSION_HEADER = "anthropic-version"  # where two surfaces have one path, it asks for Anthropic's
+_REQUEST_HEADERS: Json = {
+    "x-request-id": {"type": "string", "description": "1 to 128 visible ASCII characters, sent back."},
+    "x-glm-auto-threshold": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "description": "`auto` thinks from this score on.",
+    },
+    _VERSION_HEADER: {"type": "string", "description": "With it the answer has the shape of Anthropic's API."},
+}
+_RESPONSE_HEADERS: Json = {
+    "x-request-id": {"type": "string", "description": "The client's own, or a new one."},
+    "x-glm-thinking": {"type": "string", "description": "How a chat was answered, and who decided."},
+    "x-glm-ignored": {"type": "string", "description": "Fields of the request that have no effect here."},
+    "retry-after": {"type": "integer", "description": "Seconds until the next try."},
+}
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"schema": _RESPONSE_HEADERS[name]} for name in names}
+
+
+_ALWAYS = {
+    "400": "The request is refused; the message names the field.",
+    "408": "The request did not come in time.",
+    "415": "The body has a `Content-Encoding`.",
+    "431": "The head of the request is too large.",
+    "500": "The server made a mistake.",
+    "501": "The body has a `Transfer-Encoding` other than `chunked`.",
+    "503": "The queue or the server is full, or no group serves; `retry-after` says when to try again.",
+}
+_OF_BODIES = {
+    "404": "There is no such model, or nothing else of that name.",
+    "413": "The body is too large.",
+}
+_LATE = "The answer was not complete within the time that the request allows."
+_OVERLOADED = {"Anthropic": "529"}  # beside 503, where a surface has a status of its own
+
+
+def _errors(surface: str, others: Sequence[str], *, reads: type[BaseModel] | None, streams: bool, finds: bool) -> Json:
+    """Return the error responses of an operation. A method that a path lacks is no operation, so 405 is not here."""
+    said = dict(_ALWAYS)
+    said |= _OF_BODIES if reads else {"404": _OF_BODIES["404"]} if finds else {}
+    said |= {"504": _LATE} if reads and streams else {}
+    said |= {_OVERLOADED[each]: _ALWAYS["503"] for each in (surface, *others) if each in _OVERLOADED}
+    names = [each if each in ERROR_SCHEMAS else "OpenAI" for each in (surface, *others)]
+    content = {"application/json": {"schema": reference(ERRORS, names)}}
+    return {
+        status: {
+            "description": text,
+            "content": content,
+            "headers": _headers("x-request-id", *(["retry-after"] if status in ("503", "529") else [])),
+        }
+        for status, text in sorted(said.items())
+    }
 
 
 def add_description(app: FastAPI, *, title: str, description: Callable[[], str]) -> None:
@@ -60,10 +134,10 @@ def add_description(app: FastAPI, *, title: str, description: Callable[[], str])
             title=title,
             version=version("glm-operator"),
             openapi_version="3.1.0",
-            description=description(),
+            description=f"{description()}\n\n{_ELSEWHERE}",
             routes=app.routes,
         )
-        return _with_errors(_hoisted(found))
+        return _completed(_hoisted(found))
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -92,38 +166,16 @@ def _file(name: str, media_type: str) -> Callable[[], Any]:
     return page_file
 
 
-_REFUSED = {
-    "400": "The request is refused; the message names the field.",
-    "404": "There is no such model, or nothing else of that name.",
-}
-_ERRORS_OF_BODIES = {
-    **_REFUSED,
-    "408": "The body did not come in time.",
-    "413": "The body is too large.",
-    "500": "The server made a mistake.",
-    "504": "The answer was not complete within the time that the request allows.",
-}
-_BUSY = "The queue is full or no group serves; `retry-after` says when to try again."
-_BUSY_STATUS = {"Anthropic": "529"}  # of other surfaces: 503
-
-
-def _with_errors(document: Json) -> Json:
-    """Return the document with the errors that all operations of a kind have."""
-    for path, item in document["paths"].items():
-        for method in _METHODS:
-            if (operation := item.get(method)) is None:
-                continue
-            responses: Json = operation["responses"]
-            responses.pop("422", None)  # what FastAPI says of every parameter, and what never comes
-            busy = {"503": _BUSY}
-            busy |= {_BUSY_STATUS.get(tag, "503"): _BUSY for tag in operation.get("tags", ())}
-            errors = {**_ERRORS_OF_BODIES, **busy} if "requestBody" in operation else _REFUSED if "{" in path else busy
-            responses |= {status: _error(text) for status, text in errors.items() if status not in responses}
+def _completed(document: Json) -> Json:
+    """Return the document with the schemas of answers, and without what FastAPI says of parameters: never a 422."""
+    schemas: Json = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas |= components()
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("422", None)
     return document
-
-
-def _error(description: str) -> Json:
-    return {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
 def _hoisted(document: Json) -> Json:

@@ -44,7 +44,9 @@ class OpenAI(Surface):
                 surface="OpenAI",
                 reads=ChatCompletionRequest,
                 examples=examples.chats(name),
+                answers=["ChatCompletion"],
                 streams=True,
+                thinks=True,
             ),
         )
         async def create_chat_completion(request: Request) -> Response:
@@ -58,6 +60,7 @@ class OpenAI(Surface):
                 surface="OpenAI",
                 reads=CompletionRequest,
                 examples=examples.completions(name),
+                answers=["TextCompletion"],
                 streams=True,
             ),
         )
@@ -65,7 +68,7 @@ class OpenAI(Surface):
             completion = _Completion(backend.flights.progress)
             return await backend.answer(request, completion.order, completion.replies)
 
-        add_models(router, backend, "/v1")
+        add_models(router, backend, "/v1", surface="OpenAI", others=["Anthropic"])
         add_tokens(router, backend)
         add_probes(router, backend)
         add_absent(router, backend)

@@ -1,6 +1,6 @@
 """What may stand behind the `?` of a stored response. Everything else is refused by name. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,18 @@ Json = dict[str, Any]
 
 MAX_PAGE = 100
 _MAX_DIGITS = 9
+
+READING: Mapping[str, Json] = {
+    "stream": {"type": "boolean", "default": False},
+    "starting_after": {"type": "integer", "minimum": 0, "maximum": 10**_MAX_DIGITS - 1},
+    "include_obfuscation": {"type": "boolean", "description": "Has no effect."},
+}
+PAGE: Mapping[str, Json] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20},
+    "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+    "after": {"type": "string", "description": "The id of the item before the first one."},
+}
+"""Their JSON schemas, by name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Page:
 
 
 def reading_of(query: QueryParams) -> Reading:
-    _check_names(query, ("stream", "starting_after", "include_obfuscation"))
+    _check_names(query, READING)
     stream = _flag(query, "stream")
     if "starting_after" in query and not stream:
         raise _refused("starting_after", "starting_after is only allowed together with stream=true")
@@ -65,7 +77,7 @@ def reading_of(query: QueryParams) -> Reading:
 
 
 def page_of(query: QueryParams) -> Page:
-    _check_names(query, ("limit", "order", "after"))
+    _check_names(query, PAGE)
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise _refused("order", f"order is {shortened(order)}; allowed: asc, desc")

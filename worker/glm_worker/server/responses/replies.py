@@ -175,7 +175,7 @@ def _frame(accepted: Accepted, model: str, created: int) -> Json:
 def _text(request: ResponseRequest) -> Json:
     text = request.text
     wanted = {"type": "text"} if text is None or text.format is None else text.format.model_dump(by_alias=True)
-    return {"format": wanted, "verbosity": "medium"}
+    return {"format": wanted, "verbosity": (text and text.verbosity) or "medium"}
 
 
 def _tool(tool: Json) -> Json:

@@ -21,7 +21,7 @@ from glm_worker.server.responses.background import BackgroundResponse
 from glm_worker.server.responses.event_log import EventLog
 from glm_worker.server.responses.examples import responses
 from glm_worker.server.responses.intake import Accepted, Intake, find
-from glm_worker.server.responses.queries import page_of, reading_of
+from glm_worker.server.responses.queries import PAGE, READING, page_of, reading_of
 from glm_worker.server.responses.replies import ResponseReplies
 from glm_worker.server.responses.schema import ResponseRequest
 from glm_worker.server.responses.store import Kept, Store, StoreLimits
@@ -49,16 +49,25 @@ class Responses(Surface):
         endpoints = _Endpoints(backend, Store(LIMITS))
         one = f"{PATH}/{{response_id}}"
         examples = responses(backend.checkpoint.name)
-        create = described("Make a response", surface=_SURFACE, reads=ResponseRequest, examples=examples, streams=True)
+        create = described(
+            "Make a response",
+            surface=_SURFACE,
+            reads=ResponseRequest,
+            examples=examples,
+            answers=["Response"],
+            streams=True,
+            thinks=True,
+        )
+        of_one = partial(described, surface=_SURFACE, finds=True)
+        retrieve = of_one("Show a stored response", answers=["Response"], streams=True, query=READING)
+        delete = of_one("Forget a stored response", answers=["Deleted"])
+        cancel = of_one("End a response in the background", answers=["Response"])
+        list_items = of_one("List what a stored response was made of", answers=["ItemList"], query=PAGE)
         router.post(PATH, **create)(endpoints.create)
-        router.get(one, **described("Show a stored response", surface=_SURFACE, streams=True))(endpoints.retrieve)
-        router.delete(one, **described("Forget a stored response", surface=_SURFACE))(endpoints.delete)
-        router.post(f"{one}/cancel", **described("End a response in the background", surface=_SURFACE))(
-            endpoints.cancel
-        )
-        router.get(f"{one}/input_items", **described("List what a stored response was made of", surface=_SURFACE))(
-            endpoints.list_input_items
-        )
+        router.get(one, **retrieve)(endpoints.retrieve)
+        router.delete(one, **delete)(endpoints.delete)
+        router.post(f"{one}/cancel", **cancel)(endpoints.cancel)
+        router.get(f"{one}/input_items", **list_items)(endpoints.list_input_items)
         return router
 
 

@@ -75,6 +75,8 @@ def add_tokens(router: APIRouter, backend: Backend) -> None:
             surface="Utilities",
             reads=TokenizeRequest,
             examples=examples.texts(backend.checkpoint.name),
+            answers=["Tokens"],
+            thinks=True,
         ),
     )
     async def tokenize(request: Request) -> Response:
@@ -87,6 +89,7 @@ def add_tokens(router: APIRouter, backend: Backend) -> None:
             surface="Utilities",
             reads=DetokenizeRequest,
             examples={"three tokens": {"tokens": [5, 6, 7]}},
+            answers=["Text"],
         ),
     )
     async def detokenize(request: Request) -> Response:

@@ -17,6 +17,7 @@ from glm_worker.server.openai.zai.replies import ZaiReplies
 from glm_worker.server.openai.zai.request import ZaiChatRequest
 from glm_worker.server.refusals import Failure, parse
 
+_SURFACE = "Z.ai"
 PATHS = ("/api/paas/v4", "/api/coding/paas/v4")
 
 
@@ -30,7 +31,7 @@ class Zai(Surface):
         router = APIRouter()
         for path in PATHS:
             _add_chat(router, backend, path)
-            add_models(router, backend, path)
+            add_models(router, backend, path, surface=_SURFACE)
         return router
 
 
@@ -39,10 +40,12 @@ def _add_chat(router: APIRouter, backend: Backend, path: str) -> None:
         f"{path}/chat/completions",
         **described(
             "Answer a chat",
-            surface="Z.ai",
+            surface=_SURFACE,
             reads=ZaiChatRequest,
             examples=examples.zai_chats(backend.checkpoint.name),
+            answers=["Zai.ChatCompletion"],
             streams=True,
+            thinks=True,
         ),
     )
     async def create_chat_completion(request: Request) -> Response:
