@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from glm_worker.server.edge import body, protocol
+from glm_worker.server.edge.bounds import JsonBounds
 from glm_worker.settings import WorkerSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/http.md").read_text(encoding="utf-8")
@@ -28,3 +30,20 @@ def test_every_value_that_a_setting_may_have_is_told() -> None:
         annotation = WorkerSettings.model_fields[name.lower()].annotation
         if get_origin(annotation) is Literal:
             assert {f"`{value}`" for value in get_args(annotation)} <= {default, *re.findall(r"`[^`]+`", text)}, name
+
+
+def test_the_bounds_are_the_servers() -> None:
+    json, mebi, kibi = JsonBounds(), 2**20, 2**10
+    for what, bound in {
+        "body": f"{body.MAX_BODY_BYTES // mebi} MiB, or what the model's context can need",
+        "objects and lists in a body; strings; values; depth": (
+            f"{json.containers:,}; {json.strings:,}; {json.values:,}; {json.depth}"
+        ),
+        "head of a request": (
+            f"{protocol.MAX_HEAD_BYTES // kibi} KiB, {protocol.MAX_HEADERS} headers, {protocol.HEAD_S:g} s"
+        ),
+        "body, between two parts; whole": f"{body.IDLE_S:g} s; {body.TOTAL_S:g} s",
+        "connection without a request": f"{protocol.IDLE_S:g} s",
+        "connections": f"{protocol.MAX_CONNECTIONS:,}",
+    }.items():
+        assert f"\n| {what} | {bound} |" in PAGE, what
