@@ -5,8 +5,8 @@ No I/O, any thread. Everything here raises RequestRefused, with the surface's ow
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from glm_worker.errors import RequestRefused
@@ -17,38 +17,27 @@ from glm_worker.server.jobs.conversation import (
     NO_WISH,
     AssistantTurn,
     Conversation,
-    Named,
     OfferedTool,
     Said,
     ToolResult,
     Turn,
 )
-from glm_worker.server.jobs.job import Job, Room
+from glm_worker.server.jobs.job import Job
+from glm_worker.server.jobs.offer import answer_format, argument_types
 from glm_worker.server.jobs.order import Order
+from glm_worker.server.jobs.prompt import Prompt, encoded, ids_of, rendered
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
-from glm_worker.server.refusals import model_not_found, shortened
+from glm_worker.server.refusals import model_not_found
 from glm_worker.server.structured.answers import recipe_of
-from glm_worker.server.structured.formats import AnswerFormat, AnyText, Calls, Function
-from glm_worker.server.text.argument_types import (
-    REQUEST_STEP_BUDGET,
-    STEP_BUDGET,
-    SchemaTooLarge,
-    Steps,
-    Tools,
-    parameters_of,
-)
-from glm_worker.server.text.chat import Message, in_call_order
-from glm_worker.server.text.control_tokens import as_sent, disarmed
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.parsing import State, initial_state, state_after
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
-from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
+from glm_worker.server.thinking.resolve import behind_thought, resolve
 from glm_worker.server.thinking.thought import thought_of
 from glm_worker.server.thinking.visibility import visible
 from glm_worker.server.thinking.wish import THRESHOLD_HEADER, combine, text_switch, threshold_header
 
 _SEED_MASK = 2**63 - 1
-Prompt = str | Sequence[int]
 
 
 def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *, order_id: str) -> Order:
@@ -56,15 +45,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     checkpoint, rules, params = context.checkpoint, context.rules, conversation.params
     reasoning = context.policy.reasoning
     offered = () if conversation.tool_choice == "none" else conversation.tools
-    tools = _tools(offered)
-    if conversation.goes_on and not isinstance(conversation.content, AnyText):
-        param = params.answer_format
-        raise RequestRefused(
-            f"{param} does not go with an answer that has begun: it would have to hold for what was said as well;"
-            " end with a message of the user",
-            param=param,
-            code="invalid_value",
-        )
+    tools = argument_types(offered)
     wish = combine(
         (
             conversation.thinking,
@@ -78,13 +59,12 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         else resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
     )
     shows_reasoning = visible(reasoning, context.caller.role, wish)
-    recipe = recipe_of(_format(conversation, offered), checkpoint.call_tokens, begins_line=not conversation.goes_on)
-    _check_texts(conversation, checkpoint)
-    prompt = _rendered_prompt(conversation, offered, thinking, context)
+    form = answer_format(conversation, offered)
+    recipe = recipe_of(form, checkpoint.call_tokens, begins_line=not conversation.goes_on)
+    prompt = rendered(conversation, offered, thinking, context)
     if recipe is not None and thinking.enabled and initial_state(prompt) is not State.REASONING:
         prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer
-    _check_length(as_sent(prompt), params.prompt, checkpoint)
-    token_ids = _some(checkpoint.tokenizer.encode_prompt(prompt), params.prompt)
+    token_ids = encoded(prompt, params.prompt, checkpoint)
     state = state_after(token_ids, checkpoint.think_tags) if conversation.goes_on else initial_state(prompt)
     order = _order(
         order_id,
@@ -118,44 +98,6 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
     )
 
 
-def _rendered_prompt(
-    conversation: Conversation, offered: Sequence[OfferedTool], thinking: Thinking, context: Context
-) -> str:
-    disarm = _Disarm.of(context.checkpoint) if context.rules.control_tokens_are_text else _Disarm()
-    return context.checkpoint.template.render(
-        in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
-        [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
-        {**thinking.template_variables, **({"enable_thinking": False} if conversation.goes_on else {})},
-        goes_on=conversation.goes_on,
-    )
-
-
-def _format(conversation: Conversation, offered: Sequence[OfferedTool]) -> AnswerFormat:
-    """Return what the answer must look like."""
-    choice = conversation.tool_choice
-    if not offered:
-        if choice not in ("auto", "none"):
-            raise RequestRefused(
-                "tool_choice asks for a call, and there are no tools to call",
-                param="tool_choice",
-                code="invalid_value",
-            )
-        return conversation.content
-    if isinstance(choice, Named) and choice.name not in {tool.name for tool in offered}:
-        raise RequestRefused(
-            f"tool_choice names the function {shortened(choice.name)}, which is not among the tools",
-            param="tool_choice",
-            code="invalid_value",
-        )
-    return Calls(
-        tuple(Function(tool.name, tool.schema, tool.param, tool.is_strict) for tool in offered),
-        is_required=choice == "required",
-        named=choice.name if isinstance(choice, Named) else None,
-        is_parallel=conversation.parallel_calls,
-        content=conversation.content,
-    )
-
-
 def _features(conversation: Conversation, offered: Sequence[OfferedTool]) -> Features:
     return features_of([_past(turn) for turn in conversation.turns], len(offered))
 
@@ -179,7 +121,7 @@ def accept_text(
     read thoughts: those are left out.
     """
     checkpoint = context.checkpoint
-    token_ids = [_prompt_ids(prompt, checkpoint, params.prompt) for prompt in prompts]
+    token_ids = [ids_of(prompt, params.prompt, checkpoint) for prompt in prompts]
     shows_reasoning = visible(context.policy.reasoning, context.caller.role, NO_WISH)
     tags = {} if shows_reasoning else checkpoint.think_tags
     order = _order(
@@ -310,118 +252,3 @@ def _check_tags_are_free(
                 param=param,
                 code="invalid_value",
             )
-
-
-def _prompt_ids(prompt: Prompt, checkpoint: Checkpoint, param: str) -> list[int]:
-    if isinstance(prompt, str):
-        _check_length(prompt, param, checkpoint)
-        return _some(checkpoint.tokenizer.encode(prompt, add_special_tokens=True), param)
-    for token_id in prompt:
-        if not 0 <= token_id < checkpoint.vocab_size:
-            raise RequestRefused(
-                f"{param} has the token id {shortened(str(token_id))}; allowed are 0 to {checkpoint.vocab_size - 1}",
-                param=param,
-                code="invalid_value",
-            )
-    return _some(list(prompt), param)
-
-
-def _check_texts(conversation: Conversation, checkpoint: Checkpoint) -> None:
-    """Refuse texts that cannot fit before the work of rendering them. Of an answer a template may leave out a part."""
-    texts = [turn.text.strip() for turn in conversation.turns if not isinstance(turn, AssistantTurn)]
-    _check_fits(sum(map(checkpoint.tokenizer.min_tokens, texts)), conversation.params.prompt, checkpoint)
-
-
-def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
-    """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
-    _check_fits(checkpoint.tokenizer.min_tokens(text), param, checkpoint)
-
-
-def _check_fits(min_tokens: int, param: str, checkpoint: Checkpoint) -> None:
-    if min_tokens >= checkpoint.max_model_len:
-        raise RequestRefused(
-            f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",
-            param=param,
-            code="context_length_exceeded",
-        )
-
-
-def _some(token_ids: list[int], param: str) -> list[int]:
-    if not token_ids:
-        raise RequestRefused(
-            f"{param} is empty: there must be at least one token to go on from", param=param, code="invalid_value"
-        )
-    return token_ids
-
-
-def _tools(offered: Sequence[OfferedTool]) -> Tools:
-    """Return the types of the arguments of each tool. Raises RequestRefused for schemas that take too long."""
-    tools = {}
-    together = Steps(REQUEST_STEP_BUDGET)
-    for tool in offered:
-        try:
-            tools[tool.name] = parameters_of(tool.schema, Steps(STEP_BUDGET, within=together))
-        except SchemaTooLarge as error:
-            what = (
-                f"the schema of the tool {tool.name} takes more than {error.budget} steps to read,"
-                " which is what this server spends on one"
-                if error.budget == STEP_BUDGET
-                else f"the schemas of the tools up to {tool.name} take more than {error.budget} steps to read,"
-                " which is what this server spends on those of a request"
-            )
-            raise RequestRefused(
-                f"{tool.param}: {what}; declare fewer arguments, references and alternatives",
-                param=tool.param,
-                code="schema_too_large",
-            ) from error
-    return tools
-
-
-@dataclass(frozen=True)
-class _Disarm:
-    """What makes control tokens text. turn: in the content of an assistant that may have its thought in it."""
-
-    text: Callable[[str], str] = str
-    turn: Callable[[str], str] = str
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "_Disarm":
-        return cls(checkpoint.disarm, checkpoint.disarm_turn)
-
-
-def _rendered(turn: Turn, disarm: _Disarm) -> Message:
-    """Return a turn as chat templates want it."""
-    match turn:
-        case Said():
-            return {"role": turn.role, "content": disarm.text(turn.text)}
-        case ToolResult():
-            message: Message = {"role": "tool", "content": disarm.text(turn.text)}
-            return message if turn.call_id is None else {**message, "tool_call_id": disarm.text(turn.call_id)}
-        case AssistantTurn():
-            return _rendered_assistant(turn, disarm)
-
-
-def _rendered_assistant(turn: AssistantTurn, disarm: _Disarm) -> Message:
-    rendered: Message = {"role": "assistant"}
-    if turn.reasoning is None:
-        rendered["content"] = disarm.turn(turn.text)
-    else:
-        rendered["content"] = disarm.text(turn.text)
-        rendered["reasoning_content"] = disarm.text(turn.reasoning)
-    if turn.calls:
-        rendered["tool_calls"] = [
-            {
-                "id": None if call.id is None else disarm.text(call.id),
-                "type": "function",
-                "function": {
-                    "name": disarm.text(call.name),
-                    "arguments": _disarmed_arguments(call.arguments, disarm),
-                },
-            }
-            for call in turn.calls
-        ]
-    return rendered
-
-
-def _disarmed_arguments(arguments: Mapping[str, Any], disarm: _Disarm) -> Any:
-    return disarmed(dict(arguments), disarm.text)

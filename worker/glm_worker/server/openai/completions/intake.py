@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.jobs.accept import Prompt, accept_text, check_model
+from glm_worker.server.jobs.accept import accept_text, check_model
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
+from glm_worker.server.jobs.prompt import Prompt
 from glm_worker.server.jobs.wishes import ParamNames
 from glm_worker.server.openai.completions.infill import infill_prompt
 from glm_worker.server.openai.completions.request import CompletionRequest
