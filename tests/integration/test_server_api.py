@@ -301,7 +301,7 @@ async def test_malformed_json_is_refused(world: ServerWorld, body: bytes) -> Non
     assert "JSON" in response.json()["error"]["message"]
 
 
-async def test_a_body_that_is_too_large_is_refused_and_the_connection_lives_on(world: ServerWorld) -> None:
+async def test_a_body_that_is_too_large_is_refused_and_the_server_lives_on(world: ServerWorld) -> None:
     response = await world.http.post("/v1/chat/completions", content=b" " * (16 * 2**20 + 1))
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"

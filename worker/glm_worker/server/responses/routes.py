@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend, Surface
+from glm_worker.server.edge.body import ClientGone
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.jobs.context import Context
@@ -90,7 +91,10 @@ class _Endpoints:
         if order is None:
             return Response(status_code=499)  # nobody reads it
         (asked,) = accepted
-        order = await self._backend.ready(order)
+        try:
+            order = await self._backend.ready(order, None if asked.request.background else request.receive)
+        except ClientGone:
+            return Response(status_code=499)
         headers = _headers(context)
         if asked.request.background:
             return self._begin(asked, order, request, {**headers, **order.headers})
