@@ -1,9 +1,11 @@
 """Stories of one who serves a model: apply, chat, scale, edit, repair, delete."""
 
+import json
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import pytest
 
 from e2e.chats import chats
@@ -66,6 +68,54 @@ def test_a_tool_call_is_made_and_its_result_answered(shared: Deployed) -> None:
         ]
         second = client.chat.completions.create(model="glm-nano", messages=messages, tools=[weather])  # type: ignore[list-item]
     assert "18" in (second.choices[0].message.content or "")
+
+
+def test_an_edit_of_reasoning_reaches_running_groups_and_moves_none(shared: Deployed) -> None:
+    before = shared.pod_uids()
+    shared.patch(reasoning={"default": "Disabled", "visibility": "Hidden"})
+
+    def is_taken() -> bool:
+        return shared.condition("PolicyApplied")["status"] == "True"
+
+    wait_for("PolicyApplied", is_taken, timeout_s=60)
+    try:
+        assert decided(shared) == ("disabled; by=policy", "")
+        assert decided(shared, thinking={"type": "enabled"}) == ("enabled; by=request", ""), "and its thought is hidden"
+    finally:
+        shared.patch(reasoning=None)
+    wait_for("the template's mode again", lambda: decided(shared)[0] == "enabled; by=template", timeout_s=60)
+    assert decided(shared)[1].strip()
+    assert shared.pod_uids() == before
+
+
+def decided(deployed: Deployed, **extra: Any) -> tuple[str, str]:
+    """Return how a chat was answered, as its header says, and the thought that was told."""
+    messages: Any = [{"role": "user", "content": "What is 12+30?"}]
+    with deployed.client() as client:
+        raw = client.chat.completions.with_raw_response.create(model="glm-nano", messages=messages, extra_body=extra)
+        message = raw.parse().choices[0].message
+        return raw.headers["x-glm-thinking"], getattr(message, "reasoning_content", None) or ""
+
+
+def test_anthropics_client_and_a_schema_are_answered_through_the_service(shared: Deployed) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    question: Any = [{"role": "user", "content": "What is 12+30?"}]
+    with shared.client() as client:
+        form: Any = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+        chat = client.chat.completions.create(model="glm-nano", messages=question, response_format=form)
+        assert isinstance(json.loads(chat.choices[0].message.content or "")["n"], int)
+        url = str(client.base_url).removesuffix("v1/")
+        direct = anthropic.DefaultHttpxClient(trust_env=False)
+        with anthropic.Anthropic(base_url=url, api_key="unused", max_retries=0, http_client=direct) as other:
+            message = other.messages.create(model="glm-nano", max_tokens=300, messages=question)
+    assert [block.type for block in message.content] == ["thinking", "text"]
+    assert "42" in message.content[1].text
+    assert message.stop_reason == "end_turn"
 
 
 def test_a_group_of_two_pods_serves_beside_the_first_deployment(shared: Deployed, two_pods: Deployed) -> None:
