@@ -90,7 +90,7 @@ format: $(INSTALLED) ## ruff: rewrite what lint would refuse, where it can
 .PHONY: types
 types: $(INSTALLED) ## mypy --strict on both packages, the scripts, the benchmarks and the demo
 	@$(BIN)/mypy
-	@MYPYPATH=tests/cluster $(BIN)/mypy scripts/*.py examples/*.py benchmarks/*.py benchmarks/peers/*.py
+	@MYPYPATH=tests/cluster:tests $(BIN)/mypy scripts/*.py examples/*.py benchmarks/*.py benchmarks/peers/*.py
 
 .PHONY: imports
 imports: $(INSTALLED) ## import-linter: who may import whom

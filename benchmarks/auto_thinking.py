@@ -16,12 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
-from glm_worker.server.thinking.score import BIAS, WEIGHTS, score_of
+from glm_worker.server.thinking.score import BIAS, WEIGHTS, Score, score_of
 
 PROMPTS = Path(__file__).resolve().parents[1] / "tests/unit/worker/thinking"
 DEFAULT_THRESHOLD = 0.5
@@ -121,6 +122,10 @@ def fit(tuning: Sequence[Labelled]) -> bool:
     return (bias, found) == (BIAS, WEIGHTS)
 
 
+def _scored(turns: tuple[PastTurn, ...]) -> Score:
+    return score_of(features_of(turns, 20))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="find the weights again instead")
@@ -145,12 +150,12 @@ def main() -> int:
                 is_least=True,
             )
     every = [each for name in arguments.sets for each in prompts(name)]
-    costs = sorted(milliseconds(lambda each=each: score_of(each.features), arguments.rounds) for each in every)
+    costs = sorted(milliseconds(partial(score_of, each.features), arguments.rounds) for each in every)
     is_met &= line("ms of a decision, p99 over the prompts", costs[int(len(costs) * 0.99)], GOAL_TYPICAL_MS)
     long_ms = {}
     for name, text in long_messages():
         turns = (PastTurn("system", text), PastTurn("user", text), PastTurn("tool", text))
-        long_ms[name] = milliseconds(lambda turns=turns: score_of(features_of(turns, 20)), arguments.rounds)
+        long_ms[name] = milliseconds(partial(_scored, turns), arguments.rounds)
     print(", ".join(f"{name} {cost:.1f} ms" for name, cost in long_ms.items()))
     is_met &= line("ms of a decision, worst message of 100,000 characters", max(long_ms.values()), GOAL_LONG_MS)
     return 0 if is_met else 1

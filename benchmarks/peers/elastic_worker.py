@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.runner import Runner
-from glm_worker.engine.sampling import sample
+from glm_worker.engine.sampling.draw import draw
 from glm_worker.messages import Submit
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.kv_cache import KVCache
@@ -96,7 +96,7 @@ def run(engine: Engine, request: EngineRequest) -> list[int]:
     while engine.scheduler.has_work:
         plan = engine.plan()
         logits_SV = engine.run(plan)
-        ids = sample(logits_SV, [each.sampling for each in plan.sampled], [each.end for each in plan.sampled])
+        ids = draw(logits_SV, [each.sampling for each in plan.sampled], [each.end for each in plan.sampled])
         for output in engine.commit(ids):
             tokens += output.token_ids
     return tokens
