@@ -50,9 +50,9 @@ async def assert_well(world: ServerProcess, engine: ScriptedEngine) -> None:
 async def test_no_mutated_body_breaks_the_server_or_gets_more_than_a_plain_refusal(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(1)):
-            report = await bodies.send(world.port, seeds(MODEL), range(1500), seed=1)
+            report = await bodies.send(world.port, seeds(MODEL), range(800), seed=1)
         assert report.failures == []
-        assert report.num_cases == 1500
+        assert report.num_cases == 800
         assert {200, 400, 404} <= report.statuses.keys(), "some of each kind"
         await assert_well(world, engine)
 
@@ -118,8 +118,8 @@ async def test_schemas_that_are_endless_when_written_out_end_at_once(tmp_path: P
 async def test_the_server_keeps_to_its_own_description(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(2)):
-            report = await asyncio.to_thread(described.send, world.port, 200, aliases=False)
+            report = await asyncio.to_thread(described.send, world.port, 120, aliases=False)
         assert report.failures == []
-        assert report.num_cases >= 150
-        assert report.statuses[200] >= 20, "bodies that are valid are answered"
+        assert report.num_cases >= 90
+        assert report.statuses[200] >= 10, "bodies that are valid are answered"
         await assert_well(world, engine)
