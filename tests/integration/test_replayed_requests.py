@@ -1,8 +1,8 @@
 """The requests of coding agents, with our own words in place of theirs: answered, and streamed well-formed.
 
 A case is a file of replayed_requests/. Those of opencode and qwen were recorded while they worked against this server
-(tests/e2e/long/test_coding_agents.py, own_words.py); the others are written after what is publicly known of the agents. The
-server is a real one on a real port, with a context that holds them; the test is the engine.
+(tests/e2e/long/test_coding_agents.py, own_words.py); the others are written after what is publicly known of the agents.
+The server is a real one on a real port, with a context that holds them; the test is the engine.
 """
 
 import asyncio
