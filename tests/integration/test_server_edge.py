@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from glm_worker.messages import Full
+from glm_worker.messages import Full, RequestOutput
 from glm_worker.server.edge import body as body_module
 from glm_worker.server.edge import protocol
 from glm_worker.server.edge.body import MAX_BODY_BYTES
 from glm_worker.server.flights.exchange import KEEP_ALIVE_S
-from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server
+from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 CHAT = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -347,6 +347,30 @@ async def test_two_requests_sent_at_once_are_answered_one_after_the_other(
     for text in ("one", "two"):
         await engine.say(await engine.next_request(), text, end="<|user|>")
         assert (await connection.response())[2]["choices"][0]["message"]["content"] == text
+    await connection.close()
+
+
+async def test_a_probe_never_stands_within_the_answer_to_an_earlier_request(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    body = json.dumps({**json.loads(CHAT), "stream": True}).encode()
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    connection = await Connection.open(world)
+    connection.send(request + request)
+    first = await engine.next_request()
+    await engine.say(first, "1")
+    async with asyncio.timeout(DEADLINE_S):
+        told = await connection.reader.readuntil(b'"content":"1"')
+        connection.writer.write_eof()
+        told += await connection.reader.readuntil(b"4\r\n: \n\n\r\n")  # a probe, as a comment among the events
+        await engine.step(RequestOutput(first.request_id, token_ids("<|user|>"), "stop"))
+        await engine.say(await engine.next_request(), "2", end="<|user|>")
+        told += await connection.reader.read()
+    answers = told.split(b"HTTP/1.1 200 OK")[1:]
+    assert len(answers) == 2
+    for answer, text in zip(answers, "12", strict=True):
+        assert "".join(re.findall(r'"content":"([^"]*)"', answer.decode())) == text
+        assert answer.partition(b"0\r\n\r\n")[0].count(b"HTTP/1.1") == 0
     await connection.close()
 
 

@@ -33,7 +33,7 @@ INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other s
 
 
 class Surface(Protocol):
-    """One vendor's API. paths: prefixes of its own; the first surface of the application has all others."""
+    """One vendor's API. paths: prefixes of its own; the last surface of the application has all others."""
 
     paths: tuple[str, ...]
 

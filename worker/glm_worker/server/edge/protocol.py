@@ -184,11 +184,12 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def _probe(self, next_s: float) -> None:
-        if self.transport.is_closing() or self.cycle.response_complete:
+        cycle = self._answering  # of several requests sent at once the one whose answer is on the wire
+        if self.transport.is_closing() or cycle is None or self.cycle.response_complete:
             return
-        if not self.cycle.response_started:
+        if not cycle.response_started:
             self.transport.write(_PROBE)
-        elif self.cycle.chunked_encoding:
+        elif cycle.chunked_encoding and not cycle.response_complete:
             self.transport.write(_PROBE_OF_EVENTS)
         self._probe_timer = self.loop.call_later(next_s, self._probe, PROBE_S)
 

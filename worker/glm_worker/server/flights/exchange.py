@@ -69,7 +69,9 @@ class Exchange(Response):
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
             async with asyncio.timeout(self._order.deadline_s) as deadline:
-                await (self._stream(flights, send) if self._order.stream else self._whole(flights, send))
+                await (self._stream(flights, send) if self._order.stream else _wait_all(flights))
+            if not self._order.stream:
+                await self._send_whole(flights, send)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -107,11 +109,8 @@ class Exchange(Response):
         events = self._replies.failure(failure_of(error))
         await send({"type": "http.response.body", "body": _lines(events), "more_body": False})
 
-    async def _whole(self, flights: list[Flight], send: Send) -> None:
-        changed = flights[0].changed  # one for all flights of an order
-        while not _is_over(flights):
-            changed.clear()
-            await changed.wait()
+    async def _send_whole(self, flights: list[Flight], send: Send) -> None:
+        """Send what has come, all of it: no deadline cuts an answer that is complete."""
         for flight in flights:
             if flight.ended is not None and flight.ended.error is not None:
                 raise flight.ended.error
@@ -193,6 +192,13 @@ class Exchange(Response):
         if self._order.shows_reasoning:
             return deltas
         return [delta for delta in deltas if not isinstance(delta, Reasoning)]
+
+
+async def _wait_all(flights: list[Flight]) -> None:
+    changed = flights[0].changed  # one for all flights of an order
+    while not _is_over(flights):
+        changed.clear()
+        await changed.wait()
 
 
 def _is_over(flights: list[Flight]) -> bool:

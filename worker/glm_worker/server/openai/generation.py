@@ -1,5 +1,6 @@
 """What chats and completions share: how an answer is sampled, where it ends, how many there are, how they are told."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -139,9 +140,9 @@ class GenerationRequest(Strict):
         return self.n or 1
 
     @property
+    @abstractmethod
     def num_logprobs(self) -> int | None:
         """None: none; 0: of the tokens of the answer; k: of the k likeliest as well."""
-        raise NotImplementedError
 
     @property
     def wants_continuous_usage(self) -> bool:

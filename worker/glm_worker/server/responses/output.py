@@ -4,6 +4,7 @@ Items come in the order in which the model wrote them: reasoning, text, calls, a
 add up to is what `items` holds; a whole response is made by the same steps, untold.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ class Output:
         return [*events, *closing.end(), done]
 
 
-class _Open:
+class _Open(ABC):
     """One item that grows: its text, and the events around it."""
 
     def __init__(self, id_: str, index: int) -> None:
@@ -121,21 +122,21 @@ class _Open:
     def text(self) -> str:
         return "".join(self.texts)
 
+    @abstractmethod
     def item(self, status: Status) -> Json:
         """Return the item as it is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> list[Json]:
         """Return the events before its text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delta(self, text: str) -> Json:
         """Return the event of more of its text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> list[Json]:
         """Return the events after its text, up to the one that it is done."""
-        raise NotImplementedError
 
     def added(self, item: Json) -> Json:
         return {"type": "response.output_item.added", "output_index": self.index, "item": item}
@@ -147,9 +148,9 @@ class _Open:
 class _Part(_Open):
     """An item whose text is its one part."""
 
+    @abstractmethod
     def part(self) -> Json:
         """Return the part as it is now."""
-        raise NotImplementedError
 
     def part_event(self, type_: str, **fields: Any) -> Json:
         return self.event(type_, content_index=0, **fields)
