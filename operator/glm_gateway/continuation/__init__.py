@@ -1,0 +1,1 @@
+"""What must be kept of a request to go on with it elsewhere. Pure."""
