@@ -52,3 +52,23 @@ async def test_a_tenant_that_cannot_be_kept_is_refused_in_the_words_of_each_surf
         reply = await world.http.request(method, path, headers=headers, json={})
     assert (reply.status_code, reply.headers["x-request-id"]) == (400, "mine")
     assert f"the header {header} has" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping", "/version", "/v1/models", "/openapi.json"])
+async def test_what_is_no_business_of_callers_does_not_depend_on_their_headers(tmp_path: Path, path: str) -> None:
+    async with a_server(tmp_path, trust_proxy_headers=True) as world:
+        await world.serve()
+        bad = [("x-glm-tenant", "a"), ("x-glm-tenant", "b"), ("x-glm-role", "two words")]
+        replies = [await world.http.get(path, headers=bad)]
+        if path == "/v1/models":  # in Anthropic's words
+            replies.append(await world.http.get(path, headers=[*bad, ("anthropic-version", "2023-06-01")]))
+            replies.append(await world.http.get(f"{path}/{MODEL}", headers=[*bad, ("anthropic-version", "2023-06-01")]))
+        assert [reply.status_code for reply in replies] == [200] * len(replies)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses"])
+async def test_a_caller_who_is_not_told_properly_is_counted_as_refused(tmp_path: Path, path: str) -> None:
+    async with a_server(tmp_path, trust_proxy_headers=True) as world:
+        await world.serve()
+        assert (await world.http.post(path, json={}, headers={"x-glm-tenant": "two words"})).status_code == 400
+        assert await world.value('glm_requests_total{outcome="refused"}') == 1

@@ -1,6 +1,7 @@
 """The response to an order: several answers in one stream, a sign of life before the first token, and a deadline."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ class Client:
 
 def an_exchange(world: World, **fields: Any) -> tuple[Client, Sequence[str], asyncio.Task[None]]:
     """Return a client, the ids of the jobs of its request, and the exchange on its way."""
-    of_order = {name: fields.pop(name) for name in ("deadline_s", "shows_reasoning") if name in fields}
+    of_order = {name: fields.pop(name) for name in ("deadline_s", "arrived_s", "shows_reasoning") if name in fields}
     order = chat_of({**CHAT, **fields})
     order = type(order)(**{**{f: getattr(order, f) for f in order.__dataclass_fields__}, **of_order})
     client = Client()
@@ -145,3 +146,12 @@ async def test_hidden_reasoning_is_counted_and_not_told() -> None:
     assert b"reasoning_content" not in client.body
     assert b'"content":"hello"' in client.body
     assert b'"reasoning_tokens":0' not in client.body
+
+
+async def test_the_time_before_admission_counts_towards_the_deadline() -> None:
+    world = World()
+    engine = world.serve()
+    _, (job_id,), task = an_exchange(world, deadline_s=60.0, arrived_s=time.monotonic() - 60.0)
+    with pytest.raises(DeadlinePassed, match="60 seconds"):
+        await task
+    assert engine.cancelled == [job_id]

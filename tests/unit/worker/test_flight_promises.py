@@ -172,3 +172,14 @@ def test_a_client_that_gave_up_after_the_promised_time_was_let_down(waited_s: fl
     world.clock.now += waited_s
     world.flights.cancel(flight)
     assert judged(world) == (0, missed)
+
+
+def test_a_promise_counts_from_the_arrival_of_the_request_and_not_from_its_admission() -> None:
+    world = World()
+    world.telemetry.promise(promises())
+    world.serve()
+    (flight,) = world.flights.admit_all([a_job()], age_s=0.6)
+    world.clock.now += 0.6
+    world.step(tokens(flight, " 4"))
+    assert judged(world) == (0, 1)
+    assert flight.times.ttft == pytest.approx(1.2)

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from glm_worker.errors import Overloaded, RequestRefused
+from glm_worker.errors import DeadlinePassed, Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.edge.memory import Memory
 from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.flights.flight import RequestTimes
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Replies
 from glm_worker.server.flights.spans import NO_SPANS, Spans
@@ -60,7 +62,16 @@ class Backend:
     spans: Spans = NO_SPANS
     memory: Memory = field(default_factory=Memory)
 
+    def begin(self, request: Request) -> Context:
+        """Return what a request for an answer meets. Counts what ends here: see context for the others."""
+        try:
+            return self.context(request)
+        except RequestRefused:
+            self.telemetry.ended("refused")
+            raise
+
     def context(self, request: Request) -> Context:
+        """Return what a request meets, from now on. Raises RequestRefused for a caller who is not told properly."""
         policy = self.policy()
         return Context(
             checkpoint=self.checkpoint,
@@ -87,33 +98,56 @@ class Backend:
             self.telemetry.ended("failed")
             raise
 
-    async def ready(self, order: Order, receive: Receive | None = None) -> Order:
+    async def ready(self, order: Order, headers: Headers, receive: Receive | None = None) -> Order:
         """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking.
 
-        receive: of the client, if nobody else needs the order: ClientGone is raised when it leaves meanwhile.
+        headers: of the request, which say what was promised to it. receive: of the client, if nobody else needs the
+        order: ClientGone is raised when it leaves meanwhile. Raises DeadlinePassed when the order's time is over.
         """
         if order.thinking is not None:
             self.telemetry.thinking.decided(order.thinking)
-        if order.recipe is None:
-            return order
+        times = RequestTimes(order.arrived_s, self.telemetry.class_of(thinking=order.jobs[0].thinking, headers=headers))
         try:
-            compiling = self.grammars.compiled(order.recipe, close_id=order.recipe_close_id)
-            return order.with_grammar(await (compiling if receive is None else _unless_gone(compiling, receive)))
-        except ClientGone:
+            return await self._within_its_time(order, receive)
+        except (ClientGone, DeadlinePassed):
             self.telemetry.ended("cancelled")
+            times.cancelled(time.monotonic())
             raise
-        except (RequestRefused, Overloaded):
+        except RequestRefused:  # the client's mistake: no promise is about it
             self.telemetry.ended("refused")
             raise
+        except Overloaded:
+            self.telemetry.ended("refused")
+            times.failed()
+            raise
+        except Exception:
+            self.telemetry.ended("failed")
+            times.failed()
+            raise
+
+    async def _within_its_time(self, order: Order, receive: Receive | None) -> Order:
+        """Return the order with its grammar. Raises DeadlinePassed where it was late already, or is then."""
+        if order.deadline_s is not None and order.time_left_s == 0.0:
+            raise DeadlinePassed(order.deadline_s)
+        if order.recipe is None:
+            return order
+        compiling = self.grammars.compiled(order.recipe, close_id=order.recipe_close_id)
+        try:
+            async with asyncio.timeout(order.time_left_s) as deadline:
+                return order.with_grammar(await (compiling if receive is None else _unless_gone(compiling, receive)))
+        except TimeoutError:
+            if order.deadline_s is None or not deadline.expired():
+                raise
+            raise DeadlinePassed(order.deadline_s) from None
 
     async def answer(self, request: Request, intake: Intake, replies: Callable[[Order, str, int], Replies]) -> Response:
         """Return the response to a request. replies: makes them of an order, the model's name and the Unix time."""
-        context = self.context(request)
+        context = self.begin(request)
         order = await self.order(request, intake, context)
         if order is None:
             return Response(status_code=499)  # nobody reads it
         try:
-            order = await self.ready(order, request.receive)
+            order = await self.ready(order, request.headers, request.receive)
         except ClientGone:
             return Response(status_code=499)
         headers = {"x-request-id": context.caller.request_id}

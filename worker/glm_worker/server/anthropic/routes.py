@@ -19,7 +19,7 @@ from glm_worker.server.anthropic.replies import MessageReplies
 from glm_worker.server.anthropic.schema import CountRequest, MessagesRequest
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import described
-from glm_worker.server.jobs.context import Context
+from glm_worker.server.jobs.context import Context, request_id_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import Failure, failure_of, model_not_found
 
@@ -82,7 +82,7 @@ def _add_messages(router: APIRouter, backend: Backend, path: str, intake: Intake
         ),
     )
     async def count_tokens(request: Request) -> Response:
-        context = backend.context(request)
+        context = backend.begin(request)
         order = await backend.order(request, intake.prompt, context)
         if order is None:
             return Response(status_code=499)  # nobody reads it
@@ -98,20 +98,19 @@ def _add_models(router: APIRouter, backend: Backend, path: str) -> None:
     async def list_models(request: Request) -> Response:
         model = _model(backend)
         models = {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
-        return JSONResponse(models, headers=_headers(None, backend.context(request)))
+        return JSONResponse(models, headers={"x-request-id": request_id_of(request.headers)})
 
     @router.get(f"{path}/v1/models/{{name:path}}", **shown)
     async def retrieve_model(request: Request, name: str) -> Response:
-        context = backend.context(request)
-        headers = _headers(None, context)
+        headers = {"x-request-id": request_id_of(request.headers)}
         if name != backend.checkpoint.name:  # told here: the path alone does not say whose words to use
             failure = failure_of(model_not_found(name, backend.checkpoint.name))
-            return JSONResponse(error_body(failure, context.caller.request_id), status_of(failure), headers)
+            return JSONResponse(error_body(failure, headers["x-request-id"]), status_of(failure), headers)
         return JSONResponse(_model(backend), headers=headers)
 
 
-def _headers(order: Order | None, context: Context) -> dict[str, str]:
-    return {**({} if order is None else order.headers), "x-request-id": context.caller.request_id}
+def _headers(order: Order, context: Context) -> dict[str, str]:
+    return {**order.headers, "x-request-id": context.caller.request_id}
 
 
 def _model(backend: Backend) -> Json:

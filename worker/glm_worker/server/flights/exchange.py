@@ -65,10 +65,10 @@ class Exchange(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, began_ns = Headers(scope=scope), time.time_ns()
-        flights = self._flights.admit_all(self._order.jobs, headers)
+        flights = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s)
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
-            async with asyncio.timeout(self._order.deadline_s) as deadline:
+            async with asyncio.timeout(self._order.time_left_s) as deadline:
                 await (self._stream(flights, send) if self._order.stream else _wait_all(flights))
             if not self._order.stream:
                 await self._send_whole(flights, send)

@@ -111,8 +111,11 @@ class Flights:
         (flight,) = self.admit_all([job], headers)
         return flight
 
-    def admit_all(self, jobs: Sequence[Job], headers: Headers = _NO_HEADERS) -> list[Flight]:
-        """Take the jobs of one order in, all of them or none. Raises RequestRefused and Overloaded."""
+    def admit_all(self, jobs: Sequence[Job], headers: Headers = _NO_HEADERS, *, age_s: float = 0.0) -> list[Flight]:
+        """Take the jobs of one order in, all of them or none. Raises RequestRefused and Overloaded.
+
+        age_s: since the request came. Its client waits from then on, for a template and a grammar as well.
+        """
         measures = [self._telemetry.class_of(thinking=job.thinking, headers=headers) for job in jobs]
         try:
             self._enter(jobs)
@@ -128,7 +131,7 @@ class Flights:
         for job, measured in zip(jobs, measures, strict=True):
             self._telemetry.admitted(thinking=job.thinking)
             measured.received(len(job.prompt_token_ids))
-            flights.append(Flight(job, now, measured, changed))
+            flights.append(Flight(job, now - age_s, measured, changed))
             self._flights[job.id] = flights[-1]
         self._submit_due()
         return flights

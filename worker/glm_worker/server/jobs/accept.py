@@ -4,7 +4,6 @@ No I/O, any thread. Everything here raises RequestRefused, with the surface's ow
 """
 
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -169,7 +168,7 @@ def _order(
     stop_token_ids = (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids)
     if hides_reasoning:
         stop_token_ids = tuple(each for each in stop_token_ids if each not in client_stop_ids)
-    deadline_ms = None if wishes.deadline_s is None else int((time.monotonic() + wishes.deadline_s) * 1000)
+    deadline_ms = None if wishes.deadline_s is None else int((context.arrived_s + wishes.deadline_s) * 1000)
     shared: dict[str, Any] = {
         "max_tokens": wishes.max_tokens,
         "stop_token_ids": stop_token_ids,
@@ -206,6 +205,7 @@ def _order(
         jobs=jobs,
         stream=wishes.stream,
         include_usage=wishes.include_usage,
+        arrived_s=context.arrived_s,
         deadline_s=wishes.deadline_s,
         ignored=wishes.ignored,
     )

@@ -1,6 +1,7 @@
 """What a request meets: the checkpoint, what the deployment wants, and who asks."""
 
 import secrets
+import time
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -52,12 +53,13 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """All that turns a body into an order, beside the body."""
+    """All that turns a body into an order, beside the body. arrived_s: when its head had come, on time.monotonic."""
 
     checkpoint: Checkpoint
     caller: Caller
     rules: Rules
     policy: Policy
+    arrived_s: float = field(default_factory=time.monotonic)
 
 
 def request_id_of(headers: Headers) -> str:

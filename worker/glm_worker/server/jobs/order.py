@@ -1,5 +1,6 @@
 """One accepted request: the jobs of its answers, and how they are to be told."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ class Order:
     """jobs: one for each answer, in the order of their indices. ignored: fields of the request that have no effect.
 
     recipe: what the answers must look like; to be compiled before the jobs are admitted. thinking: of a chat.
+    arrived_s: when the request came, on time.monotonic. deadline_s: from then on; then it is ended.
     """
 
     id: str
@@ -23,6 +25,7 @@ class Order:
     thinking: Thinking | None = None
     shows_reasoning: bool = True
     has_both_reasoning_fields: bool = False  # `reasoning` beside `reasoning_content`
+    arrived_s: float = field(default_factory=time.monotonic)
     deadline_s: float | None = None
     recipe: Recipe | None = None
     recipe_close_id: int | None = None  # the token that ends the thought before the answer, if there is one
@@ -33,6 +36,16 @@ class Order:
         """Headers of the reply that say what became of the request."""
         headers = {} if self.thinking is None else {"x-glm-thinking": self.thinking.header}
         return headers | ({IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {})
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the request came."""
+        return time.monotonic() - self.arrived_s
+
+    @property
+    def time_left_s(self) -> float | None:
+        """Seconds until the request is ended, 0 where they are over; None: it has no deadline."""
+        return None if self.deadline_s is None else max(0.0, self.deadline_s - self.age_s)
 
     @property
     def num_prompt_tokens(self) -> int:

@@ -39,7 +39,7 @@ class BackgroundResponse:
 
         headers: of the request, which say what was promised to it.
         """
-        (self._flight,) = self._flights.admit_all(self._order.jobs, headers)
+        (self._flight,) = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s)
         if self.log is not None:
             self.log.add(self._replies.opening())
         self._task = asyncio.create_task(self._run(headers, time.time_ns()))
@@ -56,7 +56,7 @@ class BackgroundResponse:
 
     async def _run(self, headers: Headers, began_ns: int) -> None:
         try:
-            async with asyncio.timeout(self._order.deadline_s):
+            async with asyncio.timeout(self._order.time_left_s):
                 await self._answer()
         except TimeoutError:
             assert self._order.deadline_s is not None

@@ -80,7 +80,7 @@ class _Endpoints:
         self._timer: asyncio.TimerHandle | None = None
 
     async def create(self, request: Request) -> Response:
-        context = self._backend.context(request)
+        context = self._backend.begin(request)
         accepted: list[Accepted] = []
 
         def intake(body: bytes, context: Context) -> Order:
@@ -92,7 +92,9 @@ class _Endpoints:
             return Response(status_code=499)  # nobody reads it
         (asked,) = accepted
         try:
-            order = await self._backend.ready(order, None if asked.request.background else request.receive)
+            order = await self._backend.ready(
+                order, request.headers, None if asked.request.background else request.receive
+            )
         except ClientGone:
             return Response(status_code=499)
         headers = _headers(context)
