@@ -41,6 +41,8 @@ RUN printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())
     > /opt/glm/bin/glm \
     && chmod 0755 /opt/glm/bin/glm-operator /opt/glm/bin/glm
 ENV PYTHONPATH=/app/operator
+COPY worker/glm_edge /app/operator/glm_edge
+COPY operator/glm_gateway /app/operator/glm_gateway
 COPY operator/glm_operator /app/operator/glm_operator
 RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 USER 65532:65532
@@ -63,6 +65,7 @@ RUN printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())
 ENV PYTHONPATH=/app/worker
 EXPOSE 8000 9090
 COPY worker/models /app/worker/models
+COPY worker/glm_edge /app/worker/glm_edge
 COPY worker/glm_worker /app/worker/glm_worker
 RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 USER 65532:65532

@@ -1,0 +1,1 @@
+"""Requests on their way to groups, and replies on their way back."""

@@ -1,0 +1,82 @@
+"""Connections to one group that are kept open between requests."""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from glm_gateway.proxy.connection import Connection, UpstreamLost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a group may take, in seconds."""
+
+    connect_s: float = 2.0  # within a cluster this takes a millisecond; a node that is gone never answers
+    write_s: float = 30.0  # for the whole request
+    idle_s: float = 60.0  # a connection that was idle for longer is not used again: groups close theirs after 75 s
+
+
+@dataclass
+class Pool:
+    """host: an address, never a name: groups are found elsewhere. Use it from one event loop."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    patience: Patience = Patience()
+    max_idle: int = 64
+    _idle: list[Connection] = field(default_factory=list)  # the one used last is the last
+
+    async def ask(self, head: bytes, body: Sequence[bytes]) -> Connection:
+        """Send a request, and return the connection that its reply comes by. Give it back with `done`.
+
+        Raises UpstreamLost, also when a connection cannot be had in time.
+        """
+        connection = self._kept() or await self._connected()
+        try:
+            async with asyncio.timeout(self.patience.write_s):
+                await connection.ask(head, body)
+        except TimeoutError:
+            connection.close()
+            raise UpstreamLost(
+                f"it has not read a request within {self.patience.write_s} s", has_answered=False
+            ) from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def done(self, connection: Connection) -> None:
+        """Keep a connection for later, or close it where its reply was not read to the end."""
+        if connection.is_reusable and len(self._idle) < self.max_idle:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle: the group is no more."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def _kept(self) -> Connection | None:
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable and now - connection.idle_since < self.patience.idle_s:
+                return connection
+            connection.close()
+        return None
+
+    async def _connected(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.patience.connect_s):
+                _, connection = await loop.create_connection(Connection, self.host, self.port, ssl=self.tls)
+        except TimeoutError:
+            reason = f"no connection within {self.patience.connect_s} s"
+            raise UpstreamLost(reason, has_answered=False) from None
+        except OSError as error:
+            raise UpstreamLost(f"no connection: {error.strerror or error}", has_answered=False) from error
+        return connection
