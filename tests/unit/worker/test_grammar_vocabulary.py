@@ -39,6 +39,17 @@ def test_ordinary_tokens_are_the_bytes_of_their_text() -> None:
     assert b"".join(found[i] for i in tokenizer.encode(text, add_special_tokens=False).ids) == text.encode()
 
 
+def test_tokens_and_tags_have_the_ids_that_the_tokenizer_gives_them() -> None:
+    tokenizer = tokenizers.Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    added = tokenizer.get_added_tokens_decoder()
+    found = token_bytes(NANO, VOCAB_SIZE)
+    tags = {token_id: b"\xff" + tag.content.encode() for token_id, tag in added.items() if not tag.special}
+    assert {token_id: found[token_id] for token_id in added if found[token_id]} == tags
+    assert {token_id for token_id, token in enumerate(found) if token} - tags.keys() == (
+        set(tokenizer.get_vocab(with_added_tokens=False).values()) - added.keys()
+    )
+
+
 def test_the_vocabulary_is_as_wide_as_the_logits_and_stops_where_the_config_does(
     vocabulary: xgrammar.TokenizerInfo,
 ) -> None:
