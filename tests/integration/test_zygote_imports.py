@@ -10,15 +10,23 @@ from glm_worker.supervisor.environment import zygote_environment
 PROGRAM = """
 import sys
 from pathlib import Path
-import glm_worker.engine.rank
-threads = len(list(Path("/proc/self/task").iterdir()))
-print(threads, "xgrammar" in sys.modules, [name for name in sys.modules if name.split(".")[0] == "transformers"])
+from glm_worker.supervisor.supervisor import RANK_TARGET
+from glm_worker.supervisor.zygote import ONLY_ON_GPUS, load_target
+
+def num_threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+load_target(RANK_TARGET, "cpu")
+unwanted = {"transformers", "sympy", "torch._dynamo", "torch._inductor", ONLY_ON_GPUS}
+print(num_threads(), "xgrammar" in sys.modules, sorted(unwanted & sys.modules.keys()))
+load_target(RANK_TARGET, "cuda")
+print(num_threads(), ONLY_ON_GPUS in sys.modules, "transformers" in sys.modules)
 import transformers
 print(transformers.PreTrainedTokenizerBase.__name__)
 """
 
 
-def test_ranks_are_forked_with_xgrammar_without_transformers_and_from_one_thread() -> None:
+def test_ranks_are_forked_from_one_thread_with_what_they_use_and_nothing_dear_that_they_do_not() -> None:
     """And who wants transformers afterwards, as tests do, gets the real one."""
     environment = zygote_environment(WorkerSettings(model="builtin://glm-nano"), os.environ)
     path = os.pathsep.join(sys.path)
@@ -26,4 +34,4 @@ def test_ranks_are_forked_with_xgrammar_without_transformers_and_from_one_thread
         [sys.executable, "-c", PROGRAM], env={**environment, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["1 True []", "PreTrainedTokenizerBase"]
+    assert done.stdout.splitlines() == ["1 True []", "1 True False", "PreTrainedTokenizerBase"]

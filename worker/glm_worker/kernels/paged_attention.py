@@ -8,11 +8,14 @@ A sequence's query is the last of its context: query i of Q sees KV positions 0 
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import CausalBias, causal_lower_right
+
+if TYPE_CHECKING:
+    from torch.nn.attention.bias import CausalBias
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class PrefillChunk:
     rows: slice  # of the step's tokens
     block_table_M: Tensor
     context_len: int
-    mask: Tensor | CausalBias | None  # None: the chunk is the whole context, and plain causal
+    mask: "Tensor | CausalBias | None"  # None: the chunk is the whole context, and plain causal
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,14 @@ def _gather(cache_PSVD: Tensor, block_tables_M: Tensor) -> Tensor:
     return blocks.view(*block_tables_M.shape[:-1], -1, *cache_PSVD.shape[2:])
 
 
-def _chunk_mask(query_len: int, context_len: int, device: torch.device) -> Tensor | CausalBias | None:
+def _chunk_mask(query_len: int, context_len: int, device: torch.device) -> "Tensor | CausalBias | None":
     if query_len == context_len:
         return None
-    if (
-        device.type == "cuda"
-    ):  # flash attention knows this shape of mask; on the CPU it would be made anew in every layer
+    if device.type == "cuda":
+        # Flash attention knows this shape of mask; on the CPU it would be made anew in every layer. The zygote of a
+        # worker with GPUs has imported it (supervisor/zygote.py); without GPUs nobody is to pay for it.
+        from torch.nn.attention.bias import causal_lower_right
+
         return causal_lower_right(query_len, context_len)
     return torch.ones(query_len, context_len, dtype=torch.bool, device=device).tril(context_len - query_len)
 

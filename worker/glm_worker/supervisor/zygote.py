@@ -27,12 +27,15 @@ from glm_worker.assignment import RankAssignment
 from glm_worker.control import encode_frame, frame_length
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.heartbeat import RankSlot
-from glm_worker.settings import WorkerSettings, read_settings
+from glm_worker.settings import Device, WorkerSettings, read_settings
 from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_CRASH, EXIT_ENGINE, Exit, exit_of
 from glm_worker.supervisor.logs import configure_logging
 from glm_worker.supervisor.process import die_with_parent, ignore_stop_signals, is_exiting, name_process
 
 RankTarget = Callable[[WorkerSettings, RankAssignment, RankSlot], None]
+ONLY_ON_GPUS = "torch.nn.attention.bias"
+"""What attention on GPUs takes (kernels/paged_attention.py): torch's compiler comes with it, a second and 150 MB."""
+
 _log = logging.getLogger("glm_worker.zygote")
 
 # supervisor -> zygote
@@ -226,10 +229,12 @@ def run_target(target: RankTarget, settings: WorkerSettings, assignment: RankAss
     return 0
 
 
-def load_target(name: str) -> RankTarget:
-    """Import module:function."""
+def load_target(name: str, device: Device) -> RankTarget:
+    """Import module:function, and what ranks on such devices take beside it."""
     module, _, function = name.partition(":")
     target: RankTarget = getattr(importlib.import_module(module), function)
+    if device == "cuda":
+        importlib.import_module(ONLY_ON_GPUS)
     return target
 
 
@@ -247,7 +252,7 @@ def main() -> None:
     configure_logging(settings, "zygote")
 
     began = time.monotonic()
-    target = load_target(arguments.target)
+    target = load_target(arguments.target, settings.device)
     import_seconds = time.monotonic() - began
     num_threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     if num_threads != 1:
