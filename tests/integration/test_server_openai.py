@@ -159,6 +159,28 @@ async def test_logprobs_of_a_completion_reach_the_openai_client(
     assert offsets == [len("".join(tokens[:at])) for at in range(len(tokens))]
 
 
+async def test_logprobs_end_where_a_stop_string_cuts_the_text_streamed_or_whole(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    told: dict[tuple[str, bool], Any] = {}
+    for path, wish in ((CHAT, {"logprobs": True, **UNTHINKING}), (TEXT, {"logprobs": 1})):
+        for stream in (False, True):
+            prompt: dict[str, Any] = {"prompt": "1+1="} if path == TEXT else {"messages": USER}
+            body = {"model": MODEL, **prompt, **wish, "stop": "3 4 5", "stream": stream}
+            asked = asyncio.create_task(world.http.post(path, json=body))
+            await say_with_logprobs(engine, await engine.next_request(), "1 2 3 4 5 6")
+            text = (await asked).text
+            bodies = [json.loads(each[6:]) for each in text.splitlines() if each.startswith("data: {")] or [
+                json.loads(text)
+            ]
+            found = [body["choices"][0]["logprobs"] for body in bodies if body["choices"][0]["logprobs"]]
+            entries = [entry["token"] for each in found for entry in each.get("content", ())]
+            told[path, stream] = entries + [token for each in found for token in each.get("tokens", ())]
+    assert {"".join(each) for each in told.values()} == {"1 2 "}
+    assert told[CHAT, False] == told[CHAT, True]
+    assert told[TEXT, False] == told[TEXT, True]
+
+
 async def say_with_logprobs(engine: ScriptedEngine, request: EngineRequest, text: str) -> None:
     top = [(token_ids("7")[0], -0.1), (token_ids("8")[0], -2.5)]
     for token_id in token_ids(text):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from glm_worker.messages import TokenLogprobs
-from glm_worker.server.text.deltas import Answer, Delta, TokenLogprob, assemble
+from glm_worker.server.text.deltas import Answer, Content, Delta, TokenLogprob, assemble
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, PlainText, State
 from unit.worker.server_builders import TOOLS, a_reader, checkpoint, stop_id, tokenizer
@@ -43,6 +43,66 @@ def test_a_completion_tells_every_token_before_the_text_that_it_adds() -> None:
     deltas = reader.feed(ids, "length", [TokenLogprobs(-1.0, 1)] * len(ids))
     assert [isinstance(delta, TokenLogprob) for delta in deltas] == [True, False] * len(ids)
     assert [entry.token_id for entry in assemble(deltas).logprobs] == ids
+
+
+def text_of(ids: list[int]) -> str:
+    return b"".join(map(tokenizer().bytes_of, ids)).decode(errors="replace")
+
+
+CUTS = [
+    ("one two three", "two"),
+    ("one two three", "e t"),
+    ("one two three", "one"),
+    ("one two three", "three"),
+    ("one two three", "no such"),
+    ("one two thre", "three"),  # what could have become one is told at the end
+    ("数字 🙂 is it", "🙂"),
+    ("数字 🙂 is it", "字"),
+    ("1 2 3 4 5 6 7 8", " 4 5 6"),
+    ("\n\nab\n\ncd", "\n\nc"),
+    ("yes<tool_call>now\n</tool_call> no", "now"),
+    ("yes <tool_call>is what I write</tool_call> no", "write"),
+    ("<think>a stop</think>\nthe answer stop it", "stop it"),
+]
+
+
+@pytest.mark.parametrize(("raw", "stop"), CUTS)
+@pytest.mark.parametrize("of_chat", [True, False])
+def test_no_token_behind_a_stop_string_has_a_logprob_however_the_tokens_come(
+    raw: str, stop: str, *, of_chat: bool
+) -> None:
+    ids = tokenizer().encode(raw)
+
+    def reader() -> OutputReader:
+        return OutputReader(
+            tokenizer(),
+            checkpoint().think_tags | checkpoint().tool_tags if of_chat else {},
+            lambda: Grammar(State.CONTENT, TOOLS) if of_chat else PlainText(),
+            stop_strings=(stop,),
+            stop_token_ids=checkpoint().stop_token_ids,
+        )
+
+    def read(size: int) -> list[Delta]:
+        reading, deltas = reader(), list[Delta]()
+        for at in range(0, len(ids), size):
+            some = ids[at : at + size]
+            ended = "length" if at + size >= len(ids) else None
+            deltas += reading.feed(some, ended, [TokenLogprobs(-0.5, 1)] * len(some))
+        return deltas
+
+    whole = assemble(read(len(ids)))
+    told = [entry.token_id for entry in whole.logprobs]
+    assert len(text_of(told).lstrip()) >= len(whole.content.strip()), "every token of the text has one"
+    assert len(text_of(told[:-1]).strip()) < max(len(whole.content), 1), "and none behind it"
+    assert bool(told) == bool(whole.content)
+    for size in (1, 2, 3, 5):
+        deltas = read(size)
+        assert assemble(deltas) == whole
+        num_told = 0
+        for index, delta in enumerate(deltas):  # of each text there is a token before it
+            num_told += isinstance(delta, TokenLogprob)
+            if isinstance(delta, Content):
+                assert len(text_of(told[:num_told]).lstrip()) >= len(assemble(deltas[: index + 1]).content.strip())
 
 
 def test_a_stop_of_the_clients_own_is_told_and_the_checkpoints_is_not() -> None:

@@ -1,7 +1,7 @@
 """One answer on its way from token ids to deltas: lexer, stop strings, grammar, and the count of its tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from glm_worker.messages import FinishReason as EngineFinish
 from glm_worker.messages import TokenLogprobs
@@ -23,6 +23,13 @@ class OutputGrammar(Protocol):
     def state(self) -> State: ...
     def feed(self, piece: Piece) -> list[Delta]: ...
     def finish(self, *, is_complete: bool) -> list[Delta]: ...
+
+
+class _Due(NamedTuple):
+    """The logprob of a token, and how many characters come before it."""
+
+    entry: TokenLogprob
+    begins_at: int
 
 
 class OutputReader:
@@ -60,7 +67,9 @@ class OutputReader:
         self._hides_reasoning = hides_reasoning
         self._is_hidden = hides_reasoning and self._grammar.state is State.REASONING  # where the newest text is
         self._min_tokens = min_tokens
-        self._undecided_logprobs: list[TokenLogprob] = []
+        self._undecided_logprobs: list[_Due] = []
+        self._due_logprobs: list[_Due] = []  # of content whose text may still be cut by a stop string
+        self._may_be_cut = bool(stop_strings)
         self._is_content = False  # whether the newest token added content
         self._has_content = False  # whether any has: newlines before it are the format's
         self._num_undecided_tokens = 0
@@ -83,18 +92,19 @@ class OutputReader:
                 return deltas
             is_stop = ended == "stop" and number == len(token_ids) - 1 and token_id in self._stop_token_ids
             is_stop = is_stop or self._is_found_stop(token_id)
+            begins_at = self._stops.num_taken
             added = self._token(token_id, is_stop=is_stop)
             if logprobs and not is_stop:
-                deltas += self._logprobs(token_id, logprobs[number])
-            deltas += added
+                self._note_logprob(token_id, logprobs[number], begins_at)
+            deltas += [*self._told_logprobs(), *added]
             if is_stop and token_id in self._client_stop_ids:
                 self.stop, ended = token_id, "stop"
                 break
         if ended is not None and self.finish_reason is None:
             _, rest = self._track(self._lexer.finish(), is_early=self.num_tokens <= self._min_tokens)
-            deltas += rest
             is_own_end = ended == "stop" and self.stop is None
-            deltas += self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
+            end = self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
+            deltas += [*self._told_logprobs(), *rest, *end]
         return deltas
 
     def _is_found_stop(self, token_id: int) -> bool:
@@ -102,18 +112,30 @@ class OutputReader:
         counts = self._hides_reasoning and not self._is_hidden and self.num_tokens >= self._min_tokens
         return counts and token_id in self._client_stop_ids and token_id not in self._tags
 
-    def _logprobs(self, token_id: int, of_token: TokenLogprobs) -> list[Delta]:
-        """Return the logprob of a token, if it belongs to the content. Called right after the token was read."""
+    def _note_logprob(self, token_id: int, of_token: TokenLogprobs, begins_at: int) -> None:
+        """Note the logprob of a token, if it belongs to the content. Called right after the token was read.
+
+        begins_at: the characters before its text, or before the character that it is a part of.
+        """
         entry = TokenLogprob(token_id, of_token.logprob, tuple((id_, logprob) for id_, logprob in of_token.top))
         state = self._tracker.state
         if state is State.UNDECIDED:
-            self._undecided_logprobs.append(entry)
-            return []
+            self._undecided_logprobs.append(_Due(entry, begins_at))
+            return
         held, self._undecided_logprobs = self._undecided_logprobs, []
         is_formal = not self._has_content or (token_id in self._tags and not self._is_content)
-        if state is not State.CONTENT or is_formal:
-            return []
-        return [*held, entry]
+        if state is State.CONTENT and not is_formal:
+            self._due_logprobs += [*held, _Due(entry, begins_at)]
+
+    def _told_logprobs(self) -> list[TokenLogprob]:
+        """Return what can be told now: of tokens with text that no stop string cuts, before that text is told."""
+        is_whole = self.finish_reason is not None and self._stops.hit is None
+        if is_whole or not self._may_be_cut:
+            num_told = len(self._due_logprobs)
+        else:
+            num_told = sum(due.begins_at < self._stops.num_released for due in self._due_logprobs)
+        told, self._due_logprobs = self._due_logprobs[:num_told], self._due_logprobs[num_told:]
+        return [due.entry for due in told]
 
     def _token(self, token_id: int, *, is_stop: bool) -> list[Delta]:
         before = self._tracker.state

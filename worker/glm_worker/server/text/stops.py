@@ -17,11 +17,14 @@ class StopScanner:
         self._stops = tuple(stops)
         self._held: list[Piece] = []
         self.hit: str | None = None
+        self.num_taken = 0  # characters that came in
+        self.num_released = 0  # characters that were let through
 
     def feed(self, pieces: list[Piece]) -> list[Piece]:
         """Return the pieces that are certainly not part of a stop string. After a hit nothing more comes through."""
+        self.num_taken += _length(pieces)
         if not self._stops:
-            return pieces
+            return self._released(pieces)
         if self.hit is not None:
             return []
         self._held += pieces
@@ -31,18 +34,23 @@ class StopScanner:
             start, self.hit = min(found, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
             released, _ = _split(self._held, start)
             self._held = []
-            return released
+            return self._released(released)
         released, self._held = _split(self._held, len(text) - self._num_open(text))
-        return released
+        return self._released(released)
 
     def skip(self, piece: Piece) -> list[Piece]:
         """Let a piece through in which stop strings do not count, and what was held back before it."""
-        return [] if self.hit is not None else [*self.finish(), piece]
+        self.num_taken += len(piece.text)
+        return [] if self.hit is not None else [*self.finish(), *self._released([piece])]
 
     def finish(self) -> list[Piece]:
         """Give out what was held back: the answer is over, so it is no stop string."""
         released, self._held = self._held, []
-        return released
+        return self._released(released)
+
+    def _released(self, pieces: list[Piece]) -> list[Piece]:
+        self.num_released += _length(pieces)
+        return pieces
 
     def _num_open(self, text: str) -> int:
         """Return the length of the longest end of text that begins a stop string."""
@@ -51,6 +59,10 @@ class StopScanner:
             if any(stop.startswith(text[-length:]) for stop in self._stops):
                 return length
         return 0
+
+
+def _length(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.text) for piece in pieces)
 
 
 def _split(pieces: list[Piece], length: int) -> tuple[list[Piece], list[Piece]]:
