@@ -1,0 +1,66 @@
+"""What was used of one scope's limits so far: values that a lock or a script keeps whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from glm_gateway.limits.limit import Limits, Measure
+
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """level: what may be used at the moment `at`; less than 0 after a request that took more than it had reserved."""
+
+    level: float
+    at: float
+
+    def level_at(self, now: float, most: int) -> float:
+        """Return the level at a later moment: a bucket fills within a minute. A clock that goes back adds nothing."""
+        return min(float(most), self.level + max(0.0, now - self.at) * most / MINUTE_S)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """month: of `spent`, as in 2026-11; another month begins at nothing. spent: settled and reserved together."""
+
+    buckets: Mapping[Measure, Bucket] = field(default_factory=dict)
+    num_running: int = 0
+    month: str = ""
+    spent: int = 0
+
+    def level(self, measure: Measure, limits: Limits, now: float) -> float:
+        most = limits.per_minute[measure]
+        bucket = self.buckets.get(measure)
+        return float(most) if bucket is None else bucket.level_at(now, most)
+
+    def spent_in(self, month: str) -> int:
+        return self.spent if self.month == month else 0
+
+    def take(self, amounts: Mapping[Measure, float], limits: Limits, now: float) -> "Counters":
+        """Return the counters after as much was taken; amounts below 0 are given back, up to what a bucket holds."""
+        taken = {
+            measure: Bucket(min(float(limits.per_minute[measure]), self.level(measure, limits, now) - amount), now)
+            for measure, amount in amounts.items()
+            if measure in limits.per_minute
+        }
+        return replace(self, buckets={**self.buckets, **taken})
+
+    def spend(self, expense: int, month: str) -> "Counters":
+        """Return the counters after an expense in a month, below 0 to give back. Of a month that is over nothing is."""
+        if expense < 0 and self.month != month:
+            return self
+        return replace(self, month=month, spent=max(0, self.spent_in(month) + expense))
+
+
+def month_of(now: float) -> str:
+    """Return the calendar month of a moment, in UTC."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m}"
+
+
+def month_after(now: float) -> float:
+    """Return the moment at which the next calendar month begins, in UTC."""
+    this = datetime.fromtimestamp(now, UTC)
+    year, month = (this.year + 1, 1) if this.month == 12 else (this.year, this.month + 1)
+    return datetime(year, month, 1, tzinfo=UTC).timestamp()
