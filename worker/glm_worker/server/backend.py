@@ -16,6 +16,7 @@ from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.edge.memory import Memory
+from glm_worker.server.flights.draining import OpenWork
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flight import RequestTimes
 from glm_worker.server.flights.flights import Flights
@@ -61,6 +62,7 @@ class Backend:
     group: str = "local"
     spans: Spans = NO_SPANS
     memory: Memory = field(default_factory=Memory)
+    work: OpenWork = field(default_factory=OpenWork)
 
     def begin(self, request: Request) -> Context:
         """Return what a request for an answer meets. Counts what ends here: see context for the others."""

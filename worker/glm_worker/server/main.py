@@ -88,9 +88,9 @@ async def serve(
         group=settings.group,
         spans=spans,
     )
-    exchanges = OpenExchanges(make_app(backend))
+    exchanges = OpenExchanges(make_app(backend), backend.work)
     generations = Generations(flights, link.send)
-    drainer = Drainer(exchanges, flights, link.send)
+    drainer = Drainer(backend.work, flights, link.send)
     connections = Connections(telemetry.connections.set, lambda reason: link.send(Full(reason)))
 
     server = _HttpServer(

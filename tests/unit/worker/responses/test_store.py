@@ -1,5 +1,6 @@
 """What is kept, for how long, and for whom."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ class Clock:
 
 class Making:
     """A response that is being made."""
+
+    def __init__(self) -> None:
+        self.was_read = asyncio.Event()
 
     def snapshot(self) -> dict[str, Any]:
         return {"status": "queued", "output": []}

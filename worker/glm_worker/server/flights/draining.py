@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,36 +18,49 @@ WRITE_OUT_S = 2.0  # for the last events, once their requests were ended
 RETRY_AFTER_S = 1  # by then the Service sends clients elsewhere
 
 
-class OpenExchanges:
-    """ASGI middleware that counts the HTTP requests being answered, and asks clients to leave once `is_closing`."""
+class OpenWork:
+    """Counts what a drain waits for: requests being answered, and answers that are made without their clients."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self) -> None:
+        self.is_closing = False  # a drain has begun
         self._num_open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
-        self.is_closing = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one more, until it is left."""
         self._num_open += 1
         self._none_open.clear()
         try:
-            await self._app(scope, receive, self._closing(send))
+            yield
         finally:
             self._num_open -= 1
             if self._num_open == 0:
                 self._none_open.set()
 
     async def wait_none_open(self) -> None:
-        """Wait until every response is written out."""
+        """Wait until there is none."""
         await self._none_open.wait()
+
+
+class OpenExchanges:
+    """ASGI middleware that counts the HTTP requests being answered, and asks clients to leave once a drain began."""
+
+    def __init__(self, app: ASGIApp, work: OpenWork) -> None:
+        self._app = app
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._work.one():
+            await self._app(scope, receive, self._closing(send))
 
     def _closing(self, send: Send) -> Send:
         async def closing_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and self.is_closing:
+            if message["type"] == "http.response.start" and self._work.is_closing:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
@@ -57,8 +70,8 @@ class OpenExchanges:
 class Drainer:
     """Runs one drain. Asked again, it keeps to the earlier times; every asker is answered when all is done."""
 
-    def __init__(self, exchanges: OpenExchanges, flights: Flights, answer: Callable[[Drained], None]) -> None:
-        self._exchanges = exchanges
+    def __init__(self, work: OpenWork, flights: Flights, answer: Callable[[Drained], None]) -> None:
+        self._work = work
         self._flights = flights
         self._answer = answer
         self._accept_until = math.inf
@@ -86,7 +99,7 @@ class Drainer:
             _reschedule(self._finishing, self._deadline)
 
     async def _run(self) -> None:
-        self._exchanges.is_closing = True
+        self._work.is_closing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._accept_until) as self._accepting:
                 await asyncio.Event().wait()  # a sleep that can be cut short
@@ -94,13 +107,13 @@ class Drainer:
         num_ended_early = 0
         try:
             async with asyncio.timeout_at(self._deadline) as self._finishing:
-                await self._exchanges.wait_none_open()
+                await self._work.wait_none_open()
         except TimeoutError:
             too_late = Overloaded("the server stopped before this answer was finished", retry_after_s=RETRY_AFTER_S)
             num_ended_early = self._flights.fail_all(too_late)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_OUT_S):
-                    await self._exchanges.wait_none_open()
+                    await self._work.wait_none_open()
         log.info("drain: done, %d requests ended early", num_ended_early)
         self._drained = Drained(num_ended_early)
         self._answer(self._drained)

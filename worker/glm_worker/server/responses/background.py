@@ -1,6 +1,7 @@
 """A response that is made whether or not anybody listens."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from glm_worker.errors import DeadlinePassed
+from glm_worker.server.flights.draining import OpenWork
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending
 from glm_worker.server.flights.served import Served
@@ -23,16 +25,26 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-class BackgroundResponse:
-    """log: of its events, if the request asked for a stream."""
+READ_S = 5.0  # clients ask every second or two how a response stands
 
-    def __init__(self, order: Order, replies: ResponseReplies, flights: Flights, spans: Spans) -> None:
+
+class BackgroundResponse:
+    """log: of its events, if the request asked for a stream.
+
+    A drain waits for it as for a request: until it is complete, and then for a moment until somebody has read it, for
+    it goes with the server.
+    """
+
+    def __init__(self, order: Order, replies: ResponseReplies, flights: Flights, spans: Spans, work: OpenWork) -> None:
         self._order = order
         self._replies = replies
         self._flights = flights
         self._spans = spans
+        self._work = work
+        self.was_read = asyncio.Event()  # somebody was told how it ended
         self._task: asyncio.Task[None] | None = None
-        self.log = EventLog(tells_reasoning=order.shows_reasoning) if order.stream else None
+        self._staying: asyncio.Task[None] | None = None
+        self.log = EventLog(tells_reasoning=order.shows_reasoning, on_read=self.was_read.set) if order.stream else None
 
     def start(self, headers: Headers) -> None:
         """Admit the order and go on without anybody. Raises RequestRefused and Overloaded.
@@ -43,6 +55,7 @@ class BackgroundResponse:
         if self.log is not None:
             self.log.add(self._replies.opening())
         self._task = asyncio.create_task(self._run(headers, time.time_ns()))
+        self._staying = asyncio.create_task(self._stay(self._task))
 
     def snapshot(self) -> Json:
         """Return the response as it stands while it is being made."""
@@ -53,6 +66,15 @@ class BackgroundResponse:
         self._flights.cancel(self._flight)
         assert self._task is not None
         await asyncio.shield(self._task)
+
+    async def _stay(self, making: asyncio.Task[None]) -> None:
+        """Hold up a drain for as long as somebody may want the response."""
+        with self._work.one():
+            await asyncio.wait({making})
+            if self._work.is_closing:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(READ_S):
+                        await self.was_read.wait()
 
     async def _run(self, headers: Headers, began_ns: int) -> None:
         try:

@@ -1,7 +1,7 @@
 """The events of a response that is made in the background: kept, and followed by whoever asks, as often as wanted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from glm_worker.server.flights.exchange import KEEP_ALIVE_S
 from glm_worker.server.flights.replies import Event
@@ -10,10 +10,14 @@ _WAITING = b": waiting\n\n"
 
 
 class EventLog:
-    """The n-th event has sequence number n. tells_reasoning: whether its client may read reasoning."""
+    """The n-th event has sequence number n. tells_reasoning: whether its client may read reasoning.
 
-    def __init__(self, *, tells_reasoning: bool) -> None:
+    on_read: called when somebody was given all of it.
+    """
+
+    def __init__(self, *, tells_reasoning: bool, on_read: Callable[[], None] = lambda: None) -> None:
         self.tells_reasoning = tells_reasoning
+        self._on_read = on_read
         self._lines: list[bytes] = []
         self._grown = asyncio.Event()  # set, and replaced, when there is more, or it is over
         self._is_over = False
@@ -39,6 +43,7 @@ class EventLog:
                 given += len(new)
                 yield b"".join(new)
             elif is_over:
+                self._on_read()
                 return
             else:
                 try:

@@ -106,7 +106,7 @@ class _Endpoints:
     def _begin(self, asked: Accepted, order: Order, request: Request, headers: dict[str, str]) -> Response:
         """Start a response that goes on without its client."""
         replies = self._replies(asked, partial(self._complete, asked))
-        making = BackgroundResponse(order, replies, self._backend.flights, self._backend.spans)
+        making = BackgroundResponse(order, replies, self._backend.flights, self._backend.spans, self._backend.work)
         making.start(request.headers)
         self._store.begin(asked.id, asked.tenant, asked.items, making, making.log)
         if making.log is not None:
@@ -135,6 +135,7 @@ class _Endpoints:
     async def delete(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
         self._store.drop(context.caller.tenant, kept.id.digits)
+        kept.on_read()  # nobody can any more
         if kept.making is not None:
             await kept.making.cancel()
         deleted = {"id": response_id, "object": "response", "deleted": True}
@@ -195,6 +196,8 @@ def _headers(context: Context) -> dict[str, str]:
 def _told(kept: Kept, context: Context, headers: Mapping[str, str] | None = None) -> Response:
     """Return the response as it stands now, as this caller may read it: not everybody may who has the same tenant."""
     all_headers = _headers(context) | dict(headers or {})
+    if kept.making is None:
+        kept.on_read()
     if _sees_reasoning(context):
         return Response(kept.json(), media_type="application/json", headers=all_headers)
     body = kept.body()

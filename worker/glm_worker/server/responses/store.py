@@ -4,6 +4,7 @@ They live in the memory of this process and go with it. A pure state machine: no
 `find` may be called from other threads than the event loop's.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,7 +31,9 @@ class StoreLimits:
 
 
 class Making(Protocol):
-    """What makes a response in the background."""
+    """What makes a response in the background. was_read: set when somebody was told how it ended."""
+
+    was_read: asyncio.Event
 
     def snapshot(self) -> Json: ...
     async def cancel(self) -> None: ...
@@ -40,7 +43,8 @@ class Making(Protocol):
 class Kept:
     """One response. input_items: all that the model read, as JSON. response: as JSON; None while it is being made.
 
-    log: of its events, where it was made in the background and streamed.
+    log: of its events, where it was made in the background and streamed. on_read: to be called when somebody was told
+    how it ended.
     """
 
     id: ResponseId
@@ -49,6 +53,7 @@ class Kept:
     response: bytes | None = None
     making: Making | None = None
     log: EventLog | None = None
+    on_read: Callable[[], None] = lambda: None
     ends_at: float | None = None  # on the store's clock; None while it is being made
 
     @property
@@ -100,7 +105,9 @@ class Store:
     ) -> None:
         """Keep a response that is being made. It stays, whatever the bounds are, until it is complete."""
         self.sweep()
-        self._kept[id.digits] = Kept(id=id, tenant=tenant, input_items=_encode(list(items)), making=making, log=log)
+        self._kept[id.digits] = Kept(
+            id=id, tenant=tenant, input_items=_encode(list(items)), making=making, log=log, on_read=making.was_read.set
+        )
         self._make_room()
 
     def keep(self, id: ResponseId, tenant: str, items: Iterable[Json], response: Json) -> None:  # noqa: A002
