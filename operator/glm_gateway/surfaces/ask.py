@@ -1,0 +1,86 @@
+"""What a gateway reads of a body: which model, how much at most, and what prefixes are made of.
+
+Nothing is refused here but what is no JSON object: a field of the wrong kind is as if it were not there, and the
+worker, who knows the API, says what is wrong with it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+MAX_ANSWERS = 128
+"""Of one request that are reserved for: more is refused by workers."""
+
+
+class _Body(msgspec.Struct):
+    """Only the fields that are read; the rest is skipped without being made into objects."""
+
+    model: Any = None
+    stream: Any = None
+    priority: Any = None
+    n: Any = None
+    background: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    previous_response_id: Any = None
+    tools: msgspec.Raw = msgspec.Raw()
+    system: Any = None
+    instructions: Any = None
+    messages: Any = None
+    input: Any = None
+    prompt: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+class NoJson(ValueError):
+    """The body is no JSON object. Workers say what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """max_tokens: that each answer may have, thinking included; None: the request does not say.
+
+    head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
+    decoded, of any shape. previous: the response that it goes on from.
+    """
+
+    model: str | None
+    streams: bool
+    priority: int | None
+    num_answers: int
+    max_tokens: int | None
+    in_background: bool
+    previous: str | None
+    head: tuple[object, ...]
+    turns: tuple[object, ...]
+    num_bytes: int
+
+
+def read(body: bytes) -> Ask:
+    """Return what a body asks for. Raises NoJson."""
+    try:
+        found = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NoJson(str(error)) from error
+    text = next((each for each in (found.messages, found.input, found.prompt) if each is not None), [])
+    given = (found.max_completion_tokens, found.max_output_tokens, found.max_tokens)
+    return Ask(
+        model=found.model if isinstance(found.model, str) else None,
+        streams=found.stream is True,
+        priority=_whole(found.priority),
+        num_answers=min(max(_whole(found.n) or 1, 1), MAX_ANSWERS),
+        max_tokens=next((number for each in given if (number := _whole(each)) is not None and number > 0), None),
+        in_background=found.background is True,
+        previous=found.previous_response_id if isinstance(found.previous_response_id, str) else None,
+        head=tuple(each for each in (bytes(found.tools) or None, found.system, found.instructions) if each is not None),
+        turns=tuple(text) if isinstance(text, list) else (text,),
+        num_bytes=len(body),
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
