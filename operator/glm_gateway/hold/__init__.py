@@ -1,0 +1,1 @@
+"""Who waits while no group is ready, for how long, and what they are told. Pure."""

@@ -1,0 +1,1 @@
+"""What gives way first under overload. Pure."""
