@@ -1,0 +1,84 @@
+"""The journal: a file a day, a line a request, on disk within a second."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from glm_gateway.usage.entry import Entry, entry_in, line_of
+
+_SUFFIX = ".jsonl"
+
+
+class Journal:
+    """folder: of this gateway alone. Nothing that `sync` returned from is lost, whatever dies.
+
+    One thread may append while another one syncs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._unwritten: list[Entry] = []
+
+    def append(self, entry: Entry) -> None:
+        """Take an entry. It is on disk after the next `sync`."""
+        self._unwritten.append(entry)
+
+    def sync(self) -> int:
+        """Write what was taken, and wait for the disk; return how many entries that were. Raises OSError.
+
+        After an error the entries are there for the next time: one that was written before counts once, by its id.
+        """
+        taken = list(self._unwritten)
+        by_day: dict[str, list[bytes]] = {}
+        for entry in taken:
+            by_day.setdefault(entry.day, []).append(line_of(entry))
+        for day, lines in by_day.items():
+            self._write(day, b"".join(lines))
+        del self._unwritten[: len(taken)]
+        return len(taken)
+
+    def days(self) -> list[str]:
+        """Return the days of which there is something, in order."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"????-??-??{_SUFFIX}"))
+
+    def entries(self, day: str) -> Iterator[Entry]:
+        """Yield the entries of a day as they are on disk; what is torn or none is left out."""
+        path = self._folder / f"{day}{_SUFFIX}"
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for line in file:
+                entry = entry_in(line)
+                if entry is not None:
+                    yield entry
+
+    def drop_before(self, day: str) -> None:
+        """Delete the files of earlier days."""
+        for old in self.days():
+            if old < day:
+                (self._folder / f"{old}{_SUFFIX}").unlink(missing_ok=True)
+
+    def _write(self, day: str, lines: bytes) -> None:
+        path = self._folder / f"{day}{_SUFFIX}"
+        is_new = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                lines = b"\n" + lines  # what was torn ends here, and takes nothing along
+            written = 0
+            while written < len(lines):
+                written += os.write(descriptor, lines[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
