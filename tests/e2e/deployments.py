@@ -149,7 +149,9 @@ class Deployed:
     def client(self) -> Iterator[openai.OpenAI]:
         # A proxy knows nothing of ClusterIPs and forwarded ports. Each request has a connection of its own: a Service
         # chooses a pod for a connection.
-        direct = openai.DefaultHttpxClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        direct = openai.DefaultHttpxClient(
+            trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         with (
             self.target.base_url(self.name, self.namespace) as url,
             openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT, http_client=direct) as client,

@@ -19,6 +19,7 @@ import psutil
 
 from glm_worker.supervisor.supervisor import RANK_TARGET, SERVER_TARGET
 from glm_worker.supervisor.watchdog import LONGEST_TICK_S
+from integration.no_tls import NO_TLS
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0  # an upper bound for anything here: on a busy machine torch alone has taken 80 s to import
@@ -77,7 +78,7 @@ class PodProcess:
 
     def get(self, path: str) -> httpx.Response:
         """Ask the management port."""
-        return httpx.get(f"http://{self.host}:9090{path}", timeout=10.0)
+        return httpx.get(f"http://{self.host}:9090{path}", timeout=10.0, verify=NO_TLS)
 
     def group(self) -> dict[str, Any]:
         """Return what /group says; nothing while the port is not open. A pod that has exited will never open it."""

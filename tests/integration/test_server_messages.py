@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from glm_worker.request import EngineRequest
 from glm_worker.server.flights import exchange
+from integration.no_tls import NO_TLS
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]
@@ -56,6 +57,7 @@ def a_client(world: ServerWorld, path: str = "") -> anthropic.AsyncAnthropic:
         api_key="none",
         max_retries=0,
         timeout=DEADLINE_S,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=NO_TLS),
         _strict_response_validation=True,
     )
 

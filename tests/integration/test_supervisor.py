@@ -14,6 +14,7 @@ import pytest
 from glm_worker.models import resolve
 from integration.fake_server import IN_FLIGHT_TOKENS
 from integration.metrics_text import series_value
+from integration.no_tls import NO_TLS
 from integration.pods import LIMIT_S, Group, PodProcess, assert_hung, eventually, running_group
 from integration.unreaped import killed_and_unreaped
 
@@ -165,7 +166,7 @@ def test_while_the_server_hangs_the_group_page_is_in_time_for_the_operator_with_
 def asked_by_the_operator(group: Group) -> dict[str, Any]:
     """Return /group, or nothing when it is not there within the operator's time."""
     try:
-        return dict(httpx.get(f"http://{group.leader.host}:9090/group", timeout=OPERATOR_LIMIT_S).json())
+        return dict(httpx.get(f"http://{group.leader.host}:9090/group", timeout=OPERATOR_LIMIT_S, verify=NO_TLS).json())
     except httpx.TimeoutException:
         return {}
 
