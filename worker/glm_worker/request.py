@@ -63,3 +63,6 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int | None = None  # on the machine's monotonic clock; the earlier first among equals in priority
     thought: Thought | None = None
     grammar: AnswerGrammar | None = None
+    # Generated for this request before, in another group or generation. They count in everything as if they had been
+    # generated here, and are not put out again: the sequence begins like one that was preempted after them.
+    answer_token_ids: list[int] = []

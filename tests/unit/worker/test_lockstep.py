@@ -13,6 +13,7 @@ from glm_worker.engine.follow import Follower
 from glm_worker.engine.grammars import GrammarUnreadable
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import Leader
+from glm_worker.engine.sampling.matcher import AnswerMatcher
 from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
@@ -76,16 +77,19 @@ class FakeSlot:
 class ReadGrammars:
     """Grammars that are read at once: regular expressions over tokens that are digits."""
 
-    def read(self, grammar: AnswerGrammar) -> Future[xgrammar.CompiledGrammar]:
+    def matcher(self, request: EngineRequest) -> Future[AnswerMatcher]:
+        assert request.grammar is not None
         digits = [str(digit).encode() for digit in range(VOCAB_SIZE)]
         vocabulary = xgrammar.TokenizerInfo(digits, xgrammar.VocabType.RAW, vocab_size=VOCAB_SIZE, stop_token_ids=[])
-        compiled: Future[xgrammar.CompiledGrammar] = Future()
+        done: Future[AnswerMatcher] = Future()
         try:
-            regex = grammar.compiled.decode()
-            compiled.set_result(xgrammar.GrammarCompiler(vocabulary, max_threads=1).compile_regex(regex))
+            regex = request.grammar.compiled.decode()
+            matcher = AnswerMatcher(xgrammar.GrammarCompiler(vocabulary, max_threads=1).compile_regex(regex), request)
+            matcher.take_all(request.answer_token_ids)
+            done.set_result(matcher)
         except UnicodeDecodeError:
-            compiled.set_exception(GrammarUnreadable("it is broken"))
-        return compiled
+            done.set_exception(GrammarUnreadable("it is broken"))
+        return done
 
 
 class Pair:
@@ -337,3 +341,42 @@ def test_nothing_is_kept_of_requests_that_have_ended() -> None:
         pair.turn()
     sampler = pair.leader._sampler
     assert (sampler._rows, sampler._matchers) == ({}, {})
+
+
+def resuming(submit: Submit, answer: list[int]) -> Submit:
+    return Submit("g-1", msgspec.structs.replace(submit.request, answer_token_ids=answer))
+
+
+def test_an_answer_goes_on_on_all_ranks_from_the_tokens_with_which_it_came() -> None:
+    """Positions 2 and 3 have their tokens; the model says 4 and then 5."""
+    pair = Pair()
+    pair.turn(resuming(a_submit("a", max_tokens=4), [2, 3]), a_submit("b"))
+    pair.turn()
+    pair.turn()
+    pair.follow()
+    assert outputs_of(pair, "a") == [RequestOutput("a", [4]), RequestOutput("a", [5], "length")]
+    assert [s.token_ids for s in pair.runners[0].plans[0].sequences] == [[1, 1, 2, 3], [1, 1]]
+    assert pair.runners[1].plans == pair.runners[0].plans
+    assert (reports(pair)[0].prefill_tokens, reports(pair)[0].decode_tokens) == (6, 0)
+
+
+@pytest.mark.parametrize(
+    ("submit", "output"),
+    [
+        (resuming(a_submit(), [2, 3, 4]), RequestOutput("a", [], "length")),
+        (resuming(with_grammar(a_submit(max_tokens=9), b"[0-9]{2}"), [2, 3]), RequestOutput("a", [], "stop")),
+        (
+            resuming(a_submit(), [2, 3, 4, 5]),
+            RequestOutput("a", [], "failed", error="the answer so far has 4 tokens, more than max_tokens 3"),
+        ),
+    ],
+)
+def test_a_whole_answer_ends_without_a_step_and_too_much_of_one_fails(submit: Submit, output: RequestOutput) -> None:
+    pair = Pair()
+    pair.turn(submit)
+    assert outputs_of(pair, "a") == [output]
+    assert (pair.runners[0].plans, pair.engines[0].scheduler.blocks.num_used) == ([], 0)
+    assert (pair.leader._sampler._rows, pair.leader._sampler._matchers) == ({}, {})
+    pair.turn(a_submit("b", max_tokens=1))
+    pair.follow()
+    assert pair.runners[1].plans == pair.runners[0].plans

@@ -1,4 +1,5 @@
-"""Laws of the scheduler over random schedules: arrivals, cancels at any point, tiny block pools, chunked prefill.
+"""Laws of the scheduler over random schedules: arrivals, cancels at any point, tiny block pools, chunked prefill, and
+answers that go on elsewhere: after a cancel, or when the whole scheduler is lost with its blocks.
 
 The model is a function from (request, position) to a token, and the KV cache an array that remembers which token of
 which request was written to each slot. So a block that is lost, shared or not computed again after a preemption shows
@@ -9,8 +10,10 @@ deadlines.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -39,6 +42,13 @@ def whole_answer(request: EngineRequest) -> tuple[list[int], str]:
     return tokens, "length"
 
 
+def ending_of(request: EngineRequest, answer: Sequence[int]) -> str | None:
+    """Why nothing comes after this answer, if so."""
+    if answer and answer[-1] in request.stop_token_ids:
+        return "stop"
+    return "length" if len(answer) == request.max_tokens else None
+
+
 def step_bound(request: EngineRequest, limits: SchedulerLimits) -> int:
     """Steps a request needs at most once it is the oldest."""
     num_tokens = len(request.prompt_token_ids) + request.max_tokens
@@ -53,6 +63,7 @@ class Received:
     token_ids: list[int] = field(default_factory=list)
     endings: list[str] = field(default_factory=list)
     is_cancelled: bool = False
+    num_given: int = 0  # tokens of token_ids with which the request came
     num_first_scheduled: int = 0
     num_computed: int = 0
 
@@ -77,11 +88,16 @@ class RandomSchedules(RuleBasedStateMachine):
         self, max_batch_tokens: int, max_num_seqs: int, num_blocks: int, block_size: int, patience_steps: int
     ) -> None:
         self.limits = SchedulerLimits(30, max_batch_tokens, max_num_seqs, num_blocks, block_size)
-        self.scheduler, self.twin = (Scheduler(self.limits, patience_steps) for _ in range(2))
         self.patience_steps = patience_steps
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Let there be schedulers that know of nothing, and empty blocks."""
+        self.scheduler, self.twin = (Scheduler(self.limits, self.patience_steps) for _ in range(2))
+        self.plan = None
         self.arrived_steps: dict[str, int] = {}
         self.digests = (0, 0)
-        self.kv: list[tuple[str, int, int] | None] = [None] * (num_blocks * block_size)
+        self.kv: list[tuple[str, int, int] | None] = [None] * (self.limits.num_blocks * self.limits.block_size)
 
     @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans())
     def arrive(self, num_prompt: int, max_tokens: int, can_stop: bool) -> None:
@@ -100,12 +116,52 @@ class RandomSchedules(RuleBasedStateMachine):
             priority=priority,
             deadline_ms=deadline_ms,
         )
+        self.add(request)
+
+    def add(self, request: EngineRequest) -> None:
         self.arrived_steps[request.request_id] = self.scheduler.step
-        self.received[request.request_id] = Received(request)
+        given = request.answer_token_ids
+        self.received[request.request_id] = Received(request, list(given), num_given=len(given))
         output = self.scheduler.add(request)
         assert output == self.twin.add(request)
-        assert (output is None) == (why_it_never_fits(request, self.limits) is None)
+        is_over = ending_of(request, given) is not None
+        assert (output is None) == (why_it_never_fits(request, self.limits) is None and not is_over)
         self.take([output] if output else [])
+
+    @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans(), share=st.floats(0, 1))
+    def arrive_resumed(self, num_prompt: int, max_tokens: int, can_stop: bool, share: float) -> None:
+        """One that has a part of its answer from elsewhere, or all of it."""
+        number = len(self.received)
+        request = EngineRequest(
+            request_id=f"r{number}",
+            prompt_token_ids=[1000 * number + i for i in range(num_prompt)],
+            max_tokens=max_tokens,
+            stop_token_ids=[STOP] if can_stop else [],
+            sampling=SamplingParams(seed=number),
+        )
+        tokens, _ = whole_answer(request)
+        self.add(msgspec.structs.replace(request, answer_token_ids=tokens[: round(share * len(tokens))]))
+
+    @rule(pick=st.integers(0, 10**6))
+    @precondition(lambda self: any(not r.endings for r in self.received.values()))
+    def move(self, pick: int) -> None:
+        """Cancel a request and let another go on with what it has, as somebody does who sends it elsewhere."""
+        unfinished = [r for r in self.received.values() if not r.endings]
+        moved = unfinished[pick % len(unfinished)]
+        self.cancel(int(moved.request.request_id[1:]))
+        request_id = f"r{len(self.received)}"
+        self.add(msgspec.structs.replace(moved.request, request_id=request_id, answer_token_ids=list(moved.token_ids)))
+        event("moved")
+
+    @rule()
+    @precondition(lambda self: any(not r.endings for r in self.received.values()))
+    def lose(self) -> None:
+        """The schedulers die, perhaps in the middle of a step; new ones get what was unfinished, in its order."""
+        unfinished = [r for r in self.received.values() if not r.endings]
+        self.begin_anew()
+        for received in unfinished:
+            self.add(msgspec.structs.replace(received.request, answer_token_ids=list(received.token_ids)))
+        event("lost")
 
     @rule(pick=st.integers(0, 10**6))
     @precondition(lambda self: self.received)
@@ -236,11 +292,11 @@ class RandomSchedules(RuleBasedStateMachine):
             assert received.token_ids == tokens[: len(received.token_ids)]
             assert received.num_first_scheduled <= 1
         elif why_it_never_fits(received.request, self.limits) is not None:
-            assert (received.token_ids, received.endings) == ([], ["length"])
+            assert (len(received.token_ids), received.endings) == (received.num_given, ["length"])
             assert received.num_first_scheduled == 0
         else:
             assert (received.token_ids, received.endings) == (tokens, [reason])
-            assert received.num_first_scheduled == 1
+            assert received.num_first_scheduled == (received.num_given < len(tokens))
 
 
 class EqualRequests(RandomSchedules):

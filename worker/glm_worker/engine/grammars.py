@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from glm_worker.engine.sampling.matcher import AnswerMatcher, GrammarFailed
 from glm_worker.errors import GlmWorkerError
 from glm_worker.model.grammar_vocabulary import unpack_grammar
-from glm_worker.request import AnswerGrammar
+from glm_worker.request import AnswerGrammar, EngineRequest
 
 if TYPE_CHECKING:
     import xgrammar
@@ -42,13 +43,21 @@ class Grammars:
         """Begin to read the vocabulary."""
         self._thread.submit(self._warm_up)
 
-    def read(self, grammar: AnswerGrammar) -> "Future[xgrammar.CompiledGrammar]":
-        """Return the grammar, when it has been read; the future raises GrammarUnreadable if it cannot be."""
-        kept = self._look_up(grammar.key)
-        if kept is None:
-            return self._thread.submit(self._read, grammar.key, grammar.compiled)
-        done: Future[xgrammar.CompiledGrammar] = Future()
-        done.set_result(kept)
+    def matcher(self, request: EngineRequest) -> "Future[AnswerMatcher]":
+        """Return what the answer of a request with a grammar is held against, when that has been read.
+
+        It has taken the tokens with which the request came: thousands of them would hold up a step. The future raises
+        GrammarUnreadable if the grammar cannot be read, GrammarFailed if the answer cannot be held against it.
+        """
+        assert request.grammar is not None
+        kept = self._look_up(request.grammar.key)
+        if kept is None or request.answer_token_ids:
+            return self._thread.submit(self._begin, request, request.grammar)
+        done: Future[AnswerMatcher] = Future()
+        try:
+            done.set_result(AnswerMatcher(kept, request))
+        except GrammarFailed as error:
+            done.set_exception(error)
         return done
 
     def close(self) -> None:
@@ -63,6 +72,11 @@ class Grammars:
                 _log.error("grammars cannot be used: %s", error)
                 raise GrammarUnreadable("structured output does not work here: see the log of rank 0") from error
         return self._vocabulary
+
+    def _begin(self, request: EngineRequest, grammar: AnswerGrammar) -> AnswerMatcher:
+        matcher = AnswerMatcher(self._read(grammar.key, grammar.compiled), request)
+        matcher.take_all(request.answer_token_ids)
+        return matcher
 
     def _read(self, key: str, packed: bytes) -> "xgrammar.CompiledGrammar":
         vocabulary = self._warm_up()

@@ -1,14 +1,14 @@
 """What rank 0 does with commands before the schedulers hear of them.
 
-A request with a grammar is held back, outside of every batch, until the grammar has been read; then it arrives. Since
-followers get commands in the order in which rank 0 obeys them, all ranks see it arrive at the same step. What cannot be
-sampled, and a grammar that cannot be read, end their own request, and the followers never hear of it.
+A request with a grammar is held back, outside of every batch, until the grammar has been read and has taken the tokens
+with which the request came; then it arrives. Since followers get commands in the order in which rank 0 obeys them, all
+ranks see it arrive at the same step. What cannot be sampled, a grammar that cannot be read, and an answer that is over
+by its grammar end their own request, and the followers never hear of it.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +19,6 @@ from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, RequestOutput, Submit, ToEngine
 
-if TYPE_CHECKING:
-    import xgrammar
-
 
 class Intake:
     """Holds requests by id, in order of their coming."""
@@ -30,7 +27,7 @@ class Intake:
         self._grammars = grammars
         self._sampler = sampler
         self._vocab_size = vocab_size
-        self._held: dict[str, tuple[Submit, Future[xgrammar.CompiledGrammar]]] = {}
+        self._held: dict[str, tuple[Submit, Future[AnswerMatcher]]] = {}
 
     @property
     def holds_any(self) -> bool:
@@ -40,7 +37,7 @@ class Intake:
     def take(self, commands: Sequence[ToEngine]) -> tuple[list[ToEngine], list[RequestOutput]]:
         """Return what every rank is to obey now, in order, and the outputs of requests that end here."""
         taken = _Taken([], [])
-        for request_id in [id_ for id_, (_, compiled) in self._held.items() if compiled.done()]:
+        for request_id in [id_ for id_, (_, matcher) in self._held.items() if matcher.done()]:
             self._let_go(*self._held.pop(request_id), taken)
         for command in commands:
             match command:
@@ -61,19 +58,24 @@ class Intake:
             taken.outputs.append(_failure(request.request_id, reason))
         elif request.grammar is None:
             taken.passed.append(submit)
-        elif (compiled := self._grammars.read(request.grammar)).done():
-            self._let_go(submit, compiled, taken)
+        elif (matcher := self._grammars.matcher(request)).done():
+            self._let_go(submit, matcher, taken)
         else:
-            self._held[request.request_id] = (submit, compiled)
+            self._held[request.request_id] = (submit, matcher)
 
-    def _let_go(self, submit: Submit, compiled: "Future[xgrammar.CompiledGrammar]", taken: "_Taken") -> None:
+    def _let_go(self, submit: Submit, begun: "Future[AnswerMatcher]", taken: "_Taken") -> None:
         """Pass a request on whose grammar has been read, or end it if that cannot be."""
         request = submit.request
         try:
-            self._sampler.expect(request.request_id, AnswerMatcher(compiled.result(), request))
+            matcher = begun.result()
+            is_over = bool(request.answer_token_ids) and matcher.is_over
         except (GrammarUnreadable, GrammarFailed) as error:
             taken.outputs.append(_failure(request.request_id, str(error)))
             return
+        if is_over:
+            taken.outputs.append(RequestOutput(request.request_id, [], "stop"))
+            return
+        self._sampler.expect(request.request_id, matcher)
         assert request.grammar is not None
         bare = msgspec.structs.replace(request.grammar, compiled=b"")
         taken.passed.append(msgspec.structs.replace(submit, request=msgspec.structs.replace(request, grammar=bare)))

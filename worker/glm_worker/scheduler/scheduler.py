@@ -73,12 +73,14 @@ class Scheduler:
         return sum(sequence.num_prefill_left for sequence in self._running)
 
     def add(self, request: EngineRequest) -> RequestOutput | None:
-        """Queue a request. One that can never fit ends here: its output, with no tokens, is returned."""
+        """Queue a request. One that can never fit, or has its whole answer, ends here: its output is returned."""
         if request.request_id in self._sequences:
             raise EngineFailed(f"request {request.request_id} was submitted while it is still in the engine")
         if why_it_never_fits(request, self.limits) is not None:
             return RequestOutput(request.request_id, [], "length")
         sequence = SequenceState(request, self._num_arrived, self.step)
+        if sequence.finish_reason is not None:
+            return RequestOutput(request.request_id, [], sequence.finish_reason)
         self._num_arrived += 1
         self._sequences[request.request_id] = sequence
         insort(self._waiting, sequence, key=_rank)

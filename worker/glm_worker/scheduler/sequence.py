@@ -18,16 +18,17 @@ class SequenceState:
     arrival: int  # number in order of arrival
     arrived_step: int = 0
     rank: Rank = field(init=False)  # its place among all requests
-    token_ids: list[int] = field(init=False)  # prompt, then every token sampled so far
+    token_ids: list[int] = field(init=False)  # prompt, then every token of the answer so far
     stop_token_ids: frozenset[int] = field(init=False)
     num_computed: int = 0  # the first num_computed tokens are in the KV cache
     num_prefill: int = 0  # tokens that were known when it was admitted last: the prompt, after a preemption more
     was_scheduled: bool = False  # its first token has been computed at least once
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason | None = None  # set from the beginning where the answer so far is a whole one
 
     def __post_init__(self) -> None:
-        self.token_ids = list(self.request.prompt_token_ids)
+        self.token_ids = [*self.request.prompt_token_ids, *self.request.answer_token_ids]
         self.stop_token_ids = frozenset(self.request.stop_token_ids)
+        self.finish_reason = self._ending()
         deadline_ms = self.request.deadline_ms
         self.rank = self.request.priority, math.inf if deadline_ms is None else deadline_ms, self.arrival
 
@@ -60,8 +61,11 @@ class SequenceState:
     def append(self, token_id: int) -> FinishReason | None:
         """Add a sampled token. Finish on a stop token or on the last one that was asked for; return why, if so."""
         self.token_ids.append(token_id)
-        if token_id in self.stop_token_ids:
-            self.finish_reason = "stop"
-        elif self.num_generated >= self.request.max_tokens:
-            self.finish_reason = "length"
+        self.finish_reason = self._ending()
         return self.finish_reason
+
+    def _ending(self) -> FinishReason | None:
+        """Return why nothing comes after the answer so far, by its last token and its length."""
+        if self.num_generated and self.token_ids[-1] in self.stop_token_ids:
+            return "stop"
+        return "length" if self.num_generated >= self.request.max_tokens else None

@@ -8,7 +8,7 @@ import pytest
 
 from glm_worker.engine.sampling.limits import why_it_cannot_be_sampled
 from glm_worker.request import EngineRequest, SamplingParams, Thought
-from unit.worker.sampling.answers import VOCAB_SIZE, a_request, a_thought
+from unit.worker.sampling.answers import EOS, VOCAB_SIZE, a_request, a_thought
 
 WHOLE = a_request(
     sampling=SamplingParams(logit_bias={0: 1.0, VOCAB_SIZE - 1: -1.0}, frequency_penalty=-2, repetition_penalty=1.1),
@@ -24,6 +24,8 @@ def with_sampling(**changes: object) -> EngineRequest:
 
 def test_what_can_be_sampled_has_no_reason() -> None:
     assert why_it_cannot_be_sampled(WHOLE, VOCAB_SIZE) is None
+    for answer in ([1, 2], [1, EOS], [EOS], [1] * WHOLE.max_tokens):
+        assert why_it_cannot_be_sampled(msgspec.structs.replace(WHOLE, answer_token_ids=answer), VOCAB_SIZE) is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,18 @@ def test_what_can_be_sampled_has_no_reason() -> None:
         (
             msgspec.structs.replace(WHOLE, prompt_token_ids=[1, 5000]),
             "^a token id of the prompt is outside of the vocabulary of 1024 tokens$",
+        ),
+        (
+            msgspec.structs.replace(WHOLE, answer_token_ids=[1, VOCAB_SIZE]),
+            "^a token id of the answer so far is outside of the vocabulary of 1024 tokens$",
+        ),
+        (
+            msgspec.structs.replace(WHOLE, answer_token_ids=[1, 2, 3], max_tokens=2),
+            "^the answer so far has 3 tokens, more than max_tokens 2$",
+        ),
+        (
+            msgspec.structs.replace(WHOLE, answer_token_ids=[1, EOS, 3]),
+            "^the answer so far goes on after a stop token$",
         ),
         (msgspec.structs.replace(WHOLE, num_logprobs=21), "num_logprobs 21 is not between 0 and 20"),
         (

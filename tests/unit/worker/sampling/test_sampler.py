@@ -10,6 +10,7 @@ import torch
 from glm_worker.engine.sampling.draw import draw
 from glm_worker.engine.sampling.sampler import Sampled, Sampler
 from glm_worker.errors import EngineFailed
+from glm_worker.messages import TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.scheduler.sequence import SequenceState
 from unit.worker.sampling.answers import (
@@ -67,7 +68,9 @@ def a_sampler(*requests: EngineRequest, regex: str = REGEX) -> Sampler:
     sampler = Sampler()
     for request in requests:
         if request.grammar is not None:
-            sampler.expect(request.request_id, a_matcher(request, regex))
+            matcher = a_matcher(request, regex)
+            matcher.take_all(request.answer_token_ids)
+            sampler.expect(request.request_id, matcher)
     return sampler
 
 
@@ -120,6 +123,35 @@ def test_at_every_point_a_new_sampler_goes_on_as_the_old_one_would(name: str, al
     for n in range(len(answer)):
         sequence = a_sequence(request, answer[:n])
         assert a_sampler(request).sample(logits_of([sequence]), [sequence]).token_ids == [answer[n]]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_from_every_point_a_resumed_request_goes_on_as_the_first_would(name: str, alone: dict[str, list[int]]) -> None:
+    """Forced tokens of a thought, masks, counts, positions and logprobs among it."""
+    request, answer = REQUESTS[name], alone[name]
+    first = logprobs_of(request, [])
+    for n in range(len(answer)):
+        resumed = msgspec.structs.replace(request, answer_token_ids=answer[:n])
+        assert answers_of([resumed], NUM_TOKENS - n)[name] == answer
+        assert logprobs_of(request, answer[:n]) == first[n:]
+
+
+def logprobs_of(request: EngineRequest, answer: list[int]) -> list[TokenLogprobs]:
+    """The logprobs of what comes after answer, if the request asks for any."""
+    request = msgspec.structs.replace(request, answer_token_ids=answer)
+    sampler, sequence, found = a_sampler(request), a_sequence(request), []
+    while sequence.finish_reason is None and sequence.num_generated < NUM_TOKENS:
+        found.append(step(sampler, [sequence]).logprobs.get(0))
+    assert all((logprobs is None) == (request.num_logprobs is None) for logprobs in found)
+    return [logprobs for logprobs in found if logprobs is not None]
+
+
+def test_an_answer_so_far_that_does_not_count_changes_the_answer(alone: dict[str, list[int]]) -> None:
+    """Or the test above would compare what does nothing: in the prompt the same tokens mean something else."""
+    for name in ("penalties", "thought"):
+        request, begun = REQUESTS[name], alone[name][:2]
+        prompt = [*request.prompt_token_ids, *begun]
+        assert answers_of([msgspec.structs.replace(request, prompt_token_ids=prompt)])[name][2:] != alone[name][2:]
 
 
 def test_every_kind_of_request_changes_the_answer(alone: dict[str, list[int]]) -> None:

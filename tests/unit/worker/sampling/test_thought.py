@@ -1,5 +1,6 @@
 """The budget of a thought, held against answers made with it and read back plainly."""
 
+import msgspec
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,20 @@ def test_a_stop_token_inside_a_thought_is_the_models_own() -> None:
 def test_tags_inside_of_the_forced_tokens_open_and_close_nothing() -> None:
     answer, _ = an_answer(a_thought(1, forced=(OPEN, WORD, CLOSE)), [WORD] * 6)
     assert answer == [WORD, OPEN, WORD, CLOSE, WORD, WORD]
+
+
+@given(thoughts, wishes, st.integers(0, 6))
+@settings(max_examples=500, deadline=None, derandomize=True)
+def test_an_answer_that_began_under_a_larger_budget_is_closed_at_once_and_not_before(
+    thought: Thought, wanted: list[int], less: int
+) -> None:
+    begun, was_forced = an_answer(thought, wanted)
+    if any(was_forced) or CLOSE in thought.forced_ids[:-1] or OPEN in thought.forced_ids:
+        return  # it was being closed, or its own tokens look like forced ones
+    is_open, num_used = thought.begins_open, 0
+    for token_id in begun:
+        is_open = token_id == OPEN or (is_open and token_id != CLOSE)
+        num_used += is_open and token_id != OPEN
+    smaller = msgspec.structs.replace(thought, max_tokens=less)
+    due = forced_id(smaller, begun)
+    assert (due is not None) == (is_open and num_used >= less)

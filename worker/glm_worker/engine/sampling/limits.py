@@ -14,13 +14,15 @@ MAX_TEMPERATURE = 1e6  # every token is as likely then; far above it fp32 divide
 
 def why_it_cannot_be_sampled(request: EngineRequest, vocab_size: int) -> str | None:
     """Return the sentence that says why the engine cannot sample for this request, or None if it can."""
-    return _wrong_ids(request, vocab_size) or _wrong_numbers(request) or _wrong_shape(request)
+    return (
+        _wrong_ids(request, vocab_size) or _wrong_numbers(request) or _wrong_shape(request) or _wrong_beginning(request)
+    )
 
 
 def _wrong_ids(request: EngineRequest, vocab_size: int) -> str | None:
-    prompt = request.prompt_token_ids
-    if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
-        return f"a token id of the prompt is outside of the vocabulary of {vocab_size} tokens"
+    for what, ids in (("prompt", request.prompt_token_ids), ("answer so far", request.answer_token_ids)):
+        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+            return f"a token id of the {what} is outside of the vocabulary of {vocab_size} tokens"
     named = {
         "logit_bias": request.sampling.logit_bias,
         "bad_words": [id_ for word in request.bad_words for id_ in word],
@@ -54,4 +56,13 @@ def _wrong_shape(request: EngineRequest) -> str | None:
     thought = request.thought
     if thought is not None and thought.forced_ids[-1:] != [thought.close_id]:
         return "forced_ids does not end with close_id: a thought that is forced to end would stay open"
+    return None
+
+
+def _wrong_beginning(request: EngineRequest) -> str | None:
+    answer = request.answer_token_ids
+    if len(answer) > request.max_tokens:
+        return f"the answer so far has {len(answer)} tokens, more than max_tokens {request.max_tokens}"
+    if not set(request.stop_token_ids).isdisjoint(answer[:-1]):
+        return "the answer so far goes on after a stop token"
     return None

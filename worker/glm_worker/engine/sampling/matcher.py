@@ -21,6 +21,7 @@ load_xgrammar()  # once in the zygote, for the ranks of every generation
 import xgrammar  # noqa: E402
 
 MAX_TOKEN_CPU_S = 0.5  # of this thread, for one token of one answer: every other request of the step waits for it
+MAX_ANSWER_CPU_S = 10.0  # of this thread, for the tokens with which a request came
 
 
 class GrammarFailed(Exception):
@@ -77,6 +78,16 @@ class AnswerMatcher:
         self._hurry(began)
         if not is_allowed:
             raise GrammarFailed("the answer left the grammar of this request")
+
+    def take_all(self, token_ids: Sequence[int]) -> None:
+        """Go on by tokens that were generated elsewhere, perhaps thousands. Raises GrammarFailed as take does."""
+        began = time.thread_time()
+        for token_id in token_ids:
+            self.take(token_id)
+            if (took_s := time.thread_time() - began) > MAX_ANSWER_CPU_S:
+                raise GrammarFailed(
+                    f"the grammar of this request took {took_s:.1f} s for its answer so far; simplify it"
+                )
 
     @property
     def is_over(self) -> bool:

@@ -29,16 +29,20 @@ class Row:
     """The parts are None where the request does not ask for them."""
 
     def __init__(self, sequence: SequenceState, matcher: AnswerMatcher | None, vocab_size: int) -> None:
+        """matcher: has taken the tokens with which the request came."""
         request = sequence.request
         self.sequence = sequence
+        self._num_seen = len(request.prompt_token_ids)
         self.counts = counts_for(request.sampling, request.prompt_token_ids) if has_penalty(request.sampling) else None
         self.bans = Bans(request, vocab_size) if request.min_tokens or request.bad_words else None
         self.thought = ThoughtBudget(request.thought) if request.thought is not None else None
+        self.matcher: AnswerMatcher | None = None
+        for token_id in request.answer_token_ids:
+            self.take(token_id)
         self.matcher = matcher
         self.changes_logits = bool(
             self.counts is not None or request.sampling.logit_bias or self.bans is not None or matcher is not None
         )
-        self._num_seen = len(request.prompt_token_ids)
 
     def keep_up(self) -> None:
         """Take the tokens that were generated since. Raises GrammarFailed if the grammar does not allow one."""

@@ -26,12 +26,18 @@ class ThoughtBudget:
         return self._thought.forced_ids[self._num_forced] if is_due else None
 
     def take(self, token_id: int) -> None:
-        """Go on by a token that was generated."""
-        if self.forced_id is not None:
+        """Go on by a token that was generated.
+
+        Where another token stands in place of a forced one, the answer began under a larger budget: it counts as what
+        it is, and the thought is closed as soon as tokens are new.
+        """
+        if token_id == self.forced_id:
             self._num_forced += 1
             if self._num_forced == len(self._thought.forced_ids):
                 self._is_open, self._num_forced = False, 0
-        elif token_id == self._thought.open_id:
+            return
+        self._num_forced = 0
+        if token_id == self._thought.open_id:
             self._is_open = True
         elif token_id == self._thought.close_id:
             self._is_open = False
