@@ -16,6 +16,7 @@ import psutil
 from glm_worker.control import ControlLink
 from glm_worker.messages import FromServer, RequestOutput, ServerReady, TokenLogprobs
 from glm_worker.request import EngineRequest
+from integration.compile_zygote import compile_at
 from integration.server_world import DEADLINE_S, MODEL, TOKENIZER, ScriptedEngine, ServerWorld, free_port, token_ids
 
 END = token_ids("<|user|>")
@@ -66,6 +67,7 @@ async def a_server_process(folder: Path, **settings: str) -> AsyncIterator[Serve
         )
     theirs.close()
     control: ControlLink[FromServer] = await ControlLink.open(ours, FromServer)
+    control.send(compile_at())
     try:
         ready = await asyncio.wait_for(control.receive(), DEADLINE_S)
         assert isinstance(ready, ServerReady), (ready, log.read_text())

@@ -29,7 +29,9 @@ from glm_worker.messages import (
     MetricsReply,
     MetricsRequest,
     RequestOutput,
+    Policy,
     ServerReady,
+    SetPolicy,
     SetSlo,
     Slo,
     SloClass,
@@ -43,6 +45,7 @@ from glm_worker.request import EngineRequest
 from glm_worker.server.main import serve
 from glm_worker.server.text.tokenizer import Tokenizer
 from glm_worker.settings import WorkerSettings
+from integration.compile_zygote import compile_at
 from integration.metrics_text import series_value
 from integration.no_tls import NO_TLS
 
@@ -179,6 +182,11 @@ class ServerWorld:
         self._control.send(SetSlo(Slo(list(classes))))
         await self.metrics()
 
+    async def policy(self, policy: Policy) -> None:
+        """Put a policy, and wait until the server goes by it."""
+        self._control.send(SetPolicy(policy))
+        await self.metrics()
+
     async def value(self, series: str) -> float:
         """Return the value of the one series with this name and these labels, whatever others it has."""
         return series_value(await self.metrics(), series)
@@ -235,6 +243,7 @@ async def a_server(folder: Path, **settings: Any) -> AsyncIterator[ServerWorld]:
     )
     server = asyncio.create_task(serve(values, theirs))
     control: ControlLink[FromServer] = await ControlLink.open(ours, FromServer)
+    control.send(compile_at())
     ready = asyncio.create_task(control.receive())
     await asyncio.wait({server, ready}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
     assert isinstance(ready.result(), ServerReady)

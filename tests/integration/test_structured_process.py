@@ -17,6 +17,8 @@ from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.model.grammar_vocabulary import grammar_vocabulary, unpack_grammar
 from glm_worker.server.structured.compiler import CompileLimits, Compiler
 from glm_worker.server.structured.recipe import Recipe, SchemaPart
+from glm_worker.supervisor import compilers
+from integration.compile_zygote import a_zygote, compile_at, listening
 
 NANO = Path(__file__).parents[2] / "worker" / "models" / "glm-nano"
 GOOD = Recipe('start: "yes" | "no"')
@@ -27,19 +29,26 @@ in_one_loop = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def compiler() -> AsyncIterator[Compiler]:
     """A process with little time and memory."""
-    made = Compiler(NANO, CompileLimits(cpu_s=3.0, wall_s=4.0, memory_bytes=24 * 2**20, num_bytes=2**20, num_waiting=3))
+    made = a_compiler(CompileLimits(cpu_s=3.0, wall_s=4.0, memory_bytes=24 * 2**20, num_bytes=2**20, num_waiting=3))
     yield made
     await made.close()
 
 
-def children(pid: int | None = None) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if is_compiler(child)]
+def a_compiler(limits: CompileLimits | None = None, folder: Path = NANO) -> Compiler:
+    made = Compiler(folder, limits)
+    made.path = compile_at().path
+    return made
+
+
+def children() -> list[psutil.Process]:
+    """Return what compiles now, for any server of this test run."""
+    return [each for each in psutil.Process().children(recursive=True) if is_compiler(each)]
 
 
 def is_compiler(process: psutil.Process) -> bool:
     try:
-        return "structured.process" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # or it is dead, and not reaped yet
+        return process.name() == compilers.NAME and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -58,17 +67,14 @@ def is_yes_or_no(compiled: bytes) -> bool:
 
 @in_one_loop
 async def test_what_it_compiles_another_process_reads(compiler: Compiler) -> None:
-    await compiler.start()
     assert is_yes_or_no(await compiler.compile(GOOD))
     assert compiler.num_starts == 1
     assert len(children()) == 1
 
 
 @in_one_loop
-async def test_a_grammar_that_takes_too_much_cpu_time_is_refused_and_the_next_one_compiled(compiler: Compiler) -> None:
-    await compiler.compile(GOOD)
-    hasty = Compiler(NANO, CompileLimits(cpu_s=0.05, wall_s=60.0))
-    await hasty.start()
+async def test_a_grammar_that_takes_too_much_cpu_time_is_refused_and_the_next_one_compiled() -> None:
+    hasty = a_compiler(CompileLimits(cpu_s=0.05, wall_s=60.0))
     with pytest.raises(RequestRefused, match=r"takes more than 0.05 s to compile; make it smaller") as refusal:
         await hasty.compile(LARGE)
     assert refusal.value.code == "schema_too_large"
@@ -199,7 +205,7 @@ async def test_one_that_is_cancelled_before_its_turn_leaves_its_place(compiler: 
 
 @in_one_loop
 async def test_a_process_that_cannot_start_is_told_as_no_room(tmp_path: Path) -> None:
-    compiler = Compiler(tmp_path)
+    compiler = a_compiler(folder=tmp_path)
     with pytest.raises(Overloaded, match="structured output is not available now"):
         await compiler.compile(GOOD)
     await compiler.close()
@@ -229,24 +235,70 @@ async def test_closing_ends_and_reaps_the_process_and_what_it_compiles_starts_no
     assert not children()
 
 
+@in_one_loop
+async def test_before_the_supervisor_says_where_nothing_is_compiled() -> None:
+    compiler = Compiler(NANO)
+    with pytest.raises(Overloaded, match="structured output is not available now"):
+        await compiler.compile(GOOD)
+    await compiler.close()
+
+
+@in_one_loop
+async def test_a_process_has_nothing_of_its_zygote_but_memory() -> None:
+    """No descriptor but its link, one thread, and of the imports of torch next to nothing that is its own."""
+    compiler = a_compiler()
+    others = {child.pid for child in children()}
+    await compiler.compile(GOOD)
+    (child,) = (each for each in children() if each.pid not in others)
+    fds = Path(f"/proc/{child.pid}/fd")
+    opened = sorted(str(fd.readlink()) for fd in fds.iterdir())  # noqa: ASYNC240 - no disk
+    assert opened[:3] == ["/dev/null"] * 3
+    assert [name.partition(":")[0] for name in opened[3:]] == ["socket"]
+    assert child.num_threads() == 1
+    assert child.nice() == psutil.Process().nice() + 5
+    memory = child.memory_full_info()
+    assert memory.uss < 32 * 2**20 < memory.rss / 4
+    await compiler.close()
+
+
+@in_one_loop
+async def test_with_its_zygote_a_process_dies_and_the_next_zygote_forks_another(tmp_path: Path) -> None:
+    compiler = Compiler(NANO)
+    compiler.path = str(tmp_path / "compile.sock")
+    with listening(compiler.path) as listener:
+        with a_zygote(listener) as zygote:
+            await compiler.compile(GOOD)
+            (child,) = (each for each in psutil.Process(zygote.pid).children() if is_compiler(each))
+            zygote.kill()
+        child.wait(timeout=10)
+        waiting = asyncio.create_task(compiler.compile(GOOD))
+        await until(lambda: compiler.num_starts == 2)
+        with a_zygote(listener):
+            assert is_yes_or_no(await waiting)
+            await compiler.close()
+
+
 def test_the_process_dies_with_the_server_even_while_it_compiles() -> None:
     program = f"""
 import asyncio
 from pathlib import Path
 from glm_worker.server.structured.compiler import Compiler
+from glm_worker.server.structured.recipe import Recipe
 
 async def main():
     compiler = Compiler(Path({str(NANO)!r}))
-    await compiler.start()
+    compiler.path = {compile_at().path!r}
+    await compiler.compile(Recipe({GOOD.lark!r}))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
 """
+    others = {child.pid for child in children()}
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        (child,) = children(server.pid)
+        (child,) = (each for each in children() if each.pid not in others)
         child.suspend()
         server.kill()
     child.wait(timeout=10)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from glm_worker.models import resolve
 from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor import compilers
 from integration.metrics_text import series_values
 from integration.pods import LIMIT_S, Group, assert_hung, eventually, running_group
 
@@ -217,18 +219,34 @@ def test_a_rank_stopped_while_idle_is_named(group: Group, right_answer: str, ran
     assert answer(group) == right_answer
 
 
+def a_compile_process(group: Group) -> psutil.Process:
+    """Have a grammar compiled and kept to; return the process that did it, which the zygote forked."""
+    choice = ["yes", f"no {time.monotonic_ns()}"]  # a grammar that the server does not keep yet
+    asked = question(structured_outputs={"choice": choice}, thinking={"type": "disabled"})
+    response = httpx.post(url(group), json=asked, timeout=ANSWER_LIMIT_S)
+    assert response.status_code == 200, response.text
+    assert response.json()["choices"][0]["message"]["content"] in choice
+    (process,) = (child for child in group.leader.child("zygote").children() if child.name() == compilers.NAME)
+    return process
+
+
 @in_one_pod
-def test_a_killed_zygote_is_replaced(group: Group, right_answer: str) -> None:
+def test_a_killed_zygote_is_replaced_with_all_that_it_forked(group: Group, right_answer: str) -> None:
     before = group.serving()["generation"]
+    compiler = a_compile_process(group)
     group.pods[-1].child("zygote").kill()
     assert "zygote" in group.last_end(before)["message"]
+    compiler.wait(LIMIT_S)
     assert answer(group) == right_answer
+    a_compile_process(group)
 
 
 def test_a_killed_server_is_replaced(group: Group, right_answer: str) -> None:
     before = group.serving()["generation"]
+    compiler = a_compile_process(group)
     group.leader.child("server").kill()
     assert group.last_end(before)["reason"] == "server_died"
+    compiler.wait(LIMIT_S)
     group.serving(after=before)
     assert answer(group) == right_answer
 

@@ -202,6 +202,12 @@ class SetPolicy(msgspec.Struct, frozen=True, tag=True):
     policy: Policy
 
 
+class CompileAt(msgspec.Struct, frozen=True, tag=True):
+    """Who connects to the Unix socket at path gets a process that compiles grammars (supervisor/compilers.py)."""
+
+    path: str
+
+
 class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
@@ -217,6 +223,7 @@ ToServer = (
     | Drain
     | SetSlo
     | SetPolicy
+    | CompileAt
     | MetricsRequest
     | InFlightTokensRequest
 )

@@ -14,6 +14,7 @@ from glm_worker.control import ControlLink
 from glm_worker.errors import Overloaded
 from glm_worker.listening import listen
 from glm_worker.messages import (
+    CompileAt,
     Drain,
     Full,
     GenerationEnded,
@@ -105,7 +106,7 @@ async def serve(
     )
     before_serving()
     # Before anybody is answered: the promises wait in the link since before this process began.
-    follower = asyncio.create_task(_follow(link, backend, policy, generations, drainer))
+    follower = asyncio.create_task(_follow(link, backend, policy, compiler, generations, drainer))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
@@ -126,7 +127,12 @@ async def serve(
 
 
 async def _follow(
-    link: ControlLink[ToServer], backend: Backend, policy: LivePolicy, generations: Generations, drainer: Drainer
+    link: ControlLink[ToServer],
+    backend: Backend,
+    policy: LivePolicy,
+    compiler: Compiler,
+    generations: Generations,
+    drainer: Drainer,
 ) -> None:
     """Do what the supervisor says until it is gone."""
     flights, telemetry = backend.flights, backend.telemetry
@@ -144,11 +150,17 @@ async def _follow(
                 telemetry.promise(slo)
             case SetPolicy(policy=current):
                 policy.current = current
-            case MetricsRequest(id=request_id):
-                link.send(MetricsReply(request_id, telemetry.exposition(flights.gauges())))
-            case InFlightTokensRequest(id=request_id):
-                link.send(InFlightTokensReply(request_id, flights.in_flight_tokens))
+            case CompileAt(path=path):
+                compiler.path = path
+            case MetricsRequest() | InFlightTokensRequest():
+                link.send(_reply(message, backend))
     log.info("the supervisor closed its link: stopping")
+
+
+def _reply(question: MetricsRequest | InFlightTokensRequest, backend: Backend) -> MetricsReply | InFlightTokensReply:
+    if isinstance(question, MetricsRequest):
+        return MetricsReply(question.id, backend.telemetry.exposition(backend.flights.gauges()))
+    return InFlightTokensReply(question.id, backend.flights.in_flight_tokens)
 
 
 class _HttpServer(uvicorn.Server):

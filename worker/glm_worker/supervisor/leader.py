@@ -14,7 +14,16 @@ from typing import Any
 
 import msgspec
 
-from glm_worker.messages import GenerationEnded, GenerationStarting, Policy, SetPolicy, SetSlo, Slo, Unavailable
+from glm_worker.messages import (
+    CompileAt,
+    GenerationEnded,
+    GenerationStarting,
+    Policy,
+    SetPolicy,
+    SetSlo,
+    Slo,
+    Unavailable,
+)
 from glm_worker.server.policy import policy_digest
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
@@ -212,7 +221,8 @@ class Leader:
     def _first_words(self) -> list[msgspec.Struct]:
         """Return what a server is told as it starts, before it answers anybody."""
         promised: list[msgspec.Struct] = [] if self._slo.value is None else [SetSlo(self._slo.value)]
-        return [SetPolicy(self._policy.value or self._own_policy), *promised]
+        policy = SetPolicy(self._policy.value or self._own_policy)
+        return [policy, CompileAt(self._run_dir.compile_path), *promised]
 
     # The loop
 

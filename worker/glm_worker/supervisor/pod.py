@@ -79,19 +79,20 @@ class Pod:
         """Have a zygote for as long as this runs: start another when it ends, with backoff if it never got ready."""
         settings = self._settings
         num_failures = 0
-        while True:
-            await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
-            self._zygote = zygote = await ZygoteClient.start(
-                self._children, self._settings, self._rank_target, self._on_event
-            )
-            zygote.ended.add_done_callback(lambda _: self._gone.set())
-            try:
-                ended = await asyncio.shield(zygote.ended)
-                num_failures = 0 if zygote.import_seconds is not None else num_failures + 1
-                self._note_end_of(zygote, ended)
-            finally:
-                zygote.is_told = True  # of one that we kill there is nothing to tell
-                await zygote.close()
+        with self._run_dir.compile_listener() as listener:
+            while True:
+                await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
+                self._zygote = zygote = await ZygoteClient.start(
+                    self._children, self._settings, self._rank_target, self._on_event, listener
+                )
+                zygote.ended.add_done_callback(lambda _: self._gone.set())
+                try:
+                    ended = await asyncio.shield(zygote.ended)
+                    num_failures = 0 if zygote.import_seconds is not None else num_failures + 1
+                    self._note_end_of(zygote, ended)
+                finally:
+                    zygote.is_told = True  # of one that we kill there is nothing to tell
+                    await zygote.close()
 
     def start(self, start: StartGeneration) -> None:
         """Fork the ranks. Needs can_start."""

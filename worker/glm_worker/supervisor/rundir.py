@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 from pathlib import Path
 
 from glm_worker.errors import ConfigError
@@ -58,6 +59,18 @@ class RunDir:
     def endpoint(self, generation: str) -> str:
         """Return where the server waits for rank 0 of a generation."""
         return f"ipc://{self.path}/engine-{generation}.sock"
+
+    @property
+    def compile_path(self) -> str:
+        """Where who wants grammars compiled connects."""
+        return str(self.path / "compile.sock")
+
+    def compile_listener(self) -> socket.socket:
+        """Listen at compile_path, until it is closed. Once a life."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.compile_path)
+        listener.listen()
+        return listener
 
     def make_meeting(self, generation: str) -> Path:
         """Make and return the folder in which the ranks of a generation meet when this pod has all of them."""

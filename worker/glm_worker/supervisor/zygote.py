@@ -1,9 +1,9 @@
-"""The zygote: imports torch and the engine once, then forks ranks on command.
+"""The zygote: imports torch and the engine once, then forks ranks on command, and what compiles grammars on demand.
 
 Run by the supervisor as `python -m glm_worker.supervisor.zygote`. It stays single-threaded and never touches a device
 or runs a parallel region, because only what is so may be forked. Its environment holds thread counts of 1 (set by the
 supervisor); a rank raises its own after the fork. It talks over an inherited socket pair: commands in, events out, and
-when the other end closes, it exits. Its ranks die with it by the kernel's parent-death signal.
+when the other end closes, it exits. What it forked dies with it by the kernel's parent-death signal.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.heartbeat import RankSlot
 from glm_worker.settings import Device, WorkerSettings, read_settings
 from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_CRASH, EXIT_ENGINE, Exit, exit_of
+from glm_worker.supervisor.compilers import Compilers
 from glm_worker.supervisor.logs import configure_logging
 from glm_worker.supervisor.process import die_with_parent, ignore_stop_signals, is_exiting, name_process
 
@@ -86,12 +87,16 @@ Event = ZygoteReady | RankForked | RankExited | Pong
 
 
 class Zygote:
-    """The loop: one command or one death at a time."""
+    """The loop: one command, one connection or one death at a time."""
 
-    def __init__(self, settings: WorkerSettings, sock: socket.socket, target: RankTarget) -> None:
+    def __init__(
+        self, settings: WorkerSettings, sock: socket.socket, target: RankTarget, listener: socket.socket
+    ) -> None:
+        """listener: who connects to it gets a process that compiles grammars."""
         self._settings = settings
         self._sock = sock
         self._target = target
+        self._compilers = Compilers(listener, self._fork)
         self._decoder = msgspec.msgpack.Decoder(Command)
         self._ranks: dict[int, RankAssignment] = {}  # by pid
         self._condemned: set[int] = set()  # pids alive when KillRanks came
@@ -104,7 +109,7 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._send(ZygoteReady(import_seconds=import_seconds))
         while True:
-            watched: list[socket.socket | int] = [self._sock, self._wake_read]
+            watched: list[socket.socket | int] = [self._sock, self._wake_read, *self._compilers.watched]
             readable, _, _ = select.select(watched, [], [])
             if self._wake_read in readable:
                 with contextlib.suppress(BlockingIOError):
@@ -115,11 +120,12 @@ class Zygote:
                 if command is None:
                     return
                 self._obey(command)
+            self._compilers.look(readable)
 
     def _obey(self, command: Command) -> None:
         match command:
             case ForkRank(assignment=assignment):
-                self._fork(assignment)
+                self._fork_rank(assignment)
             case KillRanks():
                 self._kill_ranks()
             case Ping():
@@ -132,23 +138,32 @@ class Zygote:
         for pid in self._ranks:
             os.kill(pid, signal.SIGKILL)
 
-    def _fork(self, assignment: RankAssignment) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        parent = os.getpid()
+    def _fork_rank(self, assignment: RankAssignment) -> None:
         try:
-            pid = os.fork()
+            pid = self._fork(f"glm-rank-{assignment.rank}", lambda: self._run_rank(assignment))
         except OSError as error:  # no process or no memory left: as if the rank had failed at once
             message = f"cannot fork rank {assignment.rank}: {error}"
             self._send(_exited(assignment, Exit(code=EXIT_CRASH), by_us=False, message=message))
             return
-        if pid == 0:
-            self._become_rank(parent, assignment)
         self._ranks[pid] = assignment
         self._send(RankForked(rank=assignment.rank, generation=assignment.generation, pid=pid))
 
-    def _become_rank(self, parent: int, assignment: RankAssignment) -> NoReturn:
-        """Run in the child. Leaves by os._exit: the zygote's exit handlers and buffers are not the rank's."""
+    def _run_rank(self, assignment: RankAssignment) -> int:
+        configure_logging(self._settings, f"rank-{assignment.rank} generation={assignment.generation}")
+        return run_target(self._target, self._settings, assignment)
+
+    def _fork(self, name: str, body: Callable[[], int]) -> int:
+        """Fork a process of this name that runs body and ends with its exit code; return its pid. Raises OSError."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(parent, name, body)
+        return pid
+
+    def _become(self, parent: int, name: str, body: Callable[[], int]) -> NoReturn:
+        """Run in the child. Leaves by os._exit: the zygote's exit handlers and buffers are not the child's."""
         code = EXIT_CRASH
         try:
             signal.set_wakeup_fd(-1)
@@ -157,18 +172,18 @@ class Zygote:
             self._sock.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
-            name_process(f"glm-rank-{assignment.rank}")
-            configure_logging(self._settings, f"rank-{assignment.rank} generation={assignment.generation}")
-            code = run_target(self._target, self._settings, assignment)
+            self._compilers.close()
+            name_process(name)
+            code = body()
         except Exception:  # noqa: BLE001 - the outermost frame of its process; logged
-            _log.exception("rank %d could not begin", assignment.rank)
+            _log.exception("%s ended", name)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
     def _reap(self) -> None:
-        while self._ranks:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -176,8 +191,9 @@ class Zygote:
             if pid == 0:
                 return
             assignment = self._ranks.pop(pid, None)
-            if assignment is None:
-                continue  # a process that a rank had started and left behind
+            if assignment is None:  # one that compiles, or that a rank had started and left behind
+                self._compilers.ended(pid, os.waitstatus_to_exitcode(status))
+                continue
             by_us = pid in self._condemned
             self._condemned.discard(pid)
             self._send(_exited(assignment, exit_of(status), by_us=by_us))
@@ -244,6 +260,7 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     parser.add_argument("--target", required=True, help="module:function that a rank runs")
+    parser.add_argument("--compile-fd", type=int, required=True, help="listens for who wants grammars compiled")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     ignore_stop_signals()
@@ -260,7 +277,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # or the ranks' first collection would copy every page that they share with the zygote
 
-    Zygote(settings, socket.socket(fileno=arguments.control_fd), target).serve(import_seconds)
+    sock, listener = socket.socket(fileno=arguments.control_fd), socket.socket(fileno=arguments.compile_fd)
+    Zygote(settings, sock, target, listener).serve(import_seconds)
 
 
 if __name__ == "__main__":

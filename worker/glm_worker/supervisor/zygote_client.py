@@ -42,13 +42,20 @@ class ZygoteClient:
         settings: WorkerSettings,
         rank_target: str,
         on_event: Callable[[Event], None],
+        listener: socket.socket,
     ) -> "ZygoteClient":
-        """Start the process. It is ready when import_seconds is set, seconds later."""
+        """Start the process. It is ready when import_seconds is set, seconds later.
+
+        listener: where it forks what compiles grammars for who connects; who comes before it is ready waits.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             environment = zygote_environment(settings, os.environ)
             module = "glm_worker.supervisor.zygote"
-            child = children.spawn_python("zygote", module, ["--target", rank_target], environment, theirs)
+            arguments = ["--target", rank_target, "--compile-fd", str(listener.fileno())]
+            listener.set_inheritable(True)
+            child = children.spawn_python("zygote", module, arguments, environment, theirs)
+            listener.set_inheritable(False)  # the server must not hold it
         return cls(child, await ControlLink.open(ours, Event), on_event)
 
     @property

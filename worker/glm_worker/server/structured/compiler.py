@@ -1,4 +1,4 @@
-"""The compile process as the server sees it: started at need, killed at its deadline, started again.
+"""The compile process as the server sees it: forked at need, killed at its deadline, forked again.
 
 A grammar is compiled by code of others out of input of strangers. Whatever that costs, a loop, a crash or all memory,
 it costs the request that asked for it: the process dies, the next request gets a new one. A process that stands still,
@@ -8,25 +8,30 @@ or that others end, is no request's fault: a new one compiles the same again, on
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from glm_worker.control import ControlLink, ProtocolError
 from glm_worker.errors import Overloaded, RequestRefused
-from glm_worker.server.structured.messages import CannotStart, Compile, Compiled, FromProcess, NotCompiled, Ready
+from glm_worker.server.structured.messages import (
+    Begin,
+    CannotStart,
+    Compile,
+    Compiled,
+    Ended,
+    FromProcess,
+    Kill,
+    NotCompiled,
+    Ready,
+)
 from glm_worker.server.structured.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-PROCESS_MODULE = "glm_worker.server.structured.process"
-_LAST_WORDS_S = 5.0  # between the end of a link and the end of its process: a core may be written
-_LOOK_S = 0.1  # at the CPU time of one that has nearly had its share, at most so often
+_LAST_WORDS_S = 5.0  # between the end of a link and the word of how its process ended
 _OWN_FAULT_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
@@ -34,13 +39,13 @@ _OWN_FAULT_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGF
 class CompileLimits:
     """What one grammar may cost, and how many wait for their turn.
 
-    cpu_s: of the process. wall_s: when one that has not had cpu_s by then is given up. num_bytes: of the compiled form,
-    before it is packed. memory_bytes: what compiling may allocate beyond the idle process.
+    cpu_s: of the process. wall_s: when one that has neither answered nor had cpu_s by then is given up. num_bytes: of
+    the compiled form, before it is packed. memory_bytes: what compiling may allocate beyond the idle process.
     """
 
     cpu_s: float = 10.0
     wall_s: float = 30.0
-    start_deadline_s: float = 60.0  # it reads torch from disk
+    start_deadline_s: float = 60.0  # the zygote that forks it may have to import torch first
     num_bytes: int = 16 * 2**20  # a rank reads it in 0.3 s, beside its steps
     memory_bytes: int = 512 * 2**20
     num_waiting: int = 16
@@ -51,22 +56,20 @@ class _Lost(Exception):
 
 
 class Compiler:
-    """One process, one grammar at a time. Use it in the event loop of the main thread: the process dies with that."""
+    """One process, one grammar at a time.
+
+    path: of the Unix socket where a process is forked for who connects; None until the supervisor has said it.
+    """
 
     def __init__(self, folder: Path, limits: CompileLimits | None = None) -> None:
+        self.path: str | None = None
+        self.num_starts = 0
         self._folder = folder
         self._limits = limits or CompileLimits()
         self._turn = asyncio.Lock()
         self._num_waiting = 0
         self._process: _Process | None = None
         self._is_closed = False
-        self.num_starts = 0
-
-    async def start(self) -> None:
-        """Start the process now, so that the first request need not wait. It may fail: a request tries again."""
-        async with self._turn:
-            with contextlib.suppress(Overloaded, _Lost):
-                await self._running()
 
     async def compile(self, recipe: Recipe, *, on_begin: Callable[[], object] = lambda: None) -> bytes:
         """Return the packed grammar. on_begin: its turn has come. Raises RequestRefused and Overloaded.
@@ -98,7 +101,7 @@ class Compiler:
         if self._is_closed:
             raise Overloaded("the server stops; try again", retry_after_s=1)
         self.num_starts += 1
-        process = self._process = await _Process.start(self._folder, self._limits)
+        process = self._process = await self._started()
         try:
             async with asyncio.timeout(self._limits.start_deadline_s):
                 answer = await process.receive()
@@ -115,6 +118,16 @@ class Compiler:
             raise _Lost(f"it ended with code {code} before it was ready")
         log.error("the process that compiles grammars cannot start: %s", answer.reason)
         raise Overloaded("structured output is not available now; try again", retry_after_s=5)
+
+    async def _started(self) -> "_Process":
+        """Ask for a process. Raises Overloaded."""
+        limits = self._limits
+        begin = Begin(str(self._folder), limits.cpu_s, memory_bytes=limits.memory_bytes, num_bytes=limits.num_bytes)
+        try:
+            return await _Process.start(self.path, begin)
+        except OSError as error:
+            log.error("the process that compiles grammars cannot be asked for: %s", error)
+            raise Overloaded("structured output is not available now; try again", retry_after_s=5) from error
 
     async def _compiled_at_second_try(self, recipe: Recipe) -> bytes:
         try:
@@ -143,33 +156,27 @@ class Compiler:
             case _:
                 code = await process.ended()
                 await self._kill(process)
-                if code is None or (code < 0 and -code not in _OWN_FAULT_SIGNALS):
-                    raise _Lost(f"it ended with code {code}")
-                log.warning("the process that compiles grammars ended with code %s; the next one starts it anew", code)
-                raise RequestRefused("the format cannot be compiled; make it smaller", code="schema_too_large")
+                raise self._fault(code)
+
+    def _fault(self, code: int | None) -> RequestRefused | _Lost:
+        """Return whose fault it is that the process ended while it compiled. code: an exit code or minus a signal."""
+        if code == -signal.SIGPROF:
+            log.warning("the process that compiles grammars ended: one took more than %g s", self._limits.cpu_s)
+            reason = f"the format takes more than {self._limits.cpu_s:g} s to compile; make it smaller"
+            return RequestRefused(reason, code="schema_too_large")
+        if code is None or (code < 0 and -code not in _OWN_FAULT_SIGNALS):
+            return _Lost(f"it ended with code {code}")
+        log.warning("the process that compiles grammars ended with code %s; the next one starts it anew", code)
+        return RequestRefused("the format cannot be compiled; make it smaller", code="schema_too_large")
 
     async def _answer(self, process: "_Process") -> FromProcess | None:
-        """Wait for the answer. Raises RequestRefused when it takes too much CPU time, _Lost when too little comes."""
-        limits, loop = self._limits, asyncio.get_running_loop()
-        until, cpu_before = loop.time() + limits.wall_s, process.cpu_s()
-        receiving = asyncio.create_task(process.receive())
+        """Wait for the answer. Raises _Lost when none comes: the process stands still, or gets no CPU time."""
+        limit_s = self._limits.wall_s
         try:
-            wait_s = limits.cpu_s
-            while not (await asyncio.wait([receiving], timeout=wait_s))[0]:
-                used_s = process.cpu_s() - cpu_before
-                if used_s >= limits.cpu_s:
-                    log.warning("killed the process that compiles grammars: one took more than %g s", limits.cpu_s)
-                    raise RequestRefused(
-                        f"the format takes more than {limits.cpu_s:g} s to compile; make it smaller",
-                        code="schema_too_large",
-                    )
-                left_s = until - loop.time()
-                if left_s <= 0:
-                    raise _Lost(f"it had {used_s:.1f} s of CPU time in {limits.wall_s:g} s")
-                wait_s = max(min(limits.cpu_s - used_s, left_s), _LOOK_S)
-            return receiving.result()
-        finally:
-            receiving.cancel()
+            async with asyncio.timeout(limit_s):
+                return await process.receive()
+        except TimeoutError:
+            raise _Lost(f"it had neither answered nor used its CPU time after {limit_s:g} s") from None
 
     async def _kill(self, process: "_Process") -> None:
         if self._process is process:
@@ -178,44 +185,36 @@ class Compiler:
 
 
 class _Process:
-    """A started compile process and the link to it."""
+    """A compile process: the link to it, and the connection to the zygote that is its life."""
 
-    def __init__(self, popen: "asyncio.subprocess.Process", link: ControlLink[FromProcess]) -> None:
-        self._popen = popen
+    def __init__(self, link: ControlLink[FromProcess], life: ControlLink[Ended]) -> None:
         self.link = link
+        self._life = life
+        self._ending = asyncio.create_task(self._hear_end())
 
     @classmethod
-    async def start(cls, folder: Path, limits: CompileLimits) -> "_Process":
-        ours, theirs = socket.socketpair()
-        try:
-            popen = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", PROCESS_MODULE, "--link-fd", str(theirs.fileno()), "--model", str(folder)),
-                *("--parent", str(os.getpid())),
-                *("--memory-bytes", str(limits.memory_bytes), "--num-bytes", str(limits.num_bytes)),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        except OSError as error:
-            ours.close()
-            log.error("the process that compiles grammars cannot be started: %s", error)
-            raise Overloaded("structured output is not available now; try again", retry_after_s=5) from error
-        finally:
-            theirs.close()
-        link: ControlLink[FromProcess] = await ControlLink.open(ours, FromProcess)
-        return cls(popen, link)
+    async def start(cls, path: str | None, begin: Begin) -> "_Process":
+        """Have a process forked that serves a link of ours. Raises OSError."""
+        if path is None:
+            raise FileNotFoundError("the supervisor has not said where")
+        with contextlib.ExitStack() as opened:
+            ours, theirs = socket.socketpair()
+            opened.enter_context(ours)
+            with theirs:
+                connection = opened.enter_context(socket.socket(socket.AF_UNIX))
+                connection.setblocking(False)  # so that a queue that is full is an error
+                connection.connect(path)
+                socket.send_fds(connection, [b"\0"], [theirs.fileno()])
+            link: ControlLink[FromProcess] = await ControlLink.open(ours, FromProcess)
+            opened.callback(link.close)
+            life: ControlLink[Ended] = await ControlLink.open(connection, Ended)
+            opened.pop_all()
+        link.send(begin)
+        return cls(link, life)
 
     @property
     def is_alive(self) -> bool:
-        return self._popen.returncode is None
-
-    def cpu_s(self) -> float:
-        """Return the CPU time of the process until now; none once it is gone."""
-        try:
-            stat = Path(f"/proc/{self._popen.pid}/stat").read_bytes()
-        except OSError:
-            return 0.0
-        fields = stat[stat.rindex(b")") + 2 :].split()  # from the state on
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return not self._ending.done()
 
     async def receive(self) -> FromProcess | None:
         """Return the next message; None when the process is gone, or sends what is none."""
@@ -226,17 +225,24 @@ class _Process:
             return None
 
     async def ended(self) -> int | None:
-        """Return how the process ended, which closed its link; None when it does not end and was killed here."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_S):
-                return await self._popen.wait()
-        except TimeoutError:
-            await self.kill()
-            return None
+        """Return how the process ended, which closed its link; None where nobody says."""
+        await asyncio.wait({self._ending}, timeout=_LAST_WORDS_S)
+        return self._ending.result() if self._ending.done() else None
 
     async def kill(self) -> None:
-        """End the process and reap it."""
+        """End the process, and wait until it is gone."""
         self.link.close()
-        with contextlib.suppress(ProcessLookupError):
-            self._popen.kill()
-        await self._popen.wait()
+        self._life.send(Kill())
+        try:
+            await self.ended()
+        finally:
+            self._ending.cancel()
+            self._life.close()
+
+    async def _hear_end(self) -> int | None:
+        try:
+            last_word = await self._life.receive()
+        except ProtocolError:
+            log.exception("the zygote sent an invalid message")
+            return None
+        return None if last_word is None else last_word.code

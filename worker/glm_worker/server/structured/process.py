@@ -1,57 +1,50 @@
-"""The compile process: `python -m glm_worker.server.structured.process`. Recipes in, compiled grammars out.
+"""The compile process: recipes in, compiled grammars out. The zygote forks it (supervisor/compilers.py).
 
-The only module of the server that imports xgrammar, and torch with it. It compiles what strangers sent, so the kernel
-keeps its limits, and it has nothing to lose: it may be killed at any moment.
+The only module of the server that uses xgrammar, and torch with it; the zygote has imported both. It compiles what
+strangers sent, so the kernel keeps its limits, and it has nothing to lose: it may be killed at any moment.
 """
 
-import argparse
-import ctypes
 import os
 import resource
 import signal
 import socket
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from glm_worker.control import encode_frame, frame_length
-from glm_worker.server.structured.messages import CannotStart, Compile, Compiled, NotCompiled, Ready
+from glm_worker.server.structured.messages import Begin, CannotStart, Compile, Compiled, NotCompiled, Ready, ToProcess
 from glm_worker.server.structured.recipe import EbnfPart, Part, Recipe, SchemaPart
 
 if TYPE_CHECKING:
     import xgrammar
 
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # the ranks that decode have the first claim on the cores
 _NO_MEMORY = NotCompiled("the format takes too much memory to compile; make it smaller", is_too_large=True)
 
 
-def main() -> int:
-    """Serve one link until it closes; return the exit code."""
-    parser = argparse.ArgumentParser(prog="glm_worker.server.structured.process")
-    parser.add_argument("--link-fd", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--memory-bytes", type=int, required=True, help="what may be allocated once it is ready")
-    parser.add_argument("--num-bytes", type=int, required=True, help="of one compiled grammar, unpacked, at most")
-    arguments = parser.parse_args()
-    _die_with(arguments.parent)
+def compile_for(link: socket.socket) -> int:
+    """Serve one link until it closes; return the exit code. For a process of its own: its limits and streams change."""
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has what clients sent in it
-    link = socket.socket(fileno=arguments.link_fd)
-    link.setblocking(True)
+    begin = _receive(link)
+    if not isinstance(begin, Begin):
+        return 1
     try:
-        compiler = _compiler(arguments.model)
+        compiler = _compiler(Path(begin.folder))
     except Exception as error:  # noqa: BLE001 - whatever stops it is told; the process ends
         link.sendall(encode_frame(CannotStart(f"{type(error).__name__}: {error}")))
         return 1
-    _limit_memory(arguments.memory_bytes)
+    _limit_memory(begin.memory_bytes)
     _silence()
     link.sendall(encode_frame(Ready()))
-    while (request := _receive(link)) is not None:
-        link.sendall(encode_frame(_answer(compiler, request.recipe, arguments.num_bytes)))
+    while isinstance(request := _receive(link), Compile):
+        with _cpu_limit(begin.cpu_s):
+            answer = _answer(compiler, request.recipe, begin.num_bytes)
+        link.sendall(encode_frame(answer))
     return 0
 
 
@@ -101,11 +94,11 @@ def _grammar(part: Part) -> "xgrammar.Grammar":
             return xgrammar.Grammar.from_ebnf(text)
 
 
-def _receive(link: socket.socket) -> Compile | None:
-    """Return the next request, None when the server is gone."""
+def _receive(link: socket.socket) -> ToProcess | None:
+    """Return the server's next word, None when it is gone."""
     header = _read(link, 4)
     body = _read(link, frame_length(header)) if header else b""
-    return msgspec.msgpack.decode(body, type=Compile) if body else None
+    return msgspec.msgpack.decode(body, type=ToProcess) if body else None
 
 
 def _read(link: socket.socket, num_bytes: int) -> bytes:
@@ -120,11 +113,12 @@ def _read(link: socket.socket, num_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel for SIGKILL at the server's death: in the middle of a grammar nobody reads the link."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(0)
+@contextmanager
+def _cpu_limit(cpu_s: float) -> Iterator[None]:
+    """Have the kernel end this process with SIGPROF when it has used so much CPU time more."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _limit_memory(num_bytes: int) -> None:
@@ -140,13 +134,9 @@ def _silence() -> None:
 
     The library has handlers of its own for crashes, that print and may go on.
     """
-    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):
+    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
     os.close(nowhere)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
