@@ -6,6 +6,7 @@ known which ids it has seen in words (docs/design/0009-gateway.md).
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -104,16 +105,13 @@ class FrameReader:
 
     _unread: bytearray = field(default_factory=bytearray)
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that are complete now. Raises BrokenFrames."""
-        unread = self._unread
-        unread += data
-        frames, start = [], 0
-        while (frame_and_end := _frame_at(unread, start)) is not None:
-            frame, start = frame_and_end
-            frames.append(frame)
-        del unread[:start]
-        return frames
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that are complete now. Raises BrokenFrames behind the last good one."""
+        self._unread += data
+        while (frame_and_end := _frame_at(self._unread)) is not None:
+            frame, end = frame_and_end
+            del self._unread[:end]
+            yield frame
 
     @property
     def is_empty(self) -> bool:
@@ -121,18 +119,18 @@ class FrameReader:
         return not self._unread
 
 
-def _frame_at(data: bytearray, start: int) -> tuple[Frame, int] | None:
-    begin = start + _LENGTHS.size
+def _frame_at(data: bytearray) -> tuple[Frame, int] | None:
+    begin = _LENGTHS.size
     if len(data) < begin:
         return None
-    meta_len, told_len = _LENGTHS.unpack_from(data, start)
+    meta_len, told_len = _LENGTHS.unpack_from(data)
     if meta_len > MAX_META_BYTES or told_len > MAX_TOLD_BYTES:
         raise BrokenFrames(f"a frame of {meta_len} and {told_len} bytes; at most {MAX_META_BYTES} and {MAX_TOLD_BYTES}")
     middle, end = begin + meta_len, begin + meta_len + told_len
     if len(data) < end:
         return None
     try:
-        meaning = _decoder.decode(memoryview(data)[begin:middle])
+        meaning = _decoder.decode(bytes(data[begin:middle]))
     except msgspec.MsgspecError as error:
         raise BrokenFrames(f"a frame that means nothing: {error}") from error
     return Frame(meaning, bytes(data[middle:end])), end

@@ -66,7 +66,7 @@ def read(body: bytes) -> Ask:
         found = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoJson(str(error)) from error
-    text = next((each for each in (found.messages, found.input, found.prompt) if each is not None), [])
+    text: Any = next((each for each in (found.messages, found.input, found.prompt) if each is not None), [])
     given = (found.max_completion_tokens, found.max_output_tokens, found.max_tokens)
     return Ask(
         model=found.model if isinstance(found.model, str) else None,

@@ -79,9 +79,9 @@ def test_frames_are_the_same_at_every_cut(sent: list[Frame], data: st.DataObject
 def test_half_a_frame_is_nothing_yet() -> None:
     wire = encode(Frame(Idle(), b": waiting\n\n"))
     reader = FrameReader()
-    assert reader.feed(wire[:-1]) == []
+    assert list(reader.feed(wire[:-1])) == []
     assert not reader.is_empty
-    assert reader.feed(wire[-1:]) == [Frame(Idle(), b": waiting\n\n")]
+    assert list(reader.feed(wire[-1:])) == [Frame(Idle(), b": waiting\n\n")]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_half_a_frame_is_nothing_yet() -> None:
 )
 def test_what_is_no_frame_is_broken(wire: bytes) -> None:
     with pytest.raises(BrokenFrames):
-        FrameReader().feed(wire)
+        list(FrameReader().feed(wire))
 
 
 def test_a_meaning_of_a_later_version_is_broken_and_a_field_of_one_is_left_out() -> None:
@@ -104,8 +104,8 @@ def test_a_meaning_of_a_later_version_is_broken_and_a_field_of_one_is_left_out()
         return struct.pack(">II", len(meta), 0) + meta
 
     with pytest.raises(BrokenFrames, match="means nothing"):
-        FrameReader().feed(wire(b"\x81\xa1t\xa5later"))
-    assert FrameReader().feed(wire(b"\x82\xa1t\xa4idle\xa3new\x01")) == [Frame(Idle())]
+        list(FrameReader().feed(wire(b"\x81\xa1t\xa5later")))
+    assert list(FrameReader().feed(wire(b"\x82\xa1t\xa4idle\xa3new\x01"))) == [Frame(Idle())]
 
 
 continuations = st.builds(
@@ -128,3 +128,10 @@ def test_a_continuation_leaves_the_clients_body_as_it_was(continuation: Continua
 def test_a_continuation_that_is_none_is_broken(data: bytes) -> None:
     with pytest.raises(BrokenFrames):
         read_continued(data)
+
+
+def test_what_is_good_before_nonsense_is_read() -> None:
+    read = []
+    with pytest.raises(BrokenFrames):
+        read.extend(FrameReader().feed(encode(Frame(Idle())) + b"nonsense in place of frames"))
+    assert read == [Frame(Idle())]

@@ -1,0 +1,1 @@
+"""Which groups there are, where, and what they say of themselves."""

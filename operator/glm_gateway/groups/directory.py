@@ -1,0 +1,64 @@
+"""The groups of one model's name, as they are now: where they are, and a pool of connections to each."""
+
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from glm_gateway.proxy.pool import Patience, Pool
+from glm_gateway.routing.pick import Group
+
+
+@dataclass(frozen=True)
+class Member:
+    """One group: what routing must know, and its address. incarnation: another one, and it has an empty cache."""
+
+    group: Group
+    host: str
+    port: int
+    incarnation: str = ""
+
+
+@dataclass
+class Directory:
+    """Use it from one event loop."""
+
+    tls: ssl.SSLContext | None = None
+    patience: Patience = field(default_factory=Patience)
+    _members: dict[str, Member] = field(default_factory=dict)
+    _pools: dict[str, Pool] = field(default_factory=dict)
+
+    def replace(self, members: Iterable[Member]) -> list[str]:
+        """Take what there is now. Return who is gone, or began anew: what was known of them is true no more.
+
+        Requests under way to a group that is gone are not cut: it may be draining.
+        """
+        now = {member.group.name: member for member in members}
+        changed = [
+            name
+            for name, before in self._members.items()
+            if (after := now.get(name)) is None
+            or (after.host, after.port, after.incarnation) != (before.host, before.port, before.incarnation)
+        ]
+        for name in changed:
+            if (pool := self._pools.pop(name, None)) is not None:
+                pool.close()
+        self._members = now
+        return changed
+
+    @property
+    def groups(self) -> list[Group]:
+        return [member.group for member in self._members.values()]
+
+    def pool(self, name: str) -> Pool:
+        """Return the connections to a group. Raises KeyError when it is gone."""
+        found = self._pools.get(name)
+        if found is None:
+            member = self._members[name]
+            found = self._pools[name] = Pool(member.host, member.port, self.tls, self.patience)
+        return found
+
+    def close(self) -> None:
+        """Close what is idle."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()

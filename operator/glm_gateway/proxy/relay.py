@@ -1,0 +1,337 @@
+"""One request from its admission to its end: placed, sent, its reply passed on, and saved where its group is lost.
+
+A reply in frames is passed on frame by frame, so its client never has half an event. When its group is lost, another
+one goes on from the ids that the client has seen; what was not opened is asked again, within the budget of retries. A
+plain reply, of a worker from before, is passed on as it comes, and can be asked again only before its first byte.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+from glm_edge.failure import Failure
+from glm_edge.frames import (
+    CONTINUED_TYPE,
+    FRAMES_HEADER,
+    FRAMES_TYPE,
+    BrokenFrames,
+    Close,
+    Continuation,
+    Fail,
+    Frame,
+    FrameReader,
+    Open,
+    continued,
+)
+from glm_gateway.continuation.progress import Again, Bounds, GiveUp, GoOn, Progress
+from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
+from glm_gateway.proxy.heads import RawHeaders, reply_headers, request_head
+from glm_gateway.proxy.pool import Pool
+from glm_gateway.routing.pick import Choice
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Added = Sequence[tuple[bytes, bytes]]
+Result = TypeVar("Result")
+
+MAX_ASKED = 4
+"""Groups that one request is sent to before any of them has said a word of its reply."""
+
+_BUSY = (502, 503)  # a group that drains, starts again or is full: another one may not be
+_UNFIT = 409  # a group that cannot go on with a reply, as of another revision
+
+
+class Placing(Protocol):
+    """Where requests go. Every choice is ended."""
+
+    async def place(self, avoid: frozenset[str]) -> Choice | Failure: ...
+    def pool(self, group: str) -> Pool: ...
+    def succeed(self, choice: Choice, prompt_tokens: int | None) -> None: ...
+    def grow(self, choice: Choice, num_tokens: int) -> None: ...
+    def fail(self, choice: Choice, reason: str) -> None: ...
+    def end(self, choice: Choice) -> None: ...
+    def may_retry(self) -> bool: ...
+
+
+class Telling(Protocol):
+    """How an error is told in the words of an API: as a whole reply, or as the last event of a stream."""
+
+    def body(self, failure: Failure) -> tuple[int, bytes]: ...
+    def event(self, failure: Failure) -> bytes: ...
+
+
+class BrokenReply(Exception):
+    """A plain reply broke off in its middle: only the end of the connection can tell the client."""
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    FINISHED = "finished"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A request as it goes to groups. added: headers of ours. streams: its client reads events."""
+
+    method: str
+    target: str
+    headers: RawHeaders
+    body: bytes
+    added: Added
+    streams: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits:
+    """How long a group may be silent, in seconds."""
+
+    stream_s: float = 30.0  # until the head of a stream, which comes after a second at the latest
+    whole_s: float = 3600.0  # until the head of a whole reply: a worker from before has written it by then
+    silence_s: float = 45.0  # in the middle of a reply: three signs of life that did not come
+    last_s: float = 1.0  # for the end of a reply behind its last frame
+
+
+class _Lost(Exception):
+    """The group that writes is gone, silent or broken, or says that another one can go on."""
+
+
+class _Declined(Exception):
+    """The group did not take the request, and nothing is wrong with it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass
+class Relay:
+    """Relays one request. reply_added: headers of ours to the client.
+
+    outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. started_at: first token.
+    """
+
+    outgoing: Outgoing
+    placing: Placing
+    telling: Telling
+    send: Send
+    bounds: Bounds = field(default_factory=Bounds)
+    waits: Waits = field(default_factory=Waits)
+    reply_added: Added = ()
+    outcome: Outcome = Outcome.CANCELLED
+    status: int = 0
+    group: str = ""
+    failure: Failure | None = None
+    first_token_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.progress = Progress(self.bounds, began_s=self._loop.time())
+        self._has_started = False
+        self._is_plain = False  # what the client has begun to read is no frames
+
+    async def run(self) -> None:
+        """Relay to the end; the client has been told how it ended. Raises BrokenReply, and what `send` raises."""
+        continuation: Continuation | None = None
+        lost: set[str] = set()
+        declined: dict[str, Failure] = {}
+        for number in range(MAX_ASKED + self.bounds.max_times):
+            choice = await self.placing.place(frozenset(lost.union(declined)))
+            if isinstance(choice, Failure):
+                await self._fail(choice)
+                return
+            try:
+                if choice.group in declined or (number and continuation is None and not self.placing.may_retry()):
+                    break
+                await self._ask(choice, continuation)
+                return
+            except _Declined as no:
+                declined[choice.group] = no.failure
+            except _Lost as loss:
+                self.placing.fail(choice, str(loss))
+                lost.add(choice.group)
+                verdict = self._verdict()
+                if isinstance(verdict, GiveUp):
+                    break
+                continuation = verdict.continuation if isinstance(verdict, GoOn) else None
+            finally:
+                self.placing.end(choice)
+        await self._fail(next(iter(declined.values()), GROUP_LOST) if not lost else GROUP_LOST)
+
+    def _verdict(self) -> GoOn | Again | GiveUp:
+        if self._is_plain:
+            return GiveUp("a plain reply had begun")
+        return self.progress.lose(self._loop.time())
+
+    async def _ask(self, choice: Choice, continuation: Continuation | None) -> None:
+        """Ask a group, and pass its reply on to its end. Raises _Lost and _Declined."""
+        try:
+            pool = self.placing.pool(choice.group)
+            connection = await pool.ask(*self._request(continuation))
+        except (UpstreamLost, KeyError) as error:
+            raise _Lost(str(error)) from error
+        self.group = choice.group
+        try:
+            await self._pass_on(connection, choice, continuation)
+        except (UpstreamLost, BrokenFrames) as error:
+            raise _Lost(str(error)) from error
+        finally:
+            pool.done(connection)
+
+    def _request(self, continuation: Continuation | None) -> tuple[bytes, list[bytes]]:
+        out = self.outgoing
+        added = [*out.added, (FRAMES_HEADER.encode(), b"1")]
+        parts = [out.body] if out.body else []
+        if continuation is not None:
+            parts = continued(continuation, out.body)
+            added.append((b"content-type", CONTINUED_TYPE.encode()))
+        return request_head(out.method, out.target, out.headers, sum(map(len, parts)), added), parts
+
+    async def _pass_on(self, connection: Connection, choice: Choice, continuation: Continuation | None) -> None:
+        wait_s = self.waits.stream_s if self.outgoing.streams else self.waits.whole_s
+        head = await _within(wait_s, connection.head(), "it did not answer")
+        if head.get(b"content-type") == FRAMES_TYPE.encode():
+            await self._pass_frames(connection, choice)
+        elif head.status in _BUSY:
+            await self._read_away(connection)
+            raise _Declined(_busy(head))
+        elif continuation is not None and head.status == _UNFIT:
+            await self._read_away(connection)
+            raise _Declined(GROUP_LOST)
+        elif continuation is not None:
+            raise _Lost(f"asked to go on with a reply it answered {head.status}")
+        else:
+            await self._pass_plain(connection, head, choice)
+
+    async def _pass_frames(self, connection: Connection, choice: Choice) -> None:
+        reader, progress = FrameReader(), self.progress
+        while not progress.is_over:
+            data = await _within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply")
+            if not data:
+                raise _Lost("its frames ended before its reply did")
+            for frame in reader.feed(data):
+                if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
+                    raise _Lost(f"it cannot go on: {frame.meaning.code}")
+                await self._pass_frame(frame, choice)
+        await self._read_away(connection)
+
+    async def _pass_frame(self, frame: Frame, choice: Choice) -> None:
+        meaning, progress = frame.meaning, self.progress
+        num_tokens = progress.num_tokens
+        progress.take(meaning)
+        if isinstance(meaning, Open):
+            self.placing.succeed(choice, meaning.num_prompt_tokens)
+        if num_tokens < progress.num_tokens:
+            self.first_token_at = self.first_token_at or self._loop.time()
+            self.placing.grow(choice, progress.num_tokens - num_tokens)
+        if isinstance(meaning, Close | Fail):
+            self._end(meaning)
+        if self.outgoing.streams:
+            await self._tell_stream(frame)
+        elif isinstance(meaning, Close | Fail):
+            await self._tell_whole(meaning, frame.told)
+
+    async def _tell_stream(self, frame: Frame) -> None:
+        if isinstance(frame.meaning, Open):
+            await self._start(frame.meaning.status, _encoded(frame.meaning.headers))
+        is_over = self.progress.is_over
+        if frame.told or is_over:
+            await self._body(frame.told, more=not is_over)
+
+    async def _tell_whole(self, meaning: Close | Fail, told: bytes) -> None:
+        opened = self.progress.opened
+        status = meaning.status if isinstance(meaning, Fail) else 200 if opened is None else opened.status
+        headers = [] if opened is None else _encoded(opened.headers)
+        await self._start(status, [*headers, (b"content-length", str(len(told)).encode())])
+        await self._body(told, more=False)
+
+    def _end(self, meaning: Close | Fail) -> None:
+        if isinstance(meaning, Close):
+            self.outcome = Outcome.FINISHED
+        else:
+            self.outcome = Outcome.REFUSED if meaning.status < 500 else Outcome.FAILED
+
+    async def _pass_plain(self, connection: Connection, head: Head, choice: Choice) -> None:
+        """Pass on a reply that is no frames: a refusal, a short answer, or one of a worker from before."""
+        self.placing.succeed(choice, None)
+        self._is_plain = True
+        await self._start(head.status, head.headers)
+        while data := await _within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply"):
+            self.first_token_at = self.first_token_at or self._loop.time()
+            await self._body(data, more=True)
+        await self._body(b"", more=False)
+        self.outcome = (
+            Outcome.FINISHED if head.status < 400 else Outcome.REFUSED if head.status < 500 else Outcome.FAILED
+        )
+
+    async def _read_away(self, connection: Connection) -> None:
+        """Read what is left of a reply that is told, so that its connection can be used again. It need not be there."""
+        try:
+            async with asyncio.timeout(self.waits.last_s):
+                while await connection.read():
+                    pass
+        except (TimeoutError, UpstreamLost):
+            connection.close()
+
+    async def _fail(self, failure: Failure) -> None:
+        """Tell the client that there is no more: as an HTTP error where that can still be one."""
+        self.failure = failure
+        self.outcome = Outcome.REFUSED if failure.status < 500 else Outcome.FAILED
+        if not self._has_started:
+            status, body = self.telling.body(failure)
+            headers = [(name.encode(), value.encode()) for name, value in failure.headers.items()]
+            length = (b"content-length", str(len(body)).encode())
+            await self._start(status, [(b"content-type", b"application/json"), length, *headers])
+            await self._body(body, more=False)
+        elif self.outgoing.streams:
+            await self._body(self.telling.event(failure), more=False)
+        else:
+            raise BrokenReply(failure.message)
+
+    async def _start(self, status: int, headers: RawHeaders) -> None:
+        if self._has_started:  # by who held the request until there was a group
+            return
+        self._has_started = True
+        self.status = status
+        lengths = [(name, value) for name, value in headers if name == b"content-length"]
+        told = [*reply_headers(headers, self.reply_added), *lengths]
+        await self.send({"type": "http.response.start", "status": status, "headers": told})
+
+    async def _body(self, data: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+GROUP_LOST = Failure(
+    503,
+    "the group that wrote this answer was lost, and no other one could go on; try again",
+    "service_unavailable",
+    code="group_lost",
+    retry_after_s=1,
+)
+
+
+def _busy(head: Head) -> Failure:
+    retry_after = head.get(b"retry-after") or b""
+    return Failure(
+        503,
+        "no group takes the request now; try again",
+        "service_unavailable",
+        code="overloaded",
+        retry_after_s=int(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 1,
+    )
+
+
+def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, Result], otherwise: str) -> Result:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise UpstreamLost(f"{otherwise} within {seconds:g} s", has_answered=False) from None
