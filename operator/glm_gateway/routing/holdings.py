@@ -1,0 +1,78 @@
+"""Which prefixes a group is believed to have in its KV cache: a cache of the same size that forgets as the group does.
+
+Blocks are used from the last of a prompt to its first. So the first are always the youngest, and what is forgotten is
+the end of the prompt that was used longest ago. Of any prompt a group holds the blocks up to some one: none is missing
+between two.
+"""
+
+from collections import OrderedDict
+
+from glm_gateway.routing.prefix import BLOCKS_A_SIZE, ENDS, SIZES, Prefix
+
+MAX_AGE_S = 3600.0
+"""What was not used for so long is not believed in. Others fill a group as well, and no gateway sees them."""
+
+MAX_BLOCKS_HELD = 65_536
+"""Of a group: 12 MB in this process. Only a KV cache of over 8 M tokens holds more blocks of the finest grain."""
+
+
+class Holdings:
+    """The blocks of one group, oldest first. Sizes are in bytes of text."""
+
+    __slots__ = ("_used", "capacity_bytes", "num_bytes")
+
+    def __init__(self, capacity_bytes: float) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.num_bytes = 0
+        self._used: OrderedDict[int, tuple[float, int]] = OrderedDict()  # time of last use, and the bytes of the block
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def known_bytes(self, prefix: Prefix, now: float) -> int:
+        """Return how many bytes from the beginning of a prompt the group has computed and not yet forgotten."""
+        hashes, used = prefix.hashes, self._used
+        if not hashes or hashes[0] not in used:
+            return 0
+        oldest_s = now - MAX_AGE_S
+        low, high = 0, len(hashes)  # blocks before low are held, those from high on are not
+        probe = high - 1  # the whole of it first: so it is for each turn but the one that asks something new
+        while low < high:
+            entry = used.get(hashes[probe])
+            if entry is not None and entry[0] >= oldest_s:
+                low = probe + 1
+            else:
+                high = probe
+            probe = (low + high) // 2
+        return ENDS[low - 1] if low else 0
+
+    def use(self, prefix: Prefix, now: float) -> None:
+        """Note that the group computes a prompt, or uses what it has of it; forget what that pushes out."""
+        used = self._used
+        entries = [entry for size in SIZES for entry in [(now, size)] * BLOCKS_A_SIZE]
+        num_new_bytes = 0
+        for each, entry in zip(reversed(prefix.hashes), entries[len(prefix.hashes) - 1 :: -1], strict=False):
+            if each in used:
+                used.move_to_end(each)
+            else:
+                num_new_bytes += entry[1]
+            used[each] = entry
+        self.num_bytes += num_new_bytes
+        self._forget(now)
+
+    def resize(self, capacity_bytes: float) -> None:
+        """Take another size; what has no place is forgotten by the next use."""
+        self.capacity_bytes = capacity_bytes
+
+    def _forget(self, now: float) -> None:
+        used = self._used
+        while self.num_bytes > self.capacity_bytes or len(used) > MAX_BLOCKS_HELD:
+            self.num_bytes -= used.popitem(last=False)[1][1]
+        while used and next(iter(used.values()))[0] < now - MAX_AGE_S:
+            self.num_bytes -= used.popitem(last=False)[1][1]
+
+    def check(self) -> None:
+        """Raise AssertionError unless sizes add up and nothing is older than what comes after it."""
+        assert self.num_bytes == sum(size for _, size in self._used.values())
+        times = [at_s for at_s, _ in self._used.values()]
+        assert times == sorted(times)

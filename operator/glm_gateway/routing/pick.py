@@ -1,0 +1,158 @@
+"""pick(request, groups, book, now) -> Choice: which group a request goes to. It is charged in the same call.
+
+The score of a group is the seconds until the first token there. A request stays where most of its prompt has been
+computed, while that costs it no more than computing that part again would take; else it goes to whom of the least
+loaded knows most of it. A prefix that many use at once spreads by the same arithmetic: what is in flight at its group
+grows, until another one is worth the prefill.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from glm_gateway.routing.book import Book, Charge
+from glm_gateway.routing.prefix import Prefix
+from glm_gateway.routing.rendezvous import mixed, number_of
+
+SILENCE_S = 3.0
+"""A group that pushes, and has been silent for so long, is suspect: it is used behind all others."""
+
+HELD_WEIGHT = 0.1
+"""What a token in flight counts for, against one that must still be computed. A running request delays a first token by
+far less than its tokens (on an H200 by a thousandth), but it takes KV blocks and slows every answer; and load that
+counts for nothing is never evened out: with 0 the fullest of four groups has 1.5 times the mean, with 0.05 to 0.25 it
+has 1.0 to 1.2. With 1 a tenth of the prefix hits is lost (benchmarks/routing_simulated.py --held-weight)."""
+
+NEARLY = 1.1
+"""Scores up to this many times the least one are as good: they are estimates."""
+
+Why = Literal["prefix", "least_loaded", "only", "arm"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a request to place it.
+
+    key: breaks ties between groups where the prompt has no whole block; any text, as the request's id.
+    sticky: who is to stay on an arm of an experiment, as a key, a tenant, a user.
+    avoid: groups at which it has failed: they are taken when there is no other.
+    """
+
+    key: str
+    prompt_tokens: int
+    prefix: Prefix = Prefix()
+    sticky: str = ""
+    avoid: frozenset[str] = frozenset()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a group to send it a request, besides what the book says.
+
+    heard_s: when it pushed last; None: it never does, for its workers are from before, and only own charges count.
+    """
+
+    name: str
+    is_ready: bool = True
+    is_leaving: bool = False
+    heard_s: float | None = None
+    deployment: str = ""
+    revision: str = ""
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.is_ready and not self.is_leaving
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request goes. why: a label of metrics.
+
+    prefix: most of its prompt is known there. least_loaded: it waits least there. only: there was no other.
+    arm: an experiment left no other. wait_s: the seconds until its first token, as they are expected.
+    """
+
+    group: str
+    why: Why
+    wait_s: float
+    known_tokens: int  # of the prompt, that need not be computed
+    charge: Charge
+
+
+class _Candidate(msgspec.Struct):
+    """A group as this request finds it. patience_s: what computing the known part again would take there."""
+
+    name: str
+    score_s: float
+    known_tokens: int
+    patience_s: float
+
+
+def pick(request: Request, groups: Iterable[Group], book: Book, now: float) -> Choice | None:
+    """Place a request and charge it there; None when no group takes requests.
+
+    now: seconds of a clock that never goes back, the one of Group.heard_s. The caller releases Choice.charge.
+    """
+    candidates = [_candidate(request, group.name, book, now) for group in _foremost(request, groups, now)]
+    if not candidates:
+        return None
+    chosen, is_home = _chosen(candidates, request)
+    charge = book.charge(chosen.name, owed=request.prompt_tokens - chosen.known_tokens, held=request.prompt_tokens)
+    book.use(chosen.name, request.prefix, now)
+    return Choice(
+        group=chosen.name,
+        why="only" if len(candidates) == 1 else "prefix" if is_home else "least_loaded",
+        wait_s=chosen.score_s,
+        known_tokens=chosen.known_tokens,
+        charge=charge,
+    )
+
+
+def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Group]:
+    """Return the groups that take requests; of them those where it has not failed, then those that are heard."""
+    tiers: dict[int, list[Group]] = {}
+    for group in groups:
+        if group.is_ready and not group.is_leaving:
+            is_suspect = group.heard_s is not None and now - group.heard_s > SILENCE_S
+            tier = 2 * (group.name in request.avoid) + is_suspect
+            tiers.setdefault(tier, []).append(group)
+    return tiers[min(tiers)] if tiers else []
+
+
+def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidate:
+    account, prompt_tokens, prefix = book.account(name), request.prompt_tokens, request.prefix
+    known_bytes = account.holdings.known_bytes(prefix, now)
+    # The last token is computed in any case: its logits are the answer's first.
+    known_tokens = min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1) if known_bytes else 0
+    ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
+    score_s = (prompt_tokens - known_tokens + ahead) / account.tokens_per_s
+    return _Candidate(name, score_s, known_tokens, known_tokens / account.tokens_per_s)
+
+
+def _chosen(candidates: list[_Candidate], request: Request) -> tuple[_Candidate, bool]:
+    """Return who gets it, and whether that is because it knows most of the prompt."""
+    most_known = max(each.known_tokens for each in candidates)
+    if most_known > 0:
+        home = _first_of([each for each in candidates if each.known_tokens == most_known], request)
+        if home.score_s - min(each.score_s for each in candidates) <= home.patience_s:
+            return home, True
+    near = _least_loaded(candidates)
+    most_known = max(each.known_tokens for each in near)
+    return _first_of([each for each in near if each.known_tokens == most_known], request), False
+
+
+def _least_loaded(candidates: list[_Candidate]) -> list[_Candidate]:
+    if len(candidates) == 1:
+        return candidates
+    near_s = NEARLY * min(each.score_s for each in candidates)
+    return [each for each in candidates if each.score_s <= near_s]
+
+
+def _first_of(candidates: list[_Candidate], request: Request) -> _Candidate:
+    """Return the one of the least loaded that comes first for this prompt, whatever the order of the groups.
+
+    Prompts that begin alike come to the same one, also at another replica of this gateway, which knows other prompts.
+    """
+    near = _least_loaded(candidates)
+    if len(near) == 1:
+        return near[0]
+    seed = request.prefix.hashes[0] if request.prefix.hashes else number_of(request.key)
+    return max(near, key=lambda each: (mixed(seed ^ number_of(each.name)), each.name))

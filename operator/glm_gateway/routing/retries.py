@@ -1,0 +1,58 @@
+"""Whether a request that failed goes to another group: a budget for all of them, so that no outage doubles the load."""
+
+from collections import deque
+
+WINDOW_S = 10.0
+SHARE = 0.1
+LEAST = 3
+"""Retries in a window that are allowed whatever the number of requests is: else a quiet gateway could do none."""
+
+MAX_TRIES = 3
+"""Of one request, the first included."""
+
+_BUCKET_S = 1.0
+
+
+def is_worth_retrying(status: int | None, *, num_tries: int, has_sent: bool) -> bool:
+    """Tell whether another try may help. status: None when there was no reply at all.
+
+    Not after a byte of the reply went to the client: then it is a continuation or an error. Not for what the client got
+    wrong (4xx, 429 included: it is told when to come back), nor for what no other group can do (501, 505).
+    """
+    if has_sent or num_tries >= MAX_TRIES:
+        return False
+    return status is None or (status >= 500 and status not in (501, 505))
+
+
+class RetryBudget:
+    """Counts requests and retries of the last seconds. One a deployment; time never goes back.
+
+    Of requests only whole buckets within the window count, of retries all that touch it. So in no ten seconds are there
+    more retries than a tenth of the requests in them, or LEAST.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: deque[tuple[int, list[int]]] = deque()  # number of the bucket; requests and retries in it
+
+    def note_request(self, now: float) -> None:
+        """Count a request, at its first try."""
+        self._bucket(now)[0] += 1
+
+    def take(self, now: float) -> bool:
+        """Take a retry out of the budget. False: there is none left, and the client gets the error."""
+        here = self._bucket(now)
+        begin = int((now - WINDOW_S) // _BUCKET_S)
+        requests = sum(counts[0] for number, counts in self._buckets if number > begin)
+        retries = sum(counts[1] for _, counts in self._buckets)
+        if retries + 1 > max(LEAST, SHARE * requests):
+            return False
+        here[1] += 1
+        return True
+
+    def _bucket(self, now: float) -> list[int]:
+        number, begin = int(now // _BUCKET_S), int((now - WINDOW_S) // _BUCKET_S)
+        while self._buckets and self._buckets[0][0] < begin:
+            self._buckets.popleft()
+        if not self._buckets or self._buckets[-1][0] < number:
+            self._buckets.append((number, [0, 0]))
+        return self._buckets[-1][1]

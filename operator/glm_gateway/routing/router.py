@@ -1,0 +1,83 @@
+"""All that decides where a request goes, in one place: ejection, then splits, then pick; and what becomes of it later.
+
+The order matters. What is out is out of every arm, so that an arm whose only group fails falls to the others; and it is
+half of all groups that may be out, not of each arm.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from glm_gateway.routing.arms import Split, arm_of
+from glm_gateway.routing.book import Book
+from glm_gateway.routing.ejection import Ejection
+from glm_gateway.routing.pick import Choice, Group, Request, pick
+
+
+class Splits(msgspec.Struct, frozen=True, kw_only=True):
+    """The splits that hold: between deployments, and between the revisions of some of them."""
+
+    deployments: Split | None = None
+    revisions: Mapping[str, Split] = {}  # by deployment
+
+
+class Router:
+    """The book and the records of failures of one model's groups. now: seconds of a clock that never goes back.
+
+    Every choice ends in `end`, whatever happens. Before that it has `succeed`, once, or `fail`, or neither, when its
+    client went away first.
+    """
+
+    def __init__(self, splits: Splits | None = None) -> None:
+        self.splits = splits or Splits()
+        self.book = Book()
+        self.ejection = Ejection()
+
+    def route(self, request: Request, groups: Sequence[Group], now: float) -> Choice | None:
+        """Place a request and charge it; None when no group takes it now, or none of an arm that may not fall."""
+        able = {group.name: group for group in groups if group.takes_requests}
+        admitted = [able[name] for name in self.ejection.admitted(able, now)]
+        on_arm = self._on_arm(request, admitted)
+        choice = pick(request, on_arm, self.book, now)
+        if choice is None:
+            return None
+        self.ejection.begin(choice.group, choice.charge.number, now)
+        if len(on_arm) == 1 < len(admitted):
+            return msgspec.structs.replace(choice, why="arm")
+        return choice
+
+    def succeed(self, choice: Choice, now: float, prompt_tokens: int | None = None) -> None:
+        """Note the first byte of a reply. prompt_tokens: as the group counted them."""
+        self.book.begin(choice.charge, prompt_tokens)
+        self.ejection.succeed(choice.group, now)
+
+    def fail(self, choice: Choice, now: float) -> None:
+        """Note that the group failed the request."""
+        self.ejection.fail(choice.group, now)
+
+    def end(self, choice: Choice) -> None:
+        """Release what the request was charged. A second time changes nothing."""
+        if self.book.release(choice.charge):
+            self.ejection.drop(choice.group, choice.charge.number)
+
+    def forget(self, group: str) -> None:
+        """Forget a group that is gone, or began anew."""
+        self.book.forget(group)
+        self.ejection.forget(group)
+
+    def _on_arm(self, request: Request, groups: list[Group]) -> list[Group]:
+        """Return the groups of the request's arm: of its deployment, and there of its revision."""
+        if self.splits.deployments is not None:
+            arm = arm_of(self.splits.deployments, request.sticky, {group.deployment for group in groups})
+            groups = [group for group in groups if group.deployment == arm]
+        if not self.splits.revisions:
+            return groups
+        kept: list[Group] = []
+        for deployment in dict.fromkeys(group.deployment for group in groups):
+            here = [group for group in groups if group.deployment == deployment]
+            split = self.splits.revisions.get(deployment)
+            if split is not None:
+                arm = arm_of(split, request.sticky, {group.revision for group in here})
+                here = [group for group in here if group.revision == arm]
+            kept += here
+        return kept
