@@ -15,7 +15,7 @@ from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
-from glm_worker.server.edge.memory import Memory
+from glm_worker.server.edge.lanes import Lanes
 from glm_worker.server.flights.draining import OpenWork
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flight import RequestTimes
@@ -61,7 +61,7 @@ class Backend:
     started: int
     group: str = "local"
     spans: Spans = NO_SPANS
-    memory: Memory = field(default_factory=Memory)
+    lanes: Lanes = field(default_factory=Lanes)
     work: OpenWork = field(default_factory=OpenWork)
 
     def begin(self, request: Request) -> Context:
@@ -86,10 +86,7 @@ class Backend:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
             body = await read_body(request.receive, self.checkpoint)
-            self.memory.read(len(body))
-            if len(body) > INLINE_BODY_BYTES:
-                return await asyncio.to_thread(_taken_in, body, intake, context)
-            return _taken_in(body, intake, context)
+            return await self.made_of(body, lambda: _taken_in(body, intake, context))
         except RequestRefused:
             self.telemetry.ended("refused")
             raise
@@ -99,6 +96,10 @@ class Backend:
         except Exception:
             self.telemetry.ended("failed")
             raise
+
+    async def made_of(self, body: bytes, work: Callable[[], Result]) -> Result:
+        """Return what the work makes of a body, in a thread where that is long."""
+        return await self.lanes.run(work, len(body)) if len(body) > INLINE_BODY_BYTES else work()
 
     async def ready(self, order: Order, headers: Headers, receive: Receive | None = None) -> Order:
         """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking.

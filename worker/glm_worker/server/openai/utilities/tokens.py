@@ -1,6 +1,5 @@
 """/tokenize and /detokenize, in vLLM's shapes: what a prompt is to the model, without running it."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
 from glm_worker.errors import RequestRefused
-from glm_worker.server.backend import INLINE_BODY_BYTES, Backend
+from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
@@ -103,7 +102,7 @@ async def _answered(request: Request, backend: Backend, work: Callable[[bytes, C
         body = await read_body(request.receive, backend.checkpoint)
     except ClientGone:
         return Response(status_code=499)  # nobody reads it
-    reply = await asyncio.to_thread(work, body, context) if len(body) > INLINE_BODY_BYTES else work(body, context)
+    reply = await backend.made_of(body, lambda: work(body, context))
     return JSONResponse(reply, headers={"x-request-id": context.caller.request_id})
 
 
