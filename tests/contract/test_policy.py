@@ -82,3 +82,25 @@ def test_the_operator_renders_none_of_it() -> None:
     (container,) = group_template(deployment, a_layout(deployment))["spec"]["template"]["spec"]["containers"]
     rendered = {entry["name"] for entry in container["env"]}
     assert rendered & {f"GLM_{name.upper()}" for name in settings} == set()
+
+
+def test_the_operator_renders_that_it_will_tell_and_nothing_of_what() -> None:
+    """So an edit moves no group, and a pod that nobody has told yet is not wider than the deployment."""
+    templates = [
+        group_template(each, a_layout(each))
+        for each in (
+            a_deployment(),
+            a_deployment(reasoning={"visibility": "Hidden"}, access={"trustProxyHeaders": True}),
+        )
+    ]
+    assert templates[0] == templates[1]
+    (container,) = templates[0]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "GLM_AWAITS_POLICY", "value": "true"} in container["env"]
+    assert WorkerSettings.model_fields["awaits_policy"].default is False, "templates that were kept do not say it"
+
+
+def test_the_operator_knows_a_worker_that_awaits_a_policy() -> None:
+    report = GroupReport.model_validate({"state": "serving", "policy_digest": None, "awaits_policy": True})
+    digest = policy_digest(Policy().for_workers())
+    assert not report.has_policy(digest, is_default=True)
+    assert GroupReport.model_validate({"state": "serving", "policy_digest": None}).has_policy(digest, is_default=True)

@@ -81,6 +81,7 @@ class KnownWorkers:
         if not self.has_policy_page:
             return None
         self.policies.append((group.name, token, body))
+        self.said[group.name] = self.said[group.name].model_copy(update={"awaits_policy": False})
         return self._has(group.name, policy_digest=policy_digest(body))
 
     def _has(self, group: str, **digest: str) -> str:

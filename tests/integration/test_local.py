@@ -22,6 +22,7 @@ from glm_operator.local import ports, processes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.management import Management
+from glm_operator.local.pods import AWAITS_POLICY
 from glm_operator.local.processes import Process
 from glm_operator.local.rendezvous import BLOCK_SIZE
 from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
@@ -88,8 +89,13 @@ def only_status(folder: StateFolder) -> GroupStatus:
 
 def rendezvous_ports(state: DeploymentState) -> list[int]:
     """Return, of each pod, where its ranks meet those of the others: what its process was started with."""
-    environments = [Path(f"/proc/{pod.pid}/environ").read_bytes().split(b"\0") for pod in state.pods]
-    return [int(dict(v.split(b"=", 1) for v in each if v)[b"GLM_RENDEZVOUS_PORT"]) for each in environments]
+    return [int(environment(pod)["GLM_RENDEZVOUS_PORT"]) for pod in state.pods]
+
+
+def environment(pod: PodRecord) -> dict[str, str]:
+    """Return what the process of a pod was started with."""
+    variables = Path(f"/proc/{pod.pid}/environ").read_text().split("\0")
+    return dict(each.split("=", 1) for each in variables if each)
 
 
 def pids(state: DeploymentState) -> dict[str, int]:
@@ -126,6 +132,16 @@ def test_a_second_up_of_the_same_file_leaves_every_process_alone(folder: StateFo
     again = start(folder)
     assert pids(again.state) == pids(first)
     assert (again.changes.start, again.changes.stop) == ([], [])
+
+
+def test_pods_wait_for_a_policy_only_where_somebody_tells_it_and_none_restarts_for_that(folder: StateFolder) -> None:
+    with folder.locked():
+        first = bring_up(folder, "nano", manifests(), PROGRAM, awaits_policy=True)
+        again = bring_up(folder, "nano", manifests(), PROGRAM)
+        more = bring_up(folder, "nano", manifests(replicas=2), PROGRAM)
+    assert (again.changes.start, again.changes.stop, more.changes.stop) == ([], [], [])
+    assert [AWAITS_POLICY in environment(pod) for pod in more.state.pods] == [True, True, False, False]
+    assert pids(first.state).items() <= pids(more.state).items()
 
 
 def test_a_change_restarts_the_group(folder: StateFolder) -> None:

@@ -150,3 +150,29 @@ async def test_an_operator_upgrade_with_nothing_said_moves_and_tells_nobody(rig:
     await rig.settle()
     assert (uids(rig), revisions(rig), rig.workers.policies) == (*before, [])
     assert rig.condition("PolicyApplied")[:2] == ("True", "PolicyTaken")
+
+
+@pytest.mark.parametrize("reasoning", [{}, HIDDEN])
+async def test_a_group_that_waits_for_its_policy_is_told_while_it_starts_also_what_is_the_default(
+    rig: Rig, reasoning: dict[str, Any]
+) -> None:
+    set_spec(rig, reasoning=reasoning)
+    await rig.settle()
+    before = len(rig.workers.policies)
+    hear(rig, "chat-g0", state="starting", policy_digest=None, awaits_policy=True)
+    await rig.run_pass()
+    assert len(rig.workers.policies) == before + 1
+    await rig.settle()
+    assert len(rig.workers.policies) == before + 1, "once is enough"
+    assert told(rig)[-1] == ("chat-g0", "hidden" if reasoning else "visible")
+
+
+async def test_a_group_that_cannot_be_told_is_named_with_what_comes_of_it(rig: Rig) -> None:
+    rig.workers.policies_fail = NotTaken("pod chat-g0-0 did not answer")
+    hear(rig, "chat-g0", policy_digest=None, awaits_policy=True)
+    assert not (await rig.run_pass()).settled
+    words = "not told yet: chat-g0; chat-g0: never told any, so reasoning is hidden from everybody there"
+    assert rig.condition("PolicyApplied") == ("Unknown", "PolicyPending", words)
+    rig.workers.policies_fail = None
+    await rig.settle()
+    assert rig.condition("PolicyApplied")[:2] == ("True", "PolicyTaken")

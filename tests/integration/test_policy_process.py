@@ -139,3 +139,40 @@ def test_the_real_server_answers_by_the_policy_at_once_and_after_it_was_killed(t
         group.leader.child("server").kill()
         group.serving(after=before)
         assert thinking(group) == "disabled by=policy", "the first answer of the new server is by it"
+
+
+def readiness(group: Group) -> tuple[int, str]:
+    response = group.leader.get("/readyz")
+    return response.status_code, response.text.strip()
+
+
+def test_a_group_that_waits_for_its_policy_is_not_ready_before_and_at_once_then(tmp_path: Path) -> None:
+    with running_group(tmp_path, management_token=TOKEN, awaits_policy=True, **FAKES, **IDENTITY) as group:
+        report = group.serving()
+        assert readiness(group) == (503, "serving, not ready: its policy has not been put yet")
+        assert (report["policy_digest"], report["awaits_policy"]) == (None, True)
+        assert policies(group) == ["SetPolicy hidden"]
+        digest = tell(group, {})
+        assert readiness(group) == (200, "serving")
+        report = group.leader.group()
+        assert (report["policy_digest"], report["awaits_policy"]) == (digest, False)
+        eventually(lambda: policies(group)[-1] == "SetPolicy visible")
+        before = report["generation"]
+        assert group.leader.stop() == 0
+        group.leader.start()
+        assert group.serving(after=before)["awaits_policy"] is False, "the pod keeps it"
+        assert (readiness(group), policies(group)) == ((200, "serving"), ["SetPolicy visible"])
+
+
+def test_a_group_that_nobody_tells_is_ready_all_the_same_and_shows_reasoning_to_nobody(tmp_path: Path) -> None:
+    with running_group(tmp_path, management_token=TOKEN, awaits_policy=True, **FAKES, **IDENTITY) as group:
+        group.serving()
+        eventually(lambda: readiness(group) == (200, "serving"))
+        assert group.leader.group()["awaits_policy"] is True
+        assert policies(group) == ["SetPolicy hidden"]
+        assert "nobody has put a policy for 10 s" in group.leader.log.read_text()
+        generation = group.leader.group()["generation"]
+        group.leader.child("server").kill()
+        group.serving(after=generation)
+        assert readiness(group) == (200, "serving"), "it waits once"
+        assert policies(group) == ["SetPolicy hidden"]

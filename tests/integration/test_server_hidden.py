@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_worker.messages import Policy
 from integration.server_world import MODEL, TOKENIZER, a_server, token_ids
 
 THOUGHT = "<think>a secret: 7</think>"
@@ -72,3 +73,36 @@ async def test_a_caller_who_is_not_told_properly_is_counted_as_refused(tmp_path:
         await world.serve()
         assert (await world.http.post(path, json={}, headers={"x-glm-tenant": "two words"})).status_code == 400
         assert await world.value('glm_requests_total{outcome="refused"}') == 1
+
+
+async def test_a_server_that_was_not_told_yet_shows_reasoning_to_nobody_and_then_as_it_is_told(tmp_path: Path) -> None:
+    async with a_server(tmp_path, awaits_policy=True) as world:
+        engine = await world.serve()
+
+        async def told() -> str:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+            answering = asyncio.create_task(
+                world.http.post("/v1/chat/completions", json=body, headers={"x-glm-role": "developer"})
+            )
+            await engine.say(await engine.next_request(), f"{THOUGHT}2", end="<|user|>")
+            return (await answering).text
+
+        assert "secret" not in await told()
+        await world.policy(Policy())
+        assert '"reasoning_content":"a secret: 7"' in await told()
+
+
+async def test_a_server_that_was_not_told_yet_keeps_tenants_apart(tmp_path: Path) -> None:
+    async with a_server(tmp_path, awaits_policy=True) as world:
+        engine = await world.serve()
+        mine, others = {"x-glm-tenant": "a"}, {"x-glm-tenant": "b"}
+        body = {"model": MODEL, "input": "hi", "store": True}
+        answering = asyncio.create_task(world.http.post("/v1/responses", json=body, headers=mine))
+        await engine.say(await engine.next_request(), f"{THOUGHT}2", end="<|user|>")
+        path = f"/v1/responses/{(await answering).json()['id']}"
+        trusting = Policy(trust_proxy_headers=True)
+        for told in (None, trusting):
+            if told is not None:
+                await world.policy(told)
+            found = [(await world.http.get(path, headers=headers)).status_code for headers in (mine, others, {})]
+            assert found == [200, 404, 404]

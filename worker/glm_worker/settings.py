@@ -94,6 +94,11 @@ class WorkerSettings(BaseSettings):
     )
 
     # What becomes of thinking, and who is trusted, until somebody puts another policy to the management port
+    awaits_policy: bool = Field(
+        False,
+        description="Whether somebody will put a policy to the management port. Until then reasoning is shown to"
+        " nobody, x-glm-role and x-glm-tenant count, and the group waits up to 10 s before it is ready.",
+    )
     reasoning_default: Literal["template", "enabled", "disabled", "auto"] = Field(
         "template",
         description="Whether the model thinks where a request does not say. template: as the chat template has it."

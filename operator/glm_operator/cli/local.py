@@ -71,6 +71,7 @@ def up(
                     render(deployment, planned.layout, indices),
                     program,
                     stopping=lambda pods: show(_stopping(pods)),
+                    awaits_policy=not spec.policy.is_default,  # then there is a controller
                 )
                 state = msgspec.structs.replace(started.state, body=body, controller=None, leaving=[])
                 folder.write(state)

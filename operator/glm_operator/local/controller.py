@@ -244,7 +244,14 @@ class Controller:
         layout = plan(deployment)
         assert isinstance(layout, Layout), layout  # `up` has planned it
         untouched = [*finishing, *resting.values()]
-        made = bring_up(self.folder, self.name, render(deployment, layout, due), self.program, untouched=untouched)
+        made = bring_up(
+            self.folder,
+            self.name,
+            render(deployment, layout, due),
+            self.program,
+            untouched=untouched,
+            awaits_policy=not deployment.spec.policy.is_default,
+        )
         self.folder.write(msgspec.structs.replace(made.state, leaving=finishing))
         for group in gone:
             del self.leaving[group.index]

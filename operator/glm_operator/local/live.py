@@ -10,13 +10,13 @@ def tell(management: Management, deployment: GLMDeployment, address: str, report
     """Put what the spec says to a group that has something else; return what it did not take, in words of the spec.
 
     address: of its first pod. report: what the group says of itself. One that was never told anything is not told the
-    defaults.
+    defaults, unless it waits for that.
     """
     spec, token = deployment.spec, names.management_token(deployment.metadata.uid)
     promises, policy = spec.slo.for_workers(), spec.policy.for_workers()
     refused = []
     if report.slo_digest != slo_digest(promises) and (spec.slo.classes or report.slo_digest):
         refused += [] if management.put_slo(address, token, promises) else ["spec.slo"]
-    if report.policy_digest != policy_digest(policy) and not (spec.policy.is_default and report.policy_digest is None):
+    if not report.has_policy(policy_digest(policy), is_default=spec.policy.is_default):
         refused += [] if management.put_policy(address, token, policy) else ["spec.reasoning and spec.access"]
     return refused

@@ -16,6 +16,9 @@ from glm_operator import names
 from glm_operator.local.errors import LocalError
 from glm_operator.manifest import Manifest
 
+AWAITS_POLICY = "GLM_AWAITS_POLICY"
+"""Only where a controller tells it, and no matter to a pod that runs: it was told what is in force."""
+
 
 @dataclass(frozen=True)
 class LocalPod:
@@ -39,7 +42,7 @@ class LocalPod:
             self.index,
             self.address,
             self.arguments,
-            sorted(self.env.items()),
+            sorted((name, value) for name, value in self.env.items() if name != AWAITS_POLICY),
             self.num_gpus,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

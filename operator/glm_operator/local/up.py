@@ -13,7 +13,7 @@ from glm_operator.local.changes import Changes, changes
 from glm_operator.local.down import stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.management import Management
-from glm_operator.local.pods import LocalPod, Placement, local_pods
+from glm_operator.local.pods import AWAITS_POLICY, LocalPod, Placement, local_pods
 from glm_operator.local.processes import Process
 from glm_operator.local.rendezvous import assign_blocks
 from glm_operator.local.state import DRAIN_DEADLINE_S, DeploymentState, PodRecord, StateFolder
@@ -47,11 +47,14 @@ def bring_up(
     program: Sequence[str],
     stopping: Callable[[list[PodRecord]], None] = lambda _: None,
     untouched: Collection[str] = (),
+    *,
+    awaits_policy: bool = False,
 ) -> Started:
     """Start, restart and stop pods until exactly the manifests' pods run. Hold the folder's lock.
 
     stopping is called with the pods that are being waited for while they finish their requests. untouched: groups that
-    are left as they are, because they finish their requests by themselves; no manifest may name them.
+    are left as they are, because they finish their requests by themselves; no manifest may name them. awaits_policy:
+    whether pods that start wait to be told how to treat requests; those that run are left alone whatever it is.
     """
     known = _known_state(folder, name)
     aside = [pod for pod in known.pods if pod.group in untouched]
@@ -70,7 +73,7 @@ def bring_up(
     _check_ports(plan.start)
     state = msgspec.structs.replace(old, network=network, pods=[*aside, *plan.keep])
     folder.write(state)
-    for pod in plan.start:
+    for pod in plan.start if awaits_policy else map(_awaiting_nothing, plan.start):
         state = _start(folder, state, pod, program, devices.get(pod.name, []), blocks.get(pod.group))
     return Started(state, plan)
 
@@ -125,6 +128,10 @@ def _with_devices(pod: LocalPod, devices: Mapping[str, list[str]]) -> LocalPod:
     if pod.name not in devices:
         return pod
     return replace(pod, env={**pod.env, "CUDA_VISIBLE_DEVICES": ",".join(devices[pod.name])})
+
+
+def _awaiting_nothing(pod: LocalPod) -> LocalPod:
+    return replace(pod, env={name: value for name, value in pod.env.items() if name != AWAITS_POLICY})
 
 
 def _blocks(

@@ -72,9 +72,9 @@ def lack_policy(observed: Observed, reports: Mapping[str, GroupReport], promised
     """Return the groups whose workers treat requests by another policy than this, and can be told."""
     if promised.policy is None:
         return []
-    wanted = {policy_digest(promised.policy.for_workers()), *([None] if promised.policy.is_default else [])}
+    wanted, is_default = policy_digest(promised.policy.for_workers()), promised.policy.is_default
     heard = _heard(observed, reports)
-    return [group for group, report in heard if report.takes_policy and report.policy_digest not in wanted]
+    return [group for group, each in heard if each.takes_policy and not each.has_policy(wanted, is_default=is_default)]
 
 
 def _heard(observed: Observed, reports: Mapping[str, GroupReport]) -> list[tuple[ObservedGroup, GroupReport]]:

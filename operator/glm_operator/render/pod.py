@@ -86,6 +86,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "HTTP_PORT": names.HTTP_PORT,
         "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
         "MANAGEMENT_TOKEN": names.management_token(deployment.metadata.uid),
+        "AWAITS_POLICY": "true",  # whatever it is: an edit of it moves no group
         "COORDINATOR_PORT": names.COORDINATOR_PORT,
         "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
         "MAX_MODEL_LEN": limits.max_model_len,

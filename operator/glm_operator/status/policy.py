@@ -8,14 +8,20 @@ from glm_operator.status.slo import MOST_REFUSALS, TEXT_BYTES, Said
 
 def policy_applied(facts: Facts) -> Said:
     """Return whether every group that serves has the policy of the spec. Where nothing is asked for, all have it."""
+    serving = {name: report for name, report in sorted(facts.reports.items()) if report.state == "serving"}
+    untold = [name for name, report in serving.items() if report.awaits_policy]
+    less = f"; {_some(untold)}: never told any, so reasoning is hidden from everybody there" if untold else ""
     if facts.policy_fault is not None:
-        return "Unknown", facts.policy_fault.reason, f"{facts.policy_fault.message}; workers keep what they have"
+        return "Unknown", facts.policy_fault.reason, f"{facts.policy_fault.message}; workers keep what they have{less}"
     if facts.policy is None:
         return "Unknown", "PolicyPending", "not read yet"
-    serving = {name: report for name, report in sorted(facts.reports.items()) if report.state == "serving"}
-    wanted = {policy_digest(facts.policy.for_workers()), *([None] if facts.policy.is_default else [])}
-    lacking = [] if facts.policy.is_default else [name for name, report in serving.items() if not report.takes_policy]
-    others = [name for name, each in serving.items() if each.takes_policy and each.policy_digest not in wanted]
+    wanted, is_default = policy_digest(facts.policy.for_workers()), facts.policy.is_default
+    lacking = [] if is_default else [name for name, report in serving.items() if not report.takes_policy]
+    others = [
+        name
+        for name, each in serving.items()
+        if each.takes_policy and not each.has_policy(wanted, is_default=is_default)
+    ]
     refused = [name for name in others if name in facts.policy_refused]
     told = [f"{name}: {facts.policy_refused[name]}" for name in refused]
     if lacking:
@@ -23,9 +29,9 @@ def policy_applied(facts: Facts) -> Said:
     if told:
         more = f" (and {len(told) - MOST_REFUSALS} more)" if len(told) > MOST_REFUSALS else ""
         words = "; ".join(shortened(each, TEXT_BYTES) for each in told[:MOST_REFUSALS])
-        return "False", "PolicyNotTaken", words + more
+        return "False", "PolicyNotTaken", words + more + less
     if others:
-        return "Unknown", "PolicyPending", f"not told yet: {_some(others)}"
+        return "Unknown", "PolicyPending", f"not told yet: {_some(others)}{less}"
     if not facts.members:
         return "Unknown", "ScaledToZero", "no group is wanted"
     unheard = [group.name for group in facts.members if group.is_available and group.name not in facts.reports]

@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.messages import Policy, ReasoningPolicy
 from glm_worker.server.policy import EFFORTS, MAX_ROLES, MAX_TOKENS, LivePolicy, parse_policy, policy_digest, policy_of
+from glm_worker.server.thinking.visibility import visible
+from glm_worker.server.thinking.wish import ThinkingWish
 from glm_worker.settings import WorkerSettings, read_settings
 
 
@@ -135,3 +138,14 @@ def test_a_setting_that_cannot_be_is_named(given: dict[str, str], said: str) -> 
     with pytest.raises(ConfigError) as caught:
         policy_of(read_settings(model="m", **given))
     assert said in str(caught.value)
+
+
+def test_whoever_waits_to_be_told_shows_reasoning_to_nobody_and_keeps_tenants_apart() -> None:
+    said = {"reasoning_visibility": "by_role", "reasoning_visible_to": "dev", "trust_proxy_headers": "true"}
+    for settings in ({}, said, {"reasoning_max_tokens": "512"}):
+        policy = policy_of(read_settings(model="m", awaits_policy="true", **settings))
+        assert (policy.reasoning.visibility, policy.trust_proxy_headers) == ("hidden", True)
+        assert not any(visible(policy.reasoning, role, ThinkingWish()) for role in (None, "dev"))
+        told = policy_of(read_settings(model="m", **settings))
+        assert policy.reasoning.max_thinking_tokens == told.reasoning.max_thinking_tokens
+        parse_policy(msgspec.json.encode(policy))  # it is one that could be put

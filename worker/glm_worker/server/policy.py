@@ -47,8 +47,21 @@ def policy_digest(policy: Policy) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def until_told(policy: Policy) -> Policy:
+    """Return what holds while what the deployment wants is not known: nobody is shown what it may hide.
+
+    The headers of a proxy count, because a role is shown nothing either, and tenants that are told apart see less of
+    each other than all of them as one.
+    """
+    reasoning = msgspec.structs.replace(policy.reasoning, visibility="hidden", visible_to=[])
+    return Policy(reasoning=reasoning, trust_proxy_headers=True)
+
+
 def policy_of(settings: WorkerSettings) -> Policy:
-    """Return the policy that settings say: what holds until another is put. Raises ConfigError, naming the setting."""
+    """Return what holds until a policy is put: what settings say, or less where they say that one will be.
+
+    Raises ConfigError, naming the setting.
+    """
     policy = Policy(
         reasoning=ReasoningPolicy(
             default=settings.reasoning_default,
@@ -63,7 +76,7 @@ def policy_of(settings: WorkerSettings) -> Policy:
     )
     for mistake in _mistakes(policy, _setting):
         raise ConfigError(mistake)
-    return policy
+    return until_told(policy) if settings.awaits_policy else policy
 
 
 _SETTINGS = {"reasoning.max_thinking_tokens": "GLM_REASONING_MAX_TOKENS"}

@@ -5,11 +5,12 @@ Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises or a polic
 /livez   200 as long as the supervisor's loop runs: a rank or a server that is broken is the supervisor's to fix, and a
          restart of the pod would only be slower.
 /readyz  200 when requests should come here, else 503 with the state, and a sentence where that does not tell why: the
-         server has as many connections as it allows. It never depends on how many requests wait.
+         server has as many connections as it allows, or the policy is awaited, for 10 s at most. It never depends on
+         how many requests wait.
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
-         answer), the digests of its promises and of its policy (null before the first), the last generations and why
-         each ended.
+         answer), the digests of its promises and of its policy (null before the first), whether a first policy is
+         awaited, the last generations and why each ended.
 /slo     PUT: promises in place of those before (docs/design/0007-autoscaling.md); the answer has their digest.
 /policy  PUT: a policy in place of the one before (docs/design/0008-api.md); the answer has its digest.
 """

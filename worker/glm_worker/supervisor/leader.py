@@ -33,6 +33,7 @@ from glm_worker.supervisor.history import History, State
 from glm_worker.supervisor.kept import kept_policy, kept_slo
 from glm_worker.supervisor.peers import Peers, lost_pod
 from glm_worker.supervisor.pod import Pod
+from glm_worker.supervisor.policy_wait import PolicyWait
 from glm_worker.supervisor.protocol import READY_GRACE_S, TICK_S, Dismissed, StartGeneration, Status
 from glm_worker.supervisor.rundir import RunDir
 from glm_worker.supervisor.server_keeper import ServerKeeper
@@ -77,7 +78,9 @@ class Leader:
         self._slo = kept_slo(run_dir.lasting("slo", whose))
         self._policy = kept_policy(run_dir.lasting("policy", whose))
         self._own_policy = policy or Policy()
-        if self._policy.value not in (None, self._own_policy) and self._own_policy != Policy():
+        self._policy_wait = PolicyWait(is_on=settings.awaits_policy and self._policy.value is None)
+        is_own_meant = self._own_policy != Policy() and not settings.awaits_policy
+        if is_own_meant and self._policy.value not in (None, self._own_policy):
             _log.warning("the policy that was put, %s, holds instead of that of the settings", self._policy.digest)
         self._failures: list[Failure] = []
         self._generation: str | None = None
@@ -134,12 +137,16 @@ class Leader:
         How many requests wait is no part of it: a queue that is full refuses by itself, and one that is not may be
         long. Were groups not ready for that, a wave of requests would take them out of service one after another.
         """
-        return self._takes_requests and self._server.full_because is None
+        return self._takes_requests and not self.why_not_ready
 
     @property
     def why_not_ready(self) -> str:
         """A sentence where the state alone does not tell why no requests should come; else empty."""
-        return (self._server.full_because or "") if self._takes_requests else ""
+        if not self._takes_requests:
+            return ""
+        if self._policy_wait.holds(time.monotonic()):
+            return "its policy has not been put yet"
+        return self._server.full_because or ""
 
     @property
     def _takes_requests(self) -> bool:
@@ -176,6 +183,7 @@ class Leader:
             "generation": self._generation,
             "slo_digest": self._slo.digest,
             "policy_digest": self._policy_digest,
+            "awaits_policy": self._policy_wait.is_on,
             "load": {
                 "done_bytes": sum(report.view.done_bytes for report in self._reports),
                 "total_bytes": sum(report.view.total_bytes for report in self._reports),
@@ -208,13 +216,14 @@ class Leader:
         """Treat requests by this policy from now on, in this server and in those to come; return its digest."""
         digest = self._policy.keep(policy)
         self._server.send(SetPolicy(policy))
+        self._policy_wait.end()
         _log.info("policy %s: %s, trust_proxy_headers=%s", digest, policy.reasoning, policy.trust_proxy_headers)
         return digest
 
     @property
     def _policy_digest(self) -> str | None:
-        """The digest of the policy that holds; None: nobody has ever said one, and the defaults hold."""
-        if self._policy.value is None and self._own_policy != Policy():
+        """The digest of the policy that holds; None: nobody has ever said one, and the defaults or less hold."""
+        if self._policy.value is None and self._own_policy != Policy() and not self._policy_wait.is_on:
             return policy_digest(self._own_policy)
         return self._policy.digest
 
@@ -332,6 +341,7 @@ class Leader:
     def _on_serving(self, generation: str) -> None:
         if generation == self._generation and not self._failures and not self._is_serving:
             self._is_serving = True
+            self._policy_wait.begin(time.monotonic())
             self._history.serve(time.time())
             self._changed.set()
 
@@ -369,6 +379,7 @@ class Leader:
             if self._unavailable is not None:
                 self._server.send(self._unavailable)
             self._history.look(time.time())
+            self._policy_wait.look(time.monotonic())
             self._peers.send(Status(state=self.state, generation=self._generation, is_ready=self._takes_requests))
             if self._generation is not None:
                 self._reports = local + self._peers.reports(self._generation)

@@ -97,3 +97,20 @@ def test_the_beginning_and_the_end_of_a_refusal_are_told_and_ready_is_not_touche
     assert told == [["PolicyNotTaken"], [], ["PolicyTaken"]]
     assert conditions(bad)["Ready"] == ("True", "AllGroupsReady")
     assert conditions(bad)["Degraded"] == ("False", "Healthy")
+
+
+AWAITING = a_report("serving", policy_digest=None, awaits_policy=True)
+LESS = "chat-g1: never told any, so reasoning is hidden from everybody there"
+
+
+@pytest.mark.parametrize("policy", [HIDDEN, Policy()])
+def test_a_worker_that_awaits_its_policy_is_named_whatever_it_is(policy: Policy) -> None:
+    has = a_report("serving", policy_digest=policy_digest(policy.for_workers()))
+    assert said(has, AWAITING, policy=policy) == ("Unknown", "PolicyPending", f"not told yet: chat-g1; {LESS}")
+
+
+def test_what_comes_of_it_is_also_said_where_nothing_can_be_told() -> None:
+    fault = Trouble("policy", "InvalidSpec", "spec.reasoning.visibility: wrong")
+    refused = {"chat-g1": "pod chat-g1-0 refused the policy with 422: no"}
+    assert said(HAS, AWAITING, policy=None, policy_fault=fault)[2].endswith(f"; workers keep what they have; {LESS}")
+    assert said(HAS, AWAITING, policy_refused=refused)[2] == f"chat-g1: {refused['chat-g1']}; {LESS}"
