@@ -1,13 +1,15 @@
-"""The waiting room of one deployment: bounded in requests, bytes and time, left in order of priority and arrival."""
+"""The waiting room of one model: bounded in requests, bytes and time, left in the order of places."""
 
-import math
 from bisect import insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from glm_gateway.routing.classes import Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How much may wait, and how long one request does."""
+    """How much may wait, and how long one request does before it is given up."""
 
     max_held: int = 1000
     max_bytes: int = 256 * 2**20
@@ -16,10 +18,9 @@ class Bounds:
 
 @dataclass(frozen=True, order=True)
 class Ticket:
-    """One request that waits. priority: the lower goes first. number: in order of arrival."""
+    """One request that waits. place: the least goes first."""
 
-    priority: int
-    number: int
+    place: Place
     num_bytes: int = field(compare=False)
     since: float = field(compare=False)
 
@@ -41,17 +42,20 @@ class Demand:
 
 @dataclass
 class WaitingRoom:
-    """Everybody who entered leaves once: called, given up, or gone."""
+    """Everybody who entered leaves once."""
 
     bounds: Bounds = field(default_factory=Bounds)
     _tickets: list[Ticket] = field(default_factory=list)  # in order
     _num_bytes: int = 0
-    _next_number: int = 0
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def enter(self, num_bytes: int, priority: int, now: float) -> Ticket | TurnedAway:
+    def __iter__(self) -> Iterator[Ticket]:
+        """Yield those that wait now, in order; they may leave meanwhile."""
+        return iter(list(self._tickets))
+
+    def enter(self, num_bytes: int, place: Place, now: float) -> Ticket | TurnedAway:
         """Take a request in. num_bytes: of its body, which is kept."""
         bounds = self.bounds
         if len(self._tickets) >= bounds.max_held:
@@ -61,37 +65,16 @@ class WaitingRoom:
                 f"requests of {self._num_bytes} bytes wait for a group to start and this one has {num_bytes};"
                 f" {bounds.max_bytes} may"
             )
-        ticket = Ticket(priority, self._next_number, num_bytes, now)
-        self._next_number += 1
+        ticket = Ticket(place, num_bytes, now)
         self._num_bytes += num_bytes
         insort(self._tickets, ticket)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """The client is gone, or was given up. Without effect on who has left before."""
+        """It waits no more, for whatever reason. Without effect on who has left before."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
             self._num_bytes -= ticket.num_bytes
-
-    def call(self, most: int) -> list[Ticket]:
-        """Let as many go as there is room for at the groups, the most urgent first."""
-        called = self._tickets[:most]
-        del self._tickets[:most]
-        self._num_bytes -= sum(ticket.num_bytes for ticket in called)
-        return called
-
-    def give_up(self, now: float) -> list[Ticket]:
-        """Let those go who have waited for too long."""
-        late = [ticket for ticket in self._tickets if now - ticket.since >= self.bounds.timeout_s]
-        for ticket in late:
-            self.leave(ticket)
-        return late
-
-    def next_give_up(self) -> float | None:
-        """Return the moment at which somebody will have waited for too long."""
-        return (
-            min((ticket.since for ticket in self._tickets), default=math.inf) + self.bounds.timeout_s if self else None
-        )
 
     def demand(self, now: float) -> Demand:
         oldest = min((ticket.since for ticket in self._tickets), default=now)

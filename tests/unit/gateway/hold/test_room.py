@@ -1,5 +1,8 @@
 """The waiting room is bounded, nobody is forgotten in it, and who waits is told for what."""
 
+import itertools
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,10 +10,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from glm_gateway.hold.room import Bounds, Demand, Ticket, TurnedAway, WaitingRoom
 from glm_gateway.hold.telling import Start, comment
+from glm_gateway.routing.classes import Place
+
+NUMBERS = itertools.count()
+
+
+def place(priority: int = 0) -> Place:
+    return Place(0, priority, math.inf, 0.0, next(NUMBERS))
 
 
 def entered(room: WaitingRoom, num_bytes: int = 1, priority: int = 0, now: float = 0.0) -> Ticket:
-    ticket = room.enter(num_bytes, priority, now)
+    ticket = room.enter(num_bytes, place(priority), now)
     assert isinstance(ticket, Ticket)
     return ticket
 
@@ -18,31 +28,19 @@ def entered(room: WaitingRoom, num_bytes: int = 1, priority: int = 0, now: float
 def test_the_most_urgent_goes_first_and_equals_in_order_of_arrival() -> None:
     room = WaitingRoom()
     late, first, second = entered(room, priority=5), entered(room, priority=1), entered(room, priority=1)
-    assert room.call(2) == [first, second]
-    assert room.call(2) == [late]
+    assert list(room) == [first, second, late]
 
 
 def test_a_full_room_turns_away_and_says_what_fills_it() -> None:
     room = WaitingRoom(Bounds(max_held=1, max_bytes=10))
     entered(room, num_bytes=4)
-    assert room.enter(1, 0, 0.0) == TurnedAway("1 requests wait for a group to start, 1 may")
+    assert room.enter(1, place(), 0.0) == TurnedAway("1 requests wait for a group to start, 1 may")
     room = WaitingRoom(Bounds(max_bytes=10))
     entered(room, num_bytes=4)
-    found = room.enter(7, 0, 0.0)
+    found = room.enter(7, place(), 0.0)
     assert isinstance(found, TurnedAway)
     assert "4 bytes wait" in found.reason
     assert "this one has 7" in found.reason
-
-
-def test_who_has_waited_too_long_is_given_up_and_nobody_else() -> None:
-    room = WaitingRoom(Bounds(timeout_s=10))
-    early, late = entered(room, now=0.0), entered(room, now=5.0)
-    assert room.next_give_up() == 10.0
-    assert room.give_up(9.9) == []
-    assert room.give_up(10.0) == [early]
-    assert room.next_give_up() == 15.0
-    assert room.call(5) == [late]
-    assert room.next_give_up() is None
 
 
 def test_demand_tells_how_many_wait_and_how_long_the_first_has() -> None:
@@ -58,13 +56,13 @@ class Rooms(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.room = WaitingRoom(Bounds(max_held=4, max_bytes=40, timeout_s=8))
+        self.room = WaitingRoom(Bounds(max_held=4, max_bytes=40))
         self.inside: list[Ticket] = []
         self.now = 0.0
 
     @rule(num_bytes=st.integers(0, 20), priority=st.integers(-2, 2))
     def enter(self, num_bytes: int, priority: int) -> None:
-        found = self.room.enter(num_bytes, priority, self.now)
+        found = self.room.enter(num_bytes, place(priority), self.now)
         if isinstance(found, Ticket):
             self.inside.append(found)
         else:
@@ -78,21 +76,13 @@ class Rooms(RuleBasedStateMachine):
         self.room.leave(ticket)
         self.inside.remove(ticket)
 
-    @rule(most=st.integers(0, 3))
-    def call(self, most: int) -> None:
-        expected = sorted(self.inside)[:most]
-        assert self.room.call(most) == expected
-        self.inside = [each for each in self.inside if each not in expected]
-
     @rule(passed=st.floats(0, 9))
     def wait(self, passed: float) -> None:
         self.now += passed
-        late = self.room.give_up(self.now)
-        assert sorted(late) == sorted(each for each in self.inside if self.now - each.since >= 8)
-        self.inside = [each for each in self.inside if each not in late]
 
     @invariant()
     def is_balanced(self) -> None:
+        assert list(self.room) == sorted(self.inside)
         assert len(self.room) == self.room.demand(self.now).num_held == len(self.inside)
         assert sum(each.num_bytes for each in self.inside) <= 40
 

@@ -1,0 +1,112 @@
+"""One model, by the name that clients ask for: the groups behind it, and who waits for them."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from glm_gateway.groups.directory import Directory, Member
+from glm_gateway.hold.room import Bounds, Demand, Ticket, WaitingRoom
+from glm_gateway.hold.telling import Start
+from glm_gateway.routing.classes import Classes
+from glm_gateway.routing.pick import Choice, Request
+from glm_gateway.routing.retries import RetryBudget
+from glm_gateway.routing.router import Router, Splits
+
+RUNNING_AT_ONCE = 64
+"""Requests that a group is given at once of those that wait for it, where it does not say how many it runs."""
+
+UNKNOWN_START = Start(usual_s=None, began=None)
+
+
+@dataclass
+class Model:
+    """Use it from one event loop. in_turn: no group gets more than it runs at once; else only who waited is paced."""
+
+    name: str
+    directory: Directory
+    splits: Splits = field(default_factory=Splits)
+    classes: Classes = field(default_factory=Classes)
+    bounds: Bounds = field(default_factory=Bounds)
+    in_turn: bool = False
+    start: Start = UNKNOWN_START
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.router = Router(self.splits)
+        self.retries = RetryBudget()
+        self.room = WaitingRoom(self.bounds)
+        self.numbers = itertools.count()
+        self._max_running: dict[str, int] = {}  # by group
+        self._num_running: Counter[str] = Counter()  # by group: of this gateway
+        self._calls: dict[Ticket, tuple[Request, asyncio.Future[Choice]]] = {}
+
+    @property
+    def demand(self) -> Demand:
+        return self.room.demand(self._loop.time())
+
+    def replace(self, members: Iterable[Member]) -> None:
+        """Take the groups that there are now."""
+        for gone in self.directory.replace(members):
+            self.router.forget(gone)
+            self._max_running.pop(gone, None)
+        self.wake()
+
+    def hear_running(self, group: str, max_running: int) -> None:
+        """Note how many requests a group runs at once."""
+        self._max_running[group] = max(1, max_running)
+        self.wake()
+
+    def route(self, request: Request) -> Choice | None:
+        """Place a request that has just come; None: it has to wait, for a group or for its turn."""
+        if self.room or (self.in_turn and not self._num_free()):
+            return None
+        return self._route(request)
+
+    def wait(self, ticket: Ticket, request: Request) -> asyncio.Future[Choice]:
+        """Return what has the choice once the request, which waits in the room, is placed. Then call `leave`."""
+        call: asyncio.Future[Choice] = self._loop.create_future()
+        self._calls[ticket] = (request, call)
+        self.wake()
+        return call
+
+    def leave(self, ticket: Ticket) -> None:
+        """A request waits no more, placed or not."""
+        self.room.leave(ticket)
+        self._calls.pop(ticket, None)
+
+    def end(self, choice: Choice) -> None:
+        """Take a request off its group, once."""
+        self.router.end(choice)
+        self._num_running[choice.group] -= 1
+        if not self._num_running[choice.group]:
+            del self._num_running[choice.group]
+        self.wake()
+
+    def wake(self) -> None:
+        """Place those that wait, in order, as long as there is a group that would run one more at once.
+
+        Who cannot be placed, as on an arm without a group, holds nobody up.
+        """
+        for ticket in self.room:
+            if not self._num_free():
+                return
+            request, call = self._calls.get(ticket, (None, None))
+            if request is None or call is None or call.done():
+                continue
+            choice = self._route(request)
+            if choice is not None:
+                self.leave(ticket)
+                call.set_result(choice)
+
+    def _route(self, request: Request) -> Choice | None:
+        choice = self.router.route(request, self.directory.groups, self._loop.time())
+        if choice is not None:
+            self._num_running[choice.group] += 1
+        return choice
+
+    def _num_free(self) -> int:
+        """Return how many requests the groups would run at once beside those that this gateway has there."""
+        able = [group.name for group in self.directory.groups if group.takes_requests]
+        return sum(max(0, self._max_running.get(name, RUNNING_AT_ONCE) - self._num_running[name]) for name in able)
