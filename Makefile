@@ -100,6 +100,11 @@ imports: $(INSTALLED) ## import-linter: who may import whom
 unit: $(INSTALLED) ## Pure tests: fast each, no processes; two at a time, for there are thousands
 	@$(PYTEST) -n 2 --dist worksteal -m "not e2e" tests/unit
 
+.PHONY: lifecycle
+lifecycle: $(INSTALLED) ## A cluster of this machine dies, comes back and goes without a trace; none may be up
+	@$(CLUSTER) programs
+	@$(PYTEST) tests/integration/test_cluster_down.py
+
 .PHONY: contract
 contract: $(INSTALLED) ## What types cannot pin: CRD, RBAC, chart, environment names, metrics
 	@$(PYTEST) -m "not e2e" tests/contract

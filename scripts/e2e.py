@@ -29,7 +29,6 @@ OF_OUR_CLUSTER = [
     "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
 ]
 GUESTS = ["tests/integration/test_cluster_guests.py"]  # Prometheus; long: what only long stories need built
-CLUSTER_DOWN = ["tests/integration/test_cluster_down.py"]  # brings up clusters of its own, so none may be up
 LONG = "--long"
 
 
@@ -89,7 +88,7 @@ def on_given_cluster() -> int:
     if is_long():
         return status
     leave_out(
-        [*OF_OUR_CLUSTER, *GUESTS, *CLUSTER_DOWN],
+        [*OF_OUR_CLUSTER, *GUESTS],
         "E2E_KUBECONFIG names a cluster, and these are about the one made here",
     )
     return status
@@ -112,7 +111,7 @@ def on_own_cluster() -> int:
             "monitoring" if is_long() else "prometheus",
         ):  # by now, for their progress: inside a test nobody would see it
             cluster(command)
-        status = pytest([*GUESTS, *STORIES] if is_long() else [*OF_OUR_CLUSTER, *GUESTS, *STORIES])
+        return pytest([*GUESTS, *STORIES] if is_long() else [*OF_OUR_CLUSTER, *GUESTS, *STORIES])
     finally:
         if before:
             print(
@@ -124,14 +123,6 @@ def on_own_cluster() -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave mounts and processes behind
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             cluster("down")
-    if is_long():
-        return status
-    if was_up or status:
-        leave_out(CLUSTER_DOWN, "a cluster is up (make cluster-down)" if was_up else "what came before it failed")
-        return status
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, interrupt)
-    return pytest(CLUSTER_DOWN)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
 """`make test`: run every stage this machine can run, fast ones first, and say what took how long and what was left out.
 
-A failed stage does not hide the next one, but the slow ones are not begun then. The slow ones wait more than they work,
-so they run side by side; what one says while another speaks is shown when it has ended. Exit status 0: nothing failed.
+A failed stage does not hide the next one, but the slow ones are not begun then. What waits more than it works runs
+beside another stage; what one says while another speaks is shown when it has ended. Exit status 0: nothing failed.
 """
 
 import os
@@ -21,6 +21,7 @@ from typing import Protocol
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/cluster"))
 
+from glm_cluster import Cluster  # noqa: E402
 from glm_cluster.errors import ClusterError  # noqa: E402
 from glm_cluster.given import given_cluster  # noqa: E402
 from glm_cluster.paths import find_paths  # noqa: E402
@@ -29,12 +30,16 @@ from glm_cluster.preflight import check  # noqa: E402
 
 @dataclass(frozen=True)
 class Stage:
-    """A target of the Makefile. obstacle: why this machine cannot run it, or None."""
+    """A target of the Makefile.
+
+    obstacle: why this machine cannot run it, or None. beside: the stage listed before that it runs at the same time as.
+    """
 
     target: str
     about: str
     obstacle: Callable[[], str | None] = lambda: None
     is_slow: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,17 @@ def no_gpu() -> str | None:
     return None if shutil.which("nvidia-smi") else "no CUDA device here (no nvidia-smi)"
 
 
+def given_cluster_is_named() -> bool:
+    try:
+        return given_cluster(os.environ) is not None
+    except ClusterError:
+        return True  # whoever names a cluster wants it used: let the stage fail and say what is wrong
+
+
 def no_cluster() -> str | None:
     """Why the end-to-end stories cannot run: they need a cluster, or what it takes to bring one up."""
-    try:
-        if given_cluster(os.environ) is not None:
-            return None
-    except ClusterError:
-        return None  # whoever names a cluster wants it used: let the stage fail and say what is wrong
+    if given_cluster_is_named():
+        return None
     try:
         check(find_paths(os.environ), with_images=True)
     except ClusterError as error:
@@ -78,16 +87,31 @@ def no_cluster() -> str | None:
     return None
 
 
+def no_lifecycle() -> str | None:
+    """Why the cluster's own story cannot run: it brings clusters up and down."""
+    if given_cluster_is_named():
+        return "E2E_KUBECONFIG names a cluster, and this is about the one made here"
+    paths = find_paths(os.environ)
+    if Cluster(paths).is_whole():
+        return "a cluster is up (make cluster-down)"
+    try:
+        check(paths)
+    except ClusterError as error:
+        return str(error)
+    return None
+
+
 STAGES = (
     Stage("lint", "ruff"),
     Stage("types", "mypy --strict"),
     Stage("imports", "who may import whom"),
-    Stage("unit", "pure tests"),
+    Stage("lifecycle", "a cluster dies, comes back and goes", no_lifecycle),  # first: building it takes minutes
+    Stage("unit", "pure tests", beside="lifecycle"),
     Stage("contract", "what types cannot pin"),
-    Stage("demo", "what README shows first"),
     Stage("gpu", "parity on CUDA", no_gpu),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True),
-    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True),
+    Stage("demo", "what README shows first", is_slow=True, beside="e2e"),
+    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, beside="e2e"),
 )
 
 
@@ -104,13 +128,13 @@ class Running(Protocol):
 def run_stages(
     stages: Sequence[Stage], start: Callable[[Stage, bool], Running], say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Run the stages in order, the slow ones side by side, and return what became of each.
+    """Run the stages in order, some beside others, and return what became of each.
 
     start: begins a stage, whose output goes to the terminal, or is kept until it has ended (True). Waiting for one may
     be interrupted: those that run are stopped then, and no other begins.
     """
     outcomes: list[Outcome] = []
-    for together in _lanes(stages):
+    for together in _groups(stages):
         chosen = []
         for stage in together:
             has_failed = any(outcome.result == "failed" for outcome in outcomes)
@@ -126,10 +150,15 @@ def run_stages(
     return outcomes
 
 
-def _lanes(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Return the stages in order, each fast one by itself and all slow ones together."""
-    slow = [stage for stage in stages if stage.is_slow]
-    return [*([stage] for stage in stages if not stage.is_slow), *([slow] if slow else [])]
+def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Return the stages in order, together those that run side by side."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        if groups and stage.beside == groups[-1][0].target:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return groups
 
 
 def _side_by_side(

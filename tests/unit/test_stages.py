@@ -73,13 +73,13 @@ def run(module: ModuleType, ends: dict[str, Any], *, log: list[str] | None = Non
         module.Stage("a", ""),
         module.Stage("b", "", **options),
         module.Stage("slow", "", is_slow=True),
-        module.Stage("beside", "", is_slow=True),
+        module.Stage("beside", "", is_slow=True, beside="slow"),
     ]
     outcomes = module.run_stages(listed, starter(module, ends, log), lambda _: None)
     return {outcome.stage.target: outcome.result for outcome in outcomes} | {"exit": module.exit_status(outcomes)}
 
 
-def test_slow_stages_run_side_by_side_and_one_speaks_after_the_other(stages: ModuleType) -> None:
+def test_stages_run_side_by_side_and_one_speaks_after_the_other(stages: ModuleType) -> None:
     log: list[str] = []
     run(stages, {}, log=log)
     assert log == ["a", "end of a", "b", "end of b", "slow", "beside kept", "end of slow", "end of beside"]
@@ -128,6 +128,19 @@ def test_what_is_left_out_is_said_loudly(stages: ModuleType) -> None:
 def test_fast_stages_come_first(stages: ModuleType) -> None:
     slowness = [stage.is_slow for stage in stages.STAGES]
     assert slowness == sorted(slowness)
+
+
+def test_a_stage_runs_beside_one_that_is_listed_before_it_with_nothing_but_such_between(stages: ModuleType) -> None:
+    groups = stages._groups(stages.STAGES)
+    assert [stage for group in groups for stage in group] == list(stages.STAGES)
+    assert all(not first.beside for first, *_ in groups)
+
+
+def test_who_runs_beside_what_was_left_out_speaks_at_once(stages: ModuleType) -> None:
+    log: list[str] = []
+    listed = [stages.Stage("a", "", lambda: "no Go"), stages.Stage("b", "", beside="a")]
+    stages.run_stages(listed, starter(stages, {}, log), lambda _: None)
+    assert log == ["b", "end of b"]
 
 
 def test_every_stage_is_a_target_of_the_makefile(stages: ModuleType) -> None:
@@ -180,8 +193,8 @@ def test_what_a_stage_skips_is_told_through_that_file(tmp_path: Path) -> None:
     ("kubeconfig", "is_up", "stories", "said"),
     [
         ("", False, 0, ""),
-        ("", True, 0, "a cluster is up"),
-        ("", False, 1, "what came before it failed"),
+        ("", True, 0, ""),
+        ("", False, 1, ""),
         ("given", False, 0, "E2E_KUBECONFIG names a cluster"),
     ],
 )
@@ -215,7 +228,7 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
     assert said in told
     assert ("LEFT OUT: " in told) == bool(said)
     assert told == "".join(f"LEFT OUT: {line}\n" for line in (notes.read_text() if said else "").splitlines())
-    known = [*e2e.OF_OUR_CLUSTER, *e2e.GUESTS, *e2e.STORIES, *e2e.CLUSTER_DOWN]
+    known = [*e2e.OF_OUR_CLUSTER, *e2e.GUESTS, *e2e.STORIES]
     assert all((test in ran) != (test in told) for test in known)
 
 
@@ -318,6 +331,32 @@ def test_the_logs_of_a_cluster_that_did_not_come_up_are_kept(
     kept = tmp_path / "cache/logs-of-failed-cluster"
     assert (kept / "etcd.log").read_text() == "no space left"
     assert f"are kept in {kept}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "is_up", "can_be", "said"),
+    [
+        ("/kubeconfig", False, True, "E2E_KUBECONFIG names a cluster"),
+        ("", True, True, "a cluster is up (make cluster-down)"),
+        ("", False, False, "no room"),
+        ("", False, True, None),
+    ],
+)
+def test_the_life_of_a_cluster_is_told_only_where_none_is_up_and_one_can_be(
+    stages: ModuleType, monkeypatch: pytest.MonkeyPatch, given: str, is_up: bool, can_be: bool, said: str | None
+) -> None:
+    monkeypatch.setenv("E2E_KUBECONFIG", given)
+    monkeypatch.setattr(stages.Cluster, "is_whole", lambda _: is_up)
+    monkeypatch.setattr(stages, "check", (lambda _: None) if can_be else lambda _: refuse(_, with_images=True))
+    reason = stages.no_lifecycle()
+    assert reason == said if said is None else str(reason).startswith(said)
+
+
+def test_stories_of_which_all_are_long_lie_in_their_folder() -> None:
+    """Else no run would have told a story of every file, which a story of test_release.py waits for."""
+    files = list((ROOT / "tests/e2e").glob("test_*.py"))
+    assert files
+    assert not [path.name for path in files if re.search(r"^pytestmark = .*\blong\b", path.read_text(), re.MULTILINE)]
 
 
 def test_e2e_is_left_out_where_no_cluster_can_be_had(stages: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
