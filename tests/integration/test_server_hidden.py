@@ -106,3 +106,17 @@ async def test_a_server_that_was_not_told_yet_keeps_tenants_apart(tmp_path: Path
                 await world.policy(told)
             found = [(await world.http.get(path, headers=headers)).status_code for headers in (mine, others, {})]
             assert found == [200, 404, 404]
+
+
+async def test_the_header_of_the_threshold_is_heard_refused_or_told_to_have_no_effect(tmp_path: Path) -> None:
+    async with a_server(tmp_path) as world:
+        engine = await world.serve()
+        chat = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "thinking": {"type": "auto"}}
+        twice = [("x-glm-auto-threshold", "0.2"), ("x-glm-auto-threshold", "0.8")]
+        refused = await world.http.post("/v1/chat/completions", json=chat, headers=twice)
+        assert refused.status_code == 400
+        assert "x-glm-auto-threshold: 0.2 and x-glm-auto-threshold: 0.8" in refused.json()["error"]["message"]
+        body = {"model": MODEL, "prompt": "1+1="}
+        answering = asyncio.create_task(world.http.post("/v1/completions", json=body, headers=twice[:1]))
+        await engine.say(await engine.next_request(), "2", end="<|user|>")
+        assert (await answering).headers["x-glm-ignored"] == "x-glm-auto-threshold"

@@ -49,7 +49,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         (
             conversation.thinking,
             text_switch(_last_of_user(conversation), params.prompt),
-            threshold_header(context.caller.headers.get(THRESHOLD_HEADER)),
+            *map(threshold_header, context.caller.headers.getlist(THRESHOLD_HEADER)),
         )
     )
     thinking = (
@@ -136,7 +136,8 @@ def accept_text(
         hides_reasoning=not shows_reasoning,
         tools={},
     )
-    return replace(order, shows_reasoning=shows_reasoning)
+    unheard = (THRESHOLD_HEADER,) if THRESHOLD_HEADER in context.caller.headers else ()
+    return replace(order, shows_reasoning=shows_reasoning, ignored=(*wishes.ignored, *unheard))
 
 
 def _last_of_user(conversation: Conversation) -> str:
