@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from glm_worker.server.edge import body, protocol
+from glm_edge.http import heads, protocol
+from glm_worker.server.edge import body
 from glm_worker.server.edge.bounds import JsonBounds
 from glm_worker.settings import WorkerSettings
 
@@ -35,7 +36,7 @@ def test_every_value_that_a_setting_may_have_is_told() -> None:
 def test_the_bounds_are_the_servers() -> None:
     json, mebi, kibi = JsonBounds(), 2**20, 2**10
     for what, bound in {
-        "body": f"{body.MAX_BODY_BYTES // mebi} MiB, or what the model's context can need",
+        "body": f"{heads.MAX_BODY_BYTES // mebi} MiB, or what the model's context can need",
         "objects and lists in a body; strings; values; depth": (
             f"{json.containers:,}; {json.strings:,}; {json.values:,}; {json.depth}"
         ),

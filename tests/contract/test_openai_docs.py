@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.zai import error_body
 from glm_worker.server.openai import bounds
 from glm_worker.server.openai.chat.request import ChatCompletionRequest
 from glm_worker.server.openai.completions.request import CompletionRequest
 from glm_worker.server.openai.utilities.tokens import DetokenizeRequest, TokenizeRequest
-from glm_worker.server.openai.zai.errors import error_body
 from glm_worker.server.openai.zai.request import ZaiChatRequest
-from glm_worker.server.refusals import Failure
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/http.md").read_text(encoding="utf-8")
 CHAT, _, REST = PAGE.partition("\n## Chat completions\n")[2].partition("\n## Completions\n")

@@ -1,7 +1,7 @@
 """The real server with a small bound on its connections."""
 
+from glm_edge.http import protocol
 from glm_worker.server import main
-from glm_worker.server.edge import protocol
 from glm_worker.settings import WorkerSettings
 
 MOST = 5

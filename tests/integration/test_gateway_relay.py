@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glm_edge.failure import Failure
+from glm_edge.errors.failure import Failure
 from glm_edge.frames import AnswerSoFar, Fail
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.groups.directory import Directory, Member

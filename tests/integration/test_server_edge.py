@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from glm_edge.http import protocol
+from glm_edge.http.heads import MAX_BODY_BYTES
 from glm_worker.messages import Full, RequestOutput
 from glm_worker.server.edge import body as body_module
-from glm_worker.server.edge import protocol
-from glm_worker.server.edge.body import MAX_BODY_BYTES
 from glm_worker.server.flights.exchange import KEEP_ALIVE_S
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 

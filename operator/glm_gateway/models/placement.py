@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from glm_edge.failure import Failure
+from glm_edge.errors.failure import Failure
 from glm_gateway.hold.room import TurnedAway
 from glm_gateway.hold.telling import comment
 from glm_gateway.models.model import Model

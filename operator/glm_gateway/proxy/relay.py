@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
-from glm_edge.failure import Failure
+from glm_edge.errors.failure import Failure
 from glm_edge.frames import (
     CONTINUED_TYPE,
     FRAMES_HEADER,

@@ -9,16 +9,17 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
+from glm_edge.errors.failure import Failure
+from glm_edge.http.protocol import Answer
 from glm_worker.errors import GlmWorkerError
 from glm_worker.server.anthropic.routes import Anthropic
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import add_description
-from glm_worker.server.edge.protocol import Answer
 from glm_worker.server.edge.request_ids import RequestIds
 from glm_worker.server.jobs.context import request_id_of
 from glm_worker.server.openai.routes import OpenAI
 from glm_worker.server.openai.zai.routes import Zai
-from glm_worker.server.refusals import Failure, failure_of, shortened
+from glm_worker.server.refusals import failure_of, shortened
 from glm_worker.server.responses.routes import Responses
 
 _UNREAD = (408, 413)  # after these the rest of the body is not read

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from glm_edge.errors.failure import Failure
 from glm_worker.errors import DeadlinePassed, Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
@@ -25,7 +26,6 @@ from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.metrics.telemetry import Telemetry
-from glm_worker.server.refusals import Failure
 from glm_worker.server.structured.grammars import Grammars
 
 Json = dict[str, Any]

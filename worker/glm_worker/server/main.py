@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 import uvloop
 
+from glm_edge.http import protocol
+from glm_edge.http.connections import Connections
 from glm_worker.control import ControlLink
 from glm_worker.errors import Overloaded
 from glm_worker.listening import listen
@@ -33,8 +35,7 @@ from glm_worker.models import resolve
 from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
-from glm_worker.server.edge import memory, protocol
-from glm_worker.server.edge.connections import Connections
+from glm_worker.server.edge import memory
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations

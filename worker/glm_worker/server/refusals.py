@@ -6,7 +6,6 @@ What is prompt, or may be, is never told back: errors end in the logs of gateway
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
+from glm_edge.errors.failure import Failure
 from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded, RequestRefused
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -30,22 +30,6 @@ _WORD = re.compile(r"[\w.:/+-]{1,64}")  # what may be told of a value: no senten
 _KINDS = {"role", "type"}  # fields that tell what an object is
 _MEDIA = {"image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url", "input_video"}
 _MEDIA |= {"file", "input_file", "document"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error response. retry_after_s: when the client may try again, if it may."""
-
-    status: int
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-    retry_after_s: int | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
 
 def failure_of(error: Exception) -> Failure:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from glm_edge.failure import Failure
+from glm_edge.errors.failure import Failure
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.hold.room import Bounds
 from glm_gateway.models import placement

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.zai import error_body
 from glm_worker.server.checkpoint import Checkpoint, GenerationDefaults
 from glm_worker.server.flights.replies import DONE, Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.zai.errors import error_body
 from glm_worker.server.openai.zai.intake import order_of
 from glm_worker.server.openai.zai.replies import ZaiReplies
 from glm_worker.server.openai.zai.request import ZaiChatRequest
-from glm_worker.server.refusals import Failure, parse
+from glm_worker.server.refusals import parse
 from glm_worker.server.text.deltas import Content, Delta, ToolArguments, ToolCall
 from unit.worker.orders import a_context
 from unit.worker.server_builders import checkpoint

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from glm_worker.server.anthropic.errors import error_body
+from glm_edge.errors.anthropic import error_body
+from glm_edge.errors.failure import Failure
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.refusals import Failure
 from glm_worker.server.text.deltas import Content, Delta, Reasoning, ToolArguments, ToolCall, merged
 
 Json = dict[str, Any]

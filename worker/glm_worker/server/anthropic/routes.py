@@ -12,8 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from glm_edge.errors.anthropic import error_body, status_of
+from glm_edge.errors.failure import Failure
 from glm_worker.server.anthropic import examples
-from glm_worker.server.anthropic.errors import error_body, status_of
 from glm_worker.server.anthropic.intake import Intake
 from glm_worker.server.anthropic.replies import MessageReplies
 from glm_worker.server.anthropic.schema import CountRequest, MessagesRequest
@@ -21,7 +22,7 @@ from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context, request_id_of
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.refusals import Failure, failure_of, model_not_found
+from glm_worker.server.refusals import failure_of, model_not_found
 
 Json = dict[str, Any]
 

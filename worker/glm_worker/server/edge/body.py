@@ -4,11 +4,9 @@ import asyncio
 
 from starlette.types import Receive
 
+from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE
 from glm_worker.errors import RequestRefused
 from glm_worker.server.checkpoint import Checkpoint
-
-MAX_BODY_BYTES = 16 * 2**20
-TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads"
 
 IDLE_S = 30.0  # between two parts of a body
 TOTAL_S = 300.0  # for the whole of it

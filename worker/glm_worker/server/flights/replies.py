@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from glm_worker.server.refusals import Failure
+from glm_edge.errors.failure import Failure
 from glm_worker.server.text.deltas import Delta, FinishReason
 
 Json = dict[str, Any]

@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.openai import error_body
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context
@@ -15,13 +17,12 @@ from glm_worker.server.openai.chat.request import ChatCompletionRequest
 from glm_worker.server.openai.completions import intake as completion_intake
 from glm_worker.server.openai.completions.replies import CompletionReplies
 from glm_worker.server.openai.completions.request import CompletionRequest
-from glm_worker.server.openai.errors import error_body
 from glm_worker.server.openai.usage import Progress
 from glm_worker.server.openai.utilities.absent import add_absent
 from glm_worker.server.openai.utilities.models import add_models
 from glm_worker.server.openai.utilities.probes import add_probes
 from glm_worker.server.openai.utilities.tokens import add_tokens
-from glm_worker.server.refusals import Failure, parse
+from glm_worker.server.refusals import parse
 
 
 class OpenAI(Surface):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.openai import error_body
 from glm_worker.server.flights.replies import DONE, Ending, Event, Generated
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.errors import error_body
 from glm_worker.server.openai.usage import Progress, usage, usage_of
-from glm_worker.server.refusals import Failure
 
 Json = dict[str, Any]
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from glm_edge.errors.failure import Failure
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.openai.logprobs import chat_logprobs
-from glm_worker.server.refusals import Failure
 from glm_worker.server.responses.intake import Accepted
 from glm_worker.server.responses.output import Output
 from glm_worker.server.responses.schema import ResponseRequest

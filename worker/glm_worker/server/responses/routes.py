@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.openai import error_body
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.body import ClientGone
@@ -16,8 +18,6 @@ from glm_worker.server.edge.openapi import described
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.errors import error_body
-from glm_worker.server.refusals import Failure
 from glm_worker.server.responses.background import BackgroundResponse
 from glm_worker.server.responses.event_log import EventLog
 from glm_worker.server.responses.examples import responses

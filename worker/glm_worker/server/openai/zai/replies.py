@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.zai import error_body
 from glm_worker.server.flights.replies import DONE, Ending, Event
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.openai.usage import Progress, usage_of
-from glm_worker.server.openai.zai.errors import error_body
-from glm_worker.server.refusals import Failure
 from glm_worker.server.text.deltas import Call, Delta, ToolArguments, ToolCall
 
 Json = dict[str, Any]

@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from glm_edge.errors.failure import Failure
+from glm_edge.errors.zai import error_body
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.jobs.context import Context
@@ -11,11 +13,10 @@ from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai import examples
 from glm_worker.server.openai.usage import Progress
 from glm_worker.server.openai.utilities.models import add_models
-from glm_worker.server.openai.zai.errors import error_body
 from glm_worker.server.openai.zai.intake import order_of
 from glm_worker.server.openai.zai.replies import ZaiReplies
 from glm_worker.server.openai.zai.request import ZaiChatRequest
-from glm_worker.server.refusals import Failure, parse
+from glm_worker.server.refusals import parse
 
 _SURFACE = "Z.ai"
 PATHS = ("/api/paas/v4", "/api/coding/paas/v4")

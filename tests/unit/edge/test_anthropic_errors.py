@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from glm_edge.errors.anthropic import error_body, status_of
 from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded, RequestRefused
-from glm_worker.server.anthropic.errors import error_body, status_of
 from glm_worker.server.refusals import failure_of
 
 

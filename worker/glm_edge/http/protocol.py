@@ -16,11 +16,19 @@ import httptools
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from glm_worker.server.edge.body import MAX_BODY_BYTES, TOO_LARGE
-from glm_worker.server.edge.connections import Connections
-from glm_worker.server.edge.heads import Refused, body_too_large, check_head, head_too_large, malformed, unparsed
-from glm_worker.server.edge.quiet_log import QuietLog
-from glm_worker.server.refusals import Failure
+from glm_edge.errors.failure import Failure
+from glm_edge.http.connections import Connections
+from glm_edge.http.heads import (
+    MAX_BODY_BYTES,
+    TOO_LARGE,
+    Refused,
+    body_too_large,
+    check_head,
+    head_too_large,
+    malformed,
+    unparsed,
+)
+from glm_edge.http.quiet_log import QuietLog
 
 log = logging.getLogger(__name__)
 _quiet = QuietLog(log)

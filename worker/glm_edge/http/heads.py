@@ -2,8 +2,10 @@
 
 import re
 
-from glm_worker.server.edge.body import MAX_BODY_BYTES, TOO_LARGE
-from glm_worker.server.refusals import Failure
+from glm_edge.errors.failure import Failure
+
+MAX_BODY_BYTES = 16 * 2**20
+TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads"
 
 RawHeaders = list[tuple[bytes, bytes]]
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from glm_worker.server.edge.quiet_log import BURST, PERIOD_S, QuietLog
+from glm_edge.http.quiet_log import BURST, PERIOD_S, QuietLog
 
 
 def test_past_a_burst_lines_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

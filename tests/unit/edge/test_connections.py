@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm_worker.server.edge.connections import Connections
+from glm_edge.http.connections import Connections
 
 
 class World:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from glm_worker.server.refusals import Failure
+from glm_edge.errors.failure import Failure
 
 Json = dict[str, Any]
 

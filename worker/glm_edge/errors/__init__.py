@@ -1,0 +1,1 @@
+"""Errors in the words of each API. Pure."""
