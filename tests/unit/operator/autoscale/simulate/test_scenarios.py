@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from glm_operator.autoscale.simulate.scenarios import code, diurnal, leak, ramp, scenarios, spike, steady
@@ -15,16 +17,17 @@ def test_the_same_name_gives_the_same_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "spans"),
+    ("load", "spans"),
     [
-        (ramp(), [(0, 300, 2), (1500, 2100, 10), (3000, 3900, 1)]),
-        (spike(), [(0, 1200, 2), (1210, 1800, 10), (1810, 3600, 2)]),
-        (diurnal(), [(0, 300, 1), (3450, 3750, 7)]),
-        (steady(), [(0, 1800, 4), (1800, 3600, 4)]),
+        (ramp, [(0, 300, 2), (1500, 2100, 10), (3000, 3900, 1)]),
+        (spike, [(0, 1200, 2), (1210, 1800, 10), (1810, 3600, 2)]),
+        (diurnal, [(0, 300, 1), (3450, 3750, 7)]),
+        (steady, [(0, 1800, 4), (1800, 3600, 4)]),
     ],
     ids=["ramp", "spike", "diurnal", "steady"],
 )
-def test_loads_arrive_as_they_say(arrivals: tuple[Arrival, ...], spans: list[tuple[int, int, float]]) -> None:
+def test_loads_arrive_as_they_say(load: Callable[[], tuple[Arrival, ...]], spans: list[tuple[int, int, float]]) -> None:
+    arrivals = load()
     for begin_s, end_s, rps in spans:
         assert rate(arrivals, begin_s, end_s) == pytest.approx(rps, rel=0.15)
 
