@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from glm_cluster.errors import ClusterError
+from integration.conftest import LONG_FIRST
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,6 +142,13 @@ def test_who_runs_beside_what_was_left_out_speaks_at_once(stages: ModuleType) ->
     listed = [stages.Stage("a", "", lambda: "no Go"), stages.Stage("b", "", beside="a")]
     stages.run_stages(listed, starter(stages, {}, log), lambda _: None)
     assert log == ["b", "end of b"]
+
+
+def test_the_long_files_of_integration_begin_first() -> None:
+    """By itself xdist begins with the files of most tests, and a file of one long test runs alone at the end."""
+    assert all((ROOT / "tests/integration" / name).is_file() for name in LONG_FIRST)
+    recipe = (ROOT / "Makefile").read_text().partition("\nintegration: ")[2].partition("\n\n")[0]
+    assert "--dist loadfile --no-loadscope-reorder" in recipe
 
 
 def test_every_stage_is_a_target_of_the_makefile(stages: ModuleType) -> None:
