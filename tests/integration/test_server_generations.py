@@ -62,40 +62,50 @@ async def test_a_request_that_had_not_begun_runs_in_the_next_generation(world: S
     assert await world.value(f'glm_requests_total{{model="{MODEL}",outcome="finished"}}') == 1
 
 
-async def test_a_whole_answer_that_was_half_computed_begins_anew(world: ServerWorld) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_was_half_computed_goes_on_in_the_next_generation(
+    world: ServerWorld, stream: bool
+) -> None:
     first = await world.serve("g-1")
-    asked = ask(world)
-    await first.say(await first.next_request(), " wrong")
-    await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids(" wrong")))
-    await world.kill(first)
+    asked = ask(world, stream=stream)
+    await first.say(await first.next_request(), " 4")
+    await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids(" 4")))
+    await world.kill(first, "rank 1 was killed by signal 9")
     second = await world.serve("g-2")
-    await second.say(await second.next_request(), " right", end="<|user|>")
-    body = (await asked).json()
-    assert body["choices"][0]["text"] == " right"
-    assert body["usage"]["completion_tokens"] == len(token_ids(" right")) + 1
+    again = await second.next_request()
+    assert again.answer_token_ids == token_ids(" 4")
+    await second.say(again, " 5", end="<|user|>")
+    response = await asked
+    assert text(response, stream=stream) == " 4 5"
+    if not stream:
+        assert response.json()["usage"]["completion_tokens"] == len(token_ids(" 4 5")) + 1
+    assert await world.value(f'glm_requests_total{{model="{MODEL}",outcome="finished"}}') == 1
 
 
-async def test_a_stream_whose_text_was_held_back_begins_anew(world: ServerWorld) -> None:
-    """Tokens came, but the client has seen nothing: they were white space before the answer."""
+async def test_a_thought_that_was_begun_goes_on_in_the_next_generation(world: ServerWorld) -> None:
     first = await world.serve("g-1")
     messages: Any = [{"role": "user", "content": "hi"}]
     stream_task = asyncio.create_task(world.openai.chat.completions.create(model=MODEL, messages=messages, stream=True))
-    await first.say(await first.next_request(), "\n<think>\n")
-    await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids("\n<think>\n")))
+    await first.say(await first.next_request(), "\n<think>\n1 + ")
+    await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids("\n<think>\n1 + ")))
     await world.kill(first)
     second = await world.serve("g-2")
-    await second.say(await second.next_request(), "right", end="<|user|>")
-    parts = [chunk.choices[0].delta.content or "" async for chunk in await stream_task]
-    assert "".join(parts) == "right"
+    await second.say(await second.next_request(), "2</think>\n3", end="<|user|>")
+    deltas: list[Any] = [chunk.choices[0].delta async for chunk in await stream_task]
+    assert "".join(delta.content or "" for delta in deltas) == "3"
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == "1 + 2"
 
 
-async def test_a_stream_that_had_begun_ends_with_an_error_event(world: ServerWorld) -> None:
+async def test_a_stream_that_is_lost_twice_ends_with_an_error_event(world: ServerWorld) -> None:
     engine = await world.serve("g-1")
     asked = ask(world, stream=True)
     request = await engine.next_request()
     await engine.say(request, " 4")
     await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids(" 4")))
     await world.kill(engine, "rank 1 was killed by signal 9")
+    again = await world.serve("g-2")
+    await again.next_request()
+    await world.kill(again, "rank 1 was killed by signal 9")
     response = await asked
     assert response.status_code == 200
     *said, last = events(response)
@@ -112,6 +122,9 @@ async def test_the_openai_client_raises_on_that_event(world: ServerWorld) -> Non
     stream = await stream_task
     await anext(stream)
     await world.kill(engine)
+    again = await world.serve("g-2")
+    await again.next_request()
+    await world.kill(again)
     with pytest.raises(openai.APIError, match="the group that wrote this answer failed"):
         [chunk async for chunk in stream]
 

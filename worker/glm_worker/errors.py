@@ -4,7 +4,7 @@ GlmWorkerError
 ├── ConfigError        settings or a model folder that can never work; the process exits at once
 ├── RequestRefused     the client asked for something it may not have (4xx); carries status, param and code
 ├── Overloaded         no room now (503); carries retry_after_s
-├── GenerationLost     the ranks that computed an answer died, and it is not run again (503)
+├── GenerationLost     the ranks that computed an answer died twice, and it does not go on (503)
 └── EngineFailed       this rank cannot go on; its generation ends and the next one starts
 """
 
@@ -45,7 +45,7 @@ class DeadlinePassed(GlmWorkerError):
 
 
 class GenerationLost(GlmWorkerError):
-    """An answer that died with its generation. The same request may well succeed."""
+    """An answer whose generation died, and the next one as well. The same request may well succeed."""
 
 
 class EngineFailed(GlmWorkerError):

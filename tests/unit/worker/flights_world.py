@@ -31,6 +31,11 @@ class RecordingEngine:
         return [message.request.request_id for message in self.sent if isinstance(message, Submit)]
 
     @property
+    def begun_with(self) -> list[list[int]]:
+        """The tokens of the answer that each request was submitted with."""
+        return [message.request.answer_token_ids for message in self.sent if isinstance(message, Submit)]
+
+    @property
     def cancelled(self) -> list[str]:
         return [message.request_id for message in self.sent if isinstance(message, Cancel)]
 

@@ -62,45 +62,36 @@ def test_a_stop_string_cancels_the_engine_and_finishes() -> None:
     assert world.outcomes() == {"finished": 1}
 
 
-def test_what_streamed_nothing_starts_anew_in_the_next_generation() -> None:
-    world = World()
-    world.serve()
-    flight = world.flights.admit(a_job())
-    world.step(tokens(flight, " wrong"))
-    world.flights.lose("g1", "rank 1 was killed")
-    assert flight.ended is None
-    assert world.serve("g2").submitted == [flight.job.id]
-    world.step(tokens(flight, " right", "stop"))
-    assert text(flight) == " right"
-    assert flight.reader.num_tokens == len(tokenizer().encode(" right")) + 1
-    assert world.outcomes() == {"finished": 1}
-
-
-def test_what_has_streamed_fails_and_only_the_log_has_the_cause(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_an_answer_goes_on_in_the_next_generation_from_the_tokens_that_are_there() -> None:
     world = World()
     world.serve()
     flight = world.flights.admit(a_job())
     world.step(tokens(flight, " 4"))
-    world.flights.stream(flight)
     world.flights.lose("g1", "rank 1 was killed")
-    assert flight.ended is not None
-    assert isinstance(flight.ended.error, GenerationLost)
-    assert str(flight.ended.error) == "the group that wrote this answer failed; try again"
-    assert "rank 1 was killed" in caplog.text
-    assert world.serve("g2").submitted == []
-    assert world.outcomes() == {"failed": 1}
+    assert flight.ended is None
+    engine = world.serve("g2")
+    assert engine.submitted == [flight.job.id]
+    assert engine.begun_with == [tokenizer().encode(" 4")]
+    world.step(tokens(flight, " 5", "stop"))
+    assert text(flight) == " 4 5"
+    assert flight.reader.num_tokens == len(tokenizer().encode(" 4 5")) + 1
+    assert world.outcomes() == {"finished": 1}
 
 
-def test_a_second_loss_fails_what_streamed_nothing_too() -> None:
+def test_a_second_loss_fails_it_and_only_the_log_has_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     world = World()
     flight = world.flights.admit(a_job())
     for generation in ("g1", "g2"):
         world.serve(generation)
         assert flight.ended is None
-        world.flights.lose(generation, "again")
+        world.flights.lose(generation, "rank 1 was killed")
     assert flight.ended is not None
     assert isinstance(flight.ended.error, GenerationLost)
+    assert str(flight.ended.error) == "the group that wrote this answer failed; try again"
+    assert "rank 1 was killed" in caplog.text
+    assert world.serve("g3").submitted == []
+    assert world.outcomes() == {"failed": 1}
 
 
 def test_a_request_that_the_new_generation_cannot_hold_is_refused() -> None:
@@ -243,20 +234,23 @@ def test_a_running_request_has_what_it_generated_in_flight_too() -> None:
     assert world.flights.in_flight_tokens == prompt_len(flight) + generated + prompt_len(other)
 
 
-def test_a_request_that_runs_again_has_lost_what_it_generated() -> None:
+def test_a_request_that_waits_for_the_next_generation_keeps_what_it_has_generated() -> None:
     world = World()
     world.serve()
     flight = world.flights.admit(a_job())
     world.step(tokens(flight, " 4 5"))
     world.flights.lose("g1", "gone")
-    assert world.flights.in_flight_tokens == prompt_len(flight)
+    assert world.flights.in_flight_tokens == prompt_len(flight) + len(tokenizer().encode(" 4 5"))
 
 
 @pytest.mark.parametrize("end", ["finished", "cancelled", "failed", "lost"])
 def test_a_request_that_has_ended_has_no_token_in_flight(end: str) -> None:
     world = World()
     world.serve()
-    flight, other = world.flights.admit(a_job()), world.flights.admit(a_job())
+    flight = world.flights.admit(a_job())
+    world.flights.lose("g1", "gone")
+    world.serve("g2")
+    other = world.flights.admit(a_job())
     world.step(tokens(flight, " 4"))
     match end:
         case "finished":
@@ -266,8 +260,7 @@ def test_a_request_that_has_ended_has_no_token_in_flight(end: str) -> None:
         case "failed":
             world.flights.fail(flight, EngineFailed("the engine gave up"))
         case "lost":
-            world.flights.stream(flight)
-            world.flights.lose("g1", "gone")
+            world.flights.lose("g2", "gone")
     assert flight.ended is not None
     assert world.flights.in_flight_tokens == prompt_len(other)
 

@@ -23,17 +23,16 @@ def test_requests_are_held_until_a_generation_serves_and_go_in_order() -> None:
     assert journal.due() == []
 
 
-def test_what_streamed_nothing_runs_again_and_the_rest_fails() -> None:
+def test_requests_of_a_lost_generation_go_on_in_the_next_one_in_order() -> None:
     journal = a_journal()
     journal.serve("g1")
     for name in "ab":
         journal.admit(name, 1)
     journal.due()
-    journal.stream("a")
     losses = journal.lose("g1")
-    assert (losses.held, losses.failed) == (["b"], ["a"])
+    assert (losses.held, losses.failed) == (["a", "b"], [])
     journal.serve("g2")
-    assert journal.due() == ["b"]
+    assert journal.due() == ["a", "b"]
 
 
 def test_a_request_runs_at_most_twice() -> None:
@@ -73,17 +72,6 @@ def test_ending_a_request_tells_who_has_it() -> None:
     journal.admit("submitted", 1)
     journal.due()
     assert journal.end("submitted") == "g1"
-
-
-def test_a_request_that_is_held_again_has_nothing_to_stream() -> None:
-    journal = a_journal()
-    journal.admit("a", 1)
-    journal.serve("g1")
-    journal.due()
-    journal.lose("g1")
-    journal.serve("g2")  # serves, but "a" is not submitted yet
-    with pytest.raises(AssertionError):
-        journal.stream("a")
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
@@ -133,7 +121,6 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.journal = a_journal(requests=5, tokens=40, seqs=2)
         self.runs: dict[str, int] = {}
-        self.streamed: set[str] = set()
         self.ended: set[str] = set()
         self.numbers = iter(range(10**6))
 
@@ -159,17 +146,10 @@ class Books(RuleBasedStateMachine):
             self.runs[name] += 1
             assert self.runs[name] <= 2
             assert name not in self.ended
-            assert name not in self.streamed
 
     @rule(name=requests)
     def schedule(self, name: str) -> None:
         self.journal.schedule(name)
-
-    @rule(name=requests)
-    def stream(self, name: str) -> None:
-        if name in self.submitted():
-            self.streamed.add(name)
-            self.journal.stream(name)
 
     @rule(name=consumes(requests))
     def end(self, name: str) -> None:
@@ -183,9 +163,8 @@ class Books(RuleBasedStateMachine):
         submitted = self.submitted()
         losses = self.journal.lose(self.journal.generation or "")
         assert set(losses.held) | set(losses.failed) == submitted
-        assert not set(losses.held) & self.streamed
         for name in losses.failed:
-            assert name in self.streamed or self.runs[name] == 2
+            assert self.runs[name] == 2
             self.note_end(name)
 
     def submitted(self) -> set[str]:

@@ -142,18 +142,12 @@ class Exchange(Response):
             await self._wait(changed, send)
 
     def _events(self, flights: list[Flight], endings: dict[int, Ending]) -> list[Event]:
-        """Take what is new, and return it in the surface's words. endings: of the answers that are told to their end.
-
-        Nothing else runs meanwhile: what is taken is noted as streamed before anybody can decide that the request is
-        run again.
-        """
+        """Take what is new, and return it in the surface's words. endings: of answers that are told to their end."""
         events: list[Event] = []
         for index, flight in enumerate(flights):
             if index in endings:
                 continue
             deltas = self._visible(flight.take())
-            if deltas or flight.ended is not None:
-                self._flights.stream(flight)
             if deltas:
                 events += self._replies.chunks(index, deltas)
             if flight.ended is not None:

@@ -3,9 +3,12 @@
 import asyncio
 from dataclasses import dataclass
 
+import msgspec
+
 from glm_worker.messages import RequestOutput
+from glm_worker.request import EngineRequest
 from glm_worker.server.flights.replies import Ending
-from glm_worker.server.jobs.job import Job
+from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
 from glm_worker.server.slo import Latencies, is_missed
 from glm_worker.server.text.deltas import Delta, FinishReason
@@ -29,23 +32,23 @@ class Flight:
         self.reader = job.reader()
         self.ended: Ended | None = None
         self.times = RequestTimes(now, measures)
+        self.token_ids: list[int] = []  # generated so far, by whatever generations
         self._deltas: list[Delta] = []
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the prompt, and those generated so far in this run."""
+        """Tokens of the prompt, and those generated so far."""
         return len(self.job.prompt_token_ids) + self.reader.num_tokens
+
+    def engine_request(self, room: Room) -> EngineRequest:
+        """Return what is left to do, beginning with the tokens that are there. Raises RequestRefused without room."""
+        return msgspec.structs.replace(self.job.engine_request(room), answer_token_ids=list(self.token_ids))
 
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
+        self.token_ids += output.token_ids
         self._deltas += self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
         self.changed.set()
-
-    def restart(self) -> None:
-        """Forget what was read: the answer begins anew. Only while nothing of it has been sent."""
-        self.reader = self.job.reader()
-        self.times.restart()
-        self._deltas.clear()
 
     def end(self, ended: Ended) -> None:
         assert self.ended is None
@@ -89,11 +92,6 @@ class RequestTimes:
         self._last_token_at: float | None = None
         self._gaps_s = 0.0  # all together
         self._num_gaps = 0
-
-    def restart(self) -> None:
-        """The answer begins anew. Its client has seen nothing, so it still waits for the first token."""
-        self.ttft = self._ttfa = self._last_token_at = None
-        self._gaps_s, self._num_gaps = 0.0, 0
 
     def scheduled(self, began_s: float) -> bool:
         """Note that the engine has begun with the request, in a step that began at began_s; return if that is new."""

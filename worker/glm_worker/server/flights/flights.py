@@ -136,10 +136,6 @@ class Flights:
         self._submit_due()
         return flights
 
-    def stream(self, flight: Flight) -> None:
-        """Note that something of the answer is about to be sent. Call it right before the sending."""
-        self._journal.stream(flight.job.id)
-
     def cancel(self, flight: Flight) -> None:
         """The client is gone: the engine frees the blocks at once. Without effect on a flight that has ended."""
         if flight.ended is None:
@@ -170,7 +166,7 @@ class Flights:
         self._submit_due()
 
     def lose(self, generation: str, cause: str) -> None:
-        """A generation is dead. What streamed nothing is held for the next one, once; the rest ends with an error.
+        """A generation is dead. Its requests go on in the next one, once; who was lost before ends with an error.
 
         cause: names pods and ranks, so it is for the log.
         """
@@ -178,8 +174,6 @@ class Flights:
             self._engine = None
             self._last_step = None
         losses = self._journal.lose(generation)
-        for request_id in losses.held:
-            self._flights[request_id].restart()
         for request_id in losses.failed:
             flight = self._flights.pop(request_id)
             flight.end(Ended(error=GenerationLost("the group that wrote this answer failed; try again")))
@@ -288,7 +282,7 @@ class Flights:
             assert self._engine is not None
             flight = self._flights[request_id]
             try:
-                request = flight.job.engine_request(self.room)
+                request = flight.engine_request(self.room)
             except RequestRefused as error:  # it fitted the generation before, or the checkpoint, but not this one
                 self._end(flight, "refused", Ended(error=error), engine_has_it=False)
                 continue

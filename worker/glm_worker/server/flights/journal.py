@@ -1,8 +1,8 @@
 """The books of requests in flight: which generation runs each one, and what happens to it when that generation dies.
 
-A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once, in one of the
-outcomes below. A request whose generation died runs again at most once, and only when its client has seen nothing yet:
-a second loss answers it with 503. A request that kills the ranks that run it would otherwise kill every generation.
+A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once. One whose
+generation died goes on in the next one, once: a second loss ends it. A request that kills the ranks that run it would
+otherwise kill every generation.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,6 @@ class Entry:
     generation: str | None = None
     num_runs: int = 0
     is_waiting: bool = True
-    has_streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,6 @@ class Journal:
             self._count(entry, -1)
             entry.is_waiting = False
 
-    def stream(self, request_id: str) -> None:
-        """Note, before it happens, that the client sees something of the answer: the request cannot be run again.
-
-        Only for a request that a generation runs, or that has ended: of a held one there is nothing to see.
-        """
-        if (entry := self._entries.get(request_id)) is not None:
-            assert entry.generation is not None
-            entry.has_streamed = True
-
     def end(self, request_id: str) -> str | None:
         """Take a request out, and return the generation that has it, if one does. The caller notes the outcome."""
         entry = self._entries.pop(request_id)
@@ -149,7 +139,7 @@ class Journal:
         for entry in list(self._entries.values()):
             if entry.generation != generation:
                 continue
-            if entry.has_streamed or entry.num_runs >= MAX_RUNS:
+            if entry.num_runs >= MAX_RUNS:
                 self.end(entry.id)
                 losses.failed.append(entry.id)
             else:

@@ -112,10 +112,9 @@ class BackgroundResponse:
             self._replies.body([Answered(self._visible(flight.take()), flight.ending)])
 
     def _take(self, told: EventLog) -> None:
-        """Tell what is new. What is told is noted first, so that nobody runs the request again."""
+        """Tell what is new."""
         deltas = self._visible(self._flight.take())
         if deltas:
-            self._flights.stream(self._flight)
             told.add(self._replies.chunks(0, deltas))
 
     def _cancelled(self) -> None:
