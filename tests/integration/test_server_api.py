@@ -18,7 +18,7 @@ import pytest_asyncio
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
-from glm_worker.server import backend
+from glm_worker.server.edge.lanes import SHORT_BYTES
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai.completions import intake
 from glm_worker.supervisor import compilers
@@ -355,7 +355,7 @@ async def test_a_long_body_is_prepared_without_holding_up_others(
         raise RequestRefused("prepared")
 
     monkeypatch.setattr(intake, "order_of", prepare)
-    body = b'{"model": "m", "prompt": "x"}' + b" " * backend.INLINE_BODY_BYTES
+    body = b'{"model": "m", "prompt": "x"}' + b" " * SHORT_BYTES
     long = asyncio.create_task(world.http.post("/v1/completions", content=body))
     assert await asyncio.to_thread(begun.wait, DEADLINE_S)
     assert (await world.http.get("/v1/models")).status_code == 200

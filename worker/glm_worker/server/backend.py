@@ -32,8 +32,6 @@ Json = dict[str, Any]
 Intake = Callable[[bytes, Context], Order]
 Result = TypeVar("Result")
 
-INLINE_BODY_BYTES = 16 * 2**10  # larger ones are tokenised in a thread: other streams go on meanwhile
-
 
 class Surface(Protocol):
     """One vendor's API. paths: prefixes of its own; the last surface of the application has all others."""
@@ -86,7 +84,7 @@ class Backend:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
             body = await read_body(request.receive, self.checkpoint)
-            return await self.made_of(body, lambda: _taken_in(body, intake, context))
+            return await self.lanes.run(body, lambda: _taken_in(body, intake, context))
         except RequestRefused:
             self.telemetry.ended("refused")
             raise
@@ -96,10 +94,6 @@ class Backend:
         except Exception:
             self.telemetry.ended("failed")
             raise
-
-    async def made_of(self, body: bytes, work: Callable[[], Result]) -> Result:
-        """Return what the work makes of a body, in a thread where that is long."""
-        return await self.lanes.run(work, len(body)) if len(body) > INLINE_BODY_BYTES else work()
 
     async def ready(self, order: Order, headers: Headers, receive: Receive | None = None) -> Order:
         """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking.

@@ -102,7 +102,7 @@ async def _answered(request: Request, backend: Backend, work: Callable[[bytes, C
         body = await read_body(request.receive, backend.checkpoint)
     except ClientGone:
         return Response(status_code=499)  # nobody reads it
-    reply = await backend.made_of(body, lambda: work(body, context))
+    reply = await backend.lanes.run(body, lambda: work(body, context))
     return JSONResponse(reply, headers={"x-request-id": context.caller.request_id})
 
 
