@@ -5,9 +5,11 @@ from random import Random
 
 import pytest
 
-from glm_worker.server.structured.schemas import characters
-from glm_worker.server.structured.schemas.patterns import Chars, Choice, Node, Repeat, Sequence, fitted, pattern_of
-from glm_worker.server.structured.schemas.refused import Invalid, Refused
+from glm_worker.server.structured.patterns import characters
+from glm_worker.server.structured.patterns.expressions import pattern_of
+from glm_worker.server.structured.patterns.fitting import fitted
+from glm_worker.server.structured.patterns.nodes import Chars, Choice, Node, Repeat, Sequence
+from glm_worker.server.structured.refused import Invalid, Refused
 
 PATTERNS = [
     *(r"^[A-Z]{2,4}-\d+$", r"colou?r", r"^(foo|bar)+$", r"^a|b$", r"^\w+@\w+\.com$", r"^[^a-z\d]{1,5}$", r"^\S+\s\S+$"),

@@ -11,9 +11,9 @@ from glm_worker.errors import RequestRefused
 from glm_worker.server.structured.answers import recipe_of
 from glm_worker.server.structured.calls import CallTokens
 from glm_worker.server.structured.formats import JsonSchema
+from glm_worker.server.structured.refused import Invalid, Refused, TooLarge
 from glm_worker.server.structured.schemas import keywords
 from glm_worker.server.structured.schemas.reading import read_schema
-from glm_worker.server.structured.schemas.refused import Invalid, Refused, TooLarge
 from glm_worker.server.structured.schemas.shapes import (
     Integer,
     List,

@@ -17,10 +17,11 @@ from glm_worker.server.structured.formats import (
     Regex,
 )
 from glm_worker.server.structured.lark import ANY_DEPTH, JsonRules, Rules, any_object, any_value, literal, one_of
+from glm_worker.server.structured.patterns import ebnf
+from glm_worker.server.structured.patterns.expressions import pattern_of
 from glm_worker.server.structured.recipe import EbnfPart, Recipe
-from glm_worker.server.structured.schemas import patterns
+from glm_worker.server.structured.refused import Invalid, Refused, TooLarge
 from glm_worker.server.structured.schemas.reading import read_schema
-from glm_worker.server.structured.schemas.refused import Invalid, Refused, TooLarge
 
 MAX_OPTIONS = 1_000
 MAX_OPTION_TEXT = 64 * 2**10  # characters of all options together
@@ -29,8 +30,9 @@ MAX_OPTION_TEXT = 64 * 2**10  # characters of all options together
 def recipe_of(answer: AnswerFormat, tokens: CallTokens, *, begins_line: bool = True) -> Recipe | None:
     """Return the grammar to compile; None where every text will do, and nothing is to be compiled.
 
-    begins_line: the answer may begin with the newline that chat templates put before one. Pure; any thread. Raises
-    RequestRefused, with the param that the part has which is wrong.
+    begins_line: the answer may begin with the newline that chat templates put before one. A regular expression and a
+    choice say what it is from its first character on, so theirs has none. Pure; any thread. Raises RequestRefused, with
+    the param that the part has which is wrong.
     """
     rules = Rules()
     newline = f"{NEWLINE} " if begins_line else ""
@@ -41,7 +43,7 @@ def recipe_of(answer: AnswerFormat, tokens: CallTokens, *, begins_line: bool = T
             return _calls(answer, rules, tokens, newline)
         case _:
             return rules.recipe(
-                f"{newline}{_content(answer, rules)}", "" if isinstance(answer, JsonObject) else answer.param
+                _content(answer, rules, newline), "" if isinstance(answer, JsonObject) else answer.param
             )
 
 
@@ -67,7 +69,7 @@ def _calls(calls: Calls, rules: Rules, tokens: CallTokens, newline: str) -> Reci
         return rules.recipe(f"{newline}{call}", param)
     if isinstance(calls.content, AnyText):
         return rules.recipe(f"{ANY_TEXT} ({call})?", param)
-    return rules.recipe(f"{newline}({_content(calls.content, rules)} | {call})", param)
+    return rules.recipe(f"{_content(calls.content, rules, newline)} | {newline}{call}", param)
 
 
 def _call(functions: tuple[Function, ...], rules: Rules, tokens: CallTokens) -> str:
@@ -79,20 +81,21 @@ def _call(functions: tuple[Function, ...], rules: Rules, tokens: CallTokens) -> 
     return call_rules.one_of(bodies)
 
 
-def _content(content: Content, rules: Rules) -> str:
+def _content(content: Content, rules: Rules, newline: str) -> str:
+    """Return the rule of an answer without calls. newline: what may come before JSON."""
     match content:
         case AnyText():
             return ANY_TEXT
         case JsonObject():
-            return rules.rule(any_object(rules, any_value(rules, ANY_DEPTH - 1)))
+            return newline + rules.rule(any_object(rules, any_value(rules, ANY_DEPTH - 1)))
         case JsonSchema(schema, param):
             with _naming(param):
                 document = read_schema(schema)
-                return JsonRules(document, rules).rule(document.root)
+                return newline + JsonRules(document, rules).rule(document.root)
         case Regex(source, param):
             with _naming(param):
-                pattern = patterns.pattern_of(source, is_searched=False)
-                return rules.part(EbnfPart(patterns.ebnf(pattern, in_json=False)))
+                pattern = pattern_of(source, is_searched=False)
+                return rules.part(EbnfPart(ebnf.grammar_of(pattern, in_json=False)))
         case Choice(options, param):
             with _naming(param):
                 return _choice(options)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from glm_worker.server.structured.formats import Function
 from glm_worker.server.structured.lark import JsonRules, Rules, literal, one_of, text_pattern, within
+from glm_worker.server.structured.patterns import characters, ebnf
+from glm_worker.server.structured.patterns.nodes import Chars, Node, Repeat
 from glm_worker.server.structured.recipe import EbnfPart
-from glm_worker.server.structured.schemas import carried, characters, patterns
+from glm_worker.server.structured.refused import Invalid, Refused
+from glm_worker.server.structured.schemas import carried
 from glm_worker.server.structured.schemas.reading import read_schema
-from glm_worker.server.structured.schemas.refused import Invalid, Refused
 from glm_worker.server.structured.schemas.shapes import (
     ANYTHING,
     Anything,
@@ -44,9 +46,9 @@ MAX_FREE = 6  # arguments in any order: each set of them that is left is a rule
 _CALL, _END_CALL = "<tool_call>", "</tool_call>"
 _KEY, _END_KEY = "<arg_key>", "</arg_key>"
 _VALUE, _END_VALUE = "<arg_value>", "</arg_value>"
-ANY_TEXT = f"/{patterns.bracketed(characters.ALL)}*/"
+ANY_TEXT = f"/{ebnf.bracketed(characters.ALL)}*/"
 NEWLINE = '"\\n"?'
-_KEY_TEXT = patterns.Repeat(patterns.Chars(characters.without(characters.ALL, characters.of("<>\n\r"))), 1, 64)
+_KEY_TEXT = Repeat(Chars(characters.without(characters.ALL, characters.of("<>\n\r"))), 1, 64)
 _BEGINS = {"number": "-0123456789", "boolean": "tTfF", "array": "[", "object": "{"}
 
 
@@ -149,8 +151,8 @@ class CallRules:
         begin = f"{tokens[_KEY]} {key} {tokens[_END_KEY]} {NEWLINE} {tokens[_VALUE]}"
         return f"{begin} {value} {tokens[_END_VALUE]} {NEWLINE}"
 
-    def _pattern(self, pattern: patterns.Node) -> str:
-        return self.rules.part(EbnfPart(patterns.ebnf(pattern, in_json=False)))
+    def _pattern(self, pattern: Node) -> str:
+        return self.rules.part(EbnfPart(ebnf.grammar_of(pattern, in_json=False)))
 
     def _any_text(self) -> str:
         """Return a value as it stands, up to its closing tag, which is a token and so never text."""
@@ -182,7 +184,7 @@ class CallRules:
             first = characters.without(
                 ((0x21, 0x7E), (0xC0, 0x24F), (0x3041, 0x3096), (0x4E00, 0x9FFF)), characters.of(f"{begins}<")
             )
-            return self.rules.rule(f"(/{patterns.bracketed(first)}/ {self._any_text()})?")
+            return self.rules.rule(f"(/{ebnf.bracketed(first)}/ {self._any_text()})?")
         if begins:
             raise Invalid(
                 "an argument that may be a string with a pattern or length, or else a bounded value, is not supported"

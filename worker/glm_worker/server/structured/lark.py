@@ -14,9 +14,11 @@ import json
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 
+from glm_worker.server.structured.patterns import ebnf
+from glm_worker.server.structured.patterns.fitting import fitted
+from glm_worker.server.structured.patterns.nodes import ANY_TEXT, Node
 from glm_worker.server.structured.recipe import EbnfPart, Part, Recipe, SchemaPart
-from glm_worker.server.structured.schemas import patterns
-from glm_worker.server.structured.schemas.refused import Invalid, Refused, TooLarge
+from glm_worker.server.structured.refused import Invalid, Refused, TooLarge
 from glm_worker.server.structured.schemas.shapes import (
     Anything,
     Boolean,
@@ -185,7 +187,7 @@ class JsonRules:
     def _text(self, shape: Text) -> str:
         if shape == Text():
             return string(self._rules)
-        return self._rules.part(EbnfPart(patterns.ebnf(text_pattern(shape), in_json=True)))
+        return self._rules.part(EbnfPart(ebnf.grammar_of(text_pattern(shape), in_json=True)))
 
     def _integer(self, shape: Integer) -> str:
         low, high, multiple = shape.low, shape.high, shape.multiple_of
@@ -316,14 +318,14 @@ def string(rules: Rules) -> str:
     """Return the rule of a JSON string of any text. A rule that goes on with itself is what xgrammar is fast at."""
     if rules.string is None:
         rules.string = rest = rules.new_name()
-        plain = patterns.bracketed(patterns.PLAIN)
+        plain = ebnf.bracketed(ebnf.PLAIN)
         rules.define(rest, rf"""/"/ | /{plain}/ {rest} | /\\["\\\/bfnrt]/ {rest} | /{_UNICODE_ESCAPE}/ {rest}""")
     return rules.rule(f'"\\"" {rules.string}')
 
 
-def text_pattern(shape: Text) -> patterns.Node:
+def text_pattern(shape: Text) -> Node:
     """Return the pattern of a string, with its length in it."""
-    found = patterns.fitted(shape.pattern or patterns.ANY_TEXT, shape.low, shape.high)
+    found = fitted(shape.pattern or ANY_TEXT, shape.low, shape.high)
     if found is None:
         raise Invalid(
             "no string, or none that can be told, has both the length and the pattern that the schema asks for"

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, reduce
 
-from glm_worker.server.structured.schemas import characters
-from glm_worker.server.structured.schemas.characters import Ranges
-from glm_worker.server.structured.schemas.patterns import Chars, Choice, Node, Repeat, Sequence
-from glm_worker.server.structured.schemas.refused import Invalid
+from glm_worker.server.structured.patterns import characters
+from glm_worker.server.structured.patterns.characters import Ranges
+from glm_worker.server.structured.patterns.nodes import Chars, Choice, Node, Repeat, Sequence
+from glm_worker.server.structured.refused import Invalid
 from glm_worker.server.structured.schemas.shapes import Either, IfType, List, Named, Object, Shape, Text, Values
 from glm_worker.server.text.call_names import BLANKS, KEY
 from glm_worker.server.text.tool_calls import END_KEY, VALUE

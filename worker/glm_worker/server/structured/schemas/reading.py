@@ -9,9 +9,12 @@ from math import floor, isfinite
 from typing import Any
 from urllib.parse import unquote
 
+from glm_worker.server.structured.patterns.ebnf import is_writable
+from glm_worker.server.structured.patterns.expressions import pattern_of
+from glm_worker.server.structured.patterns.nodes import Node
+from glm_worker.server.structured.refused import Invalid, TooLarge
 from glm_worker.server.structured.schemas import keywords
-from glm_worker.server.structured.schemas.patterns import Node, is_writable, pattern_of
-from glm_worker.server.structured.schemas.refused import Invalid, TooLarge
+from glm_worker.server.structured.schemas.reasoning import Reasoning
 from glm_worker.server.structured.schemas.shapes import (
     ANYTHING,
     NOTHING,
@@ -25,7 +28,6 @@ from glm_worker.server.structured.schemas.shapes import (
     Null,
     Number,
     Object,
-    Reasoning,
     Shape,
     Text,
     Values,
