@@ -35,14 +35,17 @@ class Ejection:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
+    @property
+    def knows_failures(self) -> bool:
+        """Whether any group has failed lately: if not, all are admitted."""
+        return bool(self._records)
+
     def admitted(self, groups: Iterable[str], now: float) -> list[str]:
         """Return the groups that may get a request, in their order: those that are in, and those to be probed now.
 
         Where more than half are out, those that come back soonest are taken in early.
         """
         names = list(groups)
-        if not self._records:
-            return names
         out = [name for name in names if self._is_out(name, now)]
         excess = len(out) - len(names) // 2
         if excess > 0:

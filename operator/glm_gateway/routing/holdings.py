@@ -31,12 +31,15 @@ class Holdings:
 
     def known_bytes(self, prefix: Prefix, now: float) -> int:
         """Return how many bytes from the beginning of a prompt the group has computed and not yet forgotten."""
-        hashes, used = prefix.hashes, self._used
+        num_known = self._num_known(prefix.hashes, now - MAX_AGE_S)
+        return ENDS[num_known - 1] if num_known else 0
+
+    def _num_known(self, hashes: tuple[int, ...], oldest_s: float) -> int:
+        used = self._used
         if not hashes or hashes[0] not in used:
             return 0
-        oldest_s = now - MAX_AGE_S
         low, high = 0, len(hashes)  # blocks before low are held, those from high on are not
-        probe = high - 1  # the whole of it first: so it is for each turn but the one that asks something new
+        probe = high - 1  # the whole of it first: so it is when a turn is asked again, or a prompt is hot
         while low < high:
             entry = used.get(hashes[probe])
             if entry is not None and entry[0] >= oldest_s:
@@ -44,32 +47,28 @@ class Holdings:
             else:
                 high = probe
             probe = (low + high) // 2
-        return ENDS[low - 1] if low else 0
+        return low
 
     def use(self, prefix: Prefix, now: float) -> None:
         """Note that the group computes a prompt, or uses what it has of it; forget what that pushes out."""
-        used = self._used
+        used, hashes, oldest_s = self._used, prefix.hashes, now - MAX_AGE_S
+        while used and next(iter(used.values()))[0] < oldest_s:
+            self.num_bytes -= used.popitem(last=False)[1][1]
+        num_known = self._num_known(hashes, oldest_s)
         entries = [entry for size in SIZES for entry in [(now, size)] * BLOCKS_A_SIZE]
-        num_new_bytes = 0
-        for each, entry in zip(reversed(prefix.hashes), entries[len(prefix.hashes) - 1 :: -1], strict=False):
-            if each in used:
-                used.move_to_end(each)
-            else:
-                num_new_bytes += entry[1]
+        for each, entry in zip(hashes[num_known:][::-1], entries[num_known : len(hashes)][::-1], strict=True):
+            used[each] = entry  # a new one: none of these is there
+        for each, entry in zip(hashes[:num_known][::-1], entries[:num_known][::-1], strict=True):
             used[each] = entry
-        self.num_bytes += num_new_bytes
-        self._forget(now)
+            used.move_to_end(each)
+        if num_known < len(hashes):
+            self.num_bytes += ENDS[len(hashes) - 1] - (ENDS[num_known - 1] if num_known else 0)
+        while self.num_bytes > self.capacity_bytes or len(used) > MAX_BLOCKS_HELD:
+            self.num_bytes -= used.popitem(last=False)[1][1]
 
     def resize(self, capacity_bytes: float) -> None:
         """Take another size; what has no place is forgotten by the next use."""
         self.capacity_bytes = capacity_bytes
-
-    def _forget(self, now: float) -> None:
-        used = self._used
-        while self.num_bytes > self.capacity_bytes or len(used) > MAX_BLOCKS_HELD:
-            self.num_bytes -= used.popitem(last=False)[1][1]
-        while used and next(iter(used.values()))[0] < now - MAX_AGE_S:
-            self.num_bytes -= used.popitem(last=False)[1][1]
 
     def check(self) -> None:
         """Raise AssertionError unless sizes add up and nothing is older than what comes after it."""

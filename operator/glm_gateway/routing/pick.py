@@ -13,7 +13,7 @@ import msgspec
 
 from glm_gateway.routing.book import Book, Charge
 from glm_gateway.routing.prefix import Prefix
-from glm_gateway.routing.rendezvous import mixed, number_of
+from glm_gateway.routing.rendezvous import number_of, spread
 
 SILENCE_S = 3.0
 """A group that pushes, and has been silent for so long, is suspect: it is used behind all others."""
@@ -121,7 +121,7 @@ def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidat
     account, prompt_tokens, prefix = book.account(name), request.prompt_tokens, request.prefix
     known_bytes = account.holdings.known_bytes(prefix, now)
     # The last token is computed in any case: its logits are the answer's first.
-    known_tokens = min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1) if known_bytes else 0
+    known_tokens = max(0, min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1)) if known_bytes else 0
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
     score_s = (prompt_tokens - known_tokens + ahead) / account.tokens_per_s
     return _Candidate(name, score_s, known_tokens, known_tokens / account.tokens_per_s)
@@ -155,4 +155,4 @@ def _first_of(candidates: list[_Candidate], request: Request) -> _Candidate:
     if len(near) == 1:
         return near[0]
     seed = request.prefix.hashes[0] if request.prefix.hashes else number_of(request.key)
-    return max(near, key=lambda each: (mixed(seed ^ number_of(each.name)), each.name))
+    return max(near, key=lambda each: (spread(seed ^ number_of(each.name)), each.name))

@@ -20,6 +20,11 @@ def mixed(number: int) -> int:
     return number ^ (number >> 31)
 
 
+def spread(number: int) -> int:
+    """Return 64 bits that are as good as mixed to see who comes first, at a quarter of the time. Low bits stay poor."""
+    return (number * 0x9E3779B97F4A7C15) & _ALL
+
+
 def share_of(number: int) -> float:
     """Return a number above 0 and below 1 for 64 bits."""
     return ((number >> 12) + 0.5) / 2**52

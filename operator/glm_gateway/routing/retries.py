@@ -27,8 +27,8 @@ def is_worth_retrying(status: int | None, *, num_tries: int, has_sent: bool) -> 
 class RetryBudget:
     """Counts requests and retries of the last seconds. One a deployment; time never goes back.
 
-    Of requests only whole buckets within the window count, of retries all that touch it. So in no ten seconds are there
-    more retries than a tenth of the requests in them, or LEAST.
+    Of requests only whole buckets within the window count, of retries all that touch it. So no retry makes them more
+    than a tenth of the requests of the last ten seconds, or than LEAST.
     """
 
     def __init__(self) -> None:

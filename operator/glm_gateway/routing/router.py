@@ -35,8 +35,10 @@ class Router:
 
     def route(self, request: Request, groups: Sequence[Group], now: float) -> Choice | None:
         """Place a request and charge it; None when no group takes it now, or none of an arm that may not fall."""
-        able = {group.name: group for group in groups if group.takes_requests}
-        admitted = [able[name] for name in self.ejection.admitted(able, now)]
+        admitted = [group for group in groups if group.is_ready and not group.is_leaving]
+        if self.ejection.knows_failures:
+            names = set(self.ejection.admitted([group.name for group in admitted], now))
+            admitted = [group for group in admitted if group.name in names]
         on_arm = self._on_arm(request, admitted)
         choice = pick(request, on_arm, self.book, now)
         if choice is None:
