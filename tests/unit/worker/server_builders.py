@@ -33,13 +33,13 @@ def stop_id(token: str = "<|user|>") -> int:
 
 
 def a_reader(
-    tools: Tools = TOOLS, state: State = State.CONTENT, stops: Sequence[str] = (), *, any_name: bool = False
+    tools: Tools = TOOLS, state: State = State.CONTENT, stops: Sequence[str] = (), **of_grammar: bool
 ) -> OutputReader:
     tags: dict[int, Tag] = tag_ids(tokenizer(), THINK_TAGS + TOOL_TAGS if tools else THINK_TAGS)
     return OutputReader(
         tokenizer(),
         tags,
-        lambda: Grammar(state, tools, any_name=any_name),
+        lambda: Grammar(state, tools, **of_grammar),
         stop_strings=stops,
         stop_token_ids=checkpoint().stop_token_ids,
     )

@@ -15,10 +15,12 @@ from glm_worker.server.jobs.accept import accept_chat
 from glm_worker.server.jobs.conversation import AssistantTurn, Conversation, Said
 from glm_worker.server.jobs.job import Job, Room, room_of
 from glm_worker.server.jobs.wishes import Wishes
+from glm_worker.server.structured.formats import Choice, Regex
 from glm_worker.server.text.chat import ChatTemplate
+from glm_worker.server.text.deltas import assemble
 from glm_worker.server.text.lexer import Tag
 from unit.worker.orders import a_context, chat_job, completion_job
-from unit.worker.server_builders import checkpoint, tokenizer
+from unit.worker.server_builders import checkpoint, stop_id, tokenizer
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -318,3 +320,19 @@ def test_a_budget_of_thought_reaches_the_engine() -> None:
     assert thought is not None
     assert (thought.max_tokens, thought.begins_open) == (5, False)
     assert thought.forced_ids == [thought.close_id]
+
+
+def test_what_an_answer_goes_on_with_begins_in_the_middle_of_its_text() -> None:
+    turns = (Said(role="user", text="hi"), AssistantTurn(text="- one", reasoning=""))
+    (job,) = accept_chat(Conversation(turns=turns, goes_on=True), Wishes(), a_context(), order_id="o").jobs
+    assert assemble(job.reader().feed([*tokenizer().encode("\n- two"), stop_id()], "stop")).content == "\n- two"
+    (job,) = accept_chat(Conversation(turns=turns[:1]), Wishes(), a_context(), order_id="o").jobs
+    assert assemble(job.reader().feed([*tokenizer().encode("\n- two"), stop_id()], "stop")).content == "- two"
+
+
+@pytest.mark.parametrize("content", [Regex(r"\n*[0-9]", "regex"), Choice(("\n1", "2"), "choice")])
+def test_text_of_a_given_form_is_told_with_the_newlines_that_it_begins_with(content: Regex | Choice) -> None:
+    conversation = Conversation(turns=(Said(role="user", text="hi"),), content=content)
+    order = accept_chat(conversation, Wishes(), a_context(), order_id="o")
+    answer = assemble(order.jobs[0].reader().feed([*tokenizer().encode("<think>hm</think>\n1"), stop_id()], "stop"))
+    assert (answer.reasoning, answer.content) == ("hm", "\n1")

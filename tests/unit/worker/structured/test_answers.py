@@ -17,6 +17,7 @@ from glm_worker.server.structured.formats import (
     AnyText,
     Calls,
     Choice,
+    Content,
     Function,
     JsonObject,
     JsonSchema,
@@ -96,25 +97,35 @@ def test_a_json_object_is_one_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"a+(b|\d{3})?", r"^(yes|no)$", r"[^\s]{2,5}", r"\w+@\w+\.(com|org)", "né|\\u65e5+"]
+    "pattern", [r"a+(b|\d{3})?", r"^(yes|no)$", r"[^\s]{2,5}", r"\w+@\w+\.(com|org)", "né|\\u65e5+", r"\n+[0-9]"]
 )
 def test_a_pattern_is_matched_as_a_whole(pattern: str) -> None:
     for token_ids in answers(Regex(pattern, "regex"), 2):
-        assert re.fullmatch(pattern, text_of(token_ids).removeprefix("\n"))
+        assert re.fullmatch(pattern, text_of(token_ids))
 
 
 def test_a_choice_is_one_of_its_texts_whatever_is_in_them() -> None:
-    options = ("yes", "no way", 'q"/\\', "two\nlines", "né 🙂", "yes indeed")
-    found = {text_of(token_ids).removeprefix("\n") for token_ids in answers(Choice(options, "choice"), 3, 60)}
+    options = ("yes", "no way", 'q"/\\', "two\nlines", "né 🙂", "yes indeed", "\nyes", "  ")
+    found = {text_of(token_ids) for token_ids in answers(Choice(options, "choice"), 3, 60)}
     assert found <= set(options)
     assert len(found) > 3
 
 
 def test_an_answer_begins_a_line_only_where_it_may() -> None:
-    choice = Choice(("yes",), "choice")
-    assert accepts(grammar_of(choice), "\nyes")
-    assert accepts(grammar_of(choice, begins_line=False), "yes")
-    assert not accepts(grammar_of(choice, begins_line=False), "\nyes")
+    some = JsonSchema({"const": 1}, "schema")
+    assert accepts(grammar_of(some), "\n1")
+    assert accepts(grammar_of(some, begins_line=False), "1")
+    assert not accepts(grammar_of(some, begins_line=False), "\n1")
+
+
+@pytest.mark.parametrize("content", [Choice(("yes",), "choice"), Regex("yes", "regex")])
+def test_text_of_a_given_form_begins_at_once_and_a_call_beside_it_may_begin_a_line(content: Content) -> None:
+    assert accepts(grammar_of(content), "yes")
+    assert not accepts(grammar_of(content), "\nyes")
+    beside = grammar_of(Calls((Function("f", None, "tools[0]", is_strict=True),), content=content))
+    assert accepts(beside, "yes")
+    assert not accepts(beside, "\nyes")
+    assert accepts(beside, "\n<tool_call>f\n</tool_call>")
 
 
 @pytest.mark.parametrize(

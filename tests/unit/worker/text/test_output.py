@@ -27,6 +27,51 @@ def test_a_chat_tells_the_logprobs_of_its_content_only() -> None:
     assert told == content
 
 
+@pytest.mark.parametrize(
+    ("raw", "content"),
+    [
+        ("🙂", "🙂"),
+        ("\n🙂", "🙂"),
+        ("<think>🙂</think>\n🙂 é", "🙂 é"),
+        ("  yes", "  yes"),
+        ("yes \n", "yes \n"),
+        ("\n  \n", "  \n"),
+        (" \n<think>hm</think>yes", "yes"),
+        ("a\n<tool_call>now\n</tool_call>", "a"),
+        ("a\n<tool_call>rm\n</tool_call>", "a\n<tool_call>rm\n</tool_call>"),
+    ],
+)
+def test_every_token_of_the_content_has_a_logprob_and_no_other(raw: str, content: str) -> None:
+    ids = [*tokenizer().encode(raw), stop_id()]
+    assert text_of(logprobs_of(a_reader(TOOLS), ids)) == content
+    for size in (2, 3, len(ids)):
+        reader, deltas = a_reader(TOOLS), list[Delta]()
+        for at in range(0, len(ids), size):
+            some = ids[at : at + size]
+            deltas += reader.feed(some, "stop" if some[-1] == stop_id() else None, [TokenLogprobs(-0.5, 1)] * len(some))
+        answer = assemble(deltas)
+        assert text_of([entry.token_id for entry in answer.logprobs]) == answer.content == content
+
+
+def test_the_bytes_of_a_character_that_is_never_completed_have_logprobs() -> None:
+    first = tokenizer().encode("🙂")[0]
+    for reader in (a_reader({}), OutputReader(tokenizer(), {}, PlainText, stop_strings=(), stop_token_ids=())):
+        answer = assemble(reader.feed([first], "length", [TokenLogprobs(-0.5, 1)]))
+        assert (answer.content, [entry.token_id for entry in answer.logprobs]) == ("\ufffd", [first])
+
+
+@pytest.mark.parametrize("of_grammar", [{"goes_on": True}, {"is_exact": True}])
+def test_a_newline_that_is_text_has_a_logprob(of_grammar: dict[str, bool]) -> None:
+    ids = [*tokenizer().encode("\n1"), stop_id()]
+    assert logprobs_of(a_reader({}, **of_grammar), ids) == ids[:-1]
+
+
+def test_a_token_without_text_is_told_in_a_completion() -> None:
+    ids = [*tokenizer().encode("a"), stop_id(), *tokenizer().encode("b")]
+    reader = OutputReader(tokenizer(), {}, PlainText, stop_strings=(), stop_token_ids=())
+    assert logprobs_of(reader, [*ids, *tokenizer().encode("c")])[: len(ids)] == ids
+
+
 def test_tokens_that_turn_out_to_be_content_are_told_late_and_whole() -> None:
     raw = tokenizer().encode("a <tool_call>is what I would write</tool_call>")
     assert logprobs_of(a_reader(TOOLS), [*raw, stop_id()]) == raw
@@ -93,7 +138,8 @@ def test_no_token_behind_a_stop_string_has_a_logprob_however_the_tokens_come(
     whole = assemble(read(len(ids)))
     told = [entry.token_id for entry in whole.logprobs]
     assert len(text_of(told).lstrip()) >= len(whole.content.strip()), "every token of the text has one"
-    assert len(text_of(told[:-1]).strip()) < max(len(whole.content), 1), "and none behind it"
+    before_last = b"".join(map(tokenizer().bytes_of, told[:-1])).decode(errors="ignore")
+    assert len(before_last.strip()) < max(len(whole.content), 1), "and none behind it"
     assert bool(told) == bool(whole.content)
     for size in (1, 2, 3, 5):
         deltas = read(size)
@@ -190,6 +236,13 @@ def test_a_stop_token_counts_outside_of_a_hidden_thought_only() -> None:
     answer = one_by_one(reader, "it is:7</think>\nso:7")
     assert (answer.content, reader.finish_reason, reader.stop) == ("so", "stop", colon)
     assert colon not in [entry.token_id for entry in answer.logprobs]
+
+
+def test_a_stop_token_that_is_the_newline_of_the_format_is_none() -> None:
+    (newline,) = tokenizer().encode("\n")
+    reader = hiding(State.REASONING, (), newline, hides_reasoning=True)
+    answer = one_by_one(reader, "\nhm\nso</think>\nyes\nno")
+    assert (answer.content, reader.finish_reason, reader.stop) == ("yes", "stop", newline)
 
 
 def test_no_stop_of_the_client_counts_before_min_tokens() -> None:

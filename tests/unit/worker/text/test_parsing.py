@@ -29,6 +29,11 @@ MEANINGS: dict[str, tuple[str, Answer]] = {
     "newlines around the reasoning": ("\n<think>\nhm\n</think>\n\nyes", Answer("hm", "yes")),
     "inner white space stays": ("\n<think>a\n\nb</think>\n  x\n\n  y", Answer("a\n\nb", "  x\n\n  y")),
     "white space at the very end stays": ("a line\n", Answer("", "a line\n")),
+    "nothing but blanks": ("\n  \t\n", Answer("", "  \t\n")),
+    "thinking, then blanks": ("<think>hm</think>\n ", Answer("hm", " ")),
+    "nothing but the newline of the format": ("\n\n", Answer("", "")),
+    "blanks before a thought": (" \n<think>hm</think>\nyes", Answer("hm", "yes")),
+    "blanks before a call": (f"  \n{CALL}", Answer("", "", [BONN])),
     "empty thinking": ("\n<think></think>\nHello", Answer("", "Hello")),
     "no opening tag": ("hm</think>\nyes", Answer("", "hm\nyes")),
     "stray end of thinking": ("Hello</think> you", Answer("", "Hello\n you")),
@@ -174,6 +179,37 @@ def test_a_prompt_that_ends_with_an_open_think_tag_starts_in_reasoning() -> None
     assert initial_state("<|assistant|>") is State.CONTENT
     assert initial_state("<|assistant|>\n<think></think>") is State.CONTENT
     assert answer_to("hm</think>yes", state=State.REASONING)[0] == Answer("hm", "yes")
+
+
+@pytest.mark.parametrize(
+    ("state", "raw", "answer"),
+    [
+        (State.CONTENT, "\n\n- two", Answer("", "\n\n- two")),
+        (State.CONTENT, " \n", Answer("", " \n")),
+        (State.CONTENT, "\n", Answer("", "\n")),
+        (State.CONTENT, "", Answer("", "")),
+        (State.CONTENT, "\n<think>hm</think>\nyes", Answer("hm", "\nyes")),
+        (State.CONTENT, f"\n{CALL}", Answer("", "", [BONN])),
+        (State.CONTENT, f"\nb\n{CALL}", Answer("", "\nb", [BONN])),
+        (State.REASONING, "\nso</think>\nyes", Answer("\nso", "yes")),
+    ],
+)
+def test_an_answer_that_goes_on_begins_in_the_middle_however_it_is_cut(state: State, raw: str, answer: Answer) -> None:
+    ids = [*tokenizer().encode(raw), stop_id()]
+    cuts = [[ids], [[id_] for id_ in ids], *([ids[:at], ids[at:]] for at in range(1, len(ids)))]
+    for groups in cuts:
+        assert assemble(read(a_reader(state=state, goes_on=True), groups)) == answer
+
+
+@pytest.mark.parametrize("content", ["\nyes", "\n", "  ", " yes ", "\r\n", "yes\n", "é\n"])
+@pytest.mark.parametrize(("begin", "state"), [("", State.CONTENT), ("\nhm</think>", State.REASONING)])
+def test_exact_content_is_told_as_it_was_generated(begin: str, state: State, content: str) -> None:
+    ids = [*tokenizer().encode(begin), *tokenizer().encode(content), stop_id()]
+    reasoning = "hm" if begin else ""
+    for groups in ([ids], [[id_] for id_ in ids]):
+        for stops in ([], ["\n\n\n?"]):
+            reader = a_reader(state=state, stops=stops, is_exact=True)
+            assert assemble(read(reader, groups)) == Answer(reasoning, content)
 
 
 def test_without_thinking_nothing_is_reasoning() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.server.text.deltas import Answer, assemble
+from glm_worker.server.text.deltas import Answer, Call, assemble
 from glm_worker.server.text.lexer import Piece, Tag
 from glm_worker.server.text.stops import StopScanner
-from unit.worker.server_builders import a_reader, tokenizer
+from unit.worker.server_builders import a_reader, read, tokenizer
 
 
 def scanned(parts: list[str], stops: list[str]) -> tuple[str, str | None]:
@@ -82,3 +82,41 @@ def test_held_text_comes_out_when_the_answer_ends() -> None:
     reader = a_reader(stops=["ab"])
     assert assemble(reader.feed(tokenizer().encode("xa"), "length")) == Answer("", "xa")
     assert reader.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("raw", "stops", "answer"),
+    [
+        ("\n<think>hm</think>\n\none\ntwo", ["\n"], Answer("hm", "one")),
+        ("\none\ntwo", ["\n"], Answer("", "one")),
+        ("\n\none\n\ntwo", ["\n\n"], Answer("", "one")),
+        ("\n\none", ["\n\n"], Answer("", "one")),
+        ("one</think>\ntwo\nthree", ["\n"], Answer("", "one\ntwo")),
+        ("<think>\n\na\nb</think>\nc", ["\n"], Answer("a", "")),
+        ("<tool_call>now</tool_call>\n<tool_call>now</tool_call>", ["\n"], Answer("", "", [Call("now", "{}")] * 2)),
+        ("\n<tool_call>now\n</tool_call>", ["\n"], Answer("", "")),  # a line of the call
+        ("\nEND", ["\nEND"], Answer("", "")),  # more than newlines
+        ("</think>\n\nyes", ["</think>\n"], Answer("", "")),
+        (" \nyes", ["\n"], Answer("", " ")),
+        ("\n\nyes", ["\ny", "\n"], Answer("", "")),
+    ],
+)
+def test_the_newlines_of_the_format_are_no_stop_string_however_the_text_is_cut(
+    raw: str, stops: list[str], answer: Answer
+) -> None:
+    ids = tokenizer().encode(raw)
+    whole = a_reader(stops=stops)
+    assert assemble(whole.feed(ids, "length")) == answer
+    for size in (1, 2, 3):
+        reader = a_reader(stops=stops)
+        groups = [ids[at : at + size] for at in range(0, len(ids), size)]
+        assert assemble(read(reader, groups, ended="length")) == answer
+        assert (reader.stop, reader.num_tokens) == (whole.stop, whole.num_tokens)
+        assert reader.finish_reason == whole.finish_reason
+
+
+@pytest.mark.parametrize("of_grammar", [{"goes_on": True}, {"is_exact": True}])
+def test_a_newline_that_is_text_is_a_stop_string(of_grammar: dict[str, bool]) -> None:
+    reader = a_reader(stops=["\n"], **of_grammar)
+    assert assemble(reader.feed(tokenizer().encode("\nyes"), None)) == Answer()
+    assert reader.stop == "\n"

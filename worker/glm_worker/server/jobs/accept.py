@@ -28,6 +28,7 @@ from glm_worker.server.jobs.prompt import Prompt, encoded, ids_of, rendered
 from glm_worker.server.jobs.wishes import ParamNames, Wishes
 from glm_worker.server.refusals import model_not_found
 from glm_worker.server.structured.answers import recipe_of
+from glm_worker.server.structured.formats import Choice, Regex
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.parsing import State, initial_state, state_after
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
@@ -77,6 +78,8 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         states=[state],
         hides_reasoning=not shows_reasoning,
         tools=tools,
+        goes_on=conversation.goes_on,
+        is_exact=isinstance(conversation.content, Regex | Choice),
         any_tool_name=rules.any_tool_name,
         thought=thought_of(
             thinking,

@@ -51,6 +51,8 @@ class Job:
     tags: Mapping[int, Tag]
     state: State
     tools: Tools
+    goes_on: bool = False  # the prompt ends inside of the text that the answer begins with
+    is_exact: bool = False  # content begins at once: a format says what it is from its first character on
     any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
     client_stop_ids: tuple[int, ...] = ()  # those that only the client asked for
     hides_reasoning: bool = False  # then the engine does not know client_stop_ids: the reader looks for them
@@ -67,8 +69,14 @@ class Job:
         """Return a reader for one run of the job."""
 
         def grammar() -> OutputGrammar:
-            return (
-                Grammar(self.state, self.tools, any_name=self.any_tool_name) if self.is_chat else PlainText(self.state)
+            if not self.is_chat:
+                return PlainText(self.state)
+            return Grammar(
+                self.state,
+                self.tools,
+                any_name=self.any_tool_name,
+                goes_on=self.goes_on,
+                is_exact=self.is_exact,
             )
 
         return OutputReader(

@@ -49,6 +49,11 @@ class Lexer:
         self._tags = tags
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
+    @property
+    def is_inside_character(self) -> bool:
+        """Whether the newest token has ended inside of a character."""
+        return bool(self._utf8.getstate()[0])
+
     def feed(self, token_id: int) -> list[Piece]:
         tag = self._tags.get(token_id)
         if tag is not None:

@@ -1,10 +1,11 @@
 """One answer on its way from token ids to deltas: lexer, stop strings, grammar, and the count of its tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from glm_worker.messages import FinishReason as EngineFinish
 from glm_worker.messages import TokenLogprobs
+from glm_worker.server.text.content_logprobs import ContentLogprobs
 from glm_worker.server.text.deltas import Content, Delta, FinishReason, TokenLogprob
 from glm_worker.server.text.lexer import Lexer, Piece, Tag
 from glm_worker.server.text.parsing import State
@@ -21,15 +22,10 @@ class OutputGrammar(Protocol):
 
     @property
     def state(self) -> State: ...
+    @property
+    def drops_newlines(self) -> bool: ...
     def feed(self, piece: Piece) -> list[Delta]: ...
     def finish(self, *, is_complete: bool) -> list[Delta]: ...
-
-
-class _Due(NamedTuple):
-    """The logprob of a token, and how many characters come before it."""
-
-    entry: TokenLogprob
-    begins_at: int
 
 
 class OutputReader:
@@ -56,6 +52,7 @@ class OutputReader:
         hides_reasoning: stops of the client count outside of thoughts only, for where an answer ends tells what came
         there. So its stop_token_ids are found here, and not by the engine. min_tokens: as many tokens have no stop.
         """
+        self._tokenizer = tokenizer
         self._tags = tags
         self._lexer = Lexer(tokenizer, tags)
         self._stops = StopScanner(stop_strings)
@@ -67,11 +64,7 @@ class OutputReader:
         self._hides_reasoning = hides_reasoning
         self._is_hidden = hides_reasoning and self._grammar.state is State.REASONING  # where the newest text is
         self._min_tokens = min_tokens
-        self._undecided_logprobs: list[_Due] = []
-        self._due_logprobs: list[_Due] = []  # of content whose text may still be cut by a stop string
-        self._may_be_cut = bool(stop_strings)
-        self._is_content = False  # whether the newest token added content
-        self._has_content = False  # whether any has: newlines before it are the format's
+        self._logprobs = ContentLogprobs(may_be_cut=bool(stop_strings))
         self._num_undecided_tokens = 0
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
@@ -92,16 +85,13 @@ class OutputReader:
                 return deltas
             is_stop = ended == "stop" and number == len(token_ids) - 1 and token_id in self._stop_token_ids
             is_stop = is_stop or self._is_found_stop(token_id)
-            begins_at = self._stops.num_taken
-            added = self._token(token_id, is_stop=is_stop)
-            if logprobs and not is_stop:
-                self._note_logprob(token_id, logprobs[number], begins_at)
+            added = self._token(token_id, logprobs[number] if logprobs else None, is_stop=is_stop)
             deltas += [*self._told_logprobs(), *added]
             if is_stop and token_id in self._client_stop_ids:
                 self.stop, ended = token_id, "stop"
                 break
         if ended is not None and self.finish_reason is None:
-            _, rest = self._track(self._lexer.finish(), is_early=self.num_tokens <= self._min_tokens)
+            rest = self._track(self._lexer.finish(), is_early=self.num_tokens <= self._min_tokens)
             is_own_end = ended == "stop" and self.stop is None
             end = self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
             deltas += [*self._told_logprobs(), *rest, *end]
@@ -110,55 +100,55 @@ class OutputReader:
     def _is_found_stop(self, token_id: int) -> bool:
         """Tell whether the client asked to stop at this token, and the engine was not told."""
         counts = self._hides_reasoning and not self._is_hidden and self.num_tokens >= self._min_tokens
-        return counts and token_id in self._client_stop_ids and token_id not in self._tags
+        is_tag = token_id in self._tags
+        return counts and token_id in self._client_stop_ids and not is_tag and not self._is_formal(token_id)
 
-    def _note_logprob(self, token_id: int, of_token: TokenLogprobs, begins_at: int) -> None:
-        """Note the logprob of a token, if it belongs to the content. Called right after the token was read.
-
-        begins_at: the characters before its text, or before the character that it is a part of.
-        """
-        entry = TokenLogprob(token_id, of_token.logprob, tuple((id_, logprob) for id_, logprob in of_token.top))
-        state = self._tracker.state
-        if state is State.UNDECIDED:
-            self._undecided_logprobs.append(_Due(entry, begins_at))
-            return
-        held, self._undecided_logprobs = self._undecided_logprobs, []
-        is_formal = not self._has_content or (token_id in self._tags and not self._is_content)
-        if state is State.CONTENT and not is_formal:
-            self._due_logprobs += [*held, _Due(entry, begins_at)]
+    def _is_formal(self, token_id: int) -> bool:
+        """Tell whether a token that comes now would be newlines of the format, and nothing else."""
+        text = self._tokenizer.bytes_of(token_id)
+        is_bound = self._tracker.drops_newlines and not self._lexer.is_inside_character
+        return is_bound and bool(text) and not text.strip(b"\n")
 
     def _told_logprobs(self) -> list[TokenLogprob]:
-        """Return what can be told now: of tokens with text that no stop string cuts, before that text is told."""
-        is_whole = self.finish_reason is not None and self._stops.hit is None
-        if is_whole or not self._may_be_cut:
-            num_told = len(self._due_logprobs)
-        else:
-            num_told = sum(due.begins_at < self._stops.num_released for due in self._due_logprobs)
-        told, self._due_logprobs = self._due_logprobs[:num_told], self._due_logprobs[num_told:]
-        return [due.entry for due in told]
+        is_over = self.finish_reason is not None and self._stops.hit is None
+        return self._logprobs.told(self._stops.num_released, is_over=is_over)
 
-    def _token(self, token_id: int, *, is_stop: bool) -> list[Delta]:
-        before = self._tracker.state
+    def _token(self, token_id: int, of_token: TokenLogprobs | None, *, is_stop: bool) -> list[Delta]:
+        before, tag = self._tracker.state, self._tags.get(token_id)
+        entry = None
+        if of_token is not None and not is_stop:
+            entry = TokenLogprob(token_id, of_token.logprob, tuple((id_, logprob) for id_, logprob in of_token.top))
+            if tag is None and before in (State.CONTENT, State.UNDECIDED) and not self._is_formal(token_id):
+                has_text = bool(self._tokenizer.bytes_of(token_id))
+                self._logprobs.note(entry, self._stops.num_taken, has_text=has_text)
         # A stop token ends the turn and is no part of its text.
         pieces = [] if is_stop else self._lexer.feed(token_id)
-        tracked, deltas = self._track(pieces, is_early=self.num_tokens < self._min_tokens)
-        self._is_content = any(isinstance(delta, Content) for delta in tracked)
-        self._has_content = self._has_content or self._is_content
-        self._count(before, self._tags.get(token_id), pieces)
+        deltas = self._track(pieces, is_early=self.num_tokens < self._min_tokens, of_tag=entry)
+        self._count(before, tag, pieces)
         return deltas + self._finish("stop", is_stop=False) if self._stops.hit else deltas
 
-    def _track(self, pieces: list[Piece], *, is_early: bool) -> tuple[list[Delta], list[Delta]]:
-        """Return what pieces are, and what can be told now. is_early: stop strings do not count yet."""
-        tracked: list[Delta] = []
-        released: list[Piece] = []
+    def _track(self, pieces: list[Piece], *, is_early: bool, of_tag: TokenLogprob | None = None) -> list[Delta]:
+        """Return what pieces add that can be told now. is_early: stop strings do not count yet.
+
+        of_tag: the logprob of the tag, if one is among them. It is told where the tag is text.
+        """
+        deltas: list[Delta] = []
         for piece in pieces:
-            was_hidden = self._is_hidden
-            tracked += self._tracker.feed(piece)
-            if self._hides_reasoning and self._tracker.state is not State.UNDECIDED:
-                self._is_hidden = self._tracker.state is State.REASONING
+            was_hidden, begins_at = self._is_hidden, self._stops.num_taken
+            num_formal = len(piece.text) - len(piece.text.lstrip("\n")) if self._tracker.drops_newlines else 0
+            tracked = self._tracker.feed(piece)
+            state = self._tracker.state
+            if self._hides_reasoning and state is not State.UNDECIDED:
+                self._is_hidden = state is State.REASONING
             is_passed = is_early or was_hidden or self._is_hidden
-            released += self._stops.skip(piece) if is_passed else self._stops.feed([piece])
-        return tracked, tracked if self._tracker is self._grammar else self._pieces(released)
+            released = self._stops.skip(piece) if is_passed else self._stops.feed([piece], num_formal)
+            deltas += tracked if self._tracker is self._grammar else self._pieces(released)
+            is_content = any(isinstance(delta, Content) for delta in tracked)
+            if of_tag is not None and piece.tag is not None and (is_content or state is State.UNDECIDED):
+                self._logprobs.note(of_tag, begins_at)
+            is_new = piece.tag is not None and self._tracker.drops_newlines
+            self._logprobs.settle(state, is_content=is_content, is_new=is_new)
+        return deltas
 
     def _count(self, before: State, tag: Tag | None, pieces: list[Piece]) -> None:
         """Count one token. Those from `<think>` to `</think>`, both included, are reasoning.
@@ -191,11 +181,13 @@ class OutputReader:
 
     def _finish(self, reason: FinishReason, *, is_stop: bool) -> list[Delta]:
         is_complete = is_stop and self._stops.hit is None
-        deltas = self._pieces(self._stops.finish()) + self._grammar.finish(is_complete=is_complete)
+        deltas = self._pieces(self._stops.finish())
+        end = tracked = self._grammar.finish(is_complete=is_complete)
         if self._tracker is not self._grammar:
-            self._tracker.finish(is_complete=is_complete)
+            tracked = self._tracker.finish(is_complete=is_complete)
+        self._logprobs.settle(self._tracker.state, is_content=any(isinstance(delta, Content) for delta in tracked))
         self._decided()
         is_call = is_complete and self._grammar.num_calls > 0 and not self._grammar.has_cut_call
         self.finish_reason = "tool_calls" if is_call else reason
         self.stop = self.stop if self._stops.hit is None else self._stops.hit
-        return deltas
+        return deltas + end

@@ -44,10 +44,17 @@ class _Prose:
     White space at the end of a block is held back until more text follows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, goes_on: bool = False, is_exact: bool = False) -> None:
+        """goes_on: its first block has begun before. is_exact: no newline at the start of a block is the format's."""
         self._held: list[str] = []  # white space; joined when text follows, so that no length of it is slow
-        self._has_text = False
-        self._at_start = True
+        self._has_text = goes_on
+        self._is_exact = is_exact
+        self._at_start = not goes_on
+
+    @property
+    def drops_newlines(self) -> bool:
+        """Whether newlines that come now are the format's: nothing of the block has come."""
+        return self._at_start and not self._is_exact
 
     def open(self) -> None:
         """Begin a block. Blocks of the same kind are one line apart."""
@@ -56,11 +63,11 @@ class _Prose:
 
     def feed(self, text: str) -> str:
         """Return what can be given out now."""
-        if self._at_start:
+        if self.drops_newlines:
             text = text.lstrip("\n")
-            if not text:
-                return ""
-            self._at_start = False
+        if not text:
+            return ""
+        self._at_start = False
         visible = text.rstrip()
         if not visible:
             self._held.append(text)
@@ -72,21 +79,25 @@ class _Prose:
 
     def finish(self) -> str:
         """Return the white space that ends an answer: it is the model's, no tag follows it."""
-        return "".join(self._held) if self._has_text and not self._at_start else ""
+        return "" if self._at_start else "".join(self._held)
 
 
 class Grammar:
     """Reads one answer. With no tools on offer the tags of tool calls must not reach it (they are text then).
 
     any_name: whether a call of a tool that is not on offer is passed on, if its name can be one; else it is text.
+    goes_on: the prompt ends inside of the text that the answer begins with. is_exact: content is told as it was
+    generated, for a format has said what it is from its first character on.
     """
 
-    def __init__(self, state: State, tools: Tools, *, any_name: bool = False) -> None:
+    def __init__(
+        self, state: State, tools: Tools, *, any_name: bool = False, goes_on: bool = False, is_exact: bool = False
+    ) -> None:
         self._prose_state = state  # of the text outside of calls
         self._tools = tools
         self._any_name = any_name
-        self._reasoning = _Prose()
-        self._content = _Prose()
+        self._reasoning = _Prose(goes_on=goes_on and state is State.REASONING)
+        self._content = _Prose(goes_on=goes_on and state is State.CONTENT, is_exact=is_exact)
         self._call: ToolCallReader | None = None
         self._num_openings_as_text = 0
         self.num_calls = 0
@@ -99,6 +110,11 @@ class Grammar:
         if self._call is None:
             return self._prose_state
         return State.TOOL_CALL if self._call.has_begun else State.UNDECIDED
+
+    @property
+    def drops_newlines(self) -> bool:
+        """Whether newlines that come now are the format's."""
+        return self._call is None and self._prose_of(self._prose_state).drops_newlines
 
     def feed(self, piece: Piece) -> list[Delta]:
         """Return what a piece adds to the answer."""
@@ -167,7 +183,10 @@ class Grammar:
 
     def _open(self, state: State) -> None:
         self._prose_state = state
-        (self._reasoning if state is State.REASONING else self._content).open()
+        self._prose_of(state).open()
+
+    def _prose_of(self, state: State) -> _Prose:
+        return self._reasoning if state is State.REASONING else self._content
 
     def _end_call(self, deltas: list[Delta]) -> str:
         """Leave a call that is over, and return what is to be read after it; text of ours is added to the deltas."""
@@ -200,6 +219,7 @@ class PlainText:
     num_calls = 0
     has_cut_call = False
     turned_out: State | None = None
+    drops_newlines = False
 
     def __init__(self, state: State = State.CONTENT) -> None:
         self.state = state

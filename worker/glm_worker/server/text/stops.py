@@ -1,8 +1,9 @@
 """Stop strings, found in the text of an answer while it streams.
 
 They are looked for in all generated text, reasoning, tags and tool calls included, as vLLM does; where reasoning is
-hidden, only outside of it. The first one that is complete ends the answer before its first character; text that may
-still become one is held back.
+hidden, only outside of it. Newlines that the format puts around its tags are no text of the answer, so what is found in
+them alone is none. The first one that is complete ends the answer before its first character; text that may still
+become one is held back.
 """
 
 from collections.abc import Sequence
@@ -16,20 +17,25 @@ class StopScanner:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held: list[Piece] = []
+        self._formal: list[tuple[int, int]] = []  # newlines of the format in what is held: first and after last
         self.hit: str | None = None
         self.num_taken = 0  # characters that came in
         self.num_released = 0  # characters that were let through
 
-    def feed(self, pieces: list[Piece]) -> list[Piece]:
-        """Return the pieces that are certainly not part of a stop string. After a hit nothing more comes through."""
-        self.num_taken += _length(pieces)
+    def feed(self, pieces: list[Piece], num_formal: int = 0) -> list[Piece]:
+        """Return the pieces that are certainly not part of a stop string. After a hit nothing more comes through.
+
+        num_formal: how many characters they begin with that are newlines of the format.
+        """
+        begin, self.num_taken = self.num_taken, self.num_taken + _length(pieces)
         if not self._stops:
             return self._released(pieces)
         if self.hit is not None:
             return []
         self._held += pieces
         text = "".join(piece.text for piece in self._held)
-        found = [(text.find(stop), stop) for stop in self._stops if stop in text]
+        self._note_formal(begin, begin + num_formal, self.num_taken - len(text))
+        found = [(at, stop) for stop in self._stops if (at := self._find(stop, text)) >= 0]
         if found:
             start, self.hit = min(found, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
             released, _ = _split(self._held, start)
@@ -47,6 +53,21 @@ class StopScanner:
         """Give out what was held back: the answer is over, so it is no stop string."""
         released, self._held = self._held, []
         return self._released(released)
+
+    def _note_formal(self, begin: int, end: int, held_begin: int) -> None:
+        self._formal = [(first, last) for first, last in self._formal if last > held_begin]
+        if self._formal and self._formal[-1][1] == begin:
+            self._formal[-1] = self._formal[-1][0], end
+        elif begin < end:
+            self._formal.append((begin, end))
+
+    def _find(self, stop: str, text: str) -> int:
+        """Return where a stop string is in the text that is held, -1 if nowhere."""
+        held_begin = self.num_taken - len(text)
+        at = text.find(stop)
+        while at >= 0 and any(b <= held_begin + at and held_begin + at + len(stop) <= e for b, e in self._formal):
+            at = text.find(stop, at + 1)
+        return at
 
     def _released(self, pieces: list[Piece]) -> list[Piece]:
         self.num_released += _length(pieces)
