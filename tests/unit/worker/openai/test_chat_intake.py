@@ -275,6 +275,23 @@ def test_an_answer_goes_on_with_what_the_assistant_said() -> None:
     assert request.prompt_token_ids[-len(end) :] == end
 
 
+@pytest.mark.parametrize(
+    ("arguments", "left"), [("{", {}), ('{"a": "x", "b": "unfin', {"a": "x"}), ('{"a": {"b": 1}', {"a": {"b": 1}})]
+)
+def test_a_call_that_was_cut_comes_back_with_its_whole_arguments(arguments: str, left: Any) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert a_conversation(messages=[USER, turn, USER]).turns[1].calls[0].arguments == left
+
+
+@pytest.mark.parametrize("arguments", ["[1", "{'a': 1", '{"a": 1}}', '{"a": 1 b'])
+def test_a_call_with_arguments_that_are_no_beginning_of_an_object_is_refused(arguments: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(RequestRefused) as caught:
+        a_conversation(messages=[USER, {"role": "assistant", "content": None, "tool_calls": [call]}])
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
 def test_null_content_of_a_tool_is_nothing() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": None}]

@@ -76,7 +76,18 @@ def test_reasoning_is_its_content_or_its_opaque_string_or_its_summary() -> None:
         assert turn.reasoning == expected
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "5", '{"a":"\\ud83d"}'])
+@pytest.mark.parametrize(
+    ("arguments", "left"), [("{", {}), ('{"a": "x", "b": "unfin', {"a": "x"}), ('{"a": [1], "b": [2', {"a": [1]})]
+)
+@pytest.mark.parametrize("status", ["incomplete", None])
+def test_a_call_that_was_cut_comes_back_with_its_whole_arguments(arguments: str, left: Any, status: Any) -> None:
+    (turn,) = turns({**CALL, "arguments": arguments, "status": status})
+    assert turn.calls[0].arguments == left
+    with pytest.raises(RequestRefused, match=r"input\[0\]: the arguments of a call are not valid JSON"):
+        turns({**CALL, "arguments": arguments, "status": "completed"})
+
+
+@pytest.mark.parametrize("arguments", ["{'a': 1", "[1]", "5", '{"a":"\\ud83d"}'])
 def test_an_earlier_call_with_bad_arguments_is_refused_by_its_place(arguments: str) -> None:
     with pytest.raises(RequestRefused, match=r"input\[1\]") as caught:
         turns(USER, {**CALL, "arguments": arguments})

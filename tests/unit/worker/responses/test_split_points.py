@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from glm_worker.server.text.deltas import assemble
+from glm_worker.server.responses.ids import ResponseId
+from glm_worker.server.responses.output import Output
+from glm_worker.server.text.deltas import ToolArguments, ToolCall, assemble
 from unit.worker.responses.response_builders import of_raw_output, put_together, streamed, whole
 from unit.worker.server_builders import stop_id, tokenizer
 from unit.worker.text.raw_outputs import OUTPUTS, Said
@@ -53,3 +55,14 @@ def test_a_cut_call_is_an_incomplete_item_of_an_incomplete_response(said: Said) 
     has_cut_call = any(isinstance(arguments, str) for _, arguments in said.calls)
     assert bool(cut) == has_cut_call
     assert response["status"] == ("incomplete" if has_cut_call else "completed")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [("{}", "completed"), ('{"a": 1', "incomplete"), ("", "incomplete")])
+def test_a_call_is_complete_where_its_arguments_are_also_if_the_answer_was_cut_behind_it(
+    arguments: str, status: str
+) -> None:
+    output = Output(ResponseId.new("group"), seals=False, logprob=lambda _: {})
+    for delta in (ToolCall(0, "f"), ToolArguments(0, arguments)):
+        output.feed(delta)
+    output.finish(is_complete=False)
+    assert (output.items[0]["status"], output.has_cut_call) == (status, status == "incomplete")

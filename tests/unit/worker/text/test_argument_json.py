@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.server.text.argument_json import ArgumentWriter, argument_json
+from glm_worker.server.text.argument_json import ArgumentWriter, argument_json, without_cut
 from glm_worker.server.text.argument_types import ALL_NAMES, ANYTHING, ArgumentType
 
 NAMES = sorted(ALL_NAMES)
@@ -152,3 +152,40 @@ def test_reading_python_turns_no_warning_of_another_thread_into_an_error() -> No
             thread.join()
     assert read == {json.dumps(["a"] * 2000)}
     assert not errors
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("{", "{}"),
+        (' {\n"a" : [1, 2]\n , "b": tru', ' {\n"a" : [1, 2]}'),
+        ('{"a": "x", "b": "y', '{"a": "x"}'),
+        ('{"a": "x"', '{"a": "x"}'),
+        ('{"a": "x", ', '{"a": "x"}'),
+        ('{"a": "x", "b', '{"a": "x"}'),
+        ('{"a": "x", "b":', '{"a": "x"}'),
+        ('{"a": {"b": 1}, "c": {"d": 1', '{"a": {"b": 1}}'),
+        ('{"a": "\\', "{}"),
+        ('{"a": 1}', None),
+        ("", None),
+        ("[1", None),
+        ("5", None),
+        ('{"a": x', None),
+        ('{"a": 1 b', None),
+        ("{'a': 1", None),
+        ('{"a": 1}}', None),
+    ],
+)
+def test_of_an_object_that_was_cut_the_members_that_are_whole_are_left(text: str, left: str | None) -> None:
+    assert without_cut(text) == left
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=4), st.recursive(st.none() | st.booleans() | st.text(max_size=4), st.lists)))
+def test_every_cut_of_an_object_leaves_a_beginning_of_it(value: dict[str, Any]) -> None:
+    text = json.dumps(value)
+    for at in range(1, len(text)):
+        left = without_cut(text[:at])
+        assert left is not None
+        kept = json.loads(left)
+        assert list(kept.items()) == list(value.items())[: len(kept)]

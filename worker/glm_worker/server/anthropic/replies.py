@@ -4,7 +4,6 @@ A whole answer is put together from the events of its stream, so the two cannot 
 """
 
 from collections.abc import Sequence
-from json import JSONDecoder
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +12,7 @@ from glm_edge.errors.anthropic import error_body
 from glm_edge.errors.failure import Failure
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
+from glm_worker.server.text.argument_json import whole_members
 from glm_worker.server.text.deltas import Content, Delta, Reasoning, ToolArguments, ToolCall, merged
 
 Json = dict[str, Any]
@@ -175,20 +175,5 @@ def _input(arguments: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):
-        arguments = _whole_members(arguments)
+        arguments = whole_members(arguments)
     return msgspec.Raw(arguments.encode())
-
-
-def _whole_members(text: str) -> str:
-    """Return an object that was cut after its last whole member. text: as the reader of calls writes it."""
-    decode = JSONDecoder().raw_decode
-    at = len("{")
-    end = None
-    try:
-        while True:
-            _, at = decode(text, at)
-            _, at = decode(text, at + len(": "))
-            end = at
-            at += len(", ")
-    except (ValueError, RecursionError):
-        return "{}" if end is None else text[:end] + "}"

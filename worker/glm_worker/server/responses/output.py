@@ -102,8 +102,9 @@ class Output:
         events: list[Json] = []
         if isinstance(closing, _Message) and self._logprobs:  # of tokens that added no text
             events.append(closing.delta("") | {"logprobs": self._take_logprobs(closing)})
-        if isinstance(closing, _Call) and not _is_object(closing.text):
-            status, self.has_cut_call = "incomplete", True
+        if isinstance(closing, _Call):  # whole as it is, also where the answer was cut right behind it
+            status = "completed" if _is_object(closing.text) else "incomplete"
+            self.has_cut_call = self.has_cut_call or status == "incomplete"
         item = closing.item(status)
         self.items.append(item)
         done = {"type": "response.output_item.done", "output_index": closing.index, "item": item}

@@ -18,6 +18,7 @@ from glm_worker.server.responses.items import (
     text_of,
 )
 from glm_worker.server.responses.opaque import unseal
+from glm_worker.server.text.argument_json import without_cut
 
 Json = dict[str, Any]
 
@@ -107,10 +108,14 @@ def _thoughts(item: ReasoningItem, param: str) -> Iterable[str]:
 
 
 def _arguments(item: FunctionCallItem, param: str) -> Json:
-    """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object."""
+    """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object.
+
+    A call that was cut comes back with its JSON open; the arguments that are whole count.
+    """
     what = f"{param}: the arguments of a call"
+    cut = None if item.status == "completed" else without_cut(item.arguments)
     try:
-        arguments = from_json(item.arguments) if item.arguments.strip() else {}
+        arguments = from_json(cut or item.arguments) if item.arguments.strip() else {}
     except ValueError as error:
         raise RequestRefused(f"{what} are not valid JSON: {error}", param=param, code="invalid_value") from error
     if not isinstance(arguments, dict):

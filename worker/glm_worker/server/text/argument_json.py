@@ -9,6 +9,7 @@ import json
 import re
 
 import msgspec
+from pydantic_core import from_json
 
 from glm_worker.server.text.argument_types import ANYTHING, STRING, ArgumentType, json_types
 
@@ -16,6 +17,8 @@ _LITERALS = {"true": "boolean", "false": "boolean", "null": "null"}
 _PYTHONS = {"True": "true", "False": "false", "None": "null"}
 _MOST_PYTHON = 16 * 2**10  # characters of a Python literal; its parser takes 10 ms for so many
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_BEGIN, _COLON, _COMMA = (re.compile(rf"[ \t\r\n]*{sign}[ \t\r\n]*") for sign in (r"\{", ":", ","))
+_CUT = "EOF while parsing"  # how pydantic tells a text that ends too early from one that is wrong
 _ESCAPES = frozenset("\n\\'\"abfnrtvxNuU01234567")  # that Python knows
 
 
@@ -60,6 +63,41 @@ def can_only_be_a_string(begin: str, of: ArgumentType) -> bool:
             return not of.names & {"number", "integer"}
         case _:
             return not any(word.startswith(bare) for word in _literals(of))
+
+
+def without_cut(text: str) -> str | None:
+    """Return the JSON text of an object that was cut, with those of its members that are whole.
+
+    None where nothing was cut: it is whole JSON, or no beginning of an object.
+    """
+    try:
+        from_json(text)
+    except ValueError as error:
+        is_cut = str(error).startswith(_CUT) and text.lstrip().startswith("{")
+        return whole_members(text) if is_cut else None
+    return None
+
+
+def whole_members(text: str) -> str:
+    """Return an object that was cut, or is wrong from some place on, up to its last whole member before that."""
+    decode = json.JSONDecoder().raw_decode
+    end = None
+    try:
+        at = _past(_BEGIN, text, 0)
+        while True:
+            _, at = decode(text, at)
+            _, at = decode(text, _past(_COLON, text, at))
+            end = at
+            at = _past(_COMMA, text, at)
+    except (ValueError, RecursionError):
+        return "{}" if end is None else text[:end] + "}"
+
+
+def _past(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    if found is None:
+        raise ValueError
+    return found.end()
 
 
 class ArgumentWriter:

@@ -11,6 +11,7 @@ from glm_worker.server.jobs.conversation import AssistantTurn, PastCall, Said, T
 from glm_worker.server.openai.bounds import MAX_CALLS, MAX_PARTS
 from glm_worker.server.openai.fields import Id, Name
 from glm_worker.server.refusals import json_in
+from glm_worker.server.text.argument_json import without_cut
 
 CacheControl = Annotated[dict[str, Any] | None, Field(max_length=8, description="No effect.")]
 
@@ -54,7 +55,7 @@ class UserMessage(_Message):
 
 class CalledFunction(Strict):
     name: Id
-    arguments: str = Field(description="The JSON text of an object.")
+    arguments: str = Field(description="The JSON text of an object. Of one that was cut, what is whole counts.")
     parsed_arguments: Any = Field(None, description="No effect: the openai package sends back what it read there.")
 
 
@@ -147,9 +148,12 @@ def _text(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
 
 
 def _arguments(text: str, where: str) -> dict[str, Any]:
-    """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object."""
+    """Return the arguments of an earlier call, which the API has as JSON text and templates read as an object.
+
+    A call that was cut comes back with its JSON open; the arguments that are whole count.
+    """
     param = f"{where}.function.arguments"
-    arguments = json_in(text, param) if text.strip() else {}
+    arguments = json_in(without_cut(text) or text, param) if text.strip() else {}
     if not isinstance(arguments, dict):
         raise RequestRefused(f"{param} must be the JSON text of an object", param=param, code="invalid_value")
     return arguments
