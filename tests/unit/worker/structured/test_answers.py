@@ -312,6 +312,54 @@ def test_text_that_only_looks_like_the_end_of_a_value_is_carried(properties: Jso
         jsonschema.validate(read_arguments(token_ids, schema), schema)
 
 
+CALL_OF_ANY = "<tool_call>f\n<arg_key>any name</arg_key>\n<arg_value>[1, 2]</arg_value>\n</tool_call>"
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+@pytest.mark.parametrize(
+    ("schema", "is_free"),
+    [
+        ({"type": "object"}, True),
+        ({"type": "object", "additionalProperties": True}, True),
+        ({"type": "object", "properties": {}, "additionalProperties": True}, True),
+        ({"type": "object", "properties": {}}, False),
+        ({"type": "object", "additionalProperties": False}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_function_whose_schema_names_no_arguments_takes_any_unless_it_says_that_it_takes_none(
+    schema: Json | None, *, is_free: bool, is_strict: bool
+) -> None:
+    grammar = grammar_of(Calls((Function("f", schema, "tools[0]", is_strict=is_strict),), is_required=True))
+    assert accepts(grammar, "<tool_call>f\n</tool_call>")
+    assert accepts(grammar, CALL_OF_ANY) is is_free
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "object", "minProperties": 1}, "whose arguments have no names cannot say how many"),
+        ({"type": "object", "properties": {}, "minProperties": 1}, "whose arguments have no names cannot say how many"),
+        ({"type": "object", "maxProperties": 2}, "whose arguments have no names cannot say how many"),
+        ({"type": "object", "propertyNames": {"maxLength": 2}}, "or what they are called"),
+        (
+            {"type": "object", "properties": {"x": {}}, "required": ["y"], "additionalProperties": False},
+            "no arguments can validate: one that is required can have no value",
+        ),
+        ({"type": "array"}, "the parameters of a function must be an object"),
+    ],
+)
+def test_what_arguments_must_be_and_cannot_is_refused_when_strict(schema: Json, message: str) -> None:
+    def calls(*, is_strict: bool) -> Calls:
+        return Calls((Function("f", schema, "tools[0]", is_strict=is_strict),), is_required=True)
+
+    with pytest.raises(RequestRefused, match=message) as caught:
+        recipe_of(calls(is_strict=True), call_tokens())
+    assert caught.value.param == "tools[0]"
+    assert recipe_of(calls(is_strict=False), call_tokens()) is not None
+
+
 def test_a_function_that_is_not_strict_is_called_even_if_its_schema_cannot_be_kept() -> None:
     node: Json = {"type": "object", "properties": {"next": {"$ref": "#/properties/b"}}}
     schema = {"type": "object", "properties": {"b": node, "a": {"type": "string", "pattern": "^a{9}$", "maxLength": 1}}}

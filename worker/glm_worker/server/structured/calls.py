@@ -96,10 +96,14 @@ class CallRules:
     def _by_schema(self, parameters: Mapping[str, object]) -> str:
         document = read_schema(parameters)
         json_rules = JsonRules(document, self.rules)
-        objects = [each for each in _options(document.root, document) if json_rules.ends(each)]
+        options = _options(document.root, document)
+        objects = [each for each in options if json_rules.ends(each)]
+        if not objects and any(isinstance(each, Object) for each in options):
+            raise Invalid("no arguments can validate: one that is required can have no value")
         if not objects or not all(isinstance(each, Object) for each in objects):
             raise Invalid("the parameters of a function must be an object")
-        is_open = parameters.get("additionalProperties", False) is not False
+        # `{"properties": {}}` alone is how clients say that a function takes no arguments.
+        is_open = parameters.get("additionalProperties", "properties" not in parameters) is not False
         return one_of(
             self._object(each, document, json_rules, is_open=is_open) for each in objects if isinstance(each, Object)
         )
@@ -114,10 +118,11 @@ class CallRules:
     def _object(self, shape: Object, document: Document, json_rules: JsonRules, *, is_open: bool) -> str:
         shape = with_required_named(shape)
         if not shape.properties:
-            if not is_open or shape.others is None or not json_rules.ends(shape.others):
-                return ""
-            if shape.low or shape.high is not None or shape.names is not None:
+            has_any = is_open and shape.others is not None and json_rules.ends(shape.others)
+            if shape.low or (has_any and (shape.high is not None or shape.names is not None)):
                 raise Invalid("a function whose arguments have no names cannot say how many, or what they are called")
+            if not has_any or shape.others is None:
+                return ""
             carried.check_value("of any name", shape.others, document.named)
             key = self._pattern(_KEY_TEXT)
             return self.rules.rule(f"({self._argument(key, self._value(shape.others, document, json_rules))})*")
