@@ -6,8 +6,11 @@ on raw sockets, so both times are of one clock.
 
 - added latency: from the engine's word to the client's event, against the peer: the same word read by a bare socket.
 - throughput: token events a second of the server's own CPU time, with 64 streams that all get a token a step.
-- long prompt: from a POST of 100,000 characters to the engine's request, less that of a short one; and how the gaps of
-  another stream (a token each 10 ms) grow while such prompts come, one after the other, as p99.
+- long prompt: from a POST of 100,000 characters to the engine's request, less that of a short one.
+- gaps of another stream (a token each 10 ms), as p99, while such prompts come, one after the other. The peer is the
+  same stream while the same prompts go to a bare process that encodes them: that costs the cores the same, and where
+  client, engine, server and encoder have two of them, the gaps grow for that alone. What is beyond is the server's own.
+  The ratio to the stream that is alone on the machine is told as well.
 
 Ends with a JSON line a number.
 """
@@ -23,8 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ import zmq.asyncio
 
 from glm_worker.control import ControlLink
 from glm_worker.messages import (
+    CompileAt,
     EngineLimits,
     EngineReady,
     EngineServing,
@@ -53,7 +58,9 @@ from models import CACHE, KINDS, make
 
 LATENCY_GOAL_S, THROUGHPUT_GOAL, PROMPT_GOAL_S, GAP_GOAL = 0.3e-3, 1500.0, 0.150, 1.2
 GAP_S = 0.010
+REPOSITORY = Path(__file__).resolve().parents[1]
 WARM_UP = 50
+ROUNDS = 3
 GIVE_UP_S = 60.0
 LIMITS = EngineLimits(max_model_len=131_072, num_blocks=16_384, block_size=16, max_num_seqs=64)
 TARGET = "glm_worker.server.main:run_server"
@@ -99,6 +106,15 @@ class Server:
         return await asyncio.wait_for(self.submitted.get(), GIVE_UP_S)
 
 
+def _compile_at() -> CompileAt:
+    """Return where the tests' own zygote forks what compiles grammars: there is no supervisor here."""
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    found = import_module("integration.compile_zygote").compile_at()
+    sys.path.pop(0)
+    assert isinstance(found, CompileAt)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def a_server(model: Path) -> AsyncIterator[Server]:
     ours, theirs = socket.socketpair()
@@ -125,6 +141,7 @@ async def a_server(model: Path) -> AsyncIterator[Server]:
         engine.connect(endpoint)
         try:
             assert isinstance(await asyncio.wait_for(control.receive(), GIVE_UP_S), ServerReady)
+            control.send(_compile_at())
             control.send(GenerationStarting("g", endpoint))
             await engine.send(msgspec.msgpack.encode(EngineReady(generation="g", limits=LIMITS, load_seconds=0.0)))
             while not isinstance(await asyncio.wait_for(control.receive(), GIVE_UP_S), EngineServing | FirstAnswer):
@@ -162,11 +179,15 @@ class Stream:
 
 
 async def ask(server: Server, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 20_000}
-    data = json.dumps({**body, "thinking": {"type": "disabled"}, "ignore_eos": True}).encode()
+    data = json.dumps(_body(text)).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=2**22)
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: m\r\ncontent-length: %d\r\n\r\n" % len(data) + data)
     return reader, writer
+
+
+def _body(text: str) -> dict[str, Any]:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 20_000}
+    return {**body, "thinking": {"type": "disabled"}, "ignore_eos": True}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -268,32 +289,79 @@ async def prompt_seconds(server: Server, text: str, times: int) -> float:
     return percentile(seconds, 50)
 
 
-async def gaps(server: Server, num_tokens: int, disturb: str | None) -> list[float]:
-    """Return the gaps of a stream that gets a token each 10 ms, while prompts like this come one after the other."""
+Prompts = Callable[[asyncio.Event], Awaitable[None]]
+"""Asks for something again and again, until the event is set."""
+
+
+async def gaps(server: Server, num_tokens: int, prompts: Prompts | None = None) -> list[float]:
+    """Return the gaps of a stream that gets a token each 10 ms, beside prompts that come meanwhile."""
     stream = await Stream.open(server)
     token = server.tokenizer.encode(" word")[:1]
     seen: list[float] = []
+    over = asyncio.Event()
 
     async def read() -> None:
         while True:
             seen.append(await stream.until(b"\n\n"))
 
-    async def ask_again() -> None:
-        while disturb is not None:
-            _, writer = await ask(server, disturb)
-            await server.next_request()
-            writer.close()
-
-    tasks = [asyncio.create_task(read()), asyncio.create_task(ask_again())]
+    reading = asyncio.create_task(read())
+    asking = None if prompts is None else asyncio.ensure_future(prompts(over))
     due = time.perf_counter()
     for _ in range(num_tokens):
         await server.say([RequestOutput(stream.request.request_id, token)])
         due += GAP_S
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-    for task in tasks:
-        task.cancel()
+    reading.cancel()
+    over.set()
+    if asking is not None:
+        await asking
     stream.close()
     return [after - before for before, after in itertools.pairwise(seen)][WARM_UP:]
+
+
+def of_the_server(server: Server, text: str) -> Prompts:
+    async def ask_again(over: asyncio.Event) -> None:
+        while not over.is_set():
+            _, writer = await ask(server, text)
+            await server.next_request()
+            writer.close()
+
+    return ask_again
+
+
+@contextlib.asynccontextmanager
+async def bare_prompts(model: Path, text: str) -> AsyncIterator[Prompts]:
+    """Yield the same for a process that only reads the prompt and answers with its token ids."""
+    code = (
+        "import json, socket, sys\n"
+        "from pathlib import Path\n"
+        "import msgspec\n"
+        "from glm_worker.server.text.tokenizer import Tokenizer\n"
+        "tokenizer = Tokenizer.load(Path(sys.argv[1]))\n"
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[2])))\n"
+        "while True:\n"
+        " client, _ = listener.accept()\n"
+        " text = json.loads(client.makefile('rb').readline())['messages'][0]['content']\n"
+        " client.sendall(msgspec.msgpack.encode(tokenizer.encode_prompt(text)))\n"
+        " client.close()\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-c", code, str(model), str(port)])  # noqa: ASYNC220
+    _, writer = await _connected(port)
+    writer.write(json.dumps(_body("warm")).encode() + b"\n")
+
+    async def ask_again(over: asyncio.Event) -> None:
+        while not over.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+            writer.write(json.dumps(_body(text)).encode() + b"\n")
+            msgspec.msgpack.decode(await asyncio.wait_for(reader.read(), GIVE_UP_S), type=list[int])
+            writer.close()
+
+    yield ask_again
+    writer.close()
+    process.kill()
+    process.wait()
 
 
 async def measure(model: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -303,12 +371,20 @@ async def measure(model: Path, arguments: argparse.Namespace) -> list[dict[str, 
         bare = percentile(await bare_latencies(arguments.tokens), 50)
         rate = await throughput(server, 64, arguments.steps)
         short_s, long_s = await prompt_seconds(server, "hello", 20), await prompt_seconds(server, long, 20)
-        quiet = percentile(await gaps(server, arguments.tokens, None), 99)
-        loud = percentile(await gaps(server, arguments.tokens, long), 99)
+        found: dict[str, list[float]] = {"alone": [], "server": [], "bare": []}
+        async with bare_prompts(model, long) as of_bare:
+            for _ in range(ROUNDS):  # what else the machine does is the same for all three
+                found["alone"] += await gaps(server, arguments.tokens)
+                found["server"] += await gaps(server, arguments.tokens, of_the_server(server, long))
+                found["bare"] += await gaps(server, arguments.tokens, of_bare)
+        quiet, loud, busy = (percentile(found[each], 99) for each in ("alone", "server", "bare"))
     print(f"a token: {ours * 1e3:.3f} ms through the server, {bare * 1e3:.3f} ms through a bare socket")
     print(f"64 streams: {rate:.0f} token events a second of CPU time")
     print(f"a prompt: {short_s * 1e3:.1f} ms short, {long_s * 1e3:.1f} ms of 100,000 characters")
-    print(f"gaps of a stream, p99: {quiet * 1e3:.1f} ms alone, {loud * 1e3:.1f} ms beside long prompts")
+    print(
+        f"gaps of a stream, p99: {quiet * 1e3:.1f} ms alone, {loud * 1e3:.1f} ms beside long prompts, {busy * 1e3:.1f}"
+        " ms when another process encodes them"
+    )
     return [
         _line("added_latency_per_token_p50_s", ours - bare, bare, LATENCY_GOAL_S, is_met=ours - bare <= LATENCY_GOAL_S),
         _line("token_events_per_cpu_second", rate, None, THROUGHPUT_GOAL, is_met=rate >= THROUGHPUT_GOAL),
@@ -319,11 +395,12 @@ async def measure(model: Path, arguments: argparse.Namespace) -> list[dict[str, 
             PROMPT_GOAL_S,
             is_met=long_s - short_s <= PROMPT_GOAL_S,
         ),
-        _line("gap_p99_beside_long_prompts_s", loud, quiet, GAP_GOAL, is_met=loud <= GAP_GOAL * quiet),
+        _line("gap_p99_beside_long_prompts_s", loud, busy, GAP_GOAL, is_met=loud <= GAP_GOAL * busy),
+        _line("gap_p99_beside_long_prompts_to_alone_s", loud, quiet, None, is_met=None),
     ]
 
 
-def _line(metric: str, ours: float, peer: float | None, goal: float, *, is_met: bool) -> dict[str, Any]:
+def _line(metric: str, ours: float, peer: float | None, goal: float | None, *, is_met: bool | None) -> dict[str, Any]:
     ratio = None if not peer else round(ours / peer, 3)
     return {
         "bench": "api_overhead",
@@ -339,7 +416,7 @@ def _line(metric: str, ours: float, peer: float | None, goal: float, *, is_met: 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a checkpoint; default: models.py makes it")
-    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=1000, help="of each stream")
     parser.add_argument("--steps", type=int, default=500)
     arguments = parser.parse_args()
     model = arguments.model

@@ -6,7 +6,10 @@ without a pause: a million empty lists, 26,000 tool calls, schemas that refer to
 chunks of one byte; of each kind also the most that is read. For each of them the gaps of the stream, p99, against those
 of the same stream alone, right before and right after.
 
-Ends with a JSON line for each body, and one for the server's memory after all of them against before.
+Ends with a JSON line for each body, and one for the server's memory after all of them against before. Before are honest
+bodies of the two kinds that a server gets all day: one long text, and an agent's hundreds of turns with dozens of
+tools. Whoever sends the first body of many small values, Python keeps some MiB of pools for it: a server that had read
+nothing but single texts would be too low a start.
 """
 
 import argparse
@@ -34,6 +37,7 @@ GAP_GOAL, MEMORY_GOAL = 3.0, 1.15
 MIB = 2**20
 MOST = 16 * MIB - 1024  # of a body
 SETTLE_S = 3.0
+HONEST_TEXT, HONEST_AGENT = "100,000 characters that are honest", "300 turns that are honest"
 DEEP = b'"tools": [{"type": "function", "function": {"name": "f", "parameters": '
 Json = dict[str, Any]
 
@@ -85,7 +89,11 @@ def attacks() -> dict[str, Callable[[], Attack]]:
         "chunks of one byte": lambda: Attack(
             "/v1/chat/completions", b"1\r\nx\r\n" * (MIB // 2) + b"0\r\n\r\n", ("transfer-encoding: chunked",)
         ),
-        "100,000 characters that are honest": lambda: _chat({"role": "user", "content": "12 + 30 is 42. " * 6_667}),
+        HONEST_TEXT: lambda: _chat({"role": "user", "content": "12 + 30 is 42. " * 6_667}),
+        HONEST_AGENT: lambda: _chat(
+            *itertools.chain.from_iterable(_turn(n) for n in range(300)),
+            tools=[_tool(_wide(10), f"f{n}") for n in range(60)],
+        ),
     }  # fmt: skip
 
 
@@ -104,6 +112,14 @@ def _raw(path: str, begin: bytes, item: bytes, end: bytes, times: int | None = N
 def _calls(count: int) -> Json:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     return {"role": "assistant", "content": None, "tool_calls": [call] * count}
+
+
+def _turn(number: int) -> tuple[Json, Json]:
+    """Return a call of an agent and what came of it."""
+    arguments = json.dumps({"path": f"src/part_{number}.py", "text": f"line {number}"})
+    call = {"id": f"call_{number}", "type": "function", "function": {"name": "f0", "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": f"call_{number}", "content": f"wrote line {number} of the file\n" * 5}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}, result
 
 
 def _tool(schema: Json, name: str = "f") -> Json:
@@ -210,7 +226,8 @@ async def measure(model: Path, names: Sequence[str], num_tokens: int) -> list[Js
     lines = []
     async with a_server(model) as server:
         await gaps(server, num_tokens)  # warm
-        await beside(server, "100,000 characters that are honest", num_tokens // 3)
+        for name in (HONEST_TEXT, HONEST_AGENT):
+            await beside(server, name, num_tokens // 3)
         await asyncio.sleep(SETTLE_S)
         before = resident(server)
         for name in names:
