@@ -11,7 +11,6 @@ from glm_worker.server.anthropic.schema import CountRequest
 from glm_worker.server.jobs.conversation import Conversation, Named
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.structured.formats import JsonSchema
-from glm_worker.server.thinking.wish import Conflict
 from unit.worker.anthropic.bodies import USER, a_context, order_of, prompt_of
 
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object"}}
@@ -214,10 +213,10 @@ def test_a_thought_can_be_hidden(type_: str) -> None:
     assert order_of(thinking={"type": type_, "display": "summarized"}).shows_reasoning
 
 
-def test_a_switch_in_the_text_that_says_otherwise_is_a_conflict() -> None:
-    with pytest.raises(Conflict) as caught:
-        order_of(messages=[user(a_text("hi /nothink"))], thinking={"type": "enabled"})
-    assert "thinking.type: enabled" in caught.value.message
+def test_a_switch_in_the_text_that_says_otherwise_has_no_effect() -> None:
+    order = order_of(messages=[user(a_text("hi /nothink"))], thinking={"type": "enabled"})
+    assert order.headers["x-glm-thinking"] == "enabled; by=request"
+    assert order.headers["x-glm-ignored"] == "messages"
 
 
 def test_the_beginning_of_an_answer_is_continued() -> None:

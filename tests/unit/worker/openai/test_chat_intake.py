@@ -149,7 +149,7 @@ def test_what_is_ignored_goes_into_a_header() -> None:
         ({"thinking": {"type": "auto", "threshold": 0.7}}, {"mode": "auto", "threshold": 0.7}),
         ({"thinking": {"clear_thinking": False}}, {"keeps_history": True}),
         ({"thinking": {"budget_tokens": 100}}, {"budget_tokens": 100}),
-        ({"thinking": {"budget_tokens": 0}}, {"mode": "disabled"}),
+        ({"thinking": {"budget_tokens": 0}}, {"mode": "disabled", "budget_tokens": 0}),
         ({"chat_template_kwargs": {"enable_thinking": False}}, {"mode": "disabled"}),
         ({"chat_template_kwargs": {"clear_thinking": True}}, {"keeps_history": False}),
         ({"reasoning_effort": "none"}, {"mode": "disabled"}),

@@ -62,9 +62,24 @@ def test_the_switch_of_the_user_is_heard_and_stays_in_the_text_once() -> None:
     assert prompt_of(order).count("/nothink") == 1
 
 
-def test_the_switch_of_the_user_and_another_one_are_a_conflict() -> None:
-    with pytest.raises(RequestRefused, match=r"thinking\.type: enabled and messages: \.\.\. /nothink contradict"):
-        chat("hello /nothink", thinking={"type": "enabled"})
+@pytest.mark.parametrize("switch", [{"thinking": {"type": "enabled"}}, {"reasoning_effort": "high"}])
+def test_the_switch_of_the_request_overrules_that_of_the_user_which_is_text_then(switch: dict[str, Any]) -> None:
+    order = chat("hello /nothink ", **switch)
+    assert order.headers["x-glm-thinking"].startswith("enabled; by=request")
+    assert order.headers["x-glm-ignored"] == "messages"
+    (job,) = order.jobs
+    assert prompt_of(order).count("/nothink") == 1
+    assert checkpoint().tokenizer.token_id("/nothink") not in job.prompt_token_ids
+    heard = chat("hello /nothink ", thinking={"type": "auto"}).jobs[0]
+    assert checkpoint().tokenizer.token_id("/nothink") in heard.prompt_token_ids
+
+
+def test_a_wish_to_show_a_thought_that_is_hidden_from_the_caller_is_told_to_be_ignored() -> None:
+    hidden = Policy(reasoning=ReasoningPolicy(visibility="hidden"))
+    assert chat("hello", policy=hidden, include_reasoning=True).headers["x-glm-ignored"] == "include_reasoning"
+    assert chat("hello", policy=hidden, reasoning={"exclude": False}).headers["x-glm-ignored"] == "reasoning.exclude"
+    assert "x-glm-ignored" not in chat("hello", policy=hidden, include_reasoning=False).headers
+    assert "x-glm-ignored" not in chat("hello", include_reasoning=True).headers
 
 
 def test_a_budget_reaches_the_engine_no_higher_than_the_deployment_lets_it() -> None:

@@ -198,6 +198,13 @@ def test_a_template_without_a_switch_decides_and_the_request_is_told(
     assert thinking.template_variables == {}
 
 
+def test_a_budget_of_0_is_a_switch_and_told_as_one_where_the_template_has_none() -> None:
+    wish = zai_thinking(budget_tokens=0)
+    assert (resolved(wish).header, resolved(wish).ignored) == ("disabled; by=request", ())
+    assert resolved(wish, traits=ALWAYS).header == "enabled; by=template"
+    assert resolved(wish, traits=ALWAYS).ignored == ("thinking.budget_tokens",)
+
+
 def test_the_switch_in_the_text_is_the_requests_wish() -> None:
     thinking = resolved(text_switch("Hi /nothink"), default="enabled")
     assert thinking.header == "disabled; by=request"

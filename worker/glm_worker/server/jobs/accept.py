@@ -59,9 +59,10 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         else resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
     )
     shows_reasoning = visible(reasoning, context.caller.role, wish)
+    unheard = (wish.param("shows") or "shows",) if wish.shows and not shows_reasoning else ()
     form = answer_format(conversation, offered)
     recipe = recipe_of(form, checkpoint.call_tokens, begins_line=not conversation.goes_on)
-    prompt = rendered(conversation, offered, thinking, context)
+    prompt = rendered(conversation, offered, thinking, context, switch_is_text=bool(wish.overruled))
     if recipe is not None and thinking.enabled and initial_state(prompt) is not State.REASONING:
         prompt += f"\n{Tag.THINK.value}"  # so that what comes before `</think>` is thought, and all after it the answer
     token_ids = encoded(prompt, params.prompt, checkpoint)
@@ -96,7 +97,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         has_both_reasoning_fields=reasoning.fields == "both",
         recipe=recipe,
         recipe_close_id=checkpoint.tokenizer.token_id(Tag.END_THINK.value) if thinking.enabled else None,
-        ignored=(*wishes.ignored, *thinking.ignored),
+        ignored=(*wishes.ignored, *thinking.ignored, *unheard),
     )
 
 

@@ -11,19 +11,33 @@ from glm_worker.server.jobs.conversation import AssistantTurn, Conversation, Off
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.refusals import shortened
 from glm_worker.server.text.chat import Message, in_call_order
-from glm_worker.server.text.control_tokens import as_sent, disarmed
+from glm_worker.server.text.control_tokens import as_sent, disarmed, without_switch
 from glm_worker.server.thinking.resolve import Thinking
 
 Prompt = str | Sequence[int]
 """A text, or token ids."""
 
 
-def rendered(conversation: Conversation, offered: Sequence[OfferedTool], thinking: Thinking, context: Context) -> str:
-    """Return the prompt of a conversation, as the checkpoint's template writes it; what clients sent is disarmed."""
+def rendered(
+    conversation: Conversation,
+    offered: Sequence[OfferedTool],
+    thinking: Thinking,
+    context: Context,
+    *,
+    switch_is_text: bool = False,
+) -> str:
+    """Return the prompt of a conversation, as the checkpoint's template writes it; what clients sent is disarmed.
+
+    switch_is_text: a `/nothink` at the end of the user's last message does not count.
+    """
     _check_texts(conversation, context.checkpoint)
     disarm = _Disarm.of(context.checkpoint) if context.rules.control_tokens_are_text else _Disarm()
+    messages = [_rendered(turn, disarm) for turn in conversation.turns]
+    last_of_user = next((each for each in reversed(messages) if each["role"] == "user"), None)
+    if switch_is_text and last_of_user is not None:
+        last_of_user["content"] = without_switch(last_of_user["content"])
     return context.checkpoint.template.render(
-        in_call_order([_rendered(turn, disarm) for turn in conversation.turns]),
+        in_call_order(messages),
         [disarmed(dict(tool.as_rendered), disarm.text) for tool in offered],
         {**thinking.template_variables, **({"enable_thinking": False} if conversation.goes_on else {})},
         goes_on=conversation.goes_on,

@@ -62,6 +62,13 @@ def _matches(found: re.Pattern[str], text: str, longest: int) -> Iterator[re.Mat
         begin = next_begin
 
 
+def without_switch(text: str) -> str:
+    """Return a text with a `/nothink` at its end disarmed."""
+    end = len(text.rstrip())
+    at = end - len(NO_THINKING) + 1
+    return f"{text[:at]}{_DISARMED}{text[at:]}" if text.endswith(NO_THINKING, 0, end) else text
+
+
 def disarmed(value: Any, disarm: Callable[[str], str]) -> Any:
     """Return a JSON value with every text in it disarmed."""
     match value:

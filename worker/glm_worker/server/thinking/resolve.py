@@ -72,7 +72,8 @@ def resolve(
     keeps_history, ignored = kept_history(wish, template)
     if wish.threshold is not None and thinking.score is None:
         ignored = (*ignored, wish.param("threshold") or "threshold")
-    thinking = replace(thinking, keeps_history=keeps_history, ignored=(*thinking.ignored, *ignored))
+    ignored = (*thinking.ignored, *wish.overruled, *ignored)
+    thinking = replace(thinking, keeps_history=keeps_history, ignored=ignored)
     if thinking.enabled:
         thinking = _bounded(thinking, wish, policy, template)
     if thinking.enabled or thinking.by == "auto":  # auto may think the next time: then they count
@@ -89,13 +90,14 @@ def behind_thought(wish: ThinkingWish, template: TemplateTraits) -> Thinking:
         enabled=False,
         by="request" if is_heard else "template",
         keeps_history=keeps_history,
-        ignored=_together(unheard, ignored),
+        ignored=_together(unheard, (*wish.overruled, *ignored)),
     )
 
 
 def _params(wish: ThinkingWish, *names: str) -> tuple[str, ...]:
     """Return the parameters that said these fields, those that were said."""
-    return tuple(wish.param(name) or name for name in names if getattr(wish, name) is not None)
+    said = (name for name in names if getattr(wish, name) is not None)
+    return tuple(wish.param(name) or name for name in said if name != "budget_tokens" or wish.budget_tokens)
 
 
 def _together(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,7 +131,8 @@ def _bounded(thinking: Thinking, wish: ThinkingWish, policy: ReasoningPolicy, te
     """Return a thinking answer with its budget, or none of it where the deployment leaves no token for thoughts."""
     effort = wish.effort
     effort_tokens = None if effort is None else policy.effort_tokens.get(effort, EFFORT_TOKENS.get(effort))
-    bounds = [each for each in (wish.budget_tokens, policy.max_thinking_tokens, effort_tokens) if each is not None]
+    asked = wish.budget_tokens or None  # 0 was a switch, and is told as one where the template has none
+    bounds = [each for each in (asked, policy.max_thinking_tokens, effort_tokens) if each is not None]
     budget = min(bounds, default=None)
     if budget == 0 and template.has_switch:
         return replace(thinking, enabled=False, by="policy")

@@ -9,13 +9,13 @@ without it: `medium` is what clients send by default.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import Effort
+from glm_worker.server.text.control_tokens import NO_THINKING
 
 Mode = Literal["enabled", "disabled", "auto"]
 """auto: decided for each request, from a score of its conversation."""
@@ -24,9 +24,9 @@ Firmness = Literal["hint", "switch", "text"]
 """How a mode was said: by a level of effort, by a switch of the API, or by the user at the end of the message."""
 
 THRESHOLD_HEADER = "x-glm-auto-threshold"
+_MODES: tuple[Mode, ...] = ("enabled", "disabled", "auto")
+_LONGEST_END = 256  # characters of a text that are read for what it ends with
 _ASKING: tuple[Effort, ...] = ("high", "xhigh")
-_TEXT_SWITCH = re.compile(r"(/nothink|(?:^|(?<=\s))/think)\Z")
-_LONGEST_SWITCH = len("\n/nothink")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,13 @@ class ThinkingWish:
     """
 
     mode: Mode | None = None
-    budget_tokens: int | None = None  # most tokens of thought, >= 1
+    budget_tokens: int | None = None  # most tokens of thought; 0 comes with mode disabled
     effort: Effort | None = None
     threshold: float | None = None  # of `auto`, in [0, 1]
     keeps_history: bool | None = None  # whether the model reads its thoughts of earlier turns again
     shows: bool | None = None  # whether the client wants to read the thought
     firmness: Firmness = "switch"  # of the mode
+    overruled: tuple[str, ...] = ()  # parameters whose mode does not count, for another says the opposite
     spelled: dict[str, str] = field(default_factory=dict)
 
     def param(self, name: str) -> str | None:
@@ -66,10 +67,12 @@ class Conflict(RequestRefused):
 def combine(wishes: Iterable[ThinkingWish]) -> ThinkingWish:
     """Return the one wish behind all of a request. Raises Conflict when two of them do not go together.
 
-    A mode at the end of the user's message decides where a switch says `auto`; an effort that asks for thinking leaves
-    it at `auto`. Budget and effort go together: the lower bound counts.
+    A mode at the end of the user's message decides where the request says none, or `auto`: a switch is the
+    application's, that text its user's. An effort that asks for thinking leaves it at `auto`. Budget and effort go
+    together: the lower bound counts.
     """
     said = list(wishes)
+    decisive = _mode_of(said)
     merged: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     for name in ("budget_tokens", "effort", "threshold", "keeps_history", "shows"):
@@ -81,30 +84,32 @@ def combine(wishes: Iterable[ThinkingWish]) -> ThinkingWish:
                 raise Conflict(spelled[name], wish.spelled[name])
             if name not in merged:
                 merged[name], spelled[name] = value, wish.spelled[name]
-    decisive = _mode_of(said)
     if decisive is not None:
         merged |= {"mode": decisive.mode, "firmness": decisive.firmness}
         spelled["mode"] = decisive.spelled["mode"]
-    return ThinkingWish(**merged, spelled=spelled)
+    overruled = [name for wish in said for name in wish.overruled]
+    overruled += [
+        wish.param("mode") or "mode"
+        for wish in said
+        if decisive is not None and wish.firmness == "text" and wish.mode not in (None, decisive.mode)
+    ]
+    return ThinkingWish(**merged, overruled=tuple(dict.fromkeys(overruled)), spelled=spelled)
 
 
 def _mode_of(wishes: list[ThinkingWish]) -> ThinkingWish | None:
     """Return the wish whose mode counts."""
 
     def first(mode: Mode, *firmness: Firmness) -> ThinkingWish | None:
-        return next(
-            (each for each in wishes if each.mode == mode and (each.firmness in firmness or not firmness)), None
-        )
+        return next((each for each in wishes if each.mode == mode and each.firmness in firmness), None)
 
-    on, off, auto = first("enabled"), first("disabled"), first("auto")
+    on, off, auto = (first(mode, "switch", "hint") for mode in _MODES)
     if on is not None and off is not None:
         raise _conflict_of_modes(wishes, on, off)
-    if auto is not None:
-        switch = first("enabled", "switch") or first("disabled", "switch")
-        if switch is not None:
-            raise _conflict_of_modes(wishes, auto, switch)
-        return first("enabled", "text") or first("disabled", "text") or auto
-    return first("enabled", "switch") or first("enabled", "text") or on or first("disabled", "switch") or off
+    switch = first("enabled", "switch") or off
+    if auto is not None and switch is not None:
+        raise _conflict_of_modes(wishes, auto, switch)
+    text = next((each for each in wishes if each.mode is not None and each.firmness == "text"), None)
+    return switch or (text or auto if auto is not None else on or text)
 
 
 def _conflict_of_modes(wishes: list[ThinkingWish], one: ThinkingWish, other: ThinkingWish) -> Conflict:
@@ -215,7 +220,8 @@ def anthropic_effort(
 
 def budget(tokens: int | None, param: str = "thinking_token_budget") -> ThinkingWish:
     """Read a bound in tokens, vLLM's by default. 0 switches thinking off."""
-    return _said("mode", "disabled", param, 0) if tokens == 0 else _said("budget_tokens", tokens, param, tokens)
+    said = _said("budget_tokens", tokens, param, tokens)
+    return combine((_said("mode", "disabled", param, 0), said)) if tokens == 0 else said
 
 
 def include_reasoning(value: bool | None, param: str = "include_reasoning") -> ThinkingWish:
@@ -256,17 +262,10 @@ def threshold_header(value: str | None, param: str = THRESHOLD_HEADER) -> Thinki
 
 
 def text_switch(text: str, param: str = "messages") -> ThinkingWish:
-    """Read `/nothink` or `/think` at the end of the last message of the user.
-
-    `/nothink` is a token of GLM models and counts wherever the message ends with it, as in their templates. `/think` is
-    no token: it counts as a word of its own.
-    """
-    end = text[-256:].rstrip()[-_LONGEST_SWITCH:]
-    found = _TEXT_SWITCH.search(end)
-    if found is None:
+    """Read `/nothink` at the end of the last message of the user: a token of GLM models, as in their templates."""
+    if not text[-_LONGEST_END:].rstrip().endswith(NO_THINKING):
         return ThinkingWish()
-    mode: Mode = "disabled" if found[1] == "/nothink" else "enabled"
-    return ThinkingWish(mode=mode, firmness="text", spelled={"mode": _spelling(param, f"... {found[1]}")})
+    return ThinkingWish(mode="disabled", firmness="text", spelled={"mode": _spelling(param, f"... {NO_THINKING}")})
 
 
 def spellings(wish: ThinkingWish) -> Iterator[str]:
