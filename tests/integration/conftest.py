@@ -3,13 +3,18 @@
 import pytest
 
 LONG_FIRST = (
+    "test_calibrate.py",
     "test_dashboards.py",
     "test_worker_process.py",
     "test_supervisor.py",
-    "test_local.py",
-    "test_operator_autoscaler.py",
+    "test_autoscale_benchmark.py",
+    "test_clients.py",
+    "test_rules.py",
+    "test_operator_crashes.py",
+    "test_prometheus_source.py",
+    "test_models_benchmark.py",
 )
-"""Those of a minute and more, by their time, whatever number of tests they have."""
+"""Those that take longest, by their time, whatever number of tests they have."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
