@@ -170,7 +170,7 @@ def test_a_group_that_nobody_tells_is_ready_all_the_same_and_shows_reasoning_to_
         eventually(lambda: readiness(group) == (200, "serving"))
         assert group.leader.group()["awaits_policy"] is True
         assert policies(group) == ["SetPolicy hidden"]
-        assert "nobody has put a policy for 10 s" in group.leader.log.read_text()
+        eventually(lambda: "nobody has put a policy for 10 s" in group.leader.log.read_text())
         generation = group.leader.group()["generation"]
         group.leader.child("server").kill()
         group.serving(after=generation)
