@@ -324,7 +324,7 @@ class Chooser(Protocol):
     def first(self, handle: object, turn: Turn, now: float) -> None: ...
     def token(self, handle: object) -> None: ...
     def end(self, handle: object) -> None: ...
-    def hear(self, group: int, engine: Engine) -> None: ...
+    def hear(self, group: int, engine: Engine, now: float) -> None: ...
 
 
 class Plain:
@@ -354,7 +354,7 @@ class Plain:
         group, tokens = handle
         self.in_flight[group] -= tokens
 
-    def hear(self, group: int, engine: Engine) -> None: ...
+    def hear(self, group: int, engine: Engine, now: float) -> None: ...
 
 
 class Ours:
@@ -395,11 +395,12 @@ class Ours:
         router, choice = self._of(handle)
         router.end(choice)
 
-    def hear(self, group: int, engine: Engine) -> None:
+    def hear(self, group: int, engine: Engine, now: float) -> None:
         speed = engine.measured_tokens / engine.prefill_busy_s if engine.prefill_busy_s else None
         load = Load(
             in_flight_tokens=engine.in_flight_tokens,
             tokens_to_prefill=engine.tokens_to_prefill,
+            oldest_wait_s=max((now - flight.came_s for flight in engine.waiting if flight.hits is None), default=0.0),
             prefill_tokens_per_s=speed,
             kv_tokens=H200_AIR_FP8.kv_tokens,
         )
@@ -484,7 +485,7 @@ class Simulation:
             self._go_on(group, now)
 
     def _push(self, group: int, now: float) -> None:
-        self.chooser.hear(group, self.engines[group])
+        self.chooser.hear(group, self.engines[group], now)
         self._plan(now + PUSH_S, "push", group)
         if group == 0 and now < WARM_S:
             self.computed_before = [each.computed_tokens for each in self.engines]

@@ -8,7 +8,6 @@ Tokens are of two kinds. Those *owed* are prompt tokens that no step has compute
 Those *held* are all tokens of requests in flight, which the group calls in_flight_tokens: prompts, and answers so far.
 """
 
-from math import isfinite
 from statistics import median_low
 
 import msgspec
@@ -23,6 +22,9 @@ FARTHEST = 4.0
 """No group is taken for this many times slower or faster than the usual one. A group that got only crumbs has measured
 crumbs, and would never get more: nobody would find out that it is as fast as the others."""
 
+LARGEST = 1e9
+"""Of a speed or a wait that is believed: more, or no number at all, was measured by nobody."""
+
 PRIOR_KV_TOKENS = 100_000
 BYTES_PER_TOKEN = 4.0
 
@@ -32,6 +34,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
     in_flight_tokens: int | None = None
     tokens_to_prefill: int | None = None  # of them, prompt tokens that no cache holds and no step has computed
+    oldest_wait_s: float | None = None  # of the requests of which no step has computed anything; 0: none waits
     prefill_tokens_per_s: float | None = None  # while it computes prompts, not on average: an idle group is not slow
     kv_tokens: int | None = None  # that its cache holds when full
 
@@ -59,6 +62,7 @@ class Account:
         "is_gone",
         "measured",
         "num_charges",
+        "oldest_wait_s",
         "others_held",
         "others_owed",
         "owed",
@@ -68,6 +72,7 @@ class Account:
     def __init__(self) -> None:
         self.owed = self.held = self.num_charges = 0
         self.is_gone = False
+        self.oldest_wait_s = 0.0
         self.others_owed = self.others_held = 0
         self.measured: float | None = None
         self.tokens_per_s = PRIOR_TOKENS_PER_S
@@ -103,16 +108,18 @@ class Book:
     # what groups say
 
     def hear(self, group: str, load: Load) -> None:
-        """Note a push. Numbers below 0, or not finite, count as not said."""
+        """Note a push. A number that can be none counts as not said: below 0, not finite, a speed below 1."""
         account = self.account(group)
         if load.in_flight_tokens is not None:
             account.others_held = max(0, load.in_flight_tokens - account.held)
         if load.tokens_to_prefill is not None:
             account.others_owed = max(0, load.tokens_to_prefill - account.owed)
+        if load.oldest_wait_s is not None and 0.0 <= load.oldest_wait_s <= LARGEST:
+            account.oldest_wait_s = load.oldest_wait_s
         if load.kv_tokens is not None and load.kv_tokens > 0:
             account.holdings.resize(load.kv_tokens * BYTES_PER_TOKEN)
         speed = load.prefill_tokens_per_s
-        if speed is not None and isfinite(speed) and speed > 0 and speed != account.measured:
+        if speed is not None and 1.0 <= speed <= LARGEST and speed != account.measured:
             account.measured = speed
             self._set_speeds()
 
@@ -125,6 +132,7 @@ class Book:
         if account is None:
             return
         account.others_owed = account.others_held = 0
+        account.oldest_wait_s = 0.0
         account.measured = None
         account.holdings = Holdings(account.holdings.capacity_bytes)
         account.is_gone = True

@@ -1,9 +1,10 @@
 """pick(request, groups, book, now) -> Choice: which group a request goes to. It is charged in the same call.
 
-The score of a group is the seconds until the first token there. A request stays where most of its prompt has been
-computed, while that costs it no more than computing that part again would take; else it goes to whom of the least
-loaded knows most of it. A prefix that many use at once spreads by the same arithmetic: what is in flight at its group
-grows, until another one is worth the prefill.
+The score of a group is the seconds until the first token there: what is ahead is computed first, and that takes no less
+than the oldest request there has waited already, whatever it is that it waits for. A request stays where most of its
+prompt has been computed, while that costs it no more than computing that part again would take; else it goes to whom of
+the least loaded knows most of it. A prefix that many use at once spreads by the same arithmetic: what is in flight at
+its group grows, until another one is worth the prefill.
 """
 
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known of a request to place it.
 
     key: breaks ties between groups where the prompt has no whole block; any text, as the request's id.
-    sticky: who is to stay on an arm of an experiment, as a key, a tenant, a user.
+    sticky: who is to stay on an arm of an experiment, as a key, a tenant, a user; empty: each request is on its own.
     avoid: groups at which it has failed: they are taken when there is no other.
     """
 
@@ -123,8 +124,9 @@ def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidat
     # The last token is computed in any case: its logits are the answer's first.
     known_tokens = max(0, min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1)) if known_bytes else 0
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
-    score_s = (prompt_tokens - known_tokens + ahead) / account.tokens_per_s
-    return _Candidate(name, score_s, known_tokens, known_tokens / account.tokens_per_s)
+    speed = account.tokens_per_s
+    score_s = max(ahead / speed, account.oldest_wait_s) + (prompt_tokens - known_tokens) / speed
+    return _Candidate(name, score_s, known_tokens, known_tokens / speed)
 
 
 def _chosen(candidates: list[_Candidate], request: Request) -> tuple[_Candidate, bool]:

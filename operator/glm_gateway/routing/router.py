@@ -68,9 +68,13 @@ class Router:
         self.ejection.forget(group)
 
     def _on_arm(self, request: Request, groups: list[Group]) -> list[Group]:
-        """Return the groups of the request's arm: of its deployment, and there of its revision."""
+        """Return the groups of the request's arm: of its deployment, and there of its revision.
+
+        Who sticks to nothing has another arm for each request: else all of these would be on one arm.
+        """
+        key = request.sticky or request.key
         if self.splits.deployments is not None:
-            arm = arm_of(self.splits.deployments, request.sticky, {group.deployment for group in groups})
+            arm = arm_of(self.splits.deployments, key, {group.deployment for group in groups})
             groups = [group for group in groups if group.deployment == arm]
         if not self.splits.revisions:
             return groups
@@ -79,7 +83,7 @@ class Router:
             here = [group for group in groups if group.deployment == deployment]
             split = self.splits.revisions.get(deployment)
             if split is not None:
-                arm = arm_of(split, request.sticky, {group.revision for group in here})
+                arm = arm_of(split, key, {group.revision for group in here})
                 here = [group for group in here if group.revision == arm]
             kept += here
         return kept

@@ -62,6 +62,14 @@ def test_a_group_that_says_nothing_of_a_number_keeps_the_last_one() -> None:
     assert (book.account("g0").others_held, book.account("g0").others_owed) == (1000, 10)
 
 
+@pytest.mark.parametrize(("wait_s", "believed_s"), [(2.5, 2.5), (0.0, 0.0), (None, 1.0), (-1.0, 1.0), (math.nan, 1.0)])
+def test_the_oldest_wait_is_the_last_one_that_can_be_one(wait_s: float | None, believed_s: float) -> None:
+    book = Book()
+    book.hear("g0", Load(oldest_wait_s=1.0))
+    book.hear("g0", Load(oldest_wait_s=wait_s))
+    assert book.account("g0").oldest_wait_s == believed_s
+
+
 def test_a_group_that_has_not_measured_is_as_fast_as_the_usual_one() -> None:
     book = Book()
     assert book.account("g0").tokens_per_s == PRIOR_TOKENS_PER_S
@@ -72,7 +80,7 @@ def test_a_group_that_has_not_measured_is_as_fast_as_the_usual_one() -> None:
     assert book.account("g3").tokens_per_s == 11_000.0
 
 
-@pytest.mark.parametrize("speed", [0.0, -1.0, math.nan, math.inf, None])
+@pytest.mark.parametrize("speed", [0.0, -1.0, 5e-324, 1e300, math.nan, math.inf, None])
 def test_a_speed_that_is_none_is_not_believed(speed: float | None) -> None:
     book = Book()
     book.hear("g0", Load(prefill_tokens_per_s=8_000.0))

@@ -116,6 +116,17 @@ def test_what_runs_elsewhere_counts_less_than_what_must_be_computed() -> None:
     assert picked(a_request(), groups(2), book).group == "g0"
 
 
+def test_a_request_waits_at_least_as_long_as_the_oldest_has_waited() -> None:
+    """Tokens do not show what it waits for: a place among those that run, or KV blocks."""
+    book = a_book(2, g0=500, g1=400)
+    book.hear("g1", Load(oldest_wait_s=0.9))
+    assert picked(a_request(), groups(2), book).group == "g0"
+    book = a_book(2, g0=500, g1=400)
+    book.hear("g1", Load(oldest_wait_s=0.3))
+    choice = picked(a_request(), groups(2), book)
+    assert (choice.group, choice.wait_s) == ("g1", pytest.approx(1.424))
+
+
 def test_a_group_that_is_not_ready_or_leaves_gets_nothing() -> None:
     among = [Group(name="g0", is_ready=False), Group(name="g1", is_leaving=True)]
     book = a_book(3)

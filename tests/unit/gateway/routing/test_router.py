@@ -41,6 +41,12 @@ def test_a_user_stays_on_an_arm_and_arms_get_their_shares() -> None:
     assert 70 <= sum(each == {"a"} for each in chosen) <= 130
 
 
+def test_requests_that_stick_to_nothing_are_divided_one_by_one() -> None:
+    router = Router(AB)
+    counts = Counter(routed(router, a_request(number, sticky="")).group[0] for number in range(200))
+    assert min(counts["a"], counts["b"]) > 70
+
+
 def test_revisions_have_their_own_split_in_each_deployment() -> None:
     splits = Splits(revisions={"a": Split(name="canary", weights={"r0": 90, "r1": 10})})
     router = Router(msgspec.structs.replace(splits, deployments=AB.deployments))
@@ -163,6 +169,7 @@ class RandomSchedules(RuleBasedStateMachine):
             in_flight_tokens=st.none() | st.integers(0, 10**6),
             tokens_to_prefill=st.none() | st.integers(0, 10**6),
             prefill_tokens_per_s=st.none() | st.floats(),
+            oldest_wait_s=st.none() | st.floats(),
             kv_tokens=st.none() | st.integers(-1, 10**6),
         ),
     )
