@@ -17,6 +17,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0  # taken off a logit for each time that its token was generated
     presence_penalty: float = 0.0  # taken off once if it was generated at all
     repetition_penalty: float = 1.0  # divides logits above 0, multiplies those below, of tokens of prompt and answer
+    unpenalised_ids: list[int] = []  # that none of the three touches
     logit_bias: dict[int, float] = {}  # added to the logits of these ids
 
 

@@ -110,6 +110,35 @@ def test_what_would_keep_a_hidden_thought_from_being_marked_is_refused(wishes: d
     a_chat(Policy(), wishes=Wishes(**wishes), thinking=include_reasoning(False))  # who may read it, and does not
 
 
+def test_no_bias_makes_the_beginning_of_a_hidden_thought_less_likely_than_it_was() -> None:
+    bias = {think(): 5.0, 7: 20.0, 8: -5.0}
+    for given in (bias, {7: 20.0, 8: -5.0}):
+        for order in (a_chat(wishes=Wishes(logit_bias=given)), a_completion("1", logit_bias=given)):
+            assert order.jobs[0].sampling.logit_bias == {**bias, think(): 20.0}
+        assert a_chat(Policy(), wishes=Wishes(logit_bias=given)).jobs[0].sampling.logit_bias == given
+        assert a_completion("1", policy=Policy(), logit_bias=given).jobs[0].sampling.logit_bias == given
+    for as_it_is in (
+        a_chat(wishes=Wishes(logit_bias={8: -5.0})),
+        a_chat(wishes=Wishes(logit_bias={8: -5.0}), thinking=zai_thinking(type="disabled")),
+        a_completion("a<think>so", logit_bias={8: -5.0}),
+    ):
+        assert as_it_is.jobs[0].sampling.logit_bias == {8: -5.0}
+    off = a_chat(wishes=Wishes(logit_bias={7: 20.0}), thinking=zai_thinking(type="disabled"))
+    assert off.jobs[0].sampling.logit_bias == {7: 20.0}  # no thought is to come
+    open_ = a_completion("a<think>so", logit_bias={7: 20.0})
+    assert open_.jobs[0].sampling.logit_bias == {7: 20.0}  # it is open already
+
+
+def test_no_penalty_touches_the_tags_of_a_hidden_thought() -> None:
+    wishes = {"repetition_penalty": 10.0, "frequency_penalty": 2.0, "presence_penalty": 2.0}
+    for order in (a_chat(wishes=Wishes(**wishes)), a_completion("1", **wishes)):
+        assert set(order.jobs[0].sampling.unpenalised_ids) == {think(), think("</think>")}
+    assert a_chat(Policy(), wishes=Wishes(**wishes)).jobs[0].sampling.unpenalised_ids == []
+    with pytest.raises(RequestRefused, match=r"repetition_penalty is 0\.5; allowed: 1 and above") as caught:
+        a_chat(wishes=Wishes(repetition_penalty=0.5))
+    assert caught.value.param == "repetition_penalty"
+
+
 def test_other_biases_and_words_are_taken_where_reasoning_is_hidden() -> None:
     a_chat(wishes=Wishes(logit_bias={think(): 5.0, 7: -5.0}, bad_words=("think", "<tool_call>")))
 

@@ -18,6 +18,7 @@ params_of_all_kinds = st.builds(
     frequency_penalty=st.sampled_from([0.0, 0.5, -2.0]),
     presence_penalty=st.sampled_from([0.0, 1.5, -0.5]),
     repetition_penalty=st.sampled_from([1.0, 1.3, 0.5]),
+    unpenalised_ids=st.sampled_from([[], [0], [3, 17, 39]]),
 )
 texts = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=100)
 
@@ -33,6 +34,9 @@ def plainly(logits: list[float], params: SamplingParams, prompt: list[int], answ
     counted, found = Counter(answer), []
     for token_id, logit in enumerate(logits):
         value = logit
+        if token_id in params.unpenalised_ids:
+            found.append(value)
+            continue
         if token_id in counted or token_id in prompt:
             value = value / params.repetition_penalty if value > 0 else value * params.repetition_penalty
         value -= params.frequency_penalty * counted[token_id]

@@ -5,7 +5,7 @@ Only the tokens that have come are touched, so a row costs by the length of its 
 Shape suffixes: S rows, V vocabulary, N tokens to change, of all rows together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +20,20 @@ _LARGEST = torch.finfo(torch.float32).max
 class TokenCounts:
     """How often each token was generated; those of the prompt are known with 0. Each token stands in it once."""
 
-    def __init__(self, prompt_token_ids: Sequence[int]) -> None:
-        known = np.unique(np.asarray(prompt_token_ids, dtype=np.int64))
+    def __init__(self, prompt_token_ids: Sequence[int], without: Collection[int] = ()) -> None:
+        """without: ids that are not counted."""
+        known = np.setdiff1d(
+            np.asarray(prompt_token_ids, dtype=np.int64), np.fromiter(without, dtype=np.int64, count=len(without))
+        )
+        self._without = frozenset(without)
         self._place = dict(zip(known.tolist(), range(len(known)), strict=True))
         self._num = len(known)
         self._ids_N = np.concatenate([known, np.zeros(64, dtype=np.int64)])  # doubled when full
         self._counts_N = np.zeros(len(self._ids_N), dtype=np.float32)
 
     def add(self, token_id: int) -> None:
+        if token_id in self._without:
+            return
         place = self._place.setdefault(token_id, self._num)
         if place == self._num:
             if place == len(self._ids_N):
@@ -61,7 +67,7 @@ def has_penalty(params: SamplingParams) -> bool:
 
 def counts_for(params: SamplingParams, prompt_token_ids: Sequence[int]) -> TokenCounts:
     """Return the counts at the beginning of an answer. Only the repetition penalty asks for the prompt."""
-    return TokenCounts(prompt_token_ids if params.repetition_penalty != 1 else ())
+    return TokenCounts(prompt_token_ids if params.repetition_penalty != 1 else (), params.unpenalised_ids)
 
 
 def penalise(logits_SV: Tensor, penalised: Sequence[Penalised]) -> None:

@@ -169,6 +169,8 @@ def _order(
     bad_words = _bad_words(wishes.bad_words, checkpoint)
     if not visible(context.policy.reasoning, context.caller.role, NO_WISH):
         _check_tags_are_free(wishes, bad_words, checkpoint, params)
+        may_open = State.CONTENT in states and (of_job["thinking"] or not of_job["is_chat"])
+        wishes = _with_free_tags(wishes, checkpoint, may_open=may_open)
     client_stop_ids = tuple(set(wishes.stop_token_ids) - set(checkpoint.stop_token_ids))
     stop_token_ids = (*(() if wishes.ignore_eos else checkpoint.stop_token_ids), *wishes.stop_token_ids)
     if hides_reasoning:
@@ -229,6 +231,7 @@ def _sampling(wishes: Wishes, checkpoint: Checkpoint, seed: int) -> SamplingPara
         frequency_penalty=wishes.frequency_penalty,
         presence_penalty=wishes.presence_penalty,
         repetition_penalty=wishes.repetition_penalty,
+        unpenalised_ids=list(wishes.unpenalised_ids),
         logit_bias=dict(wishes.logit_bias),
     )
 
@@ -257,3 +260,24 @@ def _check_tags_are_free(
                 param=param,
                 code="invalid_value",
             )
+    if wishes.repetition_penalty < 1:
+        raise RequestRefused(
+            f"repetition_penalty is {wishes.repetition_penalty:g}; allowed: 1 and above, for reasoning is hidden from"
+            " this caller, and known by a token that would be less likely than those of the prompt",
+            param="repetition_penalty",
+            code="invalid_value",
+        )
+
+
+def _with_free_tags(wishes: Wishes, checkpoint: Checkpoint, *, may_open: bool) -> Wishes:
+    """Return the wishes with no token more likely than before next to the one that opens a thought.
+
+    That one gets the largest bias that any token has; a bias that is the same for all is none. may_open: whether the
+    answer may open a thought. Penalties leave the tags alone.
+    """
+    opens = next((token_id for token_id, tag in checkpoint.think_tags.items() if tag is Tag.THINK), None)
+    most = max(wishes.logit_bias.values(), default=0.0)
+    bias = wishes.logit_bias
+    if may_open and opens is not None and most > 0:
+        bias = {**bias, opens: most}
+    return replace(wishes, logit_bias=bias, unpenalised_ids=tuple(checkpoint.think_tags))
