@@ -11,7 +11,7 @@ import pytest
 from e2e.deployments import Deployed, nano
 from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE, in_the_way
 from e2e.operator_release import Release
-from e2e.target import Target, find_target
+from e2e.target import Target, found_target
 from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.errors import CommandFailed
 
@@ -37,12 +37,12 @@ def target() -> Iterator[Target]:
     Of a given cluster only what was made here goes: the run ends before it has begun where one of them is there. Our
     own cluster is the stories' own, namespaces that an earlier run left in it included.
     """
-    target = find_target()
-    if target.cluster is None and (reason := in_the_way(*target.found())):
-        pytest.exit(reason, returncode=1)
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    verb = "create" if target.cluster is None else "apply"
     with contextlib.ExitStack() as made:
+        target = made.enter_context(found_target())
+        if target.cluster is None and (reason := in_the_way(*target.found())):
+            pytest.exit(reason, returncode=1)
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        verb = "create" if target.cluster is None else "apply"
         for namespace in (OPERATOR_NAMESPACE, MODEL_NAMESPACE):
             manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
             target.kubectl(verb, "-f", "-", stdin=json.dumps(manifest))

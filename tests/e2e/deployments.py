@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 
+from e2e.api import path_of
 from e2e.target import Target
 from glm_cluster.errors import CommandFailed
 from glm_operator.names import WORKER_CONTAINER
@@ -19,7 +20,7 @@ TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
 
 POLL_S = 0.3
-"""Between two looks. A look is a kubectl, which takes 0.1 s of a CPU that what is waited for may need."""
+"""Between two looks. One that is a kubectl takes 0.05 s of a CPU, which what is waited for may need."""
 
 NOT_YET = (AssertionError, LookupError, OSError, CommandFailed, httpx.HTTPError, openai.OpenAIError)
 """What a look at a cluster that is still on its way may raise. A stream that breaks raises httpx's errors."""
@@ -75,7 +76,7 @@ class Deployed:
     namespace: str
 
     def read(self) -> dict[str, Any]:
-        return self.target.get("glmd", self.name, "-n", self.namespace)
+        return self.target.read("glmdeployments", self.name, self.namespace)
 
     def spec(self) -> dict[str, Any]:
         found: dict[str, Any] = self.read()["spec"]
@@ -133,7 +134,7 @@ class Deployed:
         return [pod["spec"]["containers"][0]["resources"].get("limits", {}).get(resource) for pod in self.pods()]
 
     def is_leaving(self, pod: str) -> bool:
-        found = self.target.get("pod", pod, "-n", self.namespace)
+        found = self.target.read("pods", pod, self.namespace)
         return "deletionTimestamp" in found["metadata"]
 
     def pod_uids(self) -> dict[str, str]:
@@ -189,7 +190,7 @@ class Deployed:
         return sum(map(float, series))
 
     def _from_management_port(self, pod: str, path: str) -> str:
-        return self.target.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{pod}:9090/proxy/{path}")
+        return self.target.api.text(path_of("pods", self.namespace, f"{pod}:9090", "proxy", path))
 
 
 def ask(client: openai.OpenAI, question: str = "What is 12+30?") -> tuple[str, str]:

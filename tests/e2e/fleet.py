@@ -61,7 +61,7 @@ class Fleet:
         wait_for("the operator's last write", lambda: self._is_quiet(user), timeout_s=60)
 
     def _are_settled(self) -> bool:
-        found = self.target.items("glmd", self.namespace, SELECTOR)
+        found = self.target.items("glmdeployments", self.namespace, SELECTOR)
         left = [item["metadata"]["name"] for item in found if not _is_settled(item)]
         assert len(found) == self.size, f"there are {len(found)}"
         assert not left, f"not settled: {len(left)}, the first {left[0]}"
@@ -79,7 +79,9 @@ class Fleet:
         wait_for("the fleet gone", lambda: not self._left(), timeout_s=300, poll_s=POLL_S)
 
     def _left(self) -> list[str]:
-        found = self.target.items("glmd", self.namespace, SELECTOR) + self.target.items("pods", self.namespace)
+        found = self.target.items("glmdeployments", self.namespace, SELECTOR) + self.target.items(
+            "pods", self.namespace
+        )
         return [name for item in found if (name := item["metadata"]["name"]).startswith("fleet-")]
 
     def pod_uids(self) -> dict[str, str]:
@@ -99,7 +101,7 @@ class Fleet:
 
     def reasons(self, condition: str) -> set[str]:
         """Return the reasons that the deployments have for a condition."""
-        found = self.target.items("glmd", self.namespace, SELECTOR)
+        found = self.target.items("glmdeployments", self.namespace, SELECTOR)
         return {condition_of(each, condition)["reason"] for each in found}
 
     def worker_image(self) -> str:
@@ -112,7 +114,7 @@ class Fleet:
         """Wait until the operator's status speaks of the newest spec of one."""
 
         def is_planned() -> bool:
-            found = self.target.get("glmd", name, "-n", self.namespace)
+            found = self.target.read("glmdeployments", name, self.namespace)
             return bool(condition_of(found, "Planned")["status"] == "True")
 
         wait_for(f"the edit of {name} accepted", is_planned, timeout_s=timeout_s)

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from e2e.api import path_of
 from e2e.deployments import wait_for
 from e2e.refusals import is_fault, refusals, since
 from e2e.target import CHART, Target
 from e2e.usage import unused
 from glm_cluster import Cluster
 from glm_operator.cluster.rbac import RULES
+
+
+def is_rolled_out(deployment: dict[str, Any]) -> bool:
+    """Whether a Deployment has all its pods, of its newest spec and available, and no others; as kubectl sees it."""
+    wanted, status = deployment["spec"]["replicas"], deployment["status"]
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return False
+    return all(status.get(kind, 0) == wanted for kind in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Release:
 
     def pods(self) -> list[str]:
         """Return the operator's pods but for those on their way out."""
-        return [pod["metadata"]["name"] for pod in self._all_pods() if "deletionTimestamp" not in pod["metadata"]]
+        return [pod["metadata"]["name"] for pod in self._staying_pods()]
 
     def delete_pod(self) -> None:
         """Delete the operator's pod by force: the next one starts while the old one may be at work still."""
@@ -68,16 +77,20 @@ class Release:
     def assert_clean_logs(self) -> None:
         """Fail when an operator died, or its log has an error, traceback or refused call that no story asked for."""
         self._wait_rolled_out()
-        for pod in self.pods():
+        for each in self._staying_pods():
+            pod = each["metadata"]["name"]
             began = self.target.began.isoformat()  # a cluster that was up before may keep an older operator's pod
-            for status in self.target.get("pod", pod, "-n", self.namespace)["status"]["containerStatuses"]:
+            for status in each["status"]["containerStatuses"]:
                 ended = status["lastState"].get("terminated")
                 finished_at = ended and ended["finishedAt"]  # null: lost with its node, which is not this run's
                 is_of_now = finished_at and datetime.fromisoformat(finished_at) >= self.target.began
                 assert not is_of_now, f"{pod} was restarted: {ended}"
-            log = self.target.kubectl("logs", pod, "-n", self.namespace, "--tail=-1", f"--since-time={began}")
+            log = self.target.api.text(path_of("pods", self.namespace, pod, "log"), sinceTime=began)
             bad = [line for line in log.splitlines() if is_fault(line)]
             assert not bad, f"the log of {pod} has:\n" + "\n".join(bad[:20])
+
+    def _staying_pods(self) -> list[dict[str, Any]]:
+        return [pod for pod in self._all_pods() if "deletionTimestamp" not in pod["metadata"]]
 
     def _all_pods(self) -> list[dict[str, Any]]:
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=operator"
@@ -86,6 +99,8 @@ class Release:
     def _wait_rolled_out(self) -> None:
         """Wait until the pods of the present Deployment run; there is none after an uninstall."""
         for found in self._deployments():
+            if is_rolled_out(found):
+                continue
             rollout = f"deployment/{found['metadata']['name']}"
             self.target.kubectl("rollout", "status", rollout, "-n", self.namespace, "--timeout=120s", timeout_s=130)
 

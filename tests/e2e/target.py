@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from e2e.api import KINDS, Api, path_of, proxied
 from glm_cluster import Cluster
 from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.commands import run
@@ -35,6 +36,7 @@ class Target:
     operator_image: str
     worker_image: str
     cluster: Cluster | None  # ours; None: a given one
+    api: Api
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def kubectl(self, *args: str | Path, stdin: str | None = None, timeout_s: float = 120.0) -> str:
@@ -48,7 +50,14 @@ class Target:
         found: dict[str, Any] = json.loads(self.kubectl("get", *args, "-o", "json"))
         return found
 
+    def read(self, resource: str, name: str, namespace: str) -> dict[str, Any]:
+        """Return an object of a kind that is looked at often (api.KINDS)."""
+        return self.api.read(path_of(resource, namespace, name))
+
     def items(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """Return all objects of a kind, or of several with commas between, that the labels select."""
+        if set(kind.split(",")) <= KINDS.keys():
+            return [item for each in kind.split(",") for item in self.api.items(each, namespace, selector)]
         found: list[dict[str, Any]] = self.get(kind, "-n", namespace, *(["-l", selector] if selector else []))["items"]
         return found
 
@@ -93,7 +102,7 @@ class Target:
     def base_url(self, service: str, namespace: str) -> Iterator[str]:
         """Yield the base URL of the OpenAI API behind a Service."""
         if self.cluster is not None:
-            spec = self.get("service", service, "-n", namespace)["spec"]
+            spec = self.read("services", service, namespace)["spec"]
             yield f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}/v1"
             return
         command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", ":8000"]
@@ -107,21 +116,22 @@ class Target:
                 forward.terminate()
 
 
-def find_target() -> Target:
-    """Return the cluster that the environment names, else ours with images built from this checkout."""
+@contextlib.contextmanager
+def found_target() -> Iterator[Target]:
+    """Yield the cluster that the environment names, else ours with images built from this checkout."""
     given = given_cluster(os.environ)
     if given is not None:
-        return Target(
-            environ={**os.environ, "KUBECONFIG": str(given.kubeconfig)},
-            operator_image=given.operator_image,
-            worker_image=given.worker_image,
-            cluster=None,
-        )
+        environ = {**os.environ, "KUBECONFIG": str(given.kubeconfig)}
+        with proxied(environ) as api:
+            yield Target(environ, given.operator_image, given.worker_image, cluster=None, api=api)
+        return
     cluster = Cluster.running()
     images = cluster.push_images()
-    return Target(
-        environ=cluster.environment(),
-        operator_image=images.operator.reference,
-        worker_image=images.worker.reference,
-        cluster=cluster,
-    )
+    with proxied(cluster.environment()) as api:
+        yield Target(
+            environ=cluster.environment(),
+            operator_image=images.operator.reference,
+            worker_image=images.worker.reference,
+            cluster=cluster,
+            api=api,
+        )

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
+from e2e.api import Api
 from e2e.footprint import NAMESPACES, in_the_way
 from e2e.target import Target
 
@@ -46,5 +48,6 @@ def test_what_a_cluster_has_is_read_from_kubectl_and_helm(tmp_path: Path, has_cr
     for program in ("kubectl", "helm"):
         (tmp_path / program).write_text(f"#!/bin/sh\n{answers}\n")
         (tmp_path / program).chmod(0o755)
-    target = Target({"PATH": str(tmp_path)}, operator_image="o:1", worker_image="w:1", cluster=None)
+    api = Api(httpx.Client())  # asks nothing
+    target = Target({"PATH": str(tmp_path)}, operator_image="o:1", worker_image="w:1", cluster=None, api=api)
     assert target.found() == (["default"], ["prod/mine"], ["a/one"] if has_crd else [])
