@@ -104,7 +104,7 @@ async def exchange(world: ServerWorld, data: bytes) -> tuple[int, dict[str, str]
         (HEAD + b"host: y\r\ncontent-length: 0\r\n\r\n", 400, "Host is there twice"),
         (b"NONSENSE\r\n\r\n", 400, "its method is not known"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "it begins HTTP/2"),
-        (b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "its URL cannot be read"),
+        (b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "its method is CONNECT"),
         (b"GET a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "its URL cannot be read"),
         (b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n", 400, "it cannot be parsed"),
         (b"GET / HTTP/9.9\r\nhost: x\r\n\r\n", 400, "its version is not HTTP/1.1"),
@@ -347,6 +347,38 @@ async def test_two_requests_sent_at_once_are_answered_one_after_the_other(
     for text in ("one", "two"):
         await engine.say(await engine.next_request(), text, end="<|user|>")
         assert (await connection.response())[2]["choices"][0]["message"]["content"] == text
+    await connection.close()
+
+
+@pytest.mark.parametrize("behind", [GET + b"\r\n", GET, b"\r\n"])
+async def test_a_client_that_goes_away_frees_the_engine_whatever_it_sent_behind(
+    world: ServerWorld, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture, behind: bytes
+) -> None:
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(CHAT) + CHAT
+    for parts in ([request + behind], [request, behind]):
+        connection = await Connection.open(world)
+        submitted = None
+        for part in parts:
+            connection.send(part)
+            submitted = submitted or await engine.next_request()
+        await connection.close()
+        assert submitted is not None
+        assert await engine.next_cancelled() == submitted.request_id
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_client_of_http_1_0_reads_a_stream_to_the_end_of_the_connection(
+    world: ServerWorld, engine: ScriptedEngine
+) -> None:
+    body = json.dumps({**json.loads(CHAT), "stream": True}).encode()
+    connection = await Connection.open(world)
+    connection.send(b"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    await engine.say(await engine.next_request(), "hello", end="<|user|>")
+    async with asyncio.timeout(DEADLINE_S):
+        head, _, events = (await connection.reader.read()).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert all(line.startswith(b"data: ") for line in events.split(b"\n\n")[:-1])
+    assert events.endswith(b"data: [DONE]\n\n")
     await connection.close()
 
 

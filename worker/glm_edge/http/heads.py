@@ -39,6 +39,8 @@ class Refused(Exception):
 
 def check_head(headers: RawHeaders, http_version: str) -> None:
     """Raise Refused for a head whose body this server would not read as it is meant. Names are in small letters."""
+    if http_version not in ("1.0", "1.1"):
+        raise Refused(malformed("its version is not HTTP/1.1"))
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and http_version != "1.0"):
         raise Refused(malformed("the header Host is missing" if not hosts else "the header Host is there twice"))
@@ -50,6 +52,12 @@ def check_head(headers: RawHeaders, http_version: str) -> None:
         raise Refused(_not_allowed(415, "Content-Encoding", ", ".join(encodings), "identity"))
     if any(int(each) > MAX_BODY_BYTES for each in _values(headers, b"content-length")):
         raise Refused(body_too_large(TOO_LARGE))
+
+
+def without_offer(method: bytes, url: bytes, http_version: str, headers: RawHeaders) -> bytes:
+    """Return a head that was read, as bytes, without its offer to speak another protocol. Names: in small letters."""
+    kept = [name + b": " + value for name, value in headers if name != b"upgrade"]
+    return b"\r\n".join([b"%s %s HTTP/%s" % (method, url, http_version.encode()), *kept, b"", b""])
 
 
 def malformed(reason: str) -> Failure:

@@ -2,11 +2,25 @@
 
 What uvicorn leaves open and this closes: the size and the time of a request's head, how a body is wrapped, headers that
 come after it, how many connections there are, a client that has sent its request and closed its half of the connection,
-and errors as plain text.
+one that offers another protocol, old clients, and errors as plain text.
+
+A connection is in one of these states, each with its own end:
+
+| state | what it is | how long |
+|---|---|---|
+| idle | no request has begun, no answer is owed; empty lines count for nothing | `IDLE_S`, then it is closed |
+| head | a head has begun | `HEAD_S` for each, then 408 |
+| answering | a head is whole and its answer is not; the body may still come | as long as the application allows |
+| rest | the answer is whole, its body is not: what comes of it is dropped | `REST_S`, then it is closed |
+| lingering | a request was refused, and our half is closed: what comes is dropped | `LINGER_S`, then it is closed |
+
+A head may begin while an answer is owed to the request before it. Whatever is wrong with it then waits: first come the
+answers that are owed, then the refusal. So nothing that a client sends after a request cuts the answer to that request.
+While an answer is owed, a client that goes away is noticed: by reading, or by probes where we do not read.
 """
 
+import enum
 import logging
-import re
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +41,9 @@ from glm_edge.http.heads import (
     head_too_large,
     malformed,
     unparsed,
+    without_offer,
 )
+from glm_edge.http.old_clients import until_closed
 from glm_edge.http.quiet_log import QuietLog
 
 log = logging.getLogger(__name__)
@@ -39,16 +55,16 @@ MAX_SMALL_CHUNKS = 1024  # of a body: each costs more than the bytes in it
 SMALL_CHUNK_BYTES = 64
 SPARE_BYTES = 2**20  # beside as many bytes as the body has: heads of chunks, their extensions, trailers
 MAX_CONNECTIONS = 2048  # of clients; each may wait for minutes, and costs some 50 KiB
+MAX_WAITING = 32  # requests behind the one that is being answered, on one connection
 HEAD_S = 20.0  # for the head of a request, from its first byte
 IDLE_S = 75.0  # of a connection without a request: longer than usual proxies keep theirs, so that they close first
+REST_S = 10.0  # for what is left of a body, once its answer is complete
 LINGER_S = 10.0  # what a refused client goes on sending is read away, else it sees a reset before the answer
 LINGER_BYTES = 2 * MAX_BODY_BYTES
 PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets
 PROBE_S = 1.0
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # the one interim response that every client skips
 _PROBE_OF_EVENTS = b"4\r\n: \n\n\r\n"  # a comment among server-sent events, the only thing that is sent in chunks
-
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,16 @@ Answers = Callable[[str, Headers, Failure], Answer]
 """(path, headers so far, failure) -> the error in the words of the surface that has this path."""
 
 
+class _State(enum.Enum):
+    """What a connection waits for: see above."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    ANSWERING = enum.auto()
+    REST = enum.auto()
+    LINGERING = enum.auto()
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. Subclassed by protocol_with, which uvicorn makes one of for each connection."""
 
@@ -73,15 +99,17 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
-        self._head_timer: TimerHandle | None = None
+        self._state: _State | None = None
+        self._timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
-        self._linger_timer: TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        self._refusal: Failure | None = None  # waits for the answers that are owed
         self.url, self.headers = b"", []
         self._head_bytes = self._num_discarded_bytes = 0
         self._num_chunks = self._num_sent_bytes = self._num_body_bytes = 0
         self._is_in_head = False
         self._has_failed = False
+        self._is_half_closed = False  # by the client
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(
                 Failure(
@@ -94,26 +122,50 @@ class Protocol(HttpToolsProtocol):
                 lingers=False,
             )
             return
-        self.timeout_keep_alive_task = self.loop.call_later(IDLE_S, self.timeout_keep_alive_handler)
+        self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._head_timer, self._probe_timer, self._linger_timer)
-        self._unset_keepalive_if_required()
+        self._stop(self._timer, self._probe_timer)
+        self._abandon()
         super().connection_lost(exc)
         self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
+
+    def _settle(self) -> None:
+        """Start the timer of the state the connection is in now, if it is another one than before."""
+        if self.transport.is_closing():
+            return
+        state, seconds, at_end = self._current()
+        if state is not self._state:
+            self._stop(self._timer)
+            self._state = state
+            self._timer = None if seconds is None else self.loop.call_later(seconds, at_end)
+
+    def _current(self) -> tuple[_State, float | None, Callable[[], object]]:
+        """Return the state, how long it may last (None: without end), and what ends it."""
+        close = self.transport.close
+        if self._is_in_head and not self._has_failed:
+            return _State.HEAD, HEAD_S, self._head_is_late
+        if self._owes():
+            return _State.ANSWERING, None, close
+        if self._has_failed:
+            return _State.LINGERING, LINGER_S, close
+        if self._has_body_to_come():
+            return _State.REST, REST_S, close
+        return _State.IDLE, IDLE_S, close
+
+    def _owes(self) -> bool:
+        """Tell whether an answer is owed: the last request is answered last."""
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.disconnected
+
+    def _has_body_to_come(self) -> bool:
+        return not self._is_in_head and self.cycle is not None and self.cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         if self._has_failed or self.parser is None:
             self._discard(data)
             return
-        if not self._is_in_head and (self.cycle is None or not self.cycle.more_body):
-            self._begin_head()
-        self._unset_keepalive_if_required()
         try:
-            self._feed(_without_upgrade(data) if self._is_in_head else data)
-        except httptools.HttpParserUpgrade:
-            if self.cycle is not None:
-                self.cycle.keep_alive = False  # the parser takes what follows for another protocol
+            self._feed(data)
         except Refused as refused:
             self._refuse(refused.failure)
         except httptools.HttpParserCallbackError as error:
@@ -126,20 +178,38 @@ class Protocol(HttpToolsProtocol):
         """Parse in parts: of a head only as many bytes as are allowed. Raises Refused and what the parser raises."""
         start = 0
         while start < len(data):
-            most = MAX_HEAD_BYTES - self._head_bytes if self._is_in_head else MAX_HEAD_BYTES
+            is_body = self._has_body_to_come()
+            most = MAX_HEAD_BYTES if is_body else MAX_HEAD_BYTES - self._head_bytes
             if most == 0:
                 raise Refused(head_too_large(f"is larger than {MAX_HEAD_BYTES} bytes"))
             part = data[start : start + most]
-            start += len(part)
-            if self._is_in_head:
+            if not is_body:
                 self._head_bytes += len(part)
+            offered_at: int | None = None
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade as offer:
+                offered_at = offer.args[0]  # the end of the head
+            if offered_at is not None:
+                part = part[:offered_at]
+                self._read_without_offer()
+            start += len(part)
             self._num_sent_bytes += len(part)
-            self.parser.feed_data(part)
             self._check_sent()
+
+    def _read_without_offer(self) -> None:
+        """Read a head again without its offer to speak another protocol, as Java's client makes it.
+
+        The parser takes the offer for accepted, and the body for the other protocol.
+        """
+        head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.feed_data(head)
 
     def _check_sent(self) -> None:
         """Refuse a body that is too large, or whose wrapping is."""
-        if self.cycle is None or not self.cycle.more_body:
+        if not self._has_body_to_come():
             return
         if self._num_sent_bytes > 2 * min(self._num_body_bytes, MAX_BODY_BYTES) + SPARE_BYTES:
             is_wrapping = self._num_body_bytes <= MAX_BODY_BYTES
@@ -155,6 +225,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._num_chunks = self._num_sent_bytes = self._num_body_bytes = 0
+        self._settle()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:
@@ -164,11 +235,22 @@ class Protocol(HttpToolsProtocol):
             raise Refused(head_too_large(f"has more than {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
-        check_head(self.headers, self.parser.get_http_version())
+        if self.parser.get_method() == b"CONNECT":
+            raise Refused(malformed("its method is CONNECT, which is for proxies"))
+        if self.parser.should_upgrade():
+            return  # the head is read again
+        version = self.parser.get_http_version()
+        check_head(self.headers, version)
+        if len(self.pipeline) >= MAX_WAITING:
+            raise Refused(malformed(f"it is sent while {MAX_WAITING} requests before it wait on the same connection"))
         self._is_in_head = False
         self._head_bytes = 0
-        self._stop(self._head_timer)
         super().on_headers_complete()
+        if version == "1.0":
+            self.cycle.waiting_for_100_continue = False
+        if self.pipeline:
+            self._probe_after(PROBE_FIRST_S)  # nothing is read until the answer before it is complete
+        self._settle()
 
     def on_chunk_header(self) -> None:
         self._num_chunks += 1
@@ -183,60 +265,93 @@ class Protocol(HttpToolsProtocol):
         self._num_body_bytes += len(body)
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the body is still to come
+        super().on_message_complete()
+        self.cycle.more_body = False  # uvicorn forgets that where the answer is complete
+        self._settle()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # there is one timer, and it is ours
+        if self._refusal is not None and not self._owes():
+            self._answer_refusal(self._refusal)
+        self._settle()
+
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep our half open while an answer is owed: the client may read on. Probes tell whether it is still there."""
-        if self._has_failed or self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        """Keep our half open while an answer is owed: the client may read on. Probes tell whether it is still there.
+
+        A client of HTTP/1.0 cannot be probed, and those that close are mostly proxies whose client is gone: it is gone.
+        """
+        cycle = self.cycle
+        if not self._owes() or cycle.more_body or cycle.scope["http_version"] == "1.0":
             return False
-        self.cycle.keep_alive = False
-        self._probe(PROBE_FIRST_S)
+        cycle.keep_alive = False
+        self._is_half_closed = True
+        self._probe_after(PROBE_FIRST_S)
         return True
 
-    def _probe(self, next_s: float) -> None:
+    def _probe_after(self, seconds: float) -> None:
+        self._stop(self._probe_timer)
+        self._probe_timer = self.loop.call_later(seconds, self._probe)
+
+    def _probe(self) -> None:
         cycle = self._answering  # of several requests sent at once the one whose answer is on the wire
-        if self.transport.is_closing() or cycle is None or self.cycle.response_complete:
+        if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.disconnected:
             return
+        if not self._is_half_closed and not self.pipeline:
+            return  # we read
         if not cycle.response_started:
             self.transport.write(_PROBE)
-        elif cycle.chunked_encoding and not cycle.response_complete:
+        elif cycle.chunked_encoding:
             self.transport.write(_PROBE_OF_EVENTS)
-        self._probe_timer = self.loop.call_later(next_s, self._probe, PROBE_S)
-
-    def _begin_head(self) -> None:
-        self._is_in_head = True
-        self._head_bytes = 0
-        self.url, self.headers = b"", []
-        self._stop(self._head_timer)
-        self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+        self._probe_after(PROBE_S)
 
     def _head_is_late(self) -> None:
-        if self._is_in_head and not self.transport.is_closing():
-            self._refuse(
-                Failure(
-                    408,
-                    f"the head of the request was not complete within {HEAD_S:g} seconds",
-                    "invalid_request_error",
-                    code="request_timeout",
-                )
+        self._refuse(
+            Failure(
+                408,
+                f"the head of the request was not complete within {HEAD_S:g} seconds",
+                "invalid_request_error",
+                code="request_timeout",
             )
+        )
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, until_closed(cycle, app) if cycle.scope["http_version"] == "1.0" else app)
 
     def shutdown(self) -> None:
-        if self._has_failed:
-            self.transport.close()
+        if self._owes():
+            self.cycle.keep_alive = False
         else:
-            super().shutdown()
+            self.transport.close()
 
     def _refuse(self, failure: Failure, *, lingers: bool = True) -> None:
-        """Answer what is no request, or too much of one, and close. In the middle of an answer just close."""
+        """Answer what is no request, or too much of one, once the answers before it are complete; then close.
+
+        In the middle of an answer to the very request, or after it, just close.
+        """
         self._has_failed = True
-        self._stop(self._head_timer, self._probe_timer)
-        self._unset_keepalive_if_required()
         _quiet.warning("refused a connection's request: %s", failure.message)
-        if self._abandon() or self.transport.is_closing():
+        is_of_body = self._has_body_to_come()
+        if is_of_body and self.cycle is not self._answering:  # it waits behind others, and goes no further
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._answering  # type: ignore[assignment]
+            is_of_body = False
+        if is_of_body and self.cycle.response_complete:
+            self._end(lingers=lingers)
+        elif is_of_body and self._abandon():
             self.transport.close()
+        elif not is_of_body and self._owes():
+            self._refusal = failure
+        else:
+            self._answer_refusal(failure, lingers=lingers)
+        self._settle()
+
+    def _answer_refusal(self, failure: Failure, *, lingers: bool = True) -> None:
+        if self.transport.is_closing():
             return
         answer = type(self).answer_to(self.url.decode("latin-1"), Headers(raw=self.headers), failure)
         head = [
@@ -247,10 +362,13 @@ class Protocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n",
         ]
         self.transport.write(b"".join([*head, answer.body]))
+        self._end(lingers=lingers)
+
+    def _end(self, *, lingers: bool) -> None:
+        """Close our half, and read on for a while what the client still sends."""
         if lingers and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
-            self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
         else:
             self.transport.close()
 
@@ -277,15 +395,6 @@ class Protocol(HttpToolsProtocol):
                 timer.cancel()
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """Return the beginning of a request without the offer to speak another protocol, as Java's client makes it.
-
-    The parser would take the offer for accepted, and the body for the other protocol.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-offered:", head) + end + rest
-
-
 def protocol_with(answers: Answers, connections: Connections) -> type[Protocol]:
     """Return the protocol of a server whose surfaces write errors like this. connections: told how many are open."""
 
@@ -298,4 +407,4 @@ def protocol_with(answers: Answers, connections: Connections) -> type[Protocol]:
 
 def options(answers: Answers, connections: Connections) -> dict[str, Any]:
     """Return what uvicorn's Config needs for this protocol."""
-    return {"http": protocol_with(answers, connections), "timeout_keep_alive": int(IDLE_S)}
+    return {"http": protocol_with(answers, connections), "ws": "none"}
