@@ -158,7 +158,11 @@ async def test_the_connection_to_a_group_is_used_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [DIE, chunk(Fail(status=503, code="generation_lost", can_continue=True), b"x") + b"0\r\n\r\n"]
+    "end",
+    [
+        DIE,
+        chunk(Fail(status=503, message="m", type="t", code="generation_lost", can_continue=True), b"x") + b"0\r\n\r\n",
+    ],
 )
 async def test_a_stream_whose_group_is_lost_goes_on_at_another_one(end: object) -> None:
     first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), said("two", 2, 3), end]])

@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from glm_edge.errors.failure import Failure
+
 FRAMES_HEADER = "x-glm-frames"
 """Of a request: its reply is wanted in frames."""
+
+GATEWAY_HEADER = "x-glm-gateway"
+"""Of a request: the token that only the deployment's gateway knows. Without it no reply comes in frames."""
 
 FRAMES_TYPE = "application/x-glm-frames"
 CONTINUED_TYPE = "application/x-glm-continued"
@@ -66,12 +71,19 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag="close", tag_field="t
 
 
 class Fail(msgspec.Struct, frozen=True, kw_only=True, tag="fail", tag_field="t"):
-    """The reply ends here. The bytes say so in the words of the API, for who cannot go on elsewhere."""
+    """The reply ends here. The bytes say so in a stream; a whole reply's error is written by who reads this."""
 
     status: int
-    code: str
-    can_continue: bool
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
     retry_after_s: int | None = None
+    can_continue: bool = False
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.status, self.message, self.type, self.param, self.code, self.retry_after_s)
 
 
 Meaning = Open | Tokens | Idle | Close | Fail

@@ -55,6 +55,11 @@ class WorkerSettings(BaseSettings):
         repr=False,
         description="Who puts promises or a policy to the management port must know it; empty: nobody may.",
     )
+    gateway_token: str = Field(
+        "",
+        repr=False,
+        description="Who knows it is this deployment's gateway, and gets replies in frames; empty: nobody does.",
+    )
     coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor awaits followers here.")
     rendezvous_port: int = Field(
         29500,

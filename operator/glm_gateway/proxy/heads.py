@@ -6,10 +6,11 @@ all that the group says, but for what is about the connection to the group.
 
 from collections.abc import Iterable, Sequence
 
+from glm_edge.frames import GATEWAY_HEADER
+
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-TOKEN_HEADER = b"x-glm-gateway"
-"""Says to a worker that this is its gateway: only then it answers in frames and believes the headers below."""
+TOKEN_HEADER = GATEWAY_HEADER.encode()
 
 TENANT_HEADER, ROLE_HEADER = b"x-glm-tenant", b"x-glm-role"
 

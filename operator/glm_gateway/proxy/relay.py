@@ -243,10 +243,13 @@ class Relay:
             await self._body(frame.told, more=not is_over)
 
     async def _tell_whole(self, meaning: Close | Fail, told: bytes) -> None:
+        if isinstance(meaning, Fail):
+            await self._fail(meaning.failure)
+            return
         opened = self.progress.opened
-        status = meaning.status if isinstance(meaning, Fail) else 200 if opened is None else opened.status
         headers = [] if opened is None else _encoded(opened.headers)
-        await self._start(status, [*headers, (b"content-length", str(len(told)).encode())])
+        length = (b"content-length", str(len(told)).encode())
+        await self._start(200 if opened is None else opened.status, [*headers, length])
         await self._body(told, more=False)
 
     def _end(self, meaning: Close | Fail) -> None:

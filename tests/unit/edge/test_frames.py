@@ -56,7 +56,10 @@ meanings = st.one_of(
     st.builds(
         Fail,
         status=st.integers(400, 599),
-        code=text,
+        message=text,
+        type=text,
+        param=st.none() | text,
+        code=st.none() | text,
         can_continue=st.booleans(),
         retry_after_s=st.none() | st.integers(0, 600),
     ),

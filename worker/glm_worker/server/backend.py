@@ -1,8 +1,9 @@
 """What surfaces stand on: how a body becomes a response, whatever the words around it."""
 
 import asyncio
+import hmac
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from glm_edge.errors.failure import Failure
+from glm_edge.frames import CONTINUED_TYPE, FRAMES_HEADER, GATEWAY_HEADER, BrokenFrames, read_continued
 from glm_worker.errors import DeadlinePassed, Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
@@ -21,6 +23,7 @@ from glm_worker.server.flights.draining import OpenWork
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flight import RequestTimes
 from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.framed import FramedExchange
 from glm_worker.server.flights.replies import Replies
 from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.context import Caller, Context, Rules
@@ -48,7 +51,7 @@ class Surface(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """policy: returns what is in force now. started: Unix time."""
+    """policy: returns what is in force now. started: Unix time. gateway_token: who knows it is the gateway."""
 
     checkpoint: Checkpoint
     flights: Flights
@@ -58,6 +61,7 @@ class Backend:
     grammars: Grammars
     started: int
     group: str = "local"
+    gateway_token: str = ""
     spans: Spans = NO_SPANS
     lanes: Lanes = field(default_factory=Lanes)
     work: OpenWork = field(default_factory=OpenWork)
@@ -83,7 +87,7 @@ class Backend:
     async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
-            body = await read_body(request.receive, self.checkpoint)
+            body, context = self._split(await read_body(request.receive, self.checkpoint), request, context)
             return await self.lanes.run(body, lambda: _taken_in(body, intake, context))
         except RequestRefused:
             self.telemetry.ended("refused")
@@ -148,8 +152,36 @@ class Backend:
         except ClientGone:
             return Response(status_code=499)
         headers = {"x-request-id": context.caller.request_id}
-        of_surface = replies(order, self.checkpoint.name, int(time.time()))
-        return Exchange(order, of_surface, self.flights, headers, self.spans)
+        of_surface = replies(order, self.checkpoint.name, order.created)
+        return self.exchange(request, order, of_surface, headers)
+
+    def exchange(self, request: Request, order: Order, replies: Replies, headers: Mapping[str, str]) -> Response:
+        """Return the response to an order: in frames where its gateway asks for them."""
+        if not self.is_of_gateway(request.headers) or FRAMES_HEADER not in request.headers:
+            return Exchange(order, replies, self.flights, headers, self.spans)
+        fingerprint = self.checkpoint.fingerprint
+        return FramedExchange(order, replies, self.flights, headers, self.spans, fingerprint=fingerprint)
+
+    def is_of_gateway(self, headers: Headers) -> bool:
+        """Tell whether a request comes from the gateway of this deployment, which knows its token."""
+        said = headers.get(GATEWAY_HEADER, "").encode("latin-1")
+        return bool(self.gateway_token) and hmac.compare_digest(said, self.gateway_token.encode())
+
+    def _split(self, body: bytes, request: Request, context: Context) -> tuple[bytes, Context]:
+        """Return the client's own body, and the context of the reply that goes on, if one does."""
+        if request.headers.get("content-type") != CONTINUED_TYPE or not self.is_of_gateway(request.headers):
+            return body, context
+        try:
+            begun, body = read_continued(body)
+        except BrokenFrames as error:
+            raise RequestRefused(str(error), code="invalid_value") from error
+        if begun.fingerprint != self.checkpoint.fingerprint:
+            raise RequestRefused(
+                "the reply was begun by a group whose checkpoint or version is another one; this group cannot go on",
+                code="cannot_continue",
+                status=409,
+            )
+        return body, context.going_on(begun)
 
 
 def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:

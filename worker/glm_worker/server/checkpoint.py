@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from glm_worker.server.thinking.traits import TemplateTraits, traits_of
 
 _JSON_BYTES_PER_BYTE = 6  # "\\u000a" for a newline
 _JSON_BYTES_PER_TOKEN = 40  # a token is 3 to 5 bytes of text; in JSON that escapes all that is not ASCII, 6 to 12
+_TEXTS = (".json", ".jinja")
 _JSON_MARGIN_BYTES = 2**20  # for what templates leave out, such as the reasoning of earlier turns
 
 
@@ -40,7 +43,10 @@ class GenerationDefaults(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One model folder, read once at start."""
+    """One model folder, read once at start.
+
+    fingerprint: who has the same makes the same text of the same ids, and the same ids of the same prompt.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -51,6 +57,7 @@ class Checkpoint:
     max_model_len: int
     think_tags: dict[int, Tag]
     tool_tags: dict[int, Tag]
+    fingerprint: str = ""
 
     @property
     def is_base(self) -> bool:
@@ -128,7 +135,21 @@ class Checkpoint:
             max_model_len=max_model_len or config.max_position_embeddings,
             think_tags=tag_ids(tokenizer, THINK_TAGS),
             tool_tags=tag_ids(tokenizer, TOOL_TAGS),
+            fingerprint=_fingerprint(folder),
         )
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return a digest of the folder's text files, of the names and sizes of its weights, and of this program.
+
+    Weights of the same names and sizes are taken for the same: to read them all would take minutes at each start.
+    """
+    digest = sha256(version("glm-operator").encode())
+    for path in sorted(each for each in folder.iterdir() if each.is_file()):
+        digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
+        if path.suffix in _TEXTS:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def _generation_defaults(folder: Path) -> GenerationDefaults:

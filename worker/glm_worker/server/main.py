@@ -88,6 +88,7 @@ async def serve(
         grammars=Grammars(compiler),
         started=int(time.time()),
         group=settings.group,
+        gateway_token=settings.gateway_token,
         spans=spans,
     )
     exchanges = OpenExchanges(make_app(backend), backend.work)

@@ -11,8 +11,8 @@ from glm_gateway.continuation.progress import Again, Bounds, GiveUp, GoOn, Progr
 
 OPEN = Open(id="c1", created=7, seeds=[5, 6], status=200, headers=[], num_prompt_tokens=3, fingerprint="f")
 CLOSE = Close(num_prompt_tokens=3, num_cached_tokens=0, num_reasoning_tokens=0, num_answer_tokens=2, reasons=["stop"])
-LOST = Fail(status=503, code="group_lost", can_continue=True)
-REFUSED = Fail(status=400, code="cannot_be_answered", can_continue=False)
+LOST = Fail(status=503, message="m", type="t", code="group_lost", can_continue=True)
+REFUSED = Fail(status=400, message="m", type="t", code="cannot_be_answered")
 
 
 def progress(**bounds: float) -> Progress:

@@ -75,7 +75,9 @@ class Intake:
             ignored=request.ignored,
             stream=bool(request.stream),
         )
-        order = accept_chat(conversation_of(request), wishes, context, order_id=f"msg_{secrets.token_hex(12)}")
+        order = accept_chat(
+            conversation_of(request), wishes, context, order_id=context.order_id(f"msg_{secrets.token_hex(12)}")
+        )
         return _fitted(order, room)
 
     def prompt(self, body: bytes, context: Context) -> Order:

@@ -27,10 +27,10 @@ from glm_worker.server.text.deltas import Delta, Reasoning
 HEADERS_AFTER_S = 1.0  # a stream without anything to tell sends its headers then
 KEEP_ALIVE_S = 15.0  # between two comments while there is nothing to tell
 
-_encode = msgspec.json.Encoder().encode
+encoded = msgspec.json.Encoder().encode
 _WAITING = b": waiting\n\n"
-_JSON = [(b"content-type", b"application/json")]
-_EVENTS = [
+JSON = [(b"content-type", b"application/json")]
+EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # proxies that know it pass events on as they come
@@ -69,9 +69,8 @@ class Exchange(Response):
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
             async with asyncio.timeout(self._order.time_left_s) as deadline:
-                await (self._stream(flights, send) if self._order.stream else _wait_all(flights))
-            if not self._order.stream:
-                await self._send_whole(flights, send)
+                await self._write(flights, send)
+            await self._complete(flights, send)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -81,6 +80,15 @@ class Exchange(Response):
             for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
                 self._flights.cancel(flight)
             self._spans.record(self._served(flights, headers, began_ns))
+
+    async def _write(self, flights: list[Flight], send: Send) -> None:
+        """Send what comes until the answers are complete, or wait for that."""
+        await (self._stream(flights, send) if self._order.stream else _wait_all(flights))
+
+    async def _complete(self, flights: list[Flight], send: Send) -> None:
+        """Send what is complete, all of it: no deadline cuts it."""
+        if not self._order.stream:
+            await self._send_whole(flights, send)
 
     def _served(self, flights: list[Flight], headers: Headers, began_ns: int) -> Served:
         errors = [type(flight.ended.error).__name__ for flight in flights if flight.ended and flight.ended.error]
@@ -107,18 +115,18 @@ class Exchange(Response):
         if not self._has_started:
             raise error
         events = self._replies.failure(failure_of(error))
-        await send({"type": "http.response.body", "body": _lines(events), "more_body": False})
+        await send({"type": "http.response.body", "body": lines(events), "more_body": False})
 
     async def _send_whole(self, flights: list[Flight], send: Send) -> None:
-        """Send what has come, all of it: no deadline cuts an answer that is complete."""
+        """Send whole answers. Raises what one of them failed with."""
         for flight in flights:
             if flight.ended is not None and flight.ended.error is not None:
                 raise flight.ended.error
-        if _is_cancelled(flights):  # the client is gone
+        if is_cancelled(flights):  # the client is gone
             return
         answers = [Answered(self._visible(flight.take()), flight.ending) for flight in flights]
-        body = _encode(self._replies.body(answers))
-        headers = [*_JSON, *self._own_headers, (b"content-length", str(len(body)).encode())]
+        body = encoded(self._replies.body(answers))
+        headers = [*JSON, *self._own_headers, (b"content-length", str(len(body)).encode())]
         self._has_started = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -126,7 +134,7 @@ class Exchange(Response):
     async def _stream(self, flights: list[Flight], send: Send) -> None:
         changed = flights[0].changed
         endings: dict[int, Ending] = {}
-        while not _is_cancelled(flights):
+        while not is_cancelled(flights):
             changed.clear()
             failed = next((flight.ended.error for flight in flights if flight.ended and flight.ended.error), None)
             if failed is not None:
@@ -134,9 +142,11 @@ class Exchange(Response):
                 return
             events = self._events(flights, endings)
             is_over = len(endings) == len(flights)
+            if is_over:
+                events += self._replies.closing([endings[index] for index in range(len(flights))])
             if events:
                 await self._start(send)
-                await send({"type": "http.response.body", "body": _lines(events), "more_body": not is_over})
+                await send({"type": "http.response.body", "body": lines(events), "more_body": not is_over})
             if is_over:
                 return
             await self._wait(changed, send)
@@ -153,8 +163,6 @@ class Exchange(Response):
             if flight.ended is not None:
                 endings[index] = flight.ending
                 events += self._replies.ending(index, flight.ending)
-        if len(endings) == len(flights):
-            events += self._replies.closing([endings[index] for index in range(len(flights))])
         return events
 
     async def _wait(self, changed: asyncio.Event, send: Send) -> None:
@@ -171,15 +179,15 @@ class Exchange(Response):
         if self._has_started:
             return
         self._has_started = True
-        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *self._own_headers]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*EVENTS, *self._own_headers]})
         if events := self._replies.opening():
-            await send({"type": "http.response.body", "body": _lines(events), "more_body": True})
+            await send({"type": "http.response.body", "body": lines(events), "more_body": True})
 
     async def _fail(self, error: Exception, send: Send) -> None:
         """Tell why there is no more, as an HTTP error where that can still be one."""
         if not self._has_started:
             raise error
-        body = _lines(self._replies.failure(failure_of(error)))
+        body = lines(self._replies.failure(failure_of(error)))
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _visible(self, deltas: list[Delta]) -> list[Delta]:
@@ -201,9 +209,9 @@ def _is_over(flights: list[Flight]) -> bool:
     return all(ends) or any(ended is not None and ended.error is not None for ended in ends)
 
 
-def _is_cancelled(flights: list[Flight]) -> bool:
+def is_cancelled(flights: list[Flight]) -> bool:
     return any(flight.ended == Ended() for flight in flights)
 
 
-def _lines(events: list[Event]) -> bytes:
+def lines(events: list[Event]) -> bytes:
     return b"".join(event.line for event in events)

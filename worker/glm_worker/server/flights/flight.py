@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from glm_edge.frames import AnswerSoFar
+from glm_worker.messages import FinishReason as EngineFinish
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
 from glm_worker.server.flights.replies import Ending
@@ -12,6 +14,8 @@ from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
 from glm_worker.server.slo import Latencies, is_missed
 from glm_worker.server.text.deltas import Delta, FinishReason
+
+_ENGINE_ENDS: dict[str, EngineFinish] = {"stop": "stop", "length": "length"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,11 @@ class Flight:
         self.reader = job.reader()
         self.ended: Ended | None = None
         self.times = RequestTimes(now, measures)
-        self.token_ids: list[int] = []  # generated so far, by whatever generations
+        self.token_ids: list[int] = []  # generated so far, by whatever generations and groups
+        self.engine_end: str | None = None  # why the engine ended it, if it has
         self._deltas: list[Delta] = []
+        if job.begun is not None:
+            self._go_on(job.begun)
 
     @property
     def num_tokens(self) -> int:
@@ -47,8 +54,18 @@ class Flight:
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
         self.token_ids += output.token_ids
+        self.engine_end = output.finish_reason
         self._deltas += self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
         self.changed.set()
+
+    def _go_on(self, begun: AnswerSoFar) -> None:
+        """Read what another group has written. An answer that was whole there is whole here."""
+        self.token_ids += begun.ids
+        reason = _ENGINE_ENDS.get(begun.reason or "")
+        self.engine_end = reason
+        self._deltas += self.reader.feed(begun.ids, reason)
+        if self.reader.finish_reason is not None:
+            self.ended = Ended(self.reader.finish_reason)
 
     def end(self, ended: Ended) -> None:
         assert self.ended is None

@@ -131,8 +131,13 @@ class Flights:
         for job, measured in zip(jobs, measures, strict=True):
             self._telemetry.admitted(thinking=job.thinking)
             measured.received(len(job.prompt_token_ids))
-            flights.append(Flight(job, now - age_s, measured, changed))
-            self._flights[job.id] = flights[-1]
+            flight = Flight(job, now - age_s, measured, changed)
+            flights.append(flight)
+            if flight.ended is None:
+                self._flights[job.id] = flight
+            else:  # in another group
+                self._journal.end(job.id)
+                self._telemetry.ended("finished")
         self._submit_due()
         return flights
 

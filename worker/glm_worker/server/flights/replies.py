@@ -61,7 +61,9 @@ class Replies(Protocol):
     body: for whole answers, nothing else is called then. opening: right after the headers of a stream. chunks: more of
     answer `index`. ending: that answer is over. closing: all are. failure: it cannot go on; the last thing told.
 
-    May have a `keep_alive: Event`, which is sent while there is nothing to tell, where the others send a comment.
+    May have a `keep_alive: Event`, which is sent while there is nothing to tell, where the others send a comment. And
+    `state: bytes` with `restore(state)`, where what is told depends on more than the tokens: another group that goes on
+    with the answers tells the tokens so far to nobody, and restores that.
     """
 
     def body(self, answers: Sequence[Answered]) -> Json: ...

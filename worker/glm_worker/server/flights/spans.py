@@ -4,6 +4,7 @@ Off unless a collector is named; OpenTelemetry is imported only then. A span say
 tokens it had and how it ended. It has no text of a prompt or an answer, and no header but the trace of the caller.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,6 +53,9 @@ class OtelSpans:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        logging.getLogger("opentelemetry.trace").setLevel(
+            logging.CRITICAL
+        )  # it logs what clients put into `tracestate`
         attributes = {f"glm.{name}": value for name, value in identity.items()}
         self._provider = TracerProvider(
             resource=Resource({"service.name": "glm-worker", **attributes}), shutdown_on_exit=False

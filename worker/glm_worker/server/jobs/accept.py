@@ -3,6 +3,7 @@
 No I/O, any thread. Everything here raises RequestRefused, with the surface's own names of parameters.
 """
 
+import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ from glm_worker.server.thinking.visibility import visible
 from glm_worker.server.thinking.wish import THRESHOLD_HEADER, combine, text_switch, threshold_header
 
 _SEED_MASK = 2**63 - 1
+_numbers = itertools.count()
 
 
 def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *, order_id: str) -> Order:
@@ -191,31 +193,48 @@ def _order(
         "params": params,
         **of_job,
     }
-    seed = secrets.randbits(63) if wishes.seed is None else wishes.seed & _SEED_MASK
+    seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
     answers = [
         (token_ids, state, number)
         for token_ids, state in zip(prompts, states, strict=True)
         for number in range(wishes.num_answers)
     ]
+    begun = context.begun
+    if begun is not None and not len(begun.seeds) == len(begun.answers) == len(answers):
+        raise RequestRefused(
+            f"{len(begun.answers)} answers were begun, and the request asks for {len(answers)}",
+            code="cannot_continue",
+            status=409,
+        )
+    seeds = [(seed + number) & _SEED_MASK for _, _, number in answers] if begun is None else begun.seeds
     jobs = tuple(
         Job(
-            id=order_id if len(answers) == 1 else f"{order_id}-{index}",
+            id=_job_id(order_id, index, len(answers), is_begun=begun is not None),
             prompt_token_ids=token_ids,
             state=state,
-            sampling=_sampling(wishes, checkpoint, (seed + number) & _SEED_MASK),
+            sampling=_sampling(wishes, checkpoint, seeds[index]),
+            begun=None if begun is None else begun.answers[index],
             **shared,
         )
-        for index, (token_ids, state, number) in enumerate(answers)
+        for index, (token_ids, state, _) in enumerate(answers)
     )
     return Order(
         id=order_id,
         jobs=jobs,
         stream=wishes.stream,
         include_usage=wishes.include_usage,
+        created=context.created,
+        begun_state=b"" if begun is None else begun.state,
         arrived_s=context.arrived_s,
         deadline_s=wishes.deadline_s,
         ignored=wishes.ignored,
     )
+
+
+def _job_id(order_id: str, index: int, num_answers: int, *, is_begun: bool) -> str:
+    """Return what the engine knows an answer by. One that was begun may be in flight here, unseen by its gateway."""
+    own = f"{order_id}~{next(_numbers)}" if is_begun else order_id
+    return own if num_answers == 1 else f"{own}-{index}"
 
 
 def _sampling(wishes: Wishes, checkpoint: Checkpoint, seed: int) -> SamplingParams:

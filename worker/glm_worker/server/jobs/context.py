@@ -2,10 +2,11 @@
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.datastructures import Headers
 
+from glm_edge.frames import Continuation
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
@@ -53,13 +54,26 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """All that turns a body into an order, beside the body. arrived_s: when its head had come, on time.monotonic."""
+    """All that turns a body into an order, beside the body. arrived_s: when its head had come, on time.monotonic.
+
+    begun: a reply that another group has begun. created: Unix time that the reply tells.
+    """
 
     checkpoint: Checkpoint
     caller: Caller
     rules: Rules
     policy: Policy
     arrived_s: float = field(default_factory=time.monotonic)
+    begun: Continuation | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def going_on(self, begun: Continuation | None) -> "Context":
+        """Return the context of a reply that another group has begun; the same where none has."""
+        return self if begun is None else replace(self, begun=begun, created=begun.created)
+
+    def order_id(self, new: str) -> str:
+        """Return the id of the order: a new one, or that of the reply that was begun."""
+        return new if self.begun is None else self.begun.id
 
 
 def request_id_of(headers: Headers) -> str:

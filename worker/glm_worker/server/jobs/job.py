@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glm_edge.frames import AnswerSoFar
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
 from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams, Thought
@@ -63,6 +64,7 @@ class Job:
     deadline_ms: int | None = None
     thought: Thought | None = None
     grammar: AnswerGrammar | None = None
+    begun: AnswerSoFar | None = None  # by another group
     params: ParamNames = CHAT_NAMES
 
     def reader(self) -> OutputReader:

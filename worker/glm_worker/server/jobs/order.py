@@ -22,6 +22,7 @@ class Order:
     jobs: tuple[Job, ...]
     stream: bool
     include_usage: bool
+    created: int = field(default_factory=lambda: int(time.time()))  # Unix time
     thinking: Thinking | None = None
     shows_reasoning: bool = True
     has_both_reasoning_fields: bool = False  # `reasoning` beside `reasoning_content`
@@ -30,12 +31,18 @@ class Order:
     recipe: Recipe | None = None
     recipe_close_id: int | None = None  # the token that ends the thought before the answer, if there is one
     ignored: tuple[str, ...] = field(default=())
+    begun_state: bytes = b""  # of replies that another group has begun
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers of the reply that say what became of the request."""
         headers = {} if self.thinking is None else {"x-glm-thinking": self.thinking.header}
         return headers | ({IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {})
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether another group has begun with the answers."""
+        return self.jobs[0].begun is not None
 
     @property
     def age_s(self) -> float:

@@ -70,7 +70,7 @@ class Intake:
         check_model(request.model, context.checkpoint)
         tenant = context.caller.tenant
         placed = [*self._earlier(request, tenant), *self._said(request, tenant)]
-        id_ = ResponseId.new(self._group)
+        id_ = ResponseId.parse(context.order_id("")) or ResponseId.new(self._group)
         order = accept_chat(_conversation(request, placed, context), _wishes(request), context, order_id=str(id_))
         items = tuple(listed(item, id_, number) for number, (item, _) in enumerate(placed))
         return Accepted(id=id_, request=request, order=order, items=items, tenant=tenant)

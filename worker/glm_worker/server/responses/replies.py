@@ -126,6 +126,15 @@ class ResponseReplies:
             "total_tokens": ending.num_prompt_tokens + ending.num_tokens,
         }
 
+    @property
+    def state(self) -> bytes:
+        """What another group must know to number the events that follow: depends on how tokens came together."""
+        return str(self._num_events).encode()
+
+    def restore(self, state: bytes) -> None:
+        """Go on with the numbers of another group."""
+        self._num_events = int(state)
+
     def _events(self, events: Sequence[Json]) -> list[Event]:
         first, self._num_events = self._num_events, self._num_events + len(events)
         return [_event(event, first + number) for number, event in enumerate(events)]

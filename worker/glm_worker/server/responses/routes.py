@@ -1,7 +1,6 @@
 """The endpoints of /v1/responses."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.body import ClientGone
 from glm_worker.server.edge.openapi import described
-from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.responses.background import BackgroundResponse
@@ -101,7 +99,7 @@ class _Endpoints:
         if asked.request.background:
             return self._begin(asked, order, request, {**headers, **order.headers})
         keep = partial(self._keep, asked) if asked.request.store else _keep_nothing
-        return Exchange(order, self._replies(asked, keep), self._backend.flights, headers, self._backend.spans)
+        return self._backend.exchange(request, order, self._replies(asked, keep), headers)
 
     def _begin(self, asked: Accepted, order: Order, request: Request, headers: dict[str, str]) -> Response:
         """Start a response that goes on without its client."""
@@ -163,7 +161,7 @@ class _Endpoints:
         return context, find(self._store, context.caller.tenant, response_id, self._backend.group)
 
     def _replies(self, asked: Accepted, keep: Callable[[Json], None]) -> ResponseReplies:
-        return ResponseReplies(asked, self._backend.checkpoint.name, int(time.time()), keep)
+        return ResponseReplies(asked, self._backend.checkpoint.name, asked.order.created, keep)
 
     def _keep(self, asked: Accepted, response: Json) -> None:
         self._store.keep(asked.id, asked.tenant, asked.items, response)

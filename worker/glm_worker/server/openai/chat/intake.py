@@ -27,7 +27,7 @@ def order_of(request: ChatCompletionRequest, context: Context, wishes: Wishes | 
         conversation_of(request, context),
         wishes or wishes_of(request, context.checkpoint),
         context,
-        order_id=f"chatcmpl-{secrets.token_hex(16)}",
+        order_id=context.order_id(f"chatcmpl-{secrets.token_hex(16)}"),
     )
 
 

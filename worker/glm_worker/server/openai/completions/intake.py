@@ -29,7 +29,7 @@ def order_of(request: CompletionRequest, context: Context) -> Order:
         _prompts(request, context.checkpoint),
         wishes_of(request, context.checkpoint),
         context,
-        order_id=f"cmpl-{secrets.token_hex(16)}",
+        order_id=context.order_id(f"cmpl-{secrets.token_hex(16)}"),
         params=_NAMES,
     )
 
