@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from glm_worker.server.flights.replies import Ending
@@ -53,6 +54,23 @@ def test_a_span_belongs_to_the_trace_of_the_caller() -> None:
     context = span["context"]
     assert isinstance(context, dict)
     assert context["trace_id"] == f"0x{TRACE}"
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        {"tracestate": f"{CANARY}!!=ERROR the disk is full"},
+        {"tracestate": ",".join(f"a{number}={CANARY}" for number in range(40))},
+        {"tracestate": CANARY * 1000},
+        {"tracestate": f"a={CANARY},a={CANARY}"},
+        {"traceparent": CANARY * 1000},
+    ],
+    ids=range(5),
+)
+def test_no_client_writes_into_the_log(trace: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    (span,) = exported(a_served(headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", **trace}, endings=[ENDING]))
+    assert caplog.text == ""
+    assert span["name"] == "chat glm-nano"
 
 
 def test_failures_and_clients_that_left_are_told_apart() -> None:

@@ -53,9 +53,8 @@ class OtelSpans:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        logging.getLogger("opentelemetry.trace").setLevel(
-            logging.CRITICAL
-        )  # it logs what clients put into `tracestate`
+        # It logs what clients put into `tracestate`
+        logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)
         attributes = {f"glm.{name}": value for name, value in identity.items()}
         self._provider = TracerProvider(
             resource=Resource({"service.name": "glm-worker", **attributes}), shutdown_on_exit=False
