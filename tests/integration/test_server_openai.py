@@ -560,3 +560,6 @@ async def test_a_base_model_completes_texts_and_refuses_chats_by_name(tmp_path: 
         assert (caught.value.code, caught.value.param) == ("chat_not_supported", "model")
         response = await world.http.post("/tokenize", json={"messages": USER})
         assert response.json()["error"]["code"] == "chat_not_supported"
+        paths = (await world.http.get("/openapi.json")).json()["paths"]
+        assert {"/v1/completions", "/v1/models", "/tokenize"} <= set(paths)
+        assert not [path for path in paths if "chat" in path or "messages" in path or "responses" in path]

@@ -105,6 +105,7 @@ def test_options_of_a_union_are_one_mistake_with_all_that_is_allowed() -> None:
         ({"metadata": {"k": 5}}, "metadata.k is a number; allowed: a string"),
         ({"seed": 10**200}, "seed is a number of more than 100 digits; allowed: -9223372036854775808 to"),
         ({"messages": []}, "messages has 0 items; allowed: at least 1"),
+        ({"stop": ["a"] * 17}, "stop has 17 items; allowed: at most 16"),
         ({"stop": "x" * 2000}, "stop has 2000 characters; allowed: at most 1024"),
         ({"top_kk": 5}, "unknown field top_kk; did you mean top_k?"),
         ({"messages": [{**USER, "zz": 1}]}, "unknown field messages[0].zz; allowed beside it: cache_control, content"),

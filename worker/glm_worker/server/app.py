@@ -22,6 +22,7 @@ from glm_worker.server.openai.zai.routes import Zai
 from glm_worker.server.refusals import failure_of, shortened
 from glm_worker.server.responses.routes import Responses
 
+_CHATS = ("/chat/completions", "/messages", "/responses")  # in paths: what a base model refuses
 _UNREAD = (408, 413)  # after these the rest of the body is not read
 
 
@@ -75,7 +76,8 @@ def make_app(backend: Backend) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     for surface in _surfaces():
         app.include_router(surface.router(backend))
-    add_description(app, title=backend.checkpoint.name, description=lambda: _about(backend))
+    without = _CHATS if backend.checkpoint.is_base else ()
+    add_description(app, title=backend.checkpoint.name, description=lambda: _about(backend), without=without)
 
     def respond(request: Request, failure: Failure, headers: Mapping[str, str] | None = None) -> Response:
         surface = _surface_of(request.scope["path"])

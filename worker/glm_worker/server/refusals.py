@@ -127,11 +127,15 @@ def _is_kind(path: tuple[str | int, ...], details: ErrorDetails) -> bool:
     return bool(path) and path[-1] in _KINDS and details["type"] in ("literal_error", "not_allowed")
 
 
+_SIZES = ("too_long", "string_too_long", "too_short", "string_too_short")
+
+
 def _told(
     model: type[BaseModel], raw: Json, path: tuple[str | int, ...], mistakes: Sequence[ErrorDetails]
 ) -> RequestRefused:
     """Return one mistake as a sentence. mistakes: all that was said about this place, by one option of a union each."""
-    details = mistakes[0]
+    # A value that is too long for one option of a union is of its type, and of the others only not of theirs.
+    details = next((each for each in mistakes if each["type"] in _SIZES), mistakes[0])
     param = shortened(_spelled(path)) or None
     match details["type"]:
         case "missing":
@@ -149,7 +153,7 @@ def _told(
             where = shortened(_spelled((*path, of_part)))
             said = f"{param}: {details['msg']}" if path else details["msg"]
             return RequestRefused(said, param=where, code="invalid_value")
-        case "too_long" | "string_too_long" | "too_short" | "string_too_short":
+        case kind if kind in _SIZES:
             return RequestRefused(f"{param} has {_sizes(details)}", param=param, code="invalid_value")
         case "literal_error" if _is_kind(path, details):
             return _of_no_kind(path, details["input"], details["ctx"]["expected"])

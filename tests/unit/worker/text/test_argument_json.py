@@ -31,6 +31,10 @@ def a_type(*names: str, words: tuple[str, ...] = ()) -> ArgumentType:
         (a_type("integer"), '"four"', "four"),
         (a_type("integer"), "None", None),
         (a_type("integer"), "1.5", 1.5),
+        (a_type("integer"), "9" * 4300, int("9" * 4300)),
+        (a_type("integer"), "9" * 4301, "9" * 4301),  # no parser of a client's would take it
+        (a_type("number"), "1e400", "1e400"),
+        (a_type("object"), '{"a": 1e400}', '{"a": 1e400}'),
         (a_type("boolean"), "True", True),
         (a_type("boolean"), "False\n", False),
         (a_type("boolean"), '"true"', True),

@@ -127,8 +127,11 @@ def _errors(surface: str, others: Sequence[str], *, reads: type[BaseModel] | Non
     }
 
 
-def add_description(app: FastAPI, *, title: str, description: Callable[[], str]) -> None:
-    """Serve /openapi.json and /docs. description: of the deployment as it is now, in Markdown."""
+def add_description(app: FastAPI, *, title: str, description: Callable[[], str], without: Sequence[str] = ()) -> None:
+    """Serve /openapi.json and /docs. description: of the deployment as it is now, in Markdown.
+
+    without: parts of paths that are not served here, though they are known.
+    """
     router = APIRouter()
 
     def document() -> Json:
@@ -139,6 +142,9 @@ def add_description(app: FastAPI, *, title: str, description: Callable[[], str])
             description=f"{description()}\n\n{_ELSEWHERE}",
             routes=app.routes,
         )
+        found["paths"] = {
+            path: said for path, said in found["paths"].items() if not any(part in path for part in without)
+        }
         return _completed(_hoisted(found))
 
     @router.get("/openapi.json", include_in_schema=False)
