@@ -313,24 +313,25 @@ async def test_followers_see_a_cancelled_stream_end(world: ServerWorld, engine: 
     assert (await world.openai.responses.retrieve(first.response.id)).status == "cancelled"
 
 
-async def test_what_has_told_nothing_runs_again_when_its_engine_dies(
-    world: ServerWorld, engine: ScriptedEngine
-) -> None:
+async def test_what_was_begun_goes_on_when_its_engine_dies(world: ServerWorld, engine: ScriptedEngine) -> None:
     response, request = await begun(world, engine)
-    await engine.say(request, "It was")
+    await engine.say(request, "It is")
     await standing(world, response, "in_progress")
     await world.kill(engine)
     engine = await world.serve("g-2")
-    await engine.say(await engine.next_request(), "It is 2.", end="<|user|>")
+    await engine.say(await engine.next_request(), " 2.", end="<|user|>")
     assert (await standing(world, response, "completed")).output_text == "It is 2."
 
 
-async def test_a_stream_whose_engine_dies_is_kept_as_failed(world: ServerWorld, engine: ScriptedEngine) -> None:
+async def test_a_stream_whose_engine_dies_twice_is_kept_as_failed(world: ServerWorld, engine: ScriptedEngine) -> None:
     stream, request = await begun(world, engine, stream=True)
     await engine.say(request, "It")
     events = [await anext(stream) for _ in range(6)]
     assert events[-1].type == "response.output_text.delta"
     await world.kill(engine)
+    again = await world.serve("g-2")
+    await again.next_request()
+    await world.kill(again)
     events += [event async for event in stream]
     assert [event.type for event in events[-2:]] == ["error", "response.failed"]
     found = await world.openai.responses.retrieve(events[0].response.id)
