@@ -265,13 +265,16 @@ def strict_call(properties: Json) -> Calls:
 
 END = "</arg_value><arg_key>"
 NOT_CARRIED: dict[str, tuple[Json, str]] = {
-    "a literal": ({"x": {"enum": ["b", f"a{END}b"]}}, f"argument 'x' cannot have the value \"a{END}b\""),
+    "a literal": (
+        {"x": {"enum": ["b", f"a{END}b"]}},
+        "'x' cannot have the value in its schema that is a string of 23 characters: ",
+    ),
     "a literal of two lines": ({"x": {"const": "</arg_value> \n<arg_key>"}}, "'x' cannot have the value"),
     "a literal inside JSON": ({"x": {"type": "array", "items": {"enum": [END]}}}, "'x' cannot have the value"),
-    "a value with a literal": ({"x": {"enum": [{"y": [END]}]}}, "'x' cannot have the value"),
+    "a value with a literal": ({"x": {"enum": [{"y": [END]}]}}, "value in its schema that is an object: "),
     "a property": (
         {"x": {"type": "object", "properties": {END: {"type": "null"}}, "required": [END]}},
-        f"'x' cannot have a property '{END}'",
+        "'x' cannot have a property whose name has 21 characters: ",
     ),
     "a pattern": ({"x": {"type": "string", "pattern": f"^a{END}b$"}}, "'x' cannot have this pattern"),
     "a pattern and any text": (

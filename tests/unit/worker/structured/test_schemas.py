@@ -65,6 +65,10 @@ def test_every_keyword_is_either_kept_said_to_mean_nothing_or_refused() -> None:
 
 WRONG = {
     "type is 'strin'": {"type": "strin"},
+    "type is a text of 17 characters; allowed": {"type": "my name is Zebra7"},
+    "the keyword a text of 17 characters is not known": {"my name is Zebra7": 1},
+    "format is a text of 100 characters; supported": {"type": "string", "format": "z" * 100},
+    "multipleOf is a number of 201 characters; supported": {"type": "integer", "multipleOf": 10**200},
     "a schema must be an object": [],
     "minLength must be a whole number": {"type": "string", "minLength": -1},
     "maximum must be a number": {"type": "integer", "maximum": True},

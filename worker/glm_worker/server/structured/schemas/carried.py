@@ -58,14 +58,25 @@ def _spelled_by(shape: Shape) -> str | None:
     match shape:
         case Values(texts):
             value = next((text for text in texts if _ENDS.search(_as_written(text))), None)
-            return None if value is None else f"the value {value[:_SHOWN]}"
+            return None if value is None else f"the value in its schema that is {_kind_of(json.loads(value))}"
         case Object(properties=properties):
             name = next((name for name, _ in properties if _ENDS.search(name)), None)
-            return None if name is None else f"a property {name[:_SHOWN]!r}"
+            return None if name is None else f"a property whose name has {len(name)} characters"
         case Text(pattern=pattern) if pattern is not None and can_end(pattern):
             return "this pattern"
         case _:
             return None
+
+
+def _kind_of(value: object) -> str:
+    """Return of what kind a value is, which tells nothing of its text."""
+    match value:
+        case str():
+            return f"a string of {len(value)} characters"
+        case list():
+            return f"an array of {len(value)}"
+        case _:
+            return "an object"
 
 
 def _as_written(text: str) -> str:

@@ -4,6 +4,7 @@ Reads draft 2020-12, and of the older ones what means the same. A keyword that i
 the pen would else be no condition at all.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from math import floor, isfinite
 from typing import Any
@@ -43,6 +44,7 @@ MAX_ITEMS = 1_000  # that a list must or may have, where that is bounded
 MAX_LENGTH = 10_000  # of a string, where that is bounded
 MAX_STEPS = 20_000  # to combine what holds together
 _MOST_INTEGER = 10**18
+_WORD = re.compile(r"[\w.:/+#$~%-]{1,64}", re.ASCII)  # what may be told of a text: no sentence
 
 
 def read_schema(schema: object) -> Document:
@@ -374,8 +376,10 @@ def _schemas(node: Mapping[str, Any], keyword: str, *, may_be_empty: bool = Fals
 
 
 def _shown(value: object) -> str:
-    """Return a value as a sentence can say it: names and numbers, of all else only what it is."""
+    """Return a value as a sentence can say it: words and numbers, of all else only what it is."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, str):
+        return repr(value) if _WORD.fullmatch(value) else f"a text of {len(value)} characters"
+    text = str(value)
+    return text if len(text) <= 60 else f"a number of {len(text)} characters"
