@@ -78,6 +78,7 @@ def test_a_prompt_as_long_as_the_longest_context_is_within_the_bounds() -> None:
 def test_what_parsers_do_not_agree_about_is_refused_by_its_path(body: bytes, param: str, said: str) -> None:
     error = refusal(body)
     assert (error.param, error.message) == (param, said)
+    assert error.code == ("duplicate_key" if "twice" in said else "invalid_value")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b"\xff", b'{"a": "\\ud83d\\ude00"}', b"[]]]]", b'"'])

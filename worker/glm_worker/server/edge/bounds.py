@@ -115,7 +115,9 @@ def _check_keys(body: bytes) -> None:
             case dict() if has_surrogates and (key := next(filter(_SURROGATE.search, found), None)) is not None:
                 where = path or "the body"
                 raise RequestRefused(
-                    f"a key of {where} has half of a surrogate pair, which is no character", param=path or None
+                    f"a key of {where} has half of a surrogate pair, which is no character",
+                    param=path or None,
+                    code="invalid_value",
                 )
             case _Twice():
                 key = shortened(found.key)
