@@ -116,7 +116,8 @@ class WorkerSettings(BaseSettings):
     reasoning_effort_tokens: str = Field(
         "",
         description="Most tokens of a thought by the effort that a request names, as in low=1024,high=8192; efforts are"
-        " minimal, low, medium, high and xhigh. One that is missing has no limit of its own.",
+        " minimal, low, medium, high and xhigh. Those that are missing are minimal=256,low=1024,medium=8192,high=32768;"
+        " xhigh has no limit of its own.",
     )
     reasoning_visibility: Literal["visible", "hidden", "by_role"] = Field(
         "visible", description="Who is shown reasoning. by_role: the roles of reasoning_visible_to alone."

@@ -9,6 +9,7 @@ import pytest
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.messages import Policy, ReasoningPolicy
 from glm_worker.server.policy import EFFORTS, MAX_ROLES, MAX_TOKENS, LivePolicy, parse_policy, policy_digest, policy_of
+from glm_worker.server.thinking.resolve import EFFORT_TOKENS
 from glm_worker.server.thinking.visibility import visible
 from glm_worker.server.thinking.wish import ThinkingWish
 from glm_worker.settings import WorkerSettings, read_settings
@@ -81,6 +82,11 @@ def test_a_digest_is_of_what_is_said_and_not_of_how() -> None:
 
 def test_settings_that_say_nothing_are_the_default() -> None:
     assert policy_of(read_settings(model="m")) == Policy()
+
+
+def test_the_setting_of_efforts_says_what_holds_for_those_that_it_does_not_name() -> None:
+    said = WorkerSettings.model_fields["reasoning_effort_tokens"].description or ""
+    assert ",".join(f"{effort}={tokens}" for effort, tokens in EFFORT_TOKENS.items()) in said
 
 
 def test_every_part_of_a_policy_has_a_setting() -> None:
