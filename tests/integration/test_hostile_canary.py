@@ -220,6 +220,7 @@ async def test_a_stream_that_breaks_tells_nothing_of_its_text(
     asked = asyncio.create_task(world.http.post(CHAT, json=body))
     await engine.say(await engine.next_request(), CANARY)
     await world.kill(engine)
+    await world.unavailable("rank 1 was killed", 1)  # nobody goes on with it
     events = [line for line in (await asked).text.split("\n") if "error" in line]
     assert events
     assert not [event for event in events if CANARY in event]
