@@ -61,7 +61,7 @@ def test_an_earlier_call_is_rendered_with_its_arguments_as_an_object() -> None:
     assert prompt.endswith("<|observation|>\n<tool_response>\n4\n</tool_response><|assistant|>")
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "5", "nonsense", '{"a":"\\ud83d"}', '{"\\ude00": 1}'])
+@pytest.mark.parametrize("arguments", ["[1]", "5", "nonsense", '{"a":"\\ud83d"}', '{"\\ude00": 1}'])
 def test_an_earlier_call_with_bad_arguments_is_refused_by_its_path(arguments: str) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
     with pytest.raises(RequestRefused) as caught:
