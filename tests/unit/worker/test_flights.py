@@ -125,6 +125,22 @@ def test_what_is_refused_at_the_door_is_counted_once() -> None:
     assert world.outcomes() == {"refused": 2}
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({}, "the request asks for 4 answers at once; allowed are 3: 1 that are computed and 2 that wait"),
+        ({"max_waiting_requests": 10, "max_waiting_tokens": 1}, "for more than 1 answers at once 1 are allowed"),
+    ],
+)
+def test_an_order_that_no_idle_server_takes_is_not_asked_to_come_again(limits: dict[str, int], said: str) -> None:
+    world = World(**{"max_waiting_requests": 2, "max_num_seqs": 1, **limits})
+    world.serve()
+    with pytest.raises(RequestRefused, match=said) as caught:
+        world.flights.admit_all([a_job() for _ in range(4)])
+    assert (caught.value.status, caught.value.code) == (400, "too_many_answers")
+    assert world.engine.sent == []
+
+
 def test_a_closed_door_says_when_to_come_back() -> None:
     world = World()
     world.serve()

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from glm_worker.errors import Overloaded
+from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.server.flights.journal import Journal, QueueLimits
 
 
@@ -21,6 +21,29 @@ def test_requests_are_held_until_a_generation_serves_and_go_in_order() -> None:
     journal.serve("g1")
     assert journal.due() == ["a", "b", "c"]
     assert journal.due() == []
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 4, 100])
+@pytest.mark.parametrize("requests", [0, 2])
+@pytest.mark.parametrize("seqs", [1, 2, 3])
+@pytest.mark.parametrize("num", range(1, 7))
+def test_an_order_is_refused_for_good_if_and_only_if_an_idle_server_would_not_take_it(
+    num: int, seqs: int, requests: int, tokens: int
+) -> None:
+    limits = QueueLimits(max_waiting_requests=requests, max_waiting_tokens=tokens, max_num_seqs=seqs)
+    journal = Journal(limits)
+    journal.serve("g1")
+    is_taken = is_allowed = True
+    try:
+        for number in range(num):
+            journal.admit(str(number), 1)
+    except Overloaded:
+        is_taken = False
+    try:
+        limits.check_order([1] * num)
+    except RequestRefused:
+        is_allowed = False
+    assert is_allowed == is_taken
 
 
 def test_requests_of_a_lost_generation_go_on_in_the_next_one_in_order() -> None:

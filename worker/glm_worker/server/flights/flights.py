@@ -246,6 +246,7 @@ class Flights:
             raise _unavailable(self._suspended_for_s)
         for job in jobs:
             job.engine_request(self.room)  # refuses what can never fit, before it waits
+        self._journal.limits.check_order([len(job.prompt_token_ids) for job in jobs])
         entered: list[str] = []
         try:
             for job in jobs:

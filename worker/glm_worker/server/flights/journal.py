@@ -5,10 +5,10 @@ generation died goes on in the next one, once: a second loss ends it. A request 
 otherwise kill every generation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from glm_worker.errors import Overloaded
+from glm_worker.errors import Overloaded, RequestRefused
 
 MAX_RUNS = 2
 RETRY_AFTER_S = 1  # a queue this size moves on within a second
@@ -21,6 +21,24 @@ class QueueLimits:
     max_waiting_requests: int
     max_waiting_tokens: int
     max_num_seqs: int
+
+    def check_order(self, num_prompt_tokens: Sequence[int]) -> None:
+        """Raise RequestRefused for answers of one request that not even an idle server admits at once."""
+        num, most = len(num_prompt_tokens), self.max_num_seqs + self.max_waiting_requests
+        if num == 1:
+            return
+        if num > most:
+            raise RequestRefused(
+                f"the request asks for {num} answers at once; allowed are {most}: {self.max_num_seqs} that are computed"
+                f" and {self.max_waiting_requests} that wait",
+                code="too_many_answers",
+            )
+        if num > self.max_num_seqs and sum(num_prompt_tokens) > self.max_waiting_tokens:
+            raise RequestRefused(
+                f"the prompts of the {num} answers have {sum(num_prompt_tokens)} tokens together; for more than"
+                f" {self.max_num_seqs} answers at once {self.max_waiting_tokens} are allowed",
+                code="too_many_answers",
+            )
 
 
 @dataclass(slots=True)
@@ -60,6 +78,10 @@ class Journal:
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._entries))
+
+    @property
+    def limits(self) -> QueueLimits:
+        return self._limits
 
     @property
     def num_waiting(self) -> int:
