@@ -6,6 +6,7 @@ between two.
 """
 
 from collections import OrderedDict
+from itertools import repeat
 
 from glm_gateway.routing.prefix import BLOCKS_A_SIZE, ENDS, SIZES, Prefix
 
@@ -55,16 +56,20 @@ class Holdings:
         while used and next(iter(used.values()))[0] < oldest_s:
             self.num_bytes -= used.popitem(last=False)[1][1]
         num_known = self._num_known(hashes, oldest_s)
-        entries = [entry for size in SIZES for entry in [(now, size)] * BLOCKS_A_SIZE]
-        for each, entry in zip(hashes[num_known:][::-1], entries[num_known : len(hashes)][::-1], strict=True):
-            used[each] = entry  # a new one: none of these is there
-        for each, entry in zip(hashes[:num_known][::-1], entries[:num_known][::-1], strict=True):
+        entries: list[tuple[float, int]] = []
+        for size in SIZES:
+            entries += repeat((now, size), BLOCKS_A_SIZE)
+        last_first = entries[: len(hashes)][::-1]
+        num_new = len(hashes) - num_known
+        used.update(zip(hashes[::-1][:num_new], last_first))  # noqa: B905 - the others are known
+        for each, entry in zip(hashes[num_known - 1 :: -1] if num_known else (), last_first[num_new:], strict=True):
             used[each] = entry
             used.move_to_end(each)
-        if num_known < len(hashes):
+        if num_new:
             self.num_bytes += ENDS[len(hashes) - 1] - (ENDS[num_known - 1] if num_known else 0)
+        forget = used.popitem
         while self.num_bytes > self.capacity_bytes or len(used) > MAX_BLOCKS_HELD:
-            self.num_bytes -= used.popitem(last=False)[1][1]
+            self.num_bytes -= forget(last=False)[1][1]
 
     def resize(self, capacity_bytes: float) -> None:
         """Take another size; what has no place is forgotten by the next use."""
