@@ -64,6 +64,16 @@ class Model:
             return None
         return self._route(request)
 
+    def has(self, group: str) -> bool:
+        """Tell whether there is a group, ready or not."""
+        return any(each.name == group for each in self.directory.groups)
+
+    def charge(self, group: str) -> Choice:
+        """Take a place at one group, for a request that is about what it keeps."""
+        self._num_running[group] += 1
+        charge = self.router.book.charge(group, owed=0, held=0)
+        return Choice(group=group, why="only", wait_s=0.0, known_tokens=0, charge=charge)
+
     def wait(self, ticket: Ticket, request: Request) -> asyncio.Future[Choice]:
         """Return what has the choice once the request, which waits in the room, is placed. Then call `leave`."""
         call: asyncio.Future[Choice] = self._loop.create_future()

@@ -21,6 +21,46 @@ TOLD_S = 10.0  # between two comments: proxies on the way close what is silent f
 
 
 @dataclass
+class ToGroup:
+    """Places a request at the one group that can answer it, as it keeps what the request is about."""
+
+    model: Model
+    group: str
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def place(self, avoid: frozenset[str]) -> Choice | Failure:
+        """Return the group, once: there is no other one to try."""
+        if avoid or not self.model.has(self.group):
+            return Failure(
+                404,
+                f"the group {self.group} that kept it is no more, and what it kept is lost",
+                "invalid_request_error",
+                code="group_lost",
+            )
+        return self.model.charge(self.group)
+
+    def pool(self, group: str) -> Pool:
+        return self.model.directory.pool(group)
+
+    def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
+        self.model.router.succeed(choice, self._loop.time(), prompt_tokens)
+
+    def grow(self, choice: Choice, num_tokens: int) -> None:
+        self.model.router.book.grow(choice.charge, num_tokens)
+
+    def fail(self, choice: Choice, reason: str) -> None:
+        """Blame nobody: one group's own responses say little of it."""
+
+    def end(self, choice: Choice) -> None:
+        self.model.end(choice)
+
+    def may_retry(self) -> bool:
+        return False
+
+
+@dataclass
 class Placement:
     """Places one request, and each of its tries. tell: sends a comment to its client; None: it reads no stream.
 

@@ -38,6 +38,12 @@ Result = TypeVar("Result")
 MAX_ASKED = 4
 """Groups that one request is sent to before any of them has said a word of its reply."""
 
+EVENT_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # proxies that know it pass events on as they come
+)
+
 _BUSY = (502, 503)  # a group that drains, starts again or is full: another one may not be
 _UNFIT = 409  # a group that cannot go on with a reply, as of another revision
 
@@ -161,6 +167,11 @@ class Relay:
             finally:
                 self.placing.end(choice)
         await self._fail(next(iter(declined.values()), GROUP_LOST) if not lost else GROUP_LOST)
+
+    async def tell_waiting(self, comment: bytes) -> None:
+        """Tell the client of a stream for what it waits. Its head goes out with the first such word."""
+        await self._start(200, EVENT_STREAM)
+        await self._body(comment, more=True)
 
     def _verdict(self) -> GoOn | Again | GiveUp:
         if self._is_plain:

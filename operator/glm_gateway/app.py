@@ -1,0 +1,327 @@
+"""The gateway as a pure ASGI application: from a head to the relay of its reply.
+
+In this order: whose path it is, which method; the body, bounded; which model; where it goes. What is refused here is
+told in the words of the API that the path is of.
+"""
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.continuation.progress import Bounds
+from glm_gateway.models.model import Model
+from glm_gateway.models.placement import Placement, ToGroup
+from glm_gateway.proxy.heads import TOKEN_HEADER
+from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Placing, Relay, Waits
+from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
+from glm_gateway.proxy.request_ids import request_id_of
+from glm_gateway.routing.classes import HIGHEST, LOWEST, place_of
+from glm_gateway.routing.pick import Request
+from glm_gateway.routing.prefix import prefix_key, prefix_of
+from glm_gateway.surfaces.ask import Ask, NoJson, read
+from glm_gateway.surfaces.routes import Api, Kind, Route, api_of, route
+from glm_gateway.surfaces.words import Words
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_BODY_BYTES = 16 * 2**20
+BODY_IDLE_S, BODY_S = 30.0, 300.0  # between two parts of a body, and for the whole of it
+BYTES_A_TOKEN = 4.0
+"""Of a prompt, before any group has counted one: what English text has."""
+
+
+class _Gone(Exception):
+    """The client went away before its request was whole."""
+
+
+class _Refused(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass
+class Gateway:
+    """models: by name and by alias. token: says to workers who we are. secret: keys the hashes of prompts.
+
+    The same in all replicas.
+    """
+
+    models: Mapping[str, Model]
+    token: str
+    secret: bytes = b""
+    bounds: Bounds = field(default_factory=Bounds)
+    waits: Waits = field(default_factory=Waits)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken: they are also where no group is, for they wait."""
+        return bool(self.models)
+
+
+@dataclass
+class _Exchange:
+    """One request of a client."""
+
+    gateway: Gateway
+    scope: Message
+    receive: Receive
+    send: Send
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._headers: list[tuple[bytes, bytes]] = list(self.scope["headers"])
+        self._request_id = request_id_of(self._headers)
+        self._words = Words(api_of(self.scope["path"]), self._request_id)
+
+    async def run(self) -> None:
+        try:
+            found = self._route()
+            match found.kind:
+                case Kind.GENERATE | Kind.COUNT:
+                    await self._relay(found)
+                case Kind.MODELS:
+                    await self._tell_models(found)
+                case Kind.OWN:
+                    await self._tell_own()
+                case Kind.STORED:
+                    await self._relay_stored(found)
+        except _Refused as refused:
+            await self._fail(refused.failure)
+        except _Gone:
+            pass
+
+    def _route(self) -> Route:
+        """Return what the path is. Raises _Refused."""
+        speaks_anthropic = any(name == b"anthropic-version" for name, _ in self._headers)
+        path, method = self.scope["path"], self.scope["method"]
+        found = route(path, speaks_anthropic=speaks_anthropic)
+        if found is None:
+            raise _Refused(_not_found(f"{method[:16]} {path[:100]}: there is no such path"))
+        self._words = Words(found.api, self._request_id)
+        if method not in found.methods:
+            allowed = ", ".join(found.methods)
+            raise _Refused(
+                Failure(
+                    405,
+                    f"{method[:16]} {path[:100]}: allowed is {allowed}",
+                    "invalid_request_error",
+                    code="method_not_allowed",
+                )
+            )
+        return found
+
+    async def _relay(self, found: Route) -> None:
+        body = await self._body()
+        try:
+            ask = read(body)
+        except NoJson:
+            raise _Refused(
+                Failure(400, "the body is not a JSON object", "invalid_request_error", code="invalid_json")
+            ) from None
+        model = self._model(ask, found)
+        if ask.previous is not None:
+            await self._run(self._relay_of(ToGroup(model, _group_of(ask.previous)), body, streams=ask.streams))
+            return
+        placement = self._placement(model, ask)
+        relay = self._relay_of(placement, body, streams=ask.streams)
+        if ask.streams:
+            placement.tell = relay.tell_waiting
+        await self._run(relay)
+
+    async def _relay_stored(self, found: Route) -> None:
+        """Ask the group that keeps a response, which its id names."""
+        body = await self._body()
+        group = _group_of(found.name)
+        models = self.gateway.models.values()
+        model = next((model for model in models if model.has(group)), None)
+        if model is None:
+            raise _Refused(
+                _not_found(f"no response {found.name[:100]} is stored here, or the group that kept it is no more")
+            )
+        streams = b"stream=true" in self.scope["query_string"]
+        await self._run(self._relay_of(ToGroup(model, group), body, streams=streams))
+
+    async def _run(self, relay: Relay) -> None:
+        """Relay until the reply is told, or the client is gone."""
+        running = asyncio.create_task(relay.run())
+        leaving = asyncio.create_task(self._left())
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        except BrokenReply as error:
+            log.warning("request=%s its reply broke off: %s", self._request_id, error)
+            raise
+        finally:
+            leaving.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
+            if relay.outcome is Outcome.FAILED and relay.failure is not None:
+                log.warning("request=%s group=%s failed: %s", self._request_id, relay.group, relay.failure.message)
+
+    def _placement(self, model: Model, ask: Ask) -> Placement:
+        prefix = prefix_of((*ask.head, *ask.turns), prefix_key(self.gateway.secret, ""))
+        prompt_tokens = max(1, math.ceil(prefix.num_bytes / BYTES_A_TOKEN))
+        request = Request(key=self._request_id, prompt_tokens=prompt_tokens, prefix=prefix)
+        place = place_of(
+            model.classes[None],
+            arrived_s=self._loop.time(),
+            number=next(model.numbers),
+            priority=min(max(ask.priority or 0, LOWEST), HIGHEST),
+        )
+        return Placement(model, request, place, num_bytes=ask.num_bytes)
+
+    def _relay_of(self, placing: Placing, body: bytes, *, streams: bool) -> Relay:
+        gateway, own_id = self.gateway, (REQUEST_ID_HEADER, self._request_id.encode())
+        query, path = self.scope["query_string"].decode("latin-1"), self.scope["path"]
+        outgoing = Outgoing(
+            method=self.scope["method"],
+            target=f"{path}?{query}" if query else path,
+            headers=self._headers,
+            body=body,
+            added=[(TOKEN_HEADER, gateway.token.encode()), own_id],
+            streams=streams,
+        )
+        return Relay(
+            outgoing,
+            placing,
+            self._words,
+            self.send,
+            bounds=gateway.bounds,
+            waits=gateway.waits,
+            reply_added=[own_id],
+        )
+
+    def _model(self, ask: Ask, found: Route) -> Model:
+        models = self.gateway.models
+        if ask.model is None:
+            if len(models) == 1 and found.kind is Kind.COUNT:
+                return next(iter(models.values()))
+            raise _Refused(
+                Failure(400, "model is missing", "invalid_request_error", "model", "missing_required_parameter")
+            )
+        model = models.get(ask.model)
+        if model is None and self.scope["path"].startswith("/api/anthropic") and ask.model.startswith("claude"):
+            model = next(iter(models.values()), None)  # coding agents ask for a vendor's names there
+        if model is None:
+            known = ", ".join(sorted(models))[:300]
+            raise _Refused(
+                Failure(
+                    404,
+                    f"the model '{ask.model[:100]}' does not exist here; there are: {known}",
+                    "invalid_request_error",
+                    "model",
+                    "model_not_found",
+                )
+            )
+        return model
+
+    async def _body(self) -> bytes:
+        """Return the whole body. Raises _Gone, and _Refused for one that is too long or too slow."""
+        parts: list[bytes] = []
+        num_bytes = 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    async with asyncio.timeout(BODY_IDLE_S):
+                        message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    part: bytes = message.get("body", b"")
+                    num_bytes += len(part)
+                    if num_bytes <= MAX_BODY_BYTES:
+                        parts.append(part)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise _Refused(
+                Failure(
+                    408,
+                    f"the body did not come: a part of it within {BODY_IDLE_S:g} seconds, and all within {BODY_S:g},"
+                    " are allowed",
+                    "invalid_request_error",
+                    code="request_timeout",
+                )
+            ) from None
+        if num_bytes > MAX_BODY_BYTES:
+            raise _Refused(
+                Failure(
+                    413,
+                    f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads",
+                    "invalid_request_error",
+                    code="body_too_large",
+                )
+            )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _left(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def _tell_models(self, found: Route) -> None:
+        names = sorted({model.name for model in self.gateway.models.values()})
+        if found.name and found.name not in names:
+            raise _Refused(_not_found(f"the model '{found.name[:100]}' does not exist here", "model_not_found"))
+        shown = [_shown(found.api, name) for name in names]
+        if found.name:
+            await self._tell(200, _shown(found.api, found.name))
+        elif found.api is Api.ANTHROPIC:
+            ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+            await self._tell(200, {"data": shown, "has_more": False, **ends})
+        else:
+            await self._tell(200, {"object": "list", "data": shown})
+
+    async def _tell_own(self) -> None:
+        if self.scope["path"] == "/health":
+            is_ready = self.gateway.is_ready
+            await self._tell(200 if is_ready else 503, {"status": "ok" if is_ready else "no model is configured"})
+            return
+        raise _Refused(_not_found(f"{self.scope['path'][:100]}: this gateway does not tell it yet"))
+
+    async def _fail(self, failure: Failure) -> None:
+        status, body = self._words.body(failure)
+        await self._answer(status, body, failure.headers)
+
+    async def _tell(self, status: int, value: Mapping[str, Any]) -> None:
+        await self._answer(status, json.dumps(value).encode(), {})
+
+    async def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        told = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (REQUEST_ID_HEADER, self._request_id.encode()),
+            *((name.encode(), value.encode()) for name, value in headers.items()),
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": told})
+        is_head = self.scope["method"] == "HEAD"
+        await self.send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+def _group_of(response_id: str) -> str:
+    """Return the group that a response's id names: resp_<group>_<digits>."""
+    return response_id.removeprefix("resp_").rpartition("_")[0]
+
+
+def _not_found(message: str, code: str = "not_found") -> Failure:
+    return Failure(404, message, "invalid_request_error", code=code)
+
+
+def _shown(api: Api, name: str) -> dict[str, Any]:
+    if api is Api.ANTHROPIC:
+        return {"type": "model", "id": name, "display_name": name}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "glm-operator"}
