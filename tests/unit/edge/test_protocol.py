@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -329,3 +331,50 @@ async def test_a_client_of_http_1_0_that_closes_its_half_is_gone() -> None:
     client.lose()
     await client.turns()
     assert client.num_gone == 1
+
+
+PIECES = [
+    GET,
+    SLOW,
+    SLOW.replace(b"1.1", b"1.0"),
+    post(b"body"),
+    post(b"body", path=b"/get"),
+    post(b"body", path=b"/slow"),
+    post(CHUNKS, chunked=True),
+    post(CHUNKS, path=b"/get", headers=OFFER, chunked=True),
+    post(b"zz\r\n", chunked=True),
+    post(b"1\r\n", path=b"/stream", chunked=True),
+    GET.replace(b"\r\n\r\n", b"\r\n" + OFFER + b"\r\n"),
+    GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"),
+    b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n" + OFFER + b"\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\r\n",
+    b"\0",
+    b"x" * 70_000,
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 200)), max_size=6), st.booleans(), st.booleans())
+async def test_whatever_comes_a_connection_has_an_end_and_every_answer_is_whole(
+    sent: list[tuple[bytes, int]], ends: bool, lets_on: bool
+) -> None:
+    client = Client()
+    for data, size in sent:
+        for part in (data[:size], data[size:]):
+            if part and not client.transport.is_closing():
+                client.protocol.data_received(part)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+    if ends and not client.transport.is_closing() and client.protocol.eof_received() is False:
+        client.transport.close()
+    if lets_on:
+        client.let_on.set()
+    await client.turns()
+    if not client.transport.is_closing():
+        is_answering = client.protocol._state is protocol._State.ANSWERING
+        assert is_answering == (client.protocol._timer is None)
+        assert not is_answering or not client.let_on.is_set() or client.protocol.cycle.more_body
+    assert b"Internal Server Error" not in client.transport.written
+    client.lose()
+    await client.turns()
+    assert not client.state.tasks
