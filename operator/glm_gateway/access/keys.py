@@ -54,9 +54,13 @@ class Keyring:
             blinded(hash_.sha256): (name, key, hash_) for name, key in keys.items() for hash_ in key.hashes
         }
 
+    def known(self, secret: str) -> tuple[str, Key, Hash] | None:
+        """Return the key that a secret opens or did open, with its name and what was kept of the secret."""
+        return self._by_blinded.get(blinded(digest_of(secret)))
+
     def find(self, secret: str, now: datetime) -> tuple[str, Key] | None:
         """Return the key that a secret opens now, with its name; None: it opens none, or one that has expired."""
-        found = self._by_blinded.get(blinded(digest_of(secret)))
+        found = self.known(secret)
         if found is None:
             return None
         name, key, hash_ = found

@@ -1,0 +1,96 @@
+"""Who asks, and whether they may. Pure: decided on the path that is served, before anything of the body is read.
+
+This is the one way in. A judge to come, of an issuer's tokens or outside of this process, is one more Mode whose answer
+is the same Caller: whoever stands behind it never asks how a caller was known.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.access.keys import Keyring
+
+OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs"})
+"""Of the gateway's own: they tell nothing that is not in this repository. Usage and versions need a key."""
+
+ANYBODY = "anybody"
+"""The name of every caller where no key is asked for, and of whoever looks at an open path."""
+
+MIN_TENANT_SECRET = 16  # bytes
+_TENANT_BYTES = 16
+_AGAIN_S = 5
+
+
+class Mode(StrEnum):
+    """How callers are known. NONE, everybody is let in, is never a default: a deployment says it by name."""
+
+    KEYS = "Keys"
+    NONE = "None"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as limits, usage and workers know them.
+
+    name: of the key. group: of keys that share limits. role: told to workers. tenant: what workers know a key by, told
+    to nobody else.
+    """
+
+    name: str
+    group: str | None
+    role: str | None
+    tenant: str
+
+
+def tenant_of(name: str, tenant_secret: bytes) -> str:
+    """Return what workers know a key by: the same at every replica that has the same secret, and no name to read.
+
+    Raises ValueError for a secret that somebody could guess.
+    """
+    if len(tenant_secret) < MIN_TENANT_SECRET:
+        raise ValueError(
+            f"the secret of tenants has {len(tenant_secret)} bytes; it must have at least {MIN_TENANT_SECRET}"
+        )
+    return hmac.digest(tenant_secret, b"tenant:" + name.encode(), "sha256")[:_TENANT_BYTES].hex()
+
+
+def decide(
+    path: str, secret: str | None, keyring: Keyring | None, now: datetime, mode: Mode, tenant_secret: bytes
+) -> Caller | Failure:
+    """Return who asks for a path, or why they may not.
+
+    path: decoded once, as it will be served. secret: what the request brought. keyring: None: it was never read.
+    now: with its time zone.
+    """
+    if mode is Mode.NONE or path in OPEN_PATHS:
+        return Caller(ANYBODY, None, None, tenant_of(ANYBODY, tenant_secret))
+    if keyring is None:
+        return Failure(
+            503, "The gateway cannot read its keys yet. Try again.", "server_error", None, "unavailable", _AGAIN_S
+        )
+    if secret is None:
+        return _unknown(
+            "The request has no API key. Send it in the header 'Authorization: Bearer KEY', or in 'x-api-key'."
+        )
+    found = keyring.known(secret)
+    if found is None:
+        return _unknown("The API key is not known here. It may be mistyped or revoked.")
+    # Whoever has the secret of a key may know what became of it: nobody else gets here.
+    name, key, hash_ = found
+    if key.is_expired(now):
+        return _unknown("The API key has expired.")
+    if not hash_.is_valid(now):
+        return _unknown("The API key was rotated, and this secret of it is over. Use the new one.")
+    return Caller(name, key.group, key.role, tenant_of(name, tenant_secret))
+
+
+def not_one_key(sentence: str) -> Failure:
+    """Return what is said to credentials that are no single key (credentials.BadCredentials)."""
+    return _unknown(f"{sentence[0].upper()}{sentence[1:]}.")
+
+
+def _unknown(sentence: str) -> Failure:
+    """Return a 401. Its code is OpenAI's; Anthropic's shape makes authentication_error of the status."""
+    return Failure(401, sentence, "invalid_request_error", None, "invalid_api_key")
