@@ -41,6 +41,18 @@ def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(world_size
         assert found == expected
 
 
+def test_a_sum_over_many_ranks_does_not_depend_on_what_else_is_summed() -> None:
+    """gloo adds up an element in an order that its place decides: another step, other bits."""
+
+    def exchange(rank: Rank) -> list[list[float]]:
+        values = torch.randn(1000, generator=torch.Generator().manual_seed(rank.mesh.rank))
+        return [rank.comm.all_reduce(values[:size].clone(), Axis.EP)[:3].tolist() for size in (3, 64, 997, 1000)]
+
+    parts = [torch.randn(1000, generator=torch.Generator().manual_seed(rank))[:3] for rank in range(4)]
+    expected = (((parts[0] + parts[1]) + parts[2]) + parts[3]).tolist()
+    assert run_ranks(exchange, 4, 1) == [[expected] * 4] * 4
+
+
 def test_nothing_to_exchange_is_no_exchange() -> None:
     def exchange(rank: Rank) -> tuple[list[int], list[int], int]:
         before = rank.watch.entered

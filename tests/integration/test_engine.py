@@ -1,7 +1,8 @@
 """The engine in real rank processes, joined by gloo and ZMQ, on a tiny random checkpoint; the test is the server.
 
 What is compared is tokens: the same request must get the same ones alone, in a batch, in chunks, after preemptions and
-on two ranks. The logits of these paths differ by rounding (1e-6 and less), the best two of a random model by far more.
+on two ranks. Between numbers of ranks logits differ by rounding (1e-6 and less), the best two of a random model by far
+more; at equal ranks not at all (test_fixed_order.py).
 """
 
 import time

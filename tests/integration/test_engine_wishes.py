@@ -1,7 +1,7 @@
 """What requests ask of their tokens, in real rank processes: alone, in a batch, after preemptions, on two ranks.
 
 A tiny random model with the shipped model's vocabulary, so that grammars and tags mean something. As in test_engine.py
-tokens are compared; logits of the paths differ by rounding only.
+tokens are compared where numbers of ranks differ; at equal ranks everything is equal to the bit.
 """
 
 import hashlib
@@ -193,6 +193,37 @@ def test_preemptions_ranks_and_a_new_generation_change_nothing(
         last = group.steps[-1]
         assert last.num_preemptions > 0
         assert (last.kv_blocks_used, last.num_running, last.num_waiting) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("world_size", "tensor_parallel"), [(1, 1), (2, 1), (2, 2)])
+def test_an_answer_goes_on_from_any_point_to_the_bit(
+    folder: Path, requests: dict[str, EngineRequest], world_size: int, tensor_parallel: int
+) -> None:
+    """Beside others and with preemptions, as after the loss of a group; logprobs are compared as they are."""
+    cache_bytes = NUM_BLOCKS * BLOCK_BYTES // tensor_parallel
+    settings = {"tensor_parallel": tensor_parallel, "block_size": BLOCK_SIZE, "kv_cache_bytes": cache_bytes}
+    with engine_group(folder, world_size, max_batch_tokens=16, **settings) as (group, ready):
+        assert ready.deterministic
+        undisturbed = {name: group.answer(request)[0] for name, request in requests.items()}
+        assert not group.steps[-1].num_preemptions
+        resumed = [
+            (name, num_given, f"{name}-from-{num_given}")
+            for name, answer in undisturbed.items()
+            for num_given in range(0, len(answer.token_ids), 4)
+        ]
+        answers = group.answer(
+            *(
+                msgspec.structs.replace(
+                    requests[name], request_id=id_, answer_token_ids=undisturbed[name].token_ids[:num_given]
+                )
+                for name, num_given, id_ in resumed
+            )
+        )
+        assert group.steps[-1].num_preemptions > 0
+        for (name, num_given, id_), answer in zip(resumed, answers, strict=True):
+            whole = undisturbed[name]
+            assert (answer.token_ids, answer.endings) == (whole.token_ids[num_given:], whole.endings), id_
+            assert answer.logprobs == whole.logprobs[num_given:], id_
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -51,6 +51,7 @@ class EngineReady(msgspec.Struct, frozen=True, tag=True):
     generation: str
     limits: EngineLimits
     load_seconds: float
+    deterministic: bool = False  # what a request computes depends on nothing but itself: seen here, not only intended
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

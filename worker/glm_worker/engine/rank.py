@@ -14,6 +14,7 @@ from glm_worker.engine.follow import Follower
 from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import Leader
+from glm_worker.engine.probe import is_deterministic
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.engine.server_link import ServerLink
@@ -52,7 +53,8 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     model_len = max_model_len(settings, config)
     channel = _open_channel(settings, assignment)
     comm = Communicator.connect(assignment, mesh, device, slot)
-    model = load_model(folder, config, mesh, comm, device, dtype, slot.loading)
+    fixed_order = settings.deterministic and device.type == "cpu"
+    model = load_model(folder, config, mesh, comm, device, dtype, slot.loading, fixed_order=fixed_order)
 
     num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, dtype, device))
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
@@ -67,13 +69,21 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
         num_blocks=num_blocks,
         block_size=settings.block_size,
     )
+    # Several threads divide large steps at places of their own, which a probe of small ones does not see
+    deterministic = (
+        fixed_order and settings.threads_per_rank == 1 and is_deterministic(runner, limits, config.vocab_size)
+    )
     engine = Engine(Scheduler(limits), runner)
     load_seconds = time.monotonic() - began
     _log.info("ready after %.2f s with %d KV blocks of %d tokens", load_seconds, num_blocks, settings.block_size)
+    if fixed_order and not deterministic:
+        _log.warning(
+            "answers are exact up to rounding only: this CPU or several threads divide sums by their neighbours"
+        )
     slot.ready()
     if isinstance(channel, FollowerChannel):
         Follower(engine, channel, slot, assignment.rank).serve()
-    server = _connect_server(assignment, limits, load_seconds)
+    server = _connect_server(assignment, limits, load_seconds, deterministic=deterministic)
     sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)
@@ -87,7 +97,9 @@ def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> Leade
     return FollowerChannel(step_endpoint(assignment, assignment.leader_host), secret, assignment.rank)
 
 
-def _connect_server(assignment: RankAssignment, limits: SchedulerLimits, load_seconds: float) -> ServerLink:
+def _connect_server(
+    assignment: RankAssignment, limits: SchedulerLimits, load_seconds: float, *, deterministic: bool
+) -> ServerLink:
     if assignment.server_endpoint is None:
         raise EngineFailed("rank 0 was not told where the server waits")
     server = ServerLink(assignment.server_endpoint, assignment.generation)
@@ -97,5 +109,12 @@ def _connect_server(assignment: RankAssignment, limits: SchedulerLimits, load_se
         block_size=limits.block_size,
         max_num_seqs=limits.max_num_seqs,
     )
-    server.send(EngineReady(generation=assignment.generation, limits=engine_limits, load_seconds=load_seconds))
+    server.send(
+        EngineReady(
+            generation=assignment.generation,
+            limits=engine_limits,
+            load_seconds=load_seconds,
+            deterministic=deterministic,
+        )
+    )
     return server

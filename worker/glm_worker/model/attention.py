@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from glm_worker.kernels.fixed_attention import FixedPlan, fixed_attention
 from glm_worker.kernels.paged_attention import AttentionPlan, paged_attention
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.kv_cache import LayerKV
@@ -18,8 +19,14 @@ class AttentionStep:
     """What the attention layers of one step share."""
 
     rotation: Rotation
-    slots_T: Tensor
-    plan: AttentionPlan
+    slots_T: Tensor  # fewer than T where rows fill up the step
+    plan: AttentionPlan | FixedPlan
+
+    def attend(self, q_THD: Tensor, kv: LayerKV) -> Tensor:
+        """Return (T, H, D)."""
+        if isinstance(self.plan, FixedPlan):
+            return fixed_attention(q_THD, kv.k, kv.v, self.plan)
+        return paged_attention(q_THD, kv.k, kv.v, self.plan)
 
 
 class Attention(nn.Module):
@@ -43,6 +50,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q_THD, k_TVD = self.q_norm(q_THD), self.k_norm(k_TVD)
         q_THD, k_TVD = step.rotation(q_THD), step.rotation(k_TVD)
-        kv.write(step.slots_T, k_TVD, v_TVD)
-        out_TD: Tensor = self.o_proj(paged_attention(q_THD, kv.k, kv.v, step.plan).flatten(1))
+        num_tokens = len(step.slots_T)
+        kv.write(step.slots_T, k_TVD[:num_tokens], v_TVD[:num_tokens])
+        out_TD: Tensor = self.o_proj(step.attend(q_THD, kv).flatten(1))
         return out_TD

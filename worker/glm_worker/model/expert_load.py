@@ -22,11 +22,14 @@ class ExpertLoad:
         """Keep the choices of one layer."""
         self._chosen_TK.append(expert_ids_TK)
 
-    def count(self) -> None:
-        """Add up what the layers of a step chose. Queued on the device; nothing is waited for."""
+    def count(self, num_tokens: int) -> None:
+        """Add up what the layers of a step chose for its first num_tokens rows: more only fill it up.
+
+        Queued on the device; nothing is waited for.
+        """
         if not self._chosen_TK:
             return
-        chosen = torch.cat(self._chosen_TK).flatten()
+        chosen = torch.cat([chosen_TK[:num_tokens] for chosen_TK in self._chosen_TK]).flatten()
         self._chosen_TK.clear()
         self._tokens_E.scatter_add_(0, chosen, self._one.expand_as(chosen))
 

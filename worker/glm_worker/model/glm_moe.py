@@ -6,6 +6,8 @@ Shape suffixes: T tokens of the step, D hidden size, S rows whose logits are wan
 import torch
 from torch import Tensor, nn
 
+from glm_worker.kernels.fixed_attention import FixedPlan
+from glm_worker.kernels.fixed_order import with_whole_rows
 from glm_worker.kernels.paged_attention import AttentionPlan
 from glm_worker.model.attention import Attention, AttentionStep
 from glm_worker.model.config import ModelConfig
@@ -44,7 +46,10 @@ class GlmMoe(nn.Module):
         norm: RMSNorm,
         lm_head: VocabParallelHead,
         expert_load: ExpertLoad | None = None,
+        *,
+        fixed_order: bool = False,
     ) -> None:
+        """fixed_order: as in Placement; what a step lacks to whole rows is filled up here."""
         super().__init__()
         self.config = config
         self.embed_tokens = embed_tokens
@@ -52,6 +57,7 @@ class GlmMoe(nn.Module):
         self.norm = norm
         self.lm_head = lm_head
         self.expert_load = expert_load  # None: rank 0 counts, and this is another one
+        self.fixed_order = fixed_order
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
@@ -59,26 +65,41 @@ class GlmMoe(nn.Module):
 
         Collective over all ranks, each with the same batch.
         """
-        config, device = self.config, batch.token_ids_T.device
-        x_TD = self.embed_tokens(batch.token_ids_T)
+        token_ids_T, positions_T, logit_rows_S = batch.token_ids_T, batch.positions_T, batch.logit_rows_S
+        if self.fixed_order:
+            token_ids_T, positions_T, logit_rows_S = map(with_whole_rows, (token_ids_T, positions_T, logit_rows_S))
+        x_TD = self.embed_tokens(token_ids_T)
         step = AttentionStep(
-            rotation=Rotation(batch.positions_T, config.rotary_dim, config.rope_theta, x_TD.dtype),
+            rotation=Rotation(positions_T, self.config.rotary_dim, self.config.rope_theta, x_TD.dtype),
             slots_T=batch.slots_T,
-            plan=AttentionPlan.build(
-                batch.cu_query_lens, batch.context_lens, batch.block_tables, kv_cache.block_size, device
-            ),
+            plan=self._plan(batch, kv_cache.block_size, x_TD),
         )
         for layer, kv in zip(self.layers, kv_cache.layers, strict=True):
             x_TD = layer(x_TD, step, kv)
         if self.expert_load is not None:
-            self.expert_load.count()
-        logits_SV: Tensor = self.lm_head(self.norm(x_TD[batch.logit_rows_S]))
-        return logits_SV.float()
+            self.expert_load.count(len(batch.token_ids_T))
+        logits_SV: Tensor = self.lm_head(self.norm(x_TD[logit_rows_S]))
+        return logits_SV[: len(batch.logit_rows_S)].float()
+
+    def _plan(self, batch: ForwardBatch, block_size: int, x_TD: Tensor) -> AttentionPlan | FixedPlan:
+        lens = batch.cu_query_lens, batch.context_lens, batch.block_tables
+        if not self.fixed_order:
+            return AttentionPlan.build(*lens, block_size, x_TD.device)
+        return FixedPlan.build(*lens, block_size, x_TD.dtype)
 
 
-def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.device, dtype: torch.dtype) -> GlmMoe:
+def build(
+    config: ModelConfig,
+    mesh: Mesh,
+    comm: Communicator,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    fixed_order: bool = False,
+) -> GlmMoe:
     """Return this rank's part of the model, weights unset. Raises ConfigError where mesh and model do not fit."""
-    place = Placement(device, dtype)
+    assert not fixed_order or device.type == "cpu", "kernels of GPUs choose their order themselves"
+    place = Placement(device, dtype, fixed_order)
     load = ExpertLoad(config.n_routed_experts, device) if mesh.rank == 0 else None
 
     def norm() -> RMSNorm:
@@ -99,6 +120,7 @@ def build(config: ModelConfig, mesh: Mesh, comm: Communicator, device: torch.dev
         norm(),
         VocabParallelHead(config.hidden_size, config.vocab_size, mesh.vocab_share(config.vocab_size), comm, place),
         load,
+        fixed_order=fixed_order,
     )
 
 
@@ -111,6 +133,10 @@ def _attention(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Place
 
 def _moe(config: ModelConfig, mesh: Mesh, comm: Communicator, place: Placement, load: ExpertLoad | None) -> MoE:
     local = mesh.experts(config.n_routed_experts)
-    dispatcher: Dispatcher = LocalDispatcher(local) if mesh.world_size == 1 else AllReduceDispatcher(local, comm)
+    dispatcher: Dispatcher = (
+        LocalDispatcher(local, fixed_order=place.fixed_order)
+        if mesh.world_size == 1
+        else AllReduceDispatcher(local, comm, fixed_order=place.fixed_order)
+    )
     shared = MLP(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts, place)
     return MoE(Router(config, place), Experts(config, len(local), place), shared, dispatcher, load)

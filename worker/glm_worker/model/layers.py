@@ -20,6 +20,7 @@ class Placement:
 
     device: torch.device
     dtype: torch.dtype
+    fixed_order: bool = False  # whether a row's bits must not depend on its neighbours; on a CPU only
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
         return nn.Parameter(torch.empty(shape, device=self.device, dtype=dtype or self.dtype), requires_grad=False)

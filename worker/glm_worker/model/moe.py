@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glm_worker.kernels.fixed_order import fixed_sigmoid
 from glm_worker.kernels.grouped_experts import grouped_experts
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.expert_load import ExpertLoad
@@ -25,10 +26,12 @@ class Router(nn.Module):
         self.num_chosen = config.num_experts_per_tok
         self.is_normalized = config.norm_topk_prob
         self.scale = config.routed_scaling_factor
+        self.fixed_order = place.fixed_order
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (T, K) in fp32 and expert ids (T, K)."""
-        scores_TE = F.linear(x_TD.float(), self.weight).sigmoid()
+        logits_TE = F.linear(x_TD.float(), self.weight)
+        scores_TE = fixed_sigmoid(logits_TE) if self.fixed_order else logits_TE.sigmoid()
         expert_ids_TK = torch.topk(scores_TE + self.correction_bias, self.num_chosen, dim=-1, sorted=False).indices
         weights_TK = scores_TE.gather(1, expert_ids_TK)
         if self.is_normalized:

@@ -104,9 +104,12 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress | None = None,
+    *,
+    fixed_order: bool = False,
 ) -> GlmMoe:
     """Return this rank's part of the model, on device, in dtype (router weights and its bias stay in fp32)."""
-    model = build(config, mesh, comm, device, dtype)  # first: a mesh that does not fit should not wait for any file
+    # First: a mesh that does not fit should not wait for any file
+    model = build(config, mesh, comm, device, dtype, fixed_order=fixed_order)
     fill(model, Checkpoint(folder), tensor_reads(config, mesh), progress or _nobody)
     return model
 

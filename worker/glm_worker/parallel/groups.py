@@ -85,7 +85,10 @@ class Communicator:
             self._say_alive()
             return x
         with _bracket(self._watch, f"all_reduce over {axis}"):
-            dist.all_reduce(x, group=group)
+            if x.device.type == "cpu" and self.mesh.size(axis) > 2:
+                _all_reduce_in_order(x, group, self.mesh.size(axis))
+            else:
+                dist.all_reduce(x, group=group)
         return x
 
     def all_gather(self, x: Tensor, axis: Axis) -> Tensor:
@@ -146,6 +149,18 @@ def _tcp_store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name
         timeout=TIMEOUT,
         wait_for_workers=False,
     )
+
+
+def _all_reduce_in_order(x: Tensor, group: dist.ProcessGroup, num_ranks: int) -> None:
+    """Sum over ranks in the order of ranks. gloo's order depends on where an element stands, so on who shares the step.
+
+    Two ranks have one order.
+    """
+    parts = [torch.empty_like(x) for _ in range(num_ranks)]
+    dist.all_gather(parts, x.contiguous(), group=group)
+    x.copy_(parts[0])
+    for part in parts[1:]:
+        x += part
 
 
 @contextmanager

@@ -20,8 +20,8 @@ def why_it_cannot_be_sampled(request: EngineRequest, vocab_size: int) -> str | N
 
 
 def _wrong_ids(request: EngineRequest, vocab_size: int) -> str | None:
-    for what, ids in (("prompt", request.prompt_token_ids), ("answer so far", request.answer_token_ids)):
-        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+    for what, tokens in (("prompt", request.prompt_token_ids), ("answer so far", request.answer_token_ids)):
+        if tokens and not 0 <= min(tokens) <= max(tokens) < vocab_size:
             return f"a token id of the {what} is outside of the vocabulary of {vocab_size} tokens"
     named = {
         "logit_bias": request.sampling.logit_bias,
