@@ -1,4 +1,4 @@
-"""`make demo`: the whole path on this machine in a minute: plan, start, chat, call a tool, scale by load, stop.
+"""`make demo`: the whole path on this machine in a minute: plan, start, chat, call a tool, lose a rank, scale, stop.
 
 Uses what a user would: the `glm` command and the `openai` package. Which groups serve it reads where `glm local status`
 does, for it looks five times a second. Exit status 0 only if every answer was right and no process is left. It keeps
@@ -50,6 +50,9 @@ WEATHER_TOOL: ChatCompletionToolParam = {
         },
     },
 }
+
+RANK = "glm-rank"  # what a process that computes is called
+NUM_BEFORE_KILL = 20  # numbers of the answer
 
 NUM_PEOPLE = 8  # twice as many as a group of SCALED_SPEC answers at once
 LONG_QUESTION, LONG_ANSWER = "Count from 1 to 100.", ", ".join(map(str, range(1, 101)))
@@ -103,7 +106,7 @@ def served() -> Iterator[str]:
     finally:
         for number in (signal.SIGINT, *ENDINGS):
             signal.signal(number, signal.SIG_IGN)  # a second one must not leave processes behind
-        heading("7. Shut down")
+        heading("8. Shut down")
         states = StateFolder.of_user().deployments()
         tokens = [pod.token for state in states for pod in state.pods]
         tokens += [state.controller.token for state in states if state.controller is not None]
@@ -183,6 +186,36 @@ def use_tool(client: openai.OpenAI) -> None:
     console.print(f"answer:    {answer}", markup=False)
     if not all(str(fact) in answer for fact in WEATHER.values()):
         raise DemoFailed(f"the answer does not tell the tool's result {WEATHER}")
+
+
+def survive(client: openai.OpenAI) -> None:
+    """Kill a process that computes an answer while it is written: the answer goes on, word for word."""
+    (rank,) = ranks_of("nano")[-1:]
+    console.print(f"user:   {LONG_QUESTION}")
+    answer, pause_s, last_s, is_killed = "", 0.0, math.inf, False
+    for chunk in client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": LONG_QUESTION}], temperature=0, stream=True
+    ):
+        answer += chunk.choices[0].delta.content or ""
+        pause_s, last_s = max(pause_s, time.monotonic() - last_s), time.monotonic()
+        if not is_killed and answer.count(",") >= NUM_BEFORE_KILL:
+            console.print(f"answer: {answer}")
+            console.print(f"[dim]$ kill -9 {rank}[/]")
+            os.kill(rank, signal.SIGKILL)
+            is_killed = True
+    if not is_killed or LONG_ANSWER not in answer:
+        raise DemoFailed(f"the answer to {LONG_QUESTION!r} is {answer!r}")
+    if rank in ranks_of("nano"):
+        raise DemoFailed(f"rank process {rank} was killed and is there")
+    console.print(f"answer: … {answer[-40:]}", markup=False)
+    console.print(f"The answer was right. Its reader saw no error, but a pause of {pause_s:.1f} s.")
+
+
+def ranks_of(name: str) -> list[int]:
+    """Return the processes that compute for a deployment, by their names, in the order of their ranks."""
+    pids = [process.pid for state in states_of(name) for pod in state.pods for process in members(pod.token)]
+    comms = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+    return sorted((pid for pid, comm in comms.items() if comm.startswith(RANK)), key=comms.__getitem__)
 
 
 def asked(client: openai.OpenAI) -> Ask:
@@ -285,9 +318,11 @@ def demo() -> None:
         chat(client)
         heading("4. A tool call and its answer")
         use_tool(client)
-        heading("5. What runs")
+        heading("5. kill -9 of a rank in the middle of an answer")
+        survive(client)
+        heading("6. What runs")
         glm("local", "status")
-        heading("6. A burst of questions: a promise, kept by a second group")
+        heading("7. A burst of questions: a promise, kept by a second group")
         scale_by_load()
 
 
