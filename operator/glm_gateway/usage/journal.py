@@ -1,5 +1,6 @@
 """The journal: a file a day, a line a request, on disk within a second."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +34,20 @@ class Journal:
         by_day: dict[str, list[bytes]] = {}
         for entry in taken:
             by_day.setdefault(entry.day, []).append(line_of(entry))
-        for day, lines in by_day.items():
-            self._write(day, b"".join(lines))
-        del self._unwritten[: len(taken)]
+        written: set[str] = set()
+        try:
+            for day, lines in by_day.items():
+                self._write(day, b"".join(lines))
+                written.add(day)
+        finally:
+            # At once, as another thread may append behind them.
+            self._unwritten[: len(taken)] = [entry for entry in taken if entry.day not in written]
         return len(taken)
+
+    @property
+    def num_unwritten(self) -> int:
+        """How many entries are in memory alone."""
+        return len(self._unwritten)
 
     def days(self) -> list[str]:
         """Return the days of which there is something, in order."""
@@ -63,14 +74,18 @@ class Journal:
         path = self._folder / f"{day}{_SUFFIX}"
         is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        size = os.fstat(descriptor).st_size
         try:
-            size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 lines = b"\n" + lines  # what was torn ends here, and takes nothing along
             written = 0
             while written < len(lines):
                 written += os.write(descriptor, lines[written:])
             os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)  # or the file grows by every try
+            raise
         finally:
             os.close(descriptor)
         if is_new:

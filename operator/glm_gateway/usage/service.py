@@ -1,0 +1,146 @@
+"""Usage while the gateway runs: entries go to the journal within a second, and into the sums at once."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.usage.config import UsageConfig
+from glm_gateway.usage.entry import Entry
+from glm_gateway.usage.journal import Journal
+from glm_gateway.usage.ledger import Ledger
+from glm_gateway.usage.query import Json, usage_answer
+from glm_gateway.usage.spent import Spent
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+LONGEST_PAUSE_S = 16.0  # between two tries, while the disk takes nothing
+CLOSE_S, CLOSE_PAUSE_S = 10.0, 0.1
+
+
+class UsageService:
+    """Made by `opened`, ended by `close`. Whatever the disk does, `take` takes, and requests go on.
+
+    spent: the Prior of a store of limits. num_lost: entries that are in the sums and on no disk.
+    """
+
+    def __init__(self, config: UsageConfig, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+        self.ledger = Ledger()
+        self.spent = Spent()
+        self.num_lost = 0
+        self._journal = journal
+        self._config = config
+        self._clock = clock
+        self._trouble = ""  # why the disk takes nothing, while it does not
+        self._tidied = ""  # the day on which old days were last dropped
+        self._closing = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def opened(
+        cls, config: UsageConfig, clock: Callable[[], float] = time.time, *, flush_s: float = FLUSH_S
+    ) -> "UsageService":
+        """Return the service with the sums of this and the last month as the journal has them. Raises OSError."""
+        service = cls(config, await asyncio.to_thread(Journal, config.folder), clock)
+        await asyncio.to_thread(service._rebuild)
+        service._task = asyncio.create_task(service._flush_on(flush_s))
+        return service
+
+    @property
+    def num_unwritten(self) -> int:
+        """How many entries are in memory alone."""
+        return self._journal.num_unwritten
+
+    def take(self, entry: Entry) -> None:
+        """Count an entry, and have it written."""
+        if not self._count(entry):
+            return
+        if self.num_unwritten >= self._config.max_unwritten:
+            self.num_lost += 1
+            if self.num_lost == 1:
+                logger.error("usage: %d entries wait for the disk; more are lost from now on", self.num_unwritten)
+            return
+        self._journal.append(entry)
+
+    async def close(self, limit_s: float = CLOSE_S) -> bool:
+        """Return when all is on disk, or after the limit; tell whether it is. Nothing is taken afterwards."""
+        self._closing.set()
+        if self._task is not None:
+            await self._task
+        deadline = time.monotonic() + limit_s
+        while not await self._flush():
+            if time.monotonic() + CLOSE_PAUSE_S > deadline:
+                logger.error("usage: %d entries are lost: the disk did not take them", self.num_unwritten)
+                return False
+            await asyncio.sleep(CLOSE_PAUSE_S)
+        return True
+
+    def answer(self, key: str, start: str | None, end: str | None) -> Json | Failure:
+        """Return the answer to `GET /v1/usage` of a key's owner."""
+        today = self._today()
+        return usage_answer(self.ledger, key, start, end, today, _first_of_last_month(today))
+
+    async def _flush_on(self, flush_s: float) -> None:
+        pause_s = flush_s
+        while not self._closing.is_set():
+            try:
+                await asyncio.wait_for(self._closing.wait(), pause_s)
+            except TimeoutError:
+                pause_s = flush_s if await self._flush() else min(2 * pause_s, LONGEST_PAUSE_S)
+                await self._tidy()
+
+    async def _flush(self) -> bool:
+        """Write what is there; return whether the disk took it."""
+        async with self._writing:
+            try:
+                await asyncio.to_thread(self._journal.sync)
+            except OSError as error:
+                said = error.strerror or type(error).__name__
+                if said != self._trouble:
+                    logger.error("usage: the journal in %s takes nothing: %s", self._config.folder, said)
+                self._trouble = said
+                return False
+        if self._trouble:
+            logger.info("usage: the journal in %s is written again", self._config.folder)
+            self._trouble = ""
+        return True
+
+    async def _tidy(self) -> None:
+        """Once a day, drop the days that are over."""
+        today = self._today()
+        if self._tidied == today:
+            return
+        self._tidied = today
+        last_month = _first_of_last_month(today)
+        self.ledger.forget_before(last_month)
+        self.spent.forget_before(last_month[:7])
+        oldest = (date.fromisoformat(today) - timedelta(days=self._config.retention_days)).isoformat()
+        try:
+            await asyncio.to_thread(self._journal.drop_before, oldest)
+        except OSError as error:
+            logger.error("usage: days before %s in %s stay: %s", oldest, self._config.folder, error.strerror)
+
+    def _rebuild(self) -> None:
+        since = _first_of_last_month(self._today())
+        for day in self._journal.days():
+            if day >= since:
+                for entry in self._journal.entries(day):
+                    self._count(entry)
+
+    def _count(self, entry: Entry) -> bool:
+        is_new = self.ledger.add(entry)
+        if is_new:
+            self.spent.add(entry)
+        return is_new
+
+    def _today(self) -> str:
+        return f"{datetime.fromtimestamp(self._clock(), UTC):%Y-%m-%d}"
+
+
+def _first_of_last_month(day: str) -> str:
+    """Return the first day of the month before a day's."""
+    return (date.fromisoformat(f"{day[:7]}-01") - timedelta(days=1)).replace(day=1).isoformat()
