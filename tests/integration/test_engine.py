@@ -97,6 +97,16 @@ def test_a_batch_gets_the_tokens_that_each_gets_alone(one_rank: EngineGroup, alo
     assert tokens_together(one_rank, REQUESTS, "batched") == alone
 
 
+@pytest.mark.parametrize(
+    ("settings", "deterministic"), [({}, True), ({"deterministic": False}, False), ({"threads_per_rank": 2}, False)]
+)
+def test_the_engine_says_whether_its_bits_depend_on_a_request_alone(
+    folder: Path, settings: dict[str, object], deterministic: bool
+) -> None:
+    with engine_group(folder, block_size=BLOCK_SIZE, **settings) as (_, ready):
+        assert ready.deterministic is deterministic
+
+
 def test_seeds_reproduce_and_differ(one_rank: EngineGroup, alone: dict[str, list[int]]) -> None:
     sampling = SamplingParams(temperature=1.0, seed=11)
     same = [a_request(f"same-{i}", [5, 6, 7], MAX_TOKENS, sampling) for i in range(2)]
