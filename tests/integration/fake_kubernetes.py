@@ -25,6 +25,7 @@ KINDS = {
     "serviceaccounts": ("", "v1", "ServiceAccount"),
     "pods": ("", "v1", "Pod"),
     "events": ("", "v1", "Event"),
+    "secrets": ("", "v1", "Secret"),
 }
 NEVER = "9999-12-31T23:59:59Z"
 KEPT_AS_SENT = ("emptyDir", "nodeSelector")  # a pointer, and a map of the user's
@@ -245,6 +246,10 @@ class FakeKubernetes:
             assert request.content_type == "application/merge-patch+json"
             assert request.query["fieldManager"] == "glm-operator"
             result = self._scale((plural, namespace, name), body)
+        elif request.method == "PATCH" and plural == "secrets":
+            assert request.content_type == "application/merge-patch+json"
+            assert request.query["fieldManager"] == "kubectl-glm"
+            result = self._merge((plural, namespace, name), body)
         elif request.method == "PATCH":
             assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
             assert request.query["fieldManager"] == "glm-operator"
@@ -261,7 +266,10 @@ class FakeKubernetes:
             assert request.method == "POST"
             if dry_run:
                 return self._try(plural, namespace, body)
-            body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._numbers)}"
+            if "generateName" in body["metadata"]:
+                body["metadata"]["name"] = f"{body['metadata'].pop('generateName')}{next(self._numbers)}"
+            if (plural, namespace, body["metadata"]["name"]) in self.objects:
+                raise Refused(409, "AlreadyExists", f'{plural} "{body["metadata"]["name"]}" already exists')
             result = self.put(plural, body)
         self.writes.append(what)
         return web.json_response(result)
@@ -281,6 +289,16 @@ class FakeKubernetes:
             "metadata": {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")},
             "spec": {"replicas": body["spec"]["replicas"]},
         }
+
+    def _merge(self, key: Key, body: Manifest) -> Manifest:
+        """Merge a patch into an object that has the version that the patch names; null removes."""
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, "NotFound")
+        if body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+        self._store(key, _patched(live, body))
+        return self.objects[key]
 
     def _try(self, plural: str, namespace: str, body: Manifest) -> web.Response:
         """Answer a dry run of a creation: admission has its say before the name is looked at."""
@@ -381,6 +399,18 @@ def _without(live: Any, before: Any, wanted: Any) -> Any:
         else:
             live[name] = _without(live[name], value, wanted[name])
     return live
+
+
+def _patched(live: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    kept = dict(live) if isinstance(live, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            kept.pop(name, None)
+        else:
+            kept[name] = _patched(kept.get(name), value)
+    return kept
 
 
 def _merged(live: Any, wanted: Any) -> Any:

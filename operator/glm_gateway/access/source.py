@@ -114,8 +114,8 @@ class KeySource:
             return self._folder
 
 
-def _state_of(root: Path) -> list[tuple[object, ...]]:
-    found = []
+def _state_of(root: Path) -> list[_State]:
+    found: list[_State] = []
     for path in _paths(root):
         status = path.stat()
         if stat.S_ISREG(status.st_mode):

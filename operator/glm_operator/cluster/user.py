@@ -15,9 +15,11 @@ from glm_operator.errors import KubeError, Missing
 from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed, observe
 
+FIELD_MANAGER = "kubectl-glm"
+
 
 class UserKube(Kube):
-    """The operator's client, and what only a person may do: change a GLMDeployment itself."""
+    """The operator's client, and what only a person may do: change a GLMDeployment itself, and Secrets of keys."""
 
     async def wanted(self, namespace: str, name: str) -> Manifest:
         """Return a GLMDeployment. KubeError says that there is none."""
@@ -48,8 +50,40 @@ class UserKube(Kube):
             self._resources[names.KIND].path(name=metadata["name"], namespace=metadata["namespace"]),
             body=change,
             content_type="application/merge-patch+json",
-            field_manager="kubectl-glm",
+            field_manager=FIELD_MANAGER,
         )
+
+    async def secret(self, namespace: str, name: str) -> Manifest | None:
+        """Return a Secret as it is now, or None if there is none."""
+        try:
+            return await self._request("get", _secrets(namespace, name))
+        except Missing:
+            return None
+
+    async def create_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> Manifest:
+        """Create a Secret of these items, each in base64. Raises Conflict if there is one of this name by now."""
+        labels = {names.MANAGED_BY_LABEL: FIELD_MANAGER}
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata, "data": dict(data)}
+        return await self._request("post", _secrets(namespace), body=body, field_manager=FIELD_MANAGER)
+
+    async def change_secret(self, body: Manifest, data: Mapping[str, str | None]) -> Manifest:
+        """Set items of a Secret, each in base64, and remove those that are None.
+
+        Raises Conflict if it has changed since it was read, Missing if it is gone.
+        """
+        metadata = body["metadata"]
+        return await self._request(
+            "patch",
+            _secrets(metadata["namespace"], metadata["name"]),
+            body={"metadata": {"resourceVersion": metadata["resourceVersion"]}, "data": dict(data)},
+            content_type="application/merge-patch+json",
+            field_manager=FIELD_MANAGER,
+        )
+
+
+def _secrets(namespace: str, name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets/{name}".rstrip("/")
 
 
 @asynccontextmanager
