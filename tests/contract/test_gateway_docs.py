@@ -1,0 +1,78 @@
+"""docs/gateway.md says what the gateway takes: its examples are taken, and no field is missing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from glm_gateway.access.decide import OPEN_PATHS
+from glm_gateway.limits.config import LimitsConfig, QuotasConfig
+from glm_gateway.limits.expect import FIRST, FLOOR
+from glm_gateway.limits.tokens import PICO, Usage
+from glm_gateway.usage.config import MIN_RETENTION_DAYS, UsageConfig
+from glm_gateway.usage.entry import Entry
+from glm_gateway.usage.ledger import Ledger
+from glm_gateway.usage.query import usage_answer
+from glm_operator.cli import app
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs/gateway.md").read_text()
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return str(found)
+
+
+def test_the_limits_of_the_example_are_taken() -> None:
+    quotas = QuotasConfig.model_validate(yaml.safe_load(block("yaml")))
+    assert [scope.name for scope in quotas.scopes("alice", "research", "m")] == ["key alice", "group research"]
+
+
+def test_every_field_of_limits_is_told() -> None:
+    assert [str(field.alias) for field in LimitsConfig.model_fields.values() if f"`{field.alias}`" not in TEXT] == []
+
+
+def test_the_usage_of_the_example_is_what_is_told() -> None:
+    told = json.loads(block("json"))
+    prices = QuotasConfig.model_validate(yaml.safe_load(block("yaml")))
+    used = Usage(prompt=41_000, cached=30_000, answer=2100, thinking=900)
+    ledger = Ledger()
+    for number in range(12):
+        part = used if number == 0 else Usage()
+        ledger.add(
+            Entry(
+                id=str(number),
+                at=1_795_953_600.0,  # 2026-11-29 12:00
+                key="alice",
+                model="glm-4.5-air",
+                api="openai",
+                outcome="finished",
+                prompt=part.prompt,
+                cached=part.cached,
+                answer=part.answer,
+                thinking=part.thinking,
+                cost=prices.cost("glm-4.5-air", part),
+                e2e_s=5.1,
+            )
+        )
+    assert usage_answer(ledger, "alice", told["start"], told["end"], "2026-11-29", "2026-10-01") == told
+
+
+def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
+    retention, unwritten = (UsageConfig.model_fields[name].default for name in ("retention_days", "max_unwritten"))
+    assert f"{FIRST:,} tokens while there is none, never less than {FLOOR}," in " ".join(TEXT.split())
+    assert f"`retentionDays` ({retention}; at least {MIN_RETENTION_DAYS})" in TEXT
+    assert f"`maxUnwritten` entries ({unwritten:,})" in TEXT
+    assert all(f"`{path}`" in TEXT for path in OPEN_PATHS)
+    assert PICO == 10**12
+
+
+@pytest.mark.parametrize("line", [line for line in block("sh").splitlines() if line.startswith("glm ")])
+def test_every_command_of_the_page_is_there(line: str) -> None:
+    _, keys, command, *arguments = re.split(r"\s+", re.sub(r"\s*[>#].*", "", line))
+    shown = CliRunner().invoke(app, [keys, command, "--help"])
+    assert shown.exit_code == 0
+    assert all(argument in shown.output for argument in arguments if argument.startswith("--"))
