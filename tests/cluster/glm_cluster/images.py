@@ -19,6 +19,7 @@ from glm_cluster.space import require_space
 TAG = "dev"
 STAGES = ("operator", "worker")
 COLD_BUILD_BYTES = 25 * 10**9
+OUR_CODE = (b"COPY operator/", b"COPY worker/")  # comes after the packages, and takes no room
 """What a first build needs at its peak: the worker's layers lie in the builder, the registry and the node's store."""
 
 
@@ -55,6 +56,7 @@ def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
     ensure_base_image(paths, base_name(dockerfile.read_text()))
     for stage in STAGES:
         build(paths, stage, checkout)
+    Buildah(paths)("rmi", "--prune")  # what earlier builds left: packages of 5 GB each time that they change
     operator, worker = (push(paths, stage) for stage in STAGES)
     return Images(operator, worker)
 
@@ -113,9 +115,11 @@ def has_packages(paths: Paths, stage: str, checkout: Path) -> bool:
 
 
 def packages_digest(stage: str, checkout: Path) -> str:
-    """Return what stands for the packages of a stage. Other lines of the Dockerfile count, too: better room in vain."""
-    files = ("Dockerfile", "locks/uv.txt", f"locks/{stage}.txt")
-    digests = b"".join(hashlib.sha256((checkout / file).read_bytes()).digest() for file in files)
+    """Return what stands for the packages of a stage: locks, and the Dockerfile without lines that copy our code."""
+    lines = (checkout / "Dockerfile").read_bytes().splitlines()
+    recipe = b"\n".join(line for line in lines if not line.startswith(OUR_CODE))
+    locks = [(checkout / file).read_bytes() for file in ("locks/uv.txt", f"locks/{stage}.txt")]
+    digests = b"".join(hashlib.sha256(part).digest() for part in (recipe, *locks))
     return hashlib.sha256(digests).hexdigest()
 
 

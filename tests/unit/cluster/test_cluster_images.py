@@ -5,7 +5,7 @@ import pytest
 
 from glm_cluster.base_image import base_name
 from glm_cluster.errors import ClusterError
-from glm_cluster.images import Image, certificate_options
+from glm_cluster.images import OUR_CODE, Image, certificate_options, packages_digest
 from glm_cluster.paths import CHECKOUT
 from glm_cluster.registry import Layer, layer
 
@@ -28,6 +28,23 @@ def test_the_base_is_read_from_the_dockerfile() -> None:
 def test_every_stage_stands_on_the_one_base() -> None:
     bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
     assert bases == {"${BASE}", "runtime"}
+
+
+def test_another_line_that_copies_our_code_asks_for_no_room_and_another_package_does(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    for file in ("locks/uv.txt", "locks/worker.txt"):
+        (tmp_path / file).write_text("a==1")
+
+    def digest(dockerfile: str) -> str:
+        (tmp_path / "Dockerfile").write_text(dockerfile)
+        return packages_digest("worker", tmp_path)
+
+    before = digest(DOCKERFILE)
+    assert all(line.decode() in DOCKERFILE for line in OUR_CODE)
+    assert digest(DOCKERFILE + "COPY worker/more /app/more\n") == before
+    assert digest(DOCKERFILE + "RUN apt-get install more\n") != before
+    (tmp_path / "locks/worker.txt").write_text("a==2")
+    assert digest(DOCKERFILE) != before
 
 
 @pytest.mark.parametrize("name", ["operator", "worker"])
