@@ -14,6 +14,7 @@ from typing import Any
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.continuation.progress import Bounds
+from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.placement import Placement, ToGroup
 from glm_gateway.proxy.heads import TOKEN_HEADER
@@ -62,6 +63,9 @@ class Gateway:
     bounds: Bounds = field(default_factory=Bounds)
     waits: Waits = field(default_factory=Waits)
 
+    def __post_init__(self) -> None:
+        self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await _Exchange(self, scope, receive, send).run()
@@ -83,6 +87,7 @@ class _Exchange:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
         self._headers: list[tuple[bytes, bytes]] = list(self.scope["headers"])
         self._request_id = request_id_of(self._headers)
         self._words = Words(api_of(self.scope["path"]), self._request_id)
@@ -134,13 +139,14 @@ class _Exchange:
             ) from None
         model = self._model(ask, found)
         if ask.previous is not None:
-            await self._run(self._relay_of(ToGroup(model, _group_of(ask.previous)), body, streams=ask.streams))
+            keeper = ToGroup(model, _group_of(ask.previous))
+            await self._run(self._relay_of(keeper, body, streams=ask.streams), keeper)
             return
         placement = self._placement(model, ask)
         relay = self._relay_of(placement, body, streams=ask.streams)
         if ask.streams:
             placement.tell = relay.tell_waiting
-        await self._run(relay)
+        await self._run(relay, placement)
 
     async def _relay_stored(self, found: Route) -> None:
         """Ask the group that keeps a response, which its id names."""
@@ -153,9 +159,10 @@ class _Exchange:
                 _not_found(f"no response {found.name[:100]} is stored here, or the group that kept it is no more")
             )
         streams = b"stream=true" in self.scope["query_string"]
-        await self._run(self._relay_of(ToGroup(model, group), body, streams=streams))
+        keeper = ToGroup(model, group)
+        await self._run(self._relay_of(keeper, body, streams=streams), keeper)
 
-    async def _run(self, relay: Relay) -> None:
+    async def _run(self, relay: Relay, placing: Placement | ToGroup) -> None:
         """Relay until the reply is told, or the client is gone."""
         running = asyncio.create_task(relay.run())
         leaving = asyncio.create_task(self._left())
@@ -171,6 +178,14 @@ class _Exchange:
             if not running.done():
                 running.cancel()
                 await asyncio.wait({running})
+            self.gateway.telemetry.ended(
+                placing.model.name,
+                self._words.api,
+                relay,
+                began_s=self._began_s,
+                now=self._loop.time(),
+                waited_s=placing.waited_s,
+            )
             if relay.outcome is Outcome.FAILED and relay.failure is not None:
                 log.warning("request=%s group=%s failed: %s", self._request_id, relay.group, relay.failure.message)
 
@@ -180,11 +195,11 @@ class _Exchange:
         request = Request(key=self._request_id, prompt_tokens=prompt_tokens, prefix=prefix)
         place = place_of(
             model.classes[None],
-            arrived_s=self._loop.time(),
+            arrived_s=self._began_s,
             number=next(model.numbers),
             priority=min(max(ask.priority or 0, LOWEST), HIGHEST),
         )
-        return Placement(model, request, place, num_bytes=ask.num_bytes)
+        return Placement(model, request, place, num_bytes=ask.num_bytes, picked=self.gateway.telemetry.picked)
 
     def _relay_of(self, placing: Placing, body: bytes, *, streams: bool) -> Relay:
         gateway, own_id = self.gateway, (REQUEST_ID_HEADER, self._request_id.encode())

@@ -32,8 +32,8 @@ def error_of_protocol(path: str, _: Headers, failure: Failure) -> Answer:
 
 
 @contextlib.asynccontextmanager
-async def a_gateway(name: str, members: Iterable[Member], **fields: Any) -> AsyncIterator[tuple[str, Model]]:
-    """Run a gateway of one model in this loop; return its address and the model."""
+async def a_gateway(name: str, members: Iterable[Member], **fields: Any) -> AsyncIterator[tuple[str, Gateway]]:
+    """Run a gateway of one model in this loop; return its address and itself."""
     model = Model(name, Directory())
     model.replace(members)
     gateway = Gateway({name: model}, TOKEN, **fields)
@@ -55,7 +55,7 @@ async def a_gateway(name: str, members: Iterable[Member], **fields: Any) -> Asyn
         while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}", model
+        yield f"http://127.0.0.1:{port}", gateway
     finally:
         server.should_exit = True
         await serving

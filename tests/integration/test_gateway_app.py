@@ -13,6 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from glm_gateway.app import Gateway
 from glm_gateway.models.model import Model
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.no_tls import NO_TLS
@@ -26,6 +27,7 @@ class World:
     """Two groups behind a gateway. Which one a request went to is found by waiting for either engine."""
 
     url: str
+    gateway: Gateway
     model: Model
     servers: list[ServerWorld]
     engines: list[ScriptedEngine]
@@ -62,13 +64,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             servers.append(await stack.enter_async_context(a_server(folder, gateway_token=TOKEN, group=name)))
             engines.append(await servers[-1].serve())
         members = [member(f"chat-g{number}", server.port) for number, server in enumerate(servers)]
-        url, model = await stack.enter_async_context(a_gateway(MODEL, members))
+        url, gateway = await stack.enter_async_context(a_gateway(MODEL, members))
+        model = gateway.models[MODEL]
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS))
         plain: Any = {"api_key": "k", "max_retries": 0, "timeout": DEADLINE_S}
         client = httpx.AsyncClient(verify=NO_TLS)
         of_openai = openai.AsyncOpenAI(base_url=f"{url}/v1", http_client=client, **plain)
         of_anthropic = anthropic.AsyncAnthropic(base_url=url, **plain)
-        yield World(url, model, servers, engines, http, of_openai, of_anthropic)
+        yield World(url, gateway, model, servers, engines, http, of_openai, of_anthropic)
         await of_openai.close()
         await of_anthropic.close()
         model.router.book.check()
@@ -103,6 +106,8 @@ async def test_a_stream_survives_the_death_of_its_group(world: World, is_lost: b
         seen += chunk.choices[0].delta.content or ""
         if "one" in seen:
             break
+    counts = world.gateway.telemetry.exposition()
+    assert b'glm_gateway_continuations_total{model="glm-nano"} 0.0' in counts
     if is_lost:
         await world.lose(engine)
         engine, again = await world.next_request()
@@ -112,6 +117,10 @@ async def test_a_stream_survives_the_death_of_its_group(world: World, is_lost: b
     await engine.say(request, "two", end="<|user|>")
     seen += "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
     assert seen.split() == ["one", "two"]
+    counts = world.gateway.telemetry.exposition()
+    assert b'glm_gateway_requests_total{api="openai",model="glm-nano",outcome="finished"} 1.0' in counts
+    assert b'glm_gateway_continuations_total{model="glm-nano"} %d.0' % is_lost in counts
+    assert b'glm_gateway_time_to_first_token_seconds_count{model="glm-nano"} 1.0' in counts
 
 
 async def test_a_message_survives_it_as_well(world: World) -> None:

@@ -12,8 +12,9 @@ from glm_gateway.hold.telling import comment
 from glm_gateway.models.model import Model
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.routing.classes import Place
-from glm_gateway.routing.pick import Choice, Request
+from glm_gateway.routing.pick import Choice, Request, Why
 
+Picked = Callable[[str, Why], None]
 Tell = Callable[[bytes], Awaitable[None]]
 
 FIRST_TOLD_S = 1.0  # then a stream gets its head, and a comment that says what it waits for
@@ -26,6 +27,7 @@ class ToGroup:
 
     model: Model
     group: str
+    waited_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -64,7 +66,7 @@ class ToGroup:
 class Placement:
     """Places one request, and each of its tries. tell: sends a comment to its client; None: it reads no stream.
 
-    num_bytes: that are kept while it waits. waited_s: how long it has, all in all.
+    num_bytes: that are kept while it waits. picked: told of each choice. waited_s: how long it has, all in all.
     """
 
     model: Model
@@ -72,6 +74,7 @@ class Placement:
     place_in_line: Place
     num_bytes: int
     tell: Tell | None = None
+    picked: Picked | None = None
     waited_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -81,7 +84,10 @@ class Placement:
     async def place(self, avoid: frozenset[str]) -> Choice | Failure:
         """Return where the request goes now, if need be after a wait; or why it goes nowhere."""
         request = msgspec.structs.replace(self.request, avoid=avoid) if avoid else self.request
-        return self.model.route(request) or await self._wait(request)
+        choice = self.model.route(request) or await self._wait(request)
+        if self.picked is not None and isinstance(choice, Choice):
+            self.picked(self.model.name, choice.why)
+        return choice
 
     def pool(self, group: str) -> Pool:
         return self.model.directory.pool(group)
