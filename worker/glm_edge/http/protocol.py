@@ -61,8 +61,9 @@ IDLE_S = 75.0  # of a connection without a request: longer than usual proxies ke
 REST_S = 10.0  # for what is left of a body, once its answer is complete
 LINGER_S = 10.0  # what a refused client goes on sending is read away, else it sees a reset before the answer
 LINGER_BYTES = 2 * MAX_BODY_BYTES
-PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets
-PROBE_S = 1.0
+PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets soon
+PROBE_SECOND_S = 0.2
+PROBE_S = 1.0  # of those after these two
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # the one interim response that every client skips
 _PROBE_OF_EVENTS = b"4\r\n: \n\n\r\n"  # a comment among server-sent events, the only thing that is sent in chunks
 
@@ -249,7 +250,7 @@ class Protocol(HttpToolsProtocol):
         if version == "1.0":
             self.cycle.waiting_for_100_continue = False
         if self.pipeline:
-            self._probe_after(PROBE_FIRST_S)  # nothing is read until the answer before it is complete
+            self._probe_soon()  # nothing is read until the answer before it is complete
         self._settle()
 
     def on_chunk_header(self) -> None:
@@ -289,14 +290,14 @@ class Protocol(HttpToolsProtocol):
             return False
         cycle.keep_alive = False
         self._is_half_closed = True
-        self._probe_after(PROBE_FIRST_S)
+        self._probe_soon()
         return True
 
-    def _probe_after(self, seconds: float) -> None:
+    def _probe_soon(self) -> None:
         self._stop(self._probe_timer)
-        self._probe_timer = self.loop.call_later(seconds, self._probe)
+        self._probe_timer = self.loop.call_later(PROBE_FIRST_S, self._probe, PROBE_SECOND_S)
 
-    def _probe(self) -> None:
+    def _probe(self, next_s: float) -> None:
         cycle = self._answering  # of several requests sent at once the one whose answer is on the wire
         if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.disconnected:
             return
@@ -306,7 +307,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(_PROBE)
         elif cycle.chunked_encoding:
             self.transport.write(_PROBE_OF_EVENTS)
-        self._probe_after(PROBE_S)
+        self._probe_timer = self.loop.call_later(next_s, self._probe, PROBE_S)
 
     def _head_is_late(self) -> None:
         self._refuse(
