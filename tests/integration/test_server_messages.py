@@ -323,7 +323,7 @@ async def test_overload_is_529_and_says_when_to_come_back(client: anthropic.Asyn
     assert caught.value.request_id
 
 
-async def test_a_generation_that_dies_in_a_stream_is_an_error_event(
+async def test_a_stream_that_is_lost_twice_ends_with_an_error_event(
     client: anthropic.AsyncAnthropic, world: ServerWorld, engine: ScriptedEngine
 ) -> None:
     opened = asyncio.create_task(client.messages.create(model=MODEL, max_tokens=50, messages=USER, stream=True))
@@ -332,6 +332,9 @@ async def test_a_generation_that_dies_in_a_stream_is_an_error_event(
     stream = await opened
     assert (await anext(stream)).type == "message_start"
     await world.kill(engine)
+    again = await world.serve("g-2")
+    await again.next_request()
+    await world.kill(again)
     with pytest.raises(anthropic.APIStatusError) as caught:
         async for _ in stream:
             pass
