@@ -67,28 +67,26 @@ def decide(
     if mode is Mode.NONE or path in OPEN_PATHS:
         return Caller(ANYBODY, None, None, tenant_of(ANYBODY, tenant_secret))
     if keyring is None:
-        return Failure(
-            503, "The gateway cannot read its keys yet. Try again.", "server_error", None, "unavailable", _AGAIN_S
-        )
+        return Failure(503, "the gateway cannot read its keys yet", "server_error", None, "unavailable", _AGAIN_S)
     if secret is None:
         return _unknown(
-            "The request has no API key. Send it in the header 'Authorization: Bearer KEY', or in 'x-api-key'."
+            "the request has no API key; send it in the header 'Authorization: Bearer KEY', or in 'x-api-key'"
         )
     found = keyring.known(secret)
     if found is None:
-        return _unknown("The API key is not known here. It may be mistyped or revoked.")
+        return _unknown("the API key is not known here; it may be mistyped or revoked")
     # Whoever has the secret of a key may know what became of it: nobody else gets here.
     name, key, hash_ = found
     if key.is_expired(now):
-        return _unknown("The API key has expired.")
+        return _unknown("the API key has expired")
     if not hash_.is_valid(now):
-        return _unknown("The API key was rotated, and this secret of it is over. Use the new one.")
+        return _unknown("the API key was rotated, and this secret of it is over; use the new one")
     return Caller(name, key.group, key.role, tenant_of(name, tenant_secret))
 
 
 def not_one_key(sentence: str) -> Failure:
     """Return what is said to credentials that are no single key (credentials.BadCredentials)."""
-    return _unknown(f"{sentence[0].upper()}{sentence[1:]}.")
+    return _unknown(sentence)
 
 
 def _unknown(sentence: str) -> Failure:

@@ -90,15 +90,18 @@ def least_left(
     return min(found)[1] if found else None
 
 
-def refused(refusal: Refusal, unit: Unit | None = None) -> tuple[Failure, list[tuple[bytes, bytes]]]:
-    """Return what a caller is told that a limit holds up, and the headers beside those of limit_headers.
+def refused(refusal: Refusal, scopes: Sequence[Scope]) -> tuple[Failure, list[tuple[bytes, bytes]]]:
+    """Return what a caller is told that a limit holds up, and headers beside Failure.headers and limit_headers.
 
-    unit: of the scope's budget, where that is the limit. Who is asked to wait longer than clients heed, or for ever, is
-    told not to try again by itself. `retry-after` is in Failure.headers, too.
+    scopes: that were asked for. Who is asked to wait longer than clients heed, or for ever, is told not to try again by
+    itself.
     """
+    unit = next(
+        (scope.limits.budget.unit for scope in scopes if scope.name == refusal.scope and scope.limits.budget), None
+    )
     wait_s = refusal.retry_after_s
     seconds = None if wait_s is None else max(1, math.ceil(wait_s - _SETTLED_ROUNDING))
-    sentence = f"{_sentence(refusal, unit)} {_when(refusal, seconds)}"
+    sentence = f"{_sentence(refusal, unit)}; {_when(refusal, seconds)}"
     if refusal.limit == "context":
         failure = Failure(400, sentence, "invalid_request_error", None, "context_length_exceeded")
     elif refusal.limit == "budget":
@@ -107,9 +110,8 @@ def refused(refusal: Refusal, unit: Unit | None = None) -> tuple[Failure, list[t
         kind = "requests" if refusal.limit in (Measure.REQUESTS, "concurrency") else "tokens"
         failure = Failure(429, sentence, kind, None, "rate_limit_exceeded", seconds)
     headers = []
-    if wait_s is not None and seconds is not None:
+    if wait_s is not None:
         headers = [
-            (b"retry-after", str(seconds).encode()),
             (b"retry-after-ms", str(max(1, math.ceil(wait_s * 1000 - _SETTLED_ROUNDING))).encode()),
         ]
     if wait_s is None or wait_s > HEEDED_S:
@@ -132,24 +134,22 @@ def _sentence(refusal: Refusal, unit: Unit | None) -> str:
     who, asked, left = refusal.scope, _number(refusal.asked), _number(math.floor(refusal.left + _SETTLED_ROUNDING))
     if refusal.limit == "context":
         return (
-            f"One request of {who} may have {refusal.most} tokens, its prompt and its answer together;"
-            f" this one asks for {asked}."
+            f"one request of {who} may have {refusal.most} tokens, its prompt and its answer together;"
+            f" this one asks for {asked}"
         )
     if refusal.limit == "concurrency":
-        return f"{_capital(who)} may have {refusal.most} requests at once, and has as many."
+        return f"{who} may have {refusal.most} requests at once, and has as many"
     if refusal.limit == "budget":
         most, asked, left = (_amount(each, unit) for each in (refusal.most, refusal.asked, refusal.left))
-        return f"The monthly budget of {who} is {most}; this request may take {asked}, and {left} are left."
+        return f"the monthly budget of {who} is {most}, this request may take {asked}, and {left} are left"
     what = _PER_MINUTE[Measure(refusal.limit)]
-    return (
-        f"{_capital(who)} may use {refusal.most} {what} a minute; this request asks for {asked}, and {left} are left."
-    )
+    return f"{who} may use {refusal.most} {what} a minute, this request asks for {asked}, and {left} are left"
 
 
 def _when(refusal: Refusal, seconds: int | None) -> str:
     if seconds is None:
-        return "It never fits: ask for less." if refusal.most else "None is allowed."
-    return f"Try again in {seconds} s."
+        return "it never fits: ask for less" if refusal.most else "none is allowed"
+    return f"try again in {seconds} s"
 
 
 def _amount(amount: float, unit: Unit | None) -> str:
@@ -161,7 +161,3 @@ def _amount(amount: float, unit: Unit | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

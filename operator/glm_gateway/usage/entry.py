@@ -1,10 +1,13 @@
 """One settled request, as it is written down: who, which model, how much. Never what was said."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
 from glm_gateway.limits.tokens import Usage
+
+_DAY_S = 86_400
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,7 +39,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def day(self) -> str:
         """The day of its end in UTC, as in 2026-11-29."""
-        return f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d}"
+        return _day(int(self.at // _DAY_S))
+
+
+@lru_cache(maxsize=512)  # asked for several times an entry, of millions of them at a start
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * _DAY_S, UTC):%Y-%m-%d}"
 
 
 _encode = msgspec.json.Encoder().encode

@@ -26,15 +26,6 @@ class Sum:
     cost: int = 0
     seconds: float = 0.0
 
-    def with_entry(self, entry: Entry) -> "Sum":
-        return Sum(
-            self.num_requests + 1,
-            self.num_failed + (entry.outcome in ("failed", "refused")),
-            self.usage + entry.usage,
-            self.cost + entry.cost,
-            self.seconds + entry.e2e_s,
-        )
-
     def __add__(self, other: "Sum") -> "Sum":
         return Sum(
             self.num_requests + other.num_requests,
@@ -45,21 +36,55 @@ class Sum:
         )
 
 
+@dataclass(slots=True)
+class _Tally:
+    """A Sum that is counted up in place: millions of entries are read at a start."""
+
+    num_requests: int = 0
+    num_failed: int = 0
+    prompt: int = 0
+    cached: int = 0
+    answer: int = 0
+    thinking: int = 0
+    cost: int = 0
+    seconds: float = 0.0
+
+    def add(self, entry: Entry) -> None:
+        self.num_requests += 1
+        self.num_failed += entry.outcome in ("failed", "refused")
+        self.prompt += entry.prompt
+        self.cached += entry.cached
+        self.answer += entry.answer
+        self.thinking += entry.thinking
+        self.cost += entry.cost
+        self.seconds += entry.e2e_s
+
+    def sum(self) -> Sum:
+        usage = Usage(self.prompt, self.cached, self.answer, self.thinking)
+        return Sum(self.num_requests, self.num_failed, usage, self.cost, self.seconds)
+
+
 @dataclass
 class Ledger:
-    """Sums of some days. Ids are remembered for as long as their day is kept."""
+    """Sums of some days. Ids are remembered until their day is forgotten, or its ids are: a month of them is large."""
 
-    _sums: dict[Account, Sum] = field(default_factory=dict)
+    _tallies: dict[Account, _Tally] = field(default_factory=dict)
     _ids: dict[str, set[str]] = field(default_factory=dict)  # by day
 
     def add(self, entry: Entry) -> bool:
         """Count an entry, unless it was counted; return whether it was new."""
-        known = self._ids.setdefault(entry.day, set())
+        day = entry.day
+        known = self._ids.get(day)
+        if known is None:
+            known = self._ids[day] = set()
         if entry.id in known:
             return False
         known.add(entry.id)
-        account = Account(entry.day, entry.key, entry.model)
-        self._sums[account] = self._sums.get(account, Sum()).with_entry(entry)
+        account = Account(day, entry.key, entry.model)
+        tally = self._tallies.get(account)
+        if tally is None:
+            tally = self._tallies[account] = _Tally()
+        tally.add(entry)
         return True
 
     def add_all(self, entries: Iterable[Entry]) -> None:
@@ -68,12 +93,19 @@ class Ledger:
 
     def sums(self, *, day: str = "", month: str = "", key: str = "") -> Iterator[tuple[Account, Sum]]:
         """Yield the sums of a day or a month and a key, in order; what is empty is any."""
-        for account in sorted(self._sums):
-            is_meant = account.day.startswith(day or month) and (not key or account.key == key)
-            if is_meant:
-                yield account, self._sums[account]
+        meant = (
+            account
+            for account in self._tallies
+            if account.day.startswith(day or month) and (not key or account.key == key)
+        )
+        for account in sorted(meant):
+            yield account, self._tallies[account].sum()
+
+    def forget_ids_before(self, day: str) -> None:
+        """Forget which entries the days before this one have: they must not come again."""
+        self._ids = {each: ids for each, ids in self._ids.items() if each >= day}
 
     def forget_before(self, day: str) -> None:
         """Forget the days before this one: their entries must not come again."""
-        self._ids = {each: ids for each, ids in self._ids.items() if each >= day}
-        self._sums = {account: sum_ for account, sum_ in self._sums.items() if account.day >= day}
+        self.forget_ids_before(day)
+        self._tallies = {account: tally for account, tally in self._tallies.items() if account.day >= day}

@@ -21,12 +21,12 @@ def usage_answer(
     start, end = start or f"{today[:7]}-01", end or today
     for name, day in (("start", start), ("end", end)):
         if not _is_day(day):
-            return _refused(name, f"{name} must be a day as in {today}, and is none.")
+            return _refused(name, f"{name} must be a day as in {today}, and is none")
     if start > end:
-        return _refused("start", f"start {start} is after end {end}.")
+        return _refused("start", f"start {start} is after end {end}")
     if start < kept_since:
-        return _refused("start", f"start {start} is too early; usage is told since {kept_since}.")
-    found = [(account, sum_) for account, sum_ in ledger.sums() if account.key == key and start <= account.day <= end]
+        return _refused("start", f"start {start} is too early; usage is told since {kept_since}")
+    found = [(account, sum_) for account, sum_ in ledger.sums(key=key) if key and start <= account.day <= end]
     total = sum((sum_ for _, sum_ in found), Sum())
     return {
         "object": "usage",

@@ -117,6 +117,7 @@ class UsageService:
         self._tidied = today
         last_month = _first_of_last_month(today)
         self.ledger.forget_before(last_month)
+        self.ledger.forget_ids_before(_day_before(today))  # what comes now has new ids
         self.spent.forget_before(last_month[:7])
         oldest = (date.fromisoformat(today) - timedelta(days=self._config.retention_days)).isoformat()
         try:
@@ -128,6 +129,7 @@ class UsageService:
         since = _first_of_last_month(self._today())
         for day in self._journal.days():
             if day >= since:
+                self.ledger.forget_ids_before(day)  # the file of a day has all of its entries
                 for entry in self._journal.entries(day):
                     self._count(entry)
 
@@ -139,6 +141,10 @@ class UsageService:
 
     def _today(self) -> str:
         return f"{datetime.fromtimestamp(self._clock(), UTC):%Y-%m-%d}"
+
+
+def _day_before(day: str) -> str:
+    return (date.fromisoformat(day) - timedelta(days=1)).isoformat()
 
 
 def _first_of_last_month(day: str) -> str:

@@ -19,9 +19,10 @@ class Spent:
 
     def add(self, entry: Entry) -> None:
         scopes = [key_scope(entry.key)] + ([group_scope(entry.group_of_keys)] if entry.group_of_keys else [])
+        month, tokens = entry.day[:7], entry.prompt + entry.answer + entry.thinking
         for scope in scopes:
-            account = entry.day[:7], scope
-            self._tokens[account] = self._tokens.get(account, 0) + entry.usage.total
+            account = month, scope
+            self._tokens[account] = self._tokens.get(account, 0) + tokens
             self._cost[account] = self._cost.get(account, 0) + entry.cost
 
     def __call__(self, scope: str, unit: Unit, month: str) -> int:

@@ -122,4 +122,4 @@ def test_a_secret_of_tenants_that_can_be_guessed_is_refused() -> None:
 
 
 def test_credentials_that_are_no_single_key_are_a_401_too() -> None:
-    assert not_one_key("the request has two").message == "The request has two."
+    assert not_one_key("the request has two").message == "the request has two"

@@ -101,12 +101,13 @@ def test_a_time_is_read_as_no_less_than_it_is(seconds: float) -> None:
 
 
 def test_a_refusal_names_limit_asked_left_and_when() -> None:
-    failure, found = refused(refusal(limit="answer_tokens", most=600, asked=400.0, left=120.9, retry_after_s=27.25))
+    failure, found = refused(refusal(limit="answer_tokens", most=600, asked=400.0, left=120.9, retry_after_s=27.25), [])
     assert failure.message == (
-        "Key a may use 600 answer tokens a minute; this request asks for 400, and 120 are left. Try again in 28 s."
+        "key a may use 600 answer tokens a minute, this request asks for 400, and 120 are left; try again in 28 s"
     )
     assert (failure.status, failure.retry_after_s) == (429, 28)
-    assert dict(found) == {b"retry-after": b"28", b"retry-after-ms": b"27250"}
+    assert failure.headers == {"retry-after": "28"}
+    assert dict(found) == {b"retry-after-ms": b"27250"}
     assert openai.error_body(failure)["error"] | {"message": ""} == {
         "message": "",
         "type": "tokens",
@@ -118,31 +119,37 @@ def test_a_refusal_names_limit_asked_left_and_when() -> None:
 
 def test_clients_are_told_not_to_ask_again_where_that_cannot_help() -> None:
     for wait_s in (None, 61.0):
-        assert dict(refused(refusal(retry_after_s=wait_s))[1])[b"x-should-retry"] == b"false"
-    failure, found = refused(refusal(retry_after_s=None, most=100, asked=200.0, limit="prompt_tokens"))
-    assert failure.message.endswith("It never fits: ask for less.")
-    assert b"retry-after" not in dict(found)
+        assert dict(refused(refusal(retry_after_s=wait_s), [])[1])[b"x-should-retry"] == b"false"
+    failure, found = refused(refusal(retry_after_s=None, most=100, asked=200.0, limit="prompt_tokens"), [])
+    assert failure.message.endswith("; it never fits: ask for less")
+    assert failure.headers == {}
+    assert b"retry-after-ms" not in dict(found)
 
 
 def test_a_budget_is_told_in_its_unit_and_exactly() -> None:
     month = refusal(limit="budget", most=5 * PICO // 2, asked=PICO / 4, left=float(PICO // 8), retry_after_s=86_400.0)
-    failure, _ = refused(month, Unit.MONEY)
+    failure, _ = refused(month, [Scope("key a", Limits(budget=Budget(5 * PICO // 2, Unit.MONEY)))])
     assert failure.message == (
-        "The monthly budget of key a is 2.5; this request may take 0.25, and 0.125 are left. Try again in 86400 s."
+        "the monthly budget of key a is 2.5, this request may take 0.25, and 0.125 are left; try again in 86400 s"
     )
     assert failure.code == "insufficient_quota"
-    assert "is 100 tokens" in refused(refusal(limit="budget", most=100), Unit.TOKENS)[0].message
+    assert (
+        "is 100 tokens"
+        in refused(refusal(limit="budget", most=100), [Scope("key a", Limits(budget=Budget(100, Unit.TOKENS)))])[
+            0
+        ].message
+    )
 
 
 def test_a_context_that_is_too_long_is_no_matter_of_waiting() -> None:
-    failure, _ = refused(refusal(limit="context", most=100, asked=150.0, left=100.0, retry_after_s=None))
+    failure, _ = refused(refusal(limit="context", most=100, asked=150.0, left=100.0, retry_after_s=None), [])
     assert (failure.status, failure.code, failure.retry_after_s) == (400, "context_length_exceeded", None)
     assert anthropic.error_body(failure)["error"]["message"].startswith("prompt is too long")
 
 
 def test_as_many_as_run_is_told() -> None:
-    failure, _ = refused(refusal(limit="concurrency", most=2, retry_after_s=1.0))
-    assert failure.message == "Key a may have 2 requests at once, and has as many. Try again in 1 s."
+    failure, _ = refused(refusal(limit="concurrency", most=2, retry_after_s=1.0), [])
+    assert failure.message == "key a may have 2 requests at once, and has as many; try again in 1 s"
 
 
 amounts = st.builds(Usage, prompt=st.integers(0, 400), answer=st.integers(0, 400), thinking=st.integers(0, 400))
@@ -159,10 +166,11 @@ def test_who_waits_as_long_as_either_header_says_is_let_in(steps: list[tuple[flo
         if isinstance(found, Refusal):
             if found.retry_after_s is None:
                 continue
-            told = dict(refused(found)[1])
-            for wait_s in (int(told[b"retry-after-ms"]) / 1000, int(told[b"retry-after"])):
+            failure, told = refused(found, [scope])
+            whole_s = int(failure.headers["retry-after"])
+            for wait_s in (int(dict(told)[b"retry-after-ms"]) / 1000, whole_s):
                 assert isinstance(reserve([scope], counters, asked, now + wait_s), Granted)
-            now += int(told[b"retry-after"])
+            now += whole_s
             found = reserve([scope], counters, asked, now)
         assert isinstance(found, Granted)
         counters = dict(found.counters)

@@ -72,11 +72,11 @@ def test_nobody_is_told_of_another_key(ledger: Ledger, key: str) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "param", "sentence"),
     [
-        ("yesterday", None, "start", "start must be a day as in 2026-11-29, and is none."),
+        ("yesterday", None, "start", "start must be a day as in 2026-11-29, and is none"),
         (None, "2026-11-31", "end", "end must be a day"),
         ("20261101", None, "start", "must be a day"),
-        ("2026-11-02", "2026-11-01", "start", "start 2026-11-02 is after end 2026-11-01."),
-        ("2026-09-30", None, "start", "start 2026-09-30 is too early; usage is told since 2026-10-01."),
+        ("2026-11-02", "2026-11-01", "start", "start 2026-11-02 is after end 2026-11-01"),
+        ("2026-09-30", None, "start", "start 2026-09-30 is too early; usage is told since 2026-10-01"),
     ],
 )
 def test_days_that_cannot_be_told_are_refused(

@@ -74,6 +74,14 @@ def test_sums_are_of_a_day_a_month_or_a_key() -> None:
     assert [account.day for account, _ in ledger.sums()] == ["2026-11-29", "2026-11-29"]
 
 
+def test_sums_stay_when_the_ids_of_a_day_are_forgotten() -> None:
+    ledger = Ledger()
+    ledger.add_all([entry(1), entry(2, at=NOON - DAY_S)])
+    ledger.forget_ids_before("2026-11-29")
+    assert not ledger.add(entry(1))
+    assert sum((found for _, found in ledger.sums()), Sum()).num_requests == 2
+
+
 def test_what_was_synced_is_there_for_the_next_process(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.append(entry(1))
