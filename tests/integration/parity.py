@@ -53,10 +53,12 @@ class Outcome(NamedTuple):
     digest: str  # of the logits, to the bit
 
 
-def compare(steps: list[Step], case: Case, rank: Rank, dtype: torch.dtype = torch.float32) -> Outcome:
+def compare(
+    steps: list[Step], case: Case, rank: Rank, dtype: torch.dtype = torch.float32, *, fixed_order: bool = False
+) -> Outcome:
     """Run on a rank: load its part of the model, feed the prompts in these steps, compare."""
     config = ModelConfig.read(case.folder)
-    model = load_model(case.folder, config, rank.mesh, rank.comm, rank.device, dtype)
+    model = load_model(case.folder, config, rank.mesh, rank.comm, rank.device, dtype, fixed_order=fixed_order)
     logits = torch.cat(teacher_forced_logits(model, rank.mesh, case.prompts, steps))
     expected = torch.cat(case.expected)
     allowed, best_two = tolerance(expected), expected.topk(2).values

@@ -54,9 +54,12 @@ def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_rank_gives_the_logits_of_the_oracle(case_of: Callable[[str], Case], name: str) -> None:
+@pytest.mark.parametrize("fixed_order", [False, True])
+def test_one_rank_gives_the_logits_of_the_oracle(
+    case_of: Callable[[str], Case], name: str, *, fixed_order: bool
+) -> None:
     case = case_of(name)
-    assert_parity(run_ranks(partial(compare, whole_prompts(case.prompts), case), 1), name)
+    assert_parity(run_ranks(partial(compare, whole_prompts(case.prompts), case, fixed_order=fixed_order), 1), name)
 
 
 @pytest.mark.parametrize(("world_size", "tensor_parallel"), MESHES)
@@ -71,6 +74,9 @@ def test_any_mesh_and_any_division_into_steps_give_the_logits_of_the_oracle(
             found[f"{name}, whole prompts"] = compare(whole_prompts(case.prompts), case, rank)
             found[f"{name}, then decode"] = compare(prefill_then_decode(case.prompts, num_decode=4), case, rank)
             found[f"{name}, mixed steps"] = compare(mixed_steps(case.prompts, seed=world_size), case, rank)
+        nano = cases["glm-nano"]
+        mixed = mixed_steps(nano.prompts, seed=world_size)
+        found["glm-nano, mixed steps in a fixed order"] = compare(mixed, nano, rank, fixed_order=True)
         return found
 
     ranks = run_ranks(outcomes, world_size, tensor_parallel)  # all models in one run: forking ranks costs the most

@@ -93,6 +93,24 @@ def test_the_size_of_a_block_and_the_division_into_steps_do_not_change_the_logit
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("block_size", [1, 3, 64])
+def test_a_fixed_order_gives_the_same_logits_to_rounding(folder: Path, model: GlmMoe, block_size: int) -> None:
+    fixed = load_model(folder, CONFIG, Mesh(), Communicator.single(), CPU, torch.float32, fixed_order=True)
+    prompts = [torch.arange(n) % CONFIG.vocab_size for n in (1, 40, 200, 401)]
+    expected = teacher_forced_logits(model, Mesh(), prompts, whole_prompts(prompts))
+    found = teacher_forced_logits(fixed, Mesh(), prompts, mixed_steps(prompts, block_size), block_size, seed=block_size)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_fixed_order_fills_up_what_a_step_or_its_logits_lack_and_counts_no_load_for_it(folder: Path) -> None:
+    fixed = load_model(folder, CONFIG, Mesh(), Communicator.single(), CPU, torch.float32, fixed_order=True)
+    load = fixed.expert_load
+    assert load is not None
+    for num_tokens, rows in ((0, []), (1, []), (1, [0]), (5, [4, 0]), (8, [7])):
+        assert fixed(one_prompt(num_tokens, rows), a_cache()).shape == (len(rows), CONFIG.vocab_size)
+        assert sum(load.take()) == num_tokens * CONFIG.num_experts_per_tok * 2  # layers with experts
+
+
 def test_bf16_gives_the_logits_of_fp32_to_the_precision_of_bf16(folder: Path, model: GlmMoe) -> None:
     """bf16 keeps 8 bits: each of some 20 roundings in a row moves values of order 1 by 1/256 or less, at random.
 
