@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -23,16 +24,32 @@ from glm_worker.messages import (
     GenerationStarting,
     InFlightTokensReply,
     InFlightTokensRequest,
+    LoadChanged,
     MetricsReply,
     MetricsRequest,
     ServerReady,
     SetPolicy,
     ToServer,
     Unavailable,
+    WatchLoad,
 )
+from glm_worker.server.load import LoadTeller
 from glm_worker.settings import WorkerSettings
 
 IN_FLIGHT_TOKENS = 7
+LOAD = LoadChanged(
+    in_flight_tokens=IN_FLIGHT_TOKENS,
+    tokens_to_prefill=3,
+    oldest_waiting_s=0.0,
+    max_running=4,
+    num_waiting=0,
+    num_running=1,
+    kv_usage=0.5,
+    kv_tokens=4096,
+    prefill_tokens_per_s=None,
+    fingerprint="of the fake server",
+    model="fake",
+)
 
 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
@@ -89,6 +106,7 @@ async def _run(
     link.send(ServerReady(port=settings.http_port))
     engine: asyncio.Task[None] | None = None
     draining: asyncio.Task[None] | None = None
+    teller = LoadTeller(lambda: LOAD, _teller(link))
     while (message := await link.receive()) is not None:
         if words is not None:
             await asyncio.to_thread(_note, words, message)
@@ -105,8 +123,17 @@ async def _run(
                 reasons.write_text(f"{reason}; {retry_after_s} s")  # noqa: ASYNC240 - nothing else runs here
             case MetricsRequest(id=number):
                 link.send(MetricsReply(id=number, text="fake_server_metric 1\n"))
+            case WatchLoad(is_on=is_on):
+                teller.watch(is_on=is_on)
             case InFlightTokensRequest(id=number):
                 link.send(InFlightTokensReply(id=number, in_flight_tokens=IN_FLIGHT_TOKENS))
+
+
+def _teller(link: ControlLink[ToServer]) -> Callable[[LoadChanged], Awaitable[None]]:
+    async def tell(load: LoadChanged) -> None:
+        link.send(load)
+
+    return tell
 
 
 def _note(words: Path, message: ToServer) -> None:

@@ -209,6 +209,12 @@ class CompileAt(msgspec.Struct, frozen=True, tag=True):
     path: str
 
 
+class WatchLoad(msgspec.Struct, frozen=True, tag=True):
+    """Say LoadChanged at once, when something has changed and now and then, until it is off again."""
+
+    is_on: bool
+
+
 class MetricsRequest(msgspec.Struct, frozen=True, tag=True):
     id: int
 
@@ -225,6 +231,7 @@ ToServer = (
     | SetSlo
     | SetPolicy
     | CompileAt
+    | WatchLoad
     | MetricsRequest
     | InFlightTokensRequest
 )
@@ -267,6 +274,22 @@ class InFlightTokensReply(msgspec.Struct, frozen=True, tag=True):
     in_flight_tokens: int  # as Flights counts them
 
 
+class LoadChanged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What the server and the generation that serves have to do now. None: not known, as while no generation serves."""
+
+    in_flight_tokens: int  # as Flights counts them
+    tokens_to_prefill: int  # prompt tokens that no step has computed
+    oldest_waiting_s: float  # of the requests of which no step has computed anything; 0: none waits
+    max_running: int  # requests that may run at once
+    num_waiting: int
+    num_running: int | None
+    kv_usage: float | None  # 1 is full
+    kv_tokens: int | None  # that the cache holds when full
+    prefill_tokens_per_s: float | None  # while prompts are computed; None before
+    fingerprint: str  # of what makes text of ids, and ids of text
+    model: str  # as clients call it
+
+
 class Drained(msgspec.Struct, frozen=True, tag=True):
     num_ended_early: int
 
@@ -278,5 +301,13 @@ class ServerFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 FromServer = (
-    ServerReady | EngineServing | FirstAnswer | Full | MetricsReply | InFlightTokensReply | Drained | ServerFailed
+    ServerReady
+    | EngineServing
+    | FirstAnswer
+    | Full
+    | MetricsReply
+    | InFlightTokensReply
+    | LoadChanged
+    | Drained
+    | ServerFailed
 )

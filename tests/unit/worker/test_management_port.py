@@ -25,6 +25,7 @@ class IdleRole:
     is_ready = True
     state = "serving"
     why_not_ready = ""
+    load = None
 
     def __init__(self) -> None:
         self.taken: list[Slo] = []
@@ -61,8 +62,15 @@ async def put(
 
 def test_every_route_but_two_only_reads() -> None:
     routes = [route for route in management_app(IdleRole()).routes if isinstance(route, Route)]
-    reading = {path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group")}
+    reading = {path: {"GET", "HEAD"} for path in ("/livez", "/readyz", "/metrics", "/group", "/load")}
     assert {route.path: route.methods for route in routes} == {**reading, "/slo": {"PUT"}, "/policy": {"PUT"}}
+
+
+async def test_a_pod_that_follows_has_no_load_to_tell() -> None:
+    transport = httpx.ASGITransport(management_app(FollowingRole()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+        answer = await client.get("/load")
+    assert (answer.status_code, "leading pod" in answer.text) == (404, True)
 
 
 @pytest.mark.parametrize(

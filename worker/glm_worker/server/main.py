@@ -23,6 +23,7 @@ from glm_worker.messages import (
     GenerationStarting,
     InFlightTokensReply,
     InFlightTokensRequest,
+    LoadChanged,
     MetricsReply,
     MetricsRequest,
     ServerReady,
@@ -30,6 +31,7 @@ from glm_worker.messages import (
     SetSlo,
     ToServer,
     Unavailable,
+    WatchLoad,
 )
 from glm_worker.models import resolve
 from glm_worker.server.app import error_of_protocol, make_app
@@ -43,6 +45,7 @@ from glm_worker.server.flights.journal import Journal, QueueLimits
 from glm_worker.server.flights.spans import spans_to
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Room
+from glm_worker.server.load import LoadTeller
 from glm_worker.server.metrics.telemetry import Telemetry
 from glm_worker.server.policy import LivePolicy, policy_of
 from glm_worker.server.structured.compiler import Compiler
@@ -94,6 +97,12 @@ async def serve(
     exchanges = OpenExchanges(make_app(backend), backend.work)
     generations = Generations(flights, link.send)
     drainer = Drainer(backend.work, flights, link.send)
+
+    async def tell(load: LoadChanged) -> None:
+        link.send(load)
+        await link.flush()
+
+    teller = LoadTeller(lambda: _load(backend), tell)
     connections = Connections(telemetry.connections.set, lambda reason: link.send(Full(reason)))
 
     server = _HttpServer(
@@ -108,7 +117,7 @@ async def serve(
     )
     before_serving()
     # Before anybody is answered: the promises wait in the link since before this process began.
-    follower = asyncio.create_task(_follow(link, backend, policy, compiler, generations, drainer))
+    follower = asyncio.create_task(_follow(link, backend, policy, compiler, generations, drainer, teller))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
@@ -120,6 +129,7 @@ async def serve(
     finally:
         flights.fail_all(Overloaded("the server stops; try again", retry_after_s=1))
         generations.close()
+        teller.watch(is_on=False)
         await compiler.close()
         await asyncio.to_thread(spans.close)
         server.should_exit = True
@@ -135,9 +145,10 @@ async def _follow(
     compiler: Compiler,
     generations: Generations,
     drainer: Drainer,
+    teller: LoadTeller,
 ) -> None:
     """Do what the supervisor says until it is gone."""
-    flights, telemetry = backend.flights, backend.telemetry
+    flights = backend.flights
     while (message := await link.receive()) is not None:
         match message:
             case GenerationStarting():
@@ -148,21 +159,49 @@ async def _follow(
                 flights.suspend(reason, retry_after_s)
             case Drain():
                 drainer.drain(message)
-            case SetSlo(slo=slo):
-                telemetry.promise(slo)
-            case SetPolicy(policy=current):
-                policy.current = current
-            case CompileAt(path=path):
-                compiler.path = path
+            case SetSlo() | SetPolicy() | CompileAt():
+                _keep(message, backend, policy, compiler)
+            case WatchLoad(is_on=is_on):
+                teller.watch(is_on=is_on)
             case MetricsRequest() | InFlightTokensRequest():
                 link.send(_reply(message, backend))
     log.info("the supervisor closed its link: stopping")
+
+
+def _keep(said: SetSlo | SetPolicy | CompileAt, backend: Backend, policy: LivePolicy, compiler: Compiler) -> None:
+    """Take what holds from now on."""
+    match said:
+        case SetSlo(slo=slo):
+            backend.telemetry.promise(slo)
+        case SetPolicy(policy=current):
+            policy.current = current
+        case CompileAt(path=path):
+            compiler.path = path
 
 
 def _reply(question: MetricsRequest | InFlightTokensRequest, backend: Backend) -> MetricsReply | InFlightTokensReply:
     if isinstance(question, MetricsRequest):
         return MetricsReply(question.id, backend.telemetry.exposition(backend.flights.gauges()))
     return InFlightTokensReply(question.id, backend.flights.in_flight_tokens)
+
+
+def _load(backend: Backend) -> LoadChanged:
+    """Return what stands now. What only a generation knows is None while none serves."""
+    flights = backend.flights
+    gauges, is_served = flights.gauges(), flights.is_served
+    return LoadChanged(
+        in_flight_tokens=gauges.in_flight_tokens,
+        tokens_to_prefill=gauges.num_tokens_waiting + gauges.num_tokens_left,
+        oldest_waiting_s=round(gauges.oldest_waiting_s, 3),
+        max_running=gauges.max_running,
+        num_waiting=gauges.num_waiting,
+        num_running=gauges.num_running if is_served else None,
+        kv_usage=round(gauges.kv_cache_usage, 4) if is_served else None,
+        kv_tokens=gauges.num_blocks * gauges.block_size or None,
+        prefill_tokens_per_s=backend.telemetry.prefill_speed.tokens_per_s,
+        fingerprint=backend.checkpoint.fingerprint,
+        model=backend.checkpoint.name,
+    )
 
 
 class _HttpServer(uvicorn.Server):

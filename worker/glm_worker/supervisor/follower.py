@@ -125,6 +125,11 @@ class Follower:
             "refused": self._refused,
         }
 
+    @property
+    def load(self) -> None:
+        """Nothing: a group's load is told by its leading pod."""
+        return None
+
     async def metrics(self) -> str:
         """Return the exposition text of this process."""
         return self._telemetry.render(is_connected=self._link is not None, is_refused=self._refused is not None)

@@ -11,12 +11,15 @@ Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises or a polic
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
          answer), the digests of its promises and of its policy (null before the first), whether a first policy is
          awaited, the last generations and why each ended.
+/load    what the group carries: lines of JSON, one when something changed and at least every second, at most ten a
+         second (supervisor/load.py has the fields). null is not known. A few may listen at once; the next ones get 503.
 /slo     PUT: promises in place of those before (docs/design/0007-autoscaling.md); the answer has their digest.
 /policy  PUT: a policy in place of the one before (docs/design/0008-api.md); the answer has its digest.
 """
 
 import contextlib
 import hmac
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -34,6 +37,10 @@ from glm_worker.messages import Policy, Slo
 from glm_worker.server.policy import parse_policy
 from glm_worker.server.slo import MAX_BODY_BYTES, parse_slo
 from glm_worker.settings import WorkerSettings
+from glm_worker.supervisor.load import LoadBoard
+from glm_worker.supervisor.load_stream import LoadStream
+
+READER_LOST_S = 20  # what was sent is not taken, for so long: its reader is gone
 
 
 class Role(Protocol):
@@ -47,6 +54,9 @@ class Role(Protocol):
 
     @property
     def why_not_ready(self) -> str: ...  # a sentence where the state does not tell it; else empty
+
+    @property
+    def load(self) -> LoadBoard | None: ...  # None in a pod that follows
 
     async def group(self) -> dict[str, Any]: ...
 
@@ -93,6 +103,7 @@ def management_app(role: Role, token: str = "") -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/group", group),
+            Route("/load", LoadStream(lambda: role.load), methods=["GET"]),
             Route("/slo", put_slo, methods=["PUT"]),
             Route("/policy", put_policy, methods=["PUT"]),
         ]
@@ -121,7 +132,10 @@ class ManagementServer:
     """The HTTP server of the management port, inside the supervisor's loop."""
 
     def __init__(self, settings: WorkerSettings, role: Role) -> None:
+        self._role = role
         self._socket = listen(settings.host, settings.management_port, setting="GLM_MANAGEMENT_PORT")
+        # For every connection it accepts: what was sent and is not taken for so long is kept for nobody
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_LOST_S * 1000)
         config = uvicorn.Config(
             management_app(role, settings.management_token),
             lifespan="off",
@@ -136,6 +150,8 @@ class ManagementServer:
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
+        if self._role.load is not None:
+            self._role.load.close()
         self._server.should_exit = True
 
 

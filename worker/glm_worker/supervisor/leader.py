@@ -31,6 +31,7 @@ from glm_worker.supervisor.causes import Cause, Failure, primary
 from glm_worker.supervisor.children import Children
 from glm_worker.supervisor.history import History, State
 from glm_worker.supervisor.kept import kept_policy, kept_slo
+from glm_worker.supervisor.load import Line, LoadBoard, line_of
 from glm_worker.supervisor.peers import Peers, lost_pod
 from glm_worker.supervisor.pod import Pod
 from glm_worker.supervisor.policy_wait import PolicyWait
@@ -104,6 +105,8 @@ class Leader:
             on_failure=self._note,
             first_words=self._first_words,
         )
+        self._cold_start_s: float | None = None
+        self.load = LoadBoard(self._load_line, self._server.watch_load)
         self._peers = Peers(
             settings, incarnation, on_change=wake, on_failure=self._on_failure, on_lost=self._on_lost_peer
         )
@@ -197,6 +200,17 @@ class Leader:
             "generations": list(self._history.generations),
         }
 
+    def _load_line(self) -> Line:
+        """Return what GET /load tells now."""
+        return line_of(
+            self._server.load,
+            ready=self.is_ready,
+            leaving=self._is_draining,
+            incarnation=f"{self._incarnation}-{self._history.num_generations}",
+            revision=self._settings.revision,
+            start_s=self._cold_start_s,
+        )
+
     async def metrics(self) -> str:
         """Return the exposition text of this process and of the server.
 
@@ -285,6 +299,8 @@ class Leader:
             self._note(start_limit_cause(self._reports, settings.ranks_per_pod, settings.start_limit_s))
             raise _GenerationOver from None
         now_s = time.monotonic()
+        if self._cold_start_s is None:
+            self._cold_start_s = now_s - self._born_s
         self._telemetry.serving(
             start_s=now_s - began_s,
             cold_start_s=now_s - self._born_s,

@@ -22,6 +22,7 @@ from glm_worker.messages import (
     Full,
     InFlightTokensReply,
     InFlightTokensRequest,
+    LoadChanged,
     MetricsReply,
     MetricsRequest,
     ServerFailed,
@@ -61,6 +62,8 @@ class ServerClient:
         self.has_served = False
         self.full_because: str | None = None  # a sentence while it takes no further connection
         self.was_told_to_drain = False
+        self.load: LoadChanged | None = None  # as it was said last, at load_s
+        self.load_s = 0.0
         self._child = child
         self._link = link
         self._on_serving = on_serving
@@ -183,13 +186,18 @@ class ServerClient:
             case Full(reason=reason):
                 self._note_room(reason)
             case MetricsReply(id=number) | InFlightTokensReply(id=number):
-                if (reply := self._awaited.get(number)) is not None and not reply.done():
-                    reply.set_result(message)
+                self._note_reply(number, message)
+            case LoadChanged():
+                self.load, self.load_s = message, time.monotonic()
             case Drained():
                 if not self._drained.done():
                     self._drained.set_result(message)
             case ServerFailed(message=last_word):
                 self._last_word = last_word
+
+    def _note_reply(self, number: int, message: _Reply) -> None:
+        if (reply := self._awaited.get(number)) is not None and not reply.done():
+            reply.set_result(message)
 
     def _note_room(self, full_because: str | None) -> None:
         self.full_because = full_because

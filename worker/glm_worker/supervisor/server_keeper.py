@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from glm_worker.messages import LoadChanged, WatchLoad
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.causes import Cause
@@ -17,6 +18,7 @@ _log = logging.getLogger("glm_worker.supervisor")
 
 CHECK_INTERVAL_S = 5.0
 METRICS_LIMIT_S = 2.0
+LOAD_FRESH_S = 3.0  # it is said every second: an older one is not known to be true
 IN_FLIGHT_TOKENS_LIMIT_S = 0.5  # the operator waits 1.5 s for the page that this is a part of
 
 
@@ -48,6 +50,7 @@ class ServerKeeper:
         self._server: ServerClient | None = None
         self._drain: asyncio.Task[None] | None = None
         self._drain_lag_s = 0.0
+        self._is_load_watched = False
 
     @property
     def is_listening(self) -> bool:
@@ -69,6 +72,8 @@ class ServerKeeper:
             )
             for message in self._first_words():
                 server.send(message)
+            if self._is_load_watched:
+                server.send(WatchLoad(is_on=True))
             try:
                 await asyncio.shield(server.ended)
             finally:
@@ -98,6 +103,19 @@ class ServerKeeper:
         """Tell the server, if there is one."""
         if self._server is not None:
             self._server.send(message)
+
+    def watch_load(self, is_on: bool) -> None:
+        """Have each server say its load from now on, or no more."""
+        self._is_load_watched = is_on
+        self.send(WatchLoad(is_on=is_on))
+
+    @property
+    def load(self) -> LoadChanged | None:
+        """What the server said of its load within the last seconds; None: it said nothing, or there is none."""
+        server = self._server
+        if server is None or not self.is_listening or time.monotonic() - server.load_s > LOAD_FRESH_S:
+            return None
+        return server.load
 
     async def metrics(self) -> str:
         """Return the server's exposition text; empty while it has none to give."""

@@ -70,6 +70,11 @@ class Flights:
         return sum(flight.num_tokens for flight in self._flights.values())
 
     @property
+    def is_served(self) -> bool:
+        """Whether a generation computes what is in flight."""
+        return self._engine is not None
+
+    @property
     def obstacle(self) -> Overloaded | None:
         """Why a request would not be answered now: it would be refused, or wait for a generation. None: it would be."""
         if self._closed_for_s is not None:

@@ -15,6 +15,7 @@ from glm_worker.server.metrics.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.metrics.expert_load import ExpertLoad
 from glm_worker.server.metrics.exposition import Exposition, without_created
 from glm_worker.server.metrics.outcomes import OUTCOMES, Outcome
+from glm_worker.server.metrics.prefill_speed import PrefillSpeed
 from glm_worker.server.metrics.thinking import ThinkingMetrics
 from glm_worker.server.metrics.vllm_names import cache_config, twin
 from glm_worker.server.slo import Headers
@@ -55,6 +56,7 @@ class Telemetry:
         self._classes = ClassMetrics(model)
         self._expert_load = ExpertLoad()
         self.thinking = ThinkingMetrics(model)
+        self.prefill_speed = PrefillSpeed()
         self._running = self._gauge("glm_num_requests_running", "Requests that the engine computes.")
         self._waiting = self._gauge("glm_num_requests_waiting", "Requests that wait for the engine.")
         self._max_running = self._gauge("glm_max_running_requests", "Requests that may run at once.")
@@ -137,6 +139,7 @@ class Telemetry:
         self._preemptions_seen = done.num_preemptions
         self._prefill_tokens.inc(done.prefill_tokens)
         self._prefill_busy.inc(done.prefill_s)
+        self.prefill_speed.add(done.prefill_tokens, done.prefill_s)
         self._decode_tokens.inc(done.decode_tokens)
         self._decode_steps.inc(done.decode_tokens > 0)
         self._decode_busy.inc(done.decode_s)
