@@ -178,7 +178,7 @@ ANSWER_SCHEMAS: Json = {
     ),
     "Text": _object(prompt=_STRING),
     "Health": _object(status=_const("ok")),
-    "Version": _object(version=_STRING),
+    "Version": _object(version=_STRING, deterministic={"type": ["boolean", "null"]}),
 }
 
 ERROR_SCHEMAS: Json = {

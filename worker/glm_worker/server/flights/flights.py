@@ -56,6 +56,7 @@ class Flights:
         self._suspended_for_s: int | None = None
         self._suspended_by = ""
         self.num_finished = 0  # by the generation that serves
+        self.deterministic: bool | None = None  # whether its answers depend on their requests alone; None: none served
 
     def __len__(self) -> int:
         return len(self._flights)

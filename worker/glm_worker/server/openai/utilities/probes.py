@@ -1,4 +1,4 @@
-"""Whether requests are answered now, and by which version. For people and balancers; pods are probed elsewhere."""
+"""Whether requests are answered now, by which version, and how exactly. For people and balancers, not for probes."""
 
 from importlib.metadata import version
 
@@ -27,4 +27,4 @@ def add_probes(router: APIRouter, backend: Backend) -> None:
     @router.head("/version", include_in_schema=False)
     @router.get("/version", **described("Tell the version of the worker", surface="Utilities", answers=["Version"]))
     async def show_version() -> Response:
-        return JSONResponse({"version": version(_PACKAGE)})
+        return JSONResponse({"version": version(_PACKAGE), "deterministic": backend.flights.deterministic})
