@@ -26,6 +26,7 @@ KINDS = {
     "pods": ("", "v1", "Pod"),
     "events": ("", "v1", "Event"),
     "secrets": ("", "v1", "Secret"),
+    "endpointslices": ("discovery.k8s.io", "v1", "EndpointSlice"),
 }
 NEVER = "9999-12-31T23:59:59Z"
 KEPT_AS_SENT = ("emptyDir", "nodeSelector")  # a pointer, and a map of the user's

@@ -2,7 +2,9 @@
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from glm_gateway.proxy.pool import Patience, Pool
 from glm_gateway.routing.pick import Group
@@ -10,7 +12,10 @@ from glm_gateway.routing.pick import Group
 
 @dataclass(frozen=True)
 class Member:
-    """One group: what routing must know, and its address. incarnation: another one, and it has an empty cache."""
+    """One group: what routing must know, and its address.
+
+    incarnation: another one, and it has an empty cache; empty: not known.
+    """
 
     group: Group
     host: str
@@ -37,13 +42,21 @@ class Directory:
             name
             for name, before in self._members.items()
             if (after := now.get(name)) is None
-            or (after.host, after.port, after.incarnation) != (before.host, before.port, before.incarnation)
+            or (after.host, after.port) != (before.host, before.port)
+            or (before.incarnation and after.incarnation != before.incarnation)
         ]
         for name in changed:
             if (pool := self._pools.pop(name, None)) is not None:
                 pool.close()
         self._members = now
         return changed
+
+    def hear(self, name: str, heard_s: float) -> None:
+        """Note when a group pushed last. Word of one that is gone changes nothing."""
+        member = self._members.get(name)
+        if member is not None:
+            group = msgspec.structs.replace(member.group, heard_s=heard_s)
+            self._members[name] = replace(member, group=group)
 
     @property
     def groups(self) -> list[Group]:

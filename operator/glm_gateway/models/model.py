@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.hold.room import Bounds, Demand, Ticket, WaitingRoom
 from glm_gateway.hold.telling import Start
+from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Classes
 from glm_gateway.routing.pick import Choice, Request
 from glm_gateway.routing.retries import RetryBudget
@@ -52,6 +53,12 @@ class Model:
             self.router.forget(gone)
             self._max_running.pop(gone, None)
         self.wake()
+
+    def hear(self, group: str, load: Load, heard_s: float) -> None:
+        """Take what a group says of itself. heard_s: when it did, by the clock of the loop."""
+        if self.has(group):
+            self.directory.hear(group, heard_s)
+            self.router.book.hear(group, load)
 
     def hear_running(self, group: str, max_running: int) -> None:
         """Note how many requests a group runs at once."""
