@@ -90,8 +90,8 @@ class WorkerSettings(BaseSettings):
     deterministic: bool = Field(
         True,
         description="On cpu compute in an order that makes the bits of an answer a function of its request alone,"
-        " whoever shares its steps and wherever it goes on: a decode step of 8 takes a tenth longer, a third at contexts"
-        " of 193 to 383 tokens. On cuda it does nothing.",
+        " whoever shares its steps and wherever it goes on: a decode step of 8 takes a tenth longer, a third at"
+        " contexts of 193 to 383 tokens. On cuda it does nothing.",
     )
 
     # What chats mean
