@@ -68,7 +68,7 @@ class FakeGroup:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        num_sent = 0
+        num_sent = max(0, len(self._lines) - 1)  # a new listener gets the last word
         while True:
             for data in self._lines[num_sent:]:
                 await response.write(data)
@@ -154,6 +154,20 @@ async def test_a_worker_from_before_is_used_by_own_charges_and_asked_again_later
         fake.hang_up()
         await until(lambda: group_of(model).heard_s is None)
         assert model.router.book.account("g0").others_held == 0
+
+
+async def test_a_group_that_has_no_place_for_a_listener_is_no_worker_from_before() -> None:
+    async with a_roster() as (roster, model, fake, found):
+        roster.take([found])
+        fake.say(leaving=True)
+        await until(lambda: group_of(model).is_leaving)
+        fake.status = 503
+        fake.hang_up()
+        await until(lambda: fake.num_asked >= 3)
+        assert group_of(model).is_leaving, "its last word counts"
+        fake.status = 200
+        fake.say()
+        await until(lambda: group_of(model).takes_requests)
 
 
 async def test_a_stream_that_is_lost_silent_or_broken_is_taken_up_again() -> None:

@@ -14,6 +14,7 @@ from glm_gateway.proxy.pool import Pool
 log = logging.getLogger(__name__)
 
 LOAD_PATH = "/load"
+OK, NOT_THERE = 200, 404
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,7 @@ class Pace:
 class LoadReader:
     """hear: gets each report. lost: called when a stream ends, and after each try in vain.
 
-    unable: called when the group answers, but has no load to tell to us: a worker from before, or one that has as many
-    listeners as it allows.
+    unable: called when the group says that it has no load to tell: a worker from before.
     """
 
     name: str
@@ -71,10 +71,12 @@ class LoadReader:
             async with asyncio.timeout(self.pace.silence_s):
                 connection = await self.pool.ask(request_head("GET", LOAD_PATH, (), 0, ()), ())
                 head = await connection.head()
-            if head.status != 200:
-                log.info("group %s does not tell its load (status %d); own charges count", self.name, head.status)
+            if head.status == NOT_THERE:
+                log.info("group %s does not tell its load; own charges count", self.name)
                 self.unable()
                 return False, 0
+            if head.status != OK:  # it ends, or has as many listeners as it allows
+                raise UpstreamLost(f"it answered {head.status}", has_answered=True)
             reader = LineReader()
             while True:
                 async with asyncio.timeout(self.pace.silence_s):
