@@ -113,9 +113,12 @@ def test_anthropics_client_and_a_schema_are_answered_through_the_service(shared:
         direct = anthropic.DefaultHttpxClient(trust_env=False)
         with anthropic.Anthropic(base_url=url, api_key="unused", max_retries=0, http_client=direct) as other:
             message = other.messages.create(model="glm-nano", max_tokens=300, messages=question)
+            version = direct.get(f"{url}version").json()
+            described = direct.get(f"{url}openapi.json").json()
     assert [block.type for block in message.content] == ["thinking", "text"]
     assert "42" in message.content[1].text
     assert message.stop_reason == "end_turn"
+    assert described["info"]["version"] == version["version"]
 
 
 def test_a_group_of_two_pods_serves_beside_the_first_deployment(shared: Deployed, two_pods: Deployed) -> None:

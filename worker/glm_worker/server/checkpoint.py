@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from glm_edge.version import VERSION
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.model.config import ModelConfig
 from glm_worker.server.structured.calls import CallTokens
@@ -144,7 +144,7 @@ def _fingerprint(folder: Path) -> str:
 
     Weights of the same names and sizes are taken for the same: to read them all would take minutes at each start.
     """
-    digest = sha256(version("glm-operator").encode())
+    digest = sha256(VERSION.encode())
     for path in sorted(each for each in folder.iterdir() if each.is_file()):
         digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
         if path.suffix in _TEXTS:

@@ -6,7 +6,6 @@ come together under names of their own.
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from glm_edge.version import VERSION
 from glm_worker.server.edge.answer_schemas import ANSWERS, ERROR_SCHEMAS, ERRORS, components, reference
 
 Json = dict[str, Any]
@@ -137,7 +137,7 @@ def add_description(app: FastAPI, *, title: str, description: Callable[[], str],
     def document() -> Json:
         found = get_openapi(
             title=title,
-            version=version("glm-operator"),
+            version=VERSION,
             openapi_version="3.1.0",
             description=f"{description()}\n\n{_ELSEWHERE}",
             routes=app.routes,

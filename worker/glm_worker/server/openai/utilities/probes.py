@@ -1,14 +1,11 @@
 """Whether requests are answered now, by which version, and how exactly. For people and balancers, not for probes."""
 
-from importlib.metadata import version
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from glm_edge.version import VERSION
 from glm_worker.server.backend import Backend
 from glm_worker.server.edge.openapi import described
-
-_PACKAGE = "glm-operator"
 
 
 def add_probes(router: APIRouter, backend: Backend) -> None:
@@ -27,4 +24,4 @@ def add_probes(router: APIRouter, backend: Backend) -> None:
     @router.head("/version", include_in_schema=False)
     @router.get("/version", **described("Tell the version of the worker", surface="Utilities", answers=["Version"]))
     async def show_version() -> Response:
-        return JSONResponse({"version": version(_PACKAGE), "deterministic": backend.flights.deterministic})
+        return JSONResponse({"version": VERSION, "deterministic": backend.flights.deterministic})
