@@ -8,16 +8,21 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from glm_edge.errors.failure import Failure
+from glm_gateway.access.decide import Caller
+from glm_gateway.admission.gate import Gate
+from glm_gateway.admission.metering import Metering, Refused, Reserved
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.placement import Placement, ToGroup
-from glm_gateway.proxy.heads import TOKEN_HEADER
+from glm_gateway.proxy.heads import ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
 from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Placing, Relay, Waits
 from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
 from glm_gateway.proxy.request_ids import request_id_of
@@ -45,30 +50,39 @@ class _Gone(Exception):
 
 
 class _Refused(Exception):
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.headers = headers
 
 
 @dataclass
 class Gateway:
-    """models: by name and by alias. token: says to workers who we are. secret: keys the hashes of prompts.
+    """models: by name. token: says to workers who we are. gate: who may ask. metering: how much.
 
-    The same in all replicas.
+    secret: keys the hashes of prompts; the same in all replicas.
     """
 
     models: Mapping[str, Model]
     token: str
+    gate: Gate
     secret: bytes = b""
+    metering: Metering = field(default_factory=Metering)
     bounds: Bounds = field(default_factory=Bounds)
     waits: Waits = field(default_factory=Waits)
 
     def __post_init__(self) -> None:
+        self.num_running = 0
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            return
+        self.num_running += 1
+        try:
             await _Exchange(self, scope, receive, send).run()
+        finally:
+            self.num_running -= 1
 
     @property
     def is_ready(self) -> bool:
@@ -90,11 +104,13 @@ class _Exchange:
         self._began_s = self._loop.time()
         self._headers: list[tuple[bytes, bytes]] = list(self.scope["headers"])
         self._request_id = request_id_of(self._headers)
+        self._own_id = secrets.token_hex(16)  # the client's own may be used twice
         self._words = Words(api_of(self.scope["path"]), self._request_id)
 
     async def run(self) -> None:
         try:
             found = self._route()
+            self._caller = self._admitted()
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)
@@ -105,7 +121,7 @@ class _Exchange:
                 case Kind.STORED:
                     await self._relay_stored(found)
         except _Refused as refused:
-            await self._fail(refused.failure)
+            await self._fail(refused.failure, refused.headers)
         except _Gone:
             pass
 
@@ -129,6 +145,13 @@ class _Exchange:
             )
         return found
 
+    def _admitted(self) -> Caller:
+        """Return who asks. Raises _Refused."""
+        caller = self.gateway.gate.caller(self.scope["path"], self._headers)
+        if isinstance(caller, Failure):
+            raise _Refused(caller)
+        return caller
+
     async def _relay(self, found: Route) -> None:
         body = await self._body()
         try:
@@ -138,15 +161,38 @@ class _Exchange:
                 Failure(400, "the body is not a JSON object", "invalid_request_error", code="invalid_json")
             ) from None
         model = self._model(ask, found)
-        if ask.previous is not None:
-            keeper = ToGroup(model, _group_of(ask.previous))
-            await self._run(self._relay_of(keeper, body, streams=ask.streams), keeper)
+        placing: Placement | ToGroup = (
+            self._placement(model, ask) if ask.previous is None else ToGroup(model, _group_of(ask.previous))
+        )
+        if found.kind is Kind.COUNT:
+            await self._run(self._relay_of(placing, body, streams=ask.streams), placing)
             return
-        placement = self._placement(model, ask)
-        relay = self._relay_of(placement, body, streams=ask.streams)
-        if ask.streams:
-            placement.tell = relay.tell_waiting
-        await self._run(relay, placement)
+        reserved = await self._reserved(model, ask)
+        relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers)
+        if isinstance(placing, Placement) and ask.streams:
+            placing.tell = relay.tell_waiting
+        try:
+            await self._run(relay, placing)
+        finally:
+            first_s = relay.first_token_at
+            await asyncio.shield(
+                self.gateway.metering.settle(
+                    reserved,
+                    self._own_id,
+                    relay,
+                    e2e_s=self._loop.time() - self._began_s,
+                    ttft_s=None if first_s is None else first_s - self._began_s,
+                )
+            )
+
+    async def _reserved(self, model: Model, ask: Ask) -> Reserved:
+        """Reserve what a request may take. Raises _Refused."""
+        prompt_tokens = _prompt_tokens(ask.num_bytes)
+        api = self._words.api
+        found = await self.gateway.metering.reserve(self._caller, model.name, api, ask, prompt_tokens)
+        if isinstance(found, Refused):
+            raise _Refused(found.failure, found.headers)
+        return found
 
     async def _relay_stored(self, found: Route) -> None:
         """Ask the group that keeps a response, which its id names."""
@@ -190,9 +236,9 @@ class _Exchange:
                 log.warning("request=%s group=%s failed: %s", self._request_id, relay.group, relay.failure.message)
 
     def _placement(self, model: Model, ask: Ask) -> Placement:
-        prefix = prefix_of((*ask.head, *ask.turns), prefix_key(self.gateway.secret, ""))
-        prompt_tokens = max(1, math.ceil(prefix.num_bytes / BYTES_A_TOKEN))
-        request = Request(key=self._request_id, prompt_tokens=prompt_tokens, prefix=prefix)
+        prefix = prefix_of((*ask.head, *ask.turns), prefix_key(self.gateway.secret, self._caller.tenant))
+        prompt_tokens = _prompt_tokens(prefix.num_bytes)
+        request = Request(key=self._own_id, prompt_tokens=prompt_tokens, prefix=prefix, sticky=self._caller.tenant)
         place = place_of(
             model.classes[None],
             arrived_s=self._began_s,
@@ -201,7 +247,10 @@ class _Exchange:
         )
         return Placement(model, request, place, num_bytes=ask.num_bytes, picked=self.gateway.telemetry.picked)
 
-    def _relay_of(self, placing: Placing, body: bytes, *, streams: bool) -> Relay:
+    def _relay_of(
+        self, placing: Placing, body: bytes, *, streams: bool, added: Sequence[tuple[bytes, bytes]] = ()
+    ) -> Relay:
+        """added: headers of ours to the client."""
         gateway, own_id = self.gateway, (REQUEST_ID_HEADER, self._request_id.encode())
         query, path = self.scope["query_string"].decode("latin-1"), self.scope["path"]
         outgoing = Outgoing(
@@ -209,7 +258,7 @@ class _Exchange:
             target=f"{path}?{query}" if query else path,
             headers=self._headers,
             body=body,
-            added=[(TOKEN_HEADER, gateway.token.encode()), own_id],
+            added=[(TOKEN_HEADER, gateway.token.encode()), own_id, *_told_of(self._caller)],
             streams=streams,
         )
         return Relay(
@@ -219,7 +268,7 @@ class _Exchange:
             self.send,
             bounds=gateway.bounds,
             waits=gateway.waits,
-            reply_added=[own_id],
+            reply_added=[own_id, *added],
         )
 
     def _model(self, ask: Ask, found: Route) -> Model:
@@ -302,29 +351,47 @@ class _Exchange:
             await self._tell(200, {"object": "list", "data": shown})
 
     async def _tell_own(self) -> None:
+        if self.scope["path"] == "/v1/usage" and self.gateway.metering.usage is not None:
+            asked = dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
+            told = self.gateway.metering.usage.answer(self._caller.name, asked.get("start"), asked.get("end"))
+            if isinstance(told, Failure):
+                raise _Refused(told)
+            await self._tell(200, told)
+            return
         if self.scope["path"] == "/health":
             is_ready = self.gateway.is_ready
             await self._tell(200 if is_ready else 503, {"status": "ok" if is_ready else "no model is configured"})
             return
         raise _Refused(_not_found(f"{self.scope['path'][:100]}: this gateway does not tell it yet"))
 
-    async def _fail(self, failure: Failure) -> None:
+    async def _fail(self, failure: Failure, headers: Sequence[tuple[bytes, bytes]]) -> None:
         status, body = self._words.body(failure)
-        await self._answer(status, body, failure.headers)
+        own = [(name.encode(), value.encode()) for name, value in failure.headers.items()]
+        await self._answer(status, body, [*own, *headers])
 
     async def _tell(self, status: int, value: Mapping[str, Any]) -> None:
-        await self._answer(status, json.dumps(value).encode(), {})
+        await self._answer(status, json.dumps(value).encode())
 
-    async def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    async def _answer(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         told = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (REQUEST_ID_HEADER, self._request_id.encode()),
-            *((name.encode(), value.encode()) for name, value in headers.items()),
+            *headers,
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": told})
         is_head = self.scope["method"] == "HEAD"
         await self.send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+def _prompt_tokens(num_bytes: int) -> int:
+    return max(1, math.ceil(num_bytes / BYTES_A_TOKEN))
+
+
+def _told_of(caller: Caller) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell a worker who asks: a role, and a tenant that is no name."""
+    role = [] if caller.role is None else [(ROLE_HEADER, caller.role.encode())]
+    return [(TENANT_HEADER, caller.tenant.encode()), *role]
 
 
 def _group_of(response_id: str) -> str:

@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from glm_edge.errors.failure import Failure
 from glm_edge.http.connections import Connections
 from glm_edge.http.protocol import Answer, options
+from glm_gateway.access.decide import Mode
+from glm_gateway.admission.gate import Gate
 from glm_gateway.app import Gateway
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.models.model import Model
@@ -36,6 +38,7 @@ async def a_gateway(name: str, members: Iterable[Member], **fields: Any) -> Asyn
     """Run a gateway of one model in this loop; return its address and itself."""
     model = Model(name, Directory())
     model.replace(members)
+    fields = {"gate": Gate(mode=Mode.NONE, tenant_secret=b"0" * 16), **fields}
     gateway = Gateway({name: model}, TOKEN, **fields)
     port = free_port()
     connections = Connections(lambda _: None, lambda _: None)

@@ -1,0 +1,119 @@
+"""What one request may take is reserved before it goes to a group, and settled when it has ended, exactly once."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.access.decide import Caller
+from glm_gateway.limits.config import QuotasConfig
+from glm_gateway.limits.expect import Means, usage_to_reserve
+from glm_gateway.limits.headers import limit_headers, refused
+from glm_gateway.limits.memory import MemoryStore
+from glm_gateway.limits.reserve import Refusal, Reservation
+from glm_gateway.limits.store import Store
+from glm_gateway.limits.tokens import Usage
+from glm_gateway.proxy.relay import Outcome, Relay
+from glm_gateway.surfaces.ask import Ask
+from glm_gateway.surfaces.routes import Api
+from glm_gateway.usage.entry import Entry
+from glm_gateway.usage.service import UsageService
+
+MAX_CONTEXT = 131_072
+"""Of a model that does not say its own: no GLM has more."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a request may not be sent on. headers: beside those of the failure."""
+
+    failure: Failure
+    headers: Headers
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What a request holds until it is settled. headers: of its reply, about limits."""
+
+    caller: Caller
+    model: str
+    api: Api
+    reservation: Reservation
+    headers: Headers
+
+
+@dataclass
+class Metering:
+    """usage: where what was used is written down; None: nowhere. clock: seconds since 1970."""
+
+    quotas: QuotasConfig = field(default_factory=QuotasConfig)
+    store: Store = field(default_factory=MemoryStore)
+    usage: UsageService | None = None
+    clock: Callable[[], float] = time.time
+    means: Means = field(default_factory=Means)
+
+    async def reserve(self, caller: Caller, model: str, api: Api, ask: Ask, prompt_tokens: int) -> Reserved | Refused:
+        """Take what a request may use. prompt_tokens: as expected; the group's own count is settled."""
+        now = self.clock()
+        scopes = self.quotas.scopes(caller.name, caller.group, model)
+        wanted = usage_to_reserve(
+            self.means.of(caller.name, model),
+            prompt=prompt_tokens,
+            max_tokens=ask.max_tokens,
+            context=MAX_CONTEXT,
+            num_answers=ask.num_answers,
+            prices=self.quotas.prices_of(model),
+        )
+        found = await self.store.reserve(scopes, wanted, now)
+        if isinstance(found, Refusal):
+            failure, headers = refused(found, scopes)
+            told = limit_headers(api, scopes, await self.store.counters(scopes), now)
+            return Refused(failure, [*headers, *told])
+        return Reserved(caller, model, api, found.reservation, limit_headers(api, scopes, found.counters, now))
+
+    async def settle(
+        self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
+    ) -> None:
+        """Count what a request did use, and write it down. Call it once, however the request ended."""
+        now, used = self.clock(), used_by(relay)
+        caller, model = reserved.caller, reserved.model
+        if used == Usage() and relay.outcome is not Outcome.FINISHED:
+            await self.store.release(reserved.reservation, now)
+        else:
+            await self.store.settle(reserved.reservation, used, now)
+        if relay.progress.closed is not None:
+            self.means.note(caller.name, model, used)
+        if self.usage is not None:
+            self.usage.take(
+                Entry(
+                    id=request_id,
+                    at=now,
+                    key=caller.name,
+                    group_of_keys=caller.group or "",
+                    model=model,
+                    api=reserved.api,
+                    outcome=relay.outcome,
+                    prompt=used.prompt,
+                    cached=used.cached,
+                    answer=used.answer,
+                    thinking=used.thinking,
+                    cost=self.quotas.cost(model, used),
+                    ttft_s=ttft_s,
+                    e2e_s=e2e_s,
+                    num_continued=relay.progress.num_times,
+                )
+            )
+
+
+def used_by(relay: Relay) -> Usage:
+    """Return what a request used, exactly where its reply was closed; of one that broke off what is known."""
+    progress = relay.progress
+    if (closed := progress.closed) is not None:
+        return Usage(
+            closed.num_prompt_tokens, closed.num_cached_tokens, closed.num_answer_tokens, closed.num_reasoning_tokens
+        )
+    if progress.opened is None:
+        return Usage()
+    return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)

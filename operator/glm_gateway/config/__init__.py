@@ -1,0 +1,1 @@
+"""What a gateway is told, in one file. Pure but for reading it."""
