@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -167,17 +167,35 @@ def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(g
     assert group.last_end(before)["rank"] == rank
 
 
-def test_a_stream_cut_off_by_a_death_ends_with_an_error_event(group: Group) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stream_whose_rank_is_killed_goes_on_word_for_word(group: Group, rank: int) -> None:
     before = group.serving()["generation"]
-    victim, body = group.rank(0), question(stream=True, **LONG)
-    with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
-        lines = response.iter_lines()
-        events = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {"))
-        next(event for event in events if has_text(event))
-        victim.kill()
-        rest = list(events)
-    assert "error" in rest[-1], rest[-3:]
+    body = question(stream=True, **LONG)
+    unbroken = streamed(group, body)
+    assert streamed(group, body, at_text=group.rank(rank).kill) == unbroken
     group.serving(after=before)
+    assert group.last_end(before)["rank"] == rank
+
+
+def streamed(group: Group, body: dict[str, object], at_text: Callable[[], None] | None = None) -> list[Any]:
+    """Return what a stream told of its answer, delta by delta put together. at_text: called after the first text."""
+    told = {"reasoning_content": "", "content": ""}
+    reasons = []
+    with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            assert "error" not in event, event
+            if at_text is not None and has_text(event):
+                at_text()
+                at_text = None
+            for choice in event["choices"]:
+                for field in told:
+                    told[field] += choice["delta"].get(field) or ""
+                reasons.append(choice["finish_reason"])
+    assert at_text is None
+    return [told, [reason for reason in reasons if reason]]
 
 
 def test_tokens_are_in_flight_while_a_stream_runs_and_none_after_it(group: Group) -> None:

@@ -327,7 +327,7 @@ class ImportantRequests(RandomSchedules):
         self.submit(num_prompt, max_tokens, can_stop, priority, deadline_ms)
 
 
-LAWS = settings(max_examples=200, stateful_step_count=80, deadline=None, derandomize=True)
+LAWS = settings(max_examples=140, stateful_step_count=80, deadline=None, derandomize=True)
 TestEqualRequests = EqualRequests.TestCase
 TestEqualRequests.settings = LAWS
 TestImportantRequests = ImportantRequests.TestCase

@@ -110,7 +110,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(TEXTS, st.sets(st.sampled_from(NAMES), min_size=1), st.booleans())
 def test_a_value_written_in_parts_is_what_it_is_as_a_whole(parts: list[str], names: set[str], has_word: bool) -> None:
     of = a_type(*names, words=("2",) if has_word else ())
