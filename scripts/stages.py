@@ -107,7 +107,7 @@ STAGES = (
     Stage("imports", "who may import whom"),
     Stage("lifecycle", "a cluster dies, comes back and goes", no_lifecycle),  # first: building it takes minutes
     Stage("unit", "pure tests", beside="lifecycle"),
-    Stage("contract", "what types cannot pin"),
+    Stage("contract", "what types cannot pin", beside="lifecycle"),
     Stage("gpu", "parity on CUDA", no_gpu),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True),
     Stage("demo", "what README shows first", is_slow=True, beside="e2e"),

@@ -116,8 +116,14 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def another_child(but: psutil.Process) -> psutil.Process:
     """Return the process that is started in place of one."""
-    await until(lambda: bool(set(children()) - {but}))
-    return next(child for child in children() if child != but)
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        found[:] = [child for child in children() if child != but]
+        return bool(found)
+
+    await until(is_there)
+    return found[0]
 
 
 async def killed_while_idle(compiler: Compiler) -> psutil.Process:
@@ -220,7 +226,7 @@ async def test_a_process_that_cannot_start_is_told_as_no_room(tmp_path: Path) ->
 @in_one_loop
 async def test_a_start_that_is_cancelled_leaves_nothing_to_the_next_one(compiler: Compiler) -> None:
     child = await killed_while_idle(compiler)
-    waiting = asyncio.create_task(compiler.compile(GOOD))
+    waiting = asyncio.create_task(compiler.compile(LARGE))  # seconds: it cannot be done before it is cancelled
     await another_child(child)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
