@@ -68,7 +68,8 @@ def _of_shape(path: str, error: Any) -> list[str]:
     if not isinstance(error, dict) or not isinstance(error.get("error"), dict):
         return ["an error without an error object"]
     inner = error["error"]
-    if path.startswith(("/v1/messages", "/api/anthropic")):
+    is_anthropics = path.startswith("/v1/models") and error.get("type") == "error"  # who sends its version asks for it
+    if is_anthropics or path.startswith(("/v1/messages", "/api/anthropic")):
         is_right = error.get("type") == "error" and {"type", "message"} <= inner.keys() <= {
             "type",
             "message",
