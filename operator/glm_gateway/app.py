@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from glm_edge.errors.failure import Failure
+from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
 from glm_gateway.access.decide import Caller
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering, Refused, Reserved
@@ -39,7 +40,6 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-MAX_BODY_BYTES = 16 * 2**20
 BODY_IDLE_S, BODY_S = 30.0, 300.0  # between two parts of a body, and for the whole of it
 BYTES_A_TOKEN = 4.0
 """Of a prompt, before any group has counted one: what English text has."""
@@ -280,8 +280,9 @@ class _Exchange:
                 Failure(400, "model is missing", "invalid_request_error", "model", "missing_required_parameter")
             )
         model = models.get(ask.model)
-        if model is None and self.scope["path"].startswith("/api/anthropic") and ask.model.startswith("claude"):
-            model = next(iter(models.values()), None)  # coding agents ask for a vendor's names there
+        is_for_agents = self.scope["path"].startswith("/api/anthropic")  # they ask for a vendor's names there
+        if model is None and len(models) == 1 and is_for_agents and ask.model.startswith("claude"):
+            model = next(iter(models.values()))
         if model is None:
             known = ", ".join(sorted(models))[:300]
             raise _Refused(
@@ -323,14 +324,7 @@ class _Exchange:
                 )
             ) from None
         if num_bytes > MAX_BODY_BYTES:
-            raise _Refused(
-                Failure(
-                    413,
-                    f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this server reads",
-                    "invalid_request_error",
-                    code="body_too_large",
-                )
-            )
+            raise _Refused(body_too_large(TOO_LARGE))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _left(self) -> None:

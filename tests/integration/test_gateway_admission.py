@@ -190,3 +190,24 @@ async def test_a_client_that_leaves_pays_for_what_was_written(world: World) -> N
     (entry,) = [entry for day in Journal(world.folder).days() for entry in Journal(world.folder).entries(day)]
     assert (entry.outcome, entry.prompt) == ("cancelled", len(request.prompt_token_ids))
     assert entry.answer == len(token_ids(" 4"))
+
+
+async def test_nobody_reads_or_goes_on_with_what_another_key_has_stored(world: World) -> None:
+    alice, bob = world.openai("glm-alice").responses, world.openai("glm-bob").responses
+    asked = asyncio.create_task(alice.create(model=MODEL, input="hi", store=True))
+    await world.engine.say(await world.engine.next_request(), "secret", end="<|user|>")
+    made = await asked
+    assert (await alice.retrieve(made.id)).output_text == "secret"
+    with pytest.raises(openai.NotFoundError):
+        await bob.retrieve(made.id)
+    with pytest.raises(openai.NotFoundError):
+        await bob.create(model=MODEL, input="more", previous_response_id=made.id, max_output_tokens=20)
+    with pytest.raises(openai.NotFoundError):
+        await bob.delete(made.id)
+
+
+async def test_a_reply_that_tells_no_tokens_counts_as_all_that_was_reserved(world: World) -> None:
+    bob = world.openai("glm-bob").responses
+    await bob.create(model=MODEL, input="hi", background=True, store=True, max_output_tokens=150)
+    with pytest.raises(openai.RateLimitError, match="tokens are left"):
+        await bob.create(model=MODEL, input="hi", max_output_tokens=60)

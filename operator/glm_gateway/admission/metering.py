@@ -13,7 +13,7 @@ from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.limits.reserve import Refusal, Reservation
 from glm_gateway.limits.store import Store
 from glm_gateway.limits.tokens import Usage
-from glm_gateway.proxy.relay import Outcome, Relay
+from glm_gateway.proxy.relay import Relay
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Api
 from glm_gateway.usage.entry import Entry
@@ -77,9 +77,9 @@ class Metering:
         self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
     ) -> None:
         """Count what a request did use, and write it down. Call it once, however the request ended."""
-        now, used = self.clock(), used_by(relay)
+        now, used = self.clock(), used_by(relay, reserved.reservation.usage)
         caller, model = reserved.caller, reserved.model
-        if used == Usage() and relay.outcome is not Outcome.FINISHED:
+        if used == Usage():
             await self.store.release(reserved.reservation, now)
         else:
             await self.store.settle(reserved.reservation, used, now)
@@ -107,13 +107,17 @@ class Metering:
             )
 
 
-def used_by(relay: Relay) -> Usage:
-    """Return what a request used, exactly where its reply was closed; of one that broke off what is known."""
+def used_by(relay: Relay, reserved: Usage) -> Usage:
+    """Return what a request used, exactly where its reply was closed; of one that broke off what is known.
+
+    A reply that is no frames, as of a worker from before or of a response in the background, does not tell what it
+    takes: then all that was reserved counts, for nothing may pass a budget unseen.
+    """
     progress = relay.progress
     if (closed := progress.closed) is not None:
         return Usage(
             closed.num_prompt_tokens, closed.num_cached_tokens, closed.num_answer_tokens, closed.num_reasoning_tokens
         )
     if progress.opened is None:
-        return Usage()
+        return reserved if relay.is_plain and relay.status < 400 else Usage()
     return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)

@@ -32,9 +32,9 @@ class ToGroup:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    async def place(self, avoid: frozenset[str]) -> Choice | Failure:
-        """Return the group, once: there is no other one to try."""
-        if avoid or not self.model.has(self.group):
+    async def place(self, avoid: frozenset[str]) -> Choice | Failure:  # noqa: ARG002 - there is no other one
+        """Return the group, as long as it is there: a busy one has lost nothing, and no other one has what it keeps."""
+        if not self.model.has(self.group):
             return Failure(
                 404,
                 f"the group {self.group} that kept it is no more, and what it kept is lost",

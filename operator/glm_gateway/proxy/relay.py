@@ -138,7 +138,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.progress = Progress(self.bounds, began_s=self._loop.time())
         self._has_started = False
-        self._is_plain = False  # what the client has begun to read is no frames
+        self.is_plain = False  # what the client has begun to read is no frames
 
     async def run(self) -> None:
         """Relay to the end; the client has been told how it ended. Raises BrokenReply, and what `send` raises."""
@@ -174,7 +174,7 @@ class Relay:
         await self._body(comment, more=True)
 
     def _verdict(self) -> GoOn | Again | GiveUp:
-        if self._is_plain:
+        if self.is_plain:
             return GiveUp("a plain reply had begun")
         return self.progress.lose(self._loop.time())
 
@@ -272,7 +272,7 @@ class Relay:
     async def _pass_plain(self, connection: Connection, head: Head, choice: Choice) -> None:
         """Pass on a reply that is no frames: a refusal, a short answer, or one of a worker from before."""
         self.placing.succeed(choice, None)
-        self._is_plain = True
+        self.is_plain = True
         await self._start(head.status, head.headers)
         while data := await _within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply"):
             self.first_token_at = self.first_token_at or self._loop.time()

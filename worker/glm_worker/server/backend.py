@@ -81,7 +81,7 @@ class Backend:
             checkpoint=self.checkpoint,
             rules=self.rules,
             policy=policy,
-            caller=Caller.of(request.headers, policy),
+            caller=Caller.of(request.headers, policy, is_of_gateway=self.is_of_gateway(request.headers)),
         )
 
     async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:

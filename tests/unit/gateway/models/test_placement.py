@@ -10,7 +10,7 @@ from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.hold.room import Bounds
 from glm_gateway.models import placement
 from glm_gateway.models.model import Model
-from glm_gateway.models.placement import Placement
+from glm_gateway.models.placement import Placement, ToGroup
 from glm_gateway.routing.arms import Split
 from glm_gateway.routing.classes import Place
 from glm_gateway.routing.pick import Choice, Group, Request
@@ -164,6 +164,20 @@ async def test_a_stream_that_waits_is_told_for_what(monkeypatch: pytest.MonkeyPa
         await told.get()
     found.replace([member("g0")])
     found.end(await waiting)
+    check(found)
+
+
+async def test_what_a_group_keeps_is_lost_with_the_group_and_not_because_it_was_busy() -> None:
+    found = model(member("g0", is_ready=False))
+    keeper = ToGroup(found, "g0")
+    for avoid in (frozenset(), frozenset({"g0"})):
+        choice = await keeper.place(avoid)
+        assert isinstance(choice, Choice)
+        keeper.end(choice)
+    found.replace([])
+    failure = await keeper.place(frozenset())
+    assert isinstance(failure, Failure)
+    assert (failure.status, failure.code) == (404, "group_lost")
     check(found)
 
 

@@ -35,14 +35,14 @@ class Caller:
     headers: Headers = field(default_factory=Headers)
 
     @classmethod
-    def of(cls, headers: Headers, policy: Policy) -> "Caller":
-        """Return the caller behind these headers.
+    def of(cls, headers: Headers, policy: Policy, *, is_of_gateway: bool = False) -> "Caller":
+        """Return the caller behind these headers. is_of_gateway: the deployment's own gateway says who it is.
 
         Raises RequestRefused for a role or tenant that cannot be kept as it is: to leave it out would make one caller
         of many.
         """
         request_id = request_id_of(headers)
-        if not policy.trust_proxy_headers:
+        if not (policy.trust_proxy_headers or is_of_gateway):
             return cls(request_id=request_id, headers=headers)
         return cls(
             request_id=request_id,
