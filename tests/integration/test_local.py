@@ -223,6 +223,19 @@ def test_a_pod_that_ends_at_once_is_reported_with_the_end_of_its_log(
         wait(folder, started.state)
 
 
+def test_a_stranger_that_answers_at_the_address_of_a_dead_pod_is_not_taken_for_it(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user's deployment does that has taken the same free network a moment later."""
+    monkeypatch.setenv("PRETEND", "crashes")
+    started = start(folder)
+    leader = started.state.pods[0]
+    until(lambda: not processes.is_alive(Process(leader.pid, leader.start_ticks)))
+    monkeypatch.setattr(Management, "is_ready", lambda *_: True)
+    with pytest.raises(LocalError, match="ended before it served"):
+        wait(folder, started.state)
+
+
 def test_a_group_that_fails_again_and_again_is_not_waited_for(
     folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def wait_until_ready(
     waiting = dict(state.groups)
     with Management() as management:
         while True:
-            waiting = {group: pods for group, pods in waiting.items() if not management.is_ready(pods[0].address)}
+            waiting = {group: pods for group, pods in waiting.items() if not _serves(pods[0], management)}
             if not waiting:
                 return
             views = {group: management.group(pods[0].address) for group, pods in waiting.items()}
@@ -99,6 +99,11 @@ def wait_until_ready(
             if time.monotonic() > deadline:
                 raise LocalError(_too_late(folder, state, views, deadline_s))
             time.sleep(POLL_S)
+
+
+def _serves(leader: PodRecord, management: Management) -> bool:
+    """Whether a group serves. Where its leader has ended, whoever answers at the address is a stranger."""
+    return processes.is_alive(Process(leader.pid, leader.start_ticks)) and management.is_ready(leader.address)
 
 
 def is_any_alive(folder: StateFolder, name: str) -> bool:
