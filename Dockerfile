@@ -1,4 +1,4 @@
-# Two images from one file: `operator` (the operator and the `glm` command, no torch) and `worker` (one rank group's pod).
+# Two images from one file: `operator` (operator, gateway and the `glm` command, no torch) and `worker` (one rank group's pod).
 #   docker build --target worker -t glm-worker .
 #   docker run --rm -p 8000:8000 --gpus all --shm-size 8g -v /models/GLM-4.5-Air:/model:ro glm-worker \
 #     serve --model /model --served-model-name GLM-4.5-Air --device cuda --ranks-per-pod 4 --tensor-parallel 4
@@ -39,7 +39,9 @@ RUN printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())
     > /opt/glm/bin/glm-operator \
     && printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())\n' glm_operator.cli app app \
     > /opt/glm/bin/glm \
-    && chmod 0755 /opt/glm/bin/glm-operator /opt/glm/bin/glm
+    && printf '#!/opt/glm/bin/python\nimport sys\nfrom %s import %s\nsys.exit(%s())\n' glm_gateway.main main main \
+    > /opt/glm/bin/glm-gateway \
+    && chmod 0755 /opt/glm/bin/glm-operator /opt/glm/bin/glm /opt/glm/bin/glm-gateway
 ENV PYTHONPATH=/app/operator
 COPY worker/glm_edge /app/operator/glm_edge
 COPY operator/glm_gateway /app/operator/glm_gateway

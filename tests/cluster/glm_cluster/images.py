@@ -56,6 +56,7 @@ def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
     ensure_base_image(paths, base_name(dockerfile.read_text()))
     for stage in STAGES:
         build(paths, stage, checkout)
+    Buildah(paths)("rm", "--all")  # of builds that were ended in the middle: they would hold images that nothing needs
     Buildah(paths)("rmi", "--prune")  # what earlier builds left: packages of 5 GB each time that they change
     operator, worker = (push(paths, stage) for stage in STAGES)
     return Images(operator, worker)
@@ -115,9 +116,10 @@ def has_packages(paths: Paths, stage: str, checkout: Path) -> bool:
 
 
 def packages_digest(stage: str, checkout: Path) -> str:
-    """Return what stands for the packages of a stage: locks, and the Dockerfile without lines that copy our code."""
-    lines = (checkout / "Dockerfile").read_bytes().splitlines()
-    recipe = b"\n".join(line for line in lines if not line.startswith(OUR_CODE))
+    """Return what stands for the packages of a stage: its locks and its lines, but for those that copy our code."""
+    _, runtime, *stages = (checkout / "Dockerfile").read_bytes().split(b"\nFROM ")
+    own = next(each for each in stages if each.split(b"\n", 1)[0].endswith(f" AS {stage}".encode()))
+    recipe = b"\n".join(line for line in (runtime + b"\n" + own).splitlines() if not line.startswith(OUR_CODE))
     locks = [(checkout / file).read_bytes() for file in ("locks/uv.txt", f"locks/{stage}.txt")]
     digests = b"".join(hashlib.sha256(part).digest() for part in (recipe, *locks))
     return hashlib.sha256(digests).hexdigest()
