@@ -5,14 +5,12 @@ told in the words of the API that the path is of.
 """
 
 import asyncio
-import json
 import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
 
 from glm_edge.errors.failure import Failure
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
@@ -23,6 +21,8 @@ from glm_gateway.continuation.progress import Bounds
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.placement import Placement, ToGroup
+from glm_gateway.pages.page import JSON
+from glm_gateway.pages.pages import Pages
 from glm_gateway.proxy.heads import ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
 from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Placing, Relay, Waits
 from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
@@ -31,7 +31,7 @@ from glm_gateway.routing.classes import HIGHEST, LOWEST, place_of
 from glm_gateway.routing.pick import Request
 from glm_gateway.routing.prefix import prefix_key, prefix_of
 from glm_gateway.surfaces.ask import Ask, NoJson, read
-from glm_gateway.surfaces.routes import Api, Kind, Route, api_of, route
+from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.words import Words
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,10 @@ class Gateway:
     def __post_init__(self) -> None:
         self.num_running = 0
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
+        self.pages = Pages(
+            names=lambda: {model.name for model in self.models.values()},
+            usage=self.metering.usage,
+        )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,10 +118,8 @@ class _Exchange:
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)
-                case Kind.MODELS:
-                    await self._tell_models(found)
-                case Kind.OWN:
-                    await self._tell_own()
+                case Kind.MODELS | Kind.OWN:
+                    await self._tell_page(found)
                 case Kind.STORED:
                     await self._relay_stored(found)
         except _Refused as refused:
@@ -331,44 +333,24 @@ class _Exchange:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    async def _tell_models(self, found: Route) -> None:
-        names = sorted({model.name for model in self.gateway.models.values()})
-        if found.name and found.name not in names:
-            raise _Refused(_not_found(f"the model '{found.name[:100]}' does not exist here", "model_not_found"))
-        shown = [_shown(found.api, name) for name in names]
-        if found.name:
-            await self._tell(200, _shown(found.api, found.name))
-        elif found.api is Api.ANTHROPIC:
-            ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-            await self._tell(200, {"data": shown, "has_more": False, **ends})
-        else:
-            await self._tell(200, {"object": "list", "data": shown})
-
-    async def _tell_own(self) -> None:
-        if self.scope["path"] == "/v1/usage" and self.gateway.metering.usage is not None:
-            asked = dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
-            told = self.gateway.metering.usage.answer(self._caller.name, asked.get("start"), asked.get("end"))
-            if isinstance(told, Failure):
-                raise _Refused(told)
-            await self._tell(200, told)
-            return
-        if self.scope["path"] == "/health":
-            is_ready = self.gateway.is_ready
-            await self._tell(200 if is_ready else 503, {"status": "ok" if is_ready else "no model is configured"})
-            return
-        raise _Refused(_not_found(f"{self.scope['path'][:100]}: this gateway does not tell it yet"))
+    async def _tell_page(self, found: Route) -> None:
+        query = self.scope["query_string"].decode("latin-1")
+        page = await self.gateway.pages.page(found, self.scope["path"], query, self._caller)
+        if isinstance(page, Failure):
+            raise _Refused(page)
+        kept = [] if page.max_age_s is None else [(b"cache-control", b"max-age=%d" % page.max_age_s)]
+        await self._answer(page.status, page.body, kept, kind=page.kind)
 
     async def _fail(self, failure: Failure, headers: Sequence[tuple[bytes, bytes]]) -> None:
         status, body = self._words.body(failure)
         own = [(name.encode(), value.encode()) for name, value in failure.headers.items()]
         await self._answer(status, body, [*own, *headers])
 
-    async def _tell(self, status: int, value: Mapping[str, Any]) -> None:
-        await self._answer(status, json.dumps(value).encode())
-
-    async def _answer(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    async def _answer(
+        self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), *, kind: bytes = JSON
+    ) -> None:
         told = [
-            (b"content-type", b"application/json"),
+            (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
             (REQUEST_ID_HEADER, self._request_id.encode()),
             *headers,
@@ -395,9 +377,3 @@ def _group_of(response_id: str) -> str:
 
 def _not_found(message: str, code: str = "not_found") -> Failure:
     return Failure(404, message, "invalid_request_error", code=code)
-
-
-def _shown(api: Api, name: str) -> dict[str, Any]:
-    if api is Api.ANTHROPIC:
-        return {"type": "model", "id": name, "display_name": name}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "glm-operator"}

@@ -1,0 +1,40 @@
+import json
+from typing import Any
+
+import pytest
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.pages.models import models_page
+from glm_gateway.pages.page import Page
+from glm_gateway.surfaces.routes import Api
+
+
+def shown(api: Api, name: str = "", names: tuple[str, ...] = ("b", "a")) -> Any:
+    page = models_page(api, name, names)
+    assert isinstance(page, Page)
+    assert page.status == 200
+    return json.loads(page.body)
+
+
+@pytest.mark.parametrize("api", [Api.OPENAI, Api.ZAI])
+def test_names_are_listed_in_order(api: Api) -> None:
+    assert [each["id"] for each in shown(api)["data"]] == ["a", "b"]
+
+
+def test_anthropics_list_says_its_ends() -> None:
+    found = shown(Api.ANTHROPIC)
+    assert (found["first_id"], found["last_id"], found["has_more"]) == ("a", "b", False)
+    assert shown(Api.ANTHROPIC, names=())["first_id"] is None
+
+
+def test_one_model_has_the_shape_of_its_api() -> None:
+    assert shown(Api.OPENAI, "a")["object"] == "model"
+    assert shown(Api.ANTHROPIC, "a")["type"] == "model"
+
+
+def test_a_name_that_is_not_there_is_refused_by_name() -> None:
+    found = models_page(Api.OPENAI, "c" * 300, ("a",))
+    assert isinstance(found, Failure)
+    assert (found.status, found.code) == (404, "model_not_found")
+    assert "c" * 100 in found.message
+    assert "c" * 101 not in found.message
