@@ -23,7 +23,10 @@ from glm_gateway.access.source import KeySource
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
-from glm_gateway.config.config import BadConfig, GatewayConfig, ModelConfig, config_in, secret_in
+from glm_gateway.config.config import GatewayConfig
+from glm_gateway.config.file import BadConfig, config_in
+from glm_gateway.config.models import ModelConfig
+from glm_gateway.config.secrets import secrets_in
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.groups.directory import Directory
 from glm_gateway.groups.file import FileSource
@@ -48,7 +51,8 @@ ENDPOINTS_FOLLOW_S = 3.0
 
 async def serve(config: GatewayConfig, stopping: asyncio.Event, *, follow_s: float = ENDPOINTS_FOLLOW_S) -> None:
     """Serve until told to stop, then wait for the requests under way. Raises BadConfig."""
-    token, secret = secret_in(config.token_file), secret_in(config.secret_file)
+    secrets = secrets_in(os.environ)
+    token, secret = secrets.token, secrets.secret
     async with contextlib.AsyncExitStack() as stack:
         models = [_model(each, config) for each in config.models]
         tasks = [asyncio.create_task(_follow(each, model)) for each, model in zip(config.models, models, strict=True)]
@@ -60,7 +64,7 @@ async def serve(config: GatewayConfig, stopping: asyncio.Event, *, follow_s: flo
         store = MemoryStore(nothing_prior if usage is None else usage.spent)
         gateway = Gateway(
             {model.name: model for model in models},
-            token.decode("latin-1"),
+            token,
             _gate(config, secret, stack),
             secret=secret,
             metering=Metering(quotas=config.quotas, store=store, usage=usage),

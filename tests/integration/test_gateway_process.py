@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from integration.no_tls import NO_TLS
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, free_port
 
 TOKEN = "token-of-the-gateway"
+SECRET = "0f" * 16
 KEY = "glm-alice"
 
 
@@ -57,8 +59,6 @@ def write_groups(folder: Path, *ports: int) -> None:
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     port, management = free_port(), free_port()
-    (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "secret").write_text("0" * 32)
     (tmp_path / "keys").mkdir()
     key = new_key(KEY, datetime.now(UTC), group=None, role=None, expires=None)
     (tmp_path / "keys" / "alice").write_bytes(item_of(key))
@@ -68,8 +68,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         "port": port,
         "managementPort": management,
         "auth": {"mode": "Keys", "keysFolder": str(tmp_path / "keys")},
-        "tokenFile": str(tmp_path / "token"),
-        "secretFile": str(tmp_path / "secret"),
         "models": [{"name": MODEL, "groups": {"file": str(tmp_path / "groups.json")}}],
         "usage": {"folder": str(tmp_path / "usage")},
     }
@@ -78,7 +76,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         engine = await server.serve()
         command = [sys.executable, "-m", "glm_gateway.main", "--config", str(tmp_path / "gateway.json")]
         log = (tmp_path / "gateway.log").open("wb")
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: ASYNC220 - lives as long as this
+        environment = {**os.environ, "GLM_GATEWAY_TOKEN": TOKEN, "GLM_GATEWAY_SECRET": SECRET}
+        process = subprocess.Popen(  # noqa: ASYNC220 - lives as long as this
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
         url, private = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management}"
         async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_TLS) as http:
             client = openai.AsyncOpenAI(

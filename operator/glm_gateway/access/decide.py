@@ -27,6 +27,8 @@ class Mode(StrEnum):
     """How callers are known. NONE, everybody is let in, is never a default: a deployment says it by name."""
 
     KEYS = "Keys"
+    JWT = "JWT"
+    JUDGE = "Judge"
     NONE = "None"
 
 

@@ -1,121 +1,105 @@
-"""The gateway's file, JSON or YAML: what it listens on, whom it serves, where its secrets lie, but not the secrets."""
+"""The gateway's file as one value: what it listens on, whom it serves, where its secrets lie, but not the secrets.
 
-from pathlib import Path
+Each room has its own part of it; here they are put together, and checked against each other.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
-from glm_gateway.access.decide import MIN_TENANT_SECRET, Mode
+from glm_gateway.access.config import AuthConfig
+from glm_gateway.audit.config import AuditConfig
+from glm_gateway.config.models import ModelConfig
+from glm_gateway.config.tls import TlsConfig, WorkersConfig
+from glm_gateway.ladder.config import OverloadConfig
 from glm_gateway.limits.config import QuotasConfig
+from glm_gateway.limits.store_config import StoreConfig
+from glm_gateway.pages.cors_config import CorsConfig
+from glm_gateway.part import Part
+from glm_gateway.routing.config import NameConfig, PriorityConfig
+from glm_gateway.traces.config import TraceConfig
+from glm_gateway.upstreams.config import UpstreamConfig
 from glm_gateway.usage.config import UsageConfig
 
 Port = Annotated[int, Field(ge=0, le=65_535, strict=True)]
 
 
-class BadConfig(Exception):
-    """What is wrong with the file, in a sentence."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class GroupsConfig(_Model):
-    """Where groups are found: in a file, or behind a Service of the cluster. One of the two."""
-
-    file: Path | None = None
-    service: str | None = None
-    namespace: str | None = None
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if (self.file is None) == (self.service is None):
-            raise ValueError("exactly one of file and service must be there")
-        if (self.service is None) != (self.namespace is None):
-            raise ValueError("service and namespace go together")
-        return self
-
-
-class ModelConfig(_Model):
-    """name: that clients ask for, and the groups serve it by."""
-
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    groups: GroupsConfig
-
-
-class HoldConfig(_Model):
+class HoldConfig(Part):
     """What may wait while no group is there."""
 
     timeout_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600.0
     max_held: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 1000
 
 
-class ContinuationConfig(_Model):
+class ContinuationConfig(Part):
     """How often another group may go on with one reply. 0: never."""
 
     max_times: Annotated[int, Field(ge=0, le=10, strict=True)] = 1
 
 
-class AuthConfig(_Model):
-    """mode: must be said. keys_folder: of the keys, with mode Keys."""
-
-    mode: Mode
-    keys_folder: Path | None = None
-
-    @model_validator(mode="after")
-    def _has_keys(self) -> Self:
-        if (self.mode is Mode.KEYS) != (self.keys_folder is not None):
-            raise ValueError("keysFolder goes with mode Keys, and only with it")
-        return self
-
-
-class GatewayConfig(_Model):
-    """token_file: what workers know us by. secret_file: keys hashes of prompts and tenants, in all replicas alike."""
+class GatewayConfig(Part):
+    """All of the file. What is null or not said is not there, but for what must be said."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a pod's own address is not known before
     port: Port = 8000
     management_port: Port = 9090
+    tls: TlsConfig | None = None
     auth: AuthConfig
-    token_file: Path
-    secret_file: Path
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
-    quotas: QuotasConfig = Field(default_factory=QuotasConfig)
-    usage: UsageConfig | None = None
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    names: tuple[NameConfig, ...] = ()
+    priorities: Annotated[tuple[PriorityConfig, ...], Field(max_length=32)] = ()
+    overload: OverloadConfig = Field(default_factory=OverloadConfig)
     hold: HoldConfig = Field(default_factory=HoldConfig)
     continuation: ContinuationConfig = Field(default_factory=ContinuationConfig)
+    quotas: QuotasConfig = Field(default_factory=QuotasConfig)
+    store: StoreConfig | None = None
+    usage: UsageConfig | None = None
+    audit: AuditConfig | None = None
+    trace: TraceConfig = Field(default_factory=TraceConfig)
+    cors: CorsConfig | None = None
+    workers: WorkersConfig = Field(default_factory=WorkersConfig)
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600.0
 
     @model_validator(mode="after")
     def _names_are_its_own(self) -> Self:
-        names = [model.name for model in self.models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"each name may mean one model; there twice: {', '.join(twice)}")
+        named = [
+            *(each.name for each in self.models),
+            *(each.name for each in self.upstreams),
+            *(each.name for each in self.names),
+        ]
+        if twice := _twice(named):
+            raise ValueError(
+                f"each name may mean one model, one upstream or one of names; there twice: {', '.join(twice)}"
+            )
+        if twice := _twice(each.name for each in self.priorities):
+            raise ValueError(f"priorities has {', '.join(twice)} twice; names must differ")
+        if twice := _twice(group for each in self.priorities for group in each.key_groups):
+            raise ValueError(f"each group of keys has one priority; {', '.join(twice)} has several")
+        return self
+
+    @model_validator(mode="after")
+    def _points_at_what_is_there(self) -> Self:
+        upstreams = {each.name for each in self.upstreams}
+        places = upstreams.union(each.name for each in self.models)
+        for model in self.models:
+            if model.overflow is not None and model.overflow.upstream not in upstreams:
+                raise ValueError(
+                    f"{model.name} overflows to {model.overflow.upstream}, which is no upstream; there are: "
+                    f"{', '.join(sorted(upstreams)) or 'none'}"
+                )
+        for name in self.names:
+            for arm in name.arms:
+                if arm.to not in places:
+                    raise ValueError(
+                        f"the name {name.name} has an arm to {arm.to}, which is no model and no upstream; there are: "
+                        f"{', '.join(sorted(places))}"
+                    )
         return self
 
 
-def config_in(text: str) -> GatewayConfig:
-    """Return the configuration in a text. Raises BadConfig, which names the field, and no value of it."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadConfig(f"it is neither JSON nor YAML: {error}") from error
-    try:
-        return GatewayConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadConfig(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-
-
-def secret_in(path: Path, least: int = MIN_TENANT_SECRET) -> bytes:
-    """Return the secret in a file, without blanks around it. Raises BadConfig where it is not there or too short."""
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise BadConfig(f"{path} cannot be read: {error.strerror}") from error
-    if len(secret) < least:
-        raise BadConfig(f"the secret in {path} has {len(secret)} bytes; it must have at least {least}")
-    return secret
+def _twice(names: Iterable[str]) -> list[str]:
+    """Return the names that are there more than once."""
+    return sorted(name for name, num in Counter(names).items() if num > 1)

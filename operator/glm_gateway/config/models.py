@@ -1,0 +1,35 @@
+"""The models of the gateway's file: what they are called, where their groups are, what they are promised."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from glm_gateway.ladder.config import SloConfig
+from glm_gateway.part import Part
+from glm_gateway.upstreams.config import OverflowConfig
+
+
+class GroupsConfig(Part):
+    """Where groups are found: in a file, or behind a Service of the cluster. One of the two."""
+
+    file: Path | None = None
+    service: str | None = None
+    namespace: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.file is None) == (self.service is None):
+            raise ValueError("exactly one of file and service must be there")
+        if (self.service is None) != (self.namespace is None):
+            raise ValueError("service and namespace go together")
+        return self
+
+
+class ModelConfig(Part):
+    """name: that clients ask for, and the groups serve it by. slo: null, nothing is promised. overflow: null, never."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    groups: GroupsConfig
+    slo: SloConfig | None = None
+    overflow: OverflowConfig | None = None

@@ -1,0 +1,1 @@
+"""Single requests, told to the key that owns them, for a short while."""
