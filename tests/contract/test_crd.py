@@ -23,7 +23,7 @@ SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 # Fields of JSON schema that a structural schema of Kubernetes may use, as far as ours does.
 ALLOWED = {
     "type", "description", "properties", "items", "additionalProperties", "required", "enum", "default", "pattern",
-    "minimum", "maximum", "maxLength", "maxItems", "maxProperties", "format", "anyOf",
+    "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "format", "anyOf",
 }  # fmt: skip
 
 

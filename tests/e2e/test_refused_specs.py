@@ -175,7 +175,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "roles-that-nobody-is-believed",
         {"reasoning": {"visibility": "ByRole", "visibleTo": ["developer"]}},
-        "reasoning.visibility ByRole needs access.trustProxyHeaders: true; roles come in the header x-glm-role",
+        "reasoning.visibility ByRole needs access.auth, which tells the roles of callers",
     ),
     (
         "same-role-twice",

@@ -140,7 +140,7 @@ async def test_a_policy_that_cannot_be_is_said_and_workers_keep_theirs(rig: Rig)
     assert told(rig) == [("chat-g0", "hidden")]
     status, reason, message = rig.condition("PolicyApplied")
     assert (status, reason) == ("Unknown", "InvalidSpec")
-    assert "needs access.trustProxyHeaders" in message
+    assert "needs access.auth" in message
 
 
 async def test_an_operator_upgrade_with_nothing_said_moves_and_tells_nobody(rig: Rig) -> None:

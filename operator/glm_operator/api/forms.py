@@ -22,6 +22,12 @@ ROLE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 CRON_PATTERN = r"^[0-9A-Za-z*/,#L-]+( [0-9A-Za-z*/,#L-]+){4}$"
 TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 COUNT_OR_PERCENT_PATTERN = r"^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$"
+MONEY_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
+URL_PATTERN = r"^https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[!-~]*)?$"
+CLAIM_NAME_PATTERN = r"^[!-~]+$"
+ITEM_NAME_PATTERN = r"^[-._a-zA-Z0-9]+$"
+STORE_PATTERN = r"^rediss?://[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[0-9]{1,3})?$"
+ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?)$"
 
 FORMS: dict[str, str] = {
     SOURCE_PATTERN: "builtin://glm-nano, pvc://CLAIM/PATH or file:///PATH,"
@@ -41,6 +47,12 @@ FORMS: dict[str, str] = {
     ROLE_PATTERN: "letters, digits and . _ : / @ - after a letter or digit, as in developer",
     CRON_PATTERN: "five fields of cron with one space between: minute hour day month weekday, as in 0 8 * * 1-5",
     TIME_ZONE_PATTERN: "the name of a time zone, as in Europe/Berlin or UTC",
+    MONEY_PATTERN: "an amount as text, as in '12' or '0.11': at most 9 digits, and 12 behind the point",
+    URL_PATTERN: "a URL without user or password, as in https://issuer.example.com",
+    CLAIM_NAME_PATTERN: "visible ASCII characters",
+    ITEM_NAME_PATTERN: "letters, digits and - _ .",
+    STORE_PATTERN: "a URL without user or password, as in redis://valkey:6379/0",
+    ORIGIN_PATTERN: "an origin, as in https://chat.example.com, or *",
     DURATION_PATTERN: "a number and a unit of ms, s, m, h or d, as in 500ms, 1.5s or 30d",
     QUANTITY_PATTERN: "a number that is not negative, with an optional unit, as in 2, 200m, 1.5Gi or 512Mi",
 }

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from glm_operator.api import rules
+from glm_operator.api.access import Access
 from glm_operator.api.fields import SpecModel
 from glm_operator.api.forms import ROLE_PATTERN
 
@@ -84,16 +85,6 @@ class Reasoning(SpecModel):
         return self
 
 
-class Access(SpecModel):
-    """Whom the workers believe."""
-
-    trust_proxy_headers: bool = Field(
-        default=False,
-        description="Whether the headers x-glm-role and x-glm-tenant of a request count. Only behind a gateway that "
-        "sets them itself and drops those of clients; without one, anybody could claim to be anyone.",
-    )
-
-
 class Policy(SpecModel):
     """Both together. Parts that are left out are as by default."""
 
@@ -130,9 +121,9 @@ class Policy(SpecModel):
 
 def check_policy(reasoning: Reasoning | None, access: Access | None) -> None:
     """Raise ValueError with a sentence where the two do not fit each other."""
-    trusts = access is not None and access.trust_proxy_headers
-    if reasoning is not None and reasoning.visibility == "ByRole" and not trusts:
+    has_roles = access is not None and (access.trust_proxy_headers or access.auth not in (None, "None"))
+    if reasoning is not None and reasoning.visibility == "ByRole" and not has_roles:
         raise ValueError(
-            "reasoning.visibility ByRole needs access.trustProxyHeaders: true; roles come in the header x-glm-role of "
-            "a gateway"
+            "reasoning.visibility ByRole needs access.auth, which tells the roles of callers; or "
+            "access.trustProxyHeaders: true, with a proxy of yours that sends the header x-glm-role"
         )

@@ -138,9 +138,10 @@ SPEC_RULES: Rules = {
         ),
         _rule(
             "!has(self.reasoning) || self.reasoning.visibility != 'ByRole'"
-            " || (has(self.access) && self.access.trustProxyHeaders)",
-            "reasoning.visibility ByRole needs access.trustProxyHeaders: true; roles come in the header x-glm-role of "
-            "a gateway",
+            " || (has(self.access) && (self.access.trustProxyHeaders"
+            " || (has(self.access.auth) && self.access.auth != 'None')))",
+            "reasoning.visibility ByRole needs access.auth, which tells the roles of callers; or "
+            "access.trustProxyHeaders: true, with a proxy of yours that sends the header x-glm-role",
             field_path=".reasoning.visibility",
         ),
     ]
@@ -235,6 +236,12 @@ REASONING_RULES: Rules = {
 SCALING_RULES: Rules = {
     "x-kubernetes-validations": [
         _rule(
+            "self.min > 0 || self.mode in ['Active', 'Observe']",
+            "scaling.min 0 needs mode Active or Observe",
+            field_path=".min",
+        ),
+        _rule("!has(self.zero) || self.min == 0", "scaling.zero is for min 0", field_path=".zero"),
+        _rule(
             "self.mode in ['External', 'Disabled'] || has(self.max)",
             "mode Active and Observe need max, the most groups",
         ),
@@ -258,6 +265,42 @@ SCHEDULE_RULES: Rules = {
             "!has(self.min) || !has(self.max) || self.min <= self.max",
             "min of a schedule must not be more than its max",
             field_path=".min",
+        ),
+    ]
+}
+
+BUDGET_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule("has(self.tokens) != has(self.money)", "a budget has either tokens or money"),
+    ]
+}
+
+ACCESS_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule(
+            "(has(self.auth) && self.auth == 'OIDC') == has(self.oidc)",
+            "auth OIDC needs oidc, and only it has oidc",
+            field_path=".auth",
+        ),
+        _rule(
+            "(has(self.auth) && self.auth == 'External') == has(self.external)",
+            "auth External needs external, and only it has external",
+            field_path=".auth",
+        ),
+        _rule(
+            "!has(self.keysSecretRef) || !has(self.auth) || self.auth == 'APIKeys'",
+            "keysSecretRef is for auth APIKeys",
+            field_path=".keysSecretRef",
+        ),
+    ]
+}
+
+GATEWAY_RULES: Rules = {
+    "x-kubernetes-validations": [
+        _rule(
+            "!has(self.overflow) || self.upstreams.exists(each, each.name == self.overflow.upstream)",
+            "overflow.upstream must be one of upstreams",
+            field_path=".overflow",
         ),
     ]
 }

@@ -85,6 +85,28 @@ class Schedule(SpecModel):
         return self
 
 
+class Zero(SpecModel):
+    """How a deployment goes to no group at all, and what waits until one is there again."""
+
+    idle_after: Duration = Field(
+        default="10m", description="How long no request may have come before the last group goes: 10s to 30d."
+    )
+    hold_timeout: Duration = Field(
+        default="10m", description="How long a request waits for a group; then it gets 503: 1s to 1d."
+    )
+    max_held: int = Field(default=1000, ge=1, le=1_000_000, description="Requests that may wait at one gateway.")
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> "Zero":
+        for name, text, least, most, words in (
+            ("idleAfter", self.idle_after, 10, 30 * 86400, "10s to 30d"),
+            ("holdTimeout", self.hold_timeout, 1, 86400, "1s to 1d"),
+        ):
+            if not least <= to_seconds(text) <= most:
+                raise ValueError(f"{name} is {text}; allowed is {words}")
+        return self
+
+
 class Scaling(SpecModel):
     """Who writes spec.replicas, and within which bounds."""
 
@@ -95,7 +117,17 @@ class Scaling(SpecModel):
         description="Active: the operator sets spec.replicas by the load and the SLO. Observe: it decides and says so, "
         "and sets nothing. External: an HPA or KEDA sets spec.replicas. Disabled: a person does.",
     )
-    min_groups: int = Field(default=1, alias="min", ge=1, le=1000, description="Fewest groups.")
+    min_groups: int = Field(
+        default=1,
+        alias="min",
+        ge=0,
+        le=1000,
+        description="Fewest groups. 0: none while nobody asks; the gateway holds the first requests. With mode Active "
+        "or Observe.",
+    )
+    zero: Zero | None = Field(
+        default=None, description="When the last group goes, and what waits then. With min 0 only."
+    )
     max_groups: int | None = Field(
         default=None, alias="max", ge=1, le=1000, description="Most groups. Required with Active and Observe."
     )
@@ -139,7 +171,16 @@ class Scaling(SpecModel):
                     f"min {each.min_groups} of schedule {each.name} is more than max {most}; "
                     "give the schedule a max of its own"
                 )
+        if self.min_groups == 0 and self.mode not in ("Active", "Observe"):
+            raise ValueError(f"min 0 needs mode Active or Observe; mode is {self.mode}")
+        if self.zero is not None and self.min_groups > 0:
+            raise ValueError(f"zero is for min 0; min is {self.min_groups}")
         names = [each.name for each in self.schedules]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"schedules {', '.join(sorted(twice))} are there twice; names must differ")
         return self
+
+    @property
+    def may_be_zero(self) -> bool:
+        """Whether there may be no group at all."""
+        return self.min_groups == 0

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from glm_operator import names
 from glm_operator.api import rules
+from glm_operator.api.access import Access
 from glm_operator.api.fields import (
     CountOrPercent,
     LabelKey,
     LabelValue,
-    ObjectName,
     Quantity,
     ResourceName,
     Source,
@@ -30,7 +30,10 @@ from glm_operator.api.forms import (
     IMAGE_PATTERN,
     SERVED_NAME_PATTERN,
 )
-from glm_operator.api.policy import Access, Policy, Reasoning, check_policy
+from glm_operator.api.front import Front, check_front
+from glm_operator.api.gateway import Gateway
+from glm_operator.api.pods import PullSecret, Resources, Toleration
+from glm_operator.api.policy import Policy, Reasoning, check_policy
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 
@@ -79,35 +82,6 @@ class GpuSpec(SpecModel):
     resource_name: ResourceName = Field(default="nvidia.com/gpu", description="Extended resource a pod asks for.")
     per_node: int = Field(
         default=8, ge=1, le=rules.MAX_GPUS_PER_NODE, description="GPUs of one node: the most ranks a pod may have."
-    )
-
-
-class Toleration(SpecModel):
-    """A taint the pods tolerate, as in a pod's spec."""
-
-    key: LabelKey | None = Field(default=None, description="Key of the taint. Default: every key.")
-    operator: Literal["Exists", "Equal"] | None = Field(
-        default=None, description="How value is compared. Default: Equal."
-    )
-    value: LabelValue | None = Field(default=None, description="Value of the taint.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Effect of the taint. Default: every effect."
-    )
-    toleration_seconds: int | None = Field(
-        default=None, ge=0, le=2**31 - 1, description="With NoExecute: how long the pod stays. Default: forever."
-    )
-
-
-class Resources(SpecModel):
-    """Requests and limits of one pod, added to what the operator asks for by itself."""
-
-    requests: dict[ResourceName, Quantity] | None = Field(
-        default=None, max_length=16, description="Replaces the default request of the same resource."
-    )
-    limits: dict[ResourceName, Quantity] | None = Field(
-        default=None,
-        max_length=16,
-        description="Default: the GPUs. A CPU limit slows all of a group.",
     )
 
 
@@ -246,12 +220,6 @@ class Tracing(SpecModel):
     )
 
 
-class PullSecret(SpecModel):
-    """A Secret of the same namespace with registry credentials."""
-
-    name: ObjectName = Field(description="Name of the Secret.")
-
-
 class Engine(SpecModel):
     """The worker program."""
 
@@ -310,7 +278,7 @@ class Rollout(SpecModel):
         return int(self.max_unavailable)
 
 
-MOVES_NOTHING = frozenset({"replicas", "rollout", "scaling", "slo", "reasoning", "access"})
+MOVES_NOTHING = frozenset({"replicas", "rollout", "scaling", "slo", "reasoning", "access", "gateway"})
 """Fields that no pod's template needs: an edit of them is no new spec, moves no group and adopts nothing."""
 
 
@@ -340,13 +308,23 @@ class GLMDeploymentSpec(SpecModel):
     )
     access: Access | None = Field(
         default=None,
-        description="Whom the workers believe. Pods are told as they are of reasoning; until then they believe nobody.",
+        description="Who may ask, how much, and whom the workers believe. Pods are told as they are of reasoning; "
+        "until then they believe nobody but the gateway.",
+    )
+    gateway: Gateway | None = Field(
+        default=None, description="The address of the deployment: docs/gateway.md. Default: one replica."
     )
 
     @model_validator(mode="after")
     def _policy_is_sound(self) -> "GLMDeploymentSpec":
         check_policy(self.reasoning, self.access)
+        check_front(self.gateway, self.access, self.scaling)
         return self
+
+    @property
+    def front(self) -> Front:
+        """What the gateway is made from."""
+        return Front(gateway=self.gateway, access=self.access, scaling=self.scaling)
 
     @property
     def policy(self) -> Policy:

@@ -79,7 +79,7 @@ def test_workers_get_what_is_said_in_their_words() -> None:
         (
             {"visibility": "ByRole", "visibleTo": ["dev"]},
             None,
-            "visibility ByRole needs access.trustProxyHeaders: true",
+            "visibility ByRole needs access.auth",
         ),
         (None, {"trustProxyHeaders": "yes"}, "spec.access.trustProxyHeaders is 'yes'"),
         (None, {"trustedHeaders": True}, "spec.access.trustedHeaders is not a known field"),

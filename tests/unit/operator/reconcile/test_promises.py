@@ -98,5 +98,5 @@ def test_a_policy_that_cannot_be_read_changes_nothing_and_is_said() -> None:
     assert lacking_policy(spec, g0=a_report("serving", policy_digest="other")) == []
     fault = promises(a_body(**spec)).policy_fault
     assert fault is not None
-    assert fault.message.startswith("spec: reasoning.visibility ByRole needs access.trustProxyHeaders")
+    assert fault.message.startswith("spec: reasoning.visibility ByRole needs access.auth")
     assert promises(a_body(access={"trust": True})).policy_fault.message.startswith("spec.access.trust: ")  # type: ignore[union-attr]
