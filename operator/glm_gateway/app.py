@@ -21,6 +21,7 @@ from glm_gateway.continuation.progress import Bounds
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.placement import Placement, ToGroup
+from glm_gateway.pages.of_worker import described_by_a_worker
 from glm_gateway.pages.page import JSON
 from glm_gateway.pages.pages import Pages
 from glm_gateway.proxy.heads import ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
@@ -76,7 +77,9 @@ class Gateway:
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
         self.pages = Pages(
             names=lambda: {model.name for model in self.models.values()},
+            mode=self.gate.mode,
             usage=self.metering.usage,
+            of_worker=lambda: described_by_a_worker(list(self.models.values())),
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

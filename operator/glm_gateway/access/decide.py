@@ -11,8 +11,9 @@ from enum import StrEnum
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.access.keys import Keyring
+from glm_gateway.surfaces.routes import DOCS_FILES
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs"})
+OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs", *(f"/docs/{name}" for name in DOCS_FILES)})
 """Of the gateway's own: they tell nothing that is not in this repository. Usage and versions need a key."""
 
 ANYBODY = "anybody"

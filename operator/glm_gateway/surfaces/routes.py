@@ -5,6 +5,7 @@ are nobody's.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,6 +41,9 @@ class Route:
     name: str = ""
 
 
+DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+"""That the page /docs is made of."""
+
 _POST, _GET = ("POST",), ("GET", "HEAD")
 
 _ZAI = ("/api/paas/v4", "/api/coding/paas/v4")
@@ -56,6 +60,7 @@ _EXACT: dict[str, Route] = {
     "/version": Route(Api.OPENAI, Kind.OWN, _GET),
     "/openapi.json": Route(Api.OPENAI, Kind.OWN, _GET),
     "/docs": Route(Api.OPENAI, Kind.OWN, _GET),
+    **{f"/docs/{name}": Route(Api.OPENAI, Kind.OWN, _GET) for name in DOCS_FILES},
     "/v1/usage": Route(Api.OPENAI, Kind.OWN, _GET),
     **{f"{path}/chat/completions": Route(Api.ZAI, Kind.GENERATE, _POST) for path in _ZAI},
     **{f"{path}/models": Route(Api.ZAI, Kind.MODELS, _GET) for path in _ZAI},
@@ -84,6 +89,15 @@ def route(path: str, *, speaks_anthropic: bool = False) -> Route | None:
     if found is not None and speaks_anthropic and found.kind is Kind.MODELS and found.api is Api.OPENAI:
         return Route(Api.ANTHROPIC, found.kind, found.methods, found.name)
     return found
+
+
+def paths() -> Iterator[tuple[str, Route]]:
+    """Yield every path that is somebody's, and what it is; what varies in one is a name in braces."""
+    yield from _EXACT.items()
+    for beginning, api in _MODELS.items():
+        yield beginning + "{name}", Route(api, Kind.MODELS, _GET)
+    for what, methods in _OF_RESPONSE.items():
+        yield "/v1/responses/{response_id}" + (what or ""), Route(Api.OPENAI, Kind.STORED, methods)
 
 
 def api_of(path: str) -> Api:
