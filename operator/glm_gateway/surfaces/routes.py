@@ -74,7 +74,7 @@ _MODELS = {
     **{f"{path}/models/": Api.ZAI for path in _ZAI},
 }
 _RESPONSE = re.compile(r"/v1/responses/(?P<id>[A-Za-z0-9._-]{1,128})(?P<what>/cancel|/input_items)?")
-_OF_RESPONSE = {None: ("GET", "HEAD", "DELETE"), "/cancel": _POST, "/input_items": _GET}
+_OF_RESPONSE = {None: ("GET", "DELETE"), "/cancel": _POST, "/input_items": ("GET",)}  # workers have no HEAD of them
 _WORDS = (("/v1/messages", Api.ANTHROPIC), ("/api/anthropic", Api.ANTHROPIC), *((path, Api.ZAI) for path in _ZAI))
 
 

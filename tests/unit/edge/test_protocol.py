@@ -324,6 +324,27 @@ async def test_a_client_of_http_1_0_gets_neither_chunks_nor_interim_answers() ->
     assert client.transport.is_closing()
 
 
+@pytest.mark.parametrize(
+    "wrong", [b"host: x\r\na b: c\r\n\r\n", b"\r\n", b"host: x\r\ncontent-length: 99999999\r\n\r\n"]
+)
+async def test_a_refusal_of_head_says_its_length_and_has_no_body(wrong: bytes) -> None:
+    client = Client()
+    await client.send(b"HEAD /get HTTP/1.1\r\n" + wrong)
+    head, _, body = client.transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 4")
+    assert b"content-length: " in head
+    assert body == b""
+
+
+async def test_what_comes_behind_head_and_is_no_request_is_refused_with_a_body() -> None:
+    client = Client()
+    await client.send(b"HEAD /get HTTP/1.1\r\nhost: x\r\n\r\n", b"NONSENSE\r\n\r\n")
+    first, _, second = client.transport.written.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200")
+    assert second.startswith(b"HTTP/1.1 400")
+    assert b"not known" in second
+
+
 async def test_a_client_of_http_1_0_that_closes_its_half_is_gone() -> None:
     client = Client()
     await client.send(SLOW.replace(b"1.1", b"1.0"))

@@ -362,8 +362,12 @@ class Protocol(HttpToolsProtocol):
             *(f"{name}: {value}\r\n".encode() for name, value in answer.headers.items()),
             b"connection: close\r\n\r\n",
         ]
-        self.transport.write(b"".join([*head, answer.body]))
+        self.transport.write(b"".join([*head, b"" if self._is_asked_by_head() else answer.body]))
         self._end(lingers=lingers)
+
+    def _is_asked_by_head(self) -> bool:
+        """Tell whether the request that is refused is one whose answer has no body."""
+        return bool(self.url) and self.parser is not None and self.parser.get_method() == b"HEAD"
 
     def _end(self, *, lingers: bool) -> None:
         """Close our half, and read on for a while what the client still sends."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_gateway.surfaces.routes import Api, Kind, Route, api_of, route
+from glm_gateway.surfaces.routes import Api, Kind, Route, api_of, paths, route
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,16 @@ def test_each_path_is_of_its_api(path: str, api: Api, kind: Kind) -> None:
 
 
 def test_a_stored_response_is_named_and_each_deed_has_its_method() -> None:
-    assert route("/v1/responses/resp_g0_1") == Route(Api.OPENAI, Kind.STORED, ("GET", "HEAD", "DELETE"), "resp_g0_1")
+    assert route("/v1/responses/resp_g0_1") == Route(Api.OPENAI, Kind.STORED, ("GET", "DELETE"), "resp_g0_1")
     assert route("/v1/responses/resp_g0_1/cancel") == Route(Api.OPENAI, Kind.STORED, ("POST",), "resp_g0_1")
     assert route("/v1/responses/resp_g0_1/other") is None
+
+
+def test_no_request_by_head_goes_to_a_group() -> None:
+    """Its reply says a length and has no body, which the connection to the group would wait for."""
+    assert [
+        path for path, found in paths() if found.kind not in (Kind.MODELS, Kind.OWN) and "HEAD" in found.methods
+    ] == []
 
 
 def test_a_model_is_named_whatever_stands_in_its_name() -> None:
