@@ -180,6 +180,8 @@ class _Exchange:
             await self._run(relay, placing)
         finally:
             first_s = relay.first_token_at
+            if relay.progress.opened is not None or (relay.is_plain and relay.status < 300 and not ask.in_background):
+                model.hear_reply(relay.group, in_frames=not relay.is_plain)
             await asyncio.shield(
                 self.gateway.metering.settle(
                     reserved,

@@ -35,13 +35,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Reserved:
-    """What a request holds until it is settled. headers: of its reply, about limits."""
+    """What a request holds until it is settled. headers: of its reply, about limits. quotas: that it began with."""
 
     caller: Caller
     model: str
     api: Api
     reservation: Reservation
     headers: Headers
+    quotas: QuotasConfig
 
 
 @dataclass
@@ -56,22 +57,23 @@ class Metering:
 
     async def reserve(self, caller: Caller, model: str, api: Api, ask: Ask, prompt_tokens: int) -> Reserved | Refused:
         """Take what a request may use. prompt_tokens: as expected; the group's own count is settled."""
-        now = self.clock()
-        scopes = self.quotas.scopes(caller.name, caller.group, model)
+        now, quotas = self.clock(), self.quotas
+        scopes = quotas.scopes(caller.name, caller.group, model)
         wanted = usage_to_reserve(
             self.means.of(caller.name, model),
             prompt=prompt_tokens,
             max_tokens=ask.max_tokens,
             context=MAX_CONTEXT,
             num_answers=ask.num_answers,
-            prices=self.quotas.prices_of(model),
+            prices=quotas.prices_of(model),
         )
         found = await self.store.reserve(scopes, wanted, now)
         if isinstance(found, Refusal):
             failure, headers = refused(found, scopes)
             told = limit_headers(api, scopes, await self.store.counters(scopes), now)
             return Refused(failure, [*headers, *told])
-        return Reserved(caller, model, api, found.reservation, limit_headers(api, scopes, found.counters, now))
+        told = limit_headers(api, scopes, found.counters, now)
+        return Reserved(caller, model, api, found.reservation, told, quotas)
 
     async def settle(
         self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
@@ -99,7 +101,7 @@ class Metering:
                     cached=used.cached,
                     answer=used.answer,
                     thinking=used.thinking,
-                    cost=self.quotas.cost(model, used),
+                    cost=reserved.quotas.cost(model, used),
                     ttft_s=ttft_s,
                     e2e_s=e2e_s,
                     num_continued=relay.progress.num_times,

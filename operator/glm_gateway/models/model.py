@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from glm_gateway.groups.directory import Directory, Member
@@ -21,9 +21,15 @@ RUNNING_AT_ONCE = 64
 UNKNOWN_START = Start(usual_s=None, began=None)
 
 
+def _tell_nobody() -> None: ...
+
+
 @dataclass
 class Model:
-    """Use it from one event loop. in_turn: no group gets more than it runs at once; else only who waited is paced."""
+    """Use it from one event loop. in_turn: no group gets more than it runs at once; else only who waited is paced.
+
+    changed: called when a request comes, is placed or ends. active_s: when the last one did; None: none came yet.
+    """
 
     name: str
     directory: Directory
@@ -32,6 +38,8 @@ class Model:
     bounds: Bounds = field(default_factory=Bounds)
     in_turn: bool = False
     start: Start = UNKNOWN_START
+    changed: Callable[[], None] = _tell_nobody
+    active_s: float | None = None
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -41,17 +49,41 @@ class Model:
         self.numbers = itertools.count()
         self._max_running: dict[str, int] = {}  # by group
         self._num_running: Counter[str] = Counter()  # by group: of this gateway
+        self._has_frames: dict[str, bool] = {}  # by group: as its replies were so far
         self._calls: dict[Ticket, tuple[Request, asyncio.Future[Choice]]] = {}
 
     @property
     def demand(self) -> Demand:
         return self.room.demand(self._loop.time())
 
+    @property
+    def in_flight(self) -> Mapping[str, int]:
+        """How many requests of this gateway each group has; a group that is gone may have some as well."""
+        return dict(self._num_running)
+
+    def arrive(self) -> None:
+        """A request has come, wherever it goes."""
+        self._note()
+
+    def bound(self, bounds: Bounds) -> None:
+        """Let this much wait from now on. Who waits already stays, for as long as was said then."""
+        self.bounds = self.room.bounds = bounds
+
+    def hear_reply(self, group: str, *, in_frames: bool) -> None:
+        """Note how a group answered a generation. Who has once sent frames is not plain."""
+        if self.has(group):
+            self._has_frames[group] = in_frames or self._has_frames.get(group, False)
+
+    def is_plain(self, group: str) -> bool:
+        """Tell whether a group answers without frames, as a worker from before: nobody can go on with its replies."""
+        return self._has_frames.get(group) is False
+
     def replace(self, members: Iterable[Member]) -> None:
         """Take the groups that there are now."""
         for gone in self.directory.replace(members):
             self.router.forget(gone)
             self._max_running.pop(gone, None)
+            self._has_frames.pop(gone, None)
         self.wake()
 
     def hear(self, group: str, load: Load, heard_s: float) -> None:
@@ -78,6 +110,7 @@ class Model:
     def charge(self, group: str) -> Choice:
         """Take a place at one group, for a request that is about what it keeps."""
         self._num_running[group] += 1
+        self._note()
         charge = self.router.book.charge(group, owed=0, held=0)
         return Choice(group=group, why="only", wait_s=0.0, known_tokens=0, charge=charge)
 
@@ -85,6 +118,7 @@ class Model:
         """Return what has the choice once the request, which waits in the room, is placed. Then call `leave`."""
         call: asyncio.Future[Choice] = self._loop.create_future()
         self._calls[ticket] = (request, call)
+        self._note()
         self.wake()
         return call
 
@@ -92,6 +126,7 @@ class Model:
         """A request waits no more, placed or not."""
         self.room.leave(ticket)
         self._calls.pop(ticket, None)
+        self._note()
 
     def end(self, choice: Choice) -> None:
         """Take a request off its group, once."""
@@ -99,6 +134,7 @@ class Model:
         self._num_running[choice.group] -= 1
         if not self._num_running[choice.group]:
             del self._num_running[choice.group]
+        self._note()
         self.wake()
 
     def wake(self) -> None:
@@ -121,7 +157,12 @@ class Model:
         choice = self.router.route(request, self.directory.groups, self._loop.time())
         if choice is not None:
             self._num_running[choice.group] += 1
+            self._note()
         return choice
+
+    def _note(self) -> None:
+        self.active_s = self._loop.time()
+        self.changed()
 
     def _num_free(self) -> int:
         """Return how many requests the groups would run at once beside those that this gateway has there."""

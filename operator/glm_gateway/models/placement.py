@@ -80,6 +80,7 @@ class Placement:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.model.retries.note_request(self._loop.time())
+        self.model.arrive()
 
     async def place(self, avoid: frozenset[str]) -> Choice | Failure:
         """Return where the request goes now, if need be after a wait; or why it goes nowhere."""

@@ -1,0 +1,61 @@
+"""What a model knows of its groups and of who asked for it last."""
+
+import asyncio
+
+from glm_gateway.groups.directory import Directory, Member
+from glm_gateway.hold.room import Bounds
+from glm_gateway.models.model import Model
+from glm_gateway.routing.pick import Group, Request
+
+
+def model(*names: str) -> Model:
+    found = Model("chat", Directory())
+    found.replace([Member(Group(name=name), "127.0.0.1", 1) for name in names])
+    return found
+
+
+async def test_a_group_is_plain_when_it_answers_without_frames_and_never_did_with_them() -> None:
+    found = model("g0", "g1")
+    assert not found.is_plain("g0")
+    found.hear_reply("g0", in_frames=False)
+    assert (found.is_plain("g0"), found.is_plain("g1")) == (True, False)
+    found.hear_reply("g0", in_frames=True)
+    found.hear_reply("g0", in_frames=False)
+    assert not found.is_plain("g0")
+
+
+async def test_a_group_that_comes_back_is_not_what_it_was_before() -> None:
+    found = model("g0")
+    found.hear_reply("g0", in_frames=False)
+    found.replace([])
+    found.hear_reply("g0", in_frames=False)
+    found.replace([Member(Group(name="g0"), "127.0.0.1", 1)])
+    assert not found.is_plain("g0")
+
+
+async def test_requests_of_a_group_that_is_gone_are_still_counted_until_they_end() -> None:
+    found = model("g0")
+    choice = found.route(Request(key="1", prompt_tokens=1))
+    assert choice is not None
+    found.replace([])
+    assert found.in_flight == {"g0": 1}
+    found.end(choice)
+    assert found.in_flight == {}
+
+
+async def test_whoever_listens_hears_of_each_request_that_comes_and_goes() -> None:
+    found, heard = model("g0"), list[float | None]()
+    found.changed = lambda: heard.append(found.active_s)
+    choice = found.route(Request(key="1", prompt_tokens=1))
+    assert choice is not None
+    found.end(choice)
+    first, last = heard
+    assert first is not None
+    assert last is not None
+    assert first <= last <= asyncio.get_running_loop().time()
+
+
+async def test_new_bounds_hold_for_who_comes_next() -> None:
+    found = model()
+    found.bound(Bounds(max_held=7))
+    assert found.room.bounds.max_held == found.bounds.max_held == 7
