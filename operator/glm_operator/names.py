@@ -31,10 +31,18 @@ SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
 ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its rendering is newer than its spec; "done" once all serve it
 SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the most groups that served since it was accepted
+GUARDED_ANNOTATION = f"{GROUP}/guarded"  # on a record: without access.auth, clients are asked for API keys
 PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at its revision
+FRONT_ANNOTATION = f"{GROUP}/front"  # on a gateway's Deployment: what its pods were rendered for
+CONFIG_ANNOTATION = f"{GROUP}/config"  # on a gateway's pod: digest of its file; written, it has the kubelet bring the file
+    f"{GROUP}/config"  # on a gateway's pod: digest of its file; a new one has the kubelet bring the file
+)
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"
+GATEWAY_CONTAINER = "gateway"
+
+WORKER_ROLE, GATEWAY_ROLE = "worker", "gateway"  # COMPONENT_LABEL of pods
 
 METRICS_PATH = "/metrics"
 SLO_PATH = "/slo"
@@ -70,6 +78,21 @@ def service_account(deployment: str) -> str:
     return f"{deployment}-worker"
 
 
+def groups_service(deployment: str) -> str:
+    """Name of the Service of the rank-0 pods: where a gateway finds groups."""
+    return f"{deployment}-worker"
+
+
+def gateway_name(deployment: str) -> str:
+    """Name of the gateway's Deployment, account, Role, file and budget of disruptions."""
+    return f"{deployment}-gateway"
+
+
+def keys_secret(deployment: str) -> str:
+    """Name of the Secret with a deployment's API keys, where its spec names none."""
+    return f"{deployment}-keys"
+
+
 def record_name(deployment: str, digest: str) -> str:
     """Name of the ControllerRevision that keeps one accepted spec. digest: of all that it keeps."""
     return f"{deployment}-{digest}"
@@ -94,3 +117,16 @@ def management_token(uid: str) -> str:
     empty in local mode, where the port is open to this machine only.
     """
     return hashlib.sha256(f"{GROUP}/management/{uid}".encode()).hexdigest()[:32]
+
+
+def gateway_token(uid: str) -> str:
+    """Return what workers know the gateway of a deployment by: it is shown frames, and believed in who asks.
+
+    Derived as management_token is, and for the same reason. uid: as there.
+    """
+    return hashlib.sha256(f"{GROUP}/gateway/{uid}".encode()).hexdigest()[:32]
+
+
+def gateway_secret(uid: str) -> str:
+    """Return what keys the gateway's hashes of prompts and tenants, in all of its replicas alike."""
+    return hashlib.sha256(f"{GROUP}/gateway-secret/{uid}".encode()).hexdigest()

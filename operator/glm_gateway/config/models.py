@@ -27,9 +27,13 @@ class GroupsConfig(Part):
 
 
 class ModelConfig(Part):
-    """name: that clients ask for, and the groups serve it by. slo: null, nothing is promised. overflow: null, never."""
+    """name: that clients ask for, and the groups serve it by. deployment: whose groups they are; told with its demand.
+
+    slo: null, nothing is promised. overflow: null, never.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
+    deployment: Annotated[str, Field(max_length=253)] = ""
     groups: GroupsConfig
     slo: SloConfig | None = None
     overflow: OverflowConfig | None = None

@@ -5,8 +5,9 @@ the API server would drop: the live object would never hold what is wanted, and 
 """
 
 from glm_operator import names
+from glm_operator.api.pods import Toleration
 from glm_operator.api.quantity import canonical, mebibytes, to_bytes
-from glm_operator.api.spec import Chat, GLMDeployment, Toleration, Tracing
+from glm_operator.api.spec import Chat, GLMDeployment, Tracing
 from glm_operator.layout import CLAIM_MOUNT, Layout
 from glm_operator.manifest import Manifest
 from glm_operator.render.labels import group_labels, scrape_annotations
