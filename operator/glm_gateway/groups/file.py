@@ -1,5 +1,6 @@
 """Groups from a JSON file, in local mode: {"groups": [{"name": "nano-g0", "host": "127.64.0.1", "port": 8000}]}.
 
+ready (true) and leaving (false) of a group are what is seen of it from outside; the group itself knows better.
 Write a new file beside it and rename that over it: then nobody reads half of one.
 """
 
@@ -25,6 +26,8 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     host: str
     port: int
     management_port: int = MANAGEMENT_PORT
+    is_ready: bool = msgspec.field(default=True, name="ready")
+    is_leaving: bool = msgspec.field(default=False, name="leaving")
     deployment: str = ""
     revision: str = ""
 

@@ -37,6 +37,11 @@ def test_a_file_names_groups() -> None:
     assert (second.management_port, second.revision) == (9091, "r")
 
 
+def test_a_file_says_what_is_seen_of_a_group_from_outside() -> None:
+    (group,) = groups_in(text({**ONE, "ready": False, "leaving": True}))
+    assert (group.is_ready, group.is_leaving) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
