@@ -34,9 +34,7 @@ SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the most groups that ser
 GUARDED_ANNOTATION = f"{GROUP}/guarded"  # on a record: without access.auth, clients are asked for API keys
 PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at its revision
 FRONT_ANNOTATION = f"{GROUP}/front"  # on a gateway's Deployment: what its pods were rendered for
-CONFIG_ANNOTATION = f"{GROUP}/config"  # on a gateway's pod: digest of its file; written, it has the kubelet bring the file
-    f"{GROUP}/config"  # on a gateway's pod: digest of its file; a new one has the kubelet bring the file
-)
+CONFIG_ANNOTATION = f"{GROUP}/config"  # on a gateway's pod: digest of its file; the kubelet brings the file at once
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 WORKER_CONTAINER = "worker"
