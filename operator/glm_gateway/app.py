@@ -14,6 +14,7 @@ from typing import Any
 
 from glm_edge.errors.failure import Failure
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
+from glm_edge.json_bounds import Unfit, check_size
 from glm_gateway.access.decide import Caller
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering, Refused, Reserved
@@ -42,6 +43,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_IDLE_S, BODY_S = 30.0, 300.0  # between two parts of a body, and for the whole of it
+COUNTED_AT_ONCE = 2**20  # bytes of a body that are looked through without a thread: a millisecond
 BYTES_A_TOKEN = 4.0
 """Of a prompt, before any group has counted one: what English text has."""
 
@@ -159,6 +161,7 @@ class _Exchange:
 
     async def _relay(self, found: Route) -> None:
         body = await self._body()
+        await _check_size(body)
         try:
             ask = read(body)
         except NoJson:
@@ -363,6 +366,17 @@ class _Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": told})
         is_head = self.scope["method"] == "HEAD"
         await self.send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def _check_size(body: bytes) -> None:
+    """Raise _Refused for a body with more in it than is read. Large ones are counted beside the loop."""
+    try:
+        if len(body) > COUNTED_AT_ONCE:
+            await asyncio.to_thread(check_size, body)
+        else:
+            check_size(body)
+    except Unfit as unfit:
+        raise _Refused(unfit.failure) from None
 
 
 def _prompt_tokens(num_bytes: int) -> int:

@@ -334,3 +334,33 @@ async def test_bytes_of_a_query_reach_a_group_as_they_are_or_not_at_all(world: W
             assert "admin" not in str(asked.headers)
         world.group.asked.clear()
     assert await world.is_well()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"model": "m", "messages": ' + b"[" * 100 + b"]" * 100 + b"}", "nested 101 deep; allowed are 64"),
+        (b'{"model": "m", "messages": [' + b"[]," * 20_000 + b"[]]}", "objects and lists; allowed are 15000"),
+        (b'{"model": "m", "input": [' + b"1," * 300_000 + b"1]}", "values; allowed are 200000"),
+        (b'{"model": "m", "input": [' + b'"",' * 50_000 + b'""]}', "strings, keys counted; allowed are 40000"),
+        (b'{"model": "m", "max_tokens": ' + b"9" * 10_000 + b"}", "more than 400 digits; allowed are 400"),
+        (b'{"model": "m", "x": [' + b"1," * 2_000_000 + b"1]}", "values; allowed are 200000"),
+    ],
+)
+async def test_a_body_with_more_in_it_than_is_read_is_refused_by_what_it_has(
+    world: World, body: bytes, said: str
+) -> None:
+    status, told = await world.exchange(POST + b"content-length: %d\r\n\r\n" % len(body), body)
+    assert status == 400
+    assert json.loads(told)["error"]["code"] == "body_too_complex"
+    assert said in told
+    assert await world.is_well()
+
+
+@pytest.mark.parametrize("number", [b"9" * 300, b"-1", b"0", b"1e308", b"0.5", b"true", b'"x"', b"null", b"[]"])
+async def test_any_number_of_tokens_is_for_the_worker_to_judge(world: World, number: bytes) -> None:
+    for name in (b"max_tokens", b"n", b"priority"):
+        body = b'{"model": "m", "messages": [], "%s": %s}' % (name, number)
+        status, told = await world.exchange(POST + b"content-length: %d\r\n\r\n" % len(body), body)
+        assert status == 200, told
+        assert world.group.asked.pop().body == body
