@@ -1,6 +1,7 @@
 """The bounds of a body, and that the count of what is in it is exact wherever a string ends."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -108,3 +109,11 @@ def test_what_is_let_through_at_a_glance_is_within_the_bounds_when_it_is_counted
 
 def test_what_is_only_counted_says_nothing_of_keys() -> None:
     check_size(b'{"a": 1, "a": 2}')
+
+
+@given(st.binary(max_size=40), st.integers(0, 40), st.binary(max_size=40), st.integers(1, 30))
+def test_no_number_of_too_many_digits_is_overlooked(before: bytes, num: int, after: bytes, most: int) -> None:
+    text = before + b"7" * num + after
+    runs = re.findall(rb"[0-9]+", text)
+    has_more = any(len(run) > most for run in runs)
+    assert json_bounds._may_have_digits(text, most + 1) or not has_more
