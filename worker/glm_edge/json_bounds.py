@@ -66,7 +66,7 @@ def check_size(body: bytes, bounds: JsonBounds = DEFAULT) -> None:
 
 
 def _may_have_digits(body: bytes, num: int) -> bool:
-    """Tell whether so many digits may follow each other: of these, every num // 4th byte is one, four times at least."""
+    """Tell whether so many digits may follow each other: then every num // 4th byte is one, four times."""
     return num < 4 or (_has_digits(body[:: num // 4], 4) and _has_digits(body, num))
 
 
