@@ -1,6 +1,6 @@
 """The waiting room of one model: bounded in requests, bytes and time, left in the order of places."""
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -59,10 +59,10 @@ class WaitingRoom:
         """Take a request in. num_bytes: of its body, which is kept."""
         bounds = self.bounds
         if len(self._tickets) >= bounds.max_held:
-            return TurnedAway(f"{len(self._tickets)} requests wait for a group to start, {bounds.max_held} may")
+            return TurnedAway(f"{len(self._tickets)} requests wait for a group, {bounds.max_held} may")
         if self._num_bytes + num_bytes > bounds.max_bytes:
             return TurnedAway(
-                f"requests of {self._num_bytes} bytes wait for a group to start and this one has {num_bytes};"
+                f"requests of {self._num_bytes} bytes wait for a group and this one has {num_bytes};"
                 f" {bounds.max_bytes} may"
             )
         ticket = Ticket(place, num_bytes, now)
@@ -75,6 +75,10 @@ class WaitingRoom:
         if ticket in self._tickets:
             self._tickets.remove(ticket)
             self._num_bytes -= ticket.num_bytes
+
+    def num_before(self, ticket: Ticket) -> int:
+        """Return how many go before one that waits."""
+        return bisect_left(self._tickets, ticket)
 
     def demand(self, now: float) -> Demand:
         oldest = min((ticket.since for ticket in self._tickets), default=now)

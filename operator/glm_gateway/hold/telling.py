@@ -23,6 +23,11 @@ class Start:
         return math.ceil(self.left_s(now))
 
 
+def turn_comment(deployment: str, waited_s: float, num_before: int) -> bytes:
+    """Return a server-sent comment for who waits in turn. num_before: requests that go first, as it stands."""
+    return f": waiting {waited_s:.0f} s for a turn at {deployment}; {num_before} requests go first\n\n".encode()
+
+
 def comment(deployment: str, start: Start, waited_s: float, now: float) -> bytes:
     """Return a server-sent comment: clients skip it, people who look at the stream read it."""
     what = f"waiting {waited_s:.0f} s for a group of {deployment} to start"

@@ -5,9 +5,11 @@ left only after the pressure was below it for a while, one rung after the other,
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+
+from glm_gateway.routing.classes import Place
 
 
 class Rung(IntEnum):
@@ -18,6 +20,11 @@ class Rung(IntEnum):
     NO_THOUGHTS = 2  # where a request leaves it to us (`auto`), it is answered without thinking
     IN_TURN = 3  # no group gets more than it runs at once: what waits, waits here, by priority and deadline
     SHED = 4  # the lowest priority is refused
+
+    @property
+    def word(self) -> str:
+        """Return its name as clients and metrics read it."""
+        return self.name.lower().replace("_", "-")
 
 
 HEADER = "x-glm-overload"
@@ -40,12 +47,17 @@ class Steps:
         return Rung(sum(pressure >= step for step in climbed))
 
 
-def pressure(oldest_wait_s: Mapping[str, float], promises_s: Mapping[str, float]) -> float:
-    """Return the pressure of the class that is worst off. Classes without a promise have none."""
-    return max(
-        (wait / promise for name, wait in oldest_wait_s.items() if (promise := promises_s.get(name, 0.0)) > 0),
-        default=0.0,
-    )
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request without its first token. waited_s: at the gateway, and at its group as long as others wait there."""
+
+    waited_s: float
+    promise_s: float
+
+
+def pressure(waiting: Iterable[Waiting]) -> float:
+    """Return the pressure of the request that is worst off. Who waits without a promise has none."""
+    return max((each.waited_s / each.promise_s for each in waiting if each.promise_s > 0), default=0.0)
 
 
 @dataclass
@@ -70,13 +82,20 @@ class Ladder:
         return self.rung
 
 
-def is_shed(rung: Rung, priority: int, waiting: Sequence[int]) -> bool:
-    """Tell whether a request is refused: on the last rung, where somebody of a higher priority waits.
+def shed_for(newcomer: Place, waiting: Sequence[Place]) -> Place | None:
+    """Return who is refused when somebody comes on the last rung, so that the line becomes no longer; None: nobody.
 
-    priority: the lower goes first. waiting: priorities of those that wait. Of equals nobody is refused for another one:
-    the queue's own bound does that.
+    Of those that wait and the newcomer it is one of the lowest priority: of the class first, then of the request. Who
+    came first stays where they are equal. Where nobody waits there is room.
     """
-    return rung is Rung.SHED and any(other < priority for other in waiting)
+    last = max(waiting, default=None)
+    if last is None:
+        return None
+    return last if _rank(last) > _rank(newcomer) else newcomer
+
+
+def _rank(place: Place) -> tuple[int, int]:
+    return place.class_priority, place.priority
 
 
 def retry_after_s(tokens_ahead: int, tokens_per_s: float, *, least: int = 1, most: int = 600) -> int:

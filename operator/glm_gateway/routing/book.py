@@ -105,6 +105,16 @@ class Book:
     def num_charges(self) -> int:
         return len(self._charges)
 
+    def oldest_wait_s(self, group: str) -> float:
+        """Return how long the oldest request waits at a group, by its last word; 0: none does, or nothing is known."""
+        account = self._accounts.get(group)
+        return 0.0 if account is None else account.oldest_wait_s
+
+    def held_of(self, charge: Charge) -> int:
+        """Return the tokens of one request, its prompt and its answer so far; 0: it has ended."""
+        found = self._charges.get(charge.number)
+        return 0 if found is None else found[1].held
+
     # what groups say
 
     def hear(self, group: str, load: Load) -> None:

@@ -3,7 +3,7 @@
 They order what waits at the gateway, and say when load is too much: the oldest of a class has waited past its promise.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf, isfinite
 
 import msgspec
@@ -37,10 +37,14 @@ class PriorityClass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classes:
-    """All classes by name. There is always one named default: of requests that name none, or one that is not known."""
+    """All classes by name. There is always one named default: of requests that name none, or one that is not known.
 
-    def __init__(self, classes: Iterable[PriorityClass] = ()) -> None:
+    groups: names of classes by the group of the caller's key.
+    """
+
+    def __init__(self, classes: Iterable[PriorityClass] = (), groups: Mapping[str, str] | None = None) -> None:
         """Raise ValueError when a name is there twice."""
+        self._groups = dict(groups or {})
         self._by_name = {DEFAULT_CLASS: PriorityClass(name=DEFAULT_CLASS)}
         names = set()
         for each in classes:
@@ -52,6 +56,10 @@ class Classes:
     def __getitem__(self, name: str | None) -> PriorityClass:
         """Return the class of this name, else default."""
         return self._by_name.get(name or DEFAULT_CLASS) or self._by_name[DEFAULT_CLASS]
+
+    def of_group(self, group: str | None) -> PriorityClass:
+        """Return the class of a caller whose key is in this group, or in none."""
+        return self[None if group is None else self._groups.get(group)]
 
     def __iter__(self) -> Iterator[PriorityClass]:
         """Yield all classes, the one that goes first first."""

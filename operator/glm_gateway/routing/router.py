@@ -4,7 +4,7 @@ The order matters. What is out is out of every arm, so that an arm whose only gr
 half of all groups that may be out, not of each arm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -33,14 +33,19 @@ class Router:
         self.book = Book()
         self.ejection = Ejection()
 
-    def route(self, request: Request, groups: Sequence[Group], now: float) -> Choice | None:
-        """Place a request and charge it; None when no group takes it now, or none of an arm that may not fall."""
+    def route(
+        self, request: Request, groups: Sequence[Group], now: float, *, full: Collection[str] = ()
+    ) -> Choice | None:
+        """Place a request and charge it; None when no group takes it now, or none of an arm that may not fall.
+
+        full: groups that get nothing more now. They are on their arms all the same: load moves no key to another one.
+        """
         admitted = [group for group in groups if group.is_ready and not group.is_leaving]
         if self.ejection.knows_failures:
             names = set(self.ejection.admitted([group.name for group in admitted], now))
             admitted = [group for group in admitted if group.name in names]
         on_arm = self._on_arm(request, admitted)
-        choice = pick(request, on_arm, self.book, now)
+        choice = pick(request, [group for group in on_arm if group.name not in full], self.book, now)
         if choice is None:
             return None
         self.ejection.begin(choice.group, choice.charge.number, now)

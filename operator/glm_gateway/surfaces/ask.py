@@ -9,8 +9,13 @@ from typing import Any
 
 import msgspec
 
+from glm_gateway.surfaces.thinking import thinks
+
 MAX_ANSWERS = 128
 """Of one request that are reserved for: more is refused by workers."""
+
+MAX_DEADLINE_S = 86_400.0
+"""A longer one is none."""
 
 
 class _Body(msgspec.Struct):
@@ -25,6 +30,12 @@ class _Body(msgspec.Struct):
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
     previous_response_id: Any = None
+    deadline_s: Any = None
+    thinking: Any = None
+    chat_template_kwargs: Any = None
+    reasoning_effort: Any = None
+    reasoning: Any = None
+    thinking_token_budget: Any = None
     tools: msgspec.Raw = msgspec.Raw()
     system: Any = None
     instructions: Any = None
@@ -45,7 +56,8 @@ class Ask:
     """max_tokens: that each answer may have, thinking included; None: the request does not say.
 
     head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
-    decoded, of any shape. previous: the response that it goes on from.
+    decoded, of any shape. previous: the response that it goes on from. deadline_s: from its arrival. thinks: None: the
+    worker decides.
     """
 
     model: str | None
@@ -58,6 +70,8 @@ class Ask:
     head: tuple[object, ...]
     turns: tuple[object, ...]
     num_bytes: int
+    deadline_s: float | None = None
+    thinks: bool | None = None
 
 
 def read(body: bytes) -> Ask:
@@ -79,7 +93,27 @@ def read(body: bytes) -> Ask:
         head=tuple(each for each in (bytes(found.tools) or None, found.system, found.instructions) if each is not None),
         turns=tuple(text) if isinstance(text, list) else (text,),
         num_bytes=len(body),
+        deadline_s=_seconds(found.deadline_s),
+        thinks=_thinks(found),
     )
+
+
+def _thinks(found: _Body) -> bool | None:
+    if found.messages is None and found.input is None and found.prompt is not None:
+        return False  # a text that is gone on with
+    return thinks(
+        thinking=found.thinking,
+        template_arguments=found.chat_template_kwargs,
+        effort=found.reasoning_effort,
+        reasoning=found.reasoning,
+        budget=found.thinking_token_budget,
+        turns=found.messages if found.messages is not None else found.input,
+    )
+
+
+def _seconds(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= MAX_DEADLINE_S else None  # type: ignore[arg-type,operator]
 
 
 def _whole(value: object) -> int | None:

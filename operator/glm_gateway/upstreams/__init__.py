@@ -1,1 +1,1 @@
-"""Other servers, outside, that speak the API of OpenAI: an arm of a name, or where requests overflow to."""
+"""Servers outside that speak OpenAI's API: how a request looks there, and what their replies say."""

@@ -1,11 +1,12 @@
 """Servers outside that speak OpenAI's API, and when requests overflow to one, as the gateway's file says it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from glm_gateway.part import Part
+from glm_gateway.upstreams.outgoing import address_of
 
 UpstreamName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -21,6 +22,16 @@ class UpstreamConfig(Part):
     model: UpstreamName
     key_file: Path | None = None
     ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _keeps_its_key(self) -> Self:
+        try:
+            address = address_of(self.url)
+        except ValueError as error:
+            raise ValueError(f"url of {self.name}: {error}") from error
+        if self.key_file is not None and not address.is_tls:
+            raise ValueError(f"url of {self.name} is no https, and a key is sent by nothing else; leave keyFile out")
+        return self
 
 
 class OverflowConfig(Part):

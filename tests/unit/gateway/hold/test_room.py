@@ -34,7 +34,7 @@ def test_the_most_urgent_goes_first_and_equals_in_order_of_arrival() -> None:
 def test_a_full_room_turns_away_and_says_what_fills_it() -> None:
     room = WaitingRoom(Bounds(max_held=1, max_bytes=10))
     entered(room, num_bytes=4)
-    assert room.enter(1, place(), 0.0) == TurnedAway("1 requests wait for a group to start, 1 may")
+    assert room.enter(1, place(), 0.0) == TurnedAway("1 requests wait for a group, 1 may")
     room = WaitingRoom(Bounds(max_bytes=10))
     entered(room, num_bytes=4)
     found = room.enter(7, place(), 0.0)

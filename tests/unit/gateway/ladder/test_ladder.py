@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_gateway.ladder.ladder import Ladder, Rung, Steps, is_shed, pressure, retry_after_s
+from glm_gateway.ladder.ladder import Ladder, Rung, Steps, Waiting, pressure, retry_after_s, shed_for
+from glm_gateway.routing.classes import Place
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,59 @@ def test_a_pressure_that_is_no_number_changes_nothing() -> None:
     assert ladder.look(math.nan, 100.0) is Rung.IN_TURN
 
 
-def test_the_class_that_is_worst_off_is_the_pressure() -> None:
-    assert pressure({"chat": 2.0, "batch": 30.0, "other": 99.0}, {"chat": 1.0, "batch": 60.0}) == 2.0
-    assert pressure({}, {"chat": 1.0}) == 0.0
-    assert pressure({"chat": 5.0}, {"chat": 0.0}) == 0.0
+def test_the_request_that_is_worst_off_is_the_pressure() -> None:
+    assert pressure([Waiting(2.0, 1.0), Waiting(30.0, 60.0)]) == 2.0
+    assert pressure([]) == 0.0
+    assert pressure([Waiting(5.0, 0.0)]) == 0.0
 
 
-def test_only_who_is_less_urgent_than_somebody_who_waits_is_shed() -> None:
-    assert is_shed(Rung.SHED, 5, [1, 9])
-    assert not is_shed(Rung.SHED, 1, [1, 9])
-    assert not is_shed(Rung.SHED, 1, [])
-    assert not is_shed(Rung.IN_TURN, 5, [1])
+def place(class_priority: int = 0, priority: int = 0, number: int = 0) -> Place:
+    return Place(class_priority, priority, math.inf, float(number), number)
+
+
+def test_nobody_is_shed_where_nobody_waits() -> None:
+    assert shed_for(place(9), []) is None
+
+
+def test_of_equals_the_newcomer_is_shed() -> None:
+    newcomer = place(number=2)
+    assert shed_for(newcomer, [place(number=1)]) is newcomer
+
+
+def test_who_waits_gives_way_to_who_is_ahead_of_it() -> None:
+    first, last = place(5, number=1), place(5, number=2)
+    assert shed_for(place(1, number=3), [first, last, place(0, number=0)]) is last
+    assert shed_for(place(5, -1, number=3), [first, last]) is last
+
+
+places = st.builds(place, st.integers(-3, 3), st.integers(-3, 3), st.integers(0, 10**6))
+
+
+@given(places, st.lists(places, max_size=20))
+def test_nobody_is_shed_before_somebody_of_a_lower_priority(newcomer: Place, waiting: list[Place]) -> None:
+    shed = shed_for(newcomer, waiting)
+    if not waiting:
+        assert shed is None
+        return
+    assert shed is not None
+    assert all(each.class_priority <= shed.class_priority for each in (newcomer, *waiting))
+    if shed is not newcomer:
+        assert any(shed is each for each in waiting)
+        assert (shed.class_priority, shed.priority) > (newcomer.class_priority, newcomer.priority)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=200), st.floats(0.05, 2.0))
+def test_the_ladder_never_flaps(seen: list[float], pause: float) -> None:
+    """Between a step up and the next step down there is always a calm time, and between two steps down as well."""
+    ladder, now, before, changed_s = Ladder(Steps(calm_s=5)), 0.0, Rung.NONE, -math.inf
+    for each in seen:
+        now += pause
+        rung = ladder.look(each, now)
+        if rung < before:
+            assert now - changed_s >= 5
+        if rung is not before:
+            changed_s = now
+        before = rung
 
 
 @pytest.mark.parametrize(
