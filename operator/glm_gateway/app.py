@@ -12,29 +12,35 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from glm_edge.errors.failure import Failure
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
 from glm_edge.json_bounds import Unfit, check_size
-from glm_gateway.access.decide import Caller
+from glm_gateway.access.decide import Caller, Mode
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering, Refused, Reserved
 from glm_gateway.continuation.progress import Bounds
+from glm_gateway.ladder.promises import class_of, first_token_s, told_headers
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
-from glm_gateway.models.placement import Placement, ToGroup
+from glm_gateway.models.names import Names
+from glm_gateway.models.only import ToGroup, ToUpstream
+from glm_gateway.models.placement import Placement
 from glm_gateway.pages.of_worker import described_by_a_worker
 from glm_gateway.pages.page import JSON
 from glm_gateway.pages.pages import Pages
-from glm_gateway.proxy.heads import ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
-from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Placing, Relay, Waits
+from glm_gateway.proxy.heads import MODEL_HEADER, ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
+from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Relay, Waits
 from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
 from glm_gateway.proxy.request_ids import request_id_of
-from glm_gateway.routing.classes import HIGHEST, LOWEST, place_of
+from glm_gateway.routing.classes import HIGHEST, LOWEST, Classes, place_of
 from glm_gateway.routing.pick import Request
 from glm_gateway.routing.prefix import prefix_key, prefix_of
 from glm_gateway.surfaces.ask import Ask, NoJson, read
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.words import Words
+from glm_gateway.upstreams.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +69,7 @@ class _Refused(Exception):
 class Gateway:
     """models: by name. token: says to workers who we are. gate: who may ask. metering: how much.
 
-    secret: keys the hashes of prompts; the same in all replicas.
+    secret: keys the hashes of prompts; the same in all replicas. priorities: classes of callers.
     """
 
     models: Mapping[str, Model]
@@ -73,12 +79,14 @@ class Gateway:
     metering: Metering = field(default_factory=Metering)
     bounds: Bounds = field(default_factory=Bounds)
     waits: Waits = field(default_factory=Waits)
+    priorities: Classes = field(default_factory=Classes)
 
     def __post_init__(self) -> None:
         self.num_running = 0
+        self.names = Names(self.models)
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
         self.pages = Pages(
-            names=lambda: {model.name for model in self.models.values()},
+            names=lambda: self.names.known,
             mode=self.gate.mode,
             usage=self.metering.usage,
             of_worker=lambda: described_by_a_worker(list(self.models.values())),
@@ -168,14 +176,13 @@ class _Exchange:
             raise _Refused(
                 Failure(400, "the body is not a JSON object", "invalid_request_error", code="invalid_json")
             ) from None
-        model = self._model(ask, found)
-        placing: Placement | ToGroup = (
-            self._placement(model, ask) if ask.previous is None else ToGroup(model, _group_of(ask.previous))
-        )
+        target = self._target(ask, found)
         if found.kind is Kind.COUNT:
+            placing = self._placing(target, ask, writes=False)
             await self._run(self._relay_of(placing, body, streams=ask.streams), placing)
             return
-        reserved = await self._reserved(model, ask)
+        reserved = await self._reserved(target.name, ask)
+        placing = self._placing(target, ask, writes=True)
         relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers)
         if isinstance(placing, Placement) and ask.streams:
             placing.tell = relay.tell_waiting
@@ -183,8 +190,9 @@ class _Exchange:
             await self._run(relay, placing)
         finally:
             first_s = relay.first_token_at
-            if relay.progress.opened is not None or (relay.is_plain and relay.status < 300 and not ask.in_background):
-                model.hear_reply(relay.group, in_frames=not relay.is_plain)
+            has_plain = relay.is_plain and relay.status < 300 and not ask.in_background
+            if isinstance(target, Model) and (relay.progress.opened is not None or has_plain):
+                target.hear_reply(relay.group, in_frames=not relay.is_plain)
             await asyncio.shield(
                 self.gateway.metering.settle(
                     reserved,
@@ -195,11 +203,11 @@ class _Exchange:
                 )
             )
 
-    async def _reserved(self, model: Model, ask: Ask) -> Reserved:
+    async def _reserved(self, model: str, ask: Ask) -> Reserved:
         """Reserve what a request may take. Raises _Refused."""
         prompt_tokens = _prompt_tokens(ask.num_bytes)
         api = self._words.api
-        found = await self.gateway.metering.reserve(self._caller, model.name, api, ask, prompt_tokens)
+        found = await self.gateway.metering.reserve(self._caller, model, api, ask, prompt_tokens)
         if isinstance(found, Refused):
             raise _Refused(found.failure, found.headers)
         return found
@@ -218,7 +226,7 @@ class _Exchange:
         keeper = ToGroup(model, group)
         await self._run(self._relay_of(keeper, body, streams=streams), keeper)
 
-    async def _run(self, relay: Relay, placing: Placement | ToGroup) -> None:
+    async def _run(self, relay: Relay, placing: Placement | ToGroup | ToUpstream) -> None:
         """Relay until the reply is told, or the client is gone."""
         running = asyncio.create_task(relay.run())
         leaving = asyncio.create_task(self._left())
@@ -234,8 +242,9 @@ class _Exchange:
             if not running.done():
                 running.cancel()
                 await asyncio.wait({running})
+            placing.close()
             self.gateway.telemetry.ended(
-                placing.model.name,
+                placing.name,
                 self._words.api,
                 relay,
                 began_s=self._began_s,
@@ -245,30 +254,62 @@ class _Exchange:
             if relay.outcome is Outcome.FAILED and relay.failure is not None:
                 log.warning("request=%s group=%s failed: %s", self._request_id, relay.group, relay.failure.message)
 
-    def _placement(self, model: Model, ask: Ask) -> Placement:
+    def _placing(self, target: Model | Upstream, ask: Ask, *, writes: bool) -> Placement | ToGroup | ToUpstream:
+        if isinstance(target, Upstream):
+            return ToUpstream(target)
+        if ask.previous is not None:
+            return ToGroup(target, _group_of(ask.previous), writes=writes)
+        return self._placement(target, ask, writes=writes)
+
+    def _placement(self, model: Model, ask: Ask, *, writes: bool) -> Placement:
         prefix = prefix_of((*ask.head, *ask.turns), prefix_key(self.gateway.secret, self._caller.tenant))
         prompt_tokens = _prompt_tokens(prefix.num_bytes)
-        request = Request(key=self._own_id, prompt_tokens=prompt_tokens, prefix=prefix, sticky=self._caller.tenant)
+        of_caller = self.gateway.priorities.of_group(self._caller.group)
+        promise_s = of_caller.promise_s
+        if promise_s is None:
+            promise_s = first_token_s(class_of(model.slo, thinks=ask.thinks, headers=self._headers))
         place = place_of(
-            model.classes[None],
+            msgspec.structs.replace(of_caller, promise_s=promise_s),
             arrived_s=self._began_s,
             number=next(model.numbers),
             priority=min(max(ask.priority or 0, LOWEST), HIGHEST),
+            deadline_s=ask.deadline_s,
         )
-        return Placement(model, request, place, num_bytes=ask.num_bytes, picked=self.gateway.telemetry.picked)
+        return Placement(
+            model,
+            Request(key=self._own_id, prompt_tokens=prompt_tokens, prefix=prefix, sticky=self._sticky),
+            place,
+            num_bytes=ask.num_bytes,
+            picked=self.gateway.telemetry.picked,
+            promise_s=promise_s,
+            deadline_s=ask.deadline_s,
+            may_go_outside=writes and Upstream.takes(self.scope["path"]),
+            writes=writes,
+        )
+
+    @property
+    def _sticky(self) -> str:
+        """Who stays on an arm: a caller; where nobody knows callers each request is on its own."""
+        return "" if self.gateway.gate.mode is Mode.NONE else self._caller.tenant
 
     def _relay_of(
-        self, placing: Placing, body: bytes, *, streams: bool, added: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        placing: Placement | ToGroup | ToUpstream,
+        body: bytes,
+        *,
+        streams: bool,
+        added: Sequence[tuple[bytes, bytes]] = (),
     ) -> Relay:
         """added: headers of ours to the client."""
         gateway, own_id = self.gateway, (REQUEST_ID_HEADER, self._request_id.encode())
+        of_model = [] if isinstance(placing, ToUpstream) else _told_of_model(placing.model, self._headers)
         query, path = self.scope["query_string"].decode("latin-1"), self.scope["path"]
         outgoing = Outgoing(
             method=self.scope["method"],
             target=f"{path}?{query}" if query else path,
             headers=self._headers,
             body=body,
-            added=[(TOKEN_HEADER, gateway.token.encode()), own_id, *_told_of(self._caller)],
+            added=[(TOKEN_HEADER, gateway.token.encode()), own_id, *of_model, *_told_of(self._caller)],
             streams=streams,
         )
         return Relay(
@@ -281,30 +322,24 @@ class _Exchange:
             reply_added=[own_id, *added],
         )
 
-    def _model(self, ask: Ask, found: Route) -> Model:
-        models = self.gateway.models
+    def _target(self, ask: Ask, found: Route) -> Model | Upstream:
+        """Return where a request goes. Raises _Refused."""
+        models, names, path = self.gateway.models, self.gateway.names, self.scope["path"]
         if ask.model is None:
             if len(models) == 1 and found.kind is Kind.COUNT:
                 return next(iter(models.values()))
             raise _Refused(
                 Failure(400, "model is missing", "invalid_request_error", "model", "missing_required_parameter")
             )
-        model = models.get(ask.model)
-        is_for_agents = self.scope["path"].startswith("/api/anthropic")  # they ask for a vendor's names there
-        if model is None and len(models) == 1 and is_for_agents and ask.model.startswith("claude"):
-            model = next(iter(models.values()))
-        if model is None:
-            known = ", ".join(sorted(models))[:300]
-            raise _Refused(
-                Failure(
-                    404,
-                    f"the model '{ask.model[:100]}' does not exist here; there are: {known}",
-                    "invalid_request_error",
-                    "model",
-                    "model_not_found",
-                )
-            )
-        return model
+        if ask.previous is not None and (keeper := names.keeper(ask.model, _group_of(ask.previous))) is not None:
+            return keeper
+        is_for_agents = path.startswith("/api/anthropic")  # they ask for a vendor's names there
+        if is_for_agents and len(models) == 1 and ask.model.startswith("claude") and ask.model not in names.known:
+            return next(iter(models.values()))
+        target = names.target(ask.model, self._sticky or self._own_id, path)
+        if isinstance(target, Failure):
+            raise _Refused(target)
+        return target
 
     async def _body(self) -> bytes:
         """Return the whole body. Raises _Gone, and _Refused for one that is too long or too slow."""
@@ -387,6 +422,11 @@ def _told_of(caller: Caller) -> list[tuple[bytes, bytes]]:
     """Return the headers that tell a worker who asks: a role, and a tenant that is no name."""
     role = [] if caller.role is None else [(ROLE_HEADER, caller.role.encode())]
     return [(TENANT_HEADER, caller.tenant.encode()), *role]
+
+
+def _told_of_model(model: Model, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell a worker which model is meant, and those that its classes of promises go by."""
+    return [(MODEL_HEADER, model.name.encode()), *told_headers(model.slo, headers)]
 
 
 def _group_of(response_id: str) -> str:

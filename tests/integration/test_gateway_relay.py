@@ -12,6 +12,7 @@ from glm_edge.errors.failure import Failure
 from glm_edge.frames import AnswerSoFar, Fail
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.groups.directory import Directory, Member
+from glm_gateway.ladder.easing import NO_EASING, Easing
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Relay, Waits
 from glm_gateway.routing.pick import Choice, Group, Request
@@ -44,6 +45,7 @@ class Places:
     router: Router = field(default_factory=Router)
     directory: Directory = field(default_factory=Directory)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    eased: Easing = NO_EASING
 
     def __post_init__(self) -> None:
         self.directory.replace([Member(Group(name=each.name), "127.0.0.1", each.port) for each in self.groups])
@@ -53,6 +55,10 @@ class Places:
         free = [group for group in groups if group.name not in avoid][:1] or groups[:1]
         request = Request(key="k", prompt_tokens=5, avoid=avoid)
         return self.router.route(request, free, asyncio.get_running_loop().time()) or NO_GROUP
+
+    @property
+    def easing(self) -> Easing:
+        return self.eased
 
     def pool(self, group: str) -> Pool:
         return self.directory.pool(group)

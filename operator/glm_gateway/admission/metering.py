@@ -85,7 +85,7 @@ class Metering:
             await self.store.release(reserved.reservation, now)
         else:
             await self.store.settle(reserved.reservation, used, now)
-        if relay.progress.closed is not None:
+        if relay.progress.closed is not None or relay.told is not None:
             self.means.note(caller.name, model, used)
         if self.usage is not None:
             self.usage.take(
@@ -112,8 +112,8 @@ class Metering:
 def used_by(relay: Relay, reserved: Usage) -> Usage:
     """Return what a request used, exactly where its reply was closed; of one that broke off what is known.
 
-    A reply that is no frames, as of a worker from before or of a response in the background, does not tell what it
-    takes: then all that was reserved counts, for nothing may pass a budget unseen.
+    A reply that is no frames, as of a worker from before or from outside, says it in its API's own words. Where it does
+    not, as of a response in the background, all that was reserved counts: nothing may pass a budget unseen.
     """
     progress = relay.progress
     if (closed := progress.closed) is not None:
@@ -121,5 +121,7 @@ def used_by(relay: Relay, reserved: Usage) -> Usage:
             closed.num_prompt_tokens, closed.num_cached_tokens, closed.num_answer_tokens, closed.num_reasoning_tokens
         )
     if progress.opened is None:
+        if (told := relay.told) is not None:
+            return Usage(told.prompt, told.cached, told.answer - told.reasoning, told.reasoning)
         return reserved if relay.is_plain and relay.status < 400 else Usage()
     return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)

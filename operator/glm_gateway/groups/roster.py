@@ -33,6 +33,7 @@ class Hearing(Protocol):
     def replace(self, members: Iterable[Member]) -> None: ...
     def hear(self, group: str, load: Load, heard_s: float) -> None: ...
     def hear_running(self, group: str, max_running: int) -> None: ...
+    def hear_start(self, start_s: float) -> None: ...
 
 
 @dataclass
@@ -132,6 +133,8 @@ class Roster:
         self.hearing.hear(name, report.load, known.heard_s)
         if report.max_running is not None and (is_new or before is None or before.max_running != report.max_running):
             self.hearing.hear_running(name, report.max_running)
+        if report.start_s is not None and (start_s := self.start_s) is not None:
+            self.hearing.hear_start(start_s)
 
     def _lose(self, known: _Known) -> None:
         known.is_lost = True

@@ -4,40 +4,56 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from glm_edge.errors.failure import Failure
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.hold.room import Bounds, Demand, Ticket, WaitingRoom
 from glm_gateway.hold.telling import Start
+from glm_gateway.ladder.config import SloConfig
+from glm_gateway.ladder.ladder import Rung, shed_for
+from glm_gateway.models.overload import Overload
 from glm_gateway.routing.book import Load
-from glm_gateway.routing.classes import Classes
+from glm_gateway.routing.classes import Place
 from glm_gateway.routing.pick import Choice, Request
 from glm_gateway.routing.retries import RetryBudget
 from glm_gateway.routing.router import Router, Splits
+from glm_gateway.upstreams.upstream import Upstream
 
 RUNNING_AT_ONCE = 64
 """Requests that a group is given at once of those that wait for it, where it does not say how many it runs."""
 
 UNKNOWN_START = Start(usual_s=None, began=None)
+LOOK_AGAIN_S = 0.25
 
 
 def _tell_nobody() -> None: ...
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Where a request goes that has waited as long for a group."""
+
+    upstream: Upstream
+    after_s: float
 
 
 @dataclass
 class Model:
     """Use it from one event loop. in_turn: no group gets more than it runs at once; else only who waited is paced.
 
+    slo: what requests are promised. overflow: None: they wait for groups only. Both may change at any time.
     changed: called when a request comes, is placed or ends. active_s: when the last one did; None: none came yet.
     """
 
     name: str
     directory: Directory
     splits: Splits = field(default_factory=Splits)
-    classes: Classes = field(default_factory=Classes)
     bounds: Bounds = field(default_factory=Bounds)
     in_turn: bool = False
     start: Start = UNKNOWN_START
+    slo: SloConfig | None = None
+    overflow: Overflow | None = None
     changed: Callable[[], None] = _tell_nobody
     active_s: float | None = None
 
@@ -47,14 +63,29 @@ class Model:
         self.retries = RetryBudget()
         self.room = WaitingRoom(self.bounds)
         self.numbers = itertools.count()
+        self.overload = Overload(self.name, self.router.book.oldest_wait_s, lambda: self.is_ready)
         self._max_running: dict[str, int] = {}  # by group
         self._num_running: Counter[str] = Counter()  # by group: of this gateway
         self._has_frames: dict[str, bool] = {}  # by group: as its replies were so far
-        self._calls: dict[Ticket, tuple[Request, asyncio.Future[Choice]]] = {}
+        self._calls: dict[Ticket, tuple[Request, asyncio.Future[Choice | Failure]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def demand(self) -> Demand:
         return self.room.demand(self._loop.time())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether any group takes requests."""
+        return any(group.takes_requests for group in self.directory.groups)
+
+    @property
+    def retry_after_s(self) -> int:
+        """When somebody who is refused now may come again: a group has started by then, or the line was worked off."""
+        now = self._loop.time()
+        if not self.is_ready:
+            return max(1, self.start.retry_after_s(now))
+        return self.overload.throughput.retry_after_s(len(self.room), now)
 
     @property
     def in_flight(self) -> Mapping[str, int]:
@@ -84,6 +115,8 @@ class Model:
             self.router.forget(gone)
             self._max_running.pop(gone, None)
             self._has_frames.pop(gone, None)
+        self._note_start()
+        self.look()
         self.wake()
 
     def hear(self, group: str, load: Load, heard_s: float) -> None:
@@ -97,9 +130,20 @@ class Model:
         self._max_running[group] = max(1, max_running)
         self.wake()
 
+    def hear_start(self, start_s: float) -> None:
+        """Note what a start was measured to take; it counts while no group is there to say so."""
+        self.start = replace(self.start, usual_s=start_s)
+
+    def look(self) -> None:
+        """Look what requests wait, and how far the ladder is climbed for it; again soon, as long as there are any."""
+        if self.overload.look(self._loop.time()):
+            self.wake()
+        if self._timer is None and self.overload.has_work:
+            self._timer = self._loop.call_later(LOOK_AGAIN_S, self._look_again)
+
     def route(self, request: Request) -> Choice | None:
         """Place a request that has just come; None: it has to wait, for a group or for its turn."""
-        if self.room or (self.in_turn and not self._num_free()):
+        if self.room or (self._is_in_turn and not self._num_free()):
             return None
         return self._route(request)
 
@@ -114,9 +158,35 @@ class Model:
         charge = self.router.book.charge(group, owed=0, held=0)
         return Choice(group=group, why="only", wait_s=0.0, known_tokens=0, charge=charge)
 
-    def wait(self, ticket: Ticket, request: Request) -> asyncio.Future[Choice]:
-        """Return what has the choice once the request, which waits in the room, is placed. Then call `leave`."""
-        call: asyncio.Future[Choice] = self._loop.create_future()
+    def shed(self, newcomer: Place) -> Failure | None:
+        """Make room for a newcomer where the ladder says so; return why there is none for it."""
+        if self.overload.rung is not Rung.SHED or not self.is_ready:
+            return None
+        refused = shed_for(newcomer, [ticket.place for ticket in self.room])
+        if refused is None:
+            return None
+        failure = Failure(
+            503,
+            f"{self.name} has more requests than it can answer in time, and others go first",
+            "service_unavailable",
+            code="overloaded",
+            retry_after_s=self.retry_after_s,
+        )
+        if refused is newcomer:
+            return failure
+        ticket = next(ticket for ticket in self.room if ticket.place is refused)
+        _, call = self._calls[ticket]
+        self.leave(ticket)
+        if not call.done():
+            call.set_result(failure)
+        return None
+
+    def wait(self, ticket: Ticket, request: Request) -> asyncio.Future[Choice | Failure]:
+        """Return what has the choice once the request, which waits in the room, is placed. Then call `leave`.
+
+        A failure comes instead where it is refused for somebody else.
+        """
+        call: asyncio.Future[Choice | Failure] = self._loop.create_future()
         self._calls[ticket] = (request, call)
         self._note()
         self.wake()
@@ -130,6 +200,7 @@ class Model:
 
     def end(self, choice: Choice) -> None:
         """Take a request off its group, once."""
+        self.overload.throughput.end(self.router.book.held_of(choice.charge))
         self.router.end(choice)
         self._num_running[choice.group] -= 1
         if not self._num_running[choice.group]:
@@ -153,8 +224,13 @@ class Model:
                 self.leave(ticket)
                 call.set_result(choice)
 
+    @property
+    def _is_in_turn(self) -> bool:
+        return self.in_turn or self.overload.rung >= Rung.IN_TURN
+
     def _route(self, request: Request) -> Choice | None:
-        choice = self.router.route(request, self.directory.groups, self._loop.time())
+        full = [name for name in self._able() if not self._room_at(name)] if self._is_in_turn else ()
+        choice = self.router.route(request, self.directory.groups, self._loop.time(), full=full)
         if choice is not None:
             self._num_running[choice.group] += 1
             self._note()
@@ -166,5 +242,22 @@ class Model:
 
     def _num_free(self) -> int:
         """Return how many requests the groups would run at once beside those that this gateway has there."""
-        able = [group.name for group in self.directory.groups if group.takes_requests]
-        return sum(max(0, self._max_running.get(name, RUNNING_AT_ONCE) - self._num_running[name]) for name in able)
+        return sum(self._room_at(name) for name in self._able())
+
+    def _able(self) -> list[str]:
+        return [group.name for group in self.directory.groups if group.takes_requests]
+
+    def _room_at(self, group: str) -> int:
+        return max(0, self._max_running.get(group, RUNNING_AT_ONCE) - self._num_running[group])
+
+    def _note_start(self) -> None:
+        """Note since when the first group is on its way, while none is ready."""
+        is_starting = bool(self.directory.groups) and not self.is_ready
+        if not is_starting:
+            self.start = replace(self.start, began=None)
+        elif self.start.began is None:
+            self.start = replace(self.start, began=self._loop.time())
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.look()

@@ -12,6 +12,9 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 TOKEN_HEADER = GATEWAY_HEADER.encode()
 
+MODEL_HEADER = b"x-glm-model"
+"""The name that workers serve the routed model by; the body keeps what its client wrote."""
+
 TENANT_HEADER, ROLE_HEADER = b"x-glm-tenant", b"x-glm-role"
 
 _THROUGH = frozenset(

@@ -6,10 +6,10 @@ plain reply, of a worker from before, is passed on as it comes, and can be asked
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from glm_edge.errors.failure import Failure
 from glm_edge.frames import (
@@ -26,14 +26,17 @@ from glm_edge.frames import (
     continued,
 )
 from glm_gateway.continuation.progress import Again, Bounds, GiveUp, GoOn, Progress
+from glm_gateway.ladder.easing import Easing
+from glm_gateway.proxy.client import Added, BrokenReply, Client, Send, Telling
 from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
-from glm_gateway.proxy.heads import RawHeaders, reply_headers, request_head
+from glm_gateway.proxy.heads import RawHeaders, request_head
+from glm_gateway.proxy.outside import TO_THE_CLIENT, Outside, Reading, lost_outside
+from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away, within
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.routing.pick import Choice
+from glm_gateway.surfaces.usage import Told
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Added = Sequence[tuple[bytes, bytes]]
-Result = TypeVar("Result")
+__all__ = ["BrokenReply", "Outcome", "Outgoing", "Placing", "Relay", "Waits"]
 
 MAX_ASKED = 4
 """Groups that one request is sent to before any of them has said a word of its reply."""
@@ -49,26 +52,17 @@ _UNFIT = 409  # a group that cannot go on with a reply, as of another revision
 
 
 class Placing(Protocol):
-    """Where requests go. Every choice is ended."""
+    """Where requests go. Every choice of a group is ended. easing: what overload does to this request."""
 
-    async def place(self, avoid: frozenset[str]) -> Choice | Failure: ...
+    @property
+    def easing(self) -> Easing: ...
+    async def place(self, avoid: frozenset[str]) -> Choice | Outside | Failure: ...
     def pool(self, group: str) -> Pool: ...
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None: ...
     def grow(self, choice: Choice, num_tokens: int) -> None: ...
     def fail(self, choice: Choice, reason: str) -> None: ...
     def end(self, choice: Choice) -> None: ...
     def may_retry(self) -> bool: ...
-
-
-class Telling(Protocol):
-    """How an error is told in the words of an API: as a whole reply, or as the last event of a stream."""
-
-    def body(self, failure: Failure) -> tuple[int, bytes]: ...
-    def event(self, failure: Failure) -> bytes: ...
-
-
-class BrokenReply(Exception):
-    """A plain reply broke off in its middle: only the end of the connection can tell the client."""
 
 
 class Outcome(StrEnum):
@@ -82,7 +76,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Outgoing:
-    """A request as it goes to groups. added: headers of ours. streams: its client reads events."""
+    """A request as it goes to groups. added: headers of ours. streams: its client reads events.
+
+    target: the path with its query.
+    """
 
     method: str
     target: str
@@ -118,7 +115,9 @@ class _Declined(Exception):
 class Relay:
     """Relays one request. reply_added: headers of ours to the client.
 
-    outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. started_at: first token.
+    outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. first_token_at: on the loop's
+    clock.
+    told: what a reply that is no frames says that it used.
     """
 
     outgoing: Outgoing
@@ -129,29 +128,42 @@ class Relay:
     waits: Waits = field(default_factory=Waits)
     reply_added: Added = ()
     outcome: Outcome = Outcome.CANCELLED
-    status: int = 0
     group: str = ""
     failure: Failure | None = None
     first_token_at: float | None = None
+    told: Told | None = None
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.progress = Progress(self.bounds, began_s=self._loop.time())
-        self._has_started = False
+        self._client = Client(self.send, self.telling, self._reply_added, streams=self.outgoing.streams)
         self.is_plain = False  # what the client has begun to read is no frames
+
+    @property
+    def status(self) -> int:
+        """Of the reply; 0: it has none yet."""
+        return self._client.status
 
     async def run(self) -> None:
         """Relay to the end; the client has been told how it ended. Raises BrokenReply, and what `send` raises."""
         continuation: Continuation | None = None
         lost: set[str] = set()
         declined: dict[str, Failure] = {}
-        for number in range(MAX_ASKED + self.bounds.max_times):
+        for _ in range(MAX_ASKED + self.bounds.max_times):
             choice = await self.placing.place(frozenset(lost.union(declined)))
             if isinstance(choice, Failure):
                 await self._fail(choice)
                 return
+            if not isinstance(choice, Choice):
+                failure = await self._ask_outside(choice)
+                if failure is not None and self.is_plain:
+                    await self._fail(failure)
+                if failure is None or self.is_plain:
+                    return
+                continue
             try:
-                if choice.group in declined or (number and continuation is None and not self.placing.may_retry()):
+                is_again = bool(lost or declined) and continuation is None
+                if choice.group in declined or (is_again and not self.placing.may_retry()):
                     break
                 await self._ask(choice, continuation)
                 return
@@ -170,8 +182,11 @@ class Relay:
 
     async def tell_waiting(self, comment: bytes) -> None:
         """Tell the client of a stream for what it waits. Its head goes out with the first such word."""
-        await self._start(200, EVENT_STREAM)
-        await self._body(comment, more=True)
+        await self._client.start(200, EVENT_STREAM)
+        await self._client.body(comment, more=True)
+
+    def _reply_added(self) -> Added:
+        return [*self.reply_added, *self.placing.easing.for_client]
 
     def _verdict(self) -> GoOn | Again | GiveUp:
         if self.is_plain:
@@ -195,7 +210,7 @@ class Relay:
 
     def _request(self, continuation: Continuation | None) -> tuple[bytes, list[bytes]]:
         out = self.outgoing
-        added = [*out.added, (FRAMES_HEADER.encode(), b"1")]
+        added = [*out.added, *self.placing.easing.for_worker, (FRAMES_HEADER.encode(), b"1")]
         parts = [out.body] if out.body else []
         if continuation is not None:
             parts = continued(continuation, out.body)
@@ -204,14 +219,14 @@ class Relay:
 
     async def _pass_on(self, connection: Connection, choice: Choice, continuation: Continuation | None) -> None:
         wait_s = self.waits.stream_s if self.outgoing.streams else self.waits.whole_s
-        head = await _within(wait_s, connection.head(), "it did not answer")
+        head = await within(wait_s, connection.head(), "it did not answer")
         if head.get(b"content-type") == FRAMES_TYPE.encode():
             await self._pass_frames(connection, choice)
         elif head.status in _BUSY:
-            await self._read_away(connection)
+            await read_away(connection, self.waits.last_s)
             raise _Declined(_busy(head))
         elif continuation is not None and head.status == _UNFIT:
-            await self._read_away(connection)
+            await read_away(connection, self.waits.last_s)
             raise _Declined(GROUP_LOST)
         elif continuation is not None:
             raise _Lost(f"asked to go on with a reply it answered {head.status}")
@@ -221,14 +236,14 @@ class Relay:
     async def _pass_frames(self, connection: Connection, choice: Choice) -> None:
         reader, progress = FrameReader(), self.progress
         while not progress.is_over:
-            data = await _within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply")
+            data = await within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply")
             if not data:
                 raise _Lost("its frames ended before its reply did")
             for frame in reader.feed(data):
                 if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
                     raise _Lost(f"it cannot go on: {frame.meaning.code}")
                 await self._pass_frame(frame, choice)
-        await self._read_away(connection)
+        await read_away(connection, self.waits.last_s)
 
     async def _pass_frame(self, frame: Frame, choice: Choice) -> None:
         meaning, progress = frame.meaning, self.progress
@@ -237,7 +252,7 @@ class Relay:
         if isinstance(meaning, Open):
             self.placing.succeed(choice, meaning.num_prompt_tokens)
         if num_tokens < progress.num_tokens:
-            self.first_token_at = self.first_token_at or self._loop.time()
+            self._note_first()
             self.placing.grow(choice, progress.num_tokens - num_tokens)
         if isinstance(meaning, Close | Fail):
             self._end(meaning)
@@ -248,10 +263,10 @@ class Relay:
 
     async def _tell_stream(self, frame: Frame) -> None:
         if isinstance(frame.meaning, Open):
-            await self._start(frame.meaning.status, _encoded(frame.meaning.headers))
+            await self._client.start(frame.meaning.status, _encoded(frame.meaning.headers))
         is_over = self.progress.is_over
         if frame.told or is_over:
-            await self._body(frame.told, more=not is_over)
+            await self._client.body(frame.told, more=not is_over)
 
     async def _tell_whole(self, meaning: Close | Fail, told: bytes) -> None:
         if isinstance(meaning, Fail):
@@ -260,63 +275,59 @@ class Relay:
         opened = self.progress.opened
         headers = [] if opened is None else _encoded(opened.headers)
         length = (b"content-length", str(len(told)).encode())
-        await self._start(200 if opened is None else opened.status, [*headers, length])
-        await self._body(told, more=False)
+        await self._client.start(200 if opened is None else opened.status, [*headers, length])
+        await self._client.body(told, more=False)
 
     def _end(self, meaning: Close | Fail) -> None:
         if isinstance(meaning, Close):
             self.outcome = Outcome.FINISHED
         else:
-            self.outcome = Outcome.REFUSED if meaning.status < 500 else Outcome.FAILED
+            self.outcome = _outcome_of(meaning.status)
 
     async def _pass_plain(self, connection: Connection, head: Head, choice: Choice) -> None:
         """Pass on a reply that is no frames: a refusal, a short answer, or one of a worker from before."""
         self.placing.succeed(choice, None)
-        self.is_plain = True
-        await self._start(head.status, head.headers)
-        while data := await _within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply"):
-            self.first_token_at = self.first_token_at or self._loop.time()
-            await self._body(data, more=True)
-        await self._body(b"", more=False)
-        self.outcome = (
-            Outcome.FINISHED if head.status < 400 else Outcome.REFUSED if head.status < 500 else Outcome.FAILED
-        )
+        await self._pass_as_it_comes(connection, head, AsItIs(head.get(b"content-type")))
 
-    async def _read_away(self, connection: Connection) -> None:
-        """Read what is left of a reply that is told, so that its connection can be used again. It need not be there."""
+    async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading) -> None:
+        self.is_plain = True
+        failure = await pass_plain(
+            connection, head, reading, self._client, silence_s=self.waits.silence_s, began=self._note_first
+        )
+        self.told, self.outcome = reading.told, _outcome_of(head.status)
+        if failure is not None:
+            await self._fail(failure)
+
+    def _note_first(self) -> None:
+        self.first_token_at = self.first_token_at or self._loop.time()
+
+    async def _ask_outside(self, outside: Outside) -> Failure | None:
+        """Ask a server outside, and pass its reply on to its end; return why there is none, or not all of one."""
+        out, connection = self.outgoing, None
+        self.group = outside.name
         try:
-            async with asyncio.timeout(self.waits.last_s):
-                while await connection.read():
-                    pass
-        except (TimeoutError, UpstreamLost):
-            connection.close()
+            path = out.target.partition("?")[0]
+            connection, reading = await outside.ask(path, out.headers, out.body, streams=out.streams)
+            wait_s = self.waits.stream_s if out.streams else self.waits.whole_s
+            head = await within(wait_s, connection.head(), "it did not answer")
+            if head.status >= 300 and head.status not in TO_THE_CLIENT:
+                await read_away(connection, self.waits.last_s)
+                raise UpstreamLost(f"it answered {head.status}", has_answered=True)
+            outside.succeed()
+            await self._pass_as_it_comes(connection, head, reading)
+        except UpstreamLost as loss:
+            outside.fail(str(loss))
+            return lost_outside(outside.name)
+        finally:
+            if connection is not None:
+                outside.done(connection)
+        return None
 
     async def _fail(self, failure: Failure) -> None:
-        """Tell the client that there is no more: as an HTTP error where that can still be one."""
+        """Tell the client that there is no more."""
         self.failure = failure
-        self.outcome = Outcome.REFUSED if failure.status < 500 else Outcome.FAILED
-        if not self._has_started:
-            status, body = self.telling.body(failure)
-            headers = [(name.encode(), value.encode()) for name, value in failure.headers.items()]
-            length = (b"content-length", str(len(body)).encode())
-            await self._start(status, [(b"content-type", b"application/json"), length, *headers])
-            await self._body(body, more=False)
-        elif self.outgoing.streams:
-            await self._body(self.telling.event(failure), more=False)
-        else:
-            raise BrokenReply(failure.message)
-
-    async def _start(self, status: int, headers: RawHeaders) -> None:
-        if self._has_started:  # by who held the request until there was a group
-            return
-        self._has_started = True
-        self.status = status
-        lengths = [(name, value) for name, value in headers if name == b"content-length"]
-        told = [*reply_headers(headers, self.reply_added), *lengths]
-        await self.send({"type": "http.response.start", "status": status, "headers": told})
-
-    async def _body(self, data: bytes, *, more: bool) -> None:
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        self.outcome = _outcome_of(failure.status)
+        await self._client.fail(failure)
 
 
 GROUP_LOST = Failure(
@@ -326,6 +337,10 @@ GROUP_LOST = Failure(
     code="group_lost",
     retry_after_s=1,
 )
+
+
+def _outcome_of(status: int) -> Outcome:
+    return Outcome.FINISHED if status < 400 else Outcome.REFUSED if status < 500 else Outcome.FAILED
 
 
 def _busy(head: Head) -> Failure:
@@ -341,11 +356,3 @@ def _busy(head: Head) -> Failure:
 
 def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, Result], otherwise: str) -> Result:
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise UpstreamLost(f"{otherwise} within {seconds:g} s", has_answered=False) from None

@@ -10,7 +10,8 @@ from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.hold.room import Bounds
 from glm_gateway.models import placement
 from glm_gateway.models.model import Model
-from glm_gateway.models.placement import Placement, ToGroup
+from glm_gateway.models.only import ToGroup
+from glm_gateway.models.placement import Placement
 from glm_gateway.routing.arms import Split
 from glm_gateway.routing.classes import Place
 from glm_gateway.routing.pick import Choice, Group, Request

@@ -1,0 +1,62 @@
+"""The reply to one request as its client gets it: one head, bytes, and one end, whoever writes it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.proxy.heads import RawHeaders, reply_headers
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Added = Sequence[tuple[bytes, bytes]]
+
+
+class Telling(Protocol):
+    """How an error is told in the words of an API: as a whole reply, or as the last event of a stream."""
+
+    def body(self, failure: Failure) -> tuple[int, bytes]: ...
+    def event(self, failure: Failure) -> bytes: ...
+
+
+class BrokenReply(Exception):
+    """A plain reply broke off in its middle: only the end of the connection can tell the client."""
+
+
+@dataclass
+class Client:
+    """added: returns headers of ours, for the head. streams: it reads events. status: 0: it has no head yet."""
+
+    send: Send
+    telling: Telling
+    added: Callable[[], Added]
+    streams: bool
+    status: int = 0
+
+    @property
+    def has_started(self) -> bool:
+        return self.status > 0
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Send the head, once: who held the request until there was a group may have done so."""
+        if self.has_started:
+            return
+        self.status = status
+        lengths = [(name, value) for name, value in headers if name == b"content-length"]
+        told = [*reply_headers(headers, self.added()), *lengths]
+        await self.send({"type": "http.response.start", "status": status, "headers": told})
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def fail(self, failure: Failure) -> None:
+        """Say that there is no more: as an HTTP error where that can still be one. Raises BrokenReply."""
+        if not self.has_started:
+            status, body = self.telling.body(failure)
+            headers = [(name.encode(), value.encode()) for name, value in failure.headers.items()]
+            length = (b"content-length", str(len(body)).encode())
+            await self.start(status, [(b"content-type", b"application/json"), length, *headers])
+            await self.body(body, more=False)
+        elif self.streams:
+            await self.body(self.telling.event(failure), more=False)
+        else:
+            raise BrokenReply(failure.message)

@@ -1,0 +1,102 @@
+"""A reply that is no frames, passed on as it comes: of an older worker, from outside, a refusal, a short answer."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from glm_edge.errors.failure import Failure
+from glm_gateway.proxy.client import Client
+from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
+from glm_gateway.proxy.outside import Reading
+from glm_gateway.surfaces.usage import Told, UsageReader
+
+MAX_ERROR_BYTES = 2**16
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class AsItIs:
+    """Reads a reply of a group."""
+
+    content_type: bytes | None
+    _usage: UsageReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._usage = UsageReader(self.content_type)
+
+    @property
+    def told(self) -> Told | None:
+        return self._usage.told
+
+    def headers(self, head: Head) -> list[tuple[bytes, bytes]]:
+        return list(head.headers)
+
+    def feed(self, data: bytes) -> bytes:
+        self._usage.feed(data)
+        return data
+
+    def end(self) -> bytes:
+        return b""
+
+
+async def pass_plain(
+    connection: Connection, head: Head, reading: Reading, client: Client, *, silence_s: float, began: Callable[[], None]
+) -> Failure | None:
+    """Pass a reply on to its end; return the refusal where it is one that its client cannot be told as it is.
+
+    began: called at its first byte. Raises UpstreamLost.
+    """
+    silent = "it was silent in the middle of a reply"
+    if head.status >= 400 and client.has_started:  # a stream that has waited has a head that says otherwise
+        said = b""
+        while data := await within(silence_s, connection.read(), silent):
+            said = (said + data)[:MAX_ERROR_BYTES]
+        return failure_in(head.status, said)
+    await client.start(head.status, reading.headers(head))
+    while data := await within(silence_s, connection.read(), silent):
+        began()
+        await client.body(reading.feed(data), more=True)
+    await client.body(reading.end(), more=False)
+    return None
+
+
+def failure_in(status: int, body: bytes) -> Failure:
+    """Return the error in a body, in whatever API's shape."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = None
+    error = found.get("error") if isinstance(found, dict) else None
+    said = error if isinstance(error, dict) else {}
+    texts = {name: value if isinstance(value := said.get(name), str) else None for name in ("message", "param", "code")}
+    kind = said.get("type")
+    return Failure(
+        status,
+        texts["message"] or f"the request was refused with {status}",
+        kind if isinstance(kind, str) else "invalid_request_error",
+        texts["param"],
+        texts["code"],
+    )
+
+
+async def read_away(connection: Connection, seconds: float) -> None:
+    """Read what is left of a reply that is told, so that its connection can be used again. It need not be there."""
+    try:
+        async with asyncio.timeout(seconds):
+            while await connection.read():
+                pass
+    except (TimeoutError, UpstreamLost):
+        connection.close()
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, Result], otherwise: str) -> Result:
+    """Return what comes in time. Raises UpstreamLost."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise UpstreamLost(f"{otherwise} within {seconds:g} s", has_answered=False) from None
