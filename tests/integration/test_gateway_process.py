@@ -102,7 +102,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_a_request_waits_for_a_group_that_the_file_names_later(world: World) -> None:
     asked = asyncio.create_task(world.openai.completions.create(model=MODEL, prompt="1"))
-    await world.until("/demand", '"held": 1')
+    await world.until("/demand", '"held":1')
     write_groups(world.folder, world.server.port)
     request = await world.engine.next_request()
     await world.engine.say(request, " 2", end="<|user|>")

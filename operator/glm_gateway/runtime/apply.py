@@ -1,0 +1,31 @@
+"""What of the file holds for the next request: set at the start, and again each time that the file changes.
+
+A request takes what it goes by when it begins, so those under way are not touched.
+"""
+
+from glm_gateway.app import Gateway
+from glm_gateway.config.config import GatewayConfig
+from glm_gateway.continuation.progress import Bounds
+from glm_gateway.hold.room import Bounds as HoldBounds
+from glm_gateway.models.model import Overflow
+from glm_gateway.routing.names import split_of
+from glm_gateway.routing.priorities import classes_of
+from glm_gateway.upstreams.upstream import upstreams_of
+
+
+def apply(config: GatewayConfig, gateway: Gateway) -> None:
+    """Let a gateway go by this, but for which models it has."""
+    gateway.bounds = Bounds(max_times=config.continuation.max_times)
+    gateway.metering.quotas = config.quotas
+    bounds = HoldBounds(timeout_s=config.hold.timeout_seconds, max_held=config.hold.max_held)
+    gateway.priorities = classes_of(config.priorities)
+    names = gateway.names
+    names.upstreams = upstreams_of(config.upstreams, names.upstreams)
+    names.splits = {each.name: split_of(each) for each in config.names}
+    for each in config.models:
+        model = gateway.models[each.name]
+        model.bound(bounds)
+        model.slo = each.slo
+        model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
+        to = each.overflow
+        model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)

@@ -1,0 +1,104 @@
+"""The models that run: each with its groups, and who finds and hears them. Added and removed while requests run."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from glm_gateway.config.models import GroupsConfig, ModelConfig
+from glm_gateway.groups.directory import Directory
+from glm_gateway.groups.roster import Roster
+from glm_gateway.models.model import Model
+from glm_gateway.runtime.groups import source_of
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 5.0
+"""How long a model that is served no more is kept at least: a request may have chosen it, and not be placed yet."""
+
+
+@dataclass
+class _Followed:
+    """A model, and the task that finds its groups. retired_s: since when it is served no more; None: it is."""
+
+    model: Model
+    roster: Roster
+    where: GroupsConfig | None = None
+    following: asyncio.Task[None] | None = None
+    retired_s: float | None = None
+
+    async def follow(self, where: GroupsConfig) -> None:
+        """Find groups there from now on; those known stay until others are found."""
+        if where == self.where:
+            return
+        await self._stop()
+        self.where = where
+        self.following = asyncio.create_task(source_of(where, self.roster.take, os.environ).run())
+
+    async def close(self) -> None:
+        await self._stop()
+        await self.roster.close()
+        self.model.directory.close()
+
+    async def _stop(self) -> None:
+        if self.following is not None:
+            self.following.cancel()
+            await asyncio.gather(self.following, return_exceptions=True)
+
+
+@dataclass
+class Models:
+    """served: by name, those of the file; a gateway looks there for each request. changed: told of each change.
+
+    added, dropped: told of a model that begins, and of one that has ended.
+    """
+
+    changed: Callable[[], None]
+    added: Callable[[Model], None]
+    dropped: Callable[[str], None]
+    served: dict[str, Model] = field(default_factory=dict)
+    linger_s: float = LINGER_S
+    _followed: dict[str, _Followed] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[Model]:
+        """All that have groups: those that are served, and those that have requests from before."""
+        return [each.model for each in self._followed.values()]
+
+    async def take(self, configs: Iterable[ModelConfig]) -> None:
+        """Serve these from now on, and no others. Requests under way to others end as they began."""
+        wanted = {each.name: each for each in configs}
+        for name in [name for name in self.served if name not in wanted]:
+            del self.served[name]
+            self._followed[name].retired_s = asyncio.get_running_loop().time()
+            log.info("model %s is served no more", name)
+        for name, config in wanted.items():
+            followed = self._followed.get(name)
+            if followed is None:
+                model = Model(name, Directory(), changed=self.changed)
+                followed = self._followed[name] = _Followed(model, Roster(model))
+                self.added(model)
+            if name not in self.served:
+                log.info("model %s is served", name)
+            followed.retired_s = None
+            self.served[name] = followed.model
+            await followed.follow(config.groups)
+        self.changed()
+
+    async def sweep(self) -> None:
+        """End those that are served no more and have no requests left."""
+        now = asyncio.get_running_loop().time()
+        for name, each in list(self._followed.items()):
+            is_idle = not each.model.in_flight and not each.model.room
+            if each.retired_s is not None and is_idle and now - each.retired_s >= self.linger_s:
+                del self._followed[name]
+                await each.close()
+                self.dropped(name)
+
+    async def close(self) -> None:
+        """End all, whatever they have."""
+        self.served.clear()
+        for each in self._followed.values():
+            await each.close()
+        self._followed.clear()

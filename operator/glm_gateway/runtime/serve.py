@@ -1,0 +1,129 @@
+"""A gateway from its start to its end."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from glm_gateway.app import Gateway
+from glm_gateway.config.changes import held_back, merged
+from glm_gateway.config.secrets import Secrets
+from glm_gateway.config.source import ConfigSource
+from glm_gateway.management.demand import Demands
+from glm_gateway.management.port import Management
+from glm_gateway.management.pulse import Pulse
+from glm_gateway.management.standing import Standing
+from glm_gateway.models.model import Model
+from glm_gateway.runtime.apply import apply
+from glm_gateway.runtime.drain import drained
+from glm_gateway.runtime.gate import gate_of, num_keys
+from glm_gateway.runtime.metering import metering_of
+from glm_gateway.runtime.models import Models
+from glm_gateway.runtime.servers import of_clients, of_management
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Between two looks at the file."""
+
+ENDPOINTS_FOLLOW_S = 3.0
+"""How long requests are still taken after it has been told to stop: who sends them hears of it a moment later."""
+
+
+class Runtime:
+    """All that runs. Made by `started`; config: what holds now."""
+
+    def __init__(self, source: ConfigSource, gateway: Gateway, models: Models, management: Management) -> None:
+        self.config = source.current.config
+        self.gateway = gateway
+        self.management = management
+        self._source = source
+        self._models = models
+
+    @classmethod
+    async def started(cls, source: ConfigSource, secrets: Secrets, stack: contextlib.AsyncExitStack) -> "Runtime":
+        """Return it with all models of the file. What it starts ends with the stack. Raises OSError."""
+        config = source.current.config
+        pulse, served = Pulse(), dict[str, Model]()
+        gateway = Gateway(
+            served,
+            secrets.token,
+            gate_of(config.auth, secrets.secret, stack),
+            secret=secrets.secret,
+            metering=await metering_of(config, stack),
+        )
+        telemetry = gateway.telemetry
+        models = Models(changed=pulse.beat, added=telemetry.add, dropped=telemetry.drop, served=served)
+        stack.push_async_callback(models.close)
+        management = Management(
+            gateway,
+            models=lambda: models.running,
+            demands=Demands(lambda: models.running, pulse, began_s=asyncio.get_running_loop().time()),
+            standing=Standing(source.current.digest),
+            num_keys=lambda: num_keys(gateway.gate),
+        )
+        await models.take(config.models)
+        apply(config, gateway)
+        return cls(source, gateway, models, management)
+
+    async def keep_current(self, *, look_s: float = LOOK_S) -> None:
+        """Follow the file until cancelled."""
+        while True:
+            await asyncio.sleep(look_s)
+            if await asyncio.to_thread(self._source.look):
+                await self._take()
+            await self._models.sweep()
+
+    async def _take(self) -> None:
+        """Go by the file as it is now, as far as that can be."""
+        source, standing = self._source, self.management.standing
+        found, fault = source.current, source.fault
+        if found.digest != standing.digest:
+            held = held_back(self.config, found.config)
+            self.config = merged(self.config, found.config)
+            await self._models.take(self.config.models)
+            apply(self.config, self.gateway)
+            standing.digest = found.digest
+            log.info("the file has changed: now by %s", found.digest[:12])
+        else:
+            held = held_back(self.config, found.config)
+        if fault is not None:
+            log.error("the file is bad, the last good one holds on: %s", fault)
+        elif held:
+            fault = f"{', '.join(held)}: cannot change while it runs; start it anew"
+            log.warning("the file has changed, all of it holds but for what needs a new start: %s", ", ".join(held))
+        standing.fault = fault
+        self.gateway.telemetry.tell_current(is_current=fault is None)
+
+
+async def serve(
+    source: ConfigSource, secrets: Secrets, stopping: asyncio.Event, *, follow_s: float = ENDPOINTS_FOLLOW_S
+) -> None:
+    """Serve until told to stop, then wait for the requests under way. Raises OSError."""
+    async with contextlib.AsyncExitStack() as stack:
+        runtime = await Runtime.started(source, secrets, stack)
+        gateway, management = runtime.gateway, runtime.management
+        public, private = of_clients(gateway, management, runtime.config), of_management(management, runtime.config)
+        serving = [asyncio.create_task(server.serve()) for server in (public, private)]
+        following = asyncio.create_task(runtime.keep_current())
+        try:
+            await _first([asyncio.create_task(stopping.wait()), *serving, following])
+        finally:
+            management.is_stopping = True  # not ready: nobody new is sent here
+            following.cancel()
+            await asyncio.sleep(follow_s)
+            public.should_exit = True  # takes nothing new, and ends each connection after its reply
+            if num_cut := await drained(lambda: gateway.num_running, runtime.config.drain_seconds):
+                gateway.telemetry.cut(num_cut)
+                public.force_exit = True
+            await asyncio.wait(serving[:1])
+            private.should_exit = private.force_exit = True
+            await asyncio.gather(*serving, following, return_exceptions=True)
+
+
+async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for the first of these to end. Raises what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
