@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.metrics.telemetry import Telemetry
 from glm_worker.server.structured.grammars import Grammars
+from glm_worker.server.thinking.overload import Overload
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Intake = Callable[[bytes, Context], Order]
@@ -65,6 +69,7 @@ class Backend:
     spans: Spans = NO_SPANS
     lanes: Lanes = field(default_factory=Lanes)
     work: OpenWork = field(default_factory=OpenWork)
+    said: set[str] = field(default_factory=set)  # that was written to the log, once
 
     def begin(self, request: Request) -> Context:
         """Return what a request for an answer meets. Counts what ends here: see context for the others."""
@@ -77,12 +82,9 @@ class Backend:
     def context(self, request: Request) -> Context:
         """Return what a request meets, from now on. Raises RequestRefused for a caller who is not told properly."""
         policy = self.policy()
-        return Context(
-            checkpoint=self.checkpoint,
-            rules=self.rules,
-            policy=policy,
-            caller=Caller.of(request.headers, policy, is_of_gateway=self.is_of_gateway(request.headers)),
-        )
+        caller = Caller.of(request.headers, policy, is_of_gateway=self.is_of_gateway(request.headers))
+        self._tell_mistakes(caller.overload)
+        return Context(checkpoint=self.checkpoint, rules=self.rules, policy=policy, caller=caller)
 
     async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
@@ -166,6 +168,13 @@ class Backend:
         """Tell whether a request comes from the gateway of this deployment, which knows its token."""
         said = headers.get(GATEWAY_HEADER, "").encode("latin-1")
         return bool(self.gateway_token) and hmac.compare_digest(said, self.gateway_token.encode())
+
+    def _tell_mistakes(self, overload: Overload) -> None:
+        """Write to the log what the gateway says wrongly, once for each header: it says so with every request."""
+        for mistake in overload.mistakes:
+            if (header := mistake.partition(" ")[0]) not in self.said:
+                self.said.add(header)
+                log.warning("the gateway's header %s; it is passed over, now and from now on", mistake)
 
     def _split(self, body: bytes, request: Request, context: Context) -> tuple[bytes, Context]:
         """Return the client's own body, and the context of the reply that goes on, if one does."""

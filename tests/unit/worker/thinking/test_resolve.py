@@ -7,6 +7,7 @@ import pytest
 
 from glm_worker.messages import ReasoningPolicy
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
+from glm_worker.server.thinking.overload import NO_OVERLOAD, Overload
 from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
 from glm_worker.server.thinking.score import score_of
 from glm_worker.server.thinking.traits import TemplateTraits
@@ -32,11 +33,14 @@ def not_asked() -> Features:
 
 
 def resolved(
-    *wishes: ThinkingWish, features: Features | None = None, traits: TemplateTraits = GLM, **policy: Any
+    *wishes: ThinkingWish,
+    features: Features | None = None,
+    traits: TemplateTraits = GLM,
+    overload: Overload = NO_OVERLOAD,
+    **policy: Any,
 ) -> Thinking:
-    return resolve(
-        combine(wishes), not_asked if features is None else lambda: features, ReasoningPolicy(**policy), traits
-    )
+    asked = not_asked if features is None else lambda: features
+    return resolve(combine(wishes), asked, ReasoningPolicy(**policy), traits, overload)
 
 
 @pytest.mark.parametrize("default", ["template", "enabled", "disabled", "auto"])
@@ -250,3 +254,27 @@ def test_a_request_cannot_think_longer_than_the_deployment_lets_it() -> None:
             )
             assert thinking.budget_tokens is not None
             assert thinking.budget_tokens <= 100
+
+
+def test_under_overload_auto_asks_no_score_and_tells_nobody_that_its_bounds_are_ignored() -> None:
+    wishes = zai_thinking(type="auto", threshold=0.1), budget(300)
+    thinking = resolved(*wishes, overload=Overload(auto_thinks=False))
+    assert (thinking.enabled, thinking.header, thinking.ignored) == (False, "disabled; by=overload", ())
+    assert resolved(zai_thinking(type="enabled"), overload=Overload(auto_thinks=False)).enabled
+
+
+@pytest.mark.parametrize(("cap", "in_force"), [(10_000_000, 200), (201, 200), (199, 199), (1, 1)])
+def test_the_cap_of_overload_lowers_a_budget_and_never_lifts_one(cap: int, in_force: int) -> None:
+    thinking = resolved(budget(200), traits=ALWAYS, overload=Overload(max_thinking_tokens=cap))
+    assert thinking.budget_tokens == in_force
+
+
+def test_a_cap_of_none_closes_a_thought_that_cannot_be_switched_off() -> None:
+    thinking = resolved(traits=ALWAYS, overload=Overload(max_thinking_tokens=0))
+    assert (thinking.enabled, thinking.by, thinking.budget_tokens) == (True, "template", 0)
+
+
+def test_who_left_no_token_for_a_thought_is_told() -> None:
+    nothing = Overload(max_thinking_tokens=0)
+    assert resolved(overload=nothing).by == "overload"
+    assert resolved(overload=nothing, max_thinking_tokens=0).by == "policy"

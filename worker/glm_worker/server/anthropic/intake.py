@@ -87,8 +87,8 @@ class Intake:
 
     def _read(self, kind: type[Request], body: bytes, context: Context) -> Request:
         request = parse(kind, body)
-        if not (self.any_model and request.model.startswith(_VENDORS_MODELS)):
-            check_model(request.model, context.checkpoint)
+        if context.caller.model or not (self.any_model and request.model.startswith(_VENDORS_MODELS)):
+            check_model(request.model, context)
         if request.thread is not None:
             raise RequestRefused(
                 "thread is not supported: this server holds no conversations; send all messages, without thread",

@@ -97,7 +97,7 @@ class FramedExchange(Exchange):
         self._num_told = [len(flight.token_ids) for flight in flights]
         events = self._events(flights, self._endings) if self._order.stream else []
         if ids or ended or events:
-            state = getattr(self._replies, "state", b"") if self._order.stream else b""
+            state = self._order.carried(getattr(self._replies, "state", b"") if self._order.stream else b"")
             await self._frame(send, Tokens(ids=ids, ended=ended, state=state), lines(events))
 
     async def _complete(self, flights: list[Flight], send: Send) -> None:

@@ -33,10 +33,10 @@ from glm_worker.server.structured.formats import Choice, Regex
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.parsing import State, initial_state, state_after
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
-from glm_worker.server.thinking.resolve import behind_thought, resolve
+from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
 from glm_worker.server.thinking.thought import thought_of
 from glm_worker.server.thinking.visibility import visible
-from glm_worker.server.thinking.wish import THRESHOLD_HEADER, combine, text_switch, threshold_header
+from glm_worker.server.thinking.wish import THRESHOLD_HEADER, ThinkingWish, combine, text_switch, threshold_header
 
 _SEED_MASK = 2**63 - 1
 _numbers = itertools.count()
@@ -55,11 +55,7 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
             *map(threshold_header, context.caller.headers.getlist(THRESHOLD_HEADER)),
         )
     )
-    thinking = (
-        behind_thought(wish, checkpoint.traits)
-        if conversation.goes_on
-        else resolve(wish, lambda: _features(conversation, offered), reasoning, checkpoint.traits)
-    )
+    thinking = context.carried.thinking or _thinking(conversation, wish, offered, context)
     shows_reasoning = visible(reasoning, context.caller.role, wish)
     unheard = (wish.param("shows") or "shows",) if wish.shows and not shows_reasoning else ()
     form = answer_format(conversation, offered)
@@ -101,6 +97,16 @@ def accept_chat(conversation: Conversation, wishes: Wishes, context: Context, *,
         recipe_close_id=checkpoint.tokenizer.token_id(Tag.END_THINK.value) if thinking.enabled else None,
         ignored=(*wishes.ignored, *thinking.ignored, *unheard),
     )
+
+
+def _thinking(
+    conversation: Conversation, wish: ThinkingWish, offered: Sequence[OfferedTool], context: Context
+) -> Thinking:
+    traits = context.checkpoint.traits
+    if conversation.goes_on:
+        return behind_thought(wish, traits)
+    policy, overload = context.policy.reasoning, context.caller.overload
+    return resolve(wish, lambda: _features(conversation, offered), policy, traits, overload)
 
 
 def _features(conversation: Conversation, offered: Sequence[OfferedTool]) -> Features:
@@ -151,9 +157,11 @@ def _last_of_user(conversation: Conversation) -> str:
     return next(said, "")
 
 
-def check_model(model: str, checkpoint: Checkpoint) -> None:
-    if model != checkpoint.name:
-        raise model_not_found(model, checkpoint.name)
+def check_model(model: str, context: Context) -> None:
+    """Refuse what is meant for another model. Where the gateway says which one is, a body may name any."""
+    meant, served = context.caller.model or model, context.checkpoint.name
+    if meant != served:
+        raise model_not_found(meant, served)
 
 
 def _order(
@@ -224,7 +232,7 @@ def _order(
         stream=wishes.stream,
         include_usage=wishes.include_usage,
         created=context.created,
-        begun_state=b"" if begun is None else begun.state,
+        begun_state=context.carried.replies,
         arrived_s=context.arrived_s,
         deadline_s=wishes.deadline_s,
         ignored=wishes.ignored,

@@ -10,11 +10,15 @@ from glm_edge.frames import Continuation
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.jobs.carried import Carried
+from glm_worker.server.thinking.overload import NO_OVERLOAD, Overload
 
 _MAX_REQUEST_ID = 128
 _MAX_NAME = 64  # of a role, of a tenant
 ROLE_HEADER = "x-glm-role"
 TENANT_HEADER = "x-glm-tenant"
+MODEL_HEADER = "x-glm-model"
+"""Of the gateway: the name that the model it has chosen is served by here, whatever the client calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +31,16 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks. Role and tenant are what a trusted proxy says; nobody else can say them."""
+    """Who asks. Role and tenant are what a trusted proxy says; nobody else can say them.
+
+    model, overload: what only the deployment's own gateway says. model None: the one that the body names.
+    """
 
     request_id: str
     role: str | None = None
     tenant: str = ""
+    model: str | None = None
+    overload: Overload = NO_OVERLOAD
     headers: Headers = field(default_factory=Headers)
 
     @classmethod
@@ -48,6 +57,8 @@ class Caller:
             request_id=request_id,
             role=_name(headers, ROLE_HEADER) or None,
             tenant=_name(headers, TENANT_HEADER),
+            model=_model(headers) if is_of_gateway else None,
+            overload=Overload.of(headers.getlist) if is_of_gateway else NO_OVERLOAD,
             headers=headers,
         )
 
@@ -56,7 +67,7 @@ class Caller:
 class Context:
     """All that turns a body into an order, beside the body. arrived_s: when its head had come, on time.monotonic.
 
-    begun: a reply that another group has begun. created: Unix time that the reply tells.
+    begun: a reply that another group has begun, and what it carries. created: Unix time that the reply tells.
     """
 
     checkpoint: Checkpoint
@@ -65,11 +76,17 @@ class Context:
     policy: Policy
     arrived_s: float = field(default_factory=time.monotonic)
     begun: Continuation | None = None
+    carried: Carried = field(default_factory=Carried)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def going_on(self, begun: Continuation | None) -> "Context":
-        """Return the context of a reply that another group has begun; the same where none has."""
-        return self if begun is None else replace(self, begun=begun, created=begun.created)
+        """Return the context of a reply that another group has begun; the same where none has.
+
+        Raises RequestRefused for what it carries and this group cannot read.
+        """
+        if begun is None:
+            return self
+        return replace(self, begun=begun, carried=Carried.of(begun.state), created=begun.created)
 
     def order_id(self, new: str) -> str:
         """Return the id of the order: a new one, or that of the reply that was begun."""
@@ -95,6 +112,11 @@ def _name(headers: Headers, header: str) -> str:
     else:
         return said[0] if said else ""
     raise RequestRefused(f"the header {header} {mistake}", param=header, code="invalid_value")
+
+
+def _model(headers: Headers) -> str | None:
+    """Return the model that the gateway names; headers carry UTF-8 where it is no ASCII."""
+    return headers.get(MODEL_HEADER, "").encode("latin-1").decode("utf-8", "replace") or None
 
 
 def _is_visible(text: str, most: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from glm_worker.request import AnswerGrammar
+from glm_worker.server.jobs.carried import Carried, decision_of
 from glm_worker.server.jobs.job import Job
 from glm_worker.server.structured.recipe import Recipe
 from glm_worker.server.thinking.resolve import IGNORED_HEADER, Thinking
@@ -31,13 +32,17 @@ class Order:
     recipe: Recipe | None = None
     recipe_close_id: int | None = None  # the token that ends the thought before the answer, if there is one
     ignored: tuple[str, ...] = field(default=())
-    begun_state: bytes = b""  # of replies that another group has begun
+    begun_state: bytes = b""  # of the replies, where another group has begun with them
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers of the reply that say what became of the request."""
         headers = {} if self.thinking is None else {"x-glm-thinking": self.thinking.header}
         return headers | ({IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {})
+
+    def carried(self, replies_state: bytes) -> bytes:
+        """Return what a group that goes on with the answers needs beside their ids."""
+        return Carried(replies=replies_state, decision=decision_of(self.thinking)).packed
 
     @property
     def is_begun(self) -> bool:

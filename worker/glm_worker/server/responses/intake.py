@@ -67,7 +67,7 @@ class Intake:
     def accept(self, body: bytes, context: Context) -> Accepted:
         """Return the order in a body."""
         request = parse(ResponseRequest, body)
-        check_model(request.model, context.checkpoint)
+        check_model(request.model, context)
         tenant = context.caller.tenant
         placed = [*self._earlier(request, tenant), *self._said(request, tenant)]
         id_ = ResponseId.parse(context.order_id("")) or ResponseId.new(self._group)

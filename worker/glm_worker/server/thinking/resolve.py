@@ -6,6 +6,8 @@
 
 A budget above the maximum is lowered, not refused. A bound of 0 is thinking off: of the request by the request, of the
 deployment by the deployment, whatever the request says.
+
+An overloaded deployment has one more bound, and answers what is `auto` without thinking; who asks for it keeps it.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +17,7 @@ from typing import Literal
 from glm_worker.messages import Effort, ReasoningPolicy
 from glm_worker.server.thinking.features import Features
 from glm_worker.server.thinking.history import kept_history
+from glm_worker.server.thinking.overload import NO_OVERLOAD, Overload
 from glm_worker.server.thinking.score import score_of
 from glm_worker.server.thinking.traits import TemplateTraits
 from glm_worker.server.thinking.wish import ThinkingWish
@@ -22,7 +25,9 @@ from glm_worker.server.thinking.wish import ThinkingWish
 EFFORT_TOKENS: Mapping[Effort, int] = {"minimal": 256, "low": 1024, "medium": 8192, "high": 32768}
 """Most tokens of a thought by effort, where the deployment names none for it. xhigh has no bound of its own."""
 
-DecidedBy = Literal["request", "policy", "template", "auto"]
+DecidedBy = Literal["request", "policy", "template", "auto", "overload"]
+"""overload: it would have been another one's to decide, and that one was not asked, or not heard."""
+
 HEADER = "x-glm-thinking"
 IGNORED_HEADER = "x-glm-ignored"
 
@@ -65,18 +70,22 @@ class Thinking:
 
 
 def resolve(
-    wish: ThinkingWish, features: Callable[[], Features], policy: ReasoningPolicy, template: TemplateTraits
+    wish: ThinkingWish,
+    features: Callable[[], Features],
+    policy: ReasoningPolicy,
+    template: TemplateTraits,
+    overload: Overload = NO_OVERLOAD,
 ) -> Thinking:
     """Return how to answer. features: asked for only when `auto` decides."""
-    thinking = _mode(wish, features, policy, template)
+    thinking = _mode(wish, features, policy, template, overload)
     keeps_history, ignored = kept_history(wish, template)
-    if wish.threshold is not None and thinking.score is None:
+    if wish.threshold is not None and thinking.score is None and thinking.by != "overload":
         ignored = (*ignored, wish.param("threshold") or "threshold")
     ignored = (*thinking.ignored, *wish.overruled, *ignored)
     thinking = replace(thinking, keeps_history=keeps_history, ignored=ignored)
     if thinking.enabled:
-        thinking = _bounded(thinking, wish, policy, template)
-    if thinking.enabled or thinking.by == "auto":  # auto may think the next time: then they count
+        thinking = _bounded(thinking, wish, policy, template, overload)
+    if thinking.enabled or thinking.by in ("auto", "overload"):  # it may think the next time: then they count
         return thinking
     return replace(thinking, ignored=_together(thinking.ignored, _params(wish, "budget_tokens", "effort")))
 
@@ -105,7 +114,11 @@ def _together(first: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _mode(
-    wish: ThinkingWish, features: Callable[[], Features], policy: ReasoningPolicy, template: TemplateTraits
+    wish: ThinkingWish,
+    features: Callable[[], Features],
+    policy: ReasoningPolicy,
+    template: TemplateTraits,
+    overload: Overload,
 ) -> Thinking:
     if not template.has_switch:
         is_unheard = wish.mode not in (None, "enabled" if template.thinks_by_default else "disabled")
@@ -114,6 +127,8 @@ def _mode(
     mode = policy.default if wish.mode is None else wish.mode
     if mode == "template":
         return Thinking(enabled=template.thinks_by_default, by="template")
+    if mode == "auto" and not overload.auto_thinks:
+        return Thinking(enabled=False, by="overload")
     if mode == "auto":
         threshold = policy.auto_threshold if wish.threshold is None else wish.threshold
         score = score_of(features())
@@ -127,16 +142,22 @@ def _mode(
     return Thinking(enabled=mode == "enabled", by="policy" if wish.mode is None else "request")
 
 
-def _bounded(thinking: Thinking, wish: ThinkingWish, policy: ReasoningPolicy, template: TemplateTraits) -> Thinking:
+def _bounded(
+    thinking: Thinking, wish: ThinkingWish, policy: ReasoningPolicy, template: TemplateTraits, overload: Overload
+) -> Thinking:
     """Return a thinking answer with its budget, or none of it where the deployment leaves no token for thoughts."""
     effort = wish.effort
     effort_tokens = None if effort is None else policy.effort_tokens.get(effort, EFFORT_TOKENS.get(effort))
     asked = wish.budget_tokens or None  # 0 was a switch, and is told as one where the template has none
-    bounds = [each for each in (asked, policy.max_thinking_tokens, effort_tokens) if each is not None]
-    budget = min(bounds, default=None)
+    usual = _least(asked, policy.max_thinking_tokens, effort_tokens)
+    budget = _least(usual, overload.max_thinking_tokens)
     if budget == 0 and template.has_switch:
-        return replace(thinking, enabled=False, by="policy")
+        return replace(thinking, enabled=False, by="policy" if usual == 0 else "overload")
     return replace(thinking, budget_tokens=budget)
+
+
+def _least(*bounds: int | None) -> int | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _digits(threshold: float) -> str:

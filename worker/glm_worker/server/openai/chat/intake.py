@@ -22,7 +22,7 @@ def chat_order(body: bytes, context: Context) -> Order:
 
 def order_of(request: ChatCompletionRequest, context: Context, wishes: Wishes | None = None) -> Order:
     """Return the order of a chat. wishes: where a dialect says them in another way."""
-    check_model(request.model, context.checkpoint)
+    check_model(request.model, context)
     return accept_chat(
         conversation_of(request, context),
         wishes or wishes_of(request, context.checkpoint),

@@ -24,7 +24,7 @@ def completion_order(body: bytes, context: Context) -> Order:
 
 
 def order_of(request: CompletionRequest, context: Context) -> Order:
-    check_model(request.model, context.checkpoint)
+    check_model(request.model, context)
     return accept_text(
         _prompts(request, context.checkpoint),
         wishes_of(request, context.checkpoint),

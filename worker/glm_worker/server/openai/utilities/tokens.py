@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend
-from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.edge.openapi import described
@@ -109,7 +108,7 @@ async def _answered(request: Request, backend: Backend, work: Callable[[bytes, C
 def _tokenized(body: bytes, context: Context) -> Json:
     check_json(body)
     request, checkpoint = parse(TokenizeRequest, body), context.checkpoint
-    _check_model(request.model, checkpoint)
+    _check_model(request.model, context)
     token_ids = _ids_of(request, context)
     names = [checkpoint.tokenizer.name_of(token_id) for token_id in token_ids] if request.return_token_strs else None
     return {
@@ -139,7 +138,7 @@ def _ids_of(request: TokenizeRequest, context: Context) -> list[int]:
 def _detokenized(body: bytes, context: Context) -> Json:
     check_json(body)
     request, checkpoint = parse(DetokenizeRequest, body), context.checkpoint
-    _check_model(request.model, checkpoint)
+    _check_model(request.model, context)
     for number, token_id in enumerate(request.tokens):
         if not 0 <= token_id < checkpoint.vocab_size:
             raise RequestRefused(
@@ -150,7 +149,7 @@ def _detokenized(body: bytes, context: Context) -> Json:
     return {"prompt": checkpoint.tokenizer.decode(request.tokens)}
 
 
-def _check_model(model: str | None, checkpoint: Checkpoint) -> None:
+def _check_model(model: str | None, context: Context) -> None:
     """Check the model's name, which these two endpoints can do without."""
     if model is not None:
-        check_model(model, checkpoint)
+        check_model(model, context)
