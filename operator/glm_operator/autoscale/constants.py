@@ -202,6 +202,12 @@ NEW_LOAD_S = 1800.0
 INFEASIBLE_MARGIN = 1.1
 """A promise found infeasible is feasible again only this far above the floor, so that it does not flap."""
 
+# -- no group at all
+
+DEAF_S = 120.0
+"""For so long a gateway may be away or silent before a deployment without groups gets one: nobody would hear of a
+request. A gateway that is replaced is back sooner."""
+
 # -- time
 
 MAX_STEP_S = 120.0

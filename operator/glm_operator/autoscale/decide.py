@@ -16,6 +16,7 @@ from glm_operator.autoscale.memory import Age, Memory, hold, most_within, say
 from glm_operator.autoscale.moment import Moment
 from glm_operator.autoscale.signals import Signals
 from glm_operator.autoscale.wording import message
+from glm_operator.autoscale.zero import law as zero
 
 __all__ = ["Memory", "decide"]
 
@@ -35,6 +36,10 @@ def decide(
     current = situation.spec_groups
     elapsed_s = memory.elapsed_s(now_s)
     memory = memory.moved_to(now_s).seen(current, now_s)
+    memory = replace(memory, idle=memory.idle.looked(signals.asked, current, situation.serving, now_s))
+    if current <= 0 and scaling.may_be_zero:
+        first = zero.from_none(scaling, slo, situation, signals, memory, bounds_at(scaling, situation, now_s), now_s)
+        return first, _without_groups(memory, first)
     if current <= 0:
         off = Decision(
             desired=current,
@@ -50,8 +55,16 @@ def decide(
     verdict = _verdict(moment)
     memory = _said(moment, verdict)
     decision = _limited(moment, verdict, bounds, memory)
+    if scaling.may_be_zero:
+        decision = zero.to_none(moment, decision, bounds)
     ceiling = decision.limited_by if decision.limited_by in CEILINGS else None
     return decision, replace(memory, desired=decision.desired, ceiling=ceiling)
+
+
+def _without_groups(memory: Memory, first: Decision) -> Memory:
+    """Return the memory after a look at a deployment without groups. Groups that finish there are of no decision."""
+    starts = replace(memory.starts, pending=())
+    return replace(memory, desired=first.desired, ceiling=None, serving=0, grew_s=None, ages=(), starts=starts)
 
 
 # -- what is wanted

@@ -18,6 +18,8 @@ Cause = Literal[
     "Bounds",  # somebody set a number outside of them
     "Surplus",  # fewer groups carry the load
     "NoData",  # unknown or stale: hold
+    "Woken",  # gateways hold requests, and there is no group
+    "Idle",  # no gateway is asked anything, so that none is needed
 ]
 
 Limit = Literal[
@@ -35,6 +37,9 @@ Limit = Literal[
     "Survivors",  # the groups that would be left could not carry the load
     "MissingMetrics",
     "Infeasible",  # more groups cannot help
+    "IdleAfter",  # somebody asked lately, or the group has not served for that long
+    "NoGateway",  # there is none that would hold requests
+    "GatewayUnknown",  # one does not say what it is asked
 ]
 
 CEILINGS: frozenset[Limit] = frozenset({"Max", "GPUBudget", "NamespaceGPUBudget", "ResourceQuota"})

@@ -242,7 +242,7 @@ def demand(
     promise is missed. lost: groups whose load is in neither; they have their share or carry nothing, and in both cases
     one more is needed for each. Monotone in both loads, in boost and 1/use.
     """
-    horizon_s = max(law.HORIZON_TTFTS * kept.wait_s + credit.cold_start_s, law.HORIZON_MIN_S)
+    horizon_s = _horizon(kept, credit.cold_start_s)
     hopeful = Able.of(rates, law.HOPEFUL, law.HUGE)
     careful = Able.of(rates, law.CAREFUL, law.BATCH_REACH)
     kv = load.kv_tokens / rates.kv_tokens if rates.kv_tokens else None
@@ -267,6 +267,23 @@ def demand(
         kv=kv,
         horizon_s=horizon_s,
     )
+
+
+def held_need(held: float, rates: Rates, kept: Promises, cold_start_s: float) -> float:
+    """Return the groups for requests that wait where there is no group: for their work, within the usual horizon.
+
+    Of what was never measured nothing is asked for; no backlog asks for more than it would from one group.
+    """
+    able = Able.of(rates, law.HOPEFUL, law.HUGE)
+    load = Load(
+        prompt_tokens=0.0,
+        generated=0.0,
+        waiting_prompt_tokens=held * (rates.prompt_tokens or 0.0),
+        waiting_requests=held,
+        running_requests=0.0,
+        kv_tokens=0.0,
+    )
+    return min(_backlog(load, able) / _horizon(kept, cold_start_s), 1.0 + law.BACKLOG_SHARE)
 
 
 def arriving_need(load: Load, rates: Rates, kept: Promises, use: float) -> float:
@@ -332,6 +349,11 @@ def _queueing_use(alone_s: float, promise_s: float, percentile: int) -> float:
     waits = room_s / (-log(1.0 - percentile / 100.0) * alone_s) if alone_s > 0.0 else law.HUGE
     share = waits / (1.0 + waits) if waits > 0.0 else 0.0
     return min(max(share, law.TTFT_MIN_USE), law.TTFT_MAX_USE)
+
+
+def _horizon(kept: Promises, cold_start_s: float) -> float:
+    """Return the seconds within which a backlog is worked off once new groups serve."""
+    return max(law.HORIZON_TTFTS * kept.wait_s + cold_start_s, law.HORIZON_MIN_S)
 
 
 def _backlog(load: Load, able: Able) -> float:

@@ -12,6 +12,7 @@ from glm_operator.autoscale.decision import Limit
 from glm_operator.autoscale.estimate.coldstart import ColdStarts
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.trend import Arrivals
+from glm_operator.autoscale.zero.idle import Idle
 
 Said = tuple[tuple[float, int], ...]
 """Numbers of groups that were wanted, each with the time until which it was: falling, so that the first is the most."""
@@ -62,6 +63,7 @@ class Memory:
     infeasible: frozenset[tuple[str, str]] = frozenset()  # class and signal
     rates: Rates = field(default_factory=Rates)
     starts: ColdStarts = field(default_factory=ColdStarts)
+    idle: Idle = field(default_factory=Idle)
 
     def noted(self, desired: int) -> "Memory":
         """Return the memory after this number was written to spec.replicas. Call it after a write that succeeded."""
@@ -114,6 +116,7 @@ class Memory:
             arrivals=tuple(replace(each, at_s=each.at_s + jump) for each in self.arrivals),
             ages=tuple(Age(each.at_s + jump, each.waited_s) for each in self.ages),
             hung={name: at_s + jump for name, at_s in self.hung.items()},
+            idle=self.idle.moved_by(jump),
             starts=replace(self.starts, pending=tuple(_later(at_s, jump) for at_s in self.starts.pending)),
         )
 

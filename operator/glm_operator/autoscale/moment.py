@@ -14,6 +14,7 @@ from glm_operator.autoscale.estimate.promises import Promises, promises
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.series import SHORT_WINDOW_S
 from glm_operator.autoscale.signals import RATES, GroupSignals, Input, Signals, State
+from glm_operator.autoscale.zero.asked import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Moment:
     is_late: bool
     has_settled: bool
     inputs: Mapping[str, Input]
+    asked: Asked  # what gateways say
 
     @classmethod
     def of(
@@ -89,6 +91,7 @@ class Moment:
             is_late=is_late or (can_help and kept.is_missed),
             has_settled=has_settled,
             inputs=_inputs(found, needed, kept, credit, memory, boost),
+            asked=signals.asked,
         )
 
     @property

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from glm_operator.autoscale.zero.asked import Asked
+
 
 class State(Enum):
     """What is known of an input."""
@@ -111,3 +113,4 @@ class Signals:
     stale: frozenset[str] = frozenset()  # of groups, those whose samples are too old
     classes: tuple[ClassSignals, ...] = ()
     at_s: float | None = None  # of the newest sample of any group
+    asked: Asked = field(default_factory=Asked)  # what gateways say; it counts where there may be no group

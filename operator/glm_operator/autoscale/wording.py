@@ -25,6 +25,8 @@ def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -
         "Bounds": f"{moment.current} is outside of {bounds.least} to {bounds.most}",
         "Surplus": f"{_groups(needed.most)} needed, and fewer than {moment.current} carry it with a margin",
         "NoData": _unknown(moment),
+        "Woken": waited,
+        "Idle": waited,
     }
     return words[cause] + (f"; limited by {limit}" if limit else "")
 
@@ -43,20 +45,21 @@ def _beside(moment: Moment) -> str:
     lost = moment.lost
     if not lost:
         return ""
-    return f", and {len(lost)} for {_few(lost)}, which {'shows' if len(lost) == 1 else 'show'} nothing"
+    return f", and {len(lost)} for {few(lost)}, which {'shows' if len(lost) == 1 else 'show'} nothing"
 
 
 def _unknown(moment: Moment) -> str:
     if not moment.silent and moment.situation.serving <= 0:
         return "no group serves yet, so nothing is measured"
     if moment.silent:
-        return f"no fresh numbers of {_few(moment.silent)}"
+        return f"no fresh numbers of {few(moment.silent)}"
     if moment.hung:
-        return f"requests wait at {_few(moment.hung)}, and no step is computed"
+        return f"requests wait at {few(moment.hung)}, and no step is computed"
     if not moment.sums.are_known:
         return "not every number of the groups is known"
     return "what a group can do was not measured yet"
 
 
-def _few(groups: tuple[str, ...]) -> str:
+def few(groups: tuple[str, ...]) -> str:
+    """Return the first of some names, and how many more there are."""
     return ", ".join(groups[:3]) + (f" and {len(groups) - 3} more" if len(groups) > 3 else "")

@@ -32,7 +32,7 @@ class Bounds:
 
 
 def bounds_at(scaling: Scaling, situation: Situation, now_s: float) -> Bounds:
-    """Return the bounds at a unix time. At least one group always stays: 0 switches the autoscaler off."""
+    """Return the bounds at a unix time. Where min is not 0, at least one group always stays."""
     opened = open_at(scaling.schedules, now_s)
     least = max((each.min_groups for each in opened if each.min_groups is not None), default=scaling.min_groups)
     highest = max((each.max_groups for each in opened if each.max_groups is not None), default=scaling.max_groups)
@@ -42,9 +42,10 @@ def bounds_at(scaling: Scaling, situation: Situation, now_s: float) -> Bounds:
     room, room_by = _least_of(
         ("NamespaceGPUBudget", _groups_for(situation.namespace_gpus_left, situation.gpus_per_group)),
         ("ResourceQuota", situation.quota_groups),
+        least=0,  # where there is none, no other one makes room for the first
     )
     return Bounds(
-        least=min(max(least, 1), most),
+        least=min(max(least, 0 if scaling.may_be_zero else 1), most),
         most=most,
         most_by=most_by,
         room=room,
@@ -57,7 +58,7 @@ def _groups_for(gpus: int | None, gpus_per_group: int) -> int | None:
     return None if gpus is None or gpus_per_group <= 0 else gpus // gpus_per_group
 
 
-def _least_of(first: tuple[Limit, int | None], second: tuple[Limit, int | None]) -> tuple[int, Limit]:
-    """Return the smaller of two limits, 1 at least, and its name. None: no limit."""
-    limits = [(MOST_GROUPS if groups is None else max(groups, 1), name) for name, groups in (first, second)]
+def _least_of(first: tuple[Limit, int | None], second: tuple[Limit, int | None], least: int = 1) -> tuple[int, Limit]:
+    """Return the smaller of two limits, `least` at least, and its name. None: no limit."""
+    limits = [(MOST_GROUPS if groups is None else max(groups, least), name) for name, groups in (first, second)]
     return min(limits, key=lambda each: each[0])
