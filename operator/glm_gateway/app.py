@@ -127,7 +127,7 @@ class _Exchange:
     async def run(self) -> None:
         try:
             found = self._route()
-            self._caller = self._admitted()
+            self._caller = await self._admitted()
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)
@@ -160,9 +160,9 @@ class _Exchange:
             )
         return found
 
-    def _admitted(self) -> Caller:
+    async def _admitted(self) -> Caller:
         """Return who asks. Raises _Refused."""
-        caller = self.gateway.gate.caller(self.scope["path"], self._headers)
+        caller = await self.gateway.gate.caller(self.scope["method"], self.scope["path"], self._headers)
         if isinstance(caller, Failure):
             raise _Refused(caller)
         return caller

@@ -1,6 +1,11 @@
 """The secret that a request brings, wherever the client of an API puts it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+CREDENTIALS = (b"authorization", b"x-api-key")
+"""The headers that say who asks."""
 
 _BEARER = b"bearer "
 

@@ -1,7 +1,7 @@
 """Who asks, and whether they may. Pure: decided on the path that is served, before anything of the body is read.
 
-This is the one way in. A judge to come, of an issuer's tokens or outside of this process, is one more Mode whose answer
-is the same Caller: whoever stands behind it never asks how a caller was known.
+This is the one way in with keys. Who is known by an issuer's tokens or by a judge outside is asked for elsewhere
+(identity/), and is the same Caller: whoever stands behind it never asks how a caller was known.
 """
 
 import hmac
@@ -67,31 +67,39 @@ def decide(
     path: decoded once, as it will be served. secret: what the request brought. keyring: None: it was never read.
     now: with its time zone.
     """
-    if mode is Mode.NONE or path in OPEN_PATHS:
-        return Caller(ANYBODY, None, None, tenant_of(ANYBODY, tenant_secret))
+    if is_open(path, mode):
+        return anybody(tenant_secret)
     if keyring is None:
         return Failure(503, "the gateway cannot read its keys yet", "server_error", None, "unavailable", _AGAIN_S)
     if secret is None:
-        return _unknown(
-            "the request has no API key; send it in the header 'Authorization: Bearer KEY', or in 'x-api-key'"
-        )
+        return NO_KEY
     found = keyring.known(secret)
     if found is None:
-        return _unknown("the API key is not known here; it may be mistyped or revoked")
+        return unknown_caller("the API key is not known here; it may be mistyped or revoked")
     # Whoever has the secret of a key may know what became of it: nobody else gets here.
     name, key, hash_ = found
     if key.is_expired(now):
-        return _unknown("the API key has expired")
+        return unknown_caller("the API key has expired")
     if not hash_.is_valid(now):
-        return _unknown("the API key was rotated, and this secret of it is over; use the new one")
+        return unknown_caller("the API key was rotated, and this secret of it is over; use the new one")
     return Caller(name, key.group, key.role, tenant_of(name, tenant_secret))
 
 
-def not_one_key(sentence: str) -> Failure:
-    """Return what is said to credentials that are no single key (credentials.BadCredentials)."""
-    return _unknown(sentence)
+def anybody(tenant_secret: bytes) -> Caller:
+    """Return who asks where nobody is asked for a name."""
+    return Caller(ANYBODY, None, None, tenant_of(ANYBODY, tenant_secret))
 
 
-def _unknown(sentence: str) -> Failure:
+def is_open(path: str, mode: Mode) -> bool:
+    """Tell whether a path is told to anybody."""
+    return mode is Mode.NONE or path in OPEN_PATHS
+
+
+def unknown_caller(sentence: str) -> Failure:
     """Return a 401. Its code is OpenAI's; Anthropic's shape makes authentication_error of the status."""
     return Failure(401, sentence, "invalid_request_error", None, "invalid_api_key")
+
+
+NO_KEY = unknown_caller(
+    "the request has no API key; send it in the header 'Authorization: Bearer KEY', or in 'x-api-key'"
+)

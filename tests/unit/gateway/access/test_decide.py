@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from glm_edge.errors import anthropic, openai, zai
 from glm_edge.errors.failure import Failure
-from glm_gateway.access.decide import ANYBODY, OPEN_PATHS, Caller, Mode, decide, not_one_key, tenant_of
+from glm_gateway.access.decide import ANYBODY, OPEN_PATHS, Caller, Mode, decide, tenant_of, unknown_caller
 from glm_gateway.access.keys import Hash, Key, Keyring, rotated
 from glm_gateway.access.secrets import digest_of
 
@@ -122,4 +122,4 @@ def test_a_secret_of_tenants_that_can_be_guessed_is_refused() -> None:
 
 
 def test_credentials_that_are_no_single_key_are_a_401_too() -> None:
-    assert not_one_key("the request has two").message == "the request has two"
+    assert unknown_caller("the request has two").message == "the request has two"

@@ -1,0 +1,1 @@
+"""Others who say who a caller is, asked over HTTP: the issuer of tokens, an external judge."""
