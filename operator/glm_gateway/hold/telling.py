@@ -25,7 +25,7 @@ class Start:
 
 def turn_comment(deployment: str, waited_s: float, num_before: int) -> bytes:
     """Return a server-sent comment for who waits in turn. num_before: requests that go first, as it stands."""
-    return f": waiting {waited_s:.0f} s for a turn at {deployment}; {num_before} requests go first\n\n".encode()
+    return f": waiting {waited_s:.0f} s for a turn at {deployment}; requests that go first: {num_before}\n\n".encode()
 
 
 def comment(deployment: str, start: Start, waited_s: float, now: float) -> bytes:
