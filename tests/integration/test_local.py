@@ -32,6 +32,7 @@ from glm_operator.manifest import Manifest
 from glm_operator.observe.report import policy_digest
 from glm_operator.render import render
 from glm_worker.supervisor.leader import NUM_PORT_PAIRS
+from integration.local_world import stop_all
 from unit.operator.operator_builders import a_body
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
@@ -62,9 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFol
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = StateFolder.of_user()
     yield folder
-    for state in folder.deployments():
-        stop_pods(state.pods, deadline_s=0)
-        folder.remove(state)
+    stop_all(folder)
 
 
 def start(folder: StateFolder, name: str = "nano", **spec: Any) -> Started:

@@ -18,7 +18,6 @@ from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
 from glm_operator.local import controller, crashes, processes, scaling
 from glm_operator.local.controller import Controller
-from glm_operator.local.down import stop_pods
 from glm_operator.local.management import Management
 from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
@@ -26,6 +25,7 @@ from glm_operator.local.status import group_statuses
 from glm_operator.local.up import bring_up, wait_until_ready
 from glm_operator.observe.report import policy_digest, slo_digest
 from glm_operator.render import render
+from integration.local_world import stop_all
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
 DEADLINE_S = 60.0
@@ -50,10 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFol
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = StateFolder.of_user()
     yield folder
-    for state in folder.deployments():
-        controller.stop(folder, state)
-        stop_pods(state.pods, deadline_s=0)
-        folder.remove(state)
+    stop_all(folder)
 
 
 def put(folder: StateFolder, **spec: Any) -> None:

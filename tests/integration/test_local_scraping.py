@@ -12,8 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from glm_operator.local.down import stop_pods
 from glm_operator.local.state import StateFolder
+from integration.local_world import stop_all
 from integration.prometheus_process import DEADLINE_S, prometheus_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,10 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # glm, as a shell finds it
     (tmp_path / "prometheus").mkdir()
     yield tmp_path / "prometheus"
-    state = StateFolder.of_user()
-    for each in state.deployments():
-        stop_pods(each.pods, deadline_s=0)
-        state.remove(each)
+    stop_all(StateFolder.of_user())
 
 
 def blocks(language: str) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from glm_gateway.access.secrets import new_secret
 from glm_operator.api.duration import to_seconds
 from glm_operator.cli.console import CommandError, err, out, plain_errors
 from glm_operator.cli.key_stores import Change, FolderStore, Items, KeyStore, SecretStore
+from glm_operator.local.state import StateFolder
 
 app = typer.Typer(help="Make, list, revoke and rotate the API keys of a gateway.", no_args_is_help=True)
 
@@ -27,6 +29,28 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Defaul
 Folder = Annotated[
     Path | None, typer.Option(help="A folder of this machine in place of a Secret: a file a key, for you alone.")
 ]
+Local = Annotated[bool, typer.Option("--local", help="The folder of what `glm local` runs: one for all of it.")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where keys are kept, as it was typed."""
+
+    secret: str | None
+    namespace: str | None
+    folder: Path | None
+    is_local: bool
+
+    def chosen_folder(self) -> Path | None:
+        """Return the folder; None: it is a Secret. Raises CommandError where several places are named."""
+        if self.is_local and self.folder is not None:
+            raise CommandError("--local is a folder of its own; name either it or --folder")
+        if not self.is_local and self.folder is None:
+            return None
+        if self.secret is not None or self.namespace is not None:
+            option = "--local" if self.is_local else "--folder"
+            raise CommandError(f"{option} is of this machine; it has neither --secret nor --namespace")
+        return StateFolder.of_user().keys_folder if self.is_local else self.folder
 
 
 @app.command()
@@ -41,6 +65,7 @@ def create(
     secret: SecretName = None,
     namespace: Namespace = None,
     folder: Folder = None,
+    local: Local = False,
 ) -> None:
     """Make a key and print its secret, once: nothing keeps it. A name that is taken is refused."""
 
@@ -53,7 +78,7 @@ def create(
         err.print(f"key {name} is in {store}; its secret is printed this once", markup=False)
         out.print(made, markup=False)
 
-    _run(make, secret, namespace, folder)
+    _run(make, Place(secret, namespace, folder, is_local=local))
 
 
 @app.command("list")
@@ -61,6 +86,7 @@ def list_keys(
     secret: SecretName = None,
     namespace: Namespace = None,
     folder: Folder = None,
+    local: Local = False,
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
     """List the keys, without anything of their secrets."""
@@ -88,18 +114,20 @@ def list_keys(
             table.add_row(name, key.group or "", key.role or "", *shown_times, row["state"] or "")
         out.print(table)
 
-    _run(show, secret, namespace, folder)
+    _run(show, Place(secret, namespace, folder, is_local=local))
 
 
 @app.command()
-def revoke(name: Name, secret: SecretName = None, namespace: Namespace = None, folder: Folder = None) -> None:
+def revoke(
+    name: Name, secret: SecretName = None, namespace: Namespace = None, folder: Folder = None, local: Local = False
+) -> None:
     """Take a key away: gateways refuse its secrets within seconds of seeing the change."""
 
     async def take(store: KeyStore) -> None:
         await store.change(removing(name, str(store)))
         err.print(f"key {name} is gone from {store}", markup=False)
 
-    _run(take, secret, namespace, folder)
+    _run(take, Place(secret, namespace, folder, is_local=local))
 
 
 @app.command()
@@ -109,6 +137,7 @@ def rotate(
     secret: SecretName = None,
     namespace: Namespace = None,
     folder: Folder = None,
+    local: Local = False,
 ) -> None:
     """Give a key a new secret and print it, once. The old one stays good for a while; an older one is over."""
 
@@ -119,7 +148,7 @@ def rotate(
         err.print(f"key {name} in {store} has a new secret; the old one is good until {shown(until)}", markup=False)
         out.print(made, markup=False)
 
-    _run(turn, secret, namespace, folder)
+    _run(turn, Place(secret, namespace, folder, is_local=local))
 
 
 def adding(name: str, key: Key, where: str) -> Change:
@@ -222,21 +251,17 @@ def _check_known(name: str, items: Items, where: str) -> None:
         raise CommandError(f"there is no key {name} in {where}; there are: {', '.join(sorted(items)) or 'none'}")
 
 
-def _run(
-    command: Callable[[KeyStore], Awaitable[None]], secret: str | None, namespace: str | None, folder: Path | None
-) -> None:
+def _run(command: Callable[[KeyStore], Awaitable[None]], place: Place) -> None:
     """Run a command on a folder, or as the kubeconfig's current user on a Secret."""
 
     async def run() -> None:
-        if folder is not None:
-            if secret is not None or namespace is not None:
-                raise CommandError("--folder is of this machine; it has neither --secret nor --namespace")
+        if (folder := place.chosen_folder()) is not None:
             await command(FolderStore(folder))
             return
         from glm_operator.cluster.user import as_user  # the client costs seconds to import and is no part of a folder
 
         async with as_user() as (kube, default):
-            await command(SecretStore(kube, namespace or default, secret or DEFAULT_SECRET))
+            await command(SecretStore(kube, place.namespace or default, place.secret or DEFAULT_SECRET))
 
     with plain_errors():
         asyncio.run(run())

@@ -1,5 +1,6 @@
 """`glm local`: run a GLMDeployment as processes of this machine."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,19 +10,25 @@ import msgspec
 import typer
 from rich.table import Table
 
+from glm_gateway.access.keys import keyring_of
 from glm_operator import names
 from glm_operator.api.spec import GLMDeployment, parse_deployment
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size, url_of_option
 from glm_operator.cli.files import read_planned
 from glm_operator.cli.follow import follow
+from glm_operator.cli.key_stores import FolderStore
 from glm_operator.local import controller, live, scaling
 from glm_operator.local import down as local_down
 from glm_operator.local import up as local_up
 from glm_operator.local.errors import LocalError
+from glm_operator.local.gateway import front
+from glm_operator.local.gateway import process as gateway_process
+from glm_operator.local.gateway.file import asks_for_keys, of_clusters_only, refuse_secrets
+from glm_operator.local.gateway.status import GatewayStatus, gateway_statuses
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
 from glm_operator.local.processes import worker_program
-from glm_operator.local.state import DeploymentState, PodRecord, StateFolder
+from glm_operator.local.state import DeploymentState, GatewayRecord, PodRecord, StateFolder
 from glm_operator.local.status import group_statuses, url
 from glm_operator.render import render
 
@@ -42,17 +49,21 @@ def up(
         typer.Option(help="URL of a Prometheus that scrapes the groups; default: the controller asks them itself."),
     ] = None,
 ) -> None:
-    """Make what runs equal to the file, wait until it serves, and print one URL a group.
+    """Make what runs equal to the file, wait until it serves, and print its address: that of its gateway.
 
-    Running it again changes only what differs; a group that runs keeps its GPUs. A deployment is known by its name
-    alone: a file with another namespace and the same name changes the same processes. With spec.slo, spec.scaling,
-    spec.reasoning or spec.access a small controller stays behind: it measures, starts and stops groups as the operator
-    would, tells them what the spec wants of them, and `down` ends it. With scaling.mode Active it keeps the number of
-    groups, whatever spec.replicas says; External and Disabled keep that.
+    Running it again changes only what differs; a group that runs keeps its GPUs, and the gateway takes over what it can
+    while requests run. A deployment is known by its name alone: a file with another namespace and the same name changes
+    the same processes. Unless spec.access.auth is None, callers need a key: `glm keys create NAME --local`.
+
+    A small controller stays behind: it tells the gateway which groups there are, starts what has died, measures, starts
+    and stops groups as the operator would, tells them what the spec wants of them, and `down` ends it. With
+    scaling.mode Active it keeps the number of groups, whatever spec.replicas says; External and Disabled keep that.
+    With spec.gateway.enabled false it stays for spec.slo, spec.scaling, spec.reasoning and spec.access only.
 
     Without meaning here, as there is no cluster: metadata.namespace; of spec.hardware the nodeSelector, tolerations,
     resources, sharedMemory and gpu.resourceName; of spec.engine the image, imagePullPolicy, imagePullSecrets and
-    limits.drainAcceptSeconds. An edit of one still makes a new revision, which restarts the groups.
+    limits.drainAcceptSeconds. An edit of one still makes a new revision, which restarts the groups. What has none of
+    spec.gateway and spec.access is named.
     """
     folder = StateFolder.of_user()
     with plain_errors():
@@ -61,6 +72,7 @@ def up(
         body = _body(planned.deployment)
         deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
         program, name, spec = worker_program(), deployment.name, deployment.spec
+        _say_what_counts_elsewhere(folder, deployment)
         _stop_controllers(folder, name)
         with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
             try:
@@ -71,10 +83,12 @@ def up(
                     render(deployment, planned.layout, indices),
                     program,
                     stopping=lambda pods: show(_stopping(pods)),
+                    leaving=lambda state, groups: front.leave(folder, state, groups),
                     awaits_policy=not spec.policy.is_default,  # then there is a controller
                 )
-                state = msgspec.structs.replace(started.state, body=body, controller=None, leaving=[])
+                state = msgspec.structs.replace(started.state, body=body, controller=None, leaving=[], stopping=[])
                 folder.write(state)
+                state = front.bring_up(folder, state, deployment, stopping=lambda gateways: show(_stopping(gateways)))
                 if scaling.needs_controller(spec):
                     controller.start(folder, state, url_of_prometheus)
             except LocalError as error:
@@ -92,27 +106,28 @@ def up(
             except LocalError as error:
                 raise LocalError(f"{error}\n{_runs_on(name)}") from error
         _tell(deployment, started.state)
-        for group, pods in started.state.groups.items():
-            out.print(f"{group} serves at {url(pods[0])}")
-        if scaling.needs_controller(spec) and (spec.scaling is not None or spec.slo.classes):
-            out.print(f"a controller scales {name}; `glm local status` shows what it decides")
-        elif scaling.needs_controller(spec):
-            out.print(f"a controller tells the groups of {name} the policy of the spec")
+        if state.gateway is not None:
+            _wait_for_gateway(folder, state, state.gateway)
+        _say_what_serves(folder, deployment, state)
 
 
 @app.command()
 def status(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
-    """Print what every group does."""
+    """Print what every gateway and every group does. In JSON what has `gateway` is one, what has `group` the other."""
     with plain_errors():
         if output not in ("table", "json"):
             raise CommandError(f"--output {output} is not known; use table or json")
-        groups = group_statuses(StateFolder.of_user().deployments())
+        states = StateFolder.of_user().deployments()
+        groups, gateways = group_statuses(states), gateway_statuses(states)
     if output == "json":
-        out.print_json(json.dumps([group.as_dict() for group in groups]))
+        rows = [*(each.as_dict() for each in gateways), *(each.as_dict() for each in groups)]
+        out.print_json(json.dumps(rows))
         return
-    if not groups:
+    for gateway in gateways:
+        out.print(_line_of(gateway), markup=False)
+    if not groups and not gateways:
         out.print("nothing runs; start something with: glm local up -f examples/nano.yaml")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -123,7 +138,8 @@ def status(
         table.add_row(
             group.group, group.state, group.generation, pods, group.url, str(group.restarts), size(group.memory_bytes)
         )
-    out.print(table)
+    if groups:
+        out.print(table)
     failures = [f"{group.group}: last failure: {group.last_failure}" for group in groups if group.last_failure]
     for line in (*failures, *_scaling_lines(StateFolder.of_user())):
         out.print(line, markup=False)
@@ -132,20 +148,32 @@ def status(
 @app.command()
 def logs(
     group: Annotated[
-        str | None, typer.Argument(help="A group (nano-g0) or a pod (nano-g0-1); default: everything.")
+        str | None,
+        typer.Argument(help="A group (nano-g0), a pod (nano-g0-1), or gateway; default: everything."),
     ] = None,
     keep_following: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on printing what is added, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Print the logs of pods, each line with its pod's name when there are several."""
+    """Print the logs of gateways and pods, each line with whose it is when there are several."""
     folder = StateFolder.of_user()
     with plain_errors():
-        pods = [(state.name, pod.name, pod.group) for state in folder.deployments() for pod in state.pods]
-        chosen = {pod: folder.log_file(name, pod) for name, pod, of in pods if group in (None, of, pod)}
+        states = folder.deployments()
+        pods = [(state.name, pod.name, pod.group) for state in states for pod in state.pods]
+        gateways = [(state.name, state.gateway.name) for state in states if state.gateway is not None]
+        chosen = {
+            gateway: folder.log_file(name, gateway_process.RUN_DIR)
+            for name, gateway in gateways
+            if group in (None, "gateway", gateway)
+        }
+        chosen |= {pod: folder.log_file(name, pod) for name, pod, of in pods if group in (None, of, pod)}
         if not chosen:
-            known = ", ".join(dict.fromkeys(of for _, _, of in pods)) or "none"
-            raise CommandError(f"no group or pod {group!r} runs; groups are: {known}" if group else "nothing runs")
+            known = (
+                ", ".join([*(gateway for _, gateway in gateways), *dict.fromkeys(of for _, _, of in pods)]) or "none"
+            )
+            raise CommandError(
+                f"no gateway, group or pod {group!r} runs; there are: {known}" if group else "nothing runs"
+            )
         follow(chosen, forever=keep_following, write=lambda line: out.print(line, markup=False))
 
 
@@ -157,7 +185,7 @@ def down(
         typer.Option(help="Seconds that requests may take to finish; default: the spec's drainDeadlineSeconds."),
     ] = None,
 ) -> None:
-    """Let requests finish, stop every process, and check that none is left."""
+    """Let requests finish, stop every process, and check that none is left. Gateways take no new ones meanwhile."""
     folder = StateFolder.of_user()
     with plain_errors():
         _stop_controllers(folder, name)
@@ -180,6 +208,44 @@ def _tell(deployment: GLMDeployment, state: DeploymentState) -> None:
             refused = live.tell(management, deployment, pods[0].address, report) if report is not None else []
             for what in refused:
                 err.print(f"{group} does not take {what}: its worker is of another version", markup=False)
+
+
+def _say_what_counts_elsewhere(folder: StateFolder, deployment: GLMDeployment) -> None:
+    """Say what of a gateway's spec has no meaning here. LocalError for what it could not do without."""
+    if deployment.spec.front.is_wanted:
+        refuse_secrets(deployment)
+        for line in of_clusters_only(deployment, folder.usage_folder(deployment.name)):
+            err.print(line, markup=False)
+
+
+def _say_what_serves(folder: StateFolder, deployment: GLMDeployment, state: DeploymentState) -> None:
+    """Say where the deployment serves, and what else runs for it."""
+    name, spec = deployment.name, deployment.spec
+    if state.gateway is not None:
+        out.print(f"{name} serves at {gateway_process.url(state.gateway)}")
+    else:
+        for group, pods in state.groups.items():
+            out.print(f"{group} serves at {url(pods[0])}")
+    if asks_for_keys(deployment) and not _has_keys(folder):
+        err.print("callers need a key, and there is none yet; make one with: glm keys create NAME --local")
+    if scaling.scales_or_promises(spec):
+        out.print(f"a controller scales {name}; `glm local status` shows what it decides")
+    elif not spec.policy.is_default:
+        out.print(f"a controller tells the groups of {name} the policy of the spec")
+
+
+def _wait_for_gateway(folder: StateFolder, state: DeploymentState, record: GatewayRecord) -> None:
+    """Return when the gateway sends requests to all groups."""
+    try:
+        view = gateway_process.wait_until_ready(folder, state.name, record, [*state.groups])
+    except LocalError as error:
+        raise LocalError(f"{error}\n{_runs_on(state.name)}") from error
+    if view.config_fault is not None:
+        err.print(f"the gateway does not go by all of its file: {view.config_fault}", markup=False)
+
+
+def _has_keys(folder: StateFolder) -> bool:
+    return bool(keyring_of(asyncio.run(FolderStore(folder.keys_folder).items())).keys)
 
 
 def _states(folder: StateFolder, name: str | None) -> list[DeploymentState]:
@@ -237,11 +303,13 @@ def _lines_of(name: str, view: scaling.ScalingView) -> list[str]:
 
 
 def _stop(folder: StateFolder, state: DeploymentState, deadline: float | None, show: Callable[[str], None]) -> None:
-    killed = local_down.stop_pods(state.pods, deadline, report=lambda pods: show(_stopping(pods)))
+    killed = gateway_process.stop(folder, state, deadline, lambda gateways: show(_stopping(gateways)))
+    killed += local_down.stop_pods(state.pods, deadline, report=lambda pods: show(_stopping(pods)))
     folder.remove(state)
     if killed:
         err.print(f"killed after the deadline, with requests unfinished or hung: {', '.join(killed)}")
-    out.print(f"{state.name} stopped: {len(state.pods)} pods, no process left")
+    gateway = "" if state.gateway is None else "gateway, "
+    out.print(f"{state.name} stopped: {gateway}{len(state.pods)} pods, no process left")
 
 
 @contextmanager
@@ -258,7 +326,18 @@ def _runs_on(name: str) -> str:
     return f"What was started of {name} still runs; stop it with: glm local down {name}"
 
 
-def _stopping(pods: Sequence[PodRecord]) -> str:
+def _line_of(gateway: GatewayStatus) -> str:
+    if gateway.state != "serving":
+        what = "has died, and is started again" if gateway.state == "dead" else "does not answer"
+        return f"{gateway.deployment}: its gateway {what}; see `glm local logs {gateway.gateway}`"
+    does = f"{gateway.running} requests run, {gateway.held} wait for a group"
+    line = (
+        f"{gateway.deployment} serves at {gateway.url}: {does}, {gateway.groups_ready} of {gateway.groups} groups ready"
+    )
+    return line if not gateway.fault else f"{line}; not all of its file holds: {gateway.fault}"
+
+
+def _stopping(pods: Sequence[PodRecord] | Sequence[GatewayRecord]) -> str:
     return f"waiting for requests of {', '.join(pod.name for pod in pods)} to finish"
 
 

@@ -1,8 +1,9 @@
 """The process that `glm local up` leaves behind: the operator's autoscaler for processes of this machine.
 
 It asks the workers, or Prometheus, decides by the same law as in a cluster, and starts and stops groups. It puts the
-promises and the policy of the spec to the workers. What has died it starts again, later and later where that does not
-help. `up` and `down` end it before they change anything, so the folder's lock is held here only for moments.
+promises and the policy of the spec to the workers, and tells the gateway which groups there are. What has died it
+starts again, later and later where that does not help. `up` and `down` end it before they change anything, so the
+folder's lock is held here only for moments.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -37,6 +38,9 @@ from glm_operator.local import crashes, live, processes, scaling
 from glm_operator.local.crashes import Crash, Seen
 from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
+from glm_operator.local.gateway import front
+from glm_operator.local.gateway import process as gateway_process
+from glm_operator.local.gateway.view import StateView
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
 from glm_operator.local.processes import Process
@@ -90,6 +94,7 @@ class Controller:
     memory: Memory = field(default_factory=Memory)
     history: list[scaling.GroupsChange] = field(default_factory=list)
     leaving: dict[int, float] = field(default_factory=dict)  # by index: when its requests must have ended
+    marked: dict[int, float] = field(default_factory=dict)  # by index: since when the gateway is to send it nothing new
     untold: set[tuple[str, str]] = field(default_factory=set)  # tokens of pods that do not take something, and what
 
     async def run(self, period_s: float = PERIOD_S) -> None:
@@ -112,9 +117,11 @@ class Controller:
         state = self._state()
         deployment = parse_deployment(state.body)
         groups = await asyncio.to_thread(self._groups, state)
+        gateway = await asyncio.to_thread(self._gateway, state)
         for group in groups:  # that another controller has told
             if group.leader.group in state.leaving:
                 self.leaving.setdefault(group.index, time.monotonic() + group.leader.drain_s + AFTER_DRAIN_S)
+                self.marked.setdefault(group.index, time.monotonic())
         await asyncio.to_thread(self._promise, deployment, groups)
         staying = [group for group in groups if group.index not in self.leaving]
         reading = await self._read(deployment, staying)
@@ -130,7 +137,7 @@ class Controller:
         if decision is not None and rules is not None and rules.mode == "Active":
             wanted = decision.desired
         indices = self._indices(groups, staying, wanted, signals)
-        is_done = await self._carry_out(deployment, groups, indices)
+        is_done = await self._carry_out(deployment, groups, gateway, indices)
         if is_done:  # else the law would take its own number, not reached, for somebody's edit
             self.memory = memory
         if decision is not None and is_done and wanted != len(staying):
@@ -153,6 +160,11 @@ class Controller:
             report = self.management.group(pods[0].address) if is_alive else None
             found.append(_Group(index_of(group), pods, is_alive, is_ready, report))
         return found
+
+    def _gateway(self, state: DeploymentState) -> StateView | None:
+        """Return what the gateway says; None where there is none, or it does not answer."""
+        record = state.gateway
+        return self.management.gateway(record.address) if record is not None else None
 
     def _promise(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> None:
         """Put the promises and the policy of the spec to every group that has others."""
@@ -203,38 +215,41 @@ class Controller:
         members = [group.index for group in staying]
         return scaling.indices_after(members, [group.index for group in groups], wanted, load)
 
-    async def _carry_out(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> bool:
+    async def _carry_out(
+        self,
+        deployment: GLMDeployment,
+        groups: Sequence[_Group],
+        gateway: StateView | None,
+        indices: Sequence[int],
+    ) -> bool:
         """Tell groups that go to finish, and bring up what is missing or died; return whether that was possible.
 
         What is told goes by itself. Nothing is waited for here: what cannot be done now is done by a later look.
         """
         try:
             with self.folder.locked():
-                await asyncio.to_thread(self._change, deployment, groups, indices)
+                await asyncio.to_thread(self._change, deployment, groups, gateway, indices)
         except LocalError as error:  # another command is at work, or a port is taken
             logger.warning("%s: %s", self.name, error)
             return False
         return True
 
-    def _change(self, deployment: GLMDeployment, groups: Sequence[_Group], indices: Sequence[int]) -> None:
-        state = self._state()
+    def _change(
+        self,
+        deployment: GLMDeployment,
+        groups: Sequence[_Group],
+        gateway: StateView | None,
+        indices: Sequence[int],
+    ) -> None:
         now_s = time.monotonic()
-        for group in groups:
-            if group.index not in indices and group.index not in self.leaving:
-                drain_s = max(pod.drain_s for pod in group.pods)
-                self.leaving[group.index] = now_s + drain_s + AFTER_DRAIN_S
+        state = self._mark(self._state(), groups, gateway, indices, now_s)
+        ready = {group.leader.group for group in groups if group.is_ready}
+        if state.gateway is not None:
+            self._keep_gateway(state, deployment, ready)
         told = [group for group in groups if group.index in self.leaving]
-        leaving = [group.leader.group for group in told]
-        fallen = self._crashes(state, [group for group in groups if group not in told])
-        if (leaving, fallen) != (state.leaving, state.crashes):  # recorded first: `up` must not count on who leaves
-            self.folder.write(msgspec.structs.replace(state, leaving=leaving, crashes=fallen))
-        for group in told:
-            if group.leader.group not in state.leaving:
-                for pod in group.pods:
-                    processes.terminate(Process(pod.pid, pod.start_ticks))
         gone = [group for group in told if self._is_gone(group, now_s)]
         finishing = [group.leader.group for group in told if group not in gone]
-        resting = self._resting(groups, fallen)
+        resting = self._resting(groups, state.crashes)
         due = [index for index in indices if index not in resting]
         is_dead = any(group.index in due and not group.is_alive for group in groups)
         is_new = not set(due) <= {group.index for group in groups}
@@ -252,24 +267,79 @@ class Controller:
             untouched=untouched,
             awaits_policy=not deployment.spec.policy.is_default,
         )
-        self.folder.write(msgspec.structs.replace(made.state, leaving=finishing))
+        stopping = [group for group in state.stopping if group in finishing]
+        state = msgspec.structs.replace(made.state, leaving=finishing, stopping=stopping)
+        self.folder.write(state)
+        if state.gateway is not None:
+            front.write_groups(self.folder, state, ready, finishing)
         for group in gone:
             del self.leaving[group.index]
+            self.marked.pop(group.index, None)
 
-    def _crashes(self, state: DeploymentState, groups: Sequence[_Group]) -> list[Crash]:
+    def _mark(
+        self,
+        state: DeploymentState,
+        groups: Sequence[_Group],
+        gateway: StateView | None,
+        indices: Sequence[int],
+        now_s: float,
+    ) -> DeploymentState:
+        """Record who leaves and what has died; tell those that leave to end, once they get nothing new."""
+        for group in groups:
+            if group.index not in indices and group.index not in self.leaving:
+                drain_s = max(pod.drain_s for pod in group.pods)
+                self.leaving[group.index] = now_s + drain_s + AFTER_DRAIN_S
+                self.marked[group.index] = now_s
+        told = [group for group in groups if group.index in self.leaving]
+        ending = [
+            group
+            for group in told
+            if group.leader.group not in state.stopping and self._gets_nothing_new(group, state, gateway, now_s)
+        ]
+        leaving = [group.leader.group for group in told]
+        stopping = [*(name for name in leaving if name in state.stopping), *(group.leader.group for group in ending)]
+        fallen = self._crashes(state, [group for group in groups if group not in told], gateway)
+        marked = msgspec.structs.replace(state, leaving=leaving, stopping=stopping, crashes=fallen)
+        if marked != state:  # recorded first: `up` must not count on who leaves
+            self.folder.write(marked)
+        for pod in (pod for group in ending for pod in group.pods):
+            processes.terminate(Process(pod.pid, pod.start_ticks))
+        return marked
+
+    def _gets_nothing_new(self, group: _Group, state: DeploymentState, gateway: StateView | None, now_s: float) -> bool:
+        """Whether the gateway has seen that a group leaves, or had the time to."""
+        if state.gateway is None or gateway is None:  # it asks nobody
+            return True
+        marked_s = self.marked.get(group.index, now_s)
+        return now_s - marked_s > front.NOTICE_S or not gateway.sends_to(group.leader.group)
+
+    def _keep_gateway(self, state: DeploymentState, deployment: GLMDeployment, ready: Collection[str]) -> None:
+        """Tell the gateway what there is, and start it again if it has died."""
+        record = state.gateway
+        assert record is not None
+        front.write_groups(self.folder, state, ready, state.leaving)
+        if gateway_process.is_alive(record) or record.name in crashes.resting(state.crashes, self.now()):
+            return
+        try:
+            front.bring_up(self.folder, state, deployment)
+        except LocalError as error:  # its groups serve on
+            logger.warning("the gateway of %s cannot be started: %s", self.name, error)
+
+    def _crashes(self, state: DeploymentState, groups: Sequence[_Group], gateway: StateView | None) -> list[Crash]:
         """Return which pods have ended by themselves, and log those that did so since the last look."""
         seen = [
             Seen(pod.name, pod.token, processes.is_alive(Process(pod.pid, pod.start_ticks)), group.is_ready)
             for group in groups
             for pod in group.pods
         ]
+        if state.gateway is not None:
+            record, is_alive = state.gateway, gateway_process.is_alive(state.gateway)
+            seen.append(Seen(record.name, record.token, is_alive, serves=gateway is not None))
         found, known = crashes.looked(state.crashes, seen, self.now()), {crash.token for crash in state.crashes}
         for crash in found:
             if crash.token not in known:
                 wait = f"in {pause:.0f} s" if (pause := crashes.pause_s(crash.count)) else "at once"
-                logger.warning(
-                    "pod %s ended by itself, %d in a row; it is started again %s", crash.pod, crash.count, wait
-                )
+                logger.warning("%s ended by itself, %d in a row; it is started again %s", crash.pod, crash.count, wait)
         return found
 
     def _resting(self, groups: Sequence[_Group], fallen: Sequence[Crash]) -> dict[int, str]:

@@ -2,21 +2,39 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from glm_operator.local import processes
 from glm_operator.local.errors import LocalError
 from glm_operator.local.processes import Process
-from glm_operator.local.state import PodRecord
 
 POLL_S = 0.05
 AFTER_DRAIN_S = 10.0  # for a supervisor to end its children once requests are done
 AFTER_KILL_S = 10.0
 
 
+class Record(Protocol):
+    """What is known of a process that was started: a pod's supervisor, or a gateway."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def start_ticks(self) -> int: ...
+    @property
+    def drain_s(self) -> float: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
 def stop_pods(
-    pods: Sequence[PodRecord],
+    pods: Sequence[R],
     deadline_s: float | None = None,
-    report: Callable[[list[PodRecord]], None] = lambda _: None,
+    report: Callable[[list[R]], None] = lambda _: None,
 ) -> list[str]:
     """End the pods and everything they started; return the names of those that had to be killed.
 
@@ -35,13 +53,13 @@ def stop_pods(
     return [pod.name for pod in running]
 
 
-def _kill_members(pods: Sequence[PodRecord]) -> None:
+def _kill_members(pods: Sequence[Record]) -> None:
     """Kill supervisors past the deadline and whatever outlived its supervisor; return when all of them are dead.
 
     Not waited for is what was dying already when its supervisor had gone: nothing tells whose it is.
     """
     deadline = time.monotonic() + AFTER_KILL_S
-    killed = {_process(pod): pod for pod in pods}  # one that ends by itself just now is found by its number only
+    killed: dict[Process, Record] = {_process(pod): pod for pod in pods}  # one that just ends has only its number
     while True:
         found = {process: pod for pod in pods for process in processes.members(pod.token)}
         killed |= found
@@ -55,10 +73,10 @@ def _kill_members(pods: Sequence[PodRecord]) -> None:
         time.sleep(POLL_S)
 
 
-def _alive(owners: Mapping[Process, PodRecord]) -> list[PodRecord]:
+def _alive(owners: Mapping[Process, R]) -> list[R]:
     """Return the pods of which a process is alive, each once."""
     return list({pod.name: pod for process, pod in owners.items() if processes.is_alive(process)}.values())
 
 
-def _process(pod: PodRecord) -> Process:
+def _process(pod: Record) -> Process:
     return Process(pod.pid, pod.start_ticks)

@@ -1,15 +1,19 @@
-"""What a group's leading supervisor says of itself, and what it is promised: its management port."""
+"""What a group's leading supervisor or a gateway says of itself, and what a group is promised: management ports."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+import msgspec
 from pydantic import ValidationError
 
 from glm_operator import names
+from glm_operator.local.gateway.view import DemandView, StateView
 from glm_operator.observe.report import GroupReport
 
 TIMEOUT_S = 5.0
+
+V = TypeVar("V")
 
 
 class Management:
@@ -38,6 +42,14 @@ class Management:
         except ValidationError:
             return None  # not a worker's answer
 
+    def gateway(self, address: str) -> StateView | None:
+        """What the gateway says; None while it does not answer, or is not ready."""
+        return self._view(address, "/state", StateView) if self.is_ready(address) else None
+
+    def demand(self, address: str) -> DemandView | None:
+        """Who asks the gateway; None while it does not answer."""
+        return self._view(address, "/demand", DemandView)
+
     def put_slo(self, address: str, token: str, body: Mapping[str, object]) -> bool:
         """Put promises to the group; return whether it took them."""
         return self._put(address, names.SLO_PATH, token, body)
@@ -53,6 +65,15 @@ class Management:
         except httpx.TransportError:
             return False
         return response.status_code == httpx.codes.OK
+
+    def _view(self, address: str, path: str, form: type[V]) -> V | None:
+        response = self._get(address, path)
+        if response is None or response.status_code != httpx.codes.OK:
+            return None
+        try:
+            return msgspec.json.decode(response.content, type=form)
+        except msgspec.MsgspecError:
+            return None  # not a gateway's answer
 
     def _get(self, address: str, path: str) -> Any:
         try:

@@ -20,6 +20,15 @@ AWAITS_POLICY = "GLM_AWAITS_POLICY"
 """Only where a controller tells it, and no matter to a pod that runs: it was told what is in force."""
 
 
+GATEWAY_INDEX = 255
+"""Where the number of a group stands in the gateway's address."""
+
+
+def gateway_address(network: int) -> str:
+    """Return the address of a deployment's gateway, which no pod has."""
+    return f"127.{network}.{GATEWAY_INDEX}.1"
+
+
 @dataclass(frozen=True)
 class LocalPod:
     """One pod of a replica group, as a process to be."""
@@ -52,12 +61,12 @@ class LocalPod:
 class Placement:
     """Where pods may live on this machine."""
 
-    network: int  # second byte of every address of this deployment: 127.NETWORK.GROUP.POD+1
+    network: int  # second byte of every address of this deployment: 127.NETWORK.GROUP.POD+1; the gateway's GROUP is 255
     run_dir: Callable[[str], Path]  # pod name -> its folder for sockets
 
     def address(self, group_index: int, pod_index: int) -> str:
-        if group_index > 255 or pod_index > 253:
-            raise LocalError(f"group {group_index}, pod {pod_index}: local mode has room for 256 groups of 254 pods")
+        if group_index >= GATEWAY_INDEX or pod_index > 253:
+            raise LocalError(f"group {group_index}, pod {pod_index}: local mode has room for 255 groups of 254 pods")
         return f"127.{self.network}.{group_index}.{pod_index + 1}"
 
 

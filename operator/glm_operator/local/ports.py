@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from glm_operator import names
 from glm_operator.local.errors import LocalError
+from glm_operator.local.pods import gateway_address
 from glm_operator.local.rendezvous import BLOCK_SIZE
 
 NETWORKS = range(64, 255)  # 127.64.0.0 and up: away from what else people put on loopback
+GATEWAY_PORTS = (names.HTTP_PORT, names.MANAGEMENT_PORT)
 LEADER_PORTS = (names.HTTP_PORT, names.MANAGEMENT_PORT, names.COORDINATOR_PORT)
 
 
@@ -42,12 +44,14 @@ def how_to_find(port: int) -> str:
 
 
 def free_network(taken: Collection[int], busy: Callable[[str], list[int]] = busy_ports) -> int:
-    """Return a second byte of 127.x.0.0 that no deployment has and on whose first address the ports are free."""
+    """Return a second byte of 127.x.0.0 that no deployment has, with free ports on its first group's and its gateway's
+    address.
+    """
     first_busy: list[int] = []
     for network in NETWORKS:
         if network in taken:
             continue
-        ports = busy(f"127.{network}.0.1")
+        ports = busy(f"127.{network}.0.1") or busy(gateway_address(network))
         if not ports:
             return network
         first_busy = first_busy or ports

@@ -41,9 +41,14 @@ class ScalingView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def needs_controller(spec: GLMDeploymentSpec) -> bool:
-    """Whether a process has to stay that scales, promises, or tells groups how to treat requests."""
+    """Whether a process has to stay: it tells a gateway which groups there are, scales, promises, tells a policy."""
+    return spec.front.is_wanted or scales_or_promises(spec) or not spec.policy.is_default
+
+
+def scales_or_promises(spec: GLMDeploymentSpec) -> bool:
+    """Whether a controller decides something, and shows it."""
     scales = spec.scaling is not None and spec.scaling.mode in ("Active", "Observe")
-    return scales or bool(spec.slo.classes) or not spec.policy.is_default
+    return scales or bool(spec.slo.classes)
 
 
 def groups_to_bring_up(spec: GLMDeploymentSpec, running: int) -> int:

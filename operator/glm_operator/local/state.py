@@ -1,8 +1,12 @@
 """What local mode remembers between commands: one folder a deployment, with its pods, logs and sockets.
 
-    ${XDG_STATE_HOME:-~/.local/state}/glm-operator/local/NAME/{state.json,scaling.json,logs/POD.log,run/POD/}
+    ${XDG_STATE_HOME:-~/.local/state}/glm-operator/
+      keys/                                 API keys of all gateways
+      local/NAME/state.json, scaling.json, logs/POD.log, run/POD/
+                 gateway.json, groups.json, usage/
 
-A pod is recorded before its process starts, so that a process is never unknown to the next command.
+A process is recorded before it starts, so that it is never unknown to the next command. There is one folder of keys:
+they are of the person whose machine it is, so a key is made once, and outlives the deployments that come and go.
 """
 
 import contextlib
@@ -59,6 +63,22 @@ class ControllerRecord(msgspec.Struct, frozen=True, kw_only=True):
     start_ticks: int = 0
 
 
+class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway of a deployment, or what was about to be one."""
+
+    name: str
+    address: str
+    fingerprint: str  # of what its process cannot take over while it runs
+    token: str  # in its environment
+    secret: str  # keys its hashes of prompts and tenants
+    pid: int = 0
+    start_ticks: int = 0
+    drain_s: float = 600.0  # how long its requests may take to finish
+
+    def __repr__(self) -> str:
+        return f"GatewayRecord({self.name}, pid {self.pid})"
+
+
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     """What runs of one GLMDeployment."""
 
@@ -67,7 +87,9 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     pods: list[PodRecord] = []
     body: dict[str, Any] = {}  # the GLMDeployment as last brought up; empty: by an earlier version
     controller: ControllerRecord | None = None  # None: nothing is scaled or promised
-    leaving: list[str] = []  # groups that were told to finish and go
+    gateway: GatewayRecord | None = None  # None: groups are asked themselves
+    leaving: list[str] = []  # groups that get no new requests, and go
+    stopping: list[str] = []  # those of them whose processes were told to finish and end
     crashes: list[Crash] = []  # pods that ended by themselves and are not well again
 
     @property
@@ -77,6 +99,15 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
         return {
             group: [pod for pod in ordered if pod.group == group] for group in dict.fromkeys(p.group for p in ordered)
         }
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that nobody but this user reads, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.touch(0o600)
+    temporary.chmod(0o600)  # also one that an earlier version has left
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 class StateFolder:
@@ -120,9 +151,24 @@ class StateFolder:
     def write(self, state: DeploymentState) -> None:
         folder = self.root / state.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = folder / "state.json.new"
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
-        temporary.replace(folder / "state.json")  # whole or not at all
+        write_whole(folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
+
+    @property
+    def keys_folder(self) -> Path:
+        """Folder of the API keys that gateways of this user know callers by."""
+        return self.root.parent / "keys"
+
+    def gateway_file(self, deployment: str) -> Path:
+        """File that the gateway is told everything by, but for its secrets."""
+        return self.root / deployment / "gateway.json"
+
+    def groups_file(self, deployment: str) -> Path:
+        """File in which gateways find the groups of a deployment."""
+        return self.root / deployment / "groups.json"
+
+    def usage_folder(self, deployment: str) -> Path:
+        """Folder of the gateway's journal of usage. It stays when the deployment goes, as a claim would."""
+        return self.root / deployment / "usage"
 
     def scaling_file(self, deployment: str) -> Path:
         """File in which the controller says what it decided."""
@@ -130,14 +176,15 @@ class StateFolder:
 
     def remove(self, state: DeploymentState) -> None:
         """Forget a deployment. Its logs stay: they are wanted most when something went wrong."""
-        self.remove_run_dirs(state.name, state.pods)
-        self.scaling_file(state.name).unlink(missing_ok=True)
+        self.remove_run_dirs(state.name, [pod.name for pod in state.pods])
+        for file in (self.scaling_file, self.gateway_file, self.groups_file):
+            file(state.name).unlink(missing_ok=True)
         (self.root / state.name / "state.json").unlink(missing_ok=True)
 
-    def remove_run_dirs(self, deployment: str, pods: Iterable[PodRecord]) -> None:
-        """Remove the folders for sockets of pods that have ended."""
-        for pod in pods:
-            path = self.run_dir(deployment, pod.name)
+    def remove_run_dirs(self, deployment: str, processes: Iterable[str]) -> None:
+        """Remove the folders for sockets of what has ended."""
+        for name in processes:
+            path = self.run_dir(deployment, name)
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):  # other pods' folders are in it, or it is gone
                 path.parent.rmdir()

@@ -46,21 +46,23 @@ def bring_up(
     manifests: Sequence[Manifest],
     program: Sequence[str],
     stopping: Callable[[list[PodRecord]], None] = lambda _: None,
+    leaving: Callable[[DeploymentState, Collection[str]], None] = lambda *_: None,
     untouched: Collection[str] = (),
     *,
     awaits_policy: bool = False,
 ) -> Started:
     """Start, restart and stop pods until exactly the manifests' pods run. Hold the folder's lock.
 
-    stopping is called with the pods that are being waited for while they finish their requests. untouched: groups that
-    are left as they are, because they finish their requests by themselves; no manifest may name them. awaits_policy:
-    whether pods that start wait to be told how to treat requests; those that run are left alone whatever it is.
+    stopping is called with the pods that are being waited for while they finish their requests; leaving before that,
+    with what runs and the groups of which some pods will be stopped. untouched: groups that are left as they are,
+    because they finish their requests by themselves; no manifest may name them. awaits_policy: whether pods that start
+    wait to be told how to treat requests; those that run are left alone whatever it is.
     """
     known = _known_state(folder, name)
     aside = [pod for pod in known.pods if pod.group in untouched]
     old = msgspec.structs.replace(known, pods=[pod for pod in known.pods if pod.group not in untouched])
     others = [state for state in folder.deployments() if state.name != name]
-    network = old.network if known.pods else ports.free_network({state.network for state in others})
+    network = old.network if known.pods or known.gateway else ports.free_network({state.network for state in others})
     wanted = local_pods(manifests, Placement(network, lambda pod: folder.run_dir(name, pod)))
     alive = {pod.name for pod in old.pods if processes.is_alive(Process(pod.pid, pod.start_ticks))}
     others = [*others, msgspec.structs.replace(known, pods=aside)]  # what they hold is taken, too
@@ -68,8 +70,10 @@ def bring_up(
     wanted = [_with_block(_with_devices(pod, devices), blocks) for pod in wanted]
 
     plan = changes(wanted, old.pods, alive)
+    if plan.stop:
+        leaving(known, {pod.group for pod in plan.stop})
     stop_pods(plan.stop, report=stopping)
-    folder.remove_run_dirs(name, plan.stop)
+    folder.remove_run_dirs(name, [pod.name for pod in plan.stop])
     _check_ports(plan.start)
     state = msgspec.structs.replace(old, network=network, pods=[*aside, *plan.keep])
     folder.write(state)
@@ -89,7 +93,7 @@ def wait_until_ready(
     waiting = dict(state.groups)
     with Management() as management:
         while True:
-            waiting = {group: pods for group, pods in waiting.items() if not _serves(pods[0], management)}
+            waiting = {group: pods for group, pods in waiting.items() if not serves(pods[0], management)}
             if not waiting:
                 return
             views = {group: management.group(pods[0].address) for group, pods in waiting.items()}
@@ -101,7 +105,7 @@ def wait_until_ready(
             time.sleep(POLL_S)
 
 
-def _serves(leader: PodRecord, management: Management) -> bool:
+def serves(leader: PodRecord, management: Management) -> bool:
     """Whether a group serves. Where its leader has ended, whoever answers at the address is a stranger."""
     return processes.is_alive(Process(leader.pid, leader.start_ticks)) and management.is_ready(leader.address)
 

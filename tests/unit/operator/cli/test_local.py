@@ -110,7 +110,10 @@ def up(
     file: Path = NANO,
     made: list[object] | None = None,
 ) -> Result:
-    """Run `glm local up` with a start and a wait that end like this. made: takes the manifests."""
+    """Run `glm local up` with a start and a wait that end like this, no gateway and no controller.
+
+    made: takes the manifests.
+    """
 
     def bring_up(_folder: object, _name: object, manifests: object, *_: object, **__: object) -> Started:
         if made is not None:
@@ -126,6 +129,8 @@ def up(
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     monkeypatch.setattr(command, "worker_program", lambda: ["glm-worker"])
     monkeypatch.setattr(command.local_up, "bring_up", bring_up)
+    monkeypatch.setattr(command.front, "bring_up", lambda _folder, state, *_, **__: state)
+    monkeypatch.setattr(command.controller, "start", lambda *_: None)
     monkeypatch.setattr(command.local_up, "wait_until_ready", wait_until_ready)
     return CliRunner().invoke(app, ["local", "up", "-f", str(file), *arguments])
 

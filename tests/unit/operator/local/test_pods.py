@@ -103,7 +103,7 @@ def test_a_second_container_is_refused() -> None:
 
 
 def test_more_groups_than_addresses_are_refused() -> None:
-    with pytest.raises(LocalError, match="256 groups"):
+    with pytest.raises(LocalError, match="255 groups"):
         pods(replicas=257)
 
 

@@ -19,24 +19,26 @@ from glm_operator.local.scaling import (
 )
 from unit.operator.operator_builders import a_deployment
 
+OFF = {"enabled": False}
 CLASSES = {"classes": [{"name": "chat", "ttft": "1s"}]}
 
 
 @pytest.mark.parametrize(
     ("spec", "needed"),
     [
-        ({}, False),
-        ({"slo": CLASSES}, True),
-        ({"scaling": {"max": 2}}, True),
-        ({"scaling": {"mode": "Observe", "max": 2}}, True),
-        ({"scaling": {"mode": "Disabled"}}, False),
-        ({"scaling": {"mode": "External"}}, False),
-        ({"reasoning": {"visibility": "Hidden"}}, True),
-        ({"access": {"trustProxyHeaders": True}}, True),
-        ({"reasoning": {}, "access": {}}, False),
+        ({}, True),  # the gateway is told which groups there are
+        ({"gateway": OFF}, False),
+        ({"gateway": OFF, "slo": CLASSES}, True),
+        ({"gateway": OFF, "scaling": {"max": 2}}, True),
+        ({"gateway": OFF, "scaling": {"mode": "Observe", "max": 2}}, True),
+        ({"gateway": OFF, "scaling": {"mode": "Disabled"}}, False),
+        ({"gateway": OFF, "scaling": {"mode": "External"}}, False),
+        ({"gateway": OFF, "reasoning": {"visibility": "Hidden"}}, True),
+        ({"gateway": OFF, "access": {"trustProxyHeaders": True}}, True),
+        ({"gateway": OFF, "reasoning": {}, "access": {}}, False),
     ],
 )
-def test_a_controller_stays_where_something_is_scaled_promised_or_told(spec: dict[str, object], needed: bool) -> None:
+def test_a_controller_stays_where_there_is_a_gateway_or_something_is_scaled_promised_or_told(spec: dict[str, object], needed: bool) -> None:
     assert needs_controller(a_deployment(**spec).spec) is needed
 
 

@@ -1,0 +1,1 @@
+"""The gateway of a deployment, as a process of this machine."""
