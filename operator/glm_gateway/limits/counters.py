@@ -17,7 +17,12 @@ class Bucket:
     at: float
 
     def level_at(self, now: float, most: int) -> float:
-        """Return the level at a later moment: a bucket fills within a minute. A clock that goes back adds nothing."""
+        """Return the level at a later moment: a bucket fills within a minute. A clock that goes back adds nothing.
+
+        A bucket that holds nothing is never owed anything: no time would pay it back.
+        """
+        if not most:
+            return 0.0
         return min(float(most), self.level + max(0.0, now - self.at) * most / MINUTE_S)
 
 
@@ -48,8 +53,8 @@ class Counters:
         return replace(self, buckets={**self.buckets, **taken})
 
     def spend(self, expense: int, month: str) -> "Counters":
-        """Return the counters after an expense in a month, below 0 to give back. Of a month that is over nothing is."""
-        if expense < 0 and self.month != month:
+        """Return the counters after an expense in a month, below 0 to give back. A month that is over is left alone."""
+        if self.month > month or (expense < 0 and self.month != month):
             return self
         return replace(self, month=month, spent=max(0, self.spent_in(month) + expense))
 

@@ -115,6 +115,24 @@ def test_a_month_begins_at_nothing_and_an_expense_stays_in_its_own() -> None:
     assert after["key"].spent_in("2026-12") == 150
 
 
+def test_a_request_that_outlives_its_month_leaves_the_next_one_alone() -> None:
+    scope = one(budget=Budget(2000, Unit.TOKENS))
+    old = granted(reserve([scope], {}, USAGE, NOW))
+    december = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    later = granted(reserve([scope], old.counters, USAGE, december))
+    for used in (USAGE, Usage(prompt=900), Usage()):
+        after = settle(old.reservation, later.counters, used, december + 1)
+        assert after["key"].spent_in("2026-12") == 150
+
+
+def test_a_limit_of_nothing_owes_nothing_and_lets_in_who_asks_for_nothing() -> None:
+    scope = one(per_minute={Measure.THINKING_TOKENS: 0})
+    held = granted(reserve([scope], {}, USAGE, NOW))
+    after = settle(held.reservation, held.counters, Usage(thinking=5), NOW)
+    assert isinstance(reserve([scope], after, USAGE, NOW), Granted)
+    assert refused(reserve([scope], after, Usage(thinking=1), NOW)).retry_after_s is None
+
+
 def test_a_group_of_keys_shares_its_limits_and_all_count_or_none() -> None:
     group = Scope("team", Limits(per_minute={Measure.REQUESTS: 1}))
     first = granted(reserve([Scope("a", Limits()), group], {}, USAGE, NOW))
