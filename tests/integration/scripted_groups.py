@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -79,13 +80,14 @@ class Asked:
 
 @dataclass
 class ScriptedGroup:
-    """name: as routing knows it. Each request plays the next script; without one it stalls."""
+    """name: as routing knows it. Each request plays the next script; without one it stalls. tls: None: plain HTTP."""
 
     name: str
     scripts: list[Sequence[Step]]
     asked: list[Asked] = field(default_factory=list)
     was_cut: asyncio.Event = field(default_factory=asyncio.Event)  # the reader of a reply went away
     port: int = 0
+    tls: ssl.SSLContext | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +138,7 @@ async def serving(*groups: ScriptedGroup) -> AsyncIterator[None]:
     servers = []
     try:
         for group in groups:
-            servers.append(await asyncio.start_server(group.accept, "127.0.0.1", 0))
+            servers.append(await asyncio.start_server(group.accept, "127.0.0.1", 0, ssl=group.tls))
             group.port = servers[-1].sockets[0].getsockname()[1]
         yield
     finally:
