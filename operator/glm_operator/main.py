@@ -14,6 +14,7 @@ import typer
 from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import KINDS, Cache
+from glm_operator.cluster.gateway_pages import GatewayPages
 from glm_operator.cluster.metrics.access import Access
 from glm_operator.cluster.metrics.prometheus import Asked, Prometheus
 from glm_operator.cluster.metrics.scrape import Scraper
@@ -31,6 +32,7 @@ from glm_operator.handlers.triggers import build_registry, build_settings, conne
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Reconciler
+from glm_operator.rollout.front import sharers
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -48,7 +50,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
     async def credentials() -> kopf.ConnectionInfo:
         return connection_info(await kube.read_configuration(settings.kubeconfig))
 
-    cache, workers, queue = Cache(), Workers(), Queue()
+    cache, workers, gateways, queue = Cache(), Workers(), GatewayPages(), Queue()
     board = Board(lambda name: queue.add(Key(*name)), has_prometheus=settings.prometheus_url is not None)
     is_listed = asyncio.Event()  # every deployment is known that could be listed
     configuration = await kube.read_configuration(settings.kubeconfig)
@@ -65,6 +67,8 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             settings.worker_image,
             now=_now,
             measurements=board,
+            gateways=gateways,
+            gateway_image=settings.gateway_image,
         )
         sources = _sources(settings, lambda *asked: loop.telemetry.asked(*asked))
         autoscaler = Autoscaler(
@@ -78,7 +82,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             gpu_budgets=settings.gpu_budgets,
         )
         watches = [
-            Watch(client, cache, kind, namespace, wake=partial(_wake, queue, kind))
+            Watch(client, cache, kind, namespace, wake=partial(_wake, queue, cache, kind))
             for kind in KINDS
             for namespace in settings.namespaces or (None,)
         ]
@@ -109,6 +113,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
         finally:
             await runner.cleanup()
             await workers.close()
+            await gateways.close()
             await sources.close()
     if failures:
         raise failures[0]
@@ -147,9 +152,12 @@ def _put(cache: Cache, item: Manifest) -> None:
     cache.put(item)
 
 
-def _wake(queue: Queue, kind: str, name: tuple[str, str]) -> None:
-    """Note that a deployment may have changed: by a person, or something that it owns."""
+def _wake(queue: Queue, cache: Cache, kind: str, name: tuple[str, str]) -> None:
+    """Note that a deployment may have changed: by a person, or something that it owns. Then its sharers, too."""
     queue.add(Key(*name), Urgency.EDIT if kind == names.KIND else Urgency.EVENT)
+    if kind == names.KIND:
+        for sharer in sharers(name, cache.bodies()):
+            queue.add(Key(*sharer), Urgency.EVENT)
 
 
 async def _list(client: kube.Kube, cache: Cache, namespace: str | None) -> list[Manifest]:

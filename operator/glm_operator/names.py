@@ -14,6 +14,9 @@ FIELD_MANAGER = "glm-operator"
 DEFAULT_WORKER_IMAGE = "glm-worker:0.1.0"
 """Worker image of a GLMDeployment that names none; the chart sets another through the operator's settings."""
 
+DEFAULT_GATEWAY_IMAGE = "glm-operator:0.1.0"
+"""Image of gateways, the operator's own; the chart sets it."""
+
 # Labels. The first three are on every object we own; the last two on groups and their pods.
 DEPLOYMENT_LABEL = f"{GROUP}/deployment"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -45,6 +48,7 @@ WORKER_ROLE, GATEWAY_ROLE = "worker", "gateway"  # COMPONENT_LABEL of pods
 METRICS_PATH = "/metrics"
 SLO_PATH = "/slo"
 POLICY_PATH = "/policy"
+STATE_PATH = "/state"  # of gateways
 SCRAPE_ANNOTATION = "prometheus.io/scrape"
 SCRAPE_PORT_ANNOTATION = "prometheus.io/port"
 SCRAPE_PATH_ANNOTATION = "prometheus.io/path"

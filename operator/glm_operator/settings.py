@@ -35,6 +35,9 @@ class OperatorSettings(BaseSettings):
     worker_image: str = Field(
         default=names.DEFAULT_WORKER_IMAGE, min_length=1, description="Worker image of deployments that name none."
     )
+    gateway_image: str = Field(
+        default=names.DEFAULT_GATEWAY_IMAGE, min_length=1, description="Image of gateways whose spec names none."
+    )
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Namespaces to serve, separated by commas; empty: all of the cluster."
     )

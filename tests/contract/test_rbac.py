@@ -5,7 +5,10 @@ from typing import Any
 
 import yaml
 
+from glm_operator.api.front import Front
 from glm_operator.cluster.rbac import RULES
+from glm_operator.render.gateway import GatewayTarget, gateway_objects
+from glm_operator.render.gateway_config import Served, in_cluster
 
 RULES_FILE = Path(__file__).resolve().parents[2] / "charts/glm-operator/files/rules.yaml"
 
@@ -33,17 +36,29 @@ def test_there_are_no_wildcards() -> None:
     assert not [grant for grant in granted() if "*" in "".join(grant)]
 
 
-def test_secrets_exec_and_permissions_themselves_are_out_of_reach() -> None:
+def test_secrets_exec_and_permissions_of_the_whole_cluster_are_out_of_reach() -> None:
     forbidden = {
         "secrets",
         "pods/exec",
         "pods/attach",
         "serviceaccounts/token",
-        "roles",
         "clusterroles",
-        "rolebindings",
+        "clusterrolebindings",
     }
     assert not {resource for _, resource, _ in granted()} & forbidden
+
+
+def test_a_role_can_give_nothing_that_the_operator_has_not() -> None:
+    """The API server sees to that, as long as nobody has these verbs."""
+    assert not {verb for _, _, verb in granted()} & {"escalate", "bind", "impersonate"}
+    rules = [(rule.api_group, rule.resource, rule.verbs) for rule in RULES]
+    served = Served("glm-nano", "nano", in_cluster("nano", "models"))
+    gateway = GatewayTarget("nano", "models", "uid-1", Front(), [served], "image:1", "r")
+    (role,) = [item for item in gateway_objects(gateway) if item["kind"] == "Role"]
+    (given,) = role["rules"]
+    (has,) = [verbs for group, resource, verbs in rules if (group, resource) == ("discovery.k8s.io", "endpointslices")]
+    assert (given["apiGroups"], given["resources"]) == (["discovery.k8s.io"], ["endpointslices"])
+    assert set(given["verbs"]) <= has
 
 
 def test_the_spec_of_a_deployment_is_never_written() -> None:

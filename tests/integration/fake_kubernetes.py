@@ -25,6 +25,11 @@ KINDS = {
     "serviceaccounts": ("", "v1", "ServiceAccount"),
     "pods": ("", "v1", "Pod"),
     "events": ("", "v1", "Event"),
+    "deployments": ("apps", "v1", "Deployment"),
+    "configmaps": ("", "v1", "ConfigMap"),
+    "roles": ("rbac.authorization.k8s.io", "v1", "Role"),
+    "rolebindings": ("rbac.authorization.k8s.io", "v1", "RoleBinding"),
+    "poddisruptionbudgets": ("policy", "v1", "PodDisruptionBudget"),
     "secrets": ("", "v1", "Secret"),
     "endpointslices": ("discovery.k8s.io", "v1", "EndpointSlice"),
 }
@@ -95,7 +100,7 @@ class FakeKubernetes:
         if not subresource:
             wanted = {name: value for name, value in manifest.items() if name != "status"}
         merged = _merged(_without(copy.deepcopy(live or DEFAULTS.get(key[0], {})), before, wanted), wanted)
-        if key[0] == "statefulsets":
+        if key[0] in ("statefulsets", "deployments"):
             merged["spec"]["template"]["spec"] = _stored(merged["spec"]["template"]["spec"])
         self._check_immutable(key, live, merged)
         if dry_run:
@@ -154,6 +159,7 @@ class FakeKubernetes:
         self._collect_garbage()
         self._end_pods()
         self._make_pods()
+        self._run_deployments()
         self._run_pods()
         return len(self._log) != before
 
@@ -181,6 +187,22 @@ class FakeKubernetes:
                     pod = {"metadata": {"name": f"{name}-{index}", "namespace": namespace, "labels": labels}}
                     pod["metadata"]["ownerReferences"] = [owner]
                     self.put("pods", copy.deepcopy({**pod, "spec": template["spec"], "status": {}}))
+
+    def _run_deployments(self) -> None:
+        """Make as many pods of each Deployment as it wants, of its template; at once, without a roll-out."""
+        for (plural, namespace, name), deployment in list(self.objects.items()):
+            if plural != "deployments":
+                continue
+            template, replicas = deployment["spec"]["template"], deployment["spec"]["replicas"]
+            owner = {"kind": "ReplicaSet", "name": name, "uid": deployment["metadata"]["uid"], "controller": True}
+            for index in range(replicas):
+                if ("pods", namespace, f"{name}-{index}x") not in self.objects:
+                    pod = {"metadata": {"name": f"{name}-{index}x", "namespace": namespace, **template["metadata"]}}
+                    pod["metadata"]["ownerReferences"] = [owner]
+                    self.put("pods", copy.deepcopy({**pod, "spec": template["spec"], "status": {}}))
+            for key in [key for key in self.objects if key[0] == "pods" and key[2].startswith(f"{name}-")]:
+                if int(key[2].rpartition("-")[2].rstrip("x")) >= replicas:
+                    self._drop(key)
 
     def _quota_says(self) -> str | None:
         """Return what the quota says of one more pod; None: it may be made."""
@@ -251,6 +273,9 @@ class FakeKubernetes:
             assert request.content_type == "application/merge-patch+json"
             assert request.query["fieldManager"] == "kubectl-glm"
             result = self._merge((plural, namespace, name), body)
+        elif request.method == "PATCH" and plural == "pods" and request.content_type == "application/merge-patch+json":
+            assert request.query["fieldManager"] == "glm-operator"
+            result = self._note((plural, namespace, name), body)
         elif request.method == "PATCH":
             assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
             assert request.query["fieldManager"] == "glm-operator"
@@ -298,6 +323,16 @@ class FakeKubernetes:
             raise Refused(404, "NotFound")
         if body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
             raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+        self._store(key, _patched(live, body))
+        return self.objects[key]
+
+    def _note(self, key: Key, body: Manifest) -> Manifest:
+        """Merge a patch into an object that has the uid that the patch names."""
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, "NotFound")
+        if body["metadata"]["uid"] != live["metadata"]["uid"]:
+            raise Refused(409, "Conflict", "uid mismatch")
         self._store(key, _patched(live, body))
         return self.objects[key]
 

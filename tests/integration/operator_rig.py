@@ -17,6 +17,8 @@ from glm_operator.cluster import kube
 from glm_operator.cluster.cache import OWNED_KINDS, Cache
 from glm_operator.errors import Unavailable
 from glm_operator.handlers.autoscaler.board import Board
+from glm_operator.observe.gateway import GatewayPod
+from glm_operator.observe.gateway_state import GatewayState
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
@@ -35,6 +37,7 @@ def a_deployment_body(name: str = "chat", **spec: Any) -> Manifest:
             "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
             "hardware": {"device": "cpu"},
             "parallelism": {"tensor": 1, "expert": 2},
+            "gateway": {"enabled": False},
             **spec,
         },
     }
@@ -91,13 +94,25 @@ class KnownWorkers:
 
 
 @dataclass
+class KnownGateways:
+    """Pods of gateways that say what a test has them say, by name; the others are silent."""
+
+    said: dict[str, GatewayState] = field(default_factory=dict)
+
+    async def states(self, pods: Iterable[GatewayPod]) -> dict[str, GatewayState]:
+        return {pod.name: self.said[pod.name] for pod in pods if pod.name in self.said}
+
+
+@dataclass
 class Rig:
     """The fake, and an operator that can be killed and restarted. Its watches bring everything before each pass."""
 
     fake: FakeKubernetes
     configuration: client.Configuration
     workers: KnownWorkers = field(default_factory=KnownWorkers)
+    gateways: KnownGateways = field(default_factory=KnownGateways)
     image: str = "worker:1"
+    gateway_image: str = "operator:1"
     adoptions_at_once: int = 1
     now: datetime = NOW
     watches_bring: bool = True
@@ -138,6 +153,8 @@ class Rig:
                 self.image,
                 now=lambda: self.now,
                 measurements=self.board,
+                gateways=self.gateways,
+                gateway_image=self.gateway_image,
             )
         if self.watches_bring:
             self.bring()

@@ -37,10 +37,16 @@ Reason = Literal[
     "PromisesRefused",
     "PolicyNotTaken",
     "ScaleRefused",
+    "GatewayFileRefused",
     # on its way
     "MetricsMissing",
     "MetricsFallback",
     "PolicyPending",
+    "GatewayStarting",
+    "NoKeys",
+    "NotServed",
+    "PlainGroups",
+    "AuthNotSaid",
     "GroupsStarting",
     "GroupsPending",
     "RollingOut",
@@ -67,6 +73,8 @@ Reason = Literal[
     "NoPromise",
     "SLOKept",
     "PolicyTaken",
+    "GatewayServes",
+    "GatewayDisabled",
     "MetricsRead",
     "LayoutFound",
     "AllGroupsReady",
@@ -211,12 +219,32 @@ REASONS: dict[Reason, Meaning] = {
         "the API server refused to scale",
         "Read the message. The operator needs patch on glmdeployments/scale (the chart's ClusterRole gives it).",
     ),
+    "GatewayFileRefused": _bad(
+        "a pod of the gateway refuses its file, and goes on with the one before",
+        "Change what the message names in spec.gateway or spec.access.",
+    ),
     "MetricsMissing": _waiting("no group has reported metrics yet"),
     "MetricsFallback": _waiting(
         "Prometheus cannot be used, and the operator asks the workers itself",
         "Scaling goes on. Fix what the message names.",
     ),
     "PolicyPending": _waiting("groups have not been told spec.reasoning and spec.access yet, or were not heard yet"),
+    "GatewayStarting": _waiting("pods of the gateway are not ready yet"),
+    "NoKeys": _waiting(
+        "the gateway asks for API keys, and there is none",
+        "`glm keys create NAME -n NAMESPACE --secret SECRET`. Or `access: {auth: None}`, if all may ask.",
+    ),
+    "NotServed": _waiting(
+        "a deployment that gateway.alsoServes selects cannot be served", "Do what the message says of it."
+    ),
+    "PlainGroups": _waiting(
+        "groups of the version before answer without frames: their streams are not continued elsewhere",
+        "Adopt the newer rendering: `kubectl glm rollout adopt NAME`.",
+    ),
+    "AuthNotSaid": _waiting(
+        "the deployment is from before there were gateways, and its spec does not say who may ask",
+        "Say access.auth: APIKeys, OIDC, External or None. Until then the Service leads to the groups, as before.",
+    ),
     "GroupsStarting": _waiting(
         "containers start, ranks meet and load; status.groups[].load shows how far",
     ),
@@ -259,6 +287,8 @@ REASONS: dict[Reason, Meaning] = {
     "NoPromise": _fine("spec.slo has no class"),
     "SLOKept": _fine("every class is as fast as promised"),
     "PolicyTaken": _fine("every group that serves treats requests as spec.reasoning and spec.access say"),
+    "GatewayServes": _fine("every pod of the gateway serves"),
+    "GatewayDisabled": _fine("no gateway is wanted, and the Service leads to the groups"),
     "MetricsRead": _fine("what groups report is read and fresh"),
     "LayoutFound": _fine("the spec can be laid out"),
     "AllGroupsReady": _fine("every wanted group serves"),

@@ -67,6 +67,12 @@ class ModelSpec(SpecModel):
         description="Name clients ask for. Default: the model's name; for `custom` the name of its folder.",
     )
 
+    @property
+    def served_as(self) -> str:
+        """The name that workers serve it as."""
+        folder = self.source.rstrip("/").rpartition("/")[2]
+        return self.served_name or (folder if self.name == "custom" else self.name)
+
     @model_validator(mode="after")
     def _source_fits(self) -> "ModelSpec":
         if self.source.startswith("builtin://") and self.name != "glm-nano":

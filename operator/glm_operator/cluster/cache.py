@@ -17,7 +17,18 @@ logger = logging.getLogger(__name__)
 Name = tuple[str, str]  # namespace, name
 _Place = tuple[str, str, str]  # kind, namespace, name
 
-OWNED_KINDS = ("StatefulSet", "Pod", "Service", "ServiceAccount", "ControllerRevision")
+OWNED_KINDS = (
+    "StatefulSet",
+    "Pod",
+    "Service",
+    "ServiceAccount",
+    "ControllerRevision",
+    "Deployment",
+    "ConfigMap",
+    "Role",
+    "RoleBinding",
+    "PodDisruptionBudget",
+)
 
 
 KINDS = (names.KIND, *OWNED_KINDS)
@@ -50,6 +61,10 @@ class Cache:
     def bodies(self) -> list[Manifest]:
         """Return every deployment that is known, as it was last seen."""
         return [*self._bodies.values()]
+
+    def pods(self, namespace: str, name: str) -> list[Manifest]:
+        """Return the pods with a deployment's label, those of its gateway included, as they were last seen."""
+        return [item for item in self._objects.get((namespace, name), {}).values() if item["kind"] == "Pod"]
 
     def all_seen(self, now: datetime) -> list[Seen]:
         """Return every deployment with what exists of it; one that cannot be read is logged, and harms no other."""

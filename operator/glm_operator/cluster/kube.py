@@ -5,6 +5,7 @@ answers becomes one of glm_operator.errors. rbac.py lists the verbs used here.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
@@ -44,9 +45,24 @@ _RESOURCES = {
     "Service": ("", "v1", "services"),
     "ServiceAccount": ("", "v1", "serviceaccounts"),
     "Pod": ("", "v1", "pods"),
+    "Deployment": ("apps", "v1", "deployments"),
+    "ConfigMap": ("", "v1", "configmaps"),
+    "Role": ("rbac.authorization.k8s.io", "v1", "roles"),
+    "RoleBinding": ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
     "Event": ("", "v1", "events"),
 }
-
+_SHARED_KINDS = (
+    "StatefulSet",
+    "Service",
+    "ServiceAccount",
+    "Deployment",
+    "ConfigMap",
+    "Role",
+    "RoleBinding",
+    "PodDisruptionBudget",
+)
+"""What a deployment owns beside pods and records."""
 
 Removed = Callable[[str, str, str, str], None]  # kind, namespace, name, uid
 
@@ -99,14 +115,12 @@ class Kube:
         metadata = body["metadata"]
         label = {names.DEPLOYMENT_LABEL: metadata["name"]}
         namespace, record = metadata["namespace"], {**label, names.RECORD_LABEL: "true"}
-        sets, services, accounts, records, pods = await asyncio.gather(
-            self._list("StatefulSet", namespace, label),
-            self._list("Service", namespace, label),
-            self._list("ServiceAccount", namespace, label),
-            self._list("ControllerRevision", namespace, record),
+        pods, *owned = await asyncio.gather(
             self._list("Pod", namespace, label),
+            self._list("ControllerRevision", namespace, record),
+            *(self._list(kind, namespace, label) for kind in _SHARED_KINDS),
         )
-        return observe(metadata["name"], metadata["uid"], [*sets, *services, *accounts, *records], pods, now)
+        return observe(metadata["name"], metadata["uid"], itertools.chain(*owned), pods, now)
 
     async def apply(self, manifest: Manifest, owner: Manifest, observed: Observed, *, dry_run: bool = False) -> bool:
         """Make the object as the manifest says, unless it is already; return whether anything was written.
@@ -133,6 +147,23 @@ class Kube:
         """Dry-run the creation of a pod. Raises what the API server and its admission say against it."""
         path = self._resources["Pod"].path(namespace=pod["metadata"]["namespace"])
         await self._request("post", path, body=pod, dry_run="All")
+
+    async def note(self, pod: str, namespace: str, uid: str, annotation: str, value: str) -> None:
+        """Write an annotation onto a pod that is there still; one that is gone counts as done."""
+        change = {"metadata": {"uid": uid, "annotations": {annotation: value}}}
+        path = self._resources["Pod"].path(name=pod, namespace=namespace)
+        try:
+            self._wrote(
+                await self._request(
+                    "patch",
+                    path,
+                    body=change,
+                    content_type="application/merge-patch+json",
+                    field_manager=names.FIELD_MANAGER,
+                )
+            )
+        except (Missing, Conflict):
+            return
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete an object if it is still the one with this uid; gone or replaced counts as done."""
@@ -364,7 +395,7 @@ async def read_configuration(kubeconfig: Path | None) -> client.Configuration:
     Raises Unavailable where there is neither.
     """
     configuration = client.Configuration()
-    configuration.connection_pool_maxsize = 0  # no limit: five watches a namespace hold a connection each
+    configuration.connection_pool_maxsize = 0  # no limit: ten watches a namespace hold a connection each
     try:
         if kubeconfig is not None:
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)

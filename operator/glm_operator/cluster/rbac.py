@@ -33,7 +33,16 @@ RULES: tuple[Rule, ...] = (
     # create: dry runs only, to learn whether the pods of a new spec, or one that is missing, would be taken. No new
     # power: a StatefulSet makes pods.
     # delete: pods of another revision than their group's.
-    Rule("", "pods", frozenset({"list", "watch", "create", "delete"})),
+    # patch: a note on a gateway's pod, which has the kubelet bring its changed file at once.
+    Rule("", "pods", frozenset({"list", "watch", "create", "delete", "patch"})),
+    # The gateway: its pods, its file, its budget of disruptions. Deleted by the garbage collector.
+    Rule("apps", "deployments", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("", "configmaps", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("policy", "poddisruptionbudgets", frozenset({"get", "list", "watch", "create", "patch"})),
+    # What the gateway may read. Nobody may give away a right that it does not have itself, so the operator has it, too.
+    Rule("rbac.authorization.k8s.io", "roles", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("rbac.authorization.k8s.io", "rolebindings", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("discovery.k8s.io", "endpointslices", frozenset({"get", "list", "watch"})),
     # For people, at transitions of conditions and at each step of a rollout.
     Rule("", "events", frozenset({"create"})),
 )

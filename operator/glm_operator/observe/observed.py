@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from glm_operator import names
 from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest, kind_of, name_of
+from glm_operator.observe.gateway import GatewayPod, gateway_pods, is_gateway
 from glm_operator.observe.pod_trouble import node_loss, pod_trouble
 
 ObjectKey = tuple[str, str, str]  # apiVersion, kind, name
@@ -142,6 +143,7 @@ class Record:
     is_adopting: bool = False  # adopted, and not every group was there yet
     serving: int | None = None  # the most groups that served since it was accepted
     is_proven: bool = False  # a group was available at its revision
+    is_guarded: bool = False  # without access.auth, clients are asked for API keys
     accepted_at: datetime | None = None
 
 
@@ -155,6 +157,7 @@ class Observed:
     foreign: Mapping[str, Manifest] = field(
         default_factory=dict
     )  # StatefulSets with a group's labels that are not ours
+    gateway: tuple[GatewayPod, ...] = ()
 
     @property
     def has_groups(self) -> bool:
@@ -187,7 +190,9 @@ def observe(
     sets_of_others = [item for item in found if item["kind"] == "StatefulSet" and not is_controlled_by(item, uid)]
     sets = {index: item for item in owned if (index := _group_index(deployment, item)) is not None}
     by_group: dict[int, list[ObservedPod]] = {}
-    for pod in pods:
+    all_pods = list(pods)
+    of_gateway = [pod for pod in all_pods if is_gateway(pod)]
+    for pod in all_pods:
         index = _group_index(deployment, pod)
         if index is not None and _is_member(pod, names.group_name(deployment, index)):
             by_group.setdefault(index, []).append(_pod(pod, sets.get(index), now))
@@ -199,6 +204,7 @@ def observe(
         records=tuple(_record(item) for item in owned if item["kind"] == "ControllerRevision"),
         live={(*kind_of(item), name_of(item)): item for item in owned},
         foreign={name_of(item): item for item in sets_of_others if _group_index(deployment, item) is not None},
+        gateway=gateway_pods(of_gateway, [pod_trouble(pod, now) for pod in of_gateway]),
     )
 
 
@@ -320,6 +326,7 @@ def _record(item: Manifest) -> Record:
         is_adopted=names.ADOPTED_ANNOTATION in annotations,
         is_adopting=annotations.get(names.ADOPTED_ANNOTATION) == "true",
         is_proven=names.PROVEN_ANNOTATION in annotations,
+        is_guarded=names.GUARDED_ANNOTATION in annotations,
         serving=int(serving) if serving.isdecimal() else None,
         accepted_at=_time(metadata.get("creationTimestamp")),
     )

@@ -8,6 +8,8 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest
+from glm_operator.observe.gateway import GatewayPod
+from glm_operator.observe.gateway_state import GatewayState
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.status.measured import Measured
@@ -23,6 +25,7 @@ class Cluster(Protocol):
     ) -> bool: ...
     async def try_pod(self, pod: Manifest) -> None: ...
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None: ...
+    async def note(self, pod: str, namespace: str, uid: str, annotation: str, value: str) -> None: ...
     async def patch_status(self, body: Manifest, status: Mapping[str, Any]) -> bool: ...
     async def post_events(self, body: Manifest, events: Iterable[Trouble], now: datetime) -> None: ...
 
@@ -33,8 +36,18 @@ class Cache(Protocol):
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
         """Return a deployment as the watches know it; None if they may not know all of it yet."""
 
+    def bodies(self) -> list[Manifest]:
+        """Return every deployment that is known, as it was last seen."""
+
     def forget(self, name: tuple[str, str]) -> None:
         """Forget a deployment (namespace, name) that is gone, though no event told of it."""
+
+
+class Gateways(Protocol):
+    """What a pass needs of the gateways (glm_operator.cluster.gateway_pages.GatewayPages)."""
+
+    async def states(self, pods: Iterable[GatewayPod]) -> dict[str, GatewayState]:
+        """Return what each of the pods says, by its name; a silent one is left out."""
 
 
 class Measurements(Protocol):

@@ -21,11 +21,12 @@ from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.choice import is_new, newest
-from glm_operator.reconcile.ports import Cache, Cluster, Leaders, Measurements
+from glm_operator.reconcile.ports import Cache, Cluster, Gateways, Leaders, Measurements
 from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy, promises
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
+from glm_operator.rollout.front import FrontPlan, front_plan
 from glm_operator.rollout.membership import needs_load, staying
 from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
@@ -82,6 +83,8 @@ class Reconciler:
     default_image: str
     now: Callable[[], datetime]
     measurements: Measurements
+    gateways: Gateways
+    gateway_image: str = names.DEFAULT_GATEWAY_IMAGE
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
@@ -113,16 +116,17 @@ class Reconciler:
             return None
         weighed = await self._weigh(seen.observed, is_live=is_live, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
-        plan = plan_of(seen.body, seen.observed, choice.target, decision)
+        front = front_plan(seen.body, seen.observed, choice.target, self.cache.bodies(), self.gateway_image)
+        plan = plan_of(seen.body, seen.observed, choice.target, decision, front)
         writes = Writes(self.kube, seen.body, seen.observed)
         if is_live:
             await writes.write(plan)
             if decision is not None and (refused := writes.refused(newcomers(decision))):
                 decision = self._decide(choice.target, seen.observed, weighed, refused)
-                await writes.write(plan_of(seen.body, seen.observed, choice.target, decision))
+                await writes.write(plan_of(seen.body, seen.observed, choice.target, decision, front))
         elif not plan.is_done(seen.body, seen.observed):
             return None
-        return await self._report(seen, choice, decision, weighed, writes)
+        return await self._report(seen, choice, decision, weighed, writes, front)
 
     async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
         """Return where the groups go: to the newest spec, or, where that is refused, to the last accepted one."""
@@ -225,7 +229,7 @@ class Reconciler:
         return Answer(group.name, is_taken=True)
 
     async def _report(
-        self, seen: Seen, choice: Choice, decision: Decision | None, weighed: Weighed, writes: Writes
+        self, seen: Seen, choice: Choice, decision: Decision | None, weighed: Weighed, writes: Writes, front: FrontPlan
     ) -> Outcome:
         """Write the status and post Events of what changed, as this pass leaves things."""
         body, observed, now = seen.body, seen.observed, self.now()
@@ -235,6 +239,7 @@ class Reconciler:
             after = replace(after, groups={**after.groups, refused_group.index: refused_group})
         promised, namespace = promises(body), body["metadata"]["namespace"]
         weighed, has_all_promises = await self._promise(seen, promised, weighed)
+        states = await self.gateways.states(observed.gateway) if front.digest else {}
         facts = Facts(
             name=name_of(body),
             namespace=namespace,
@@ -258,6 +263,8 @@ class Reconciler:
             policy=promised.policy,
             policy_fault=promised.policy_fault,
             policy_refused=weighed.policy_refused,
+            front=front,
+            gateway=states,
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN
@@ -278,6 +285,7 @@ class Reconciler:
             and not stands_still
             and not choice.adoption_waits
             and has_all_promises
+            and all(state.config_digest == front.digest or state.config_fault for state in states.values())
             and _is_settled(facts),
             due_at=decision.waits_until if decision is not None else None,
         )

@@ -4,14 +4,17 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from glm_operator import names
 from glm_operator.api.trouble import Trouble, trouble_of
 from glm_operator.errors import Conflict, KubeError, LeftOver, Rejected, Vanishing
 from glm_operator.manifest import Manifest, is_applied, kind_of, name_of
+from glm_operator.observe.gateway import GatewayPod
 from glm_operator.observe.observed import Observed
 from glm_operator.observe.ownership import check_ownership, owned
 from glm_operator.reconcile.ports import Cluster
 from glm_operator.render import render_shared
 from glm_operator.rollout import records
+from glm_operator.rollout.front import FrontPlan
 from glm_operator.rollout.steps import Decision, GroupStep, repair
 from glm_operator.rollout.target import Target
 
@@ -24,20 +27,24 @@ class Plan:
 
     record: Manifest | None  # first: what groups are moved to must be known to whoever continues
     shared: tuple[Manifest, ...]
+    front: FrontPlan
     steps: tuple[GroupStep, ...]
     forget: tuple[str, ...]  # records
 
     def is_done(self, body: Manifest, observed: Observed) -> bool:
         """Tell whether nothing of it is left to write."""
-        manifests = [self.record, *self.shared, *(step.manifest for step in self.steps)]
+        manifests = [self.record, *self.shared, *self.front.manifests, *(step.manifest for step in self.steps)]
         return (
             not self.forget
+            and not self.front.pokes
             and not any(step.takes_away for step in self.steps)
             and all(_is_there(manifest, body, observed) for manifest in manifests if manifest is not None)
         )
 
 
-def plan_of(body: Manifest, observed: Observed, target: Target | None, decision: Decision | None) -> Plan:
+def plan_of(
+    body: Manifest, observed: Observed, target: Target | None, decision: Decision | None, front: FrontPlan
+) -> Plan:
     """Return what a pass writes. What groups share is repaired also where no spec of theirs can be read."""
     steps = decision.steps if decision is not None else repair(observed)
     is_complete = decision is not None and decision.is_complete
@@ -45,7 +52,8 @@ def plan_of(body: Manifest, observed: Observed, target: Target | None, decision:
     record = records.record(target, observed, is_complete=is_complete) if target is not None else None
     return Plan(
         record=record,
-        shared=tuple(render_shared(name_of(body), namespace)) if has_any else (),
+        shared=tuple(render_shared(name_of(body), namespace, front.selector)) if has_any else (),
+        front=front,
         steps=steps,
         forget=tuple(records.surplus(observed, name_of(record))) if record is not None else (),
     )
@@ -83,8 +91,10 @@ class Writes:
     async def write(self, plan: Plan) -> None:
         """Write all of it. Without its record no group moves, unless it is a first spec: nothing is lost by that."""
         may_move = plan.record is None or await self._record(plan.record)
-        for manifest in plan.shared:
+        for manifest in (*plan.shared, *plan.front.manifests):
             await self._apply(manifest)
+        for pod in plan.front.pokes:
+            await self._poke(pod, plan.front.digest)
         if may_move:
             for step in plan.steps:
                 await self._take(step)
@@ -126,6 +136,18 @@ class Writes:
                 return
         deleted = [pod for pod in step.delete_pods if await self._deleted("Pod", pod.name, pod.uid)]
         self.done.append(replace(step, delete_pods=tuple(deleted)))
+
+    async def _poke(self, pod: GatewayPod, digest: str) -> None:
+        """Have the kubelet bring a gateway its file now. Where it cannot be, the file comes within a minute or so."""
+        namespace = self._body["metadata"]["namespace"]
+        try:
+            await self._kube.note(pod.name, namespace, pod.uid, names.CONFIG_ANNOTATION, digest)
+        except Vanishing:
+            raise
+        except KubeError as error:
+            logger.info("pod %s is not told of its file: %s", pod.name, error)
+        else:
+            self._log("told", "Pod", pod.name)
 
     async def _forget(self, name: str) -> None:
         """Delete a record nobody needs any more. One that cannot be deleted does no harm, so it is not reported."""

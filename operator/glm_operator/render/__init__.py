@@ -41,6 +41,13 @@ def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | No
     return [*shared, *(stateful_set(template, deployment.namespace, group, revision) for group in made)]
 
 
-def render_shared(deployment: str, namespace: str) -> list[Manifest]:
-    """Return the objects all groups share. They depend on no spec, so no bad edit can touch them."""
-    return [make(deployment, namespace) for make in (service_account, rendezvous, service)]
+def render_shared(deployment: str, namespace: str, selector: dict[str, str] | None = None) -> list[Manifest]:
+    """Return the objects all groups share. They depend on no spec, so no bad edit can touch them.
+
+    selector: of the pods that clients are led to; None: the groups themselves.
+    """
+    return [
+        service_account(deployment, namespace),
+        rendezvous(deployment, namespace),
+        service(deployment, namespace, selector),
+    ]

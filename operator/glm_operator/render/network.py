@@ -5,16 +5,32 @@ from glm_operator.manifest import Manifest
 from glm_operator.render.labels import labels, leader_selector
 
 
-def service(deployment: str, namespace: str) -> Manifest:
-    """Return the Service clients talk to: HTTP of the rank-0 pods that are ready."""
+def service(deployment: str, namespace: str, selector: dict[str, str] | None = None) -> Manifest:
+    """Return the Service clients talk to: HTTP of the pods that are ready. selector: of a gateway; else rank-0 pods."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(deployment, namespace, deployment),
         "spec": {
             "type": "ClusterIP",
-            "selector": leader_selector(deployment),
+            "selector": selector or leader_selector(deployment),
             "ports": [{"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def groups_service(deployment: str, namespace: str) -> Manifest:
+    """Return the Service by which a gateway finds groups: an endpoint a rank-0 pod, ready or not."""
+    ports = (("http", names.HTTP_PORT), ("management", names.MANAGEMENT_PORT))
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, namespace, names.groups_service(deployment)),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": leader_selector(deployment),
+            "ports": [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in ports],
         },
     }
 

@@ -36,7 +36,7 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
     optional = {
         "imagePullSecrets": [secret.model_dump() for secret in spec.engine.image_pull_secrets or []],
         "nodeSelector": dict(spec.hardware.node_selector or {}),
-        "tolerations": [_toleration(toleration) for toleration in spec.hardware.tolerations or []],
+        "tolerations": [toleration(each) for each in spec.hardware.tolerations or []],
     }
     return {
         "metadata": {
@@ -87,6 +87,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "HTTP_PORT": names.HTTP_PORT,
         "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
         "MANAGEMENT_TOKEN": names.management_token(deployment.metadata.uid),
+        "GATEWAY_TOKEN": names.gateway_token(deployment.metadata.uid),
         "AWAITS_POLICY": "true",  # whatever it is: an edit of it moves no group
         "COORDINATOR_PORT": names.COORDINATOR_PORT,
         "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
@@ -131,9 +132,9 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         ],
         # The supervisor answers /livez while weights load, and ends a start that takes too long by itself; the start-up
         # probe only keeps a busy node from killing it before it answers at all.
-        "startupProbe": _probe("/livez", period_s=PERIOD_S, failures=start_limit_s // PERIOD_S),
-        "livenessProbe": _probe("/livez", period_s=10, failures=6),
-        "readinessProbe": _probe("/readyz", period_s=PERIOD_S, failures=READINESS_FAILURES),
+        "startupProbe": probe("/livez", period_s=PERIOD_S, failures=start_limit_s // PERIOD_S),
+        "livenessProbe": probe("/livez", period_s=10, failures=6),
+        "readinessProbe": probe("/readyz", period_s=PERIOD_S, failures=READINESS_FAILURES),
         "resources": resources(deployment, layout),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -169,8 +170,9 @@ def _default_requests(deployment: GLMDeployment, layout: Layout) -> dict[str, st
     return {"cpu": canonical(f"{100 * ranks}m"), "memory": mebibytes(BASE_MEMORY_BYTES + ranks * per_rank)}
 
 
-def _toleration(toleration: Toleration) -> Manifest:
-    fields = toleration.model_dump(by_alias=True, exclude_none=True)
+def toleration(given: Toleration) -> Manifest:
+    """Return a toleration as a pod has it."""
+    fields = given.model_dump(by_alias=True, exclude_none=True)
     return {key: value for key, value in fields.items() if value != ""}
 
 
@@ -185,7 +187,8 @@ def _volumes(deployment: GLMDeployment, layout: Layout) -> list[Manifest]:
     return volumes
 
 
-def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+def probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    """Return a probe of the management port."""
     return {
         "httpGet": {"path": path, "port": "management"},
         "periodSeconds": period_s,

@@ -173,6 +173,7 @@ def record(target: Target, observed: Observed, *, is_complete: bool = False) -> 
         names.REPLICAS_ANNOTATION: str(target.replicas),
         names.SERVING_ANNOTATION: str(target.serving),
         **({names.ADOPTED_ANNOTATION: "done" if is_complete or was_done else "true"} if target.is_adopted else {}),
+        **({names.GUARDED_ANNOTATION: "true"} if is_guarded(observed) else {}),
         **({names.PROVEN_ANNOTATION: "true"} if serves or target.revision in target.proven else {}),
     }
     return {
@@ -191,6 +192,15 @@ def record(target: Target, observed: Observed, *, is_complete: bool = False) -> 
         "data": data,
         "revision": number,
     }
+
+
+def is_guarded(observed: Observed) -> bool:
+    """Tell whether clients are asked for API keys where access.auth says nothing.
+
+    So it is for what this version was the first to accept. One from before there were gateways stays as open as it was.
+    """
+    last = latest(observed.records)
+    return last.is_guarded if last is not None else not observed.has_groups
 
 
 def surplus(observed: Observed, current: str) -> list[str]:

@@ -8,6 +8,7 @@ from glm_operator.api.status import Condition, ConditionStatus, ConditionType
 from glm_operator.api.trouble import Trouble, worst
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.status.facts import Facts
+from glm_operator.status.gateway import gateway_ready
 from glm_operator.status.groups import shortened
 from glm_operator.status.policy import policy_applied
 from glm_operator.status.scaling import metrics_available, scaling_active
@@ -30,6 +31,7 @@ def conditions(facts: Facts) -> list[Condition]:
         _say(facts, "ScalingActive", *scaling_active(facts)),
         _say(facts, "SLOMet", *slo_met(facts)),
         _say(facts, "PolicyApplied", *policy_applied(facts)),
+        _say(facts, "GatewayReady", *gateway_ready(facts)),
         _ready(facts, groups_ready),
         *_kstatus(facts, progressing),
     ]
@@ -193,6 +195,10 @@ def _ready(facts: Facts, groups_ready: Condition) -> Condition:
     missing = _write_clients_miss(facts)
     if missing is not None:
         return _say(facts, "Ready", "False", missing.reason, missing.message)
+    if facts.front.selector is not None and not any(pod.is_ready for pod in facts.observed.gateway):
+        status, reason, message = gateway_ready(facts)
+        if status == "False":
+            return _say(facts, "Ready", "False", reason, f"no pod of the gateway answers clients: {message}")
     if groups_ready.reason == "ScaledToZero":
         return _say(facts, "Ready", "False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
     if groups_ready.status == "True" and facts.refused is not None:

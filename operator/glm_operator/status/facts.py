@@ -13,8 +13,10 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.api.status import ConditionStatus
 from glm_operator.api.trouble import Trouble
+from glm_operator.observe.gateway_state import GatewayState
 from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.observe.report import GroupReport
+from glm_operator.rollout.front import FrontPlan
 from glm_operator.rollout.steps import Decision, stuck
 from glm_operator.rollout.target import Target
 from glm_operator.status.groups import why_not_ready
@@ -46,6 +48,8 @@ class Facts:
     promises_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to them
     policy: Policy | None = None  # of the newest spec; None: it cannot be read
     policy_fault: Trouble | None = None  # why spec.reasoning or spec.access cannot be read
+    front: FrontPlan = field(default_factory=FrontPlan)
+    gateway: Mapping[str, GatewayState] = field(default_factory=dict)  # by pod: what it says
     policy_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to it
 
     @cached_property

@@ -7,6 +7,7 @@ from glm_operator.api.policy import Policy
 from glm_operator.api.trouble import Trouble
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport
+from glm_operator.rollout.front import FrontPlan
 from glm_operator.rollout.steps import decide
 from glm_operator.status.facts import Facts
 from unit.operator.operator_builders import a_group, a_pod, moving_to, observed
@@ -15,6 +16,9 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TARGET = moving_to(replicas=2)
 REFUSED = Trouble("spec", "LayoutRefused", "parallelism.expert 3 does not divide 8")
 UNSCHEDULABLE = Trouble("chat-g1-0", "Unschedulable", "pod chat-g1-0: no GPU")
+
+
+NO_GATEWAY = FrontPlan(absent=("GatewayDisabled", "gateway.enabled is false"))
 
 
 def facts(*groups: ObservedGroup, **changes: Any) -> Facts:
@@ -28,6 +32,7 @@ def facts(*groups: ObservedGroup, **changes: Any) -> Facts:
         "refused": None,
         "observed": observed(*(groups or (a_group(0), a_group(1)))),
         "policy": Policy(),
+        "front": NO_GATEWAY,
         **changes,
     }
     target = whole["target"]

@@ -1,0 +1,52 @@
+"""The pods of a deployment's gateway, as the API server has them. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glm_operator import names
+from glm_operator.api.trouble import Trouble
+from glm_operator.manifest import Manifest, name_of
+
+
+@dataclass(frozen=True)
+class GatewayPod:
+    """One pod. digest: of the file that was last said to be brought to it; "" for none."""
+
+    name: str
+    uid: str
+    ip: str | None
+    is_ready: bool
+    is_leaving: bool
+    digest: str = ""
+    trouble: Trouble | None = None
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether its management port may be asked."""
+        return self.ip is not None and not self.is_leaving
+
+
+def is_gateway(pod: Manifest) -> bool:
+    """Tell whether a pod with a deployment's label is of its gateway."""
+    labels = pod["metadata"].get("labels") or {}
+    return bool(labels.get(names.COMPONENT_LABEL) == names.GATEWAY_ROLE)
+
+
+def gateway_pods(pods: Iterable[Manifest], troubles: Iterable[Trouble | None]) -> tuple[GatewayPod, ...]:
+    """Return the pods in the order of their names. troubles: what keeps each down, in the order of pods."""
+    found = [_pod(pod, trouble) for pod, trouble in zip(pods, troubles, strict=True)]
+    return tuple(sorted(found, key=lambda pod: pod.name))
+
+
+def _pod(pod: Manifest, trouble: Trouble | None) -> GatewayPod:
+    metadata, status = pod["metadata"], pod.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    return GatewayPod(
+        name=name_of(pod),
+        uid=metadata.get("uid", ""),
+        ip=status.get("podIP"),
+        is_ready=conditions.get("Ready", {}).get("status") == "True" and "deletionTimestamp" not in metadata,
+        is_leaving="deletionTimestamp" in metadata,
+        digest=(metadata.get("annotations") or {}).get(names.CONFIG_ANNOTATION, ""),
+        trouble=trouble,
+    )

@@ -1,0 +1,39 @@
+"""What a gateway says of itself on its management port. Pure."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Said(BaseModel):
+    """Fields of a later version are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class GatewayGroup(_Said):
+    """A group as a gateway sees it. plain: it answered without frames."""
+
+    ready: bool = False
+    leaving: bool = False
+    plain: bool = False
+    in_flight: int = 0
+
+
+class GatewayModel(_Said):
+    """A model, and its groups by name."""
+
+    groups: dict[str, GatewayGroup] = {}
+
+
+class GatewayState(_Said):
+    """A page /state. keys: None: it asks for none, or does not say. running: requests."""
+
+    version: str = ""
+    config_digest: str = ""
+    config_fault: str | None = None
+    keys: int | None = None
+    running: int = 0
+    models: dict[str, GatewayModel] = {}
+
+    @property
+    def plain_groups(self) -> list[str]:
+        return [name for model in self.models.values() for name, group in model.groups.items() if group.plain]

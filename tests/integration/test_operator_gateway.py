@@ -1,0 +1,226 @@
+"""The gateway of a deployment in real passes: when there is one, where the Service leads, what an edit costs."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from glm_operator.observe.gateway_state import GatewayState
+from glm_operator.observe.report import GroupReport
+from integration.fake_kubernetes import FakeKubernetes
+from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec, uids
+
+TO_GATEWAY = {names.DEPLOYMENT_LABEL: "chat", names.COMPONENT_LABEL: "gateway"}
+TO_GROUPS = {names.DEPLOYMENT_LABEL: "chat", names.POD_INDEX_LABEL: "0"}
+OPEN = {"auth": "None"}
+
+
+def a_body(**spec: Any) -> dict[str, Any]:
+    body = a_deployment_body(**spec)
+    if "gateway" not in spec:
+        del body["spec"]["gateway"]
+    return body
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(access={"auth": "APIKeys"}))
+
+    async with a_rig(prepare) as made:
+        await made.settle()
+        yield made
+
+
+def selector(rig: Rig) -> dict[str, str]:
+    found: dict[str, str] = rig.fake.get("services", "chat")["spec"]["selector"]
+    return found
+
+
+def file(rig: Rig) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(rig.fake.get("configmaps", "chat-gateway")["data"]["gateway.json"])
+    return read
+
+
+def replace_labels_of_records(rig: Rig) -> None:
+    """Make the records what an operator from before there were gateways has left."""
+    for name in rig.fake.names("controllerrevisions"):
+        rig.fake.edit(
+            "controllerrevisions", name, lambda item: item["metadata"]["annotations"].pop(names.GUARDED_ANNOTATION)
+        )
+
+
+async def test_a_new_deployment_has_a_gateway_that_asks_for_keys(rig: Rig) -> None:
+    assert selector(rig) == TO_GATEWAY
+    assert file(rig)["auth"] == {"mode": "Keys", "keysFolder": "/etc/glm/keys"}
+    assert file(rig)["models"][0]["groups"] == {"service": "chat-worker", "namespace": "models"}
+    pod = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]
+    (keys,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "keys"]
+    assert keys == {"secretName": "chat-keys", "optional": True}
+    assert rig.condition("GatewayReady")[:2] == ("True", "GatewayServes")
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+    assert {"chat-gateway"} == {
+        *rig.fake.names("roles"), *rig.fake.names("rolebindings"), *rig.fake.names("configmaps")
+    }  # fmt: skip
+
+
+async def test_nobody_gets_past_the_gateway_of_a_new_deployment_not_even_before_it_answers() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as rig:
+        await rig.run_pass()
+        assert selector(rig) == TO_GATEWAY
+        assert file(rig)["auth"]["mode"] == "Keys"
+        await rig.run_pass()
+        assert rig.condition("Ready")[:2] == ("False", "GatewayStarting")
+
+
+async def test_one_from_before_gateways_stays_as_open_as_it_was_until_it_says_who_may_ask() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(gateway={"enabled": False}))
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        replace_labels_of_records(rig)
+        before = uids(rig)
+        rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].pop("gateway"))
+        await rig.settle()
+        assert selector(rig) == TO_GROUPS
+        assert rig.fake.names("deployments") == []
+        status, reason, message = rig.condition("GatewayReady")
+        assert (status, reason) == ("False", "AuthNotSaid")
+        assert "access.auth" in message
+        assert rig.condition("Ready")[0] == "True"
+
+        set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})  # an edit that moves groups is none of who may ask
+        await rig.settle()
+        assert selector(rig) == TO_GROUPS
+        moved = uids(rig)
+        assert not set(before.values()) & set(moved.values())
+
+        set_spec(rig, access=OPEN)
+        await rig.run_pass()
+        assert selector(rig) == TO_GROUPS, "clients are led to a gateway once it answers"
+        await rig.settle()
+        assert selector(rig) == TO_GATEWAY
+        assert moved.items() <= uids(rig).items(), "no group moves for it"
+
+
+async def test_an_edit_of_limits_reaches_the_pods_of_the_gateway_and_replaces_none(rig: Rig) -> None:
+    before, digest = uids(rig), rig.fake.get("configmaps", "chat-gateway")["metadata"]["annotations"]
+    set_spec(rig, access={"auth": "APIKeys", "limits": {"default": {"requestsPerMinute": 5}}})
+    await rig.settle()
+    assert file(rig)["quotas"] == {"default": {"requestsPerMinute": 5}}
+    assert uids(rig) == before
+    after = rig.fake.get("configmaps", "chat-gateway")["metadata"]["annotations"][names.CONFIG_ANNOTATION]
+    assert after != digest[names.CONFIG_ANNOTATION]
+    (pod,) = [name for name in rig.fake.names("pods") if "gateway" in name]
+    assert rig.fake.get("pods", pod)["metadata"]["annotations"][names.CONFIG_ANNOTATION] == after
+
+
+async def test_another_operator_version_rolls_no_gateway_and_a_new_revision_does(rig: Rig) -> None:
+    def image() -> str:
+        found: str = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]["containers"][0]["image"]
+        return found
+
+    first = image()
+    rig.gateway_image = "operator:2"
+    await rig.end()
+    await rig.settle()
+    assert image() == first
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+    await rig.settle()
+    assert image() == "operator:2"
+
+
+async def test_more_replicas_are_only_more_replicas(rig: Rig) -> None:
+    template = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]
+    before = uids(rig)
+    set_spec(rig, gateway={"replicas": 3})
+    await rig.settle()
+    found = rig.fake.get("deployments", "chat-gateway")["spec"]
+    assert (found["replicas"], found["template"]) == (3, template)
+    assert before.items() <= uids(rig).items()
+
+
+async def test_a_gateway_that_is_not_wanted_any_more_has_no_pods_and_the_service_leads_to_the_groups(rig: Rig) -> None:
+    set_spec(rig, gateway={"enabled": False})
+    await rig.settle()
+    assert selector(rig) == TO_GROUPS
+    assert rig.fake.get("deployments", "chat-gateway")["spec"]["replicas"] == 0
+    assert rig.condition("GatewayReady")[:2] == ("False", "GatewayDisabled")
+    set_spec(rig, gateway={"enabled": True})
+    await rig.settle()
+    assert selector(rig) == TO_GATEWAY
+
+
+async def test_a_bad_edit_leaves_the_gateway_as_it_is(rig: Rig) -> None:
+    before, at = file(rig), selector(rig)
+    set_spec(rig, gateway={"replicas": 0})
+    await rig.settle()
+    assert (file(rig), selector(rig)) == (before, at)
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("Unknown", "InvalidSpec")
+    assert "spec.gateway.replicas" in message
+
+
+async def test_other_deployments_behind_one_gateway_are_those_that_its_selector_names(rig: Rig) -> None:
+    def other(name: str, team: str, **model: str) -> None:
+        body = a_deployment_body(name, model={"name": "glm-nano", "source": "builtin://glm-nano", **model})
+        body["metadata"]["labels"] = {"team": team}
+        rig.fake.put("glmdeployments", body)
+
+    other("code", "blue", servedName="coder")
+    other("twin", "blue")
+    other("far", "red", servedName="far")
+    set_spec(rig, gateway={"alsoServes": {"selector": {"matchLabels": {"team": "blue"}}}})
+    await rig.settle()
+    models = {model["name"]: model["groups"]["service"] for model in file(rig)["models"]}
+    assert models == {"glm-nano": "chat-worker", "coder": "code-worker"}
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("True", "NotServed")
+    assert "twin serves glm-nano as chat does: give it a model.servedName" in message
+
+
+async def test_what_a_gateway_says_of_itself_is_a_condition(rig: Rig) -> None:
+    (pod,) = [name for name in rig.fake.names("pods") if "gateway" in name]
+    digest = rig.fake.get("configmaps", "chat-gateway")["metadata"]["annotations"][names.CONFIG_ANNOTATION]
+    said = GatewayState(config_digest=digest, keys=0)
+    rig.gateways.said = {pod: said}
+    set_spec(rig, rollout={"minReadySeconds": 1})
+    await rig.settle()
+    assert rig.condition("GatewayReady")[:2] == ("True", "NoKeys")
+
+    plain = {"m": {"groups": {"chat-g0": {"plain": True}}}}
+    rig.gateways.said = {pod: GatewayState.model_validate({"config_digest": digest, "keys": 1, "models": plain})}
+    set_spec(rig, rollout={"minReadySeconds": 2})
+    await rig.settle()
+    assert rig.condition("GatewayReady")[:2] == ("True", "PlainGroups")
+
+    rig.gateways.said = {pod: said.model_copy(update={"config_fault": "names.0: bad"})}
+    set_spec(rig, rollout={"minReadySeconds": 3})
+    await rig.settle()
+    assert rig.condition("GatewayReady")[:2] == ("False", "GatewayFileRefused")
+
+
+async def test_a_settled_deployment_with_a_gateway_costs_the_api_server_nothing(rig: Rig) -> None:
+    rig.workers.said["chat-g0"] = GroupReport.model_validate({"state": "serving"})
+    await rig.settle()
+    reads, writes = rig.reads, len(rig.fake.writes)
+    outcome = await rig.run_pass()
+    assert outcome.settled
+    assert (rig.reads, len(rig.fake.writes)) == (reads, writes)
+
+
+async def test_somebody_elses_object_of_the_gateways_name_is_not_taken_over() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(access=OPEN))
+        fake.put("configmaps", {"metadata": {"name": "chat-gateway", "namespace": "models"}, "data": {"a": "b"}})
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        assert rig.fake.get("configmaps", "chat-gateway")["data"] == {"a": "b"}
+        assert rig.condition("GatewayReady")[:2] == ("False", "NameConflict")
