@@ -92,13 +92,12 @@ class Issuer:
 
     async def _fetch_for_unknown(self) -> None:
         """Fetch keys, unless that was done a moment ago: strangers choose the names of keys."""
-        now = asyncio.get_running_loop().time
+        if self._fetching.locked():  # somebody does it now
+            async with self._fetching:
+                return
         wait_s = self.pace.unknown_s if not self._trouble else self.pace.retry_s
-        if now() - self._began_s < wait_s and not self._fetching.locked():
-            return
-        async with self._fetching:
-            if now() - self._began_s >= wait_s:  # nobody did it meanwhile
-                await self._fetch_once()
+        if asyncio.get_running_loop().time() - self._began_s >= wait_s:
+            await self._fetch()
 
     async def _fetch(self) -> None:
         async with self._fetching:

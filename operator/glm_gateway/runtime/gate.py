@@ -7,20 +7,36 @@ from glm_gateway.access.config import AuthConfig
 from glm_gateway.access.decide import Mode
 from glm_gateway.access.source import KeySource
 from glm_gateway.admission.gate import Gate
+from glm_gateway.identity.issuer import Issuer
+from glm_gateway.identity.judge import Judge
 
 log = logging.getLogger(__name__)
 
 
-def gate_of(auth: AuthConfig, secret: bytes, stack: contextlib.AsyncExitStack) -> Gate:
-    """Return the gate. What runs for it ends with the stack."""
-    if auth.mode is Mode.NONE:
-        log.warning("auth.mode is None: everybody who reaches this gateway is answered")
-        return Gate(mode=Mode.NONE, tenant_secret=secret)
-    assert auth.keys_folder is not None
-    keys = KeySource(auth.keys_folder)
-    keys.start()
-    stack.callback(keys.close)
-    return Gate(mode=Mode.KEYS, tenant_secret=secret, keyring=lambda: keys.keyring)
+async def gate_of(auth: AuthConfig, secret: bytes, stack: contextlib.AsyncExitStack) -> Gate:
+    """Return the gate. What runs for it ends with the stack. Raises OSError for a file that cannot be read."""
+    match auth.mode:
+        case Mode.NONE:
+            log.warning("auth.mode is None: everybody who reaches this gateway is answered")
+            return Gate(mode=auth.mode, tenant_secret=secret)
+        case Mode.JWT:
+            assert auth.jwt is not None
+            issuer = Issuer(auth.jwt)
+            stack.push_async_callback(issuer.close)
+            await issuer.open()
+            return Gate(mode=auth.mode, tenant_secret=secret, issuer=issuer)
+        case Mode.JUDGE:
+            assert auth.judge is not None
+            judge = Judge(auth.judge)
+            stack.push_async_callback(judge.close)
+            await judge.open()
+            return Gate(mode=auth.mode, tenant_secret=secret, judge=judge)
+        case Mode.KEYS:
+            assert auth.keys_folder is not None
+            keys = KeySource(auth.keys_folder)
+            keys.start()
+            stack.callback(keys.close)
+            return Gate(mode=auth.mode, tenant_secret=secret, keyring=lambda: keys.keyring)
 
 
 def num_keys(gate: Gate) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from glm_gateway.app import Gateway
 from glm_gateway.config.changes import held_back, merged
+from glm_gateway.config.config import GatewayConfig
 from glm_gateway.config.secrets import Secrets
 from glm_gateway.config.source import ConfigSource
 from glm_gateway.management.demand import Demands
@@ -40,6 +41,7 @@ class Runtime:
         self.management = management
         self._source = source
         self._models = models
+        self._failure: str | None = None  # why a file that is good could not be gone by
 
     @classmethod
     async def started(cls, source: ConfigSource, secrets: Secrets, stack: contextlib.AsyncExitStack) -> "Runtime":
@@ -49,7 +51,7 @@ class Runtime:
         gateway = Gateway(
             served,
             secrets.token,
-            gate_of(config.auth, secrets.secret, stack),
+            await gate_of(config.auth, secrets.secret, stack),
             secret=secrets.secret,
             metering=await metering_of(config, stack),
         )
@@ -63,38 +65,53 @@ class Runtime:
             standing=Standing(source.current.digest),
             num_keys=lambda: num_keys(gateway.gate),
         )
-        await models.take(config.models)
-        apply(config, gateway)
-        return cls(source, gateway, models, management)
+        runtime = cls(source, gateway, models, management)
+        await runtime._go_by(config)
+        return runtime
 
     async def keep_current(self, *, look_s: float = LOOK_S) -> None:
         """Follow the file until cancelled."""
         while True:
             await asyncio.sleep(look_s)
-            if await asyncio.to_thread(self._source.look):
+            if await asyncio.to_thread(self._source.look) or self._failure is not None:
                 await self._take()
             await self._models.sweep()
 
     async def _take(self) -> None:
         """Go by the file as it is now, as far as that can be."""
         source, standing = self._source, self.management.standing
-        found, fault = source.current, source.fault
-        if found.digest != standing.digest:
-            held = held_back(self.config, found.config)
-            self.config = merged(self.config, found.config)
-            await self._models.take(self.config.models)
-            apply(self.config, self.gateway)
-            standing.digest = found.digest
-            log.info("the file has changed: now by %s", found.digest[:12])
-        else:
-            held = held_back(self.config, found.config)
-        if fault is not None:
-            log.error("the file is bad, the last good one holds on: %s", fault)
-        elif held:
+        if source.current.digest != standing.digest:
+            await self._change()
+        fault = source.fault or self._failure
+        if fault is None and (held := held_back(self.config, source.current.config)):
             fault = f"{', '.join(held)}: cannot change while it runs; start it anew"
-            log.warning("the file has changed, all of it holds but for what needs a new start: %s", ", ".join(held))
+        if fault is not None and fault != standing.fault:
+            log.error("not all of the file is in use: %s", fault)
+        elif fault is None and standing.fault is not None:
+            log.info("all of the file is in use")
         standing.fault = fault
         self.gateway.telemetry.tell_current(is_current=fault is None)
+
+    async def _change(self) -> None:
+        """Go by a new good file. Where that fails, as what it names cannot be read, the one before holds on."""
+        found = self._source.current
+        try:
+            await self._go_by(merged(self.config, found.config))
+        except Exception as error:  # whatever it is: who is served goes on being served
+            if self._failure is None:
+                log.exception("the file is good and cannot be gone by; the one before holds on")
+            self._failure = f"it cannot be gone by: {error or type(error).__name__}"
+            with contextlib.suppress(Exception):
+                await self._go_by(self.config)
+            return
+        self._failure = None
+        self.config = merged(self.config, found.config)
+        self.management.standing.digest = found.digest
+        log.info("the file has changed: now by %s", found.digest[:12])
+
+    async def _go_by(self, config: GatewayConfig) -> None:
+        await self._models.take(config.models)
+        apply(config, self.gateway)
 
 
 async def serve(
