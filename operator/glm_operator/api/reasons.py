@@ -47,6 +47,8 @@ Reason = Literal[
     "NotServed",
     "PlainGroups",
     "AuthNotSaid",
+    "DemandUnknown",
+    "Woken",
     "GroupsStarting",
     "GroupsPending",
     "RollingOut",
@@ -245,6 +247,11 @@ REASONS: dict[Reason, Meaning] = {
         "the deployment is from before there were gateways, and its spec does not say who may ask",
         "Say access.auth: APIKeys, OIDC, External or None. Until then the Service leads to the groups, as before.",
     ),
+    "DemandUnknown": _waiting(
+        "scaling.min is 0, and no gateway runs, or one does not say what it is asked: a group stays",
+        "Look at the pods of the gateway that the message names. The operator must reach their port 9090.",
+    ),
+    "Woken": _waiting("a gateway held requests while there was no group, and the first one comes"),
     "GroupsStarting": _waiting(
         "containers start, ranks meet and load; status.groups[].load shows how far",
     ),
@@ -292,7 +299,10 @@ REASONS: dict[Reason, Meaning] = {
     "MetricsRead": _fine("what groups report is read and fresh"),
     "LayoutFound": _fine("the spec can be laid out"),
     "AllGroupsReady": _fine("every wanted group serves"),
-    "ScaledToZero": _fine("no group is wanted", "`kubectl scale glmd/NAME --replicas=1` brings one back."),
+    "ScaledToZero": _fine(
+        "no group is wanted",
+        "With scaling.min 0 the next request brings one. Else `kubectl scale glmd/NAME --replicas=1` does.",
+    ),
     "UpToDate": _fine("groups are rendered as this operator version would render them"),
     "Settled": _fine("up to date"),
     "Healthy": _fine("healthy"),

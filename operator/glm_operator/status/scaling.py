@@ -21,6 +21,9 @@ from glm_operator.status.slo import TEXT_BYTES, Said
 
 HISTORY_LENGTH = 10
 
+NOBODY_HEARS = frozenset({"NoGateway", "GatewayUnknown"})
+"""Limits with which a request could wait unheard, so that there is a group though min is 0."""
+
 
 def scaling_status(facts: Facts) -> ScalingStatus | None:
     """Return the last decision and those before it; None without spec.scaling."""
@@ -70,7 +73,7 @@ def scaling_active(facts: Facts) -> Said:
         return "False", "ScalingExternal", "an HPA or KEDA sets spec.replicas"
     if mode == "Observe":
         return "False", "ScalingObserving", "the operator decides and sets nothing"
-    if facts.target is not None and facts.target.replicas == 0:
+    if facts.target is not None and facts.target.replicas == 0 and not _may_be_zero(facts):
         return (
             "False",
             "ScaledToZero",
@@ -83,8 +86,14 @@ def scaling_active(facts: Facts) -> Said:
         return "False", measured.refused.reason, measured.refused.message
     if is_held(measured):
         return "False", measured.metrics.reason, f"the number of groups is held: {measured.metrics.message}"
+    if measured.decision is not None and measured.decision.limited_by in NOBODY_HEARS:
+        return "True", "DemandUnknown", measured.decision.message
     assert facts.scaling is not None
     return "True", "ScalingByLoad", f"the operator sets spec.replicas {_bounds(facts.scaling, measured.decision)}"
+
+
+def _may_be_zero(facts: Facts) -> bool:
+    return facts.scaling is not None and facts.scaling.may_be_zero
 
 
 def _bounds(scaling: Scaling, decision: Decision | None) -> str:

@@ -19,6 +19,7 @@ from glm_operator.autoscale.decision import Decision
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.reading import read
 from glm_operator.autoscale.signals import Signals
+from glm_operator.autoscale.zero.asked import Asked
 from glm_operator.cluster.metrics.reading import Reading, Target
 from glm_operator.errors import Conflict, Denied, KubeError, Rejected
 from glm_operator.handlers.autoscaler.situation import Floors, gpus_per_group, serving, situation, targets
@@ -90,8 +91,12 @@ class Follower:
         seen: Callable[[], Seen | None],
         namespace_gpus_left: Callable[[], int | None],
         period_s: float,
+        asked: Callable[[], Asked] = Asked,
     ) -> None:
-        """seen: the deployment as the watches know it. namespace_gpus_left: of the namespace's budget, for this one."""
+        """seen: the deployment as the watches know it. namespace_gpus_left: of the namespace's budget, for this one.
+
+        asked: what its gateways say now; where there may be no group, none of them is none that would hold a request.
+        """
         self._name = name
         self._uid = uid
         self._kube = kube
@@ -99,6 +104,7 @@ class Follower:
         self._workers = workers
         self._seen = seen
         self._namespace_gpus_left = namespace_gpus_left
+        self._asked = asked
         self._memory = Memory()
         self._last: Measured | None = None
         self._metrics = Steady(bad_after_s=1.5 * period_s, good_after_s=2.5 * period_s)
@@ -121,7 +127,8 @@ class Follower:
         if before is None or not self._is_ours(before.body):
             return None
         promised = promises(before.body)
-        asked = targets(before.observed)
+        # Groups that finish are not waited for: who asks where there is none wants one at once.
+        asked = [] if _is_at_zero(promised, self._groups_of(before.body)) else targets(before.observed)
         reading = await self._read(asked, promised) if asked else None
         seen = self._seen()  # reading takes seconds at times; what is decided and written is about now
         if seen is None or not self._is_ours(seen.body):
@@ -135,12 +142,12 @@ class Follower:
         older = _older(reports, expected)
         series, latencies = (reading.series, reading.latencies) if reading is not None and not older else ((), None)
         warm_up_s = scaling.warm_up_seconds if scaling is not None else 0
-        signals = read(series, latencies, slo, expected, at_s, warm_up_s)
+        signals = replace(read(series, latencies, slo, expected, at_s, warm_up_s), asked=self._asked())
         metrics = self._metrics.of(_judged(seen, reading, signals, expected, older, at_s), at_s)
         gpus = self._gpus_per_group(seen.body)
         around = situation(seen, groups, gpus, self._namespace_gpus_left(), self._floors.of(seen))
         decision = None
-        if scaling is not None and scaling.mode in ("Active", "Observe") and groups > 0:
+        if scaling is not None and scaling.mode in ("Active", "Observe") and (groups > 0 or scaling.may_be_zero):
             decision, self._memory = decide(scaling, slo, around, signals, self._memory, at_s)
             if scaling.mode == "Observe":
                 self._tally.observe(decision, at_s)
@@ -178,6 +185,15 @@ class Follower:
     def _is_ours(self, body: Manifest) -> bool:
         """Whether it is the deployment that is followed, and stays."""
         return body["metadata"].get("uid") == self._uid and "deletionTimestamp" not in body["metadata"]
+
+    @property
+    def is_at_zero(self) -> bool:
+        """Whether there was no group at the last look, or is none since what was written then."""
+        return self._groups == 0
+
+    def is_awaited(self) -> bool:
+        """Whether a gateway holds requests, and there was no group at the last look."""
+        return self.is_at_zero and self._asked().held > 0.0
 
     def forget(self) -> None:
         """Let go of what others keep of the deployment."""
@@ -255,6 +271,8 @@ class Follower:
     async def _tell_scale(self, body: Manifest, decision: Decision, at_s: float) -> None:
         change = self._tally.scale(decision, at_s)
         reason: Reason = "ScaledUp" if change.after > change.before else "ScaledDown"
+        if decision.cause in ("Woken", "Idle"):
+            reason = "Woken" if decision.cause == "Woken" else "ScaledToZero"
         await self._tell(body, reason, f"{change.before} -> {change.after} groups: {change.message}", at_s)
 
     async def _note_refusal(self, body: Manifest, message: str, at_s: float) -> None:
@@ -270,6 +288,11 @@ class Follower:
         logger.info("deployment=%s/%s %s: %s", namespace, name, reason, message)
         told = Trouble("scale", reason, message)
         await self._kube.post_events(body, [told], datetime.fromtimestamp(at_s, UTC))
+
+
+def _is_at_zero(promised: Promises, groups: int) -> bool:
+    """Whether there is no group, and may be none."""
+    return groups == 0 and promised.scaling is not None and promised.scaling.may_be_zero
 
 
 def _older(reports: Mapping[str, GroupReport], expected: frozenset[str]) -> list[str]:

@@ -3,6 +3,9 @@
 The looks of a deployment are a period apart from each other and begin at a moment of their own, so hundreds of
 deployments ask Prometheus evenly and never together. A slow one is late for itself alone, until all places are taken by
 slow ones: then looks wait, in order. No pass waits for any of this.
+
+A deployment that may have no group is looked at when one of its gateways begins to hold a request, and there is none.
+These looks ask nobody, so they do not wait for a place.
 """
 
 import asyncio
@@ -10,9 +13,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from glm_operator.autoscale.zero.asked import Asked
+from glm_operator.cluster.gateways import Address
+from glm_operator.handlers.autoscaler.addresses import addresses_for
 from glm_operator.handlers.autoscaler.board import Board, Name
 from glm_operator.handlers.autoscaler.follower import Follower, Hears, Reads, Scales, full_name
 from glm_operator.handlers.autoscaler.situation import gpus_per_group, groups_taken
@@ -29,6 +36,9 @@ LOOK_LIMIT_S = 30.0
 FIND_S = 1.0
 """How often it is looked for deployments that came, went, or want something else."""
 
+AWAITED_S = 1.0
+"""Between two looks while a request waits for the first group, which was refused, or has no room."""
+
 
 Generation = tuple[str, int]
 """The uid of a deployment and the generation of its spec: what tells one spec from the next."""
@@ -39,7 +49,24 @@ class Known(Protocol):
 
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None: ...
     def bodies(self) -> Iterable[Manifest]: ...
+    def pods(self, namespace: str, name: str) -> Iterable[Manifest]: ...
     def is_complete(self, namespace: str) -> bool: ...
+
+
+class Listens(Protocol):
+    """What gateways say (glm_operator.cluster.gateways.Gateways)."""
+
+    def follow(self, addresses: Iterable[Address], held: Callable[[Name], None]) -> None: ...
+    def asked(self, deployment: str, addresses: Iterable[Address]) -> Asked: ...
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a generation of a deployment asks for."""
+
+    generation: Generation
+    is_measured: bool
+    may_be_zero: bool
 
 
 class Autoscaler:
@@ -57,8 +84,10 @@ class Autoscaler:
         period_s: float,
         gpu_budgets: Mapping[str, int] | None = None,
         at_once: int = AT_ONCE,
+        gateways: Listens | None = None,
     ) -> None:
-        """gpu_budgets: by namespace, most GPUs that its deployments may take together."""
+        """gpu_budgets: by namespace, most GPUs that its deployments may take together. gateways: None: nobody hears
+        them, and every deployment keeps a group."""
         self._board = board
         self._kube = kube
         self._cache = cache
@@ -68,9 +97,11 @@ class Autoscaler:
         self._period_s = period_s
         self._gpu_budgets = gpu_budgets or {}
         self._slots = asyncio.Semaphore(at_once)
+        self._gateways = gateways
+        self._held: dict[Name, asyncio.Event] = {}  # a gateway began to hold requests
         self._followers: dict[Name, tuple[str, Follower]] = {}  # with the uid of the deployment
         self._tasks: dict[Name, asyncio.Task[None]] = {}
-        self._wanted: dict[Name, tuple[Generation, bool]] = {}  # and whether it is measured
+        self._wanted: dict[Name, _Wanted] = {}
         self._gpus: dict[Name, tuple[Generation, int]] = {}  # of a group
 
     async def run(self) -> None:
@@ -99,18 +130,19 @@ class Autoscaler:
 
     def measured(self) -> set[Name]:
         """Return the deployments that are measured, as the watches know them."""
-        self._wanted = {full_name(body): self._is_wanted(body) for body in self._cache.bodies()}
+        self._wanted = {full_name(body): self._wants(body) for body in self._cache.bodies()}
         self._gpus = {name: known for name, known in self._gpus.items() if name in self._wanted}
-        return {name for name, (_, is_wanted) in self._wanted.items() if is_wanted}
+        return {name for name, wanted in self._wanted.items() if wanted.is_measured}
 
-    def _is_wanted(self, body: Manifest) -> tuple[Generation, bool]:
-        """Return whether a deployment is measured, and for which generation that was found out."""
+    def _wants(self, body: Manifest) -> _Wanted:
+        """Return what a deployment asks for; found out once a generation."""
         name, generation = full_name(body), _generation(body)
         known = self._wanted.get(name)
-        if known is not None and known[0] == generation:
+        if known is not None and known.generation == generation:
             return known
         promised = promises(body)
-        return generation, self._board.is_measured(promised.scaling, promised.slo)
+        may_be_zero = promised.scaling is not None and promised.scaling.may_be_zero
+        return _Wanted(generation, self._board.is_measured(promised.scaling, promised.slo), may_be_zero)
 
     async def _find(self, tasks: asyncio.TaskGroup) -> None:
         wanted = self.measured()
@@ -119,25 +151,73 @@ class Autoscaler:
         for name in self._tasks.keys() - wanted:
             self._tasks.pop(name).cancel()
             self.drop(name)
+        self.listen()
+
+    def listen(self) -> None:
+        """Hold a stream to each gateway that may be asked for a deployment that may have no group."""
+        if self._gateways is not None:
+            names = [name for name, wanted in self._wanted.items() if wanted.is_measured and wanted.may_be_zero]
+            self._gateways.follow([each for name in names for each in self._addresses(name)], self._note_held)
+
+    def _note_held(self, name: Name) -> None:
+        """Take the word of a gateway that it begins to hold requests for a deployment."""
+        if name in self._tasks:
+            self._held.setdefault(name, asyncio.Event()).set()
+
+    def _addresses(self, name: Name) -> list[Address]:
+        return addresses_for(name, self._cache.bodies(), self._cache.pods)
+
+    def _asked(self, name: Name) -> Asked:
+        wanted = self._wanted.get(name)
+        if self._gateways is None or wanted is None or not wanted.may_be_zero:
+            return Asked()
+        return self._gateways.asked(name[1], self._addresses(name))
 
     def drop(self, name: Name) -> None:
         """Forget a deployment."""
         if (known := self._followers.pop(name, None)) is not None:
             known[1].forget()
+        self._held.pop(name, None)
         self._board.drop(name)
 
     async def _follow(self, name: Name) -> None:
         due_s = time.monotonic() + random.uniform(0, self._period_s)  # noqa: S311
         while True:
-            await asyncio.sleep(due_s - time.monotonic())
-            async with self._slots:
+            if await self._is_called(name, due_s):
                 await self.look(name)
-            # Looks that were missed are not made up for.
-            due_s = max(due_s + self._period_s, time.monotonic())
+            else:
+                async with self._slots:
+                    await self.look(name)
+                # Looks that were missed are not made up for.
+                due_s = max(due_s + self._period_s, time.monotonic())
+            if name in self._followers and self._followers[name][1].is_awaited():
+                due_s = min(due_s, time.monotonic() + AWAITED_S)
+
+    async def _is_called(self, name: Name, due_s: float) -> bool:
+        """Wait until a look is due; return early, and true, where there is no group and a gateway holds a request."""
+        held = self._held.setdefault(name, asyncio.Event())
+        while (left_s := due_s - time.monotonic()) > 0.0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await held.wait()
+            except TimeoutError:
+                break
+            held.clear()
+            if self._is_at_zero(name):
+                return True
+        return False
+
+    def _is_at_zero(self, name: Name) -> bool:
+        """Whether a deployment has no group: by what was written last, or as the watches have it."""
+        known = self._followers.get(name)
+        if known is not None and known[1].is_at_zero:
+            return True
+        bodies = (body for body in self._cache.bodies() if full_name(body) == name)
+        return any((body.get("spec") or {}).get("replicas") == 0 for body in bodies)
 
     def _follower_of(self, name: Name) -> Follower:
         """Return who follows a deployment; of another one of the same name nothing is kept."""
-        uid = self._wanted[name][0][0] if name in self._wanted else ""
+        uid = self._wanted[name].generation[0] if name in self._wanted else ""
         known = self._followers.get(name)
         if known is not None and known[0] == uid:
             return known[1]
@@ -157,6 +237,7 @@ class Autoscaler:
             seen=lambda: self._cache.seen(*name, self._now()),
             namespace_gpus_left=lambda: self._gpus_left(name),
             period_s=self._period_s,
+            asked=lambda: self._asked(name),
         )
 
     def _gpus_left(self, name: Name) -> int | None:
