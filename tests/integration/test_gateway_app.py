@@ -14,7 +14,9 @@ import pytest
 import pytest_asyncio
 
 from glm_gateway.app import Gateway
+from glm_gateway.ladder.ladder import Rung, Steps
 from glm_gateway.models.model import Model
+from glm_gateway.routing.arms import Split
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.no_tls import NO_TLS
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server
@@ -154,6 +156,44 @@ async def test_a_stored_response_is_found_at_the_group_that_keeps_it(world: Worl
     await world.openai.responses.delete(made.id)
     with pytest.raises(openai.NotFoundError):
         await world.openai.responses.retrieve(made.id)
+
+
+async def test_an_alias_is_answered_by_the_model_behind_it(world: World) -> None:
+    world.gateway.names.splits = {"chat": Split(name="chat", weights={MODEL: 1.0})}
+    asked = asyncio.create_task(world.openai.chat.completions.create(model="chat", messages=ASK))
+    engine, request = await world.next_request()
+    await engine.say(request, "hello", end="<|user|>")
+    answer = await asked
+    assert (answer.model, answer.choices[0].message.content) == (MODEL, "hello")
+    assert (await world.anthropic.messages.count_tokens(model="chat", messages=ASK)).input_tokens > 0
+    assert {model.id async for model in world.openai.models.list()} == {"chat", MODEL}
+    asked_again = asyncio.create_task(world.openai.responses.create(model="chat", input="hi", store=True))
+    engine, request = await world.next_request()
+    await engine.say(request, "kept", end="<|user|>")
+    made = await asked_again
+    going_on = asyncio.create_task(
+        world.openai.responses.create(model="chat", input="more", previous_response_id=made.id)
+    )
+    keeper, request = await world.next_request()
+    assert keeper is engine
+    await keeper.say(request, "again", end="<|user|>")
+    assert (await going_on).output_text == "again"
+
+
+async def test_workers_heed_the_ladder(world: World) -> None:
+    world.model.overload.set_steps(Steps(calm_s=600.0), is_enabled=True)
+    world.model.overload.ladder.rung = Rung.NO_THOUGHTS
+    for fields, said in (
+        ({"thinking": {"type": "enabled"}}, "budget=512"),
+        ({"thinking": {"type": "auto", "threshold": 0.0}}, "disabled"),
+    ):
+        raw = world.openai.chat.completions.with_raw_response
+        asked = asyncio.create_task(raw.create(model=MODEL, messages=ASK, extra_body=fields))
+        engine, request = await world.next_request()
+        await engine.say(request, "hello", end="<|user|>")
+        headers = (await asked).headers
+        assert said in headers["x-glm-thinking"]
+        assert headers["x-glm-overload"] == "no-thoughts"
 
 
 async def test_a_response_of_a_group_that_is_gone_is_said_to_be_lost(world: World) -> None:
