@@ -1,7 +1,8 @@
 """What an answer consists of, as it grows: pieces of reasoning, content and tool calls, free of any wire format."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 
@@ -65,35 +66,45 @@ class Answer:
 
 
 def assemble(deltas: Iterable[Delta]) -> Answer:
-    """Return the answer that these deltas are the stream of."""
-    answer = Answer()
+    """Return the answer that these deltas are the stream of, in a time that grows with its length alone."""
+    reasoning, content, logprobs = list[str](), list[str](), list[TokenLogprob]()
+    names, arguments = list[str](), list[list[str]]()
     for delta in deltas:
         match delta:
             case Reasoning(text):
-                answer.reasoning += text
+                reasoning.append(text)
             case Content(text):
-                answer.content += text
+                content.append(text)
             case ToolCall(index, name):
-                assert index == len(answer.calls)
-                answer.calls.append(Call(name))
+                assert index == len(names)
+                names.append(name)
+                arguments.append([])
             case ToolArguments(index, text):
-                answer.calls[index].arguments += text
+                arguments[index].append(text)
             case TokenLogprob():
-                answer.logprobs.append(delta)
-    return answer
+                logprobs.append(delta)
+    calls = [Call(name, "".join(texts)) for name, texts in zip(names, arguments, strict=True)]
+    return Answer("".join(reasoning), "".join(content), calls, logprobs)
 
 
 def merged(deltas: Iterable[Delta]) -> list[Delta]:
     """Join neighbours that continue each other: a slow reader gets fewer and longer deltas."""
-    result: list[Delta] = []
-    for delta in deltas:
-        match (result[-1] if result else None), delta:
-            case Reasoning(first), Reasoning(second):
-                result[-1] = Reasoning(first + second)
-            case Content(first), Content(second):
-                result[-1] = Content(first + second)
-            case ToolArguments(index, first), ToolArguments(same, second) if index == same:
-                result[-1] = ToolArguments(index, first + second)
-            case _:
-                result.append(delta)
-    return result
+    return [_joined(list(run)) for _, run in groupby(deltas, _continued)]
+
+
+def _continued(delta: Delta) -> object:
+    """Return what is equal for deltas that continue each other."""
+    match delta:
+        case Reasoning() | Content():
+            return type(delta)
+        case ToolArguments(index):
+            return index
+        case _:
+            return object()
+
+
+def _joined(run: list[Delta]) -> Delta:
+    first, *more = run
+    if not more or isinstance(first, ToolCall | TokenLogprob):
+        return first
+    return replace(first, text="".join(delta.text for delta in run if isinstance(delta, type(first))))
