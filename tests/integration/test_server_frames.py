@@ -1,5 +1,6 @@
 """What a gateway is told in frames, and that a second group goes on with a reply as if it had begun it."""
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -305,3 +306,35 @@ async def test_frames_open_with_what_the_reply_would_have_said_in_its_head(group
         assert opened.num_prompt_tokens == len(begun.request.prompt_token_ids)
         assert opened.seeds == [begun.request.sampling.seed]
         assert {type(frame.meaning) for frame in begun.seen} <= {Open, Tokens, Idle, Close, Fail}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_others_are_answered_while_a_long_reply_is_read_again(groups: tuple[Group, Group], stream: bool) -> None:
+    _, group = groups
+    path, body = "/v1/chat/completions", {"messages": ASK, "stream": stream}
+    ids = token_ids("\n<think>abc def, ghi jkl. ")
+    ids = [*ids, *ids[1:] * (100_000 // len(ids))]
+    async with reading(group, path, body) as begun:
+        while begun.progress.opened is None:
+            await begun.next()
+    await group.engine.next_cancelled()
+    begun.progress.take(Tokens(ids=[(0, ids)]))
+    verdict = begun.progress.lose(1.0)
+    assert isinstance(verdict, GoOn)
+    headers = {GATEWAY_HEADER: TOKEN, FRAMES_HEADER: "1", "content-type": CONTINUED_TYPE}
+    content = b"".join(continued(verdict.continuation, json.dumps({"model": MODEL, **body}).encode()))
+    sending = group.world.http.stream("POST", path, content=content, headers=headers)
+    began_s = time.monotonic()
+    async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
+        asked = tasks.create_task(stack.enter_async_context(sending))
+        submitted = tasks.create_task(group.engine.next_request())
+        gaps_s = []
+        while not submitted.done():
+            looked_s = time.monotonic()
+            assert (await group.world.http.get("/v1/models")).status_code == 200
+            gaps_s.append(time.monotonic() - looked_s)
+        took_s = time.monotonic() - began_s
+        assert submitted.result().answer_token_ids == ids
+        await asked
+    assert len(gaps_s) > 10, "others had their turns"
+    assert max(gaps_s) < took_s / 4

@@ -19,6 +19,7 @@ from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
 from glm_worker.server.flights.served import Served
+from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
 from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
@@ -65,7 +66,8 @@ class Exchange(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, began_ns = Headers(scope=scope), time.time_ns()
-        flights = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s)
+        so_far = await self._read_so_far() if self._order.is_begun and self._flights.admits else ()
+        flights = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s, so_far=so_far)
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
             async with asyncio.timeout(self._order.time_left_s) as deadline:
@@ -80,6 +82,10 @@ class Exchange(Response):
             for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
                 self._flights.cancel(flight)
             self._spans.record(self._served(flights, headers, began_ns))
+
+    async def _read_so_far(self) -> list[ReadSoFar]:
+        """Return what another group has written of each answer."""
+        return [await read_so_far(job) for job in self._order.jobs]
 
     async def _write(self, flights: list[Flight], send: Send) -> None:
         """Send what comes until the answers are complete, or wait for that."""
@@ -157,13 +163,16 @@ class Exchange(Response):
         for index, flight in enumerate(flights):
             if index in endings:
                 continue
-            deltas = self._visible(flight.take())
-            if deltas:
-                events += self._replies.chunks(index, deltas)
+            events += self._chunks(index, flight.take())
             if flight.ended is not None:
                 endings[index] = flight.ending
                 events += self._replies.ending(index, flight.ending)
         return events
+
+    def _chunks(self, index: int, deltas: list[Delta]) -> list[Event]:
+        """Return what the client is told of these deltas."""
+        visible = self._visible(deltas)
+        return self._replies.chunks(index, visible) if visible else []
 
     async def _wait(self, changed: asyncio.Event, send: Send) -> None:
         """Wait until something has changed, and meanwhile show that the connection lives."""

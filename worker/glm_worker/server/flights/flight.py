@@ -5,17 +5,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from glm_edge.frames import AnswerSoFar
-from glm_worker.messages import FinishReason as EngineFinish
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
 from glm_worker.server.flights.replies import Ending
+from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
 from glm_worker.server.slo import Latencies, is_missed
 from glm_worker.server.text.deltas import Delta, FinishReason
-
-_ENGINE_ENDS: dict[str, EngineFinish] = {"stop": "stop", "length": "length"}
 
 
 @dataclass(frozen=True)
@@ -29,18 +26,32 @@ class Ended:
 class Flight:
     """Filled by the engine's side, emptied by the client's side; both live in one event loop."""
 
-    def __init__(self, job: Job, now: float, measures: ClassMeasures, changed: asyncio.Event | None = None) -> None:
-        """changed: set whenever there is something to take or the flight has ended; one for all flights of an order."""
+    def __init__(
+        self,
+        job: Job,
+        now: float,
+        measures: ClassMeasures,
+        changed: asyncio.Event | None = None,
+        so_far: ReadSoFar | None = None,
+    ) -> None:
+        """changed: set whenever there is something to take or the flight has ended; one for all flights of an order.
+
+        so_far: what another group has written. An answer that was whole there is whole here.
+        """
+        assert (so_far is None) == (job.begun is None)
         self.job = job
         self.changed = changed or asyncio.Event()
-        self.reader = job.reader()
+        self.reader = job.reader() if so_far is None else so_far.reader
         self.ended: Ended | None = None
         self.times = RequestTimes(now, measures)
-        self.token_ids: list[int] = []  # generated so far, by whatever generations and groups
-        self.engine_end: str | None = None  # why the engine ended it, if it has
-        self._deltas: list[Delta] = []
-        if job.begun is not None:
-            self._go_on(job.begun)
+        # Generated so far, by whatever generations and groups
+        self.token_ids: list[int] = [] if so_far is None else so_far.token_ids
+        self.engine_end: str | None = (
+            None if so_far is None else so_far.engine_end
+        )  # why the engine ended it, if it has
+        self._deltas: list[Delta] = [] if so_far is None else so_far.deltas
+        if self.reader.finish_reason is not None:
+            self.ended = Ended(self.reader.finish_reason)
 
     @property
     def num_tokens(self) -> int:
@@ -57,15 +68,6 @@ class Flight:
         self.engine_end = output.finish_reason
         self._deltas += self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
         self.changed.set()
-
-    def _go_on(self, begun: AnswerSoFar) -> None:
-        """Read what another group has written. An answer that was whole there is whole here."""
-        self.token_ids += begun.ids
-        reason = _ENGINE_ENDS.get(begun.reason or "")
-        self.engine_end = reason
-        self._deltas += self.reader.feed(begun.ids, reason)
-        if self.reader.finish_reason is not None:
-            self.ended = Ended(self.reader.finish_reason)
 
     def end(self, ended: Ended) -> None:
         assert self.ended is None

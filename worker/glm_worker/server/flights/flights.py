@@ -16,6 +16,7 @@ from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, S
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.journal import Journal
 from glm_worker.server.flights.replies import Generated
+from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room, room_of
 from glm_worker.server.metrics.outcomes import Outcome
 from glm_worker.server.metrics.telemetry import Gauges, Telemetry
@@ -76,6 +77,11 @@ class Flights:
         return self._engine is not None
 
     @property
+    def admits(self) -> bool:
+        """Whether anything is admitted now, if there is room for it."""
+        return self._closed_for_s is None and self._suspended_for_s is None
+
+    @property
     def obstacle(self) -> Overloaded | None:
         """Why a request would not be answered now: it would be refused, or wait for a generation. None: it would be."""
         if self._closed_for_s is not None:
@@ -117,10 +123,18 @@ class Flights:
         (flight,) = self.admit_all([job], headers)
         return flight
 
-    def admit_all(self, jobs: Sequence[Job], headers: Headers = _NO_HEADERS, *, age_s: float = 0.0) -> list[Flight]:
+    def admit_all(
+        self,
+        jobs: Sequence[Job],
+        headers: Headers = _NO_HEADERS,
+        *,
+        age_s: float = 0.0,
+        so_far: Sequence[ReadSoFar] = (),
+    ) -> list[Flight]:
         """Take the jobs of one order in, all of them or none. Raises RequestRefused and Overloaded.
 
-        age_s: since the request came. Its client waits from then on, for a template and a grammar as well.
+        age_s: since the request came. Its client waits from then on, for a template and a grammar as well. so_far: of
+        each job, where another group has begun with them.
         """
         measures = [self._telemetry.class_of(thinking=job.thinking, headers=headers) for job in jobs]
         try:
@@ -134,10 +148,11 @@ class Flights:
             raise
         now, changed = self._clock(), asyncio.Event()
         flights = []
-        for job, measured in zip(jobs, measures, strict=True):
+        read_of: Sequence[ReadSoFar | None] = so_far or [None] * len(jobs)
+        for job, measured, read in zip(jobs, measures, read_of, strict=True):
             self._telemetry.admitted(thinking=job.thinking)
             measured.received(len(job.prompt_token_ids))
-            flight = Flight(job, now - age_s, measured, changed)
+            flight = Flight(job, now - age_s, measured, changed, read)
             flights.append(flight)
             if flight.ended is None:
                 self._flights[job.id] = flight

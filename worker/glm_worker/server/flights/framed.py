@@ -5,6 +5,7 @@ What another group has begun is read again and told to nobody; then the reply go
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.types import Send
 
@@ -14,6 +15,7 @@ from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, encoded, 
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending, Replies
+from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
 from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
@@ -54,6 +56,12 @@ class FramedExchange(Exchange):
             if all(flight.ended for flight in flights):
                 return
             await self._wait(changed, send)
+
+    async def _read_so_far(self) -> list[ReadSoFar]:
+        """Return what another group has written of each answer. The replies of a stream take it, and nobody is told."""
+        if not self._order.stream:
+            return await super()._read_so_far()
+        return [await read_so_far(job, partial(self._chunks, index)) for index, job in enumerate(self._order.jobs)]
 
     async def _open(self, flights: list[Flight], send: Send) -> None:
         """Send the head and the first frame. What another group has told is not told again."""
