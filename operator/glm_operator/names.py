@@ -38,7 +38,11 @@ GUARDED_ANNOTATION = f"{GROUP}/guarded"  # on a record: without access.auth, cli
 PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at its revision
 FRONT_ANNOTATION = f"{GROUP}/front"  # on a gateway's Deployment: what its pods were rendered for
 CONFIG_ANNOTATION = f"{GROUP}/config"  # on a gateway's pod: digest of its file; the kubelet brings the file at once
+KEYS_ANNOTATION = f"{GROUP}/keys"  # on a gateway's pod: when its keys were changed last; for the same reason
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
+
+KEYS_SECRET = "glm-keys"  # noqa: S105 - a name
+"""Secret with the API keys of a namespace's deployments, where a spec names none."""
 
 WORKER_CONTAINER = "worker"
 GATEWAY_CONTAINER = "gateway"
@@ -88,11 +92,6 @@ def groups_service(deployment: str) -> str:
 def gateway_name(deployment: str) -> str:
     """Name of the gateway's Deployment, account, Role, file and budget of disruptions."""
     return f"{deployment}-gateway"
-
-
-def keys_secret(deployment: str) -> str:
-    """Name of the Secret with a deployment's API keys, where its spec names none."""
-    return f"{deployment}-keys"
 
 
 def record_name(deployment: str, digest: str) -> str:

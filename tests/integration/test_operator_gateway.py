@@ -58,7 +58,7 @@ async def test_a_new_deployment_has_a_gateway_that_asks_for_keys(rig: Rig) -> No
     assert file(rig)["models"][0]["groups"] == {"service": "chat-worker", "namespace": "models"}
     pod = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]
     (keys,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "keys"]
-    assert keys == {"secretName": "chat-keys", "optional": True}
+    assert keys == {"secretName": "glm-keys", "optional": True}
     assert rig.condition("GatewayReady")[:2] == ("True", "GatewayServes")
     assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
     assert {"chat-gateway"} == {

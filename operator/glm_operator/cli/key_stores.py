@@ -8,11 +8,12 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from glm_operator.cli.console import CommandError
-from glm_operator.errors import Conflict, Missing
+from glm_operator.errors import Conflict, KubeError, Missing
 
 Items = Mapping[str, bytes]
 Change = Callable[[Items], Mapping[str, bytes | None]]
@@ -24,7 +25,9 @@ _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 class KeyStore(Protocol):
-    """Items by name. str() names the store to people."""
+    """Items by name. str() names the store to people. note: what people should know of the last change."""
+
+    note: str
 
     async def items(self) -> dict[str, bytes]:
         """Return all items; none where the store does not exist."""
@@ -43,6 +46,7 @@ class SecretStore:
         self._kube = kube
         self._namespace = namespace
         self._name = name
+        self.note = ""
 
     def __str__(self) -> str:
         return f"Secret {self._namespace}/{self._name}"
@@ -65,8 +69,17 @@ class SecretStore:
                 if isinstance(error, Missing) and body is None:
                     raise  # there is no such namespace
                 continue
+            await self._tell_gateways()
             return
         raise CommandError(f"{self} was changed by others {_TRIES} times in a row; try again")
+
+    async def _tell_gateways(self) -> None:
+        try:
+            told = await self._kube.tell_gateways(self._namespace, self._name, datetime.now(UTC))
+        except KubeError as error:
+            self.note = f"gateways see it within about a minute; they could not be told to look now: {error}"
+        else:
+            self.note = f"told to look now: {', '.join(told)}" if told else "no gateway reads this Secret yet"
 
     def _items_in(self, body: Mapping[str, Any] | None) -> dict[str, bytes]:
         if body is None:
@@ -84,6 +97,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.note = ""
 
     def __str__(self) -> str:
         return f"folder {self._folder}"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from glm_gateway.access.keys import NAME, Key, item_of, keyring_of, new_key, rotated
 from glm_gateway.access.secrets import new_secret
+from glm_operator import names
 from glm_operator.api.duration import to_seconds
 from glm_operator.cli.console import CommandError, err, out, plain_errors
 from glm_operator.cli.key_stores import Change, FolderStore, Items, KeyStore, SecretStore
@@ -20,11 +21,10 @@ from glm_operator.local.state import StateFolder
 
 app = typer.Typer(help="Make, list, revoke and rotate the API keys of a gateway.", no_args_is_help=True)
 
-DEFAULT_SECRET = "glm-keys"  # noqa: S105 - the name of a Secret
 KEEP = "24h"
 
 Name = Annotated[str, typer.Argument(help="Name of the key: small letters, digits, '-' and '.'.")]
-SecretName = Annotated[str | None, typer.Option("--secret", help=f"Name of the Secret; default: {DEFAULT_SECRET}.")]
+SecretName = Annotated[str | None, typer.Option("--secret", help=f"Name of the Secret; default: {names.KEYS_SECRET}.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")]
 Folder = Annotated[
     Path | None, typer.Option(help="A folder of this machine in place of a Secret: a file a key, for you alone.")
@@ -261,7 +261,10 @@ def _run(command: Callable[[KeyStore], Awaitable[None]], place: Place) -> None:
         from glm_operator.cluster.user import as_user  # the client costs seconds to import and is no part of a folder
 
         async with as_user() as (kube, default):
-            await command(SecretStore(kube, place.namespace or default, place.secret or DEFAULT_SECRET))
+            store = SecretStore(kube, place.namespace or default, place.secret or names.KEYS_SECRET)
+            await command(store)
+            if store.note:
+                err.print(store.note, markup=False)
 
     with plain_errors():
         asyncio.run(run())

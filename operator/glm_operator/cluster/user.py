@@ -12,7 +12,7 @@ from kubernetes.aio import client, config
 from glm_operator import names
 from glm_operator.cluster.kube import Kube, read_configuration
 from glm_operator.errors import KubeError, Missing
-from glm_operator.manifest import Manifest
+from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, observe
 
 FIELD_MANAGER = "kubectl-glm"
@@ -80,6 +80,18 @@ class UserKube(Kube):
             content_type="application/merge-patch+json",
             field_manager=FIELD_MANAGER,
         )
+
+    async def tell_gateways(self, namespace: str, secret: str, now: datetime) -> list[str]:
+        """Have the kubelet bring a changed Secret to the gateways that have it, now; return their pods' names."""
+        labels = {names.COMPONENT_LABEL: names.GATEWAY_ROLE, names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+        told = []
+        for pod in await self._list("Pod", namespace, labels):
+            volumes = pod.get("spec", {}).get("volumes") or []
+            if any((volume.get("secret") or {}).get("secretName") == secret for volume in volumes):
+                uid, stamp = pod["metadata"]["uid"], now.isoformat()
+                await self.note(name_of(pod), namespace, uid, names.KEYS_ANNOTATION, stamp)
+                told.append(name_of(pod))
+        return told
 
 
 def _secrets(namespace: str, name: str = "") -> str:

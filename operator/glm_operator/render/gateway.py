@@ -174,7 +174,7 @@ def _volumes(target: GatewayTarget) -> list[tuple[str, str, Manifest]]:
         ("config", FILE_FOLDER, {"configMap": {"name": names.gateway_name(target.name)}}),
     ]
     if access.auth in (None, "APIKeys"):
-        secret = access.keys_secret_ref.name if access.keys_secret_ref is not None else names.keys_secret(target.name)
+        secret = access.keys_secret_ref.name if access.keys_secret_ref is not None else names.KEYS_SECRET
         found.append(("keys", places.keys, {"secret": {"secretName": secret, "optional": True}}))
     if gateway.tls_secret_ref is not None:
         found.append(("tls", places.tls, {"secret": {"secretName": gateway.tls_secret_ref.name}}))
