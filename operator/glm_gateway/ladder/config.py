@@ -22,7 +22,7 @@ class OverloadConfig(Part):
     in_turn: Pressure = 2.0
     shed: Pressure = 4.0
     calm_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    max_thinking_tokens: Annotated[int, Field(ge=1, le=10**6, strict=True)] = 512
+    max_thinking_tokens: Annotated[int, Field(ge=0, le=10**7, strict=True)] = 512
 
     @model_validator(mode="after")
     def _rungs_go_up(self) -> Self:

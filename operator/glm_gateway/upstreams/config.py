@@ -24,13 +24,11 @@ class UpstreamConfig(Part):
     ca_file: Path | None = None
 
     @model_validator(mode="after")
-    def _keeps_its_key(self) -> Self:
+    def _has_an_address(self) -> Self:
         try:
-            address = address_of(self.url)
+            address_of(self.url)
         except ValueError as error:
             raise ValueError(f"url of {self.name}: {error}") from error
-        if self.key_file is not None and not address.is_tls:
-            raise ValueError(f"url of {self.name} is no https, and a key is sent by nothing else; leave keyFile out")
         return self
 
 

@@ -32,6 +32,8 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._address = address_of(self.config.url)
         self._pool: Pool | None = None
+        if self.config.key_file is not None and not self._address.is_tls:
+            log.warning("upstream=%s: its url is http, so its key can be read on the way; use https", self.name)
 
     @property
     def name(self) -> str:

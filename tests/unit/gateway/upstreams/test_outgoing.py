@@ -32,7 +32,6 @@ def test_an_address_is_read(url: str, address: Address, authority: str) -> None:
         ({"url": "ftp://h/v1"}, "url"),
         ({"url": "https://user:secret@h/v1"}, "no user and no password"),
         ({"url": "https://h:99999/v1"}, "url of far"),
-        ({"url": "http://h/v1", "keyFile": "/key"}, "no https, and a key is sent by nothing else"),
     ],
 )
 def test_an_upstream_that_cannot_be_is_refused(fields: dict[str, Any], sentence: str) -> None:
