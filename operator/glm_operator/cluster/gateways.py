@@ -46,7 +46,7 @@ class _OfModel(BaseModel):
     running: _Number
     oldest_s: _Number
     idle_s: _Number | None
-    deployment: str | None = None  # whose groups these are; None: of the model's name
+    deployment: str | None = None  # whose groups these are; None or empty: it does not say, and the model's name counts
 
 
 class _Page(BaseModel):
@@ -58,7 +58,7 @@ class _Page(BaseModel):
     @property
     def names_all(self) -> bool:
         """Whether it says of each model whose groups it has: then what it does not name, it does not serve."""
-        return all(each.deployment is not None for each in self.models.values())
+        return all(each.deployment for each in self.models.values())
 
     def of_deployments(self) -> Mapping[str, Said]:
         """Return what is asked of each deployment, whatever names its models have."""
