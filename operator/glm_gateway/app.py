@@ -17,6 +17,7 @@ import msgspec
 from glm_edge.errors.failure import Failure
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
 from glm_edge.json_bounds import Unfit, check_size
+from glm_gateway.access.cors import Cors, asks_before
 from glm_gateway.access.decide import Caller, Mode
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering, Refused, Reserved
@@ -54,6 +55,9 @@ BYTES_A_TOKEN = 4.0
 """Of a prompt, before any group has counted one: what English text has."""
 
 
+INTERNAL = Failure(500, "internal error; the gateway's log has the details", "internal_error", code="internal_error")
+
+
 class _Gone(Exception):
     """The client went away before its request was whole."""
 
@@ -69,7 +73,8 @@ class _Refused(Exception):
 class Gateway:
     """models: by name. token: says to workers who we are. gate: who may ask. metering: how much.
 
-    secret: keys the hashes of prompts; the same in all replicas. priorities: classes of callers.
+    secret: keys the hashes of prompts; the same in all replicas. priorities: classes of callers. cors: pages of other
+    origins that may read replies; None: none may.
     """
 
     models: Mapping[str, Model]
@@ -80,6 +85,7 @@ class Gateway:
     bounds: Bounds = field(default_factory=Bounds)
     waits: Waits = field(default_factory=Waits)
     priorities: Classes = field(default_factory=Classes)
+    cors: Cors | None = None
 
     def __post_init__(self) -> None:
         self.num_running = 0
@@ -123,9 +129,15 @@ class _Exchange:
         self._request_id = request_id_of(self._headers)
         self._own_id = secrets.token_hex(16)  # the client's own may be used twice
         self._words = Words(api_of(self.scope["path"]), self._request_id)
+        self._to_client, self.send = self.send, self._told
+        self._cors = self.gateway.cors
+        self._has_started = False
 
     async def run(self) -> None:
         try:
+            if self._cors is not None and asks_before(self.scope["method"], self._headers):
+                await self._tell_browser(self._cors)
+                return
             found = self._route()
             self._caller = await self._admitted()
             match found.kind:
@@ -139,6 +151,37 @@ class _Exchange:
             await self._fail(refused.failure, refused.headers)
         except _Gone:
             pass
+        except BrokenReply:
+            raise
+        except Exception as error:
+            if self._has_started:
+                raise
+            log.exception("request=%s failed: %s", self._request_id, type(error).__name__)
+            await self._fail(INTERNAL, ())
+
+    async def _told(self, message: Message) -> None:
+        """Send a message to the client, with what pages of other origins need."""
+        if message["type"] == "http.response.start":
+            self._has_started = True
+            if self._cors is not None:
+                message = {**message, "headers": [*message["headers"], *self._cors.headers(self._headers)]}
+        await self._to_client(message)
+
+    async def _tell_browser(self, cors: Cors) -> None:
+        """Tell a browser whether its page may ask for a path. Nobody says who they are before. Raises _Refused."""
+        found = route(self.scope["path"])
+        told = None if found is None else cors.preflight(self._headers, found.methods)
+        if told is None:
+            raise _Refused(
+                Failure(
+                    403,
+                    "pages of this origin may not ask for this path here",
+                    "permission_error",
+                    code="permission_denied",
+                )
+            )
+        await self.send({"type": "http.response.start", "status": 204, "headers": told})
+        await self.send({"type": "http.response.body", "body": b""})
 
     def _route(self) -> Route:
         """Return what the path is. Raises _Refused."""

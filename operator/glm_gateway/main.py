@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvloop
 
+from glm_edge.logs import Discreet
 from glm_gateway.config.file import BadConfig
 from glm_gateway.config.secrets import Secrets, secrets_in
 from glm_gateway.config.source import ConfigSource
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     path: Path = given.config
-    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Discreet(LOG_FORMAT))  # what errors quote may be a prompt
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         source, secrets = ConfigSource(path), secrets_in(os.environ)

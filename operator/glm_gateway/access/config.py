@@ -15,7 +15,8 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+", max_length=
 class JwtConfig(Part):
     """Tokens of an issuer. name_claim: becomes the name of the key; group_claim, role_claim: null, none is read.
 
-    jwks_url: null, as the issuer's own description says. ca_file: who vouches for the issuer; null: whom the system trusts.
+    jwks_url: null, as the issuer's own description says. ca_file: who vouches for the issuer; null: whom the system
+    trusts.
     """
 
     issuer: Url

@@ -10,13 +10,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from glm_gateway.access.config import AuthConfig
+from glm_gateway.access.cors_config import CorsConfig
 from glm_gateway.audit.config import AuditConfig
 from glm_gateway.config.models import ModelConfig
 from glm_gateway.config.tls import TlsConfig, WorkersConfig
 from glm_gateway.ladder.config import OverloadConfig
 from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.limits.store_config import StoreConfig
-from glm_gateway.pages.cors_config import CorsConfig
 from glm_gateway.part import Part
 from glm_gateway.routing.config import NameConfig, PriorityConfig
 from glm_gateway.traces.config import TraceConfig

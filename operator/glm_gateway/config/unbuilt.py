@@ -15,7 +15,6 @@ NOT_BUILT = frozenset(
         "usage.export",
         "audit",
         "trace",
-        "cors",
         "workers.tlsFolder",
     }
 )

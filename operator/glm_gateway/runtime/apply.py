@@ -3,6 +3,7 @@
 A request takes what it goes by when it begins, so those under way are not touched.
 """
 
+from glm_gateway.access.cors import Cors
 from glm_gateway.app import Gateway
 from glm_gateway.config.config import GatewayConfig
 from glm_gateway.continuation.progress import Bounds
@@ -17,6 +18,7 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
     """Let a gateway go by this, but for which models it has."""
     gateway.bounds = Bounds(max_times=config.continuation.max_times)
     gateway.metering.quotas = config.quotas
+    gateway.cors = None if config.cors is None else Cors.of(config.cors)
     bounds = HoldBounds(timeout_s=config.hold.timeout_seconds, max_held=config.hold.max_held)
     gateway.priorities = classes_of(config.priorities)
     names = gateway.names
