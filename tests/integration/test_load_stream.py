@@ -20,6 +20,7 @@ from integration.pods import LIMIT_S, Group, PodProcess, eventually, running_gro
 from integration.server_world import LIMITS, ServerWorld, a_server
 
 REST = "integration.fake_ranks:rest"
+COMPUTE = "integration.fake_ranks:compute"
 SERVER = "integration.fake_server:run_server"
 Line = dict[str, Any]
 
@@ -128,6 +129,32 @@ def test_a_draining_group_says_so_and_its_streams_end_with_it(tmp_path: Path) ->
             (group.run_dir / "answered").touch()
             assert all(each["leaving"] for each in lines), "and they end, cleanly"
         assert group.leader.process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("told", [0, 1], ids=["its leading pod", "another pod of it"])
+def test_a_group_of_which_a_pod_is_told_to_stop_leaves_within_a_look_and_finishes_what_it_has(
+    tmp_path: Path, told: int
+) -> None:
+    server = "integration.fake_server:drained_once_answered"
+    with running_group(
+        tmp_path, pods=2, rank_target=COMPUTE, server_target=server, drain_accept_s=0.0, readiness_lag_s=0.0
+    ) as group:
+        generation = group.serving()["generation"]
+        with listening(group.leader) as lines:
+            assert not until(lines, lambda each: each["ready"])["leaving"]
+            group.pods[told].process.terminate()
+            told_s = time.monotonic()
+            line = until(lines, lambda each: each["leaving"])
+            assert time.monotonic() - told_s < 2.0  # the kubelet takes 3 s to see what the readiness probe says
+            assert not line["ready"]
+            still = group.leader.group()
+            assert (still["state"], still["generation"]) == ("draining", generation), "its ranks compute on"
+            assert group.pods[told].process.poll() is None
+            (group.run_dir / "answered").touch()
+            assert group.pods[told].process.wait(LIMIT_S) == 0
+            if told == 1:  # the group waits for that pod to come back, and is asked for nothing meanwhile
+                line = until(lines, lambda each: not each["leaving"])
+                assert not line["ready"]
 
 
 async def watched(world: ServerWorld) -> LoadChanged:
