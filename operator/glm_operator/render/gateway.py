@@ -55,12 +55,13 @@ class GatewayTarget:
 
 def gateway_objects(target: GatewayTarget, live: Manifest | None = None) -> list[Manifest]:
     """Return all but the Service, in the order to apply. live: the Deployment that is there; it may stay as it is."""
+    made = deployment(target, live)
     return [
         _account(target),
         _role(target),
         _binding(target),
         _file(target),
-        deployment(target, live),
+        *([made] if made else []),
         _budget(target),
     ]
 
@@ -75,14 +76,15 @@ def gateway_selector(deployment: str) -> dict[str, str]:
     return {names.DEPLOYMENT_LABEL: deployment, names.COMPONENT_LABEL: names.GATEWAY_ROLE}
 
 
-def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest:
-    """Return the Deployment. Pods that run are made anew only for what they cannot read again, or with the groups.
-
-    So an operator of another version rolls no gateway: it takes the template of the live one.
+def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest | None:
+    """Return the Deployment; None: the live one stays. Its pods are made anew only for what they cannot read again, or
+    with the groups: an operator of another version rolls no gateway. So their template may be the live one's.
     """
     front_digest = hash_of([target.revision, _of_pods(target)])
     annotations = {} if live is None else live["metadata"].get("annotations") or {}
     is_kept = live is not None and annotations.get(names.FRONT_ANNOTATION) == front_digest
+    if is_kept and live is not None and live["spec"].get("replicas") == target.gateway.replicas:
+        return None
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
