@@ -53,7 +53,10 @@ def wait_for(what: str, is_so: Callable[[], object], *, timeout_s: float, poll_s
 
 
 def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, **hardware: object) -> dict[str, Any]:
-    """Return a GLMDeployment of glm-nano. Its pods accept for a second when they stop: not for new chats meanwhile."""
+    """Return a GLMDeployment of glm-nano behind a gateway that lets everybody in.
+
+    Its pods accept for a second when they stop: not for new chats meanwhile.
+    """
     return {
         "apiVersion": "glm-operator.io/v1alpha1",
         "kind": "GLMDeployment",
@@ -63,6 +66,7 @@ def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, *
             "hardware": {"device": "cpu", "ranksPerPod": ranks_per_pod, **hardware},
             "parallelism": {"tensor": ranks, "expert": ranks},
             "engine": {"limits": {"heartbeatLimitSeconds": 5, "drainAcceptSeconds": 1}},
+            "access": {"auth": "None"},
         },
     }
 
@@ -126,8 +130,10 @@ class Deployed:
     def delete(self) -> None:
         self.target.kubectl("delete", "glmd", self.name, "-n", self.namespace, "--ignore-not-found", "--timeout=60s")
 
-    def pods(self) -> list[dict[str, Any]]:
-        return self.target.items("pods", self.namespace, f"glm-operator.io/deployment={self.name}")
+    def pods(self, role: str = "worker") -> list[dict[str, Any]]:
+        """Return the pods of its groups, or of its gateway."""
+        labels = f"glm-operator.io/deployment={self.name},app.kubernetes.io/component={role}"
+        return self.target.items("pods", self.namespace, labels)
 
     def limits(self, resource: str) -> list[str | None]:
         """Return the limit of each pod."""
@@ -142,7 +148,10 @@ class Deployed:
 
     def owned(self) -> list[str]:
         """Return kind/name of everything in the namespace that the operator made for this deployment."""
-        kinds = "statefulsets,services,serviceaccounts,controllerrevisions.apps,pods"
+        kinds = (
+            "statefulsets,services,serviceaccounts,controllerrevisions.apps,pods,deployments,configmaps,roles,rolebindings,"
+            "poddisruptionbudgets"
+        )
         found = self.target.items(kinds, self.namespace, f"glm-operator.io/deployment={self.name}")
         return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
 
