@@ -91,6 +91,8 @@ class Gateway:
         self.num_running = 0
         self.names = Names(self.models)
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
+        for collector in self.metering.collectors:
+            self.telemetry.registry.register(collector)
         self.pages = Pages(
             names=lambda: self.names.known,
             mode=self.gate.mode,

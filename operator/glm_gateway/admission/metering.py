@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from prometheus_client.registry import Collector
+
 from glm_edge.errors.failure import Failure
 from glm_gateway.access.decide import Caller
 from glm_gateway.limits.config import QuotasConfig
@@ -11,12 +13,15 @@ from glm_gateway.limits.expect import Means, usage_to_reserve
 from glm_gateway.limits.headers import limit_headers, refused
 from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.limits.reserve import Refusal, Reservation
-from glm_gateway.limits.store import Store
+from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
+from glm_gateway.limits.valkey.metrics import StoreMetrics
+from glm_gateway.limits.valkey.shared import SharedStore
 from glm_gateway.proxy.relay import Relay
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Api
 from glm_gateway.usage.entry import Entry
+from glm_gateway.usage.metrics import UsageMetrics
 from glm_gateway.usage.service import UsageService
 
 MAX_CONTEXT = 131_072
@@ -54,6 +59,13 @@ class Metering:
     usage: UsageService | None = None
     clock: Callable[[], float] = time.time
     means: Means = field(default_factory=Means)
+    metrics: UsageMetrics = field(default_factory=UsageMetrics)
+
+    @property
+    def collectors(self) -> list[Collector]:
+        """What there is to be scraped of this."""
+        of_store = [StoreMetrics(self.store)] if isinstance(self.store, SharedStore) else []
+        return [self.metrics, *of_store]
 
     async def reserve(self, caller: Caller, model: str, api: Api, ask: Ask, prompt_tokens: int) -> Reserved | Refused:
         """Take what a request may use. prompt_tokens: as expected; the group's own count is settled."""
@@ -67,18 +79,21 @@ class Metering:
             num_answers=ask.num_answers,
             prices=quotas.prices_of(model),
         )
-        found = await self.store.reserve(scopes, wanted, now)
+        try:
+            found = await self.store.reserve(scopes, wanted, now)
+            counters = await self.store.counters(scopes) if isinstance(found, Refusal) else found.counters
+        except StoreGone:  # the store has said why, and to whom that is of use
+            return Refused(_STORE_GONE, [])
         if isinstance(found, Refusal):
             failure, headers = refused(found, scopes)
-            told = limit_headers(api, scopes, await self.store.counters(scopes), now)
-            return Refused(failure, [*headers, *told])
-        told = limit_headers(api, scopes, found.counters, now)
+            return Refused(failure, [*headers, *limit_headers(api, scopes, counters, now)])
+        told = limit_headers(api, scopes, counters, now)
         return Reserved(caller, model, api, found.reservation, told, quotas)
 
     async def settle(
         self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
-    ) -> None:
-        """Count what a request did use, and write it down. Call it once, however the request ended."""
+    ) -> Entry:
+        """Count what a request did use, write it down, and return it. Call it once, however the request ended."""
         now, used = self.clock(), used_by(relay, reserved.reservation.usage)
         caller, model = reserved.caller, reserved.model
         if used == Usage():
@@ -87,26 +102,36 @@ class Metering:
             await self.store.settle(reserved.reservation, used, now)
         if relay.progress.closed is not None or relay.told is not None:
             self.means.note(caller.name, model, used)
+        entry = Entry(
+            id=request_id,
+            at=now,
+            key=caller.name,
+            group_of_keys=caller.group or "",
+            model=model,
+            api=reserved.api,
+            outcome=relay.outcome,
+            prompt=used.prompt,
+            cached=used.cached,
+            answer=used.answer,
+            thinking=used.thinking,
+            cost=reserved.quotas.cost(model, used),
+            ttft_s=ttft_s,
+            e2e_s=e2e_s,
+            num_continued=relay.progress.num_times,
+        )
+        self.metrics.count(entry)
         if self.usage is not None:
-            self.usage.take(
-                Entry(
-                    id=request_id,
-                    at=now,
-                    key=caller.name,
-                    group_of_keys=caller.group or "",
-                    model=model,
-                    api=reserved.api,
-                    outcome=relay.outcome,
-                    prompt=used.prompt,
-                    cached=used.cached,
-                    answer=used.answer,
-                    thinking=used.thinking,
-                    cost=reserved.quotas.cost(model, used),
-                    ttft_s=ttft_s,
-                    e2e_s=e2e_s,
-                    num_continued=relay.progress.num_times,
-                )
-            )
+            self.usage.take(entry)
+        return entry
+
+
+_STORE_GONE = Failure(
+    503,
+    "limits cannot be counted now; try again",
+    "service_unavailable",
+    code="limits_unavailable",
+    retry_after_s=1,
+)
 
 
 def used_by(relay: Relay, reserved: Usage) -> Usage:

@@ -11,8 +11,6 @@ from glm_gateway.part import Part
 NOT_BUILT = frozenset(
     {
         "tls",
-        "store",
-        "usage.export",
         "audit",
         "trace",
         "workers.tlsFolder",

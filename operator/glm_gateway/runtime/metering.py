@@ -1,11 +1,14 @@
 """What counts and writes down what is used, as the gateway's file says: what must run for it."""
 
+import asyncio
 import contextlib
 
 from glm_gateway.admission.metering import Metering
 from glm_gateway.config.config import GatewayConfig
 from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.limits.store import nothing_prior
+from glm_gateway.limits.valkey.shared import SharedStore
+from glm_gateway.usage.exports import Exports
 from glm_gateway.usage.service import UsageService
 
 
@@ -15,5 +18,17 @@ async def metering_of(config: GatewayConfig, stack: contextlib.AsyncExitStack) -
     if config.usage is not None:
         usage = await UsageService.opened(config.usage)
         stack.push_async_callback(usage.close)
-    store = MemoryStore(nothing_prior if usage is None else usage.spent)
+        if config.usage.export is not None:
+            exporting = asyncio.create_task(Exports(config.usage.export, usage.journal).run())
+            stack.push_async_callback(_end, exporting)
+    prior = nothing_prior if usage is None else usage.spent
+    if config.store is None:
+        return Metering(quotas=config.quotas, store=MemoryStore(prior), usage=usage)
+    store = await SharedStore.opened(config.store, prior=prior, journal="" if usage is None else usage.journal.id)
+    stack.push_async_callback(store.close)
     return Metering(quotas=config.quotas, store=store, usage=usage)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

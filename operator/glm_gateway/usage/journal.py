@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ _SUFFIX = ".jsonl"
 
 
 class Journal:
-    """folder: of this gateway alone. Nothing that `sync` returned from is lost, whatever dies.
+    """folder: of this gateway alone. id: of the journal, over all processes that write it.
+
+    Nothing that `sync` returned from is lost, whatever dies.
 
     One thread may append while another one syncs.
     """
@@ -19,6 +22,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.id = _id_in(folder)
         self._unwritten: list[Entry] = []
 
     def append(self, entry: Entry) -> None:
@@ -48,6 +52,10 @@ class Journal:
     def num_unwritten(self) -> int:
         """How many entries are in memory alone."""
         return len(self._unwritten)
+
+    def has_unwritten(self, day: str) -> bool:
+        """Tell whether an entry of a day is in memory alone."""
+        return any(entry.day == day for entry in list(self._unwritten))
 
     def days(self) -> list[str]:
         """Return the days of which there is something, in order."""
@@ -92,8 +100,33 @@ class Journal:
             self._sync_folder()
 
     def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._folder)
+
+
+def write_whole(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that is there whole or not at all, whatever dies. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _id_in(folder: Path) -> str:
+    """Return the id of the journal in a folder: made once, and kept there. Raises OSError."""
+    path = folder / "journal.id"
+    if not path.exists():
+        write_whole(path, f"{secrets.token_hex(4)}\n".encode(), mode=0o600)
+    return path.read_text().strip()

@@ -33,6 +33,7 @@ def usage_answer(
         "key": key,
         "start": start,
         "end": end,
+        "replicas": "this",  # what other replicas of this gateway have is in their journals
         "data": [_own(row) for row in rows(found)],
         "total": {
             name: value

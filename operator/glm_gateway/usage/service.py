@@ -55,6 +55,11 @@ class UsageService:
         """How many entries are in memory alone."""
         return self._journal.num_unwritten
 
+    @property
+    def journal(self) -> Journal:
+        """What is on disk."""
+        return self._journal
+
     def take(self, entry: Entry) -> None:
         """Count an entry, and have it written."""
         if not self._count(entry):

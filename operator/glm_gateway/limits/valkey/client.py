@@ -41,8 +41,7 @@ def client_of(config: StoreConfig) -> Redis:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "lib_name": None,
-        "lib_version": None,
+        "driver_info": None,  # nothing is said of who we are: ACLs need not allow it
     }
     if config.url.startswith("rediss://") and config.ca_file is not None:
         options["ssl_ca_certs"] = str(config.ca_file)

@@ -1,0 +1,53 @@
+"""What was used, as metrics: by model and key, with as many keys as a Prometheus can bear."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from glm_gateway.limits.tokens import PICO
+from glm_gateway.usage.entry import Entry
+
+MAX_KEYS = 100
+"""Names of keys that are labels; all that come later are OTHER together."""
+
+OTHER = "other"
+
+
+class UsageMetrics(Collector):
+    """Counts since this process began. Labels of models are those of the configuration: so are entries' models."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self._cost: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def count(self, entry: Entry) -> None:
+        """Count a request that was settled, once."""
+        model, key = entry.model, self._label_of(entry.key)
+        for kind in ("prompt", "cached", "answer", "thinking"):
+            self._tokens[model, key, kind] += getattr(entry, kind)
+        self._cost[model, key] += entry.cost
+
+    def collect(self) -> Iterable[Metric]:
+        tokens = CounterMetricFamily(
+            "glm_gateway_tokens",
+            "Tokens of requests that have ended. prompt: all of it; cached: the part that was there before.",
+            labels=["model", "key", "kind"],
+        )
+        for labels, number in self._tokens.items():
+            tokens.add_metric(labels, number)
+        cost = CounterMetricFamily(
+            "glm_gateway_cost", "What they cost, in the unit of the prices.", labels=["model", "key"]
+        )
+        for owner, amount in self._cost.items():
+            cost.add_metric(owner, amount / PICO)
+        yield from (tokens, cost)
+
+    def _label_of(self, key: str) -> str:
+        if key not in self._keys:
+            if len(self._keys) >= MAX_KEYS:
+                return OTHER
+            self._keys.add(key)
+        return key

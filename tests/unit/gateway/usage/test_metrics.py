@@ -1,0 +1,43 @@
+"""Metrics of usage say who used what, and stay few however many keys there are."""
+
+from prometheus_client import CollectorRegistry
+
+from glm_gateway.limits.tokens import PICO
+from glm_gateway.usage.entry import Entry
+from glm_gateway.usage.metrics import MAX_KEYS, OTHER, UsageMetrics
+
+
+def a_registry(metrics: UsageMetrics) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return registry
+
+
+def entry(key: str) -> Entry:
+    return Entry(
+        id=key, at=0, key=key, model="m", api="openai", outcome="finished", prompt=5, cached=2, answer=7, cost=PICO // 4
+    )
+
+
+def test_tokens_and_cost_are_counted_by_model_and_key() -> None:
+    metrics = UsageMetrics()
+    registry = a_registry(metrics)
+    for _ in range(2):
+        metrics.count(entry("alice"))
+    whose = {"model": "m", "key": "alice"}
+    found = {
+        kind: registry.get_sample_value("glm_gateway_tokens_total", {**whose, "kind": kind})
+        for kind in ("prompt", "cached", "answer", "thinking")
+    }
+    assert found == {"prompt": 10, "cached": 4, "answer": 14, "thinking": 0}
+    assert registry.get_sample_value("glm_gateway_cost_total", whose) == 0.5
+
+
+def test_keys_beyond_the_bound_are_counted_together() -> None:
+    metrics = UsageMetrics()
+    registry = a_registry(metrics)
+    for number in range(MAX_KEYS + 5):
+        metrics.count(entry(f"k{number}"))
+    metrics.count(entry("k0"))
+    assert registry.get_sample_value("glm_gateway_cost_total", {"model": "m", "key": OTHER}) == 5 / 4
+    assert registry.get_sample_value("glm_gateway_cost_total", {"model": "m", "key": "k0"}) == 0.5
