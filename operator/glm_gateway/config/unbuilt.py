@@ -10,7 +10,6 @@ from glm_gateway.part import Part
 
 NOT_BUILT = frozenset(
     {
-        "tls",
         "audit",
         "trace",
         "workers.tlsFolder",

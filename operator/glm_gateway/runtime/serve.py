@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from glm_gateway.runtime.gate import gate_of, num_keys
 from glm_gateway.runtime.metering import metering_of
 from glm_gateway.runtime.models import Models
 from glm_gateway.runtime.servers import of_clients, of_management
+from glm_gateway.tls.shown import ShownCertificate
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +123,9 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         runtime = await Runtime.started(source, secrets, stack)
         gateway, management = runtime.gateway, runtime.management
-        public, private = of_clients(gateway, management, runtime.config), of_management(management, runtime.config)
+        tls = _tls(runtime.config, stack)
+        public = of_clients(gateway, management, runtime.config, tls)
+        private = of_management(management, runtime.config)
         serving = [asyncio.create_task(server.serve()) for server in (public, private)]
         following = asyncio.create_task(runtime.keep_current())
         try:
@@ -137,6 +141,15 @@ async def serve(
             await asyncio.wait(serving[:1])
             private.should_exit = private.force_exit = True
             await asyncio.gather(*serving, following, return_exceptions=True)
+
+
+def _tls(config: GatewayConfig, stack: contextlib.AsyncExitStack) -> ssl.SSLContext | None:
+    """Return how clients are spoken to; its certificate follows the folder until the stack ends. Raises OSError."""
+    if config.tls is None:
+        return None
+    shown = ShownCertificate(config.tls.folder)
+    stack.callback(asyncio.create_task(shown.follow()).cancel)
+    return shown.context
 
 
 async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -1,6 +1,7 @@
 """The two ports of a gateway: of its clients, and for its management."""
 
 import contextlib
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +27,14 @@ class Server(uvicorn.Server):
         yield
 
 
-def of_clients(gateway: Gateway, management: Management, config: GatewayConfig) -> Server:
-    connections = Connections(lambda _: None, management.full)
-    return _server(gateway, config.host, config.port, protocol.options(error_of_protocol, connections))
+def of_clients(
+    gateway: Gateway, management: Management, config: GatewayConfig, tls: ssl.SSLContext | None = None
+) -> Server:
+    """tls: how clients are spoken to; None: without it."""
+    options = protocol.options(error_of_protocol, Connections(lambda _: None, management.full))
+    if tls is not None:
+        options["ssl_context_factory"] = lambda *_: tls
+    return _server(gateway, config.host, config.port, options)
 
 
 def of_management(management: Management, config: GatewayConfig) -> Server:

@@ -288,6 +288,8 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if not self._owes() or cycle.more_body or cycle.scope["http_version"] == "1.0":
             return False
+        if not self.transport.can_write_eof():  # TLS, whose connections have no halves
+            return False
         cycle.keep_alive = False
         self._is_half_closed = True
         self._probe_soon()

@@ -1,0 +1,121 @@
+"""The certificate that clients are shown, from a folder; read again when it changes.
+
+New handshakes get the new one, and connections that are open go on: a certificate is looked at only at their beginning.
+Certificate and key are read at one time and tried together first, so that a half-written pair changes nothing.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+MAX_BYTES = 2**20
+CERTIFICATE, KEY = "tls.crt", "tls.key"
+_DATA = "..data"  # of a mounted Secret: the link through which all of its items are found
+
+
+class BadCertificate(OSError):
+    """What lies in the folder is no certificate with its key."""
+
+
+class ShownCertificate:
+    """folder: of tls.crt (with what lies between it and its root) and tls.key. context: for a server."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the folder. Raises OSError."""
+        self._folder = folder
+        self.context = _context()
+        self._pair = self._read()
+        self._load(self._pair)
+        self._trouble = ""
+
+    def look(self) -> bool:
+        """Read the folder; return whether another certificate is shown from now on. One thread at a time."""
+        try:
+            pair = self._read()
+            if pair == self._pair:
+                said = ""
+            else:
+                self._load(pair)
+                self._pair = pair
+                self._trouble = ""
+                return True
+        except OSError as error:
+            said = str(error) if isinstance(error, BadCertificate) else error.strerror or type(error).__name__
+        if said and said != self._trouble:
+            log.error("the certificate in %s cannot be used: %s; the last one is shown on", self._folder, said)
+        self._trouble = said
+        return False
+
+    async def follow(self, look_s: float = LOOK_S) -> None:
+        """Look at the folder until cancelled."""
+        while True:
+            await asyncio.sleep(look_s)
+            await asyncio.to_thread(self.look)
+
+    def _read(self) -> tuple[bytes, bytes]:
+        """Return certificate and key. Raises OSError."""
+        root = self._folder
+        if (root / _DATA).is_symlink():
+            root = (root / _DATA).resolve()
+        found = []
+        for name in (CERTIFICATE, KEY):
+            with (root / name).open("rb") as file:
+                found.append(file.read(MAX_BYTES))
+        return found[0], found[1]
+
+    def _load(self, pair: tuple[bytes, bytes]) -> None:
+        until = _good_until(pair[0])
+        with _files(pair) as (certificate, key):
+            for context in (_context(), self.context):  # the first only tries
+                try:
+                    context.load_cert_chain(certificate, key, password=_no_password)
+                except (ssl.SSLError, ValueError) as error:
+                    reason = getattr(error, "reason", None) or type(error).__name__
+                    raise BadCertificate(f"{CERTIFICATE} and {KEY} are no pair: {reason}") from None
+        left = until - datetime.now(UTC)
+        told = log.warning if left.total_seconds() <= 0 else log.info
+        told("clients are shown the certificate in %s, which is good until %s", self._folder, f"{until:%Y-%m-%d %H:%M}")
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_password() -> str:
+    """Answer for a key that is encrypted: without this, OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+def _good_until(certificate: bytes) -> datetime:
+    try:
+        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    except ValueError:
+        raise BadCertificate(f"{CERTIFICATE} is no certificate in PEM form") from None
+
+
+@contextmanager
+def _files(pair: tuple[bytes, bytes]) -> Iterator[list[str]]:
+    """Give both as files of memory: the ssl module reads files only, and these nobody changes in between."""
+    numbers = []
+    try:
+        for name, data in zip((CERTIFICATE, KEY), pair, strict=True):
+            numbers.append(os.memfd_create(name, os.MFD_CLOEXEC))
+            os.write(numbers[-1], data)
+        yield [f"/proc/self/fd/{number}" for number in numbers]
+    finally:
+        for number in numbers:
+            os.close(number)
