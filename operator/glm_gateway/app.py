@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from glm_edge.errors.failure import Failure
+from glm_edge.frames import Open
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE, body_too_large
 from glm_edge.json_bounds import Unfit, check_size
 from glm_gateway.access.cors import Cors, asks_before
@@ -40,6 +41,7 @@ from glm_gateway.routing.pick import Request
 from glm_gateway.routing.prefix import prefix_key, prefix_of
 from glm_gateway.surfaces.ask import Ask, NoJson, read
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
+from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
 from glm_gateway.upstreams.upstream import Upstream
 
@@ -238,6 +240,7 @@ class _Exchange:
             has_plain = relay.is_plain and relay.status < 300 and not ask.in_background
             if isinstance(target, Model) and (relay.progress.opened is not None or has_plain):
                 target.hear_reply(relay.group, in_frames=not relay.is_plain)
+                target.hear_thinking(_thinking_of(relay.progress.opened))
             await asyncio.shield(
                 self.gateway.metering.settle(
                     reserved,
@@ -312,7 +315,7 @@ class _Exchange:
         of_caller = self.gateway.priorities.of_group(self._caller.group)
         promise_s = of_caller.promise_s
         if promise_s is None:
-            promise_s = first_token_s(class_of(model.slo, thinks=ask.thinks, headers=self._headers))
+            promise_s = first_token_s(class_of(model.slo, mode=ask.mode or model.default_mode, headers=self._headers))
         place = place_of(
             msgspec.structs.replace(of_caller, promise_s=promise_s),
             arrived_s=self._began_s,
@@ -467,6 +470,12 @@ def _told_of(caller: Caller) -> list[tuple[bytes, bytes]]:
     """Return the headers that tell a worker who asks: a role, and a tenant that is no name."""
     role = [] if caller.role is None else [(ROLE_HEADER, caller.role.encode())]
     return [(TENANT_HEADER, caller.tenant.encode()), *role]
+
+
+def _thinking_of(opened: Open | None) -> str:
+    """Return what a reply says of how it was answered; empty: nothing."""
+    headers = [] if opened is None else opened.headers
+    return next((value for name, value in headers if name.lower() == REPLY_HEADER), "")
 
 
 def _told_of_model(model: Model, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

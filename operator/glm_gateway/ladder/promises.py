@@ -27,13 +27,12 @@ NEVER_THROUGH = frozenset(
 """Headers that no class makes go to a worker, beside all that begin with x-glm-: secrets, and what connections are."""
 
 
-def class_of(slo: SloConfig | None, *, thinks: bool | None, headers: RawHeaders) -> SloClassConfig | None:
+def class_of(slo: SloConfig | None, *, mode: str | None, headers: RawHeaders) -> SloClassConfig | None:
     """Return the first class that surely matches a request; None: no class does, and nothing is promised.
 
-    thinks: None: only the worker decides it, so classes that ask for one or the other do not match. headers: of the
+    mode: of thinking. `auto`, or None: only the worker decides it, so classes of one mode do not match. headers: of the
     client, names in small letters.
     """
-    mode = None if thinks is None else "enabled" if thinks else "disabled"
     for each in slo.classes if slo is not None else ():
         if each.thinking not in ("any", mode):
             continue

@@ -18,6 +18,7 @@ from glm_gateway.routing.classes import Place
 from glm_gateway.routing.pick import Choice, Request
 from glm_gateway.routing.retries import RetryBudget
 from glm_gateway.routing.router import Router, Splits
+from glm_gateway.surfaces.thinking import Mode, default_in
 from glm_gateway.upstreams.upstream import Upstream
 
 RUNNING_AT_ONCE = 64
@@ -43,6 +44,7 @@ class Model:
     """Use it from one event loop. in_turn: no group gets more than it runs at once; else only who waited is paced.
 
     slo: what requests are promised. overflow: None: they wait for groups only. Both may change at any time.
+    default_mode: of thinking, as replies gave it away; None: none did yet.
     changed: called when a request comes, is placed or ends. active_s: when the last one did; None: none came yet.
     """
 
@@ -54,6 +56,7 @@ class Model:
     start: Start = UNKNOWN_START
     slo: SloConfig | None = None
     overflow: Overflow | None = None
+    default_mode: Mode | None = None
     changed: Callable[[], None] = _tell_nobody
     active_s: float | None = None
 
@@ -104,6 +107,10 @@ class Model:
         """Note how a group answered a generation. Who has once sent frames is not plain."""
         if self.has(group):
             self._has_frames[group] = in_frames or self._has_frames.get(group, False)
+
+    def hear_thinking(self, header: str) -> None:
+        """Note what a reply says of how it was answered: x-glm-thinking."""
+        self.default_mode = default_in(header) or self.default_mode
 
     def is_plain(self, group: str) -> bool:
         """Tell whether a group answers without frames, as a worker from before: nobody can go on with its replies."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from glm_gateway.surfaces.thinking import thinks
+from glm_gateway.surfaces.thinking import Mode, mode_of
 
 MAX_ANSWERS = 128
 """Of one request that are reserved for: more is refused by workers."""
@@ -56,8 +56,8 @@ class Ask:
     """max_tokens: that each answer may have, thinking included; None: the request does not say.
 
     head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
-    decoded, of any shape. previous: the response that it goes on from. deadline_s: from its arrival. thinks: None: the
-    worker decides.
+    decoded, of any shape. previous: the response that it goes on from. deadline_s: from its arrival. mode: of thinking;
+    None: it has its deployment's.
     """
 
     model: str | None
@@ -71,7 +71,7 @@ class Ask:
     turns: tuple[object, ...]
     num_bytes: int
     deadline_s: float | None = None
-    thinks: bool | None = None
+    mode: Mode | None = None
 
 
 def read(body: bytes) -> Ask:
@@ -94,14 +94,14 @@ def read(body: bytes) -> Ask:
         turns=tuple(text) if isinstance(text, list) else (text,),
         num_bytes=len(body),
         deadline_s=_seconds(found.deadline_s),
-        thinks=_thinks(found),
+        mode=_mode(found),
     )
 
 
-def _thinks(found: _Body) -> bool | None:
+def _mode(found: _Body) -> Mode | None:
     if found.messages is None and found.input is None and found.prompt is not None:
-        return False  # a text that is gone on with
-    return thinks(
+        return "disabled"  # a text that is gone on with
+    return mode_of(
         thinking=found.thinking,
         template_arguments=found.chat_template_kwargs,
         effort=found.reasoning_effort,

@@ -1,17 +1,21 @@
-"""Whether a body says that its answer is to be thought about, in the spellings of all clients. Pure.
+"""Which mode of thinking a body asks for, in the spellings of all clients, and what a reply says of the default. Pure.
 
-Only what surely decides counts: a mode `auto`, an effort that only bounds, and what contradicts itself leave it to the
-worker, who knows the deployment's default and the template's.
+Only what surely decides counts. What contradicts itself, or leaves it to a score of the conversation, is `auto`: nobody
+but a worker knows what becomes of it.
 """
 
 from collections.abc import Iterable
+from typing import Literal
+
+Mode = Literal["enabled", "disabled", "auto"]
 
 OFF_BY_USER = "/nothink"
+REPLY_HEADER = "x-glm-thinking"
 _EFFORTS_THAT_ASK = ("high", "xhigh", "max")
 _LONGEST_END = 256
 
 
-def thinks(
+def mode_of(
     *,
     thinking: object = None,
     template_arguments: object = None,
@@ -19,15 +23,15 @@ def thinks(
     reasoning: object = None,
     budget: object = None,
     turns: object = None,
-) -> bool | None:
-    """Return whether the body switches thinking on or off; None: it does not, or not surely.
+) -> Mode | None:
+    """Return the mode that a body asks for; None: it says nothing, and has what its deployment has by default.
 
     thinking: the objects of Z.ai and Anthropic. template_arguments: `chat_template_kwargs`. effort: `reasoning_effort`.
     reasoning: the objects of OpenRouter and of responses. budget: `thinking_token_budget`. turns: of the conversation,
     for what its user says at the end of it.
     """
     if _field(thinking, "type") in ("auto", "adaptive"):
-        return None
+        return "auto"
     switches = {
         said
         for said in (
@@ -42,11 +46,21 @@ def thinks(
         )
         if said is not None
     }
+    if len(switches) > 1:
+        return "auto"
     if switches:
-        return switches.pop() if len(switches) == 1 else None
+        return "enabled" if switches.pop() else "disabled"
     if effort in _EFFORTS_THAT_ASK or _field(reasoning, "effort") in _EFFORTS_THAT_ASK:
-        return True
-    return False if _ends_with_off(turns) else None
+        return "enabled"
+    return "disabled" if _ends_with_off(turns) else None
+
+
+def default_in(header: str) -> Mode | None:
+    """Return the default of a deployment that a reply gives away; None: it does not. header: x-glm-thinking."""
+    mode, *rest = (part.strip() for part in header.split(";"))
+    if mode not in ("enabled", "disabled") or not {"by=template", "by=policy"}.intersection(rest):
+        return None
+    return "enabled" if mode == "enabled" else "disabled"
 
 
 def _field(value: object, name: str) -> object:

@@ -18,34 +18,35 @@ def slo(*classes: dict[str, Any]) -> SloConfig:
 
 
 @pytest.mark.parametrize(
-    ("thinks", "headers", "name"),
+    ("mode", "headers", "name"),
     [
-        (True, [], "deep"),
-        (False, [], "quick"),
+        ("enabled", [], "deep"),
+        ("disabled", [], "quick"),
         (None, [], "rest"),
+        ("auto", [], "rest"),
         (None, [(b"x-tier", b"gold")], "gold"),
         (None, [(b"x-tier", b"silver"), (b"x-tier", b"gold")], "gold"),
         (None, [(b"x-tier", b"Gold")], "rest"),
-        (True, [(b"x-tier", b"gold")], "deep"),
+        ("enabled", [(b"x-tier", b"gold")], "deep"),
     ],
 )
 def test_the_first_class_that_surely_matches_counts(
-    thinks: bool | None, headers: list[tuple[bytes, bytes]], name: str
+    mode: str | None, headers: list[tuple[bytes, bytes]], name: str
 ) -> None:
-    found = class_of(slo(THINKING, QUICK, GOLD, REST), thinks=thinks, headers=headers)
+    found = class_of(slo(THINKING, QUICK, GOLD, REST), mode=mode, headers=headers)
     assert found is not None
     assert found.name == name
 
 
 def test_no_class_is_no_promise() -> None:
-    assert class_of(None, thinks=True, headers=[]) is None
-    assert class_of(slo(QUICK), thinks=True, headers=[]) is None
+    assert class_of(None, mode="enabled", headers=[]) is None
+    assert class_of(slo(QUICK), mode="enabled", headers=[]) is None
     assert first_token_s(None) is None
 
 
 def test_only_a_first_token_is_waited_for() -> None:
-    assert first_token_s(class_of(slo(QUICK), thinks=False, headers=[])) == 0.5
-    assert first_token_s(class_of(slo(REST), thinks=False, headers=[])) is None
+    assert first_token_s(class_of(slo(QUICK), mode="disabled", headers=[])) == 0.5
+    assert first_token_s(class_of(slo(REST), mode="disabled", headers=[])) is None
 
 
 def test_workers_get_the_headers_that_classes_name_and_no_secret() -> None:

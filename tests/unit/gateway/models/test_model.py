@@ -59,3 +59,12 @@ async def test_new_bounds_hold_for_who_comes_next() -> None:
     found = model()
     found.bound(Bounds(max_held=7))
     assert found.room.bounds.max_held == found.bounds.max_held == 7
+
+
+async def test_the_default_mode_is_what_the_last_reply_that_had_it_said() -> None:
+    found = model()
+    for header, mode in (("enabled; by=template", "enabled"), ("disabled; by=request", "enabled"), ("", "enabled")):
+        found.hear_thinking(header)
+        assert found.default_mode == mode
+    found.hear_thinking("disabled; by=policy")
+    assert found.default_mode == "disabled"

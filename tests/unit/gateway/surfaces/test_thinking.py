@@ -1,4 +1,4 @@
-"""A gateway knows whether a request thinks where its body surely says so, in whatever spelling."""
+"""A gateway knows the mode of a request where its body surely says it, in whatever spelling; and learns the default."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from glm_gateway.surfaces.ask import read
+from glm_gateway.surfaces.thinking import default_in
 
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
 
 
-def thinks(**fields: Any) -> bool | None:
-    return read(msgspec.json.encode({**ASK, **fields})).thinks
+def mode(**fields: Any) -> str | None:
+    return read(msgspec.json.encode({**ASK, **fields})).mode
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def thinks(**fields: Any) -> bool | None:
     ],
 )
 def test_it_is_switched_on(fields: dict[str, Any]) -> None:
-    assert thinks(**fields) is True
+    assert mode(**fields) == "enabled"
 
 
 @pytest.mark.parametrize(
@@ -44,24 +45,51 @@ def test_it_is_switched_on(fields: dict[str, Any]) -> None:
     ],
 )
 def test_it_is_switched_off(fields: dict[str, Any]) -> None:
-    assert thinks(**fields) is False
+    assert mode(**fields) == "disabled"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thinking": {"type": "auto"}},
+        {"thinking": {"type": "adaptive"}, "reasoning_effort": "high"},
+        {"thinking": {"type": "auto"}, "messages": [{"role": "user", "content": "/nothink"}]},
+        {"thinking": {"type": "enabled"}, "chat_template_kwargs": {"enable_thinking": False}},
+    ],
+)
+def test_it_is_left_to_the_worker(fields: dict[str, Any]) -> None:
+    assert mode(**fields) == "auto"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        {"thinking": {"type": "auto"}},
-        {"thinking": {"type": "adaptive"}, "reasoning_effort": "high"},
-        {"thinking": {"type": "auto"}, "messages": [{"role": "user", "content": "/nothink"}]},
         {"reasoning_effort": "medium"},
-        {"thinking": {"type": "enabled"}, "chat_template_kwargs": {"enable_thinking": False}},
         {"thinking": 5, "chat_template_kwargs": [], "reasoning": "high", "reasoning_effort": {}},
+        {"thinking": {"budget_tokens": 100}},
         {"thinking_token_budget": False},
         {"messages": [{"role": "assistant", "content": "/nothink"}]},
         {"messages": []},
         {"messages": "text", "input": 5},
     ],
 )
-def test_it_is_left_to_the_worker(fields: dict[str, Any]) -> None:
-    assert thinks(**fields) is None
+def test_it_is_not_said(fields: dict[str, Any]) -> None:
+    assert mode(**fields) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "default"),
+    [
+        ("enabled; by=template", "enabled"),
+        ("enabled; by=policy; budget=512", "enabled"),
+        ("disabled; by=policy", "disabled"),
+        ("enabled; by=request", None),
+        ("disabled; by=overload", None),
+        ("enabled; by=auto; score=0.71; threshold=0.50", None),
+        ("maybe; by=policy", None),
+        ("", None),
+    ],
+)
+def test_a_reply_gives_a_default_away(header: str, default: str | None) -> None:
+    assert default_in(header) == default
