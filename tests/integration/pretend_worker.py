@@ -2,10 +2,12 @@
 
 PRETEND says how it behaves: serves, crashes (at once), loads (never ready), hangs (ignores SIGTERM), fails (backs off).
 START_S is how long a follower takes before it is there, MEMORY_BYTES what a pod holds (it takes time to give back).
-A leader is ready when all pods of its group are there, as a real one.
+A leader is ready when all pods of its group are there, as a real one. It answers completions with as many words as are
+asked for, WORD_S between two of them, its group's name the first; SIGTERM lets those under way end.
 Its child stands for ranks: it outlives a supervisor that is killed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
@@ -37,8 +40,43 @@ VIEW = {
 }
 
 
+WORD_S = float(os.environ.get("WORD_S", "0"))
+UNDER_WAY: set[int] = set()
+ENDING: list[str] = []
+
+
+class Completions(BaseHTTPRequestHandler):
+    """The port for clients, without frames: as a worker from before there were gateways."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        UNDER_WAY.add(id(self))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for number in range(asked["max_tokens"]):
+            word = f" {number}" if number else os.environ["GLM_GROUP"]
+            choice = {"index": 0, "text": word, "finish_reason": None}
+            self.wfile.write(
+                f"data: {json.dumps({'id': 'c', 'object': 'text_completion', 'choices': [choice]})}\n\n".encode()
+            )
+            time.sleep(WORD_S)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+        UNDER_WAY.discard(id(self))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path == "/load":
+            self.tell_load()
+            return
         view = {"group": os.environ["GLM_GROUP"], "slo_digest": DIGESTS["/slo"], "policy_digest": DIGESTS["/policy"]}
         view |= VIEW.get(MODE, VIEW["serves"])
         ready = view["state"] == "serving" and all(map(is_there, range(INDEX + 1, NUM_PODS)))
@@ -47,6 +85,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def tell_load(self) -> None:
+        """Say five times a second that it is ready, until nobody listens."""
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(json.dumps({"ready": MODE == "serves" and not ENDING}).encode() + b"\n")
+                time.sleep(0.2)
 
     def do_PUT(self) -> None:
         """Take promises or a policy from who knows the token."""
@@ -79,13 +126,22 @@ def main() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
 
     def finish(_number: int, _frame: FrameType | None) -> None:
+        ENDING.append("told")
         if MODE != "hangs":
-            child.kill()
-            child.wait()
-            os._exit(0)
+            threading.Thread(target=end).start()
+
+    def end() -> None:
+        while UNDER_WAY:
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        os._exit(0)
 
     signal.signal(signal.SIGTERM, finish)
     _held = b"x" * int(os.environ.get("MEMORY_BYTES", "0"))
+    if INDEX == 0:
+        clients = ThreadingHTTPServer((HOST, int(os.environ["GLM_HTTP_PORT"])), Completions)
+        threading.Thread(target=clients.serve_forever, daemon=True).start()
     server = ThreadingHTTPServer((HOST, PORT), Handler)
     server.serve_forever()
 

@@ -257,7 +257,7 @@ def _indices(folder: StateFolder, deployment: GLMDeployment) -> list[int]:
     states = _states(folder, deployment.name)
     there = {index_of(group): group in state.leaving for state in states for group in state.groups}
     staying = [index for index, is_leaving in there.items() if not is_leaving]
-    wanted = scaling.groups_to_bring_up(deployment.spec, len(staying))
+    wanted = scaling.groups_to_bring_up(deployment.spec, len(staying) if states else None)
     return scaling.indices_after(staying, there, wanted, {})
 
 

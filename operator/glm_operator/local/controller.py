@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import msgspec
@@ -28,6 +28,7 @@ from glm_operator.autoscale.decide import Memory, decide
 from glm_operator.autoscale.decision import Decision, Situation
 from glm_operator.autoscale.reading import read
 from glm_operator.autoscale.signals import Signals, State
+from glm_operator.autoscale.zero.asked import Asked, Gateway
 from glm_operator.cluster.metrics.access import Access
 from glm_operator.cluster.metrics.prometheus import Prometheus
 from glm_operator.cluster.metrics.reading import Reading, Target
@@ -40,6 +41,7 @@ from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.gateway import front
 from glm_operator.local.gateway import process as gateway_process
+from glm_operator.local.gateway.file import served_name
 from glm_operator.local.gateway.view import StateView
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
@@ -125,10 +127,12 @@ class Controller:
         await asyncio.to_thread(self._promise, deployment, groups)
         staying = [group for group in groups if group.index not in self.leaving]
         reading = await self._read(deployment, staying)
+        asked = await asyncio.to_thread(self._asked, state, deployment, is_ready=gateway is not None)
         serving = frozenset(group.leader.group for group in staying if group.is_ready)
         rules = deployment.spec.scaling
         warm_up_s = rules.warm_up_seconds if rules is not None else 0
         signals = read(reading.series, reading.latencies, deployment.spec.slo, serving, self.now(), warm_up_s)
+        signals = replace(signals, asked=asked)
         began_s = self.memory.began_s
         if reading.source == "Workers" and began_s is not None and self.now() - began_s >= RECENT_S:
             signals = scaling.newest_arrivals(signals)  # every second; a Prometheus scrapes when it does
@@ -166,6 +170,15 @@ class Controller:
         record = state.gateway
         return self.management.gateway(record.address) if record is not None else None
 
+    def _asked(self, state: DeploymentState, deployment: GLMDeployment, *, is_ready: bool) -> Asked:
+        """Return what the gateway is asked of this deployment."""
+        record = state.gateway
+        if record is None:
+            return Asked()
+        demand = self.management.demand(record.address)
+        said = demand.said(served_name(deployment)) if demand is not None else None
+        return Asked((Gateway(name=record.name, is_ready=is_ready, said=said),))
+
     def _promise(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> None:
         """Put the promises and the policy of the spec to every group that has others."""
         for group in groups:
@@ -177,6 +190,8 @@ class Controller:
                     self.untold.add((group.leader.token, what))
 
     async def _read(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> Reading:
+        if not groups:
+            return Reading(at_s=self.now(), source="Workers")  # of none nothing is missed
         targets = [
             Target(
                 group.leader.group,
@@ -194,10 +209,10 @@ class Controller:
         self, deployment: GLMDeployment, groups: Sequence[_Group], signals: Signals
     ) -> tuple[Decision | None, Memory]:
         rules = deployment.spec.scaling
-        if rules is None or rules.mode not in ("Active", "Observe") or not groups:
+        if rules is None or rules.mode not in ("Active", "Observe") or not (groups or rules.may_be_zero):
             return None, self.memory
         serving = sum(group.is_ready for group in groups)
-        if self.memory.at_s is None and not serving and all(group.is_alive for group in groups):
+        if groups and self.memory.at_s is None and not serving and all(group.is_alive for group in groups):
             # `up` has started them. The law would take them for an order of its own, and wait for the effect of that.
             return None, self.memory
         layout = plan(deployment)

@@ -51,12 +51,16 @@ def scales_or_promises(spec: GLMDeploymentSpec) -> bool:
     return scales or bool(spec.slo.classes)
 
 
-def groups_to_bring_up(spec: GLMDeploymentSpec, running: int) -> int:
-    """Return how many groups `up` makes: what runs, where the controller keeps that number; else what the file says."""
+def groups_to_bring_up(spec: GLMDeploymentSpec, running: int | None) -> int:
+    """Return how many groups `up` makes: what runs, where the controller keeps that number; else what the file says.
+
+    running: None where nothing of the deployment does, not even its controller.
+    """
     scaling = spec.scaling
     if scaling is None or scaling.mode != "Active" or scaling.max_groups is None or spec.replicas == 0:
         return spec.replicas
-    return min(max(running or spec.replicas, scaling.min_groups), scaling.max_groups)
+    kept = running if running or (running == 0 and scaling.may_be_zero) else spec.replicas
+    return min(max(kept, scaling.min_groups), scaling.max_groups)
 
 
 def indices_after(

@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 import msgspec
 
+from glm_operator.autoscale.zero.asked import Said
+
 
 class GroupView(msgspec.Struct, frozen=True):
     """One group, as the gateway sees it."""
@@ -58,6 +60,15 @@ class DemandView(msgspec.Struct, frozen=True):
 
     models: dict[str, ModelDemand] = {}
     up_s: float = 0.0
+
+    def said(self, model: str) -> Said | None:
+        """Return what it says of one model; None: nothing."""
+        found = self.models.get(model)
+        if found is None:
+            return None
+        return Said(
+            held=found.held, running=found.running, oldest_s=found.oldest_s, idle_s=found.idle_s, up_s=self.up_s
+        )
 
     @property
     def held(self) -> int:

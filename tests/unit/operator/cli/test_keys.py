@@ -16,6 +16,7 @@ from glm_operator.cli import app
 from glm_operator.cli.console import CommandError
 from glm_operator.cli.key_stores import FolderStore
 from glm_operator.cli.keys import adding, moment
+from glm_operator.local.state import StateFolder
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -57,6 +58,35 @@ def test_create_prints_the_secret_alone_and_keeps_a_hash(folder: Path) -> None:
     assert secret not in text
     assert json.loads(text)["group"] == "team"
     assert opened(folder, secret, datetime.now(UTC) + timedelta(days=31)) is None
+
+
+def test_keys_of_local_mode_are_in_one_folder_for_all_that_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    secret = made(glm("create", "me", "--local"))
+    folder = StateFolder.of_user().keys_folder
+    assert folder == tmp_path / "glm-operator/keys"
+    assert opened(folder, secret) == "me"
+    rotated = made(glm("rotate", "me", "--local"))
+    assert opened(folder, rotated) == "me"
+    assert [key["name"] for key in json.loads(glm("list", "--local", "-o", "json").stdout)] == ["me"]
+    assert glm("revoke", "me", "--local").exit_code == 0
+    assert opened(folder, rotated) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--folder", "/x"), "--local is a folder of its own"),
+        (("--secret", "team"), "--local is of this machine; it has neither --secret nor --namespace"),
+        (("-n", "models"), "--local is of this machine"),
+    ],
+)
+def test_one_place_is_named_at_a_time(options: tuple[str, ...], said: str) -> None:
+    result = glm("create", "me", "--local", *options)
+    assert result.exit_code == 1
+    assert said in result.stderr
 
 
 def test_nobody_else_reads_the_folder_and_no_half_file_stays(folder: Path) -> None:

@@ -38,13 +38,19 @@ CLASSES = {"classes": [{"name": "chat", "ttft": "1s"}]}
         ({"gateway": OFF, "reasoning": {}, "access": {}}, False),
     ],
 )
-def test_a_controller_stays_where_there_is_a_gateway_or_something_is_scaled_promised_or_told(spec: dict[str, object], needed: bool) -> None:
+def test_a_controller_stays_where_there_is_a_gateway_or_something_is_scaled_promised_or_told(
+    spec: dict[str, object], needed: bool
+) -> None:
     assert needs_controller(a_deployment(**spec).spec) is needed
 
 
 @pytest.mark.parametrize(
     ("spec", "running", "groups"),
     [
+        ({"scaling": {"min": 0, "max": 4}}, None, 1),
+        ({"scaling": {"min": 0, "max": 4}}, 0, 0),
+        ({"scaling": {"min": 0, "max": 4}}, 2, 2),
+        ({"scaling": {"min": 2, "max": 4}}, None, 2),
         ({"replicas": 3}, 1, 3),
         ({"scaling": {"max": 4}}, 3, 3),
         ({"scaling": {"max": 4}}, 0, 1),
@@ -54,7 +60,9 @@ def test_a_controller_stays_where_there_is_a_gateway_or_something_is_scaled_prom
         ({"scaling": {"mode": "Observe", "max": 4}, "replicas": 1}, 3, 1),
     ],
 )
-def test_up_keeps_the_number_that_the_controller_keeps(spec: dict[str, object], running: int, groups: int) -> None:
+def test_up_keeps_the_number_that_the_controller_keeps(
+    spec: dict[str, object], running: int | None, groups: int
+) -> None:
     assert groups_to_bring_up(a_deployment(**spec).spec, running) == groups
 
 

@@ -1,0 +1,34 @@
+"""What a gateway says, as local mode understands it."""
+
+import msgspec
+import pytest
+
+from glm_operator.local.gateway.view import DemandView, GroupView, ModelView, StateView
+
+READY, GOING, LOADING = GroupView(ready=True), GroupView(ready=True, leaving=True), GroupView()
+VIEW = StateView(models={"a": ModelView({"a-g0": READY, "a-g1": GOING}), "b": ModelView({"b-g0": LOADING})})
+
+
+@pytest.mark.parametrize(
+    ("groups", "is_so"),
+    [([], True), (["a-g0"], True), (["a-g0", "a-g1"], False), (["b-g0"], False), (["c-g0"], False)],
+)
+def test_a_group_is_known_ready_when_requests_are_sent_to_it(groups: list[str], is_so: bool) -> None:
+    assert VIEW.knows_ready(groups) is is_so
+
+
+@pytest.mark.parametrize(("group", "is_so"), [("a-g0", True), ("a-g1", False), ("b-g0", True), ("c-g0", False)])
+def test_a_group_may_get_requests_until_it_is_seen_to_leave_or_is_gone(group: str, is_so: bool) -> None:
+    assert VIEW.sends_to(group) is is_so
+
+
+def test_a_file_is_taken_when_it_holds_or_when_it_is_said_why_not() -> None:
+    assert StateView(config_digest="d").takes("d")
+    assert not StateView(config_digest="before").takes("d")
+    assert StateView(config_digest="before", config_fault="models: field required").takes("d")
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    told = {"models": {"a": {"held": 2, "new": 1}, "b": {"held": 1, "idle_s": None}}, "up_s": 3.0, "more": {}}
+    view = msgspec.json.decode(msgspec.json.encode(told), type=DemandView)
+    assert (view.held, view.models["b"].idle_s) == (3, None)
