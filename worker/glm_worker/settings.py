@@ -60,6 +60,11 @@ class WorkerSettings(BaseSettings):
         repr=False,
         description="Who knows it is this deployment's gateway, and gets replies in frames; empty: nobody does.",
     )
+    tls_folder: str = Field(
+        "",
+        description="Folder of ca.crt, tls.crt and tls.key: the HTTP port speaks TLS, and to clients alone whose"
+        " certificate ca.crt has signed. Read again when they change; empty: plain HTTP.",
+    )
     coordinator_port: int = Field(29599, ge=1, le=65535, description="The leading supervisor awaits followers here.")
     rendezvous_port: int = Field(
         29500,

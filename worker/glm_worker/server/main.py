@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -38,6 +39,7 @@ from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge import memory
+from glm_worker.server.edge.tls import TlsFolder
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
@@ -70,6 +72,7 @@ async def serve(
 ) -> None:
     """Serve in the running loop until the control link closes. before_serving: called when all is made that stays."""
     folder = resolve(settings.model)
+    tls = TlsFolder(Path(settings.tls_folder)) if settings.tls_folder else None
     checkpoint = Checkpoint.read(folder, name=settings.served_model_name, max_model_len=settings.max_model_len)
     listener = _listen(settings.host, settings.http_port)
     link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
@@ -112,6 +115,7 @@ async def serve(
             access_log=False,  # a line a request costs more than it tells; the metrics count them
             log_config=None,
             **protocol.options(error_of_protocol, connections),
+            ssl_context_factory=None if tls is None else lambda *_: tls.context,
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
@@ -119,6 +123,7 @@ async def serve(
     # Before anybody is answered: the promises wait in the link since before this process began.
     follower = asyncio.create_task(_follow(link, backend, policy, compiler, generations, drainer, teller))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    renewing = None if tls is None else asyncio.create_task(tls.follow())
     try:
         # The port is open since _listen: who connects before uvicorn accepts waits in the backlog.
         link.send(ServerReady(listener.getsockname()[1]))
@@ -129,6 +134,8 @@ async def serve(
     finally:
         flights.fail_all(Overloaded("the server stops; try again", retry_after_s=1))
         generations.close()
+        if renewing is not None:
+            renewing.cancel()
         teller.watch(is_on=False)
         await compiler.close()
         await asyncio.to_thread(spans.close)
