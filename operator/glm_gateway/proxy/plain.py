@@ -1,9 +1,8 @@
 """A reply that is no frames, passed on as it comes: of an older worker, from outside, a refusal, a short answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,8 +13,6 @@ from glm_gateway.proxy.outside import Reading
 from glm_gateway.surfaces.usage import Told, UsageReader
 
 MAX_ERROR_BYTES = 2**16
-
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -50,14 +47,13 @@ async def pass_plain(
 
     began: called at its first byte. Raises UpstreamLost.
     """
-    silent = "it was silent in the middle of a reply"
     if head.status >= 400 and client.has_started:  # a stream that has waited has a head that says otherwise
         said = b""
-        while data := await within(silence_s, connection.read(), silent):
+        while data := await connection.read(silence_s):
             said = (said + data)[:MAX_ERROR_BYTES]
         return failure_in(head.status, said)
     await client.start(head.status, reading.headers(head))
-    while data := await within(silence_s, connection.read(), silent):
+    while data := await connection.read(silence_s):
         began()
         await client.body(reading.feed(data), more=True)
     await client.body(reading.end(), more=False)
@@ -85,18 +81,10 @@ def failure_in(status: int, body: bytes) -> Failure:
 
 async def read_away(connection: Connection, seconds: float) -> None:
     """Read what is left of a reply that is told, so that its connection can be used again. It need not be there."""
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + seconds
     try:
-        async with asyncio.timeout(seconds):
-            while await connection.read():
-                pass
-    except (TimeoutError, UpstreamLost):
+        while await connection.read(max(0.0, until_s - clock())):
+            pass
+    except UpstreamLost:
         connection.close()
-
-
-async def within(seconds: float, work: Coroutine[Any, Any, Result], otherwise: str) -> Result:
-    """Return what comes in time. Raises UpstreamLost."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise UpstreamLost(f"{otherwise} within {seconds:g} s", has_answered=False) from None

@@ -35,13 +35,7 @@ class Pool:
         """
         connection = self._kept() or await self._connected()
         try:
-            async with asyncio.timeout(self.patience.write_s):
-                await connection.ask(head, body)
-        except TimeoutError:
-            connection.close()
-            raise UpstreamLost(
-                f"it has not read a request within {self.patience.write_s} s", has_answered=False
-            ) from None
+            await connection.ask(head, body, self.patience.write_s)
         except BaseException:
             connection.close()
             raise

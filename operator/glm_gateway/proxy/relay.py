@@ -31,7 +31,7 @@ from glm_gateway.proxy.client import Added, BrokenReply, Client, Send, Telling
 from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
 from glm_gateway.proxy.heads import RawHeaders, request_head
 from glm_gateway.proxy.outside import TO_THE_CLIENT, Outside, Reading, lost_outside
-from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away, within
+from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.routing.pick import Choice
 from glm_gateway.surfaces.usage import Told
@@ -137,6 +137,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.progress = Progress(self.bounds, began_s=self._loop.time())
         self._client = Client(self.send, self.telling, self._reply_added, streams=self.outgoing.streams)
+        self._untold: list[bytes] = []  # of frames that are taken
         self.is_plain = False  # what the client has begun to read is no frames
 
     @property
@@ -219,7 +220,7 @@ class Relay:
 
     async def _pass_on(self, connection: Connection, choice: Choice, continuation: Continuation | None) -> None:
         wait_s = self.waits.stream_s if self.outgoing.streams else self.waits.whole_s
-        head = await within(wait_s, connection.head(), "it did not answer")
+        head = await connection.head(wait_s)
         if head.get(b"content-type") == FRAMES_TYPE.encode():
             await self._pass_frames(connection, choice)
         elif head.status in _BUSY:
@@ -236,13 +237,18 @@ class Relay:
     async def _pass_frames(self, connection: Connection, choice: Choice) -> None:
         reader, progress = FrameReader(), self.progress
         while not progress.is_over:
-            data = await within(self.waits.silence_s, connection.read(), "it was silent in the middle of a reply")
+            data = await connection.read(self.waits.silence_s)
             if not data:
                 raise _Lost("its frames ended before its reply did")
-            for frame in reader.feed(data):
-                if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
-                    raise _Lost(f"it cannot go on: {frame.meaning.code}")
-                await self._pass_frame(frame, choice)
+            try:
+                for frame in reader.feed(data):
+                    if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
+                        raise _Lost(f"it cannot go on: {frame.meaning.code}")
+                    await self._pass_frame(frame, choice)
+            except (_Lost, BrokenFrames):
+                await self._tell_stream()  # what was taken counts as seen, so it has to be
+                raise
+            await self._tell_stream()
         await read_away(connection, self.waits.last_s)
 
     async def _pass_frame(self, frame: Frame, choice: Choice) -> None:
@@ -256,17 +262,21 @@ class Relay:
             self.placing.grow(choice, progress.num_tokens - num_tokens)
         if isinstance(meaning, Close | Fail):
             self._end(meaning)
-        if self.outgoing.streams:
-            await self._tell_stream(frame)
-        elif isinstance(meaning, Close | Fail):
-            await self._tell_whole(meaning, frame.told)
+        if not self.outgoing.streams:
+            if isinstance(meaning, Close | Fail):
+                await self._tell_whole(meaning, frame.told)
+            return
+        if isinstance(meaning, Open):
+            await self._client.start(meaning.status, _encoded(meaning.headers))
+        if frame.told:
+            self._untold.append(frame.told)
 
-    async def _tell_stream(self, frame: Frame) -> None:
-        if isinstance(frame.meaning, Open):
-            await self._client.start(frame.meaning.status, _encoded(frame.meaning.headers))
-        is_over = self.progress.is_over
-        if frame.told or is_over:
-            await self._client.body(frame.told, more=not is_over)
+    async def _tell_stream(self) -> None:
+        """Tell the client of a stream, in one write, what came since the last time."""
+        told, is_over = b"".join(self._untold), self.progress.is_over
+        self._untold.clear()
+        if self.outgoing.streams and (told or is_over):
+            await self._client.body(told, more=not is_over)
 
     async def _tell_whole(self, meaning: Close | Fail, told: bytes) -> None:
         if isinstance(meaning, Fail):
@@ -309,7 +319,7 @@ class Relay:
             path = out.target.partition("?")[0]
             connection, reading = await outside.ask(path, out.headers, out.body, streams=out.streams)
             wait_s = self.waits.stream_s if out.streams else self.waits.whole_s
-            head = await within(wait_s, connection.head(), "it did not answer")
+            head = await connection.head(wait_s)
             if head.status >= 300 and head.status not in TO_THE_CLIENT:
                 await read_away(connection, self.waits.last_s)
                 raise UpstreamLost(f"it answered {head.status}", has_answered=True)
