@@ -138,6 +138,9 @@ def _scaling(scaling: Scaling | None) -> Scaling:
         raise CommandError("the deployment has no spec.scaling; there is nothing to replay")
     if scaling.mode not in ("Active", "Observe"):
         raise CommandError(f"spec.scaling.mode is {scaling.mode}; only Active and Observe decide")
+    if scaling.may_be_zero:
+        err.print("scaling.min is 0; a simulation has no gateway that holds requests, so one group stays", markup=False)
+        return scaling.model_copy(update={"min_groups": 1, "zero": None})
     return scaling
 
 

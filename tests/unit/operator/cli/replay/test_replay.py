@@ -69,6 +69,14 @@ def test_observe_sets_nothing_and_says_so(tmp_path: Path, trace: Path) -> None:
     assert "nothing was set" in replay(tmp_path, spec, "--trace", str(trace)).stdout
 
 
+def test_without_a_gateway_one_group_stays_and_that_is_said(tmp_path: Path, trace: Path) -> None:
+    result = replay(tmp_path, SPEC + ACTIVE.replace("min: 1", "min: 0"), "--trace", str(trace), "--json")
+    assert "scaling.min is 0; a simulation has no gateway that holds requests, so one group stays" in result.stderr
+    found = json.loads(result.stdout)
+    assert min(point["desired"] for point in found["points"]) == 1
+    assert "NoGateway" not in {each["limited_by"] for each in found["decisions"]}
+
+
 @pytest.mark.parametrize(("name", "begins"), [("a.svg", b"<?xml"), ("a.png", b"\x89PNG")])
 def test_a_picture_is_written_and_is_small(tmp_path: Path, trace: Path, name: str, begins: bytes) -> None:
     result = replay(tmp_path, SPEC + ACTIVE, "--trace", str(trace), "-o", str(tmp_path / name))
