@@ -32,7 +32,8 @@ from glm_operator.handlers.triggers import build_registry, build_settings, conne
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Reconciler
-from glm_operator.rollout.front import sharers
+from glm_operator.render.policies import Openings
+from glm_operator.rollout.front import House, sharers
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -68,7 +69,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             now=_now,
             measurements=board,
             gateways=gateways,
-            gateway_image=settings.gateway_image,
+            house=_house(settings),
         )
         sources = _sources(settings, lambda *asked: loop.telemetry.asked(*asked))
         autoscaler = Autoscaler(
@@ -117,6 +118,11 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await sources.close()
     if failures:
         raise failures[0]
+
+
+def _house(settings: OperatorSettings) -> House:
+    openings = Openings(prometheus=settings.scraper_pods, management=settings.management_from)
+    return House(settings.gateway_image, openings if settings.network_policies else None)
 
 
 def _sources(settings: OperatorSettings, asked: Asked) -> Sources:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -37,6 +37,15 @@ class OperatorSettings(BaseSettings):
     )
     gateway_image: str = Field(
         default=names.DEFAULT_GATEWAY_IMAGE, min_length=1, description="Image of gateways whose spec names none."
+    )
+    network_policies: bool = Field(
+        default=True, description="Whether others are kept out of workers and of management ports by NetworkPolicies."
+    )
+    scraper_pods: dict[str, str] = Field(
+        default={names.NAME_LABEL: "prometheus"}, description="Labels of Prometheus' pods, which those let in, as JSON."
+    )
+    management_from: tuple[dict[str, Any], ...] = Field(
+        default=(), description="More peers that they let to management ports, each a NetworkPolicyPeer, as JSON."
     )
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Namespaces to serve, separated by commas; empty: all of the cluster."

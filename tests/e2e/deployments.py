@@ -73,11 +73,12 @@ def nano(name: str, namespace: str, *, ranks_per_pod: int = 2, ranks: int = 2, *
 
 @dataclass(frozen=True)
 class Deployed:
-    """One GLMDeployment by name."""
+    """One GLMDeployment by name. key: that its clients send."""
 
     target: Target
     name: str
     namespace: str
+    key: str = "unused"
 
     def read(self) -> dict[str, Any]:
         return self.target.read("glmdeployments", self.name, self.namespace)
@@ -164,7 +165,7 @@ class Deployed:
         )
         with (
             self.target.base_url(self.name, self.namespace) as url,
-            openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=TIMEOUT, http_client=direct) as client,
+            openai.OpenAI(base_url=url, api_key=self.key, max_retries=0, timeout=TIMEOUT, http_client=direct) as client,
         ):
             yield client
 

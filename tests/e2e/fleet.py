@@ -52,6 +52,7 @@ class Fleet:
             name, self.namespace, ranks_per_pod=1, ranks=1, nodeSelector=NODE_SELECTOR, tolerations=TOLERATIONS
         )
         manifest["metadata"]["labels"] = LABELS
+        manifest["spec"]["gateway"] = {"enabled": False}  # as many pods again, that no story here is about
         return manifest
 
     def wait_settled(self, user: str, *, timeout_s: float) -> None:

@@ -2,15 +2,19 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 
 from e2e.chats import chats
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, nano, wait_for
+from e2e.kubectl_glm import printed
 from e2e.operator_release import Release
 from e2e.target import CHECKOUT
 from glm_cluster.addresses import GPU_RESOURCE
@@ -36,7 +40,11 @@ def test_the_example_serves_a_chat_that_thinks_and_answers_right(release: Releas
     target.kubectl("apply", "-n", MODEL_NAMESPACE, "-f", CHECKOUT / "examples/nano.yaml")
     deployed = Deployed(target, "nano", MODEL_NAMESPACE)
     deployed.wait_ready(timeout_s=180)
+    wait_for("a refusal without a key", lambda: _is_refused(deployed), timeout_s=60)
+    deployed = replace(deployed, key=printed(target, "keys", "create", "guest", "-n", MODEL_NAMESPACE))
+    began = time.monotonic()
     deployed.wait_answers()
+    assert time.monotonic() - began < 30, "keys are brought at once, not when the kubelet looks next"
     thinking, content = deployed.answer("What is 12+30?")
     assert "42" in content
     assert thinking.strip()
@@ -44,6 +52,12 @@ def test_the_example_serves_a_chat_that_thinks_and_answers_right(release: Releas
     assert "1/1" in columns
     deployed.delete()
     wait_for("everything of nano gone", lambda: not deployed.owned(), timeout_s=60)
+
+
+def _is_refused(deployed: Deployed) -> bool:
+    with pytest.raises(openai.AuthenticationError, match="the API key is not known here"):
+        deployed.answer()
+    return True
 
 
 def test_a_tool_call_is_made_and_its_result_answered(shared: Deployed) -> None:

@@ -29,6 +29,7 @@ KINDS = {
     "configmaps": ("", "v1", "ConfigMap"),
     "roles": ("rbac.authorization.k8s.io", "v1", "Role"),
     "rolebindings": ("rbac.authorization.k8s.io", "v1", "RoleBinding"),
+    "networkpolicies": ("networking.k8s.io", "v1", "NetworkPolicy"),
     "poddisruptionbudgets": ("policy", "v1", "PodDisruptionBudget"),
     "secrets": ("", "v1", "Secret"),
     "endpointslices": ("discovery.k8s.io", "v1", "EndpointSlice"),

@@ -23,9 +23,10 @@ from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
+from glm_operator.rollout.front import House
 from integration.fake_kubernetes import FakeKubernetes, Manifest
 
-PLURALS = {kind: f"{kind.lower()}s" for kind in OWNED_KINDS}
+PLURALS = {kind: f"{kind.lower()}s".replace("ys", "ies") for kind in OWNED_KINDS}
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -154,7 +155,7 @@ class Rig:
                 now=lambda: self.now,
                 measurements=self.board,
                 gateways=self.gateways,
-                gateway_image=self.gateway_image,
+                house=House(self.gateway_image),
             )
         if self.watches_bring:
             self.bring()

@@ -178,7 +178,7 @@ class Access(SpecModel):
         "APIKeys; but a deployment from before there were gateways gets one only once this is said.",
     )
     keys_secret_ref: SecretName | None = Field(
-        default=None, description="Secret with the keys. Default: glm-keys, which all deployments of the namespace share."
+        default=None, description="Secret with the keys. Default: glm-keys, for all deployments of the namespace."
     )
     oidc: Oidc | None = Field(default=None, description="The issuer. With auth OIDC, and only with it.")
     external: External | None = Field(default=None, description="The service. With auth External, and only with it.")

@@ -28,6 +28,7 @@ OWNED_KINDS = (
     "Role",
     "RoleBinding",
     "PodDisruptionBudget",
+    "NetworkPolicy",
 )
 
 
@@ -61,6 +62,10 @@ class Cache:
     def bodies(self) -> list[Manifest]:
         """Return every deployment that is known, as it was last seen."""
         return [*self._bodies.values()]
+
+    def body(self, namespace: str, name: str) -> Manifest | None:
+        """Return a deployment as it was last seen."""
+        return self._bodies.get((namespace, name))
 
     def pods(self, namespace: str, name: str) -> list[Manifest]:
         """Return the pods with a deployment's label, those of its gateway included, as they were last seen."""

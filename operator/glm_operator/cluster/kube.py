@@ -49,6 +49,7 @@ _RESOURCES = {
     "ConfigMap": ("", "v1", "configmaps"),
     "Role": ("rbac.authorization.k8s.io", "v1", "roles"),
     "RoleBinding": ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
     "Event": ("", "v1", "events"),
 }
@@ -61,6 +62,7 @@ _SHARED_KINDS = (
     "Role",
     "RoleBinding",
     "PodDisruptionBudget",
+    "NetworkPolicy",
 )
 """What a deployment owns beside pods and records."""
 
@@ -395,7 +397,7 @@ async def read_configuration(kubeconfig: Path | None) -> client.Configuration:
     Raises Unavailable where there is neither.
     """
     configuration = client.Configuration()
-    configuration.connection_pool_maxsize = 0  # no limit: ten watches a namespace hold a connection each
+    configuration.connection_pool_maxsize = 0  # no limit: eleven watches a namespace hold a connection each
     try:
         if kubeconfig is not None:
             await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)

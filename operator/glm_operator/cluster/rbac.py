@@ -39,6 +39,7 @@ RULES: tuple[Rule, ...] = (
     Rule("apps", "deployments", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("", "configmaps", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("policy", "poddisruptionbudgets", frozenset({"get", "list", "watch", "create", "patch"})),
+    Rule("networking.k8s.io", "networkpolicies", frozenset({"get", "list", "watch", "create", "patch"})),
     # What the gateway may read. Nobody may give away a right that it does not have itself, so the operator has it, too.
     Rule("rbac.authorization.k8s.io", "roles", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("rbac.authorization.k8s.io", "rolebindings", frozenset({"get", "list", "watch", "create", "patch"})),

@@ -26,7 +26,7 @@ from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy,
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
-from glm_operator.rollout.front import FrontPlan, front_plan
+from glm_operator.rollout.front import FrontPlan, House, front_plan
 from glm_operator.rollout.membership import needs_load, staying
 from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
@@ -84,7 +84,7 @@ class Reconciler:
     now: Callable[[], datetime]
     measurements: Measurements
     gateways: Gateways
-    gateway_image: str = names.DEFAULT_GATEWAY_IMAGE
+    house: House = field(default_factory=House)
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
@@ -116,7 +116,7 @@ class Reconciler:
             return None
         weighed = await self._weigh(seen.observed, is_live=is_live, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
-        front = front_plan(seen.body, seen.observed, choice.target, self.cache.bodies(), self.gateway_image)
+        front = front_plan(seen.body, seen.observed, choice.target, self.cache.bodies(), self.house)
         plan = plan_of(seen.body, seen.observed, choice.target, decision, front)
         writes = Writes(self.kube, seen.body, seen.observed)
         if is_live:

@@ -5,7 +5,7 @@ be read leave it as it is.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,8 +28,20 @@ from glm_operator.render.gateway import (
 )
 from glm_operator.render.gateway_config import Served, in_cluster
 from glm_operator.render.network import groups_service
+from glm_operator.render.policies import Openings, network_policies
 from glm_operator.rollout import records
 from glm_operator.rollout.target import Target
+
+
+@dataclass(frozen=True)
+class House:
+    """What the operator was installed with. gateway_image: of gateways whose spec names none.
+
+    openings: of NetworkPolicies; None: there are to be none.
+    """
+
+    gateway_image: str = names.DEFAULT_GATEWAY_IMAGE
+    openings: Openings | None = field(default_factory=Openings)
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,9 @@ class FrontPlan:
 
 
 def front_plan(
-    body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], image: str
+    body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
 ) -> FrontPlan:
-    """Return what there is to be. others: deployments of all namespaces. image: of gateways whose spec names none."""
+    """Return what there is to be. others: deployments of all namespaces."""
     if target is None:
         return FrontPlan(absent=("InvalidSpec", "no spec was ever accepted"))
     leads_there = _leads_to_gateway(observed, target.name)
@@ -77,13 +89,14 @@ def front_plan(
         uid=body["metadata"]["uid"],
         front=front,
         served=served,
-        image=(front.gateway.image if front.gateway is not None else None) or image,
+        image=(front.gateway.image if front.gateway is not None else None) or house.gateway_image,
         revision=target.revision,
     )
     try:
         objects = gateway_objects(wanted, observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name))))
     except ValidationError as error:
         return FrontPlan(selector=kept, fault=_fault(error))
+    policies = [] if house.openings is None else network_policies(target.name, target.namespace, house.openings)
     is_there = any(pod.is_ready for pod in observed.gateway)
     is_first = ("v1", "Service", target.name) not in observed.live
     groups_budget = disruption_budget(
@@ -92,7 +105,7 @@ def front_plan(
     return FrontPlan(
         # Clients are led to it once it answers, and for good. Who never had another address never gets past it.
         selector=gateway_selector(target.name) if leads_there or is_there or is_first else None,
-        manifests=(groups_service(target.name, target.namespace), groups_budget, *objects),
+        manifests=(groups_service(target.name, target.namespace), groups_budget, *objects, *policies),
         pokes=tuple(pod for pod in observed.gateway if pod.digest != wanted.digest and not pod.is_leaving),
         digest=wanted.digest,
         replicas=wanted.gateway.replicas,
