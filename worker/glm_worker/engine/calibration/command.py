@@ -37,7 +37,8 @@ def calibrate(
     ModelConfig.read(resolve(settings.model))  # a wrong path is said at once, not by a group that cannot start
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cal-", dir=settings.run_dir) as folder:
-        own = settings.model_copy(update={"run_dir": Path(folder)} | _NO_QUEUE_LIMITS)
+        # Plain HTTP: who asks is this process, and certificates are the gateway's
+        own = settings.model_copy(update={"run_dir": Path(folder), "tls_folder": ""} | _NO_QUEUE_LIMITS)
         costs = _engine_costs(own, supervise)
         starts = cold_starts(own, environment(own), num_starts)
         with serving(own, environment(own)):
