@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from glm_operator.handlers.autoscaler.scheduler import Autoscaler
+from glm_operator import names
+from glm_operator.handlers.autoscaler.scheduler import Autoscaler, Listens
 from glm_operator.observe.report import GroupReport
 from integration.fake_kubernetes import FakeKubernetes
 from integration.metered_fleet import PERIOD_S, Fleet
@@ -25,6 +26,7 @@ class World:
     fleet: Fleet = field(default_factory=lambda: Fleet(NOW.timestamp()))
     gpu_budgets: dict[str, int] = field(default_factory=dict)
     is_behind: bool = False  # the watches bring nothing new
+    gateways: Listens | None = None
     autoscaler: Autoscaler = field(init=False)
 
     @property
@@ -44,6 +46,7 @@ class World:
             now=lambda: self.rig.now,
             period_s=PERIOD_S,
             gpu_budgets=self.gpu_budgets,
+            gateways=self.gateways,
         )
         await self.rig.settle()
 
@@ -66,8 +69,9 @@ class World:
     def serving(self) -> list[str]:
         """Return the groups whose pods are ready."""
         pods = self.fake.names("pods")
-        ready = [name for name in pods if self.fake.get("pods", name)["status"].get("podIP")]
-        return sorted({name.rpartition("-")[0] for name in ready})
+        found = [self.fake.get("pods", name) for name in pods]
+        ready = [pod["metadata"]["labels"].get(names.GROUP_LABEL) for pod in found if pod["status"].get("podIP")]
+        return sorted({group for group in ready if group})
 
     def _versions(self) -> list[Any]:
         return [self.fake.get("glmdeployments", name)["spec"] for name in self.fake.names("glmdeployments")]

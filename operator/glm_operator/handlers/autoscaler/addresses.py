@@ -18,10 +18,10 @@ def addresses_for(
 ) -> list[Address]:
     """Return every gateway that runs and may be asked for this deployment.
 
-    bodies: deployments of all namespaces. pods: those with a deployment's label, by its namespace and name. A pod
+    bodies: deployments of its namespace. pods: those with a deployment's label, by its namespace and name. A pod
     without an address runs nothing yet. A selector that cannot be read selects all: what it may mean is not known.
     """
-    here = [body for body in bodies if body["metadata"]["namespace"] == name[0]]
+    here = [*bodies]
     body = next((each for each in here if name_of(each) == name[1]), None)
     if body is None:
         return []

@@ -271,8 +271,8 @@ class Follower:
     async def _tell_scale(self, body: Manifest, decision: Decision, at_s: float) -> None:
         change = self._tally.scale(decision, at_s)
         reason: Reason = "ScaledUp" if change.after > change.before else "ScaledDown"
-        if decision.cause in ("Woken", "Idle"):
-            reason = "Woken" if decision.cause == "Woken" else "ScaledToZero"
+        if decision.cause == "Woken":
+            reason = "Woken"
         await self._tell(body, reason, f"{change.before} -> {change.after} groups: {change.message}", at_s)
 
     async def _note_refusal(self, body: Manifest, message: str, at_s: float) -> None:

@@ -4,11 +4,12 @@ The looks of a deployment are a period apart from each other and begin at a mome
 deployments ask Prometheus evenly and never together. A slow one is late for itself alone, until all places are taken by
 slow ones: then looks wait, in order. No pass waits for any of this.
 
-A deployment that may have no group is looked at when one of its gateways begins to hold a request, and there is none.
-These looks ask nobody, so they do not wait for a place.
+A deployment that may have no group, and has none, is looked at when one of its gateways begins to hold a request, too.
+While there is none, its looks ask nobody, so they do not wait for a place.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -49,6 +50,7 @@ class Known(Protocol):
 
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None: ...
     def bodies(self) -> Iterable[Manifest]: ...
+    def body(self, namespace: str, name: str) -> Manifest | None: ...
     def pods(self, namespace: str, name: str) -> Iterable[Manifest]: ...
     def is_complete(self, namespace: str) -> bool: ...
 
@@ -102,6 +104,7 @@ class Autoscaler:
         self._followers: dict[Name, tuple[str, Follower]] = {}  # with the uid of the deployment
         self._tasks: dict[Name, asyncio.Task[None]] = {}
         self._wanted: dict[Name, _Wanted] = {}
+        self._neighbours: dict[str, list[Manifest]] = {}  # deployments by namespace, as of a moment ago
         self._gpus: dict[Name, tuple[Generation, int]] = {}  # of a group
 
     async def run(self) -> None:
@@ -130,7 +133,11 @@ class Autoscaler:
 
     def measured(self) -> set[Name]:
         """Return the deployments that are measured, as the watches know them."""
-        self._wanted = {full_name(body): self._wants(body) for body in self._cache.bodies()}
+        self._neighbours = {}
+        for body in self._cache.bodies():
+            self._neighbours.setdefault(full_name(body)[0], []).append(body)
+        bodies = itertools.chain.from_iterable(self._neighbours.values())
+        self._wanted = {full_name(body): self._wants(body) for body in bodies}
         self._gpus = {name: known for name, known in self._gpus.items() if name in self._wanted}
         return {name for name, wanted in self._wanted.items() if wanted.is_measured}
 
@@ -165,7 +172,7 @@ class Autoscaler:
             self._held.setdefault(name, asyncio.Event()).set()
 
     def _addresses(self, name: Name) -> list[Address]:
-        return addresses_for(name, self._cache.bodies(), self._cache.pods)
+        return addresses_for(name, self._neighbours.get(name[0], ()), self._cache.pods)
 
     def _asked(self, name: Name) -> Asked:
         wanted = self._wanted.get(name)
@@ -183,12 +190,13 @@ class Autoscaler:
     async def _follow(self, name: Name) -> None:
         due_s = time.monotonic() + random.uniform(0, self._period_s)  # noqa: S311
         while True:
-            if await self._is_called(name, due_s):
+            is_called = await self._is_called(name, due_s)
+            if self._is_at_zero(name):
                 await self.look(name)
             else:
                 async with self._slots:
                     await self.look(name)
-                # Looks that were missed are not made up for.
+            if not is_called:  # looks that were missed are not made up for
                 due_s = max(due_s + self._period_s, time.monotonic())
             if name in self._followers and self._followers[name][1].is_awaited():
                 due_s = min(due_s, time.monotonic() + AWAITED_S)
@@ -208,12 +216,11 @@ class Autoscaler:
         return False
 
     def _is_at_zero(self, name: Name) -> bool:
-        """Whether a deployment has no group: by what was written last, or as the watches have it."""
-        known = self._followers.get(name)
-        if known is not None and known[1].is_at_zero:
-            return True
-        bodies = (body for body in self._cache.bodies() if full_name(body) == name)
-        return any((body.get("spec") or {}).get("replicas") == 0 for body in bodies)
+        """Whether a deployment may have no group, and has none: by what was written last, or as the watches have it."""
+        wanted, known, body = self._wanted.get(name), self._followers.get(name), self._cache.body(*name)
+        if wanted is None or not wanted.may_be_zero:
+            return False
+        return (known is not None and known[1].is_at_zero) or ((body or {}).get("spec") or {}).get("replicas") == 0
 
     def _follower_of(self, name: Name) -> Follower:
         """Return who follows a deployment; of another one of the same name nothing is kept."""
