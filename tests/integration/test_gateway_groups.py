@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from glm_gateway.groups.roster import Roster
 from glm_gateway.groups.slice_watch import Access, SliceSource
 from glm_gateway.groups.slice_watch import Pace as SlicePace
 from glm_gateway.models.model import Model
-from glm_gateway.routing.pick import Group
+from glm_gateway.models.placement import Placement
+from glm_gateway.routing.classes import Place
+from glm_gateway.routing.pick import Group, Request
 from integration.fake_kubernetes import FakeKubernetes
 
 DEADLINE_S = 30.0
@@ -139,6 +143,26 @@ async def test_another_incarnation_has_an_empty_cache_and_the_first_word_empties
         await until(lambda: model.router.book.account("g0").others_held == 5)
         assert gone == ["g0"]
         assert model._max_running["g0"] == 3, "and what it runs is known again"
+
+
+async def test_a_group_that_comes_gets_no_more_than_it_says_that_it_runs() -> None:
+    async with a_roster() as (roster, model, fake, found):
+        waiting = [asyncio.create_task(placed(model)) for _ in range(5)]
+        await until(lambda: len(model.room) == 5)
+        roster.take([replace(found, is_ready=False)])
+        fake.say(max_running=2, start_s=12.5)
+        await until(lambda: group_of(model).takes_requests)
+        assert model.in_flight == {"g0": 2}
+        assert model.start.usual_s == 12.5
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+
+
+async def placed(model: Model) -> None:
+    number = next(model.numbers)
+    place = Place(0, 0, math.inf, 0.0, number)
+    await Placement(model, Request(key=str(number), prompt_tokens=1), place, num_bytes=1).place(frozenset())
 
 
 async def test_a_worker_from_before_is_used_by_own_charges_and_asked_again_later() -> None:

@@ -129,10 +129,10 @@ class Roster:
     def _hear(self, known: _Known, report: Report) -> None:
         name, before = known.found.name, known.report
         known.report, known.heard_s, known.is_lost = report, self._clock(), False
-        is_new = self._tell(name)
+        if report.max_running is not None and (before is None or before.max_running != report.max_running):
+            self.hearing.hear_running(name, report.max_running)  # first: who has waited is placed as the group comes
+        self._tell(name)
         self.hearing.hear(name, report.load, known.heard_s)
-        if report.max_running is not None and (is_new or before is None or before.max_running != report.max_running):
-            self.hearing.hear_running(name, report.max_running)
         if report.start_s is not None and (start_s := self.start_s) is not None:
             self.hearing.hear_start(start_s)
 

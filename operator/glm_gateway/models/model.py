@@ -120,8 +120,9 @@ class Model:
         """Take the groups that there are now."""
         for gone in self.directory.replace(members):
             self.router.forget(gone)
-            self._max_running.pop(gone, None)
             self._has_frames.pop(gone, None)
+            if not self.has(gone):
+                self._max_running.pop(gone, None)
         self._note_start()
         self.look()
         self.wake()
@@ -157,6 +158,10 @@ class Model:
     def has(self, group: str) -> bool:
         """Tell whether there is a group, ready or not."""
         return any(each.name == group for each in self.directory.groups)
+
+    def revision_of(self, group: str) -> str | None:
+        """Return of which revision a group is; None: it is not there, or nobody says."""
+        return next((each.revision or None for each in self.directory.groups if each.name == group), None)
 
     def charge(self, group: str) -> Choice:
         """Take a place at one group, for a request that is about what it keeps."""
