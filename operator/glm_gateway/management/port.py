@@ -52,7 +52,7 @@ class Management:
     def obstacle(self) -> str | None:
         """Why nobody new should be sent here; None: nothing. That no group is there is none: requests wait for one."""
         if self.is_stopping:
-            return f"it stops: it serves what is under way, {self.gateway.num_running} requests"
+            return f"it stops: it serves what is under way (requests: {self.gateway.num_running})"
         return self.is_full
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -1,0 +1,83 @@
+"""A gateway that is told to stop waits for its requests by their number, and a group that leaves for its own."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from integration.gateway_process import GatewayProcess, a_gateway_process, write_groups
+from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, opened, said, serving
+from integration.server_world import DEADLINE_S
+
+BEGUN = [FRAMES_HEAD, opened(), said("one", 1)]
+ASK = {"model": "chat", "prompt": "1", "stream": True}
+
+
+@contextlib.asynccontextmanager
+async def a_stream(gateway: GatewayProcess) -> AsyncIterator[AsyncIterator[str]]:
+    """Begin a stream, and read its first event; return the lines behind it."""
+    async with gateway.http.stream("POST", f"{gateway.url}/v1/completions", json=ASK) as response:
+        lines = response.aiter_lines()
+        assert await anext(lines) == "data: one"
+        assert await anext(lines) == ""
+        yield lines
+
+
+async def test_it_waits_for_what_is_under_way_and_a_second_signal_changes_nothing(tmp_path: Path) -> None:
+    group = ScriptedGroup("g0", [[*BEGUN, STALL]])
+    async with serving(group), a_gateway_process(tmp_path) as gateway:
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        async with a_stream(gateway):
+            gateway.tell()
+            await gateway.until("/readyz", "it serves what is under way (requests: 1)")
+            await refused(gateway)
+            gateway.tell()
+            gateway.tell(signal.SIGINT)
+            told = json.loads(await gateway.page("/state"))
+            assert told["running"] == 1
+            assert told["models"]["chat"]["groups"]["g0"]["in_flight"] == 1
+        assert await gateway.ended() == 0
+        assert "no request is left" in gateway.log
+
+
+async def test_what_its_deadline_cuts_is_counted_and_it_ends(tmp_path: Path) -> None:
+    group = ScriptedGroup("g0", [[*BEGUN, STALL]])
+    async with serving(group), a_gateway_process(tmp_path, drainSeconds=0.5) as gateway:
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        async with a_stream(gateway) as lines:
+            gateway.tell()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await anext(lines)
+        assert await gateway.ended() == 0
+        assert "requests cut: 1, after 0.5 s" in gateway.log
+
+
+async def test_a_group_that_leaves_gets_nothing_new_and_is_told_until_it_has_nothing(tmp_path: Path) -> None:
+    group, other = ScriptedGroup("g0", [[*BEGUN, STALL]]), ScriptedGroup("g1", [[*BEGUN, STALL]])
+    async with serving(group, other), a_gateway_process(tmp_path) as gateway:
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        async with a_stream(gateway):
+            write_groups(tmp_path / "groups.json", {"g1": other.port})
+            told = await gateway.until_state(lambda told: "g1" in told["models"]["chat"]["groups"])
+            leaving = {"ready": False, "leaving": True, "plain": False, "in_flight": 1}
+            assert told["models"]["chat"]["groups"]["g0"] == leaving
+            async with a_stream(gateway):
+                assert (len(group.asked), len(other.asked)) == (1, 1)
+        told = await gateway.until_state(lambda told: "g0" not in told["models"]["chat"]["groups"])
+        assert told["models"]["chat"]["groups"]["g1"]["in_flight"] == 0
+
+
+async def refused(gateway: GatewayProcess) -> None:
+    """Wait until no connection is taken any more: who sends requests hears of the end a moment later."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await gateway.http.get(f"{gateway.url}/health")
+            except httpx.ConnectError:
+                return
+            await asyncio.sleep(0.05)
