@@ -103,7 +103,11 @@ class Telemetry:
     def add(self, model: Model) -> None:
         """Begin the series of a model."""
         self._models[model.name] = model
-        for metric, *labels in self._series(model.name):
+        self.begin(model.name)
+
+    def begin(self, name: str) -> None:
+        """Begin the series of what answers requests: a model, or a server outside. Again changes nothing."""
+        for metric, *labels in self._series(name):
             metric.labels(*labels)
 
     def drop(self, model: str) -> None:

@@ -23,11 +23,13 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
     gateway.priorities = classes_of(config.priorities)
     names = gateway.names
     names.upstreams = upstreams_of(config.upstreams, names.upstreams)
+    for each in config.upstreams:
+        gateway.telemetry.begin(each.name)
     names.splits = {each.name: split_of(each) for each in config.names}
-    for each in config.models:
-        model = gateway.models[each.name]
+    for served in config.models:
+        model = gateway.models[served.name]
         model.bound(bounds)
-        model.slo = each.slo
+        model.slo = served.slo
         model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
-        to = each.overflow
+        to = served.overflow
         model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)
