@@ -108,6 +108,18 @@ async def test_changes_are_told_ten_times_a_second_at_most() -> None:
         assert clock() - began >= 5 * LOOK_S * 0.99
 
 
+async def test_who_hurries_is_told_before_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_module, "LOOK_S", 3600.0)
+    group = Group()
+    async with asyncio.timeout(DEADLINE_S), group.board.listen() as lines:
+        assert lines is not None
+        assert await anext(lines) == msgspec.json.encode(a_line(1)) + b"\n"
+        for tokens in (2, 3):
+            group.line = a_line(tokens)
+            group.board.hurry()
+            assert await anext(lines) == msgspec.json.encode(a_line(tokens)) + b"\n"
+
+
 async def test_who_reads_slowly_gets_the_newest_line_and_no_more_than_that_is_kept() -> None:
     group = Group()
     async with asyncio.timeout(DEADLINE_S), group.board.listen() as fast, group.board.listen() as slow:

@@ -124,6 +124,7 @@ class Leader:
     async def drain(self) -> None:
         """Take nothing new, and return when nothing is left. Not ready from the first moment."""
         self._is_stopping = True
+        self.load.hurry()  # who sends requests is told before anything is closed
         await self._server.drain()
 
     async def close(self) -> None:
@@ -445,6 +446,7 @@ class Leader:
 
         A pod may be gone by then without our leave, and back in a generation that the drained server cannot serve.
         """
+        self.load.hurry()
         _log.warning("pods %s were told to stop; draining the group for them", first)
         await self._server.drain(lag_s=self._settings.readiness_lag_s)
         leaving = self._peers.leaving

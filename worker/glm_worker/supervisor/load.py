@@ -6,7 +6,7 @@ what a listener has not read yet is never more than one.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -62,6 +62,7 @@ class LoadBoard:
         self._listeners = 0
         self._line = b""
         self._posted = asyncio.Event()  # of the line that comes next
+        self._hurried = asyncio.Event()
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -72,6 +73,10 @@ class LoadBoard:
     @property
     def is_watched(self) -> bool:
         return self._listeners > 0
+
+    def hurry(self) -> None:
+        """Look now: what has changed is not to wait for the next look."""
+        self._hurried.set()
 
     def close(self) -> None:
         """End all streams, and begin no other."""
@@ -111,7 +116,10 @@ class LoadBoard:
         clock = asyncio.get_running_loop().time
         posted_s = clock()
         while True:
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._hurried.wait()
+            self._hurried.clear()
             line, now = _encoded(self._look()), clock()
             if line == self._line and now - posted_s < AGAIN_S:
                 continue
