@@ -27,7 +27,7 @@ def demand(models: Iterable[Model], now: float, began_s: float) -> Json:
     """Return what is told.
 
     idle_s: since the last request of the model came or ended; 0.0 while there is one; None: none came since up_s.
-    running: requests that groups of the model have.
+    running: requests that groups of the model have. deployment: whose groups they are; "": the file does not say.
     """
     return {"models": {model.name: _of(model, now) for model in models}, "up_s": round(now - began_s, 3)}
 
@@ -40,6 +40,7 @@ def _of(model: Model, now: float) -> Json:
         "oldest_s": round(waits.oldest_s, 3),
         "idle_s": 0.0 if running or waits.num_held else idle_s,
         "running": running,
+        "deployment": model.deployment,
     }
 
 

@@ -58,6 +58,7 @@ class Model:
     overflow: Overflow | None = None
     default_mode: Mode | None = None
     changed: Callable[[], None] = _tell_nobody
+    deployment: str = ""  # whose groups these are; empty: the file does not say
     active_s: float | None = None
 
     def __post_init__(self) -> None:

@@ -82,6 +82,7 @@ class Models:
             if name not in self.served:
                 log.info("model %s is served", name)
             followed.retired_s = None
+            followed.model.deployment = config.deployment
             self.served[name] = followed.model
             await followed.follow(config.groups)
         self.changed()
