@@ -6,9 +6,18 @@ those of each of its keys. Money is text: no number of JSON is exact enough.
 
 import re
 from decimal import Decimal
-from typing import Annotated, Self
+from functools import cached_property
+from typing import Annotated, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from glm_gateway.access.keys import NAME
@@ -19,7 +28,13 @@ from glm_gateway.limits.tokens import PICO, Prices, Usage
 MAX_COUNT = 10**12
 """Of tokens or requests in a limit: floats count them exactly."""
 
+MAX_KEPT = 10_000
+"""Of keys and models whose limits are kept as they were made."""
+
 _MONEY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
@@ -154,9 +169,20 @@ class QuotasConfig(_Model):
                 raise ValueError(f"{name}.monthlyBudget is money, and prices say that nothing costs any")
         return self
 
+    @cached_property
+    def _scopes(self) -> dict[tuple[str, str | None, str], tuple[Scope, ...]]:
+        return {}
+
+    @cached_property
+    def _prices(self) -> dict[str, Prices]:
+        return {}
+
     def prices_of(self, model: str) -> Prices:
-        said = self.prices_by_model.get(model, self.prices)
-        return Prices() if said is None else said.prices()
+        found = self._prices.get(model)
+        if found is None:
+            said = self.prices_by_model.get(model, self.prices)
+            found = _kept(self._prices, model, Prices() if said is None else said.prices())
+        return found
 
     def cost(self, model: str, used: Usage) -> int:
         """Return what a request costs, in PICO."""
@@ -164,11 +190,23 @@ class QuotasConfig(_Model):
 
     def scopes(self, key: str, group: str | None, model: str) -> tuple[Scope, ...]:
         """Return whose limits a request counts against: its key's, and its group's where that has any."""
+        found = self._scopes.get((key, group, model))
+        return found if found is not None else _kept(self._scopes, (key, group, model), self._made(key, group, model))
+
+    def _made(self, key: str, group: str | None, model: str) -> tuple[Scope, ...]:
         prices = self.prices_of(model)
         own = Scope(key_scope(key), self.keys.get(key, self.default).limits(prices))
         if group is None or group not in self.groups:
             return (own,)
         return own, Scope(group_scope(group), self.groups[group].limits(prices))
+
+
+def _kept(known: dict[K, V], name: K, value: V) -> V:
+    """Keep a value that every request would make again; all are forgotten when they are too many."""
+    if len(known) >= MAX_KEPT:
+        known.clear()
+    known[name] = value
+    return value
 
 
 def key_scope(key: str) -> str:

@@ -1,12 +1,14 @@
 """What was used of one scope's limits so far: values that a lock or a script keeps whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from glm_gateway.limits.limit import Limits, Measure
 
 MINUTE_S = 60.0
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,27 @@ class Counters:
             for measure, amount in amounts.items()
             if measure in limits.per_minute
         }
-        return replace(self, buckets={**self.buckets, **taken})
+        return Counters({**self.buckets, **taken}, self.num_running, self.month, self.spent)
 
     def spend(self, expense: int, month: str) -> "Counters":
         """Return the counters after an expense in a month, below 0 to give back. A month that is over is left alone."""
         if self.month > month or (expense < 0 and self.month != month):
             return self
-        return replace(self, month=month, spent=max(0, self.spent_in(month) + expense))
+        return Counters(self.buckets, self.num_running, month, max(0, self.spent_in(month) + expense))
+
+    def running(self, change: int) -> "Counters":
+        """Return the counters with more or fewer requests that run, never fewer than none."""
+        return Counters(self.buckets, max(0, self.num_running + change), self.month, self.spent)
 
 
 def month_of(now: float) -> str:
     """Return the calendar month of a moment, in UTC."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y-%m}"
+    return _month_of_day(int(now // DAY_S))
+
+
+@lru_cache(maxsize=64)  # each request asks for it four times
+def _month_of_day(day: int) -> str:
+    return f"{datetime.fromtimestamp(day * DAY_S, UTC):%Y-%m}"
 
 
 def month_after(now: float) -> float:

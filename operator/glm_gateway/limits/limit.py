@@ -14,6 +14,8 @@ class Measure(StrEnum):
     ANSWER_TOKENS = "answer_tokens"
     THINKING_TOKENS = "thinking_tokens"
 
+    __hash__ = str.__hash__  # the one of enums is Python, and a request looks a hundred of these up
+
 
 class Unit(StrEnum):
     """What a budget is counted in."""

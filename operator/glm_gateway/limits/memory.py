@@ -54,6 +54,8 @@ class MemoryStore:
 
     def _as_counted(self, reservation: Reservation) -> Reservation:
         """Return a reservation without expenses in a unit that its scope is no longer counted in."""
+        if all(_unit_of(scope) == self._units.get(scope.name) for scope in reservation.scopes):
+            return reservation
         scopes = tuple(
             scope
             if _unit_of(scope) == self._units.get(scope.name)

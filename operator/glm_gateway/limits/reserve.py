@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from glm_gateway.limits.counters import MINUTE_S, Counters, month_after, month_of
 from glm_gateway.limits.limit import Limits, Measure
@@ -64,12 +64,10 @@ def reserve(scopes: Sequence[Scope], counters: Mapping[str, Counters], usage: Us
         return max(strict, key=lambda each: math.inf if each.retry_after_s is None else each.retry_after_s)
     month = month_of(now)
     taken = {
-        scope.name: replace(
-            counters.get(scope.name, Counters())
-            .take(scope.limits.amounts(usage), scope.limits, now)
-            .spend(scope.limits.expense(usage), month),
-            num_running=counters.get(scope.name, Counters()).num_running + 1,
-        )
+        scope.name: counters.get(scope.name, Counters())
+        .take(scope.limits.amounts(usage), scope.limits, now)
+        .spend(scope.limits.expense(usage), month)
+        .running(+1)
         for scope in scopes
     }
     overlooked = tuple(refusal for _, refusal in refusals)
@@ -87,10 +85,7 @@ def settle(reservation: Reservation, counters: Mapping[str, Counters], used: Usa
         reserved, actual = limits.amounts(reservation.usage), limits.amounts(used)
         differences = {measure: actual[measure] - reserved[measure] for measure in reserved}
         expense = limits.expense(used) - limits.expense(reservation.usage)
-        settled[scope.name] = replace(
-            known.take(differences, limits, now).spend(expense, reservation.month),
-            num_running=max(0, known.num_running - 1),
-        )
+        settled[scope.name] = known.take(differences, limits, now).spend(expense, reservation.month).running(-1)
     return settled
 
 
