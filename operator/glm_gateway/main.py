@@ -1,6 +1,7 @@
 """`glm-gateway`: reads its file and its secrets, serves, and waits for its requests when it is to stop."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         source, secrets = ConfigSource(path), secrets_in(os.environ)
+        gc.collect()
+        gc.freeze()  # what was imported stays: looking at it again and again would hold up every stream
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(source, secrets, given.follow_seconds))
     except OSError as error:
