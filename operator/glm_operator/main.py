@@ -15,6 +15,7 @@ from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import KINDS, Cache
 from glm_operator.cluster.gateway_pages import GatewayPages
+from glm_operator.cluster.gateways import Gateways
 from glm_operator.cluster.metrics.access import Access
 from glm_operator.cluster.metrics.prometheus import Asked, Prometheus
 from glm_operator.cluster.metrics.scrape import Scraper
@@ -71,6 +72,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             gateways=gateways,
             house=_house(settings),
         )
+        demand = Gateways()
         sources = _sources(settings, lambda *asked: loop.telemetry.asked(*asked))
         autoscaler = Autoscaler(
             board,
@@ -81,6 +83,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             now=_now,
             period_s=settings.demand_period_s,
             gpu_budgets=settings.gpu_budgets,
+            gateways=demand,
         )
         watches = [
             Watch(client, cache, kind, namespace, wake=partial(_wake, queue, cache, kind))
@@ -115,6 +118,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             await runner.cleanup()
             await workers.close()
             await gateways.close()
+            await demand.close()
             await sources.close()
     if failures:
         raise failures[0]
