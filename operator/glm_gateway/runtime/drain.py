@@ -19,7 +19,7 @@ async def drained(num_running: Callable[[], int], timeout_s: float, *, told_s: f
         if now - last_told_s >= told_s:
             last_told_s = now
             log.info("requests left: %d, after %.0f s of %g s", left, now - began_s, timeout_s)
-        await asyncio.sleep(min(LOOK_S, max(0.0, began_s + timeout_s - now)))
+        await asyncio.sleep(min(LOOK_S, told_s, max(0.0, began_s + timeout_s - now)))
     if left:
         log.warning("requests cut: %d, after %g s of waiting for them", left, timeout_s)
     else:
