@@ -125,7 +125,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(sys.modules["glm_operator.cli.local"], "worker_program", lambda: PROGRAM)
     folder = StateFolder.of_user()
-    with ThreadPoolExecutor() as people:
+    with ThreadPoolExecutor(16) as people:
         try:
             yield Local(folder, tmp_path, people)
         finally:
