@@ -96,6 +96,7 @@ class Waits:
     stream_s: float = 30.0  # until the head of a stream, which comes after a second at the latest
     whole_s: float = 3600.0  # until the head of a whole reply: a worker from before has written it by then
     silence_s: float = 45.0  # in the middle of a reply: three signs of life that did not come
+    outside_s: float = 300.0  # a server outside, which gives no signs of life while it thinks
     last_s: float = 1.0  # for the end of a reply behind its last frame
 
 
@@ -297,12 +298,12 @@ class Relay:
     async def _pass_plain(self, connection: Connection, head: Head, choice: Choice) -> None:
         """Pass on a reply that is no frames: a refusal, a short answer, or one of a worker from before."""
         self.placing.succeed(choice, None)
-        await self._pass_as_it_comes(connection, head, AsItIs(head.get(b"content-type")))
+        await self._pass_as_it_comes(connection, head, AsItIs(head.get(b"content-type")), self.waits.silence_s)
 
-    async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading) -> None:
+    async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading, silence_s: float) -> None:
         self.is_plain = True
         failure = await pass_plain(
-            connection, head, reading, self._client, silence_s=self.waits.silence_s, began=self._note_first
+            connection, head, reading, self._client, silence_s=silence_s, began=self._note_first
         )
         self.told, self.outcome = reading.told, _outcome_of(head.status)
         if failure is not None:
@@ -318,13 +319,12 @@ class Relay:
         try:
             path = out.target.partition("?")[0]
             connection, reading = await outside.ask(path, out.headers, out.body, streams=out.streams)
-            wait_s = self.waits.stream_s if out.streams else self.waits.whole_s
-            head = await connection.head(wait_s)
+            head = await connection.head(self.waits.outside_s if out.streams else self.waits.whole_s)
             if head.status >= 300 and head.status not in TO_THE_CLIENT:
                 await read_away(connection, self.waits.last_s)
                 raise UpstreamLost(f"it answered {head.status}", has_answered=True)
             outside.succeed()
-            await self._pass_as_it_comes(connection, head, reading)
+            await self._pass_as_it_comes(connection, head, reading, self.waits.outside_s)
         except UpstreamLost as loss:
             outside.fail(str(loss))
             return lost_outside(outside.name)
