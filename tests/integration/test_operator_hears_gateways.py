@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glm_operator.autoscale.zero.asked import Asked
 from glm_operator.cluster import gateways as client
-from glm_operator.cluster.gateways import SILENT_S, Address, Gateways
+from glm_operator.cluster.gateways import DEMAND_PATH, SILENT_S, Address, Gateways
 from integration.gateway_port import GatewayPort, a_model, serving
+from integration.gateway_process import a_gateway_process, model_of, write_groups
 
 NAMESPACE = "models"
 
@@ -243,3 +245,39 @@ async def test_one_that_leaves_counts_while_it_says_something_and_no_longer(worl
     world.skipped_s += SILENT_S + 0.1
     assert world.asked(is_leaving=True).gateways == ()
     assert world.asked().silent == ("chat-gateway-a",)
+
+
+# -- the gateway itself
+
+
+async def test_a_gateway_says_whose_requests_it_holds_and_since_when_nobody_asks(tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups.json", {})
+    model = model_of("glm-nano", tmp_path / "groups.json", deployment="chat")
+    gateways, calls = Gateways(), list[tuple[str, str]]()
+    async with a_gateway_process(tmp_path, models=[model]) as gateway:
+        address = Address(NAMESPACE, "chat", "chat-gateway-a", "uid-a", f"{gateway.management}{DEMAND_PATH}")
+        gateways.follow([address], calls.append)
+
+        def asked(deployment: str = "chat") -> Asked:
+            return gateways.asked(deployment, [address])
+
+        try:
+            await until(lambda: asked().is_known)
+            said = asked().gateways[0].said
+            assert said is not None
+            assert (said.idle_s, calls) == (None, [])
+            assert asked("third").gateways == (), "it names whom it serves"
+
+            body = {"model": "glm-nano", "messages": [{"role": "user", "content": "hello"}]}
+            began_s = time.monotonic()
+            waiting = asyncio.create_task(gateway.http.post(f"{gateway.url}/v1/chat/completions", json=body))
+            await until(lambda: calls == [(NAMESPACE, "chat")])
+            assert time.monotonic() - began_s < 1.0
+            assert asked().held == 1.0
+
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await until(lambda: asked().held == 0.0)
+            assert (asked().quiet_s or 0.0) < 10.0
+        finally:
+            await gateways.close()

@@ -272,6 +272,17 @@ async def test_a_gateway_of_another_deployment_that_serves_it_as_well_counts(zer
     assert zero.replicas == 1
 
 
+async def test_only_for_who_may_have_no_group_gateways_are_listened_to(zero: ZeroWorld) -> None:
+    await zero.run(10)
+    assert all(zero.ports[pod].streams for pod in ("chat-gateway-0x", "chat-gateway-1x"))
+    zero.world.edit(scaling=SCALING)
+    zero.world.rig.bring()
+    zero.world.autoscaler.measured()
+    zero.world.autoscaler.listen()
+    await until(lambda: not any(port.streams for port in zero.ports.values()))
+    assert zero.asked() == Asked()
+
+
 async def test_a_new_operator_goes_on_where_the_last_one_ended(zero: ZeroWorld) -> None:
     await zero.run(IDLE_AFTER_S)
     await zero.world.start()
