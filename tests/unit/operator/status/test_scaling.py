@@ -14,6 +14,7 @@ from unit.operator.operator_builders import moving_to, observed
 from unit.operator.status_builders import conditions, facts
 
 SCALING = Scaling.model_validate({"min": 1, "max": 4})
+MISSING = Trouble("metrics", "MetricsMissing", "no group serves yet")
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -120,6 +121,25 @@ def test_the_bounds_that_are_told_are_those_of_the_schedule_that_is_open() -> No
 def test_zero_groups_switch_it_off() -> None:
     said = status(target=moving_to(replicas=0), observed=observed(), measured=measured(decision=None))
     assert conditions(said)["ScalingActive"] == ("False", "ScaledToZero")
+
+
+def test_zero_groups_that_may_be_switch_nothing_off() -> None:
+    may_be = Scaling.model_validate({"min": 0, "max": 4})
+    seen = measured(decision=a_decision(0, 0, least=0, most=4, cause="Idle"), source=None, metrics=MISSING)
+
+    said = status(target=moving_to(replicas=0), observed=observed(), scaling=may_be, measured=seen)
+
+    assert conditions(said)["ScalingActive"] == ("True", "ScalingByLoad")
+
+
+@pytest.mark.parametrize("limit", ["NoGateway", "GatewayUnknown"])
+def test_a_group_that_stays_because_nobody_would_hear_of_a_request_is_said_so(limit: str) -> None:
+    seen = measured(decision=a_decision(1, 1, limited_by=limit, message="gateway a does not say what it is asked"))
+
+    (said,) = (each for each in status(measured=seen)["conditions"] if each["type"] == "ScalingActive")
+
+    assert (said["status"], said["reason"]) == ("True", "DemandUnknown")
+    assert said["message"] == "gateway a does not say what it is asked"
 
 
 def test_scaling_that_cannot_be_read_says_so() -> None:
