@@ -15,7 +15,9 @@ class Use(NamedTuple):
 
 
 def granted(rules: Iterable[Rule]) -> set[Use]:
-    return {Use(rule.api_group, rule.resource, verb) for rule in rules for verb in rule.verbs}
+    """Return what the operator may for its own use."""
+    own = [rule for rule in rules if not rule.is_for_others]
+    return {Use(rule.api_group, rule.resource, verb) for rule in own for verb in rule.verbs}
 
 
 def used(events: Iterable[Mapping[str, Any]]) -> set[Use]:

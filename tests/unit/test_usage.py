@@ -46,3 +46,8 @@ def test_a_subresource_and_a_group_are_their_own() -> None:
 def test_a_watch_that_has_only_begun_counts_and_a_request_without_an_object_does_not() -> None:
     watch = {"verb": "watch", "objectRef": {"resource": "pods"}}
     assert unused([Rule("", "pods", frozenset({"watch"}))], [{"verb": "get"}, watch]) == []
+
+
+def test_what_is_held_for_others_need_not_be_used() -> None:
+    held = Rule("discovery.k8s.io", "endpointslices", frozenset({"watch"}), is_for_others=True)
+    assert unused([held], [TOLD]) == []

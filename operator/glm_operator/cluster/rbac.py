@@ -13,6 +13,7 @@ class Rule:
     api_group: str  # "" is the core group
     resource: str
     verbs: frozenset[str]
+    is_for_others: bool = False  # held to be given to the accounts of gateways, and never used by the operator itself
 
 
 RULES: tuple[Rule, ...] = (
@@ -43,7 +44,7 @@ RULES: tuple[Rule, ...] = (
     # What the gateway may read. Nobody may give away a right that it does not have itself, so the operator has it, too.
     Rule("rbac.authorization.k8s.io", "roles", frozenset({"get", "list", "watch", "create", "patch"})),
     Rule("rbac.authorization.k8s.io", "rolebindings", frozenset({"get", "list", "watch", "create", "patch"})),
-    Rule("discovery.k8s.io", "endpointslices", frozenset({"get", "list", "watch"})),
+    Rule("discovery.k8s.io", "endpointslices", frozenset({"get", "list", "watch"}), is_for_others=True),
     # For people, at transitions of conditions and at each step of a rollout.
     Rule("", "events", frozenset({"create"})),
 )
