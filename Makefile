@@ -131,8 +131,9 @@ e2e-long: $(INSTALLED) $(AGENTS)/.installed ## Long stories: a fleet of 300, eig
 	@$(BIN)/python scripts/e2e.py --long
 
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## Hostile requests, the long form: 5,500 of the API's description and 20,000 mutated bodies; numbers for docs/log.md
+fuzz: $(INSTALLED) ## Hostile requests, the long form: 5,500 of the API's description, 20,000 mutated bodies, 60,000 of raw bytes; numbers for docs/log.md
 	@PYTHONPATH=tests $(BIN)/python -m fuzz
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.raw
 
 ##@ Run a real cluster on this machine
 
