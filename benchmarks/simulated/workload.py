@@ -1,0 +1,98 @@
+"""What is asked: conversations that begin with shared system prompts, and single questions behind a hot one."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from glm_gateway.routing.prefix import Prefix, prefix_key, prefix_of
+from glm_operator.autoscale.simulate.model.calibration import H200_AIR_FP8
+
+BLOCK = H200_AIR_FP8.block_size
+BYTES_PER_TOKEN = 4
+WARM_S = 60.0
+KEY = prefix_key(b"benchmark", "tenant")
+
+Block = tuple[str, int, int]
+"""What a KV block holds: a system prompt's or a session's text, which one, and the place."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request of a session. Blocks and bytes are of the whole prompt, so of all turns before it as well."""
+
+    session: int
+    at_s: float
+    system: int
+    system_tokens: int
+    prompt_tokens: int
+    answer_tokens: int
+    prefix: Prefix
+
+    def blocks(self, tokens: int) -> list[Block]:
+        """Return the whole blocks of the first tokens of the conversation, the answer to this turn included."""
+        shared = self.system_tokens // BLOCK
+        return [
+            ("system", self.system, place) if place < shared else ("session", self.session, place)
+            for place in range(tokens // BLOCK)
+        ]
+
+
+def text(seed: int, tokens: int) -> str:
+    """Return as many bytes as these tokens have."""
+    return random.Random(seed).randbytes(tokens * BYTES_PER_TOKEN // 2).hex()
+
+
+class Workload:
+    """The sessions of a load, each a list of turns; the same for every router."""
+
+    def __init__(self, name: str, *, seconds: float, sessions_per_s: float, hot_per_s: float, seed: int) -> None:
+        self.name, self.seconds = name, seconds
+        self.sessions: list[list[Turn]] = []
+        dice = random.Random(seed)
+        sizes = [dice.randrange(1000, 4000) for _ in range(12)]
+        shares = [1 / (place + 1) for place in range(len(sizes))]
+        for at_s in _arrivals(dice, sessions_per_s, seconds):
+            system = dice.choices(range(len(sizes)), shares)[0]
+            self._add(dice, at_s, system, sizes[system], turns=min(10, 1 + int(dice.expovariate(1 / 4))), document=4000)
+        for at_s in _arrivals(dice, hot_per_s, seconds):
+            self._add(dice, at_s, len(sizes), 8000, turns=1, document=250)
+
+    def _add(
+        self, dice: random.Random, at_s: float, system: int, system_tokens: int, turns: int, document: int
+    ) -> None:
+        number = len(self.sessions)
+        messages: list[dict[str, str]] = [{"role": "system", "content": text(system, system_tokens)}]
+        tokens = system_tokens
+        found: list[Turn] = []
+        for turn in range(turns):
+            answer = min(1000, 20 + int(dice.expovariate(1 / 200)))
+            mean = document if turn == 0 else 250
+            question = 40 + min(5 * mean, int(dice.expovariate(1 / mean)))
+            messages.append({"role": "user", "content": text(1000 * number + 2 * turn + 100, question)})
+            tokens += question
+            prefix = prefix_of([messages], KEY)
+            found.append(Turn(number, at_s, system, system_tokens, tokens, answer, prefix))
+            messages.append({"role": "assistant", "content": text(1000 * number + 2 * turn + 101, answer)})
+            tokens += answer
+            at_s += 5 + dice.expovariate(1 / 20)
+        self.sessions.append(found)
+
+    def ideal(self) -> float:
+        """Return the share of prompt tokens that one group with an endless cache has computed before."""
+        seen: set[Block] = set()
+        hits = total = 0
+        for turn in sorted((turn for session in self.sessions for turn in session), key=lambda turn: turn.at_s):
+            if turn.at_s >= WARM_S:
+                hits += BLOCK * sum(block in seen for block in turn.blocks(turn.prompt_tokens - 1))
+                total += turn.prompt_tokens
+            seen.update(turn.blocks(turn.prompt_tokens + turn.answer_tokens))
+        return hits / total
+
+
+def _arrivals(dice: random.Random, per_s: float, seconds: float) -> Iterator[float]:
+    at_s = 0.0
+    while per_s > 0:
+        at_s += dice.expovariate(per_s)
+        if at_s >= seconds:
+            return
+        yield at_s
