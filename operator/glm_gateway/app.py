@@ -91,6 +91,8 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.num_running = 0
+        self.relaying: set[asyncio.Task[None]] = set()
+        self.is_cut = False
         self.names = Names(self.models)
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
         for collector in self.metering.collectors:
@@ -110,6 +112,12 @@ class Gateway:
             await _Exchange(self, scope, receive, send).run()
         finally:
             self.num_running -= 1
+
+    def cut(self) -> None:
+        """Tell all that is under way that there is no more time for it. It ends soon after."""
+        self.is_cut = True
+        for task in self.relaying:
+            task.cancel()
 
     @property
     def is_ready(self) -> bool:
@@ -275,18 +283,22 @@ class _Exchange:
         await self._run(self._relay_of(keeper, body, streams=streams), keeper)
 
     async def _run(self, relay: Relay, placing: Placement | ToGroup | ToUpstream) -> None:
-        """Relay until the reply is told, or the client is gone."""
+        """Relay until the reply is told, or the client is gone, or there is no more time."""
         running = asyncio.create_task(relay.run())
         leaving = asyncio.create_task(self._left())
+        self.gateway.relaying.add(running)
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
+            if running.cancelled() and self.gateway.is_cut:
+                await relay.cut()
+            elif running.done():
                 running.result()
         except BrokenReply as error:
             log.warning("request=%s its reply broke off: %s", self._request_id, error)
             raise
         finally:
             leaving.cancel()
+            self.gateway.relaying.discard(running)
             if not running.done():
                 running.cancel()
                 await asyncio.wait({running})

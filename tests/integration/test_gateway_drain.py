@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from integration.gateway_process import GatewayProcess, a_gateway_process, write_groups
 from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, opened, said, serving
@@ -51,10 +50,24 @@ async def test_what_its_deadline_cuts_is_counted_and_it_ends(tmp_path: Path) -> 
         write_groups(tmp_path / "groups.json", {"g0": group.port})
         async with a_stream(gateway) as lines:
             gateway.tell()
-            with pytest.raises(httpx.RemoteProtocolError):
-                await anext(lines)
+            told = [line async for line in lines]
+        assert "gateway_stopped" in "".join(told), "the stream ends with a word, and not in its middle"
+        async with asyncio.timeout(DEADLINE_S):
+            await group.was_cut.wait()
         assert await gateway.ended() == 0
         assert "requests cut: 1, after 0.5 s" in gateway.log
+
+
+async def test_who_waits_for_a_group_is_told_that_it_waits_in_vain(tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups.json", {})
+    async with a_gateway_process(tmp_path, drainSeconds=0.1) as gateway:
+        asking = asyncio.create_task(gateway.http.post(f"{gateway.url}/v1/completions", json=ASK | {"stream": False}))
+        await gateway.until("/demand", '"held":1')
+        gateway.tell()
+        answer = await asking
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "gateway_stopped")
+        assert answer.headers["retry-after"] == "1"
+        assert await gateway.ended() == 0
 
 
 async def test_a_group_that_leaves_gets_nothing_new_and_is_told_until_it_has_nothing(tmp_path: Path) -> None:

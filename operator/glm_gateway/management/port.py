@@ -32,7 +32,7 @@ _PAGES = "there is /livez, /readyz, /metrics, /state and /demand"
 class Management:
     """models: that run, those that are taken out of the file and still have requests as well. num_keys: that are good.
 
-    is_stopping: it serves what is under way, and wants nothing new.
+    is_stopping: it serves what is under way, and wants nothing new. is_open: whether the port of clients is.
     """
 
     gateway: Gateway
@@ -40,6 +40,7 @@ class Management:
     demands: Demands
     standing: Standing
     num_keys: Callable[[], int | None] = lambda: None
+    is_open: Callable[[], bool] = lambda: True
     is_stopping: bool = False
     is_full: str | None = None
     _num_streams: int = 0
@@ -53,6 +54,8 @@ class Management:
         """Why nobody new should be sent here; None: nothing. That no group is there is none: requests wait for one."""
         if self.is_stopping:
             return f"it stops: it serves what is under way (requests: {self.gateway.num_running})"
+        if not self.is_open():
+            return "it starts: the port of clients is not open yet"
         return self.is_full
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -302,9 +302,7 @@ class Relay:
 
     async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading, silence_s: float) -> None:
         self.is_plain = True
-        failure = await pass_plain(
-            connection, head, reading, self._client, silence_s=silence_s, began=self._note_first
-        )
+        failure = await pass_plain(connection, head, reading, self._client, silence_s=silence_s, began=self._note_first)
         self.told, self.outcome = reading.told, _outcome_of(head.status)
         if failure is not None:
             await self._fail(failure)
@@ -333,6 +331,11 @@ class Relay:
                 outside.done(connection)
         return None
 
+    async def cut(self) -> None:
+        """Tell the client that the gateway has no more time for it, once `run` was cancelled. Raises as that does."""
+        if self.outcome is Outcome.CANCELLED:
+            await self._fail(CUT)
+
     async def _fail(self, failure: Failure) -> None:
         """Tell the client that there is no more."""
         self.failure = failure
@@ -345,6 +348,14 @@ GROUP_LOST = Failure(
     "the group that wrote this answer was lost, and no other one could go on; try again",
     "service_unavailable",
     code="group_lost",
+    retry_after_s=1,
+)
+
+CUT = Failure(
+    503,
+    "the gateway stops, and could not wait for the end of this answer; try again",
+    "service_unavailable",
+    code="gateway_stopped",
     retry_after_s=1,
 )
 

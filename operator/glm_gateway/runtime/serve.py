@@ -18,7 +18,7 @@ from glm_gateway.management.pulse import Pulse
 from glm_gateway.management.standing import Standing
 from glm_gateway.models.model import Model
 from glm_gateway.runtime.apply import apply
-from glm_gateway.runtime.drain import drained
+from glm_gateway.runtime.drain import drained, left_after
 from glm_gateway.runtime.gate import gate_of, num_keys
 from glm_gateway.runtime.metering import metering_of
 from glm_gateway.runtime.models import Models
@@ -32,6 +32,10 @@ LOOK_S = 1.0
 
 ENDPOINTS_FOLLOW_S = 3.0
 """How long requests are still taken after it has been told to stop: who sends them hears of it a moment later."""
+
+
+LAST_WORD_S = 2.0
+"""How long whom a drain has cut may take to read that it was."""
 
 
 class Runtime:
@@ -126,6 +130,7 @@ async def serve(
         tls = _tls(runtime.config, stack)
         public = of_clients(gateway, management, runtime.config, tls)
         private = of_management(management, runtime.config)
+        management.is_open = lambda: public.started
         serving = [asyncio.create_task(server.serve()) for server in (public, private)]
         following = asyncio.create_task(runtime.keep_current())
         try:
@@ -137,6 +142,8 @@ async def serve(
             public.should_exit = True  # takes nothing new, and ends each connection after its reply
             if num_cut := await drained(lambda: gateway.num_running, runtime.config.drain_seconds):
                 gateway.telemetry.cut(num_cut)
+                gateway.cut()
+                await left_after(lambda: gateway.num_running, LAST_WORD_S)
                 public.force_exit = True
             await asyncio.wait(serving[:1])
             private.should_exit = private.force_exit = True
