@@ -95,7 +95,7 @@ def test_workers_are_scraped_in_the_namespaces_that_the_operator_serves(
 
 def test_the_pod_monitor_of_the_operator_selects_its_pod_and_neither_hook_nor_test() -> None:
     objects = rendered(api_versions=CRDS)
-    selected = of_kind(objects, "PodMonitor")[1]["spec"]["selector"]["matchLabels"]
+    selected = of_kind(objects, "PodMonitor")[-1]["spec"]["selector"]["matchLabels"]
     pods = {
         kind: item["metadata"] if kind == "Pod" else item["spec"]["template"]["metadata"]
         for kind in ("Deployment", "Job", "Pod")

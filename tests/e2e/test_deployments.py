@@ -146,7 +146,7 @@ def test_kubectl_scale_goes_up_and_down(shared: Deployed) -> None:
     target = shared.target
     shared.scale(3)
     shared.wait_settled("3/3", timeout_s=180)
-    endpoints = target.items("endpointslices", MODEL_NAMESPACE, "kubernetes.io/service-name=nano")
+    endpoints = target.items("endpointslices", MODEL_NAMESPACE, "kubernetes.io/service-name=nano-worker")
     assert sum(len(s["endpoints"]) for s in endpoints) == 3, "only rank-0 pods answer"
     selector = target.get("glmd", "nano", "-n", MODEL_NAMESPACE)["status"]["selector"]
     assert len(target.items("pods", MODEL_NAMESPACE, selector)) == 3

@@ -1,0 +1,158 @@
+"""Stories of one who asks all along, with a key, while everything about the gateway and its groups changes."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import openai
+import pytest
+
+from e2e.chats import QUESTION, RIGHT, Asked, asking_all_along
+from e2e.conftest import MODEL_NAMESPACE
+from e2e.deployments import Deployed, ask, nano, wait_for
+from e2e.kubectl_glm import kubectl_glm, printed
+from e2e.operator_release import Release
+
+SECRET = "gated-keys"
+NUM_CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def gated(release: Release) -> Iterator[Deployed]:
+    """A deployment of two groups of one rank, behind two pods of a gateway that asks for keys."""
+    manifest = nano("gated", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
+    manifest["spec"]["replicas"] = 2
+    manifest["spec"]["access"] = {"auth": "APIKeys", "keysSecretRef": {"name": SECRET}}
+    manifest["spec"]["gateway"] = {"replicas": 2, "drainSeconds": 60}
+    key = printed(release.target, "keys", "create", "guest", "-n", MODEL_NAMESPACE, "--secret", SECRET)
+    release.target.apply(manifest)
+    deployed = Deployed(release.target, "gated", MODEL_NAMESPACE, key)
+    deployed.wait_settled("2/2")
+    deployed.wait_answers()
+    yield deployed
+    deployed.delete()
+    kubectl_glm(release.target, "keys", "revoke", "guest", "-n", MODEL_NAMESPACE, "--secret", SECRET)
+
+
+def asking(deployed: Deployed) -> Any:
+    return asking_all_along(deployed, num_clients=NUM_CLIENTS, question=QUESTION, right=RIGHT)
+
+
+def assert_all_answered(asked: Asked, least: int = NUM_CLIENTS) -> None:
+    assert asked.failures == []
+    assert asked.num_right >= least
+
+
+def test_nobody_without_a_key_is_answered(gated: Deployed) -> None:
+    with replace(gated, key="sk-mistyped").client() as client, pytest.raises(openai.AuthenticationError):
+        ask(client)
+
+
+def test_groups_come_and_go_and_nobody_notices(gated: Deployed) -> None:
+    with asking(gated) as asked:
+        for replicas in (3, 1, 2):
+            gated.scale(replicas)
+            gated.wait_settled(f"{replicas}/{replicas}")
+    assert_all_answered(asked)
+
+
+def test_every_pod_of_the_gateway_is_replaced_and_nobody_notices(gated: Deployed) -> None:
+    before = {pod["metadata"]["uid"] for pod in gated.pods("gateway")}
+    with asking(gated) as asked:
+        gated.patch(gateway={"resources": {"requests": {"memory": "200Mi"}}})
+        wait_for("other pods of the gateway", lambda: _all_others(gated, before), timeout_s=180)
+    assert_all_answered(asked)
+
+
+def test_a_key_is_rotated_and_nobody_notices_who_takes_the_new_one_in_time(gated: Deployed) -> None:
+    keys = ("-n", MODEL_NAMESPACE, "--secret", SECRET)
+    second = printed(gated.target, "keys", "create", "second", *keys)
+    rotating = replace(gated, key=second)
+    rotating.wait_answers()
+    with asking(rotating) as asked:
+        began = time.monotonic()
+        newest = printed(gated.target, "keys", "rotate", "second", "--keep", "1h", *keys)
+        replace(gated, key=newest).wait_answers()
+        took_s = time.monotonic() - began
+    assert_all_answered(asked, least=1)
+    assert took_s < 15, "the kubelet was told to bring the keys now"
+    kubectl_glm(gated.target, "keys", "revoke", "second", *keys)
+    wait_for("both secrets refused", lambda: _is_refused(gated, second) and _is_refused(gated, newest), timeout_s=60)
+    assert gated.answers_right()
+
+
+def test_a_rank_that_is_killed_in_the_middle_of_streams_costs_no_client_anything(gated: Deployed) -> None:
+    with asking(gated) as asked:
+        wait_for("answers", lambda: asked.num_right >= NUM_CLIENTS, timeout_s=120)
+        gated.signal_rank("gated-g0-0", 0, 9)
+        right = asked.num_right
+        wait_for("answers after it", lambda: asked.num_right >= right + 2 * NUM_CLIENTS, timeout_s=120)
+    assert_all_answered(asked)
+
+
+def test_a_deployment_without_groups_is_woken_by_a_request_that_waits_and_sleeps_again(release: Release) -> None:
+    manifest = nano("sleeper", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
+    manifest["spec"] |= {"replicas": 0, "scaling": {"min": 0, "max": 1, "zero": {"idleAfter": "20s"}}}
+    release.target.apply(manifest)
+    sleeper = Deployed(release.target, "sleeper", MODEL_NAMESPACE)
+    wait_for("its gateway", lambda: sleeper.condition("GatewayReady")["status"] == "True", timeout_s=120)
+    assert sleeper.pods() == []
+    began = time.monotonic()
+    # A client's own limit is a minute; comments keep the stream alive meanwhile.
+    with sleeper.client() as client:
+        assert "42" in ask(client)[1]
+    print(f"answered from zero after {time.monotonic() - began:.1f} s")
+    wait_for("no group again", lambda: sleeper.spec()["replicas"] == 0 and not sleeper.pods(), timeout_s=180)
+    sleeper.delete()
+
+
+@pytest.mark.long
+def test_five_minutes_of_killed_ranks_and_deleted_pods_cost_no_client_anything(
+    gated: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated.patch(gateway={"maxContinuations": 3})
+    gated.scale(3)
+    gated.wait_settled("3/3")
+    chance, ends_at = random.Random(12), time.monotonic() + 300
+    with asking(gated) as asked:
+        while time.monotonic() < ends_at:
+            wait_for("the time of the next blow", _after(20), timeout_s=30)
+            pod = chance.choice(["gated-g0-0", "gated-g1-0", "gated-g2-0"])
+            blow = chance.choice([_kill_rank, _delete_pod])
+            blow(gated, pod)
+    line = {"bench": "gateway_chaos", "metric": "failed_requests", "ours": len(asked.failures), "goal": 0}
+    with capsys.disabled():
+        print(f"\n{json.dumps(line | {'met': not asked.failures, 'answered_right': asked.num_right})}")
+    assert_all_answered(asked)
+    gated.patch(gateway={"maxContinuations": None})
+    gated.scale(2)
+    gated.wait_settled("2/2")
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    at = time.monotonic() + seconds
+    return lambda: time.monotonic() >= at
+
+
+def _kill_rank(deployed: Deployed, pod: str) -> None:
+    wait_for(f"a rank of {pod} killed", lambda: deployed.signal_rank(pod, 0, 9) or True, timeout_s=60)
+
+
+def _delete_pod(deployed: Deployed, pod: str) -> None:
+    deployed.target.kubectl("delete", "pod", pod, "-n", deployed.namespace, "--wait=false")
+
+
+def _all_others(deployed: Deployed, before: set[str]) -> bool:
+    now = {pod["metadata"]["uid"] for pod in deployed.pods("gateway")}
+    return len(now) == len(before) and not now & before
+
+
+def _is_refused(deployed: Deployed, key: str) -> bool:
+    try:
+        replace(deployed, key=key).answer()
+    except openai.AuthenticationError:
+        return True
+    return False
