@@ -22,6 +22,9 @@ from glm_gateway.access.cors import Cors, asks_before
 from glm_gateway.access.decide import Caller, Mode
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering, Refused, Reserved
+from glm_gateway.admission.record import Record
+from glm_gateway.audit.log import AuditLog
+from glm_gateway.audit.metrics import AuditMetrics
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.ladder.promises import class_of, first_token_s, told_headers
 from glm_gateway.metrics.telemetry import Telemetry
@@ -43,6 +46,7 @@ from glm_gateway.surfaces.ask import Ask, NoJson, read
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
+from glm_gateway.traces.traces import Traces
 from glm_gateway.upstreams.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -89,6 +93,9 @@ class Gateway:
     priorities: Classes = field(default_factory=Classes)
     cors: Cors | None = None
 
+    audit: AuditLog | None = None
+    traces: Traces | None = None
+
     def __post_init__(self) -> None:
         self.num_running = 0
         self.relaying: set[asyncio.Task[None]] = set()
@@ -97,10 +104,13 @@ class Gateway:
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
         for collector in self.metering.collectors:
             self.telemetry.registry.register(collector)
+        if self.audit is not None:
+            self.telemetry.registry.register(AuditMetrics(self.audit))
         self.pages = Pages(
             names=lambda: self.names.known,
             mode=self.gate.mode,
             usage=self.metering.usage,
+            traces=self.traces,
             of_worker=lambda: described_by_a_worker(list(self.models.values())),
         )
 
@@ -141,6 +151,14 @@ class _Exchange:
         self._request_id = request_id_of(self._headers)
         self._own_id = secrets.token_hex(16)  # the client's own may be used twice
         self._words = Words(api_of(self.scope["path"]), self._request_id)
+        self._record = Record(
+            self.gateway.audit,
+            self.gateway.traces,
+            self._request_id,
+            self.scope["path"],
+            self._began_s,
+            self._loop.time,
+        )
         self._to_client, self.send = self.send, self._told
         self._cors = self.gateway.cors
         self._has_started = False
@@ -151,7 +169,9 @@ class _Exchange:
                 await self._tell_browser(self._cors)
                 return
             found = self._route()
+            self._record.is_kept = found.kind in (Kind.GENERATE, Kind.COUNT, Kind.STORED)
             self._caller = await self._admitted()
+            self._record.known(self._caller)
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)
@@ -170,11 +190,14 @@ class _Exchange:
                 raise
             log.exception("request=%s failed: %s", self._request_id, type(error).__name__)
             await self._fail(INTERNAL, ())
+        finally:
+            self._record.end()
 
     async def _told(self, message: Message) -> None:
         """Send a message to the client, with what pages of other origins need."""
         if message["type"] == "http.response.start":
             self._has_started = True
+            self._record.status = message["status"]
             if self._cors is not None:
                 message = {**message, "headers": [*message["headers"], *self._cors.headers(self._headers)]}
         await self._to_client(message)
@@ -232,11 +255,13 @@ class _Exchange:
                 Failure(400, "the body is not a JSON object", "invalid_request_error", code="invalid_json")
             ) from None
         target = self._target(ask, found)
+        self._record.asked(target.name, mode=ask.mode)
         if found.kind is Kind.COUNT:
             placing = self._placing(target, ask, writes=False)
             await self._run(self._relay_of(placing, body, streams=ask.streams), placing)
             return
         reserved = await self._reserved(target.name, ask)
+        self._record.reserved(reserved.reservation.usage)
         placing = self._placing(target, ask, writes=True)
         relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers)
         if isinstance(placing, Placement) and ask.streams:
@@ -249,7 +274,9 @@ class _Exchange:
             if isinstance(target, Model) and (relay.progress.opened is not None or has_plain):
                 target.hear_reply(relay.group, in_frames=not relay.is_plain)
                 target.hear_thinking(_thinking_of(relay.progress.opened))
-            await asyncio.shield(
+            if isinstance(target, Model):
+                self._record.revision = target.revision_of(relay.group)
+            self._record.entry = await asyncio.shield(
                 self.gateway.metering.settle(
                     reserved,
                     self._own_id,
@@ -372,15 +399,17 @@ class _Exchange:
             added=[(TOKEN_HEADER, gateway.token.encode()), own_id, *of_model, *_told_of(self._caller)],
             streams=streams,
         )
-        return Relay(
+        relay = Relay(
             outgoing,
-            placing,
+            self._record.placing(placing),
             self._words,
             self.send,
             bounds=gateway.bounds,
             waits=gateway.waits,
             reply_added=[own_id, *added],
         )
+        self._record.relays(relay)
+        return relay
 
     def _target(self, ask: Ask, found: Route) -> Model | Upstream:
         """Return where a request goes. Raises _Refused."""

@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from glm_gateway.access.keys import Keyring, keyring_of
@@ -24,15 +25,26 @@ _DATA = "..data"
 _State = tuple[object, ...]
 
 
+Changed = Callable[[Keyring | None, Keyring], None]
+
+
+def nobody_listens(before: Keyring | None, after: Keyring) -> None:
+    """A Changed that does nothing."""
+
+
 class _Moved(Exception):
     """The folder was changed while it was read."""
 
 
 class KeySource:
-    """The keyring of a folder as it was last readable. Looks from a thread of its own between `start` and `close`."""
+    """The keyring of a folder as it was last readable. Looks from a thread of its own between `start` and `close`.
 
-    def __init__(self, folder: Path, *, look_s: float = LOOK_S) -> None:
+    changed: told of each new keyring, with the one before, by that thread.
+    """
+
+    def __init__(self, folder: Path, *, look_s: float = LOOK_S, changed: Changed = nobody_listens) -> None:
         self._folder = folder
+        self._changed = changed
         self._look_s = look_s
         self._keyring: Keyring | None = None
         self._state: _State | None = None  # of the folder when it was read; None: read it again
@@ -81,7 +93,8 @@ class KeySource:
                 logger.warning("keys in %s: %s", self._folder, mistake)
         is_new = self._keyring is None or (found.keys, mistakes) != (self._keyring.keys, self._keyring.mistakes)
         if is_new:
-            self._keyring = Keyring(found.keys, mistakes)
+            last, self._keyring = self._keyring, Keyring(found.keys, mistakes)
+            self._changed(last, self._keyring)
             logger.info("keys in %s: %d good, %d mistakes", self._folder, len(found.keys), len(mistakes))
         self._state = None if unreadable else state
         return is_new

@@ -10,8 +10,6 @@ from glm_gateway.part import Part
 
 NOT_BUILT = frozenset(
     {
-        "audit",
-        "trace",
         "workers.tlsFolder",
     }
 )

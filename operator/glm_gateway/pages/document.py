@@ -11,7 +11,7 @@ from typing import Any
 
 from glm_edge.version import VERSION
 from glm_gateway.access.decide import OPEN_PATHS, Mode
-from glm_gateway.surfaces.routes import Api, Kind, Route, paths
+from glm_gateway.surfaces.routes import TRACES, Api, Kind, Route, paths
 
 Json = dict[str, Any]
 
@@ -53,8 +53,19 @@ _SCHEMAS: Json = {
         key=_STRING,
         start=_DAY,
         end=_DAY,
+        replicas={"const": "this", "description": "What other replicas of the gateway have counted is not in it."},
         data=_list(_object(day=_DAY, model=_STRING, **_SUM)),
         total=_object(**_SUM),
+    ),
+    "Trace": _object(
+        {"events_missing": {"type": "integer"}},
+        object={"const": "trace"},
+        id=_STRING,
+        path=_STRING,
+        model=_TEXT_OR_NULL,
+        arrived={"type": "string", "format": "date-time"},
+        is_over={"type": "boolean"},
+        events=_list(_object(at_s={"type": "number"}, what=_STRING)),
     ),
     "Error.openai": _object(error=_object(message=_STRING, type=_STRING, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)),
     "Error.anthropic": _object(
@@ -89,7 +100,7 @@ _OF_GROUPS = {
 _WITH_RETRY = ("429", "503", "529")
 
 
-def document(of_worker: Mapping[str, Any] | None, *, mode: Mode, has_usage: bool) -> Json:
+def document(of_worker: Mapping[str, Any] | None, *, mode: Mode, has_usage: bool, has_traces: bool = False) -> Json:
     """Return the description, OpenAPI 3.1. of_worker: what a worker says of itself; None: none could be asked.
 
     Anybody may read it, so it names no model.
@@ -105,7 +116,7 @@ def document(of_worker: Mapping[str, Any] | None, *, mode: Mode, has_usage: bool
             for method in each.methods
             if method != "HEAD"
         }
-    found |= _own(mode, has_usage=has_usage)
+    found |= _own(mode, has_usage=has_usage, has_traces=has_traces)
     schemas = known.get("components", {}).get("schemas", {})
     components: Json = {"schemas": {**schemas, **{f"{_NAME_OF_OURS}{name}": each for name, each in _SCHEMAS.items()}}}
     whole: Json = {
@@ -163,7 +174,7 @@ def _in_path(name: str) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": _STRING}
 
 
-def _own(mode: Mode, *, has_usage: bool) -> Json:
+def _own(mode: Mode, *, has_usage: bool, has_traces: bool) -> Json:
     """Return the paths that the gateway answers itself."""
     found: Json = {}
     for path, each in paths():
@@ -189,6 +200,12 @@ def _own(mode: Mode, *, has_usage: bool) -> Json:
             {"name": "end", "in": "query", "schema": _DAY, "description": "The last day, in UTC."},
         ]
         found["/v1/usage"] = {"get": usage}
+    if has_traces:
+        path = TRACES + "{request_id}"
+        trace = _page("Tell what happened to a request of the caller's key", ["Trace"], [Api.OPENAI], path, mode)
+        trace["parameters"] = [_in_path("request_id")]
+        trace["responses"] |= _errors({"404": "No such request of this key is kept."}, [Api.OPENAI])
+        found[path] = {"get": trace}
     return found
 
 

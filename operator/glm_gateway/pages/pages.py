@@ -13,7 +13,8 @@ from glm_gateway.pages.docs import docs_file, docs_page
 from glm_gateway.pages.document import document
 from glm_gateway.pages.models import models_page
 from glm_gateway.pages.page import Page, of_json
-from glm_gateway.surfaces.routes import Kind, Route
+from glm_gateway.surfaces.routes import TRACES, Kind, Route
+from glm_gateway.traces.traces import Traces
 from glm_gateway.usage.service import UsageService
 
 KEEP_S = 60.0
@@ -40,6 +41,7 @@ class Pages:
     mode: Mode
     usage: UsageService | None = None
     of_worker: OfWorker = no_worker
+    traces: Traces | None = None
 
     def __post_init__(self) -> None:
         self._describing = asyncio.Lock()
@@ -61,6 +63,8 @@ class Pages:
                 return await self._description()
             case "/docs":
                 return docs_page()
+        if path.startswith(TRACES):
+            return self._trace(found.name, caller)
         page = docs_file(path.removeprefix("/docs/"))
         return page or _not_told(f"{path[:100]}: it is not part of this image")
 
@@ -74,13 +78,22 @@ class Pages:
         told = self.usage.answer(caller.name, asked.get("start"), asked.get("end"))
         return told if isinstance(told, Failure) else of_json(told)
 
+    def _trace(self, request_id: str, caller: Caller) -> Page | Failure:
+        if self.traces is None:
+            return _not_told("this gateway keeps no traces; trace.enabled is off")
+        trace = self.traces.find(caller.name, request_id, asyncio.get_running_loop().time())
+        if trace is None:
+            return _not_told(f"no trace of a request {request_id[:128]!r} of this key is kept in this replica")
+        return of_json(trace.told())
+
     async def _description(self) -> Page:
         clock = asyncio.get_running_loop().time
         async with self._describing:
             if self._described is not None and clock() < self._described[0]:
                 return self._described[1]
             of_worker = await self.of_worker()
-            page = of_json(document(of_worker, mode=self.mode, has_usage=self.usage is not None))
+            told = {"has_usage": self.usage is not None, "has_traces": self.traces is not None}
+            page = of_json(document(of_worker, mode=self.mode, **told))
             self._described = (clock() + (KEEP_S if of_worker is not None else KEEP_NONE_S), page)
         return page
 

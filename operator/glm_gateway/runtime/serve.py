@@ -7,7 +7,9 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
+from glm_edge.version import VERSION
 from glm_gateway.app import Gateway
+from glm_gateway.audit.log import AuditLog
 from glm_gateway.config.changes import held_back, merged
 from glm_gateway.config.config import GatewayConfig
 from glm_gateway.config.secrets import Secrets
@@ -24,6 +26,7 @@ from glm_gateway.runtime.metering import metering_of
 from glm_gateway.runtime.models import Models
 from glm_gateway.runtime.servers import of_clients, of_management
 from glm_gateway.tls.shown import ShownCertificate
+from glm_gateway.traces.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +57,18 @@ class Runtime:
         """Return it with all models of the file. What it starts ends with the stack. Raises OSError."""
         config = source.current.config
         pulse, served = Pulse(), dict[str, Model]()
+        audit = None
+        if config.audit is not None:
+            audit = AuditLog.opened(config.audit)
+            stack.callback(audit.close)
         gateway = Gateway(
             served,
             secrets.token,
-            await gate_of(config.auth, secrets.secret, stack),
+            await gate_of(config.auth, secrets.secret, stack, audit),
             secret=secrets.secret,
             metering=await metering_of(config, stack),
+            audit=audit,
+            traces=Traces(config.trace) if config.trace.enabled else None,
         )
         telemetry = gateway.telemetry
         models = Models(changed=pulse.beat, added=telemetry.add, dropped=telemetry.drop, served=served)
@@ -95,6 +104,8 @@ class Runtime:
             log.error("not all of the file is in use: %s", fault)
         elif fault is None and standing.fault is not None:
             log.info("all of the file is in use")
+        if fault != standing.fault:
+            self.note("config_fault", fault=fault)
         standing.fault = fault
         self.gateway.telemetry.tell_current(is_current=fault is None)
 
@@ -114,6 +125,12 @@ class Runtime:
         self.config = merged(self.config, found.config)
         self.management.standing.digest = found.digest
         log.info("the file has changed: now by %s", found.digest[:12])
+        self.note("config_reloaded", digest=found.digest, models=[model.name for model in self.config.models])
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Add an event to the audit log, where there is one."""
+        if self.gateway.audit is not None:
+            self.gateway.audit.add(event, **facts)
 
     async def _go_by(self, config: GatewayConfig) -> None:
         await self._models.take(config.models)
@@ -133,18 +150,22 @@ async def serve(
         management.is_open = lambda: public.started
         serving = [asyncio.create_task(server.serve()) for server in (public, private)]
         following = asyncio.create_task(runtime.keep_current())
+        names = [model.name for model in runtime.config.models]
+        runtime.note("gateway_started", version=VERSION, digest=management.standing.digest, models=names)
         try:
             await _first([asyncio.create_task(stopping.wait()), *serving, following])
         finally:
             management.is_stopping = True  # not ready: nobody new is sent here
             following.cancel()
             await asyncio.sleep(follow_s)
+            runtime.note("gateway_draining", running=gateway.num_running)
             public.should_exit = True  # takes nothing new, and ends each connection after its reply
             if num_cut := await drained(lambda: gateway.num_running, runtime.config.drain_seconds):
                 gateway.telemetry.cut(num_cut)
                 gateway.cut()
                 await left_after(lambda: gateway.num_running, LAST_WORD_S)
                 public.force_exit = True
+            runtime.note("gateway_stopped", cut=num_cut)
             await asyncio.wait(serving[:1])
             private.should_exit = private.force_exit = True
             await asyncio.gather(*serving, following, return_exceptions=True)

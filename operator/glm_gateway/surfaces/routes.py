@@ -44,6 +44,9 @@ class Route:
 DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 """That the page /docs is made of."""
 
+TRACES = "/v1/traces/"
+"""Of single requests: then comes the id of one, which may have any visible sign in it."""
+
 _POST, _GET = ("POST",), ("GET", "HEAD")
 
 _ZAI = ("/api/paas/v4", "/api/coding/paas/v4")
@@ -85,7 +88,7 @@ def route(path: str, *, speaks_anthropic: bool = False) -> Route | None:
     """
     found = _EXACT.get(path)
     if found is None:
-        found = _of_response(path) or _of_model(path)
+        found = _of_response(path) or _of_model(path) or _of_trace(path)
     if found is not None and speaks_anthropic and found.kind is Kind.MODELS and found.api is Api.OPENAI:
         return Route(Api.ANTHROPIC, found.kind, found.methods, found.name)
     return found
@@ -98,6 +101,7 @@ def paths() -> Iterator[tuple[str, Route]]:
         yield beginning + "{name}", Route(api, Kind.MODELS, _GET)
     for what, methods in _OF_RESPONSE.items():
         yield "/v1/responses/{response_id}" + (what or ""), Route(Api.OPENAI, Kind.STORED, methods)
+    yield TRACES + "{request_id}", Route(Api.OPENAI, Kind.OWN, _GET)
 
 
 def api_of(path: str) -> Api:
@@ -108,6 +112,11 @@ def api_of(path: str) -> Api:
 def _of_response(path: str) -> Route | None:
     match = _RESPONSE.fullmatch(path)
     return match and Route(Api.OPENAI, Kind.STORED, _OF_RESPONSE[match["what"]], match["id"])
+
+
+def _of_trace(path: str) -> Route | None:
+    id_ = path.removeprefix(TRACES)
+    return Route(Api.OPENAI, Kind.OWN, _GET, id_) if path.startswith(TRACES) and 0 < len(id_) <= 128 else None
 
 
 def _of_model(path: str) -> Route | None:

@@ -28,7 +28,7 @@ OF_WORKER: dict[str, Any] = {
 
 
 def described(of_worker: Any = None, mode: Mode = Mode.KEYS, *, has_usage: bool = True) -> dict[str, Any]:
-    return document(of_worker, mode=mode, has_usage=has_usage)
+    return document(of_worker, mode=mode, has_usage=has_usage, has_traces=True)
 
 
 @pytest.mark.parametrize("of_worker", [None, OF_WORKER])
