@@ -1,19 +1,19 @@
 """The burst of `make demo`: more people ask than one group takes at once, until a second group takes the rest.
 
-Everybody asks one question after another, each of the group with the fewest open requests, as through a gateway.
-A question counts from the moment it is asked, also while it still waits for its first word.
+Everybody asks one question after another, all of one address: which group answers is the gateway's business. A
+question counts from the moment it is asked, also while it still waits for its first word.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-Ask = Callable[[str, Callable[[], None]], None]
-"""Asks the group at a base URL, and calls the function at the first word. Raises what went wrong."""
+Ask = Callable[[Callable[[], None]], None]
+"""Asks, and calls the function at the first word. Raises what went wrong."""
 
 
 @dataclass(eq=False)
@@ -34,15 +34,12 @@ class Question:
 
 @dataclass
 class Burst:
-    """People who ask all the time. urls: of the groups that serve; they may change at any time."""
+    """People who ask all the time."""
 
     ask: Ask
     num_people: int
-    urls: Sequence[str]
     questions: list[Question] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    _open: dict[str, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_over: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -69,15 +66,9 @@ class Burst:
 
     def _ask_on(self) -> None:
         while not self._is_over.is_set() and not self.failures:
-            with self._lock:
-                url = min(self.urls, key=lambda each: self._open.get(each, 0))
-                self._open[url] = self._open.get(url, 0) + 1
             question = Question(time.monotonic())
             self.questions.append(question)
             try:
-                self.ask(url, question.begin)
+                self.ask(question.begin)
             except Exception as error:  # noqa: BLE001 - whatever it is: a question was not answered, the demo says so
                 self.failures.append(f"{type(error).__name__}: {error}")
-            finally:
-                with self._lock:
-                    self._open[url] -= 1

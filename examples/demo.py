@@ -1,8 +1,9 @@
-"""`make demo`: the whole path on this machine in a minute: plan, start, chat, call a tool, lose a rank, scale, stop.
+"""`make demo`: the whole path on this machine in a minute: plan, start, ask with a key, lose a rank, scale, stop.
 
-Uses what a user would: the `glm` command and the `openai` package. Which groups serve it reads where `glm local status`
-does, for it looks five times a second. Exit status 0 only if every answer was right and no process is left. It keeps
-its own state folder, so deployments you run with `glm local` are not touched.
+Uses what a user would: the `glm` command and the `openai` package, which knows of one address and one key. How many
+groups serve it reads where `glm local status` does, for it looks five times a second. Exit status 0 only if every
+answer was right and no process is left. It keeps its own state folder, so neither deployments nor keys of yours are
+touched.
 """
 
 import json
@@ -12,25 +13,34 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import openai
 from burst import Ask, Burst
-from openai.types.chat import ChatCompletionMessageFunctionToolCall, ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.chat import (
+    ChatCompletionChunk,
+    ChatCompletionMessageFunctionToolCall,
+    ChatCompletionMessageParam,
+    ChatCompletionToolParam,
+)
 from rich.console import Console
 
+from glm_operator.local.gateway.process import url
 from glm_operator.local.management import Management
 from glm_operator.local.processes import members
 from glm_operator.local.state import DeploymentState, StateFolder
-from glm_operator.local.status import group_statuses, url
+from glm_operator.local.status import group_statuses
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC = ROOT / "examples/nano.yaml"
+SPEC = ROOT / "examples/gateway.yaml"
 SCALED_SPEC = ROOT / "examples/nano-autoscale.yaml"
 GLM = Path(sys.executable).with_name("glm")
 PROGRAM = GLM.relative_to(ROOT) if GLM.is_relative_to(ROOT) else GLM  # as one types it in the checkout
@@ -51,11 +61,13 @@ WEATHER_TOOL: ChatCompletionToolParam = {
     },
 }
 
+LONG_QUESTION, LONG_ANSWER = "Count from 1 to 100.", ", ".join(map(str, range(1, 101)))
+GUEST_REQUESTS = 2  # a minute, which SPEC allows to the group of the guest
+
 RANK = "glm-rank"  # what a process that computes is called
 NUM_BEFORE_KILL = 20  # numbers of the answer
 
 NUM_PEOPLE = 8  # twice as many as a group of SCALED_SPEC answers at once
-LONG_QUESTION, LONG_ANSWER = "Count from 1 to 100.", ", ".join(map(str, range(1, 101)))
 TTFT_S = 0.5  # what SCALED_SPEC promises
 STEADY_S = 3.0  # for so long the promise must hold again
 LOOK_S = 0.2
@@ -81,46 +93,118 @@ def glm(*arguments: str) -> None:
         raise DemoFailed(f"`glm {' '.join(arguments)}` failed; what it said stands above")
 
 
+def made_key(name: str, *options: str) -> str:
+    """Make a key as a person would, and return its secret, which is shown to nobody."""
+    arguments = ["keys", "create", name, *options, "--local"]
+    console.print(f"[dim]$ {PROGRAM} {' '.join(arguments)} > {name}.key[/]")
+    done = subprocess.run([GLM, *arguments], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise DemoFailed(f"`glm {' '.join(arguments)}` failed; what it said stands above")
+    return done.stdout.strip()
+
+
 def states_of(name: str) -> list[DeploymentState]:
     return [state for state in StateFolder.of_user().deployments() if state.name == name]
 
 
-def serving(deployment: str, management: Management) -> list[str]:
-    """Return the base URL of each group that serves and is not about to go, from the state file."""
-    return [
-        url(pods[0])
-        for state in states_of(deployment)
-        for group, pods in state.groups.items()
-        if group not in state.leaving and management.is_ready(pods[0].address)
-    ]
+def address_of(deployment: str) -> str:
+    """Return the base URL of a deployment: that of its gateway."""
+    (state,) = states_of(deployment)
+    if state.gateway is None:
+        raise DemoFailed(f"{deployment} has no gateway")
+    return url(state.gateway)
+
+
+def num_serving(deployment: str, management: Management) -> int:
+    """Return how many groups serve and are not about to go."""
+    return len(
+        [
+            group
+            for state in states_of(deployment)
+            for group, pods in state.groups.items()
+            if group not in state.leaving and management.is_ready(pods[0].address)
+        ]
+    )
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """Yield the base URL of the running model; afterwards stop it and check that nothing is left, whatever happened."""
-    try:
-        glm("local", "up", "-f", str(SPEC.relative_to(ROOT)))
-        with Management() as management:
-            address = serving("nano", management)[0]
-        yield address
-    finally:
-        for number in (signal.SIGINT, *ENDINGS):
-            signal.signal(number, signal.SIG_IGN)  # a second one must not leave processes behind
-        heading("8. Shut down")
-        states = StateFolder.of_user().deployments()
-        tokens = [pod.token for state in states for pod in state.pods]
-        tokens += [state.controller.token for state in states if state.controller is not None]
-        glm("local", "down")
-        left = [pid for token in tokens for pid in members(token)]
-        if left:
-            raise DemoFailed(f"processes are left: {left}")
-        console.print("[green]checked: no process is left[/]")
+def served(key: str) -> Iterator[str]:
+    """Yield the address of the running model; afterwards stop it and check that nothing is left, whatever happened."""
+    with ThreadPoolExecutor(1) as people:
+        reading: Future[str] | None = None
+        try:
+            glm("local", "up", "-f", str(SPEC.relative_to(ROOT)))
+            yield address_of("front")
+            reading = reader(people, key)
+        finally:
+            for number in (signal.SIGINT, *ENDINGS):
+                signal.signal(number, signal.SIG_IGN)  # a second one must not leave processes behind
+            heading("9. Shut down" + (", while somebody is still reading" if reading is not None else ""))
+            shut_down()
+    if reading is not None:
+        if LONG_ANSWER not in reading.result():
+            raise DemoFailed(f"the answer to {LONG_QUESTION!r} is {reading.result()!r}")
+        console.print("[green]checked: who was reading got all of the answer[/]")
 
 
-def client_of(address: str) -> openai.OpenAI:
+def shut_down() -> None:
+    """Stop everything, and check that no process is left."""
+    states = StateFolder.of_user().deployments()
+    records = [record for state in states for record in (*state.pods, state.gateway, state.controller)]
+    tokens = [record.token for record in records if record is not None]
+    glm("local", "down")
+    left = [pid for token in tokens for pid in members(token)]
+    if left:
+        raise DemoFailed(f"processes are left: {left}")
+    console.print("[green]checked: no process is left[/]")
+
+
+def reader(people: ThreadPoolExecutor, key: str) -> Future[str]:
+    """Let somebody read a long answer, and return once it has begun."""
+    client, has_begun = client_of(address_of("front"), key), threading.Event()
+
+    def read() -> str:
+        answer = ""
+        with client:
+            for chunk in long_answer(client):
+                answer += chunk.choices[0].delta.content or ""
+                has_begun.set()
+        return answer
+
+    reading = people.submit(read)
+    reading.add_done_callback(lambda _: has_begun.set())
+    has_begun.wait()
+    return reading
+
+
+def long_answer(client: openai.OpenAI) -> openai.Stream[ChatCompletionChunk]:
+    """Ask for an answer of some seconds."""
+    return client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": LONG_QUESTION}], temperature=0, stream=True
+    )
+
+
+def client_of(address: str, key: str) -> openai.OpenAI:
     """Return a client that asks this machine directly: a proxy of the environment knows nothing of its loopback."""
     direct = openai.DefaultHttpxClient(trust_env=False)
-    return openai.OpenAI(base_url=address, api_key="unused", max_retries=0, timeout=120, http_client=direct)
+    return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=120, http_client=direct)
+
+
+def refused_without_key(address: str) -> None:
+    """Ask with a secret that is none."""
+    console.print("[dim]Without a key:[/]")
+    with client_of(address, "no-key") as client:
+        try:
+            client.models.list()
+        except openai.AuthenticationError as error:
+            console.print(f"{error.status_code}: {sentence_of(error)}\n", markup=False)
+        else:
+            raise DemoFailed("the gateway let somebody in who has no key")
+
+
+def sentence_of(error: openai.APIStatusError) -> str:
+    body: Any = error.body
+    return str(body["message"])
 
 
 def chat(client: openai.OpenAI) -> None:
@@ -190,12 +274,10 @@ def use_tool(client: openai.OpenAI) -> None:
 
 def survive(client: openai.OpenAI) -> None:
     """Kill a process that computes an answer while it is written: the answer goes on, word for word."""
-    (rank,) = ranks_of("nano")[-1:]
+    (rank,) = ranks_of("front")[-1:]
     console.print(f"user:   {LONG_QUESTION}")
     answer, pause_s, last_s, is_killed = "", 0.0, math.inf, False
-    for chunk in client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": LONG_QUESTION}], temperature=0, stream=True
-    ):
+    for chunk in long_answer(client):
         answer += chunk.choices[0].delta.content or ""
         pause_s, last_s = max(pause_s, time.monotonic() - last_s), time.monotonic()
         if not is_killed and answer.count(",") >= NUM_BEFORE_KILL:
@@ -205,10 +287,43 @@ def survive(client: openai.OpenAI) -> None:
             is_killed = True
     if not is_killed or LONG_ANSWER not in answer:
         raise DemoFailed(f"the answer to {LONG_QUESTION!r} is {answer!r}")
-    if rank in ranks_of("nano"):
+    if rank in ranks_of("front"):
         raise DemoFailed(f"rank process {rank} was killed and is there")
     console.print(f"answer: … {answer[-40:]}", markup=False)
-    console.print(f"The answer was right. Its reader saw no error, but a pause of {pause_s:.1f} s.")
+    console.print(f"It is right to the word. Its reader saw no error, but a pause of {pause_s:.1f} s.")
+
+
+def account(client: openai.OpenAI, guest: openai.OpenAI) -> None:
+    """Show what the key has used, and how a key with a limit reaches it."""
+    console.print("[dim]GET /v1/usage[/]")
+    usage: Any = client.get("/usage", cast_to=object)
+    total = usage["total"]
+    if not total["requests"] or not total["answer_tokens"]:
+        raise DemoFailed(f"nothing was written down: {usage}")
+    console.print(
+        f"key {usage['key']}: {total['requests']} requests, {total['prompt_tokens']} tokens of prompts, "
+        f"{total['answer_tokens']} of answers, of these {total['thinking_tokens']} thoughts; cost {total['cost']}\n"
+    )
+    for _ in range(GUEST_REQUESTS):
+        answer = ask_as(guest)
+        if RIGHT not in answer:
+            raise DemoFailed(f"the answer to {QUESTION!r} is {answer!r}; {RIGHT} was expected")
+        console.print(f"guest:  {QUESTION}\nanswer: {answer}", markup=False)
+    try:
+        answer = ask_as(guest)
+    except openai.RateLimitError as error:
+        wait_s = error.response.headers["retry-after"]
+        console.print(f"guest:  {QUESTION}\n429:    {sentence_of(error)} (retry-after: {wait_s})", markup=False)
+    else:
+        raise DemoFailed(f"the guest may ask {GUEST_REQUESTS} times a minute, and got another answer: {answer!r}")
+
+
+def ask_as(client: openai.OpenAI) -> str:
+    """Ask by the other name that SPEC gives the model."""
+    reply = client.chat.completions.create(
+        model="chat", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=MAX_TOKENS
+    )
+    return reply.choices[0].message.content or ""
 
 
 def ranks_of(name: str) -> list[int]:
@@ -221,15 +336,9 @@ def ranks_of(name: str) -> list[int]:
 def asked(client: openai.OpenAI) -> Ask:
     """Return how the burst asks: a streamed question, whose answer must be right."""
 
-    def ask(address: str, has_begun: Callable[[], None]) -> None:
+    def ask(has_begun: Callable[[], None]) -> None:
         answer, is_first = "", True
-        for chunk in client.with_options(base_url=address).chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": LONG_QUESTION}],
-            temperature=0,
-            stream=True,
-            extra_headers={"Connection": "close"},  # a kept one could be closed by the server just when it is used
-        ):
+        for chunk in long_answer(client):
             delta = chunk.choices[0].delta
             if is_first and (delta.content or getattr(delta, "reasoning_content", None)):
                 is_first = False
@@ -251,12 +360,12 @@ class Times:
     kept_s: float = math.inf  # from here on nobody waited longer than promised
 
 
-def scale_by_load() -> None:
+def scale_by_load(key: str) -> None:
     """Let more people ask than one group takes, until a second one keeps the promise; then let it go again."""
     begun_s = time.monotonic()
     glm("local", "up", "-f", str(SCALED_SPEC.relative_to(ROOT)))
-    with client_of("http://127.0.0.1") as client, Management() as management:
-        burst = Burst(asked(client), NUM_PEOPLE, serving("burst", management))
+    with client_of(address_of("burst"), key) as client, Management() as management:
+        burst = Burst(asked(client), NUM_PEOPLE)
         console.print(
             f"{NUM_PEOPLE} people ask one question after another; a group answers {NUM_PEOPLE // 2} at once. "
             f"Promised: the first word within {TTFT_S} s"
@@ -284,20 +393,19 @@ def kept(burst: Burst, management: Management) -> Times:
     with burst.going():
         while not burst.failures:
             time.sleep(LOOK_S)
-            burst.urls = serving("burst", management) or burst.urls
-            now_s = time.monotonic()
+            serving, now_s = num_serving("burst", management), time.monotonic()
             late_until_s = burst.late_until_s(TTFT_S, now_s)
             if late_until_s > -math.inf:
                 times.broken_s = min(times.broken_s, now_s - begun_s)
             if len(states_of("burst")[0].groups) > 1:
                 times.ordered_s = min(times.ordered_s, now_s - begun_s)
-            if len(burst.urls) > 1:
+            if serving > 1:
                 times.served_s = min(times.served_s, now_s - begun_s)
             times.kept_s = max(late_until_s - begun_s, times.broken_s, times.served_s)  # inf while one is missing
             if now_s - said_s >= 1.0:
                 said_s = now_s
                 longest_s = burst.longest_wait_s(now_s, now_s - 1.0)
-                how = f"groups that serve: {len(burst.urls)}; longest wait for a first word: {longest_s:.1f} s"
+                how = f"groups that serve: {serving}; longest wait for a first word: {longest_s:.1f} s"
                 console.print(f"{now_s - begun_s:4.0f} s  {how}")
             if now_s - begun_s - times.kept_s >= STEADY_S:
                 break
@@ -309,21 +417,24 @@ def kept(burst: Burst, management: Management) -> Times:
 
 
 def demo() -> None:
-    heading("1. The plan: what the operator makes of examples/nano.yaml")
+    heading("1. The plan: what the operator makes of examples/gateway.yaml")
     console.print(SPEC.read_text().rstrip(), style="dim", markup=False)
     glm("plan", "-f", str(SPEC.relative_to(ROOT)))
-    heading("2. Start it on this machine: the same plan and render, processes instead of pods")
-    with served() as address, client_of(address) as client:
-        heading("3. A streamed chat that thinks, through the openai package")
+    heading("2. Two keys: who has one is let in; the guest may ask twice a minute")
+    key, guest_key = made_key("me"), made_key("guest", "--group", "trial")
+    heading("3. Start it on this machine: the same plan and render, processes instead of pods, one address before them")
+    with served(key) as address, client_of(address, key) as client, client_of(address, guest_key) as guest:
+        refused_without_key(address)
+        heading("4. A streamed chat that thinks, through the openai package")
         chat(client)
-        heading("4. A tool call and its answer")
+        heading("5. A tool call and its answer")
         use_tool(client)
-        heading("5. kill -9 of a rank in the middle of an answer")
+        heading("6. kill -9 of a rank in the middle of an answer")
         survive(client)
-        heading("6. What runs")
-        glm("local", "status")
-        heading("7. A burst of questions: a promise, kept by a second group")
-        scale_by_load()
+        heading("7. What was used, and a limit")
+        account(client, guest)
+        heading("8. A burst of questions: a promise, kept by a second group")
+        scale_by_load(key)
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:
