@@ -144,3 +144,34 @@ def move_link(folder: Path, target: str) -> None:
     new = folder / "..new"
     new.symlink_to(target)
     new.rename(folder / "..data")
+
+
+async def test_no_request_notices_that_the_file_changes_again_and_again(gateway: GatewayProcess) -> None:
+    slow = [FRAMES_HEAD, opened(), said("one", 1), said("two", 2), closed()]
+    group = ScriptedGroup("g0", [slow] * 20_000)
+    groups = gateway.folder / "groups.json"
+    is_over = asyncio.Event()
+    num_asked = 0
+
+    async def go_on_asking() -> None:
+        nonlocal num_asked
+        while not is_over.is_set():
+            answer = await ask(gateway)
+            assert answer.text == "data: one\n\ndata: two\n\ndata: [DONE]\n\n"
+            num_asked += 1
+
+    async with serving(group):
+        write_groups(groups, {"g0": group.port})
+        asking = [asyncio.create_task(go_on_asking()) for _ in range(8)]
+        for number in range(4):
+            others = [model_of(f"other-{number}-{each}", groups) for each in range(3)]
+            gateway.write(models=[model_of("chat", groups), *others], hold={"maxHeld": number})
+            told = await taken(gateway)
+            assert f"other-{number}-0" in told["models"]
+            gateway.write_text("{")
+            await gateway.until_state(lambda told: told["config_fault"] is not None)
+        is_over.set()
+        await asyncio.gather(*asking)
+    assert num_asked > 100
+    finished = f'glm_gateway_requests_total{{api="openai",model="chat",outcome="finished"}} {num_asked}.0'
+    assert finished in await gateway.page("/metrics")
