@@ -224,3 +224,14 @@ async def test_somebody_elses_object_of_the_gateways_name_is_not_taken_over() ->
         await rig.settle()
         assert rig.fake.get("configmaps", "chat-gateway")["data"] == {"a": "b"}
         assert rig.condition("GatewayReady")[:2] == ("False", "NameConflict")
+
+
+async def test_a_deployment_without_groups_is_ready_where_a_request_brings_one(rig: Rig) -> None:
+    set_spec(rig, replicas=0, scaling={"min": 0, "max": 1})
+    await rig.settle()
+    status, reason, message = rig.condition("Ready")
+    assert (status, reason) == ("True", "ScaledToZero")
+    assert "holds the next request" in message
+    set_spec(rig, scaling={"min": 1, "max": 1})
+    await rig.settle()
+    assert rig.condition("Ready")[:2] == ("False", "ScaledToZero")

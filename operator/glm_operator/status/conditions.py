@@ -199,6 +199,9 @@ def _ready(facts: Facts, groups_ready: Condition) -> Condition:
         status, reason, message = gateway_ready(facts)
         if status == "False":
             return _say(facts, "Ready", "False", reason, f"no pod of the gateway answers clients: {message}")
+    if groups_ready.reason == "ScaledToZero" and _wakes(facts):
+        message = "no group runs; the gateway holds the next request, and a group is started for it"
+        return _say(facts, "Ready", "True", "ScaledToZero", message)
     if groups_ready.reason == "ScaledToZero":
         return _say(facts, "Ready", "False", "ScaledToZero", "no group is wanted: spec.replicas is 0")
     if groups_ready.status == "True" and facts.refused is not None:
@@ -206,6 +209,12 @@ def _ready(facts: Facts, groups_ready: Condition) -> Condition:
         message = f"{groups_ready.message}{of} was refused: {facts.refused.message}"
         return _say(facts, "Ready", "True", "EditRefused", message)
     return _as(facts, "Ready", groups_ready)
+
+
+def _wakes(facts: Facts) -> bool:
+    """Whether a request brings a group where there is none. That no pod of the gateway answers was said before."""
+    scales = facts.scaling is not None and facts.scaling.mode == "Active" and facts.scaling.may_be_zero
+    return scales and facts.front.selector is not None
 
 
 def _kstatus(facts: Facts, progressing: Condition) -> list[Condition]:
