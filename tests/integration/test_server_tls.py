@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from glm_worker.errors import ConfigError
 from glm_worker.server.edge.tls import TlsFolder
 from integration.authority import Authority, Pair, mount, private_pem
+from integration.no_tls import NO_TLS
+from integration.pods import eventually, running_group
 from integration.server_world import DEADLINE_S, MODEL, ServerWorld, a_server
 
 BODY = {"model": MODEL, "prompt": "1", "stream": True}
@@ -202,3 +204,30 @@ def test_what_is_no_folder_of_certificates_is_refused_with_the_setting_and_the_r
     mount(folder, authority.certificate, Pair(authority.sign("server").certificate, locked))
     with pytest.raises(ConfigError, match="locked by a password"):
         TlsFolder(folder)
+
+
+def test_a_pod_whose_certificates_come_late_says_what_is_missing_and_serves_when_they_are_there(tmp_path: Path) -> None:
+    authority, folder = Authority(), tmp_path / "tls"
+    with running_group(tmp_path, rank_target="integration.fake_ranks:rest", tls_folder=folder) as group:
+
+        def faults() -> list[str]:
+            generations = group.leader.group().get("generations", [])
+            return [each["cause"]["message"] for each in generations if each["cause"]]
+
+        eventually(lambda: any("ca.crt: No such file" in fault for fault in faults()))
+        assert group.leader.get("/livez").status_code == 200, "the management port is plain"
+        mount(folder, authority.certificate, authority.sign("server"))
+        context = authority.client(tmp_path)
+        context.check_hostname = False  # the pod has another loopback address
+
+        def answers() -> bool:
+            try:
+                url = f"https://{group.leader.host}:8000/v1/models"
+                return httpx.get(url, verify=context, timeout=10.0).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(answers)
+        assert group.leader.get("/metrics").status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://{group.leader.host}:8000/v1/models", verify=NO_TLS, timeout=10.0)
