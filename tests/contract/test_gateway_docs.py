@@ -9,12 +9,16 @@ import yaml
 from typer.testing import CliRunner
 
 from glm_gateway.access.decide import OPEN_PATHS
+from glm_gateway.audit.config import AuditConfig
 from glm_gateway.config.file import config_in
 from glm_gateway.ladder.config import OverloadConfig
 from glm_gateway.ladder.ladder import Rung
 from glm_gateway.limits.config import LimitsConfig, QuotasConfig
 from glm_gateway.limits.expect import FIRST, FLOOR
+from glm_gateway.limits.store_config import StoreConfig
 from glm_gateway.limits.tokens import PICO, Usage
+from glm_gateway.part import Part
+from glm_gateway.traces.config import TraceConfig
 from glm_gateway.upstreams.outgoing import PATHS
 from glm_gateway.usage.config import MIN_RETENTION_DAYS, UsageConfig
 from glm_gateway.usage.entry import Entry
@@ -50,6 +54,17 @@ def test_the_overload_of_the_example_is_what_holds_without_it() -> None:
     assert config_in(json.dumps({**LEAST, **told})).overload == OverloadConfig()
     assert [rung.word for rung in Rung if rung and f"`{rung.word}`" not in TEXT] == []
     assert [path for path in PATHS if f"`{path}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize(
+    ("sign", "part"),
+    [("store:", StoreConfig), ("usage:", UsageConfig), ("audit:", AuditConfig), ("trace:", TraceConfig)],
+)
+def test_the_examples_of_the_file_are_taken_and_have_every_field(sign: str, part: type[Part]) -> None:
+    said = yaml.safe_load(block("yaml", sign))[sign.rstrip(":")]
+    part.model_validate(said)
+    missing = {str(field.alias) for field in part.model_fields.values()} - set(said)
+    assert [name for name in missing if f"`{name}`" not in TEXT] == []
 
 
 def test_every_field_of_limits_is_told() -> None:

@@ -20,6 +20,7 @@ from glm_gateway.limits.store_config import OnFailure, StoreConfig
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.shared import SharedStore
 from glm_gateway.limits.valkey.store import ValkeyStore
+from integration.certificates import a_certificate
 from integration.server_world import free_port
 from integration.valkey_world import Valkey
 
@@ -177,6 +178,36 @@ async def reach(port: int, file: Path, password: str) -> None:
     await until(lambda: store.is_up)
     await reserved(store)
     await store.close()
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+async def test_an_encrypted_store_is_believed_by_the_authority_of_a_file_alone(tmp_path: Path, knows_it: bool) -> None:
+    port, own, other = free_port(), a_certificate(tmp_path), a_certificate(tmp_path, "elsewhere")
+    with tempfile.TemporaryDirectory(prefix="v") as folder:
+        options = ("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no")
+        files = (
+            "--tls-cert-file",
+            str(own.chain),
+            "--tls-key-file",
+            str(own.key),
+            "--tls-ca-cert-file",
+            str(own.chain),
+        )
+        server = Valkey(Path(folder), (*options, *files))
+        server.begin()
+        try:
+            await server.until_ready()
+            ca_file = own.chain if knows_it else other.chain
+            config = StoreConfig(url=f"rediss://localhost:{port}", ca_file=ca_file, on_failure=OnFailure.CLOSED)
+            store = await SharedStore.opened(config.model_copy(update={"timeout_seconds": 5.0}))
+            if knows_it:
+                await reserved(store)
+            else:
+                with pytest.raises(StoreGone, match=r"(?i)certificate"):
+                    await reserved(store)
+            await store.close()
+        finally:
+            server.end()
 
 
 def test_an_authority_without_encryption_is_refused() -> None:

@@ -111,6 +111,9 @@ class SharedStore:
 
     async def settle(self, reservation: Reservation, used: Usage, now: float) -> Mapping[str, Counters]:
         if isinstance(reservation, Leased):
+            if not self.is_up:
+                self._shared.put_off(reservation, used)
+                return {}
             try:
                 return await self._shared.settle(reservation, used, now)
             except StoreGone as error:
@@ -127,6 +130,9 @@ class SharedStore:
     async def release(self, reservation: Reservation, now: float) -> Mapping[str, Counters]:
         if not isinstance(reservation, Leased):
             return await self._here.release(reservation, now)
+        if not self.is_up:
+            self._shared.put_off(reservation, None)
+            return {}
         try:
             return await self._shared.release(reservation, now)
         except StoreGone as error:

@@ -110,10 +110,15 @@ class ValkeyStore:
         return Granted(leased, counters, found.overlooked)
 
     async def settle(self, reservation: Reservation, used: Usage, now: float) -> Mapping[str, Counters]:
-        return await self._settle(reservation, used, now, is_released=False)
+        return await self._settle(reservation, used, now)
 
     async def release(self, reservation: Reservation, now: float) -> Mapping[str, Counters]:
-        return await self._settle(reservation, Usage(), now, is_released=True)
+        return await self._settle(reservation, None, now)
+
+    def put_off(self, reservation: Reservation, used: Usage | None) -> None:
+        """Settle a reservation with the next `renew`, or release it (used: None)."""
+        assert isinstance(reservation, Leased)
+        self._keep_unfinished(reservation.id, self._settling_of(reservation, used))
 
     async def counters(self, scopes: Sequence[Scope]) -> Mapping[str, Counters]:
         reply = await self._call("tell", {"scopes": [{"name": scope.name} for scope in scopes]})
@@ -156,13 +161,9 @@ class ValkeyStore:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _settle(
-        self, reservation: Reservation, used: Usage, now: float, *, is_released: bool
-    ) -> Mapping[str, Counters]:
+    async def _settle(self, reservation: Reservation, used: Usage | None, now: float) -> Mapping[str, Counters]:
         assert isinstance(reservation, Leased)
-        settling = self._settling(
-            reservation.id, reservation.scopes, reservation.month, reservation.usage, used, is_released=is_released
-        )
+        settling = self._settling_of(reservation, used)
         try:
             reply = await self._call("settle", settling)
         except (StoreGone, asyncio.CancelledError):
@@ -171,6 +172,11 @@ class ValkeyStore:
         self._forget(reservation.id)
         self._ahead_s = now - reply.now
         return reply.counters(reservation.scopes, self._ahead_s)
+
+    def _settling_of(self, leased: Leased, used: Usage | None) -> Json:
+        return self._settling(
+            leased.id, leased.scopes, leased.month, leased.usage, used or Usage(), is_released=used is None
+        )
 
     def _settling(
         self, id_: str, scopes: Sequence[Scope], month: str, reserved: Usage, used: Usage, *, is_released: bool
