@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 
 from e2e import audit, fake_workers
-from e2e import other_version as other_version_program
 from e2e.deployments import condition_of, nano, wait_for
 from e2e.target import Target
 from glm_cluster import Cluster
@@ -201,19 +200,6 @@ def editor(target: Target, cluster: Cluster, namespace: str) -> Iterator[Editor]
         yield Editor(target, cluster, namespace, token)
     finally:
         target.kubectl("delete", "rolebinding,serviceaccount", "editor", "-n", namespace)
-
-
-@contextlib.contextmanager
-def other_version(cluster: Cluster, worker_image: str) -> Iterator[None]:
-    """Run an operator of another version, as a program of the cluster, until the block is left."""
-    processes, name = Processes(cluster.paths.pids, cluster.paths.logs), "other-version"
-    processes.stop(name)  # that of a story that was killed
-    flags = ("--kubeconfig", cluster.environment()["KUBECONFIG"], "--worker-image", worker_image)
-    processes.start(name, sys.executable, other_version_program.__file__, *flags, "--management-port", "18080")
-    try:
-        yield
-    finally:
-        processes.stop(name)
 
 
 @contextlib.contextmanager

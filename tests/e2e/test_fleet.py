@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e import audit
+from e2e import audit, other_version
 from e2e.deployments import wait_for
-from e2e.fleet import SELECTOR, Editor, Fleet, answering_workers, editor, other_version, requests_per_minute
+from e2e.fleet import SELECTOR, Editor, Fleet, answering_workers, editor, requests_per_minute
 from e2e.footprint import MODEL_NAMESPACE
 from e2e.kubectl_glm import kubectl_glm
 from e2e.operator_release import Release
+from e2e.other_operators import running
 from e2e.target import Target
 from glm_cluster.kwok import NODE_SELECTOR, TOLERATIONS, fake_nodes
 
@@ -172,7 +173,7 @@ def test_another_version_of_the_operator_restarts_no_pod_and_is_adopted_within_t
     before = fleet.pod_uids()
     release.scale(0)
     try:
-        with other_version(fleet.cluster, fleet.worker_image()):
+        with running(other_version, fleet.cluster, fleet.worker_image()):
             wait_for("a newer rendering of all", lambda: fleet.reasons("UpToDate") == {"NewerRendering"}, timeout_s=120)
             assert fleet.pod_uids() == before, "an upgrade restarts no pod"
             kubectl_glm(fleet.target, "rollout", "adopt", "--all", "-n", fleet.namespace, "-l", SELECTOR)

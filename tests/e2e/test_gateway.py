@@ -10,11 +10,13 @@ from typing import Any
 import openai
 import pytest
 
+from e2e import version_before
 from e2e.chats import QUESTION, RIGHT, Asked, asking_all_along
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, ask, nano, wait_for
 from e2e.kubectl_glm import kubectl_glm, printed
 from e2e.operator_release import Release
+from e2e.other_operators import running
 
 SECRET = "gated-keys"
 NUM_CLIENTS = 8
@@ -107,6 +109,55 @@ def test_a_deployment_without_groups_is_woken_by_a_request_that_waits_and_sleeps
     print(f"answered from zero after {time.monotonic() - began:.1f} s")
     wait_for("no group again", lambda: sleeper.spec()["replicas"] == 0 and not sleeper.pods(), timeout_s=180)
     sleeper.delete()
+
+
+@pytest.fixture
+def elder_namespace(release: Release) -> Iterator[str]:
+    """A namespace of its own: an operator of the version before would take the gateways of others away."""
+    namespace = f"{MODEL_NAMESPACE}-elder"
+    release.target.kubectl("create", "namespace", namespace)
+    yield namespace
+    release.target.kubectl("delete", "namespace", namespace, timeout_s=180)
+
+
+def test_clients_of_a_deployment_from_before_gateways_notice_nothing_of_the_upgrade_nor_of_its_gateway(
+    release: Release, gated: Deployed, elder_namespace: str
+) -> None:
+    if release.target.cluster is None:
+        pytest.skip("an operator of another version runs beside our own cluster only")
+    elder = Deployed(release.target, "elder", elder_namespace)
+    manifest = nano("elder", elder_namespace, ranks_per_pod=1, ranks=1)
+    manifest["spec"]["replicas"] = 2
+    del manifest["spec"]["access"]
+    image = gated.pods()[0]["spec"]["containers"][0]["image"]
+    release.scale(0)
+    try:
+        with running(version_before, release.target.cluster, image, "--namespaces", elder_namespace):
+            release.target.apply(manifest)
+            elder.wait_settled("2/2")
+            elder.wait_answers()
+    finally:
+        release.scale(1)
+    before = elder.pod_uids()
+    with asking_all_along(elder) as asked:
+        wait_for("AuthNotSaid", lambda: elder.condition("GatewayReady")["reason"] == "AuthNotSaid", timeout_s=60)
+        assert elder.condition("UpToDate")["reason"] == "NewerRendering"
+        elder.patch(access={"auth": "None"})
+        wait_for("its gateway", lambda: elder.condition("GatewayReady")["status"] == "True", timeout_s=120)
+        wait_for("the Service led to it", lambda: _leads_to_gateway(elder), timeout_s=60)
+        right = asked.num_right
+        wait_for("answers through it", lambda: asked.num_right >= right + 5, timeout_s=60)
+        assert elder.pod_uids() == before
+        kubectl_glm(release.target, "rollout", "adopt", "elder", "-n", elder_namespace)
+        wait_for("the newer rendering", lambda: elder.condition("UpToDate")["reason"] == "UpToDate", timeout_s=180)
+        elder.wait_settled("2/2")
+        assert not before.items() & elder.pod_uids().items()
+    assert_all_answered(asked, least=10)
+
+
+def _leads_to_gateway(deployed: Deployed) -> bool:
+    selector = deployed.target.read("services", deployed.name, deployed.namespace)["spec"]["selector"]
+    return bool(selector.get("app.kubernetes.io/component") == "gateway")
 
 
 @pytest.mark.long
