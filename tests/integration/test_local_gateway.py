@@ -52,7 +52,7 @@ class Local:
         body = {
             "apiVersion": "glm-operator.io/v1alpha1",
             "kind": "GLMDeployment",
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": {"name": name}},
             "spec": {
                 "model": {"name": "glm-nano", "source": "builtin://glm-nano"},
                 "hardware": {"device": "cpu"},
@@ -68,18 +68,17 @@ class Local:
 
     @property
     def state(self) -> DeploymentState:
-        (state,) = self.state_folder.deployments()
-        return state
+        return self.state_folder.read("nano")
 
     @property
     def gateway(self) -> GatewayRecord:
         assert self.state.gateway is not None
         return self.state.gateway
 
-    def ask(self, num_words: int, key: str = "none", prompt: str = "p") -> "Asked":
+    def ask(self, num_words: int, key: str = "none", prompt: str = "p", model: str = "glm-nano") -> "Asked":
         """Begin to read an answer."""
         asked = Asked()
-        body = {"model": "glm-nano", "prompt": prompt, "max_tokens": num_words, "stream": True}
+        body = {"model": model, "prompt": prompt, "max_tokens": num_words, "stream": True}
         asked.done = self.people.submit(asked.read, f"{url(self.gateway)}/completions", body, key)
         return asked
 
@@ -228,6 +227,23 @@ def test_what_waits_for_a_group_that_never_comes_holds_up_no_down(local: Local) 
     assert time.monotonic() - begun_s < DEADLINE_S / 2, "the gateway may take 600 s"
     with pytest.raises(httpx.HTTPError):
         asked.done.result(DEADLINE_S)
+
+
+def test_another_deployment_can_be_behind_the_same_address_and_leaves_it_again(local: Local) -> None:
+    also = {"gateway": {"alsoServes": {"selector": {"matchLabels": {"name": "other"}}}}}
+    model = {"name": "glm-nano", "source": "builtin://glm-nano", "servedName": "other"}
+    local.up(**OPEN, **also)
+    local.up("other", model=model, gateway={"enabled": False})
+
+    def models() -> list[str]:
+        found = httpx.get(f"{url(local.gateway)}/models", verify=NO_TLS).json()["data"]
+        return sorted(each["id"] for each in found)
+
+    until(lambda: models() == ["glm-nano", "other"])
+    assert local.ask(1, model="other").all_words() == ["other-g0"]
+    assert local.ask(1).all_words() == ["nano-g0"]
+    local.glm("local", "down", "other")
+    until(lambda: models() == ["glm-nano"])
 
 
 @pytest.fixture

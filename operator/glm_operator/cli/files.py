@@ -2,8 +2,10 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,6 +24,7 @@ class Planned:
 
     deployment: GLMDeployment
     layout: Layout
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the deployment, by which gateways of others find it
 
 
 class KubernetesLoader(yaml.SafeLoader):
@@ -47,11 +50,19 @@ def read_planned(path: Path, *, worker_image: str = DEFAULT_WORKER_IMAGE) -> Pla
 
     Raises FileError (no such file, not YAML, none or several) or InvalidSpec (what the operator says of it).
     """
-    deployment = parse_deployment(_only_body(path), default_image=worker_image)
+    body = _only_body(path)
+    deployment = parse_deployment(body, default_image=worker_image)
     layout = plan(deployment)
     if isinstance(layout, Refusal):
         raise InvalidSpec(layout.message)
-    return Planned(deployment, layout)
+    return Planned(deployment, layout, _labels(body))
+
+
+def _labels(body: Mapping[str, Any]) -> dict[str, str]:
+    labels = body["metadata"].get("labels") or {}
+    if not isinstance(labels, dict) or not all(isinstance(text, str) for pair in labels.items() for text in pair):
+        raise InvalidSpec(f"metadata.labels is {labels!r}; expected names and texts")
+    return labels
 
 
 def _only_body(path: Path) -> dict[str, object]:

@@ -14,7 +14,7 @@ from glm_gateway.access.keys import keyring_of
 from glm_operator import names
 from glm_operator.api.spec import GLMDeployment, parse_deployment
 from glm_operator.cli.console import CommandError, SpecFile, err, out, plain_errors, progress, size, url_of_option
-from glm_operator.cli.files import read_planned
+from glm_operator.cli.files import Planned, read_planned
 from glm_operator.cli.follow import follow
 from glm_operator.cli.key_stores import FolderStore
 from glm_operator.local import controller, live, scaling
@@ -23,7 +23,7 @@ from glm_operator.local import up as local_up
 from glm_operator.local.errors import LocalError
 from glm_operator.local.gateway import front
 from glm_operator.local.gateway import process as gateway_process
-from glm_operator.local.gateway.file import asks_for_keys, of_clusters_only, refuse_secrets
+from glm_operator.local.gateway.file import asks_for_keys, of_clusters_only
 from glm_operator.local.gateway.status import GatewayStatus, gateway_statuses
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
@@ -69,7 +69,7 @@ def up(
     with plain_errors():
         url_of_prometheus = None if prometheus is None else url_of_option(prometheus)
         planned = read_planned(file)
-        body = _body(planned.deployment)
+        body = _body(planned)
         deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
         program, name, spec = worker_program(), deployment.name, deployment.spec
         _say_what_counts_elsewhere(folder, deployment)
@@ -106,6 +106,8 @@ def up(
             except LocalError as error:
                 raise LocalError(f"{error}\n{_runs_on(name)}") from error
         _tell(deployment, started.state)
+        if not scaling.needs_controller(spec):
+            front.tell_groups(folder, state)  # to gateways of others; nobody else would
         if state.gateway is not None:
             _wait_for_gateway(folder, state, state.gateway)
         _say_what_serves(folder, deployment, state)
@@ -211,11 +213,13 @@ def _tell(deployment: GLMDeployment, state: DeploymentState) -> None:
 
 
 def _say_what_counts_elsewhere(folder: StateFolder, deployment: GLMDeployment) -> None:
-    """Say what of a gateway's spec has no meaning here. LocalError for what it could not do without."""
-    if deployment.spec.front.is_wanted:
-        refuse_secrets(deployment)
-        for line in of_clusters_only(deployment, folder.usage_folder(deployment.name)):
-            err.print(line, markup=False)
+    """Say what of a gateway's spec has no meaning here. LocalError, before anything starts, for what cannot be."""
+    if not deployment.spec.front.is_wanted:
+        return
+    front.file_of(folder, DeploymentState(name=deployment.name, network=0), deployment)
+    _, unserved = front.models_of(folder, deployment)
+    for line in (*of_clusters_only(deployment, folder.usage_folder(deployment.name)), *unserved):
+        err.print(line, markup=False)
 
 
 def _say_what_serves(folder: StateFolder, deployment: GLMDeployment, state: DeploymentState) -> None:
@@ -267,10 +271,13 @@ def _stop_controllers(folder: StateFolder, name: str | None) -> None:
         controller.stop(folder, state)
 
 
-def _body(deployment: GLMDeployment) -> dict[str, object]:
+def _body(planned: Planned) -> dict[str, object]:
     """Return the deployment as a file for this machine has it: without what a cluster has added to it."""
+    deployment = planned.deployment
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    metadata = {"name": deployment.name, "namespace": deployment.namespace}
+    metadata: dict[str, object] = {"name": deployment.name, "namespace": deployment.namespace}
+    if planned.labels:
+        metadata["labels"] = {**planned.labels}
     return {"apiVersion": f"{names.GROUP}/{names.VERSION}", "kind": names.KIND, "metadata": metadata, "spec": spec}
 
 
@@ -304,6 +311,7 @@ def _lines_of(name: str, view: scaling.ScalingView) -> list[str]:
 
 def _stop(folder: StateFolder, state: DeploymentState, deadline: float | None, show: Callable[[str], None]) -> None:
     killed = gateway_process.stop(folder, state, deadline, lambda gateways: show(_stopping(gateways)))
+    front.leave(folder, state, [*state.groups])  # gateways of others that also serve it
     killed += local_down.stop_pods(state.pods, deadline, report=lambda pods: show(_stopping(pods)))
     folder.remove(state)
     if killed:

@@ -41,7 +41,6 @@ from glm_operator.local.down import AFTER_DRAIN_S, stop_pods
 from glm_operator.local.errors import LocalError
 from glm_operator.local.gateway import front
 from glm_operator.local.gateway import process as gateway_process
-from glm_operator.local.gateway.file import served_name
 from glm_operator.local.gateway.view import StateView
 from glm_operator.local.management import Management
 from glm_operator.local.pods import index_of
@@ -126,10 +125,10 @@ class Controller:
                 self.marked.setdefault(group.index, time.monotonic())
         await asyncio.to_thread(self._promise, deployment, groups)
         staying = [group for group in groups if group.index not in self.leaving]
-        reading = await self._read(deployment, staying)
-        asked = await asyncio.to_thread(self._asked, state, deployment, is_ready=gateway is not None)
-        serving = frozenset(group.leader.group for group in staying if group.is_ready)
         rules = deployment.spec.scaling
+        reading = await self._read(deployment, staying)
+        asked = await asyncio.to_thread(self._asked) if rules is not None and rules.may_be_zero else Asked()
+        serving = frozenset(group.leader.group for group in staying if group.is_ready)
         warm_up_s = rules.warm_up_seconds if rules is not None else 0
         signals = read(reading.series, reading.latencies, deployment.spec.slo, serving, self.now(), warm_up_s)
         signals = replace(signals, asked=asked)
@@ -170,14 +169,17 @@ class Controller:
         record = state.gateway
         return self.management.gateway(record.address) if record is not None else None
 
-    def _asked(self, state: DeploymentState, deployment: GLMDeployment, *, is_ready: bool) -> Asked:
-        """Return what the gateway is asked of this deployment."""
-        record = state.gateway
-        if record is None:
-            return Asked()
-        demand = self.management.demand(record.address)
-        said = demand.said(served_name(deployment)) if demand is not None else None
-        return Asked((Gateway(name=record.name, is_ready=is_ready, said=said),))
+    def _asked(self) -> Asked:
+        """Return what gateways are asked of this deployment: its own, and those that serve it as well."""
+        asked = []
+        for state in self.folder.deployments():
+            if (record := state.gateway) is None:
+                continue
+            demand = self.management.demand(record.address) if gateway_process.is_alive(record) else None
+            said = demand.said(self.name) if demand is not None else None
+            if said is not None or state.name == self.name:
+                asked.append(Gateway(name=record.name, said=said))
+        return Asked(tuple(asked))
 
     def _promise(self, deployment: GLMDeployment, groups: Sequence[_Group]) -> None:
         """Put the promises and the policy of the spec to every group that has others."""
@@ -259,8 +261,7 @@ class Controller:
         now_s = time.monotonic()
         state = self._mark(self._state(), groups, gateway, indices, now_s)
         ready = {group.leader.group for group in groups if group.is_ready}
-        if state.gateway is not None:
-            self._keep_gateway(state, deployment, ready)
+        self._keep_gateway(state, deployment, ready)
         told = [group for group in groups if group.index in self.leaving]
         gone = [group for group in told if self._is_gone(group, now_s)]
         finishing = [group.leader.group for group in told if group not in gone]
@@ -285,8 +286,7 @@ class Controller:
         stopping = [group for group in state.stopping if group in finishing]
         state = msgspec.structs.replace(made.state, leaving=finishing, stopping=stopping)
         self.folder.write(state)
-        if state.gateway is not None:
-            front.write_groups(self.folder, state, ready, finishing)
+        front.write_groups(self.folder, state, ready, finishing)
         for group in gone:
             del self.leaving[group.index]
             self.marked.pop(group.index, None)
@@ -329,10 +329,11 @@ class Controller:
         return now_s - marked_s > front.NOTICE_S or not gateway.sends_to(group.leader.group)
 
     def _keep_gateway(self, state: DeploymentState, deployment: GLMDeployment, ready: Collection[str]) -> None:
-        """Tell the gateway what there is, and start it again if it has died."""
-        record = state.gateway
-        assert record is not None
+        """Tell gateways what there is, and start the own one again if it has died."""
         front.write_groups(self.folder, state, ready, state.leaving)
+        if (record := state.gateway) is None:
+            return
+        front.follow_others(self.folder, state, deployment)
         if gateway_process.is_alive(record) or record.name in crashes.resting(state.crashes, self.now()):
             return
         try:

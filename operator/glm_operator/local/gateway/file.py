@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from glm_gateway.config.changes import FIXED
 from glm_gateway.config.config import GatewayConfig
@@ -31,30 +33,21 @@ class Folders:
     usage: Path
 
 
-def gateway_file(
-    deployment: GLMDeployment,
-    address: str,
-    folders: Folders,
-    groups: Mapping[str, Path],
-    others: Sequence[GLMDeployment] = (),
-) -> bytes:
-    """Return the file. groups: by deployment, where its groups are found. others: that are served as well.
+def gateway_file(deployment: GLMDeployment, address: str, folders: Folders, served: Sequence[Served]) -> bytes:
+    """Return the file. served: what is behind it, the deployment's own model first.
 
-    Raises LocalError for a Secret, which is not here, and for a name that two of them have.
+    Raises LocalError for a Secret, which is not here, and for what no gateway takes.
     """
     refuse_secrets(deployment)
-    all_of_them = [deployment, *others]
-    served = [
-        Served(served_name(each), each.name, {"file": str(groups[each.name])}, each.spec.slo) for each in all_of_them
-    ]
-    if twice := {each.name for each in served if [other.name for other in served].count(each.name) > 1}:
-        raise LocalError(
-            f"gateway.alsoServes of {deployment.name} finds {', '.join(sorted(twice))} twice; "
-            "give the deployments different model.servedName"
-        )
     places = Places(keys=str(folders.keys), usage=str(folders.usage))
     listens = {"host": address, "port": names.HTTP_PORT, "managementPort": names.MANAGEMENT_PORT}
-    told = gateway_config(deployment.spec.front, served, places, listens=listens)
+    try:
+        told = gateway_config(deployment.spec.front, served, places, listens=listens)
+    except ValidationError as error:  # as of a name that leads to no model
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise LocalError(f"the gateway of {deployment.name}: {where and where + ': '}{said}") from error
     return json.dumps(told, indent=2).encode()
 
 
@@ -62,12 +55,6 @@ def fingerprint(file: bytes) -> str:
     """Return what is the same for two files exactly when a gateway can go from one to the other while it runs."""
     facts = GatewayConfig.model_validate_json(file).model_dump(mode="json", include=set(FIXED))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def served_name(deployment: GLMDeployment) -> str:
-    """Return what workers serve the model as."""
-    model = deployment.spec.model
-    return model.served_name or (model.name if model.name != "custom" else PurePosixPath(model.source).name)
 
 
 def of_clusters_only(deployment: GLMDeployment, usage: Path) -> list[str]:

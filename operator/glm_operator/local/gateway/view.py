@@ -53,6 +53,7 @@ class ModelDemand(msgspec.Struct, frozen=True):
     oldest_s: float = 0.0
     idle_s: float | None = None  # since its last request came or ended; None: none came since the gateway began
     running: int = 0
+    deployment: str = ""  # whose groups these are
 
 
 class DemandView(msgspec.Struct, frozen=True):
@@ -61,9 +62,9 @@ class DemandView(msgspec.Struct, frozen=True):
     models: dict[str, ModelDemand] = {}
     up_s: float = 0.0
 
-    def said(self, model: str) -> Said | None:
-        """Return what it says of one model; None: nothing."""
-        found = self.models.get(model)
+    def said(self, deployment: str) -> Said | None:
+        """Return what it says of a deployment; None: nothing, so it does not serve it."""
+        found = next((model for model in self.models.values() if model.deployment == deployment), None)
         if found is None:
             return None
         return Said(

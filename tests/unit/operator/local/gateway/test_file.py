@@ -14,24 +14,24 @@ from glm_operator.local.gateway.file import (
     gateway_file,
     of_clusters_only,
     refuse_secrets,
-    served_name,
 )
+from glm_operator.render.gateway_config import Served
 from unit.operator.operator_builders import a_deployment
 
 FOLDERS = Folders(keys=Path("/s/keys"), usage=Path("/s/local/chat/usage"))
-GROUPS = {"chat": Path("/s/local/chat/groups.json"), "code": Path("/s/local/code/groups.json")}
+OWN = Served("glm-nano", "chat", {"file": "/s/local/chat/groups.json"})
 SECRET = {"name": "s", "key": "k"}
 
 
 def file(**spec: Any) -> bytes:
-    return gateway_file(a_deployment(**spec), "127.64.255.1", FOLDERS, GROUPS)
+    return gateway_file(a_deployment(**spec), "127.64.255.1", FOLDERS, [OWN])
 
 
 def test_the_file_is_one_that_a_gateway_takes_and_names_what_lies_here() -> None:
     config = GatewayConfig.model_validate_json(file(gateway={"usage": {"claimName": "c", "export": ["CSV"]}}))
     assert (config.host, config.port, config.management_port) == ("127.64.255.1", 8000, 9090)
     assert (config.auth.keys_folder, config.models[0].name) == (FOLDERS.keys, "glm-nano")
-    assert config.models[0].groups.file == GROUPS["chat"]
+    assert str(config.models[0].groups.file) == "/s/local/chat/groups.json"
     assert config.usage is not None
     assert config.usage.folder.is_relative_to(FOLDERS.usage)
 
@@ -42,7 +42,6 @@ def test_the_file_is_one_that_a_gateway_takes_and_names_what_lies_here() -> None
         ({"gateway": {"names": [{"name": "a", "arms": [{"to": "glm-nano"}]}]}}, True),
         ({"access": {"limits": {"default": {"concurrency": 3}}}}, True),
         ({"gateway": {"maxContinuations": 0, "drainSeconds": 5, "overload": {"enabled": False}}}, True),
-        ({"slo": {"classes": [{"name": "chat", "ttft": "1s"}]}}, True),
         ({"access": {"auth": "None"}}, False),
         ({"gateway": {"usage": {}}}, False),
         ({"gateway": {"audit": {}}}, False),
@@ -112,12 +111,7 @@ def test_keys_are_asked_for_unless_somebody_says_otherwise(spec: dict[str, Any],
     assert asks_for_keys(a_deployment(**spec)) is asks
 
 
-def test_a_model_of_ones_own_is_served_by_the_name_of_its_folder() -> None:
-    custom = {"name": "custom", "source": "file:///models/mine"}
-    assert served_name(a_deployment(model=custom)) == "mine"
-    assert served_name(a_deployment(model={**custom, "servedName": "ours"})) == "ours"
-
-
-def test_two_models_of_one_name_are_refused() -> None:
-    with pytest.raises(LocalError, match="glm-nano twice"):
-        gateway_file(a_deployment("chat"), "127.64.255.1", FOLDERS, GROUPS, [a_deployment("code")])
+def test_a_name_that_leads_nowhere_is_refused_in_a_sentence() -> None:
+    names = [{"name": "quick", "arms": [{"to": "glm-mini"}]}]
+    with pytest.raises(LocalError, match=r"the gateway of chat: the name quick has an arm to glm-mini, which is no"):
+        file(gateway={"names": names})

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from glm_operator.local.gateway.view import DemandView, GroupView, ModelView, StateView
+from glm_operator.autoscale.zero.asked import Said
+from glm_operator.local.gateway.view import DemandView, GroupView, ModelDemand, ModelView, StateView
 
 READY, GOING, LOADING = GroupView(ready=True), GroupView(ready=True, leaving=True), GroupView()
 VIEW = StateView(models={"a": ModelView({"a-g0": READY, "a-g1": GOING}), "b": ModelView({"b-g0": LOADING})})
@@ -26,6 +27,12 @@ def test_a_file_is_taken_when_it_holds_or_when_it_is_said_why_not() -> None:
     assert StateView(config_digest="d").takes("d")
     assert not StateView(config_digest="before").takes("d")
     assert StateView(config_digest="before", config_fault="models: field required").takes("d")
+
+
+def test_what_is_said_of_a_deployment_is_found_by_whose_groups_they_are() -> None:
+    view = DemandView(models={"glm-nano": ModelDemand(held=2, idle_s=0.0, deployment="chat")}, up_s=9.0)
+    assert view.said("chat") == Said(held=2, running=0, oldest_s=0.0, idle_s=0.0, up_s=9.0)
+    assert view.said("glm-nano") is None
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
