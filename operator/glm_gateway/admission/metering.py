@@ -85,8 +85,11 @@ class Metering:
         except StoreGone:  # the store has said why, and to whom that is of use
             return Refused(_STORE_GONE, [])
         if isinstance(found, Refusal):
+            self.metrics.refuse(caller.name, found.limit, only_counts=False)
             failure, headers = refused(found, scopes)
             return Refused(failure, [*headers, *limit_headers(api, scopes, counters, now)])
+        for overlooked in found.overlooked:
+            self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
         told = limit_headers(api, scopes, counters, now)
         return Reserved(caller, model, api, found.reservation, told, quotas)
 

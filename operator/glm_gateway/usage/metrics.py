@@ -1,4 +1,4 @@
-"""What was used, as metrics: by model and key, with as many keys as a Prometheus can bear."""
+"""What was used and what limits held up, as metrics: by key, with as many keys as a Prometheus can bear."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,6 +22,7 @@ class UsageMetrics(Collector):
         self._keys: set[str] = set()
         self._tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._cost: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._refusals: defaultdict[tuple[str, str, str], int] = defaultdict(int)
 
     def count(self, entry: Entry) -> None:
         """Count a request that was settled, once."""
@@ -29,6 +30,10 @@ class UsageMetrics(Collector):
         for kind in ("prompt", "cached", "answer", "thinking"):
             self._tokens[model, key, kind] += getattr(entry, kind)
         self._cost[model, key] += entry.cost
+
+    def refuse(self, key: str, limit: str, *, only_counts: bool) -> None:
+        """Count a request that a limit has refused, or would have if it did more than count."""
+        self._refusals[self._label_of(key), limit, "true" if only_counts else "false"] += 1
 
     def collect(self) -> Iterable[Metric]:
         tokens = CounterMetricFamily(
@@ -43,7 +48,14 @@ class UsageMetrics(Collector):
         )
         for owner, amount in self._cost.items():
             cost.add_metric(owner, amount / PICO)
-        yield from (tokens, cost)
+        refusals = CounterMetricFamily(
+            "glm_gateway_limit_refusals",
+            "Requests that a limit of their key or its group has refused; shadow: would have refused.",
+            labels=["key", "limit", "shadow"],
+        )
+        for refusal, number in self._refusals.items():
+            refusals.add_metric(refusal, number)
+        yield from (tokens, cost, refusals)
 
     def _label_of(self, key: str) -> str:
         if key not in self._keys:

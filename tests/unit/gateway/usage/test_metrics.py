@@ -41,3 +41,17 @@ def test_keys_beyond_the_bound_are_counted_together() -> None:
     metrics.count(entry("k0"))
     assert registry.get_sample_value("glm_gateway_cost_total", {"model": "m", "key": OTHER}) == 5 / 4
     assert registry.get_sample_value("glm_gateway_cost_total", {"model": "m", "key": "k0"}) == 0.5
+
+
+def test_what_limits_refuse_is_counted_apart_from_what_they_would_have_refused() -> None:
+    metrics = UsageMetrics()
+    registry = a_registry(metrics)
+    for only_counts in (True, False, True):
+        metrics.refuse("alice", "budget", only_counts=only_counts)
+    found = [
+        registry.get_sample_value(
+            "glm_gateway_limit_refusals_total", {"key": "alice", "limit": "budget", "shadow": shadow}
+        )
+        for shadow in ("true", "false")
+    ]
+    assert found == [2, 1]
