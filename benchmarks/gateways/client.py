@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gateways.backend import END, MODEL, TOKEN
+from gateways.wire import END, MODEL, TOKEN
 
 _READ_BYTES = 2**18
 _TOKEN = TOKEN.encode()

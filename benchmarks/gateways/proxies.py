@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from gateways.backend import MODEL
+from gateways.wire import MODEL
 
 from glm_gateway.access.keys import item_of, new_key
 

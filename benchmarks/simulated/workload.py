@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glm_gateway.routing.prefix import Prefix, prefix_key, prefix_of
 from glm_operator.autoscale.simulate.model.calibration import H200_AIR_FP8
@@ -18,7 +18,10 @@ Block = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Turn:
-    """A request of a session. Blocks and bytes are of the whole prompt, so of all turns before it as well."""
+    """A request of a session. Blocks and bytes are of the whole prompt, so of all turns before it as well.
+
+    messages: of the whole prompt, as clients send them.
+    """
 
     session: int
     at_s: float
@@ -27,6 +30,7 @@ class Turn:
     prompt_tokens: int
     answer_tokens: int
     prefix: Prefix
+    messages: tuple[dict[str, str], ...] = field(repr=False)
 
     def blocks(self, tokens: int) -> list[Block]:
         """Return the whole blocks of the first tokens of the conversation, the answer to this turn included."""
@@ -71,7 +75,7 @@ class Workload:
             messages.append({"role": "user", "content": text(1000 * number + 2 * turn + 100, question)})
             tokens += question
             prefix = prefix_of([messages], KEY)
-            found.append(Turn(number, at_s, system, system_tokens, tokens, answer, prefix))
+            found.append(Turn(number, at_s, system, system_tokens, tokens, answer, prefix, tuple(messages)))
             messages.append({"role": "assistant", "content": text(1000 * number + 2 * turn + 101, answer)})
             tokens += answer
             at_s += 5 + dice.expovariate(1 / 20)
