@@ -35,9 +35,9 @@ def client_of(config: StoreConfig) -> Redis:
     options: dict[str, Any] = {
         "credential_provider": None if config.password_file is None else _Password(config.password_file),
         "max_connections": MAX_CONNECTIONS,
-        "timeout": config.timeout_seconds,  # for a connection of the pool
-        "socket_timeout": config.timeout_seconds,
-        "socket_connect_timeout": config.timeout_seconds,
+        "timeout": None,  # for a connection of the pool: the time of a call is bounded by who makes it
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),

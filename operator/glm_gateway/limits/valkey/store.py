@@ -7,8 +7,7 @@ not answered may have been done or not: it is sent again as soon as the server a
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,8 @@ MAX_UNFINISHED = 100_000
 """Calls without an answer that are kept to be sent again; the oldest ones are dropped."""
 
 _RENEWED_AT_ONCE = 500
+_LATE_PASSES = 10
+"""Of the event loop, behind a time that is over: a loop that was busy has the answer, and has not looked at it."""
 
 
 @dataclass(frozen=True)
@@ -203,18 +204,25 @@ class ValkeyStore:
         told |= {"prefix": self._prefix, "journal": self._journal}
         if self._clock is not None:
             told["now"] = self._clock()
-        async with _answered(self._timeout_s):
-            answer: list[Any] = await self._script(args=[what, msgspec.json.encode(told)])
-        return reply_in(answer)
+        return reply_in(await _answer(self._script(args=[what, msgspec.json.encode(told)]), self._timeout_s))
 
 
-@asynccontextmanager
-async def _answered(timeout_s: float) -> AsyncIterator[None]:
-    """Say that the store is gone where a call within has no answer in time, or a bad one."""
+async def _answer(call: Awaitable[Any], timeout_s: float) -> list[Any]:
+    """Return the answer of a call. Raises StoreGone where it has none in time, or a bad one."""
+    asked = asyncio.ensure_future(call)
     try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError as error:
-        raise StoreGone(f"it did not answer within {timeout_s:g} s") from error
+        await asyncio.wait({asked}, timeout=timeout_s)
+        for _ in range(_LATE_PASSES):
+            if asked.done():
+                break
+            await asyncio.sleep(0)
+        if not asked.done():
+            raise StoreGone(f"it did not answer within {timeout_s:g} s")
+        answer: list[Any] = asked.result()
+        return answer
     except (RedisError, OSError) as error:
         raise StoreGone(f"{type(error).__name__}: {error}"[:300]) from error
+    finally:
+        if not asked.done():
+            asked.cancel()  # which gives its connection up
+            await asyncio.wait({asked})

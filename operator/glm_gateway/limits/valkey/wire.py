@@ -14,6 +14,8 @@ BASE = 10**12
 
 Json = dict[str, Any]
 
+_MEASURES = {measure.value.encode(): measure for measure in Measure}
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -88,6 +90,7 @@ def _counters(scope: Scope, state: Sequence[bytes], month: str) -> Counters:
     spent = 0 if budget is None else tokens if budget.unit is Unit.TOKENS else money
     buckets = {}
     for measure, bucket in zip(state[5::2], state[6::2], strict=True):
-        level, at = bucket.split()
-        buckets[Measure(measure.decode())] = Bucket(float(level), float(at))
+        if measure in _MEASURES:  # or of a gateway of another version
+            level, at = bucket.split()
+            buckets[_MEASURES[measure]] = Bucket(float(level), float(at))
     return Counters(buckets=buckets, num_running=int(state[0]), month=month, spent=spent)
