@@ -23,9 +23,9 @@ SECRET = "0f" * 16
 Json = dict[str, Any]
 
 
-def write_groups(path: Path, ports: dict[str, int]) -> None:
-    """Write a file of groups, by name, as it is to be written."""
-    groups = [{"name": name, "host": "127.0.0.1", "port": port} for name, port in ports.items()]
+def write_groups(path: Path, ports: dict[str, int], **fields: Any) -> None:
+    """Write a file of groups, by name, as it is to be written. fields: of each."""
+    groups = [{"name": name, "host": "127.0.0.1", "port": port, **fields} for name, port in ports.items()]
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"groups": groups}))
     part.rename(path)
@@ -67,6 +67,12 @@ class GatewayProcess:
     @property
     def log(self) -> str:
         return (self.folder / "gateway.log").read_text()
+
+    async def until_log(self, sign: str) -> None:
+        """Wait until the log has a sign in it."""
+        async with asyncio.timeout(DEADLINE_S):
+            while sign not in self.log:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.05)
 
     async def page(self, path: str) -> str:
         return (await self.http.get(f"{self.management}{path}")).text

@@ -113,7 +113,6 @@ GOOD = "auth: {mode: None}\nmodels: [{name: chat, groups: {file: /g}}]"
     [
         ("auth: {}", 2, "auth.mode"),
         (None, 1, "No such file"),
-        (f"{GOOD}\nworkers: {{tlsFolder: /t}}", 2, "workers.tlsFolder: not built yet"),
         (GOOD, 2, "GLM_GATEWAY_TOKEN is missing"),
     ],
 )

@@ -10,7 +10,6 @@ import yaml
 from pydantic import ValidationError
 
 from glm_gateway.config.config import GatewayConfig
-from glm_gateway.config.unbuilt import unbuilt
 
 MAX_BYTES = 4 * 2**20
 """Of the file: a ConfigMap has 1 MiB at most."""
@@ -31,14 +30,11 @@ class ConfigFile:
 def config_in(text: str | bytes) -> GatewayConfig:
     """Return the configuration in a text. Raises BadConfig, which names the field, and no value of it."""
     try:
-        config = GatewayConfig.model_validate(_value(text))
+        return GatewayConfig.model_validate(_value(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise BadConfig(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-    if fields := unbuilt(config):
-        raise BadConfig(f"{', '.join(fields)}: not built yet; leave it out")
-    return config
 
 
 def file_of(data: bytes) -> ConfigFile:

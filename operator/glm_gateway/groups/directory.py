@@ -14,18 +14,19 @@ from glm_gateway.routing.pick import Group
 class Member:
     """One group: what routing must know, and its address.
 
-    incarnation: another one, and it has an empty cache; empty: not known.
+    incarnation: another one, and it has an empty cache; empty: not known. speaks_tls: at port.
     """
 
     group: Group
     host: str
     port: int
     incarnation: str = ""
+    speaks_tls: bool = False
 
 
 @dataclass
 class Directory:
-    """Use it from one event loop."""
+    """Use it from one event loop. tls: for groups that speak it."""
 
     tls: ssl.SSLContext | None = None
     patience: Patience = field(default_factory=Patience)
@@ -42,7 +43,7 @@ class Directory:
             name
             for name, before in self._members.items()
             if (after := now.get(name)) is None
-            or (after.host, after.port) != (before.host, before.port)
+            or (after.host, after.port, after.speaks_tls) != (before.host, before.port, before.speaks_tls)
             or (before.incarnation and after.incarnation != before.incarnation)
         ]
         for name in changed:
@@ -67,7 +68,8 @@ class Directory:
         found = self._pools.get(name)
         if found is None:
             member = self._members[name]
-            found = self._pools[name] = Pool(member.host, member.port, self.tls, self.patience)
+            tls = self.tls if member.speaks_tls else None
+            found = self._pools[name] = Pool(member.host, member.port, tls, self.patience)
         return found
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     management_port: int = MANAGEMENT_PORT
     is_ready: bool = msgspec.field(default=True, name="ready")
     is_leaving: bool = msgspec.field(default=False, name="leaving")
+    speaks_tls: bool = msgspec.field(default=False, name="tls")
     deployment: str = ""
     revision: str = ""
 

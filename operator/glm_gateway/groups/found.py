@@ -12,7 +12,10 @@ class BadSource(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One group. host: an address. is_ready, is_leaving: as seen from outside; the group itself knows better."""
+    """One group. host: an address. is_ready, is_leaving: as seen from outside; the group itself knows better.
+
+    speaks_tls: at port; the management port is plain.
+    """
 
     name: str
     host: str
@@ -20,5 +23,6 @@ class Found:
     management_port: int = MANAGEMENT_PORT
     is_ready: bool = True
     is_leaving: bool = False
+    speaks_tls: bool = False
     deployment: str = ""
     revision: str = ""

@@ -62,7 +62,7 @@ def member_of(found: Found, report: Report | None, heard_s: float | None, *, is_
         deployment=found.deployment,
         revision=found.revision or (report and report.revision) or "",
     )
-    return Member(group, found.host, found.port, (report and report.incarnation) or "")
+    return Member(group, found.host, found.port, (report and report.incarnation) or "", found.speaks_tls)
 
 
 @dataclass

@@ -12,6 +12,10 @@ import msgspec
 from glm_gateway.groups.found import MANAGEMENT_PORT, BadSource, Found
 
 HTTP_PORT_NAME = "http"
+HTTPS_PORT_NAME = "https"
+"""Of pods whose template speaks TLS. The Service has both, each by the name of a container's port: Kubernetes leaves
+out of a slice what its pods do not have, so a slice says what its own groups speak."""
+
 MANAGEMENT_PORT_NAME = "management"
 DEPLOYMENT_LABEL = "glm-operator.io/deployment"
 FIRST_POD = "-0"
@@ -72,8 +76,8 @@ def groups_of(slices: Iterable[Mapping[str, Any]]) -> list[Found]:
 
 def _groups_of(read: _Slice) -> Iterable[Found]:
     ports = {port.name: port.port for port in read.ports or () if port.port is not None}
-    http_port = ports.get(HTTP_PORT_NAME)
-    if read.address_type == "FQDN" or http_port is None:
+    port = ports.get(HTTPS_PORT_NAME) or ports.get(HTTP_PORT_NAME)
+    if read.address_type == "FQDN" or port is None:
         return
     for endpoint in read.endpoints or ():
         name = endpoint.hostname or (endpoint.target_ref.name if endpoint.target_ref is not None else "")
@@ -84,9 +88,10 @@ def _groups_of(read: _Slice) -> Iterable[Found]:
         yield Found(
             name=name.removesuffix(FIRST_POD),
             host=endpoint.addresses[0],
-            port=http_port,
+            port=port,
             management_port=ports.get(MANAGEMENT_PORT_NAME) or MANAGEMENT_PORT,
             is_ready=conditions.ready is not False and not is_leaving,
             is_leaving=is_leaving,
+            speaks_tls=HTTPS_PORT_NAME in ports,
             deployment=(read.metadata.labels or {}).get(DEPLOYMENT_LABEL, ""),
         )

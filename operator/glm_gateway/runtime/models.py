@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import os
+import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from glm_gateway.config.models import GroupsConfig, ModelConfig
 from glm_gateway.groups.directory import Directory
+from glm_gateway.groups.found import Found
 from glm_gateway.groups.roster import Roster
 from glm_gateway.models.model import Model
 from glm_gateway.runtime.groups import source_of
@@ -27,6 +29,7 @@ class _Followed:
     where: GroupsConfig | None = None
     following: asyncio.Task[None] | None = None
     retired_s: float | None = None
+    unable: set[str] = field(default_factory=set)  # groups that speak what we do not
 
     async def follow(self, where: GroupsConfig) -> None:
         """Find groups there from now on; those known stay until others are found."""
@@ -34,7 +37,16 @@ class _Followed:
             return
         await self._stop()
         self.where = where
-        self.following = asyncio.create_task(source_of(where, self.roster.take, os.environ).run())
+        self.following = asyncio.create_task(source_of(where, self.take, os.environ).run())
+
+    def take(self, found: list[Found]) -> None:
+        """Take the groups that there are now, but for those that cannot be spoken to."""
+        able = [each for each in found if not each.speaks_tls or self.model.directory.tls is not None]
+        unable = {each.name for each in found}.difference(each.name for each in able)
+        for name in sorted(unable - self.unable):
+            log.error("group %s speaks TLS, and the file has no workers.tlsFolder: it gets nothing", name)
+        self.unable = unable
+        self.roster.take(able)
 
     async def close(self) -> None:
         await self._stop()
@@ -51,13 +63,15 @@ class _Followed:
 class Models:
     """served: by name, those of the file; a gateway looks there for each request. changed: told of each change.
 
-    added, dropped: told of a model that begins, and of one that has ended.
+    added, dropped: told of a model that begins, and of one that has ended. tls: for groups that speak it; None: such
+    groups get nothing.
     """
 
     changed: Callable[[], None]
     added: Callable[[Model], None]
     dropped: Callable[[str], None]
     served: dict[str, Model] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     linger_s: float = LINGER_S
     _followed: dict[str, _Followed] = field(default_factory=dict)
 
@@ -76,7 +90,7 @@ class Models:
         for name, config in wanted.items():
             followed = self._followed.get(name)
             if followed is None:
-                model = Model(name, Directory(), changed=self.changed)
+                model = Model(name, Directory(self.tls), changed=self.changed)
                 followed = self._followed[name] = _Followed(model, Roster(model))
                 self.added(model)
             if name not in self.served:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from glm_gateway.runtime.gate import gate_of, num_keys
 from glm_gateway.runtime.metering import metering_of
 from glm_gateway.runtime.models import Models
 from glm_gateway.runtime.servers import of_clients, of_management
-from glm_gateway.tls.shown import ShownCertificate
+from glm_gateway.runtime.tls import with_clients, with_workers
 from glm_gateway.traces.traces import Traces
 
 log = logging.getLogger(__name__)
@@ -71,7 +70,8 @@ class Runtime:
             traces=Traces(config.trace) if config.trace.enabled else None,
         )
         telemetry = gateway.telemetry
-        models = Models(changed=pulse.beat, added=telemetry.add, dropped=telemetry.drop, served=served)
+        tls = with_workers(config, stack)
+        models = Models(pulse.beat, added=telemetry.add, dropped=telemetry.drop, served=served, tls=tls)
         stack.push_async_callback(models.close)
         management = Management(
             gateway,
@@ -144,7 +144,7 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         runtime = await Runtime.started(source, secrets, stack)
         gateway, management = runtime.gateway, runtime.management
-        tls = _tls(runtime.config, stack)
+        tls = with_clients(runtime.config, stack)
         public = of_clients(gateway, management, runtime.config, tls)
         private = of_management(management, runtime.config)
         management.is_open = lambda: public.started
@@ -169,15 +169,6 @@ async def serve(
             await asyncio.wait(serving[:1])
             private.should_exit = private.force_exit = True
             await asyncio.gather(*serving, following, return_exceptions=True)
-
-
-def _tls(config: GatewayConfig, stack: contextlib.AsyncExitStack) -> ssl.SSLContext | None:
-    """Return how clients are spoken to; its certificate follows the folder until the stack ends. Raises OSError."""
-    if config.tls is None:
-        return None
-    shown = ShownCertificate(config.tls.folder)
-    stack.callback(asyncio.create_task(shown.follow()).cancel)
-    return shown.context
 
 
 async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:

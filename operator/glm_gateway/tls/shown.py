@@ -6,25 +6,15 @@ Certificate and key are read at one time and tried together first, so that a hal
 
 import asyncio
 import logging
-import os
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
+from glm_gateway.tls.pem import CERTIFICATE, KEY, BadCertificate, files_of, good_until, items_in, no_password
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-MAX_BYTES = 2**20
-CERTIFICATE, KEY = "tls.crt", "tls.key"
-_DATA = "..data"  # of a mounted Secret: the link through which all of its items are found
-
-
-class BadCertificate(OSError):
-    """What lies in the folder is no certificate with its key."""
 
 
 class ShownCertificate:
@@ -64,21 +54,15 @@ class ShownCertificate:
 
     def _read(self) -> tuple[bytes, bytes]:
         """Return certificate and key. Raises OSError."""
-        root = self._folder
-        if (root / _DATA).is_symlink():
-            root = (root / _DATA).resolve()
-        found = []
-        for name in (CERTIFICATE, KEY):
-            with (root / name).open("rb") as file:
-                found.append(file.read(MAX_BYTES))
-        return found[0], found[1]
+        certificate, key = items_in(self._folder, CERTIFICATE, KEY)
+        return certificate, key
 
     def _load(self, pair: tuple[bytes, bytes]) -> None:
-        until = _good_until(pair[0])
-        with _files(pair) as (certificate, key):
+        until = good_until(pair[0])
+        with files_of(pair) as (certificate, key):
             for context in (_context(), self.context):  # the first only tries
                 try:
-                    context.load_cert_chain(certificate, key, password=_no_password)
+                    context.load_cert_chain(certificate, key, password=no_password)
                 except (ssl.SSLError, ValueError) as error:
                     reason = getattr(error, "reason", None) or type(error).__name__
                     raise BadCertificate(f"{CERTIFICATE} and {KEY} are no pair: {reason}") from None
@@ -93,29 +77,3 @@ def _context() -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _no_password() -> str:
-    """Answer for a key that is encrypted: without this, OpenSSL would ask at the terminal."""
-    raise ValueError("the key is encrypted")
-
-
-def _good_until(certificate: bytes) -> datetime:
-    try:
-        return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    except ValueError:
-        raise BadCertificate(f"{CERTIFICATE} is no certificate in PEM form") from None
-
-
-@contextmanager
-def _files(pair: tuple[bytes, bytes]) -> Iterator[list[str]]:
-    """Give both as files of memory: the ssl module reads files only, and these nobody changes in between."""
-    numbers = []
-    try:
-        for name, data in zip((CERTIFICATE, KEY), pair, strict=True):
-            numbers.append(os.memfd_create(name, os.MFD_CLOEXEC))
-            os.write(numbers[-1], data)
-        yield [f"/proc/self/fd/{number}" for number in numbers]
-    finally:
-        for number in numbers:
-            os.close(number)

@@ -34,6 +34,14 @@ def test_the_hostname_comes_before_the_pod_and_the_management_port_is_taken_by_i
     assert (found.name, found.management_port) == ("nano-g3", 19090)
 
 
+def test_a_port_named_https_says_that_its_groups_speak_tls() -> None:
+    secure = [{"name": "https", "port": 8443}, {"name": "management", "port": 9090}]
+    slices = [a_slice(an_endpoint("new-0"), ports=secure), a_slice(an_endpoint("old-0"))]
+    new, old = groups_of(slices)
+    assert (new.port, new.speaks_tls) == (8443, True)
+    assert (old.port, old.speaks_tls) == (8000, False)
+
+
 @pytest.mark.parametrize(
     ("conditions", "is_ready", "is_leaving"),
     [
