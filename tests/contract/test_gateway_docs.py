@@ -106,7 +106,15 @@ def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert PICO == 10**12
 
 
-@pytest.mark.parametrize("line", [line for line in block("sh").splitlines() if line.startswith("glm ")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for each in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+        for line in each.splitlines()
+        if line[:4] == "glm "
+    ],
+)
 def test_every_command_of_the_page_is_there(line: str) -> None:
     _, keys, command, *arguments = re.split(r"\s+", re.sub(r"\s*[>#].*", "", line))
     shown = CliRunner().invoke(app, [keys, command, "--help"])
