@@ -245,13 +245,15 @@ async def test_a_call_without_an_answer_in_time_leaves_nothing_behind(valkey: Va
 
 
 async def test_a_loop_that_was_busy_hears_an_answer_that_was_there_in_time(valkey: Valkey) -> None:
-    async with a_store(valkey, timeout_s=0.1) as store:
+    admin = valkey.client()
+    async with a_store(valkey, timeout_s=0.5) as store:
         granted(await store.reserve([one()], USAGE, NOW))
+        await admin.client_pause(200)
         asked = asyncio.create_task(store.reserve([one()], USAGE, NOW))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        time.sleep(0.3)  # noqa: ASYNC251 - this is what is tested
+        await asyncio.sleep(0.05)  # it is sent, and the server answers in the middle of what comes now
+        time.sleep(0.8)  # noqa: ASYNC251 - a busy loop
         granted(await asked)
+    await admin.aclose()
 
 
 async def test_a_connection_that_the_server_has_closed_is_no_loss(valkey: Valkey) -> None:

@@ -57,11 +57,16 @@ end
 
 local function spend(name, month, expense)
   local where, known = key('spent', month .. ':' .. name), spent(name, month)
+  local fields = {}
   for _, unit in ipairs(UNITS) do
     local sum = add(known[unit], expense[unit])
     if sum[1] < 0 then sum = {0, 0} end
-    redis.call('HSET', where, unit .. '_high', whole(sum[1]), unit .. '_low', whole(sum[2]))
+    for digit, name in ipairs({'_high', '_low'}) do
+      fields[#fields + 1] = unit .. name
+      fields[#fields + 1] = whole(sum[digit])
+    end
   end
+  redis.call('HSET', where, unpack(fields))
   redis.call('EXPIRE', where, KEPT_SPENT_S)
 end
 
@@ -87,17 +92,18 @@ local function level_now(bucket, most)
 end
 
 local function take(name, measures)
-  local where, known, keep_s = key('minute', name), buckets(name), 0
+  if #measures == 0 then return end
+  local where, known, keep_s, fields = key('minute', name), buckets(name), 0, {}
   for _, each in ipairs(measures) do
     local measure, most, amount = each[1], each[2], each[3]
     local level = math.min(most, level_now(known[measure], most) - amount)
-    redis.call('HSET', where, measure, exact(level) .. ' ' .. exact(now))
+    fields[#fields + 1] = measure
+    fields[#fields + 1] = exact(level) .. ' ' .. exact(now)
     if most > 0 then keep_s = math.max(keep_s, (most - level) * 60 / most) end
   end
-  if #measures > 0 then
-    keep_s = math.max(redis.call('TTL', where), math.min(KEPT_MINUTE_S, math.ceil(keep_s) + 60))
-    redis.call('EXPIRE', where, keep_s)
-  end
+  redis.call('HSET', where, unpack(fields))
+  keep_s = math.max(redis.call('TTL', where), math.min(KEPT_MINUTE_S, math.ceil(keep_s) + 60))
+  redis.call('EXPIRE', where, keep_s)
 end
 
 local function num_running(name) return redis.call('ZCOUNT', key('running', name), '(' .. exact(now), '+inf') end

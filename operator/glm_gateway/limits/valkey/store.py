@@ -30,8 +30,6 @@ MAX_UNFINISHED = 100_000
 """Calls without an answer that are kept to be sent again; the oldest ones are dropped."""
 
 _RENEWED_AT_ONCE = 500
-_LATE_PASSES = 10
-"""Of the event loop, behind a time that is over: a loop that was busy has the answer, and has not looked at it."""
 
 
 @dataclass(frozen=True)
@@ -211,11 +209,8 @@ async def _answer(call: Awaitable[Any], timeout_s: float) -> list[Any]:
     """Return the answer of a call. Raises StoreGone where it has none in time, or a bad one."""
     asked = asyncio.ensure_future(call)
     try:
+        # No asyncio.timeout: where the loop was busy, the answer is there in the same pass, and would be thrown away.
         await asyncio.wait({asked}, timeout=timeout_s)
-        for _ in range(_LATE_PASSES):
-            if asked.done():
-                break
-            await asyncio.sleep(0)
         if not asked.done():
             raise StoreGone(f"it did not answer within {timeout_s:g} s")
         answer: list[Any] = asked.result()
