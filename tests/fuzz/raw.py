@@ -31,12 +31,12 @@ from fuzz.replies import ALLOWED, Malformed, complaints, replies_in
 from fuzz.server_process import answer_all
 from fuzz.strict_group import StrictGroup
 from glm_edge.http import protocol
-from glm_gateway import app as gateway_app
 from glm_gateway.access.cors import Cors
 from glm_gateway.access.cors_config import CorsConfig
 from glm_gateway.access.decide import Mode, tenant_of
 from glm_gateway.access.keys import Keyring, new_key
 from glm_gateway.admission.gate import Gate
+from glm_gateway.exchange import body as gateway_body
 from glm_worker.server.edge import body as worker_body
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.server_world import a_server
@@ -48,13 +48,14 @@ WARM = 0.2  # of the cases, before memory is looked at
 OPEN_SHARE = 0.05  # of cases whose client keeps its half open, and waits for what the server does
 _WAITS: tuple[tuple[Any, str], ...] = (
     *((protocol, name) for name in ("HEAD_S", "IDLE_S", "REST_S", "LINGER_S")),
-    (gateway_app, "BODY_IDLE_S"),
+    (gateway_body, "BODY_IDLE_S"),
     (worker_body, "IDLE_S"),
 )
 _OF_GATEWAY = (
     "glm_edge/http/",
     "glm_edge/json_bounds",
     "glm_gateway/app",
+    "glm_gateway/exchange/",
     "glm_gateway/proxy/heads",
     "glm_gateway/surfaces/",
 )

@@ -14,7 +14,7 @@ import pytest_asyncio
 from fuzz.wire import read_reply
 from glm_edge.http import protocol
 from glm_edge.http.heads import MAX_BODY_BYTES
-from glm_gateway import app
+from glm_gateway.exchange import body as gateway_body
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.scripted_groups import Asked, ScriptedGroup, plain, serving
 
@@ -260,7 +260,7 @@ async def test_a_head_that_does_not_come_is_given_up(
 async def test_a_body_that_does_not_come_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch, head: bytes
 ) -> None:
-    monkeypatch.setattr(app, "BODY_IDLE_S", 0.1)
+    monkeypatch.setattr(gateway_body, "BODY_IDLE_S", 0.1)
     status, told = await world.exchange(head)
     assert status == 408
     assert "did not come" in told
@@ -270,7 +270,7 @@ async def test_a_body_that_does_not_come_is_given_up(
 async def test_a_body_that_comes_byte_by_byte_is_given_up_as_a_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "BODY_S", 0.3)
+    monkeypatch.setattr(gateway_body, "BODY_S", 0.3)
     async with connected(world.port) as (reader, writer):
         writer.write(POST + b"content-length: 1000\r\n\r\n")
         reading = asyncio.create_task(read_reply(reader))
