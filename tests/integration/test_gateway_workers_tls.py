@@ -41,7 +41,7 @@ class World:
             assert asking.result().status_code == 503
             return False
         await self.engine.say(taking.result(), " 2", end="<|user|>")
-        return " 2" in (await asking).text
+        return "data: [DONE]" in (await asking).text
 
 
 @contextlib.asynccontextmanager
