@@ -192,6 +192,11 @@ class Deployed:
         found: dict[str, Any] = json.loads(self._from_management_port(pod, "group"))
         return found
 
+    def state(self, pod: str) -> dict[str, Any]:
+        """Return what a pod of the gateway says of itself."""
+        found: dict[str, Any] = json.loads(self._from_management_port(pod, "state"))
+        return found
+
     def metric(self, pod: str, name: str) -> float:
         """Return the sum of a metric's series on one pod; LookupError when it has none."""
         series = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self._from_management_port(pod, "metrics"), re.MULTILINE)

@@ -73,7 +73,7 @@ def test_a_key_is_rotated_and_nobody_notices_who_takes_the_new_one_in_time(gated
     keys = ("-n", MODEL_NAMESPACE, "--secret", SECRET)
     second = printed(gated.target, "keys", "create", "second", *keys)
     rotating = replace(gated, key=second)
-    rotating.wait_answers()
+    wait_for("both keys at both pods", lambda: _num_keys(gated) == [2, 2], timeout_s=15)
     with asking(rotating) as asked:
         began = time.monotonic()
         newest = printed(gated.target, "keys", "rotate", "second", "--keep", "1h", *keys)
@@ -199,6 +199,10 @@ def _delete_pod(deployed: Deployed, pod: str) -> None:
 def _all_others(deployed: Deployed, before: set[str]) -> bool:
     now = {pod["metadata"]["uid"] for pod in deployed.pods("gateway")}
     return len(now) == len(before) and not now & before
+
+
+def _num_keys(deployed: Deployed) -> list[int]:
+    return [deployed.state(pod["metadata"]["name"])["keys"] for pod in deployed.pods("gateway")]
 
 
 def _is_refused(deployed: Deployed, key: str) -> bool:
