@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from gateways.server import Client, Server, number_of, streams
-from gateways.wire import MODEL, Script, chunk, framed, head_of, json_of, plain_stream, whole
+from gateways.wire import CHAT, MODEL, NOT_THERE, Script, chunk, framed, head_of, json_of, plain_stream, whole
 
 LOAD_EVERY_S = 0.1
 KNOWN = {"status": "ok", "object": "list", "data": [{"id": MODEL}], "version": "0"}
@@ -42,8 +42,8 @@ class Backend(Server):
             self.send(client, head_of("application/x-ndjson"))
             self._tell_load(client, time.perf_counter())
             return
-        if not request.startswith(b"POST"):
-            self.send_whole(client, json_of(KNOWN))
+        if not request.startswith(CHAT):
+            self.send(client, NOT_THERE) if request.startswith(b"POST") else self.send_whole(client, json_of(KNOWN))
             return
         num_tokens, gap_s = max(1, number_of(request, b'"max_tokens":')), number_of(request, b'"seed":') / 1000
         is_stream = streams(request)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from glm_edge.frames import FRAMES_TYPE, Close, Frame, Open, Tokens, encode
 
 MODEL = "m"
+CHAT = b"POST /v1/chat/completions "
+NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+"""To whatever else is posted: some routers ask workers to count tokens, and go on without it."""
+
 TOKEN = "tok "
 """Text of every token: clients count it."""
 
