@@ -22,6 +22,8 @@ from glm_gateway.access.keys import Key, Keyring, new_key
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
+from glm_gateway.audit.config import AuditConfig
+from glm_gateway.audit.log import AuditLog
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.exchange import body as gateway_body
 from glm_gateway.groups.directory import Member
@@ -30,6 +32,8 @@ from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.main import LOG_FORMAT
 from glm_gateway.pages.pages import no_worker
 from glm_gateway.routing.pick import Group
+from glm_gateway.traces.config import TraceConfig
+from glm_gateway.traces.traces import Traces
 from glm_gateway.usage.config import UsageConfig
 from glm_gateway.usage.service import UsageService
 from integration.gateway_world import a_gateway
@@ -49,6 +53,7 @@ from integration.scripted_groups import (
 
 Json = dict[str, Any]
 TEXT, SECRET = "canary-of-a-prompt", "glm-canary-of-a-key"
+REQUEST_ID = "r-1"
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 _OURS = ("glm_", "uvicorn", "asyncio")  # the clients of this test log what they like
 DEADLINE_S = 20.0
@@ -85,7 +90,12 @@ class World:
 
     async def send(self, path: str, body: bytes, *script: Step, secret: str = SECRET) -> str:
         self.group.scripts[:] = [list(script) for _ in range(9) if script]
-        headers = {"authorization": f"Bearer {secret}", "x-canary": TEXT, "user-agent": TEXT}
+        headers = {
+            "authorization": f"Bearer {secret}",
+            "x-canary": TEXT,
+            "user-agent": TEXT,
+            "x-request-id": REQUEST_ID,
+        }
         try:
             reply = await self.http.post(f"{path}?q={TEXT}", content=body, headers=headers)
         except httpx.HTTPError as error:
@@ -98,6 +108,8 @@ class World:
             while self.gateway.num_running:  # noqa: ASYNC110 - nothing tells a test
                 await asyncio.sleep(0.01)
         pages = [(await self.http.get(path)).text for path in ("/health", "/openapi.json", "/docs")]
+        told = await self.http.get(f"/v1/traces/{REQUEST_ID}", headers={"x-api-key": SECRET})
+        pages.append(told.text)
         journal = [path.read_text() for path in self.folder.rglob("*") if path.is_file()]
         metrics = self.gateway.telemetry.exposition().decode()
         return "\n".join([*self.lines.told, metrics, *pages, *journal])
@@ -138,10 +150,20 @@ async def world(lines: Lines, tmp_path: Path) -> AsyncIterator[World]:
         usage = await UsageService.opened(UsageConfig(folder=tmp_path), flush_s=0.01)
         stack.push_async_callback(usage.close)
         metering = Metering(quotas=QuotasConfig.model_validate(QUOTAS), store=MemoryStore(usage.spent), usage=usage)
+        audit = AuditLog.opened(AuditConfig(file=tmp_path / "audit.jsonl", requests=True))
+        stack.callback(audit.close)
         gate = Gate(mode=Mode.KEYS, tenant_secret=b"0" * 16, keyring=lambda: keys)
         members = [Member(Group(name="g0"), "127.0.0.1", group.port)]
         url, gateway = await stack.enter_async_context(
-            a_gateway("m", members, gate=gate, metering=metering, bounds=Bounds(max_times=0))
+            a_gateway(
+                "m",
+                members,
+                gate=gate,
+                metering=metering,
+                bounds=Bounds(max_times=0),
+                audit=audit,
+                traces=Traces(TraceConfig(enabled=True)),
+            )
         )
         gateway.pages.of_worker = no_worker  # the group only says what it is told to
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS))
@@ -158,8 +180,9 @@ async def test_of_what_is_answered_nothing_is_written_down(world: World) -> None
     assert TEXT in await world.ask(CHAT, plain(200, ANSWER))
     assert await world.keeps_quiet()
     async with asyncio.timeout(DEADLINE_S):
-        while '"key"' not in await world.sinks():  # noqa: ASYNC110 - of the journal
-            await asyncio.sleep(0.01)
+        for sign in ('"key"', '"what"', '"outcome"'):  # of the journal, of a trace, of the audit log
+            while sign not in await world.sinks():  # noqa: ASYNC110 - written down by others
+                await asyncio.sleep(0.01)
     assert await world.keeps_quiet()
 
 

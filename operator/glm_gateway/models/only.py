@@ -47,7 +47,7 @@ class ToGroup:
         if not self.model.has(self.group):
             return Failure(
                 404,
-                f"the group {self.group} that kept it is no more, and what it kept is lost",
+                f"the group {self.group[:100]} that kept it is no more, and what it kept is lost",
                 "invalid_request_error",
                 code="group_lost",
             )
