@@ -8,6 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from glm_edge.json_bounds import DEFAULT
 from glm_gateway.access.decide import OPEN_PATHS
 from glm_gateway.audit.config import AuditConfig
 from glm_gateway.config.file import config_in
@@ -54,6 +55,24 @@ def test_the_overload_of_the_example_is_what_holds_without_it() -> None:
     assert config_in(json.dumps({**LEAST, **told})).overload == OverloadConfig()
     assert [rung.word for rung in Rung if rung and f"`{rung.word}`" not in TEXT] == []
     assert [path for path in PATHS if f"`{path}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("mode", ["JWT", "Judge"])
+def test_the_ways_to_know_callers_are_taken(mode: str) -> None:
+    told = yaml.safe_load(block("yaml", f"mode: {mode}"))
+    assert config_in(json.dumps({**LEAST, **told})).auth.mode == mode
+
+
+def test_tls_and_cors_of_the_text_are_taken() -> None:
+    for name in ("tls", "cors"):
+        (told,) = re.findall(rf"`({name}: \{{[^`]*\}})`", TEXT)
+        assert getattr(config_in(json.dumps({**LEAST, **yaml.safe_load(told)})), name) is not None
+
+
+def test_the_bounds_of_bodies_are_those_that_hold() -> None:
+    text, of = " ".join(TEXT.split()), DEFAULT
+    said = f"{of.containers:,} objects and lists, {of.strings:,} strings, {of.values:,} values, {of.depth} levels"
+    assert f"{said} and {of.digits} digits" in text
 
 
 @pytest.mark.parametrize(
