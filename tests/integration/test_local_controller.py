@@ -17,7 +17,7 @@ from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.layout import Layout, plan
 from glm_operator.local import controller, crashes, processes, scaling
-from glm_operator.local.controller import Controller
+from glm_operator.local.control import Controller, Replaced
 from glm_operator.local.management import Management
 from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
@@ -273,7 +273,7 @@ async def test_a_group_past_its_time_is_killed_at_once(folder: StateFolder, monk
 async def test_a_look_that_fails_ends_no_controller(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder, scaling={"max": 2})
     async with controlling(folder) as control:
-        looks = iter([ZeroDivisionError("a bug"), controller._Replaced()])
+        looks = iter([ZeroDivisionError("a bug"), Replaced()])
 
         async def look() -> None:
             raise next(looks)

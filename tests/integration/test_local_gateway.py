@@ -18,7 +18,7 @@ from glm_operator.cli import app
 from glm_operator.cluster.metrics.scrape import Scraper
 from glm_operator.cluster.metrics.sources import Sources
 from glm_operator.local import controller, processes, scaling
-from glm_operator.local.controller import Controller
+from glm_operator.local.control import Controller
 from glm_operator.local.gateway.process import process_of, url
 from glm_operator.local.management import Management
 from glm_operator.local.state import ControllerRecord, DeploymentState, GatewayRecord, StateFolder

@@ -9,7 +9,7 @@ import msgspec
 
 from glm_operator.api.spec import GLMDeploymentSpec
 from glm_operator.autoscale.decision import Decision
-from glm_operator.autoscale.signals import Signals
+from glm_operator.autoscale.signals import Signals, State
 
 MAX_CHANGES = 10
 
@@ -92,6 +92,25 @@ def newest_arrivals(signals: Signals) -> Signals:
     if sum(each.arrivals or 0.0 for each in shown.values()) >= arrived:
         return signals
     return replace(signals, groups={**signals.groups, **shown})
+
+
+def view_of(mode: str, decision: Decision, signals: Signals, groups: int, history: list[GroupsChange]) -> ScalingView:
+    """Return what is said of a decision. groups: how many there are now."""
+    return ScalingView(
+        mode=mode,
+        desired=decision.desired,
+        current=groups,
+        starting=decision.starting,
+        message=decision.message,
+        limited_by=decision.limited_by,
+        attainment={
+            each.name: each.attainment.value if each.attainment.state is State.VALUE else None
+            for each in signals.classes
+            if each.attainment.is_known
+        },
+        unmeasured=[each.name for each in signals.classes if not each.attainment.is_known],
+        history=history,
+    )
 
 
 def changed(history: list[GroupsChange], decision: Decision, at_s: float) -> list[GroupsChange]:
