@@ -83,12 +83,14 @@ _KEYS: Json = {
 _REQUEST_ID: Json = {"x-request-id": {"schema": _STRING, "description": "The client's own, or a new one."}}
 _RETRY_AFTER: Json = {"retry-after": {"schema": {"type": "integer"}, "description": "Seconds until the next try."}}
 _BAD_KEY = {"401": "The request has no key that is known here, or one that is over."}
+_FORBIDDEN = {"403": "The judge of callers does not allow this."}
 _UNKNOWN_CALLER = {"503": "Nothing can say now whose key this is; `retry-after` says when to try again."}
 _ALWAYS = {
     "400": "The request is refused; the message names the field.",
     "408": "The request did not come in time.",
     "415": "The body has a `Content-Encoding`.",
     "431": "The head of the request is too large.",
+    "500": "The gateway made a mistake.",
     "501": "The body has a `Transfer-Encoding` other than `chunked`.",
 }
 _OF_GROUPS = {
@@ -144,10 +146,15 @@ def _description(mode: Mode, *, has_worker: bool) -> str:
     )
 
 
+def _turned_away(mode: Mode) -> dict[str, str]:
+    """Return what may become of a request whose caller is asked for."""
+    return {} if mode is Mode.NONE else {**_BAD_KEY, **(_FORBIDDEN if mode is Mode.JUDGE else {})}
+
+
 def _of_group(said: Json | None, path: str, of: Route, mode: Mode) -> Json:
     """Return one operation that a group answers."""
     found: Json = dict(said) if said else _unsaid(path, of)
-    errors = {**_ALWAYS, **_OF_GROUPS, **({} if mode is Mode.NONE else _BAD_KEY)}
+    errors = {**_ALWAYS, **_OF_GROUPS, **_turned_away(mode)}
     if of.api is Api.ANTHROPIC:
         errors["529"] = _OF_GROUPS["503"]
     found["responses"] = {**_errors(errors, (of.api,)), **found["responses"]}
@@ -213,7 +220,7 @@ def _page(summary: str, answers: list[str], apis: Iterable[Api], path: str, mode
     schemas = [_reference(name) for name in answers]
     content = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
     is_open = mode is Mode.NONE or path in OPEN_PATHS
-    errors = {**_ALWAYS, **({} if is_open else {**_BAD_KEY, **_UNKNOWN_CALLER})}
+    errors = {**_ALWAYS, **({} if is_open else {**_turned_away(mode), **_UNKNOWN_CALLER})}
     found: Json = {
         "summary": summary,
         "tags": ["Gateway"],

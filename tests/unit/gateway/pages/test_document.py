@@ -84,3 +84,9 @@ def test_where_no_key_is_asked_for_none_is_spoken_of() -> None:
 
 def test_usage_is_described_only_where_it_is_written_down() -> None:
     assert "/v1/usage" not in described(has_usage=False)["paths"]
+
+
+def test_only_a_judge_forbids() -> None:
+    for mode in (Mode.KEYS, Mode.JWT, Mode.JUDGE):
+        chat = described(mode=mode)["paths"]["/v1/chat/completions"]["post"]
+        assert ("403" in chat["responses"]) == (mode is Mode.JUDGE)
