@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from glm_operator.layout import Layout, plan
 from glm_operator.local import scaling
 from glm_operator.local.changes import Changes
 from glm_operator.local.errors import LocalError
+from glm_operator.local.gateway.status import GatewayStatus
 from glm_operator.local.scaling import ScalingView
 from glm_operator.local.state import ControllerRecord, DeploymentState, PodRecord, StateFolder
 from glm_operator.local.up import Started
@@ -159,6 +161,58 @@ def test_a_start_that_fails_halfway_says_what_runs_on(monkeypatch: pytest.Monkey
         child.kill()
     result = up(monkeypatch, tmp_path, start=LocalError("port 8000 is busy"), wait=None)
     assert result.stderr.endswith("error: port 8000 is busy\n"), "a pod that has ended runs no more"
+
+
+def test_what_of_a_gateway_has_no_meaning_here_is_named_and_what_cannot_be_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    body = yaml.safe_load(NANO.read_text())
+    file = tmp_path / "edited.yaml"
+    for gateway, code, said in (
+        ({"replicas": 2}, 0, "gateway.replicas counts in clusters only; here there is one process\n"),
+        ({"tlsSecretRef": {"name": "tls"}}, 1, "error: gateway.tlsSecretRef names a Secret, which only a cluster has"),
+        (
+            {"names": [{"name": "a", "arms": [{"to": "b"}]}]},
+            1,
+            "error: the gateway of nano: the name a has an arm to b",
+        ),
+    ):
+        file.write_text(yaml.safe_dump({**body, "spec": {**body["spec"], "gateway": gateway}}))
+        made: list[object] = []
+        result = up(monkeypatch, tmp_path, file=file, start=None, wait=None, made=made)
+        assert (result.exit_code, bool(made)) == (code, not code), result.stderr
+        assert said in result.stderr
+
+
+def a_status(**changes: Any) -> GatewayStatus:
+    known = {
+        "state": "serving",
+        "running": 3,
+        "held": 1,
+        "groups_ready": 1,
+        "groups": 2,
+        "memory_bytes": 0,
+        "fault": "",
+    }
+    return GatewayStatus(
+        deployment="nano", gateway="nano-gateway", url="http://127.64.255.1:8000/v1", **known | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (
+            a_status(),
+            "nano serves at http://127.64.255.1:8000/v1: 3 requests run, 1 wait for a group, 1 of 2 groups ready",
+        ),
+        (a_status(fault="usage: cannot change"), "; not all of its file holds: usage: cannot change"),
+        (a_status(state="dead"), "nano: its gateway has died, and is started again; see `glm local logs nano-gateway`"),
+        (a_status(state="unreachable"), "nano: its gateway does not answer; see `glm local logs nano-gateway`"),
+    ],
+)
+def test_a_line_says_what_a_gateway_does(status: GatewayStatus, line: str) -> None:
+    assert command._line_of(status).endswith(line)
 
 
 def start_ticks(pid: int) -> int:
