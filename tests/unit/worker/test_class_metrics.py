@@ -6,9 +6,10 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from starlette.datastructures import Headers
 
+from glm_edge.metrics.promises import TTFT_BUCKETS, Latencies
 from glm_worker.messages import HeaderMatch, Signal, Slo, SloClass
-from glm_worker.server.metrics.class_metrics import TIMINGS, TTFT_BUCKETS, ClassMeasures, ClassMetrics
-from glm_worker.server.slo import Latencies, NoHeaders
+from glm_worker.server.metrics.class_metrics import TIMINGS, ClassMeasures, ClassMetrics
+from glm_worker.server.slo import NoHeaders
 
 
 def promise(name: str = "fast", header: str | None = None, **thresholds_s: float) -> SloClass:

@@ -8,8 +8,8 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from glm_worker.server.metrics.exposition import Exposition, go_float, without_created
-from glm_worker.server.metrics.histogram import Histogram
+from glm_edge.metrics.exposition import Exposition, go_float, without_created
+from glm_edge.metrics.histogram import Histogram
 
 ODD = 'a "quoted" \\ back\nslash'
 
@@ -46,7 +46,7 @@ def test_every_series_gets_the_labels_that_say_whose_it_is() -> None:
 
 
 def test_what_is_kept_of_lines_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glm_worker.server.metrics.exposition._MOST_KEPT", 10)
+    monkeypatch.setattr("glm_edge.metrics.exposition._MOST_KEPT", 10)
     page = Exposition({})
     for number in range(50):
         family = Metric("a", "b", "gauge")

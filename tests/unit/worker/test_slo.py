@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
+from glm_edge.metrics.promises import Latencies, bucket_edges, is_met
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import HeaderMatch, Signal, Slo, SloClass
-from glm_worker.server.slo import Latencies, NoHeaders, bucket_edges, class_of, is_met, parse_slo, slo_digest
+from glm_worker.server.slo import NoHeaders, class_of, parse_slo, slo_digest
 
 
 def a_class(name: str = "fast", **fields: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Latency promises: read from a body, matched to requests, judged at their end; the bucket edges they ask for. Pure.
+"""Latency promises: read from a body, and matched to requests. Pure.
 
 The operator makes the body and the same digest of it (docs/design/0007-autoscaling.md; tests/contract compares both).
 """
@@ -6,18 +6,14 @@ The operator makes the body and the same digest of it (docs/design/0007-autoscal
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, get_args
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
+from glm_edge.metrics.promises import DEFAULT_CLASS, SIGNALS
 from glm_worker.errors import RequestRefused
-from glm_worker.messages import Signal, Slo, SloClass
-
-SIGNALS: tuple[Signal, ...] = get_args(Signal)
-DEFAULT_CLASS = "default"
-"""Label of the requests that no class matches. They are measured, and promised nothing."""
+from glm_worker.messages import Slo, SloClass
 
 MAX_CLASSES = 8
 MAX_BODY_BYTES = 64 * 2**10  # eight classes take 4 KiB at most
@@ -40,16 +36,6 @@ class NoHeaders:
 
     def getlist(self, key: str) -> list[str]:  # noqa: ARG002 - the shape of Headers
         return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latencies:
-    """The times of a request that has ended, in seconds; None where it never came to that."""
-
-    ttft: float | None
-    ttfa: float | None
-    itl: float | None  # the mean of its gaps; None: it has fewer than two tokens
-    e2e: float
 
 
 def parse_slo(body: bytes) -> Slo:
@@ -78,37 +64,6 @@ def class_of(classes: Sequence[SloClass], *, thinking: bool, headers: Headers) -
         if each.header is None or each.header.value in headers.getlist(each.header.name):
             return each
     return None
-
-
-def is_met(thresholds_s: Mapping[Signal, float], measured: Latencies) -> bool:
-    """Tell whether a request that has finished was as fast as promised, in every signal that has a threshold.
-
-    A first token or first answer token that never came is judged by the whole time: until its end the client waited
-    for it in vain. An answer of one token has no gaps, and so none that was too long.
-    """
-    seconds: dict[Signal, float] = {
-        "ttft": measured.e2e if measured.ttft is None else measured.ttft,
-        "ttfa": measured.e2e if measured.ttfa is None else measured.ttfa,
-        "itl": 0.0 if measured.itl is None else measured.itl,
-        "e2e": measured.e2e,
-    }
-    return all(seconds[signal] <= threshold_s for signal, threshold_s in thresholds_s.items())
-
-
-def is_missed(thresholds_s: Mapping[Signal, float], *, ttft: float | None, ttfa: float | None, age_s: float) -> bool:
-    """Tell whether a promise to a request cannot be kept any more, at its age and with the times known by then."""
-    seconds: dict[Signal, float] = {
-        "ttft": age_s if ttft is None else ttft,
-        "ttfa": age_s if ttfa is None else ttfa,
-        "e2e": age_s,
-    }
-    return any(seconds[signal] > threshold_s for signal, threshold_s in thresholds_s.items() if signal in seconds)
-
-
-def bucket_edges(base: Iterable[float], threshold_s: float | None) -> tuple[float, ...]:
-    """Return the edges of a histogram: the usual ones, and the threshold, its half and its double."""
-    own = () if threshold_s is None else (threshold_s / 2, threshold_s, threshold_s * 2)
-    return tuple(sorted({*base, *own}))
 
 
 def _mistakes(slo: Slo) -> Iterable[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
-from glm_worker.server.metrics.exposition import Exposition, without_created
+from glm_edge.metrics.exposition import Exposition, without_created
 from glm_worker.supervisor.causes import REASONS, Cause
 from glm_worker.supervisor.history import STATES, History, State
 

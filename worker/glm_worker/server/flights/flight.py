@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from glm_edge.metrics.promises import Latencies, is_missed
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
 from glm_worker.server.flights.replies import Ending
 from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
-from glm_worker.server.slo import Latencies, is_missed
 from glm_worker.server.text.deltas import Delta, FinishReason
 
 

@@ -10,9 +10,19 @@ from typing import Literal
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from glm_edge.metrics.histogram import Histogram
+from glm_edge.metrics.promises import (
+    DEFAULT_CLASS,
+    ITL_BUCKETS,
+    LATENCY_BUCKETS,
+    SIGNALS,
+    TTFT_BUCKETS,
+    Latencies,
+    bucket_edges,
+    is_met,
+)
 from glm_worker.messages import Signal, Slo, SloClass
-from glm_worker.server.metrics.histogram import Histogram
-from glm_worker.server.slo import DEFAULT_CLASS, SIGNALS, Headers, Latencies, bucket_edges, class_of, is_met
+from glm_worker.server.slo import Headers, class_of
 
 Time = Literal[
     "time_to_first_token",
@@ -21,17 +31,6 @@ Time = Literal[
     "e2e_request_latency",
     "request_queue_time",
 ]
-TTFT_BUCKETS = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
-)  # fmt: skip
-# vLLM's, and finer ones below 10 ms
-ITL_BUCKETS = (
-    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
-    0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
-)  # fmt: skip
-LATENCY_BUCKETS = (
-    0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 
+from glm_edge.metrics.exposition import Exposition, without_created
 from glm_worker.messages import Slo, StepDone
 from glm_worker.server.metrics.class_metrics import ClassMeasures, ClassMetrics
 from glm_worker.server.metrics.expert_load import ExpertLoad
-from glm_worker.server.metrics.exposition import Exposition, without_created
 from glm_worker.server.metrics.outcomes import OUTCOMES, Outcome
 from glm_worker.server.metrics.prefill_speed import PrefillSpeed
 from glm_worker.server.metrics.thinking import ThinkingMetrics

@@ -6,8 +6,8 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
-from glm_worker.server.metrics.exposition import without_created
-from glm_worker.server.metrics.histogram import Histogram
+from glm_edge.metrics.exposition import without_created
+from glm_edge.metrics.histogram import Histogram
 from glm_worker.server.thinking.resolve import DecidedBy, Thinking
 
 SCORE_EDGES = tuple((step * 50 - 5) / 1000 for step in range(1, 21))

@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from prometheus_client.samples import Sample
 
-from glm_worker.server.metrics.exposition import go_float
+from glm_edge.metrics.exposition import go_float
 
 
 class Histogram:
