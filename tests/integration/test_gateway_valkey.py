@@ -202,6 +202,32 @@ async def test_what_a_dead_gateway_ran_is_free_again_and_what_a_living_one_runs_
         assert isinstance(await living.reserve([scope], USAGE, now), Refusal)
 
 
+@pytest.mark.parametrize("unit", Unit)
+async def test_what_a_dead_gateway_held_of_a_budget_is_given_back(valkey: Valkey, unit: Unit) -> None:
+    now, prefix = NOW, next(PREFIXES)
+    scope = one(budget=Budget(10**6 if unit is Unit.TOKENS else 10**18, unit))
+    async with (
+        a_store(valkey, prefix, clock=lambda: now) as dying,
+        a_store(valkey, prefix, clock=lambda: now) as living,
+    ):
+        large = Usage(prompt=10**6 - 100)
+        thought_dead = granted(await dying.reserve([scope], large, now))
+        held = granted(await living.reserve([scope], USAGE, now))
+        now += 900
+        await living.renew()
+        assert (await living.counters([scope]))["key a"].spent == scope.limits.expense(large) + scope.limits.expense(
+            USAGE
+        )
+        now += 31
+        again = granted(await living.reserve([scope], USAGE, now))
+        assert again.counters["key a"].spent == 2 * scope.limits.expense(USAGE)
+        settled = await living.settle(held.reservation, Usage(prompt=1), now)
+        assert settled["key a"].spent == scope.limits.expense(USAGE) + scope.limits.expense(Usage(prompt=1))
+        for _ in range(2):  # it was not dead, and could not renew: what it used counts, once
+            settled = await dying.settle(thought_dead.reservation, Usage(prompt=1), now)
+            assert settled["key a"].spent == scope.limits.expense(USAGE) + 2 * scope.limits.expense(Usage(prompt=1))
+
+
 async def test_a_lease_that_lapsed_while_its_gateway_could_not_renew_it_is_taken_up_again(valkey: Valkey) -> None:
     now, scope = NOW, one(concurrency=1, budget=Budget(1000, Unit.TOKENS))
     async with a_store(valkey, clock=lambda: now, lease_s=30) as store:

@@ -9,6 +9,8 @@ Keys, all behind the prefix:
   spent:MONTH:SCOPE   of each unit two digits to the base of 10^12, as doubles do not count further than 2^53; and
                       from:JOURNAL, a mark that what this journal has of the month is in the sums
   running:SCOPE       ids of reservations, by the end of their leases; only those whose lease goes on count
+  held:SCOPE          what each of these has taken of its month: given back where its gateway is dead for long
+  given:SCOPE         ids of which that was given back: who is alive after all pays when it settles
   batch:ID            that a sum of expenses was taken
   gateway:ID          the gateways that are there
 """
@@ -19,7 +21,7 @@ local time = redis.call('TIME')
 local now = input.now or (tonumber(time[1]) + tonumber(time[2]) / 1e6)
 local BASE = 1e12
 local UNITS = {'tokens', 'money'}
-local KEPT_SPENT_S, KEPT_LAPSED_S, KEPT_MINUTE_S, KEPT_BATCH_S = 6000000, 3600, 3000000, 86400
+local KEPT_SPENT_S, KEPT_LAPSED_S, KEPT_MINUTE_S, KEPT_BATCH_S = 6000000, 900, 3000000, 86400
 
 local function key(kind, name) return input.prefix .. ':' .. kind .. ':' .. name end
 local function exact(number) return string.format('%.17g', number) end
@@ -106,6 +108,33 @@ local function take(name, measures)
   redis.call('EXPIRE', where, keep_s)
 end
 
+local function give_back_of_dead(name)
+  local where, held = key('running', name), key('held', name)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', where, '-inf', exact(now - KEPT_LAPSED_S))) do
+    local taken = redis.call('HGET', held, id)
+    if taken then
+      local month, a, b, c, d = string.match(taken, '(%S+) (%S+) (%S+) (%S+) (%S+)')
+      spend(name, month, {tokens = {-tonumber(a), -tonumber(b)}, money = {-tonumber(c), -tonumber(d)}})
+    end
+    redis.call('HDEL', held, id)
+    redis.call('ZREM', where, id)
+    redis.call('SADD', key('given', name), id)
+    redis.call('EXPIRE', key('given', name), KEPT_BATCH_S)
+  end
+end
+
+local function hold(name, month, expense)
+  local where, held = key('running', name), key('held', name)
+  local taken = {month}
+  for _, unit in ipairs(UNITS) do
+    for digit = 1, 2 do taken[#taken + 1] = whole(expense[unit][digit]) end
+  end
+  redis.call('ZADD', where, exact(now + input.lease_s), input.id)
+  redis.call('HSET', held, input.id, table.concat(taken, ' '))
+  redis.call('EXPIRE', where, KEPT_SPENT_S)
+  redis.call('EXPIRE', held, KEPT_SPENT_S)
+end
+
 local function num_running(name) return redis.call('ZCOUNT', key('running', name), '(' .. exact(now), '+inf') end
 
 local function state(name, month)
@@ -153,6 +182,7 @@ local function reserve()
   local refused = false
   for _, scope in ipairs(input.scopes) do
     if not knows(scope.name, month) then learn(scope.name, month, scope.prior) end
+    give_back_of_dead(scope.name)
     refused = refused or is_refused(scope, month)
   end
   local told = reply(refused and 'refused' or 'granted')
@@ -160,10 +190,7 @@ local function reserve()
     for _, scope in ipairs(input.scopes) do
       take(scope.name, scope.measures)
       spend(scope.name, month, scope.expense)
-      local where = key('running', scope.name)
-      redis.call('ZREMRANGEBYSCORE', where, '-inf', exact(now - KEPT_LAPSED_S))
-      redis.call('ZADD', where, exact(now + input.lease_s), input.id)
-      redis.call('EXPIRE', where, KEPT_LAPSED_S + input.lease_s)
+      hold(scope.name, month, scope.expense)
     end
   end
   return told
@@ -172,8 +199,11 @@ end
 local function settle()
   for _, scope in ipairs(input.scopes) do
     if redis.call('ZREM', key('running', scope.name), input.id) == 1 then
+      redis.call('HDEL', key('held', scope.name), input.id)
       take(scope.name, scope.measures)
       spend(scope.name, input.month, scope.expense)
+    elseif redis.call('SREM', key('given', scope.name), input.id) == 1 then
+      spend(scope.name, input.month, scope.used)
     end
   end
   return reply('settled')
@@ -184,7 +214,6 @@ local function renew()
   for _, scope in ipairs(input.scopes) do
     local where = key('running', scope.name)
     for _, id in ipairs(scope.ids) do redis.call('ZADD', where, 'XX', exact(now + input.lease_s), id) end
-    redis.call('EXPIRE', where, KEPT_LAPSED_S + input.lease_s)
   end
   return {'renewed', exact(now), month_of(now)}
 end

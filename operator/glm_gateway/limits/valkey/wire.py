@@ -59,7 +59,9 @@ def settled_of(scope: Scope, reserved: Usage, used: Usage, *, is_released: bool)
     if is_released and Measure.REQUESTS in amounts:
         amounts[Measure.REQUESTS] -= 1.0
     money = limits.prices.cost(used) - limits.prices.cost(reserved)
-    return changed_of(scope, amounts, used.total - reserved.total, money)
+    told = changed_of(scope, amounts, used.total - reserved.total, money)
+    told["used"] = {"tokens": digits(used.total), "money": digits(limits.prices.cost(used))}
+    return told
 
 
 def changed_of(scope: Scope, amounts: Mapping[Measure, float], tokens: int, money: int) -> Json:
