@@ -15,7 +15,7 @@ from glm_gateway.ladder.ladder import Rung, shed_for
 from glm_gateway.models.overload import Overload
 from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Place
-from glm_gateway.routing.pick import Choice, Request
+from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request
 from glm_gateway.routing.retries import RetryBudget
 from glm_gateway.routing.router import Router, Splits
 from glm_gateway.surfaces.thinking import Mode, default_in
@@ -23,6 +23,9 @@ from glm_gateway.upstreams.upstream import Upstream
 
 RUNNING_AT_ONCE = 64
 """Requests that a group is given at once of those that wait for it, where it does not say how many it runs."""
+
+QUEUE_S = 0.25
+"""Of the oldest request that waits at a group: from there on it is a queue, and not the moment until its next step."""
 
 UNKNOWN_START = Start(usual_s=None, began=None)
 LOOK_AGAIN_S = 0.25
@@ -133,6 +136,8 @@ class Model:
         if self.has(group):
             self.directory.hear(group, heard_s)
             self.router.book.hear(group, load)
+            if self.room and self._is_in_turn:
+                self.wake()
 
     def hear_running(self, group: str, max_running: int) -> None:
         """Note how many requests a group runs at once."""
@@ -242,7 +247,7 @@ class Model:
         return self.in_turn or self.overload.rung >= Rung.IN_TURN
 
     def _route(self, request: Request) -> Choice | None:
-        full = [name for name in self._able() if not self._room_at(name)] if self._is_in_turn else ()
+        full = [group.name for group in self._able() if not self._room_at(group)] if self._is_in_turn else ()
         choice = self.router.route(request, self.directory.groups, self._loop.time(), full=full)
         if choice is not None:
             self._num_running[choice.group] += 1
@@ -255,13 +260,20 @@ class Model:
 
     def _num_free(self) -> int:
         """Return how many requests the groups would run at once beside those that this gateway has there."""
-        return sum(self._room_at(name) for name in self._able())
+        return sum(self._room_at(group) for group in self._able())
 
-    def _able(self) -> list[str]:
-        return [group.name for group in self.directory.groups if group.takes_requests]
+    def _able(self) -> list[Group]:
+        return [group for group in self.directory.groups if group.takes_requests]
 
-    def _room_at(self, group: str) -> int:
-        return max(0, self._max_running.get(group, RUNNING_AT_ONCE) - self._num_running[group])
+    def _room_at(self, group: Group) -> int:
+        """Return how many requests a group would run at once beside those of this gateway.
+
+        In turn it is 0 while some wait there, as those of another gateway: they would wait before ours.
+        """
+        is_heard = group.heard_s is not None and self._loop.time() - group.heard_s <= SILENCE_S
+        if self._is_in_turn and is_heard and self.router.book.oldest_wait_s(group.name) > QUEUE_S:
+            return 0
+        return max(0, self._max_running.get(group.name, RUNNING_AT_ONCE) - self._num_running[group.name])
 
     def _note_start(self) -> None:
         """Note since when the first group is on its way, while none is ready."""
@@ -274,3 +286,5 @@ class Model:
     def _look_again(self) -> None:
         self._timer = None
         self.look()
+        if self.room:  # a group that waits of others kept it from may have fallen silent
+            self.wake()

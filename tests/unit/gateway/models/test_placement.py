@@ -15,8 +15,9 @@ from glm_gateway.models.model import Model, Overflow
 from glm_gateway.models.only import ToGroup
 from glm_gateway.models.placement import Placement
 from glm_gateway.routing.arms import Split
+from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Place
-from glm_gateway.routing.pick import Choice, Group, Request
+from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request
 from glm_gateway.routing.router import Splits
 from glm_gateway.upstreams.config import UpstreamConfig
 from glm_gateway.upstreams.upstream import Upstream
@@ -221,6 +222,19 @@ async def test_in_turn_a_full_group_gets_nothing_though_it_knows_the_prompt_best
     assert (await third).group == first.group
     found.end(second)
     found.end(await third)
+    check(found)
+
+
+async def test_in_turn_a_group_where_others_wait_gets_nothing_until_they_do_not() -> None:
+    found = on(Rung.IN_TURN, member("g0"))
+    now = asyncio.get_running_loop().time()
+    found.hear("g0", Load(oldest_wait_s=2.0), now)
+    waiting = asyncio.create_task(placed(asks(found)))
+    await settle(found, 1)
+    found.hear("g0", Load(oldest_wait_s=0.0), now)
+    found.end(await waiting)
+    found.hear("g0", Load(oldest_wait_s=2.0), now - SILENCE_S - 1)  # a word of long ago holds nobody up
+    found.end(await placed(asks(found)))
     check(found)
 
 
