@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_gateway.surfaces.routes import Api, Kind, Route, api_of, paths, route
+from glm_gateway.surfaces.routes import TRACES, Api, Kind, Route, api_of, paths, route
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,15 @@ def test_any_text_is_a_path_of_somebody_or_of_nobody(path: str) -> None:
     found = route(path)
     assert found is None or found.methods
     assert api_of(path) in Api
+
+
+@pytest.mark.parametrize("id_", ["r1", "a/b?c", "x" * 128])
+def test_a_trace_is_asked_for_by_any_id_that_a_request_can_have(id_: str) -> None:
+    found = route(TRACES + id_)
+    assert found is not None
+    assert (found.kind, found.name, found.methods) == (Kind.OWN, id_, ("GET", "HEAD"))
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/traces/", "/v1/traces/" + "x" * 129, "//v1/traces/r1"])
+def test_no_other_path_is_a_traces(path: str) -> None:
+    assert route(path) is None
