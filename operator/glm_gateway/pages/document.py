@@ -97,9 +97,11 @@ _OF_GROUPS = {
     "404": "There is no such model, or nothing else of that name.",
     "413": "The body is too large.",
     "429": "A limit of the key is reached; `retry-after` says when it has room again.",
+    "502": "A server outside did not answer; `retry-after` says when to try again.",
     "503": "No group takes the request now, or the one that wrote the answer was lost.",
+    "504": "The deadline of the request passed while it waited for a group.",
 }
-_WITH_RETRY = ("429", "503", "529")
+_WITH_RETRY = ("429", "502", "503", "529")
 
 
 def document(of_worker: Mapping[str, Any] | None, *, mode: Mode, has_usage: bool, has_traces: bool = False) -> Json:
