@@ -154,7 +154,7 @@ class Exchange:
 
     async def _relay(self, found: Route) -> None:
         body = await whole_body(self.receive)
-        ask = await ask_in(body)
+        ask = await ask_in(body, self.gateway.turn)
         to = self._destination
         target = to.target(ask, found.kind)
         self._record.asked(target.name, mode=ask.mode)
@@ -270,7 +270,7 @@ class Exchange:
             self.send,
             bounds=gateway.bounds,
             waits=gateway.waits,
-            reply_added=[own_id, *added],
+            reply_added=[*self._words.id_headers, *added],
         )
         self._record.relays(relay)
         return relay
@@ -298,7 +298,7 @@ class Exchange:
         told = [
             (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
-            (REQUEST_ID_HEADER, self._request_id.encode()),
+            *self._words.id_headers,
             *headers,
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": told})

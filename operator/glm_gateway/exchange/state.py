@@ -44,6 +44,7 @@ class State:
     def __post_init__(self) -> None:
         self.num_running = 0
         self.relaying: set[asyncio.Task[None]] = set()
+        self.turn = asyncio.Lock()  # of large bodies
         self.is_cut = False
         self.names = Names(self.models)
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))
