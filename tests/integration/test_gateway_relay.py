@@ -13,10 +13,12 @@ from glm_edge.frames import AnswerSoFar, Fail
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.ladder.easing import NO_EASING, Easing
+from glm_gateway.ladder.ladder import Rung
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Relay, Waits
 from glm_gateway.routing.pick import Choice, Group, Request
 from glm_gateway.routing.router import Router
+from glm_gateway.surfaces.usage import Told
 from integration.scripted_groups import (
     DIE,
     FRAMES_HEAD,
@@ -347,3 +349,32 @@ async def test_where_there_is_no_group_the_client_is_told_when_to_come_again() -
 
 def chunk_ids(*ids: int) -> bytes:
     return said("", *ids)
+
+
+async def test_a_refusal_after_a_wait_is_an_event_of_the_stream_that_was_begun() -> None:
+    refusal = b'{"error": {"message": "no such field", "type": "invalid_request_error", "code": "bad_field"}}'
+    group = ScriptedGroup("g0", [[plain(400, refusal, b"content-type: application/json")]])
+    async with world(group) as (relay, client, _):
+        await relay.tell_waiting(b": waiting\n\n")
+        await relay.run()
+    assert client.body == b": waiting\n\ndata: error bad_field\n\n"
+    assert (client.status, client.is_over) == (200, True)
+    assert relay.outcome is Outcome.REFUSED
+
+
+async def test_a_plain_reply_says_what_it_used() -> None:
+    body = b'{"usage": {"prompt_tokens": 7, "completion_tokens": 3}}'
+    group = ScriptedGroup("g0", [[plain(200, body, b"content-type: application/json")]])
+    async with world(group, streams=False) as (relay, client, _):
+        await relay.run()
+    assert client.body == body
+    assert relay.told == Told(prompt=7, cached=0, answer=3, reasoning=0)
+
+
+async def test_a_group_is_told_what_eases_it_and_the_client_on_which_rung() -> None:
+    group = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), closed()]])
+    async with world(group) as (relay, client, places):
+        places.eased = Easing(Rung.SHORT_THOUGHTS, 512)
+        await relay.run()
+    assert group.asked[0].headers["x-glm-max-thinking"] == "512"
+    assert (b"x-glm-overload", b"short-thoughts") in client.headers
