@@ -2,7 +2,7 @@
 
 from glm_gateway.config.config import GatewayConfig
 
-FIXED = frozenset({"host", "port", "management_port", "tls", "auth", "store", "usage", "audit", "trace", "workers"})
+FIXED = frozenset({"host", "port", "management_port", "tls", "auth", "store", "usage", "audit", "workers"})
 """Fields that are looked at once. All others can change while requests run."""
 
 

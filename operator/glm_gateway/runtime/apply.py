@@ -11,6 +11,8 @@ from glm_gateway.hold.room import Bounds as HoldBounds
 from glm_gateway.models.model import Overflow
 from glm_gateway.routing.names import split_of
 from glm_gateway.routing.priorities import classes_of
+from glm_gateway.traces.config import TraceConfig
+from glm_gateway.traces.traces import Traces
 from glm_gateway.upstreams.upstream import upstreams_of
 
 
@@ -19,6 +21,7 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
     gateway.bounds = Bounds(max_times=config.continuation.max_times)
     gateway.metering.quotas = config.quotas
     gateway.cors = None if config.cors is None else Cors.of(config.cors)
+    _trace(config.trace, gateway)
     bounds = HoldBounds(timeout_s=config.hold.timeout_seconds, max_held=config.hold.max_held)
     gateway.priorities = classes_of(config.priorities)
     names = gateway.names
@@ -33,3 +36,12 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
         model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
         to = served.overflow
         model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)
+
+
+def _trace(config: TraceConfig, gateway: Gateway) -> None:
+    """Keep traces as this says. Those that are kept stay, unless none are any more."""
+    kept = None
+    if config.enabled:
+        kept = gateway.traces or Traces(config)
+        kept.config = config
+    gateway.traces = gateway.pages.traces = kept

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 LINGER_S = 5.0
 """How long a model that is served no more is kept at least: a request may have chosen it, and not be placed yet."""
 
+AGAIN_S = 5.0
+
 
 @dataclass
 class _Followed:
@@ -29,15 +31,27 @@ class _Followed:
     where: GroupsConfig | None = None
     following: asyncio.Task[None] | None = None
     retired_s: float | None = None
+    ending: set[asyncio.Task[None]] = field(default_factory=set)  # that found its groups elsewhere
     unable: set[str] = field(default_factory=set)  # groups that speak what we do not
 
-    async def follow(self, where: GroupsConfig) -> None:
+    def follow(self, where: GroupsConfig) -> None:
         """Find groups there from now on; those known stay until others are found."""
         if where == self.where:
             return
-        await self._stop()
+        if self.following is not None:
+            self.following.cancel()
+            self.ending.add(self.following)
+            self.following.add_done_callback(self.ending.discard)
         self.where = where
-        self.following = asyncio.create_task(source_of(where, self.take, os.environ).run())
+        self.following = asyncio.create_task(self._find(where))
+
+    async def _find(self, where: GroupsConfig) -> None:
+        while True:
+            try:
+                await source_of(where, self.take, os.environ).run()
+            except Exception:  # a mistake of ours: those known hold on, and a later look may go well
+                log.exception("the groups of %s cannot be found; looking again in %g s", self.model.name, AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
     def take(self, found: list[Found]) -> None:
         """Take the groups that there are now, but for those that cannot be spoken to."""
@@ -49,14 +63,12 @@ class _Followed:
         self.roster.take(able)
 
     async def close(self) -> None:
-        await self._stop()
-        await self.roster.close()
-        self.model.directory.close()
-
-    async def _stop(self) -> None:
         if self.following is not None:
             self.following.cancel()
-            await asyncio.gather(self.following, return_exceptions=True)
+            self.ending.add(self.following)
+        await asyncio.gather(*self.ending, return_exceptions=True)
+        await self.roster.close()
+        self.model.directory.close()
 
 
 @dataclass
@@ -80,7 +92,7 @@ class Models:
         """All that have groups: those that are served, and those that have requests from before."""
         return [each.model for each in self._followed.values()]
 
-    async def take(self, configs: Iterable[ModelConfig]) -> None:
+    def take(self, configs: Iterable[ModelConfig]) -> None:
         """Serve these from now on, and no others. Requests under way to others end as they began."""
         wanted = {each.name: each for each in configs}
         for name in [name for name in self.served if name not in wanted]:
@@ -98,7 +110,7 @@ class Models:
             followed.retired_s = None
             followed.model.deployment = config.deployment
             self.served[name] = followed.model
-            await followed.follow(config.groups)
+            followed.follow(config.groups)
         self.changed()
 
     async def sweep(self) -> None:

@@ -25,7 +25,6 @@ from glm_gateway.runtime.metering import metering_of
 from glm_gateway.runtime.models import Models
 from glm_gateway.runtime.servers import of_clients, of_management
 from glm_gateway.runtime.tls import with_clients, with_workers
-from glm_gateway.traces.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,6 @@ class Runtime:
             secret=secrets.secret,
             metering=await metering_of(config, stack),
             audit=audit,
-            traces=Traces(config.trace) if config.trace.enabled else None,
         )
         telemetry = gateway.telemetry
         tls = with_workers(config, stack)
@@ -81,7 +79,7 @@ class Runtime:
             num_keys=lambda: num_keys(gateway.gate),
         )
         runtime = cls(source, gateway, models, management)
-        await runtime._go_by(config)
+        runtime._go_by(config)
         return runtime
 
     async def keep_current(self, *, look_s: float = LOOK_S) -> None:
@@ -89,14 +87,14 @@ class Runtime:
         while True:
             await asyncio.sleep(look_s)
             if await asyncio.to_thread(self._source.look) or self._failure is not None:
-                await self._take()
+                self._take()
             await self._models.sweep()
 
-    async def _take(self) -> None:
+    def _take(self) -> None:
         """Go by the file as it is now, as far as that can be."""
         source, standing = self._source, self.management.standing
         if source.current.digest != standing.digest:
-            await self._change()
+            self._change()
         fault = source.fault or self._failure
         if fault is None and (held := held_back(self.config, source.current.config)):
             fault = f"{', '.join(held)}: cannot change while it runs; start it anew"
@@ -109,17 +107,17 @@ class Runtime:
         standing.fault = fault
         self.gateway.telemetry.tell_current(is_current=fault is None)
 
-    async def _change(self) -> None:
+    def _change(self) -> None:
         """Go by a new good file. Where that fails, as what it names cannot be read, the one before holds on."""
         found = self._source.current
         try:
-            await self._go_by(merged(self.config, found.config))
+            self._go_by(merged(self.config, found.config))
         except Exception as error:  # whatever it is: who is served goes on being served
             if self._failure is None:
                 log.exception("the file is good and cannot be gone by; the one before holds on")
             self._failure = f"it cannot be gone by: {error or type(error).__name__}"
             with contextlib.suppress(Exception):
-                await self._go_by(self.config)
+                self._go_by(self.config)
             return
         self._failure = None
         self.config = merged(self.config, found.config)
@@ -132,8 +130,9 @@ class Runtime:
         if self.gateway.audit is not None:
             self.gateway.audit.add(event, **facts)
 
-    async def _go_by(self, config: GatewayConfig) -> None:
-        await self._models.take(config.models)
+    def _go_by(self, config: GatewayConfig) -> None:
+        """Go by this from now on, all at once: no request sees half of it."""
+        self._models.take(config.models)
         apply(config, self.gateway)
 
 

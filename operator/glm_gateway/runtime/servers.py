@@ -43,9 +43,10 @@ def of_management(management: Management, config: GatewayConfig) -> Server:
 
 def error_of_protocol(path: str, headers: Headers, failure: Failure) -> protocol.Answer:
     """Return an error about what is no request yet, in the words of the API that has this path."""
-    request_id = request_id_of(headers.raw)
-    status, body = Words(api_of(path), request_id).body(failure)
-    return protocol.Answer(status, {**failure.headers, "x-request-id": request_id}, body)
+    words = Words(api_of(path), request_id_of(headers.raw))
+    status, body = words.body(failure)
+    ids = {name.decode(): value.decode() for name, value in words.id_headers}
+    return protocol.Answer(status, {**failure.headers, **ids}, body)
 
 
 def _server(app: Any, host: str, port: int, options: dict[str, Any]) -> Server:

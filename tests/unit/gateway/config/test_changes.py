@@ -17,6 +17,7 @@ LIVE = {
     "hold",
     "continuation",
     "quotas",
+    "trace",
     "cors",
     "drain_seconds",
 }

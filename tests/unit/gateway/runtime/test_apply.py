@@ -68,3 +68,14 @@ async def test_promises_priorities_and_steps_change(gateway: Gateway) -> None:
     apply(config({"slo": SLO}, overload={"enabled": False}), gateway)
     model.look()
     assert model.overload.rung is Rung.NONE
+
+
+async def test_traces_are_kept_while_the_file_says_so(gateway: Gateway) -> None:
+    apply(config(trace={"enabled": True, "maxRequests": 3}), gateway)
+    kept = gateway.traces
+    assert kept is not None
+    apply(config(trace={"enabled": True, "maxRequests": 4}), gateway)
+    assert gateway.traces is gateway.pages.traces is kept
+    assert kept.config.max_requests == 4
+    apply(config(), gateway)
+    assert gateway.traces is gateway.pages.traces is None

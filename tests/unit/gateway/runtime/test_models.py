@@ -25,8 +25,8 @@ class World:
             linger_s=0.0,
         )
 
-    async def serve(self, *names: str) -> None:
-        await self.models.take(self.config(name) for name in names)
+    def serve(self, *names: str) -> None:
+        self.models.take(self.config(name) for name in names)
 
     def config(self, name: str) -> ModelConfig:
         path = self.folder / f"{name}.json"
@@ -42,9 +42,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def test_the_models_of_a_file_are_served_and_those_it_has_no_more_are_not(world: World) -> None:
-    await world.serve("one", "two")
+    world.serve("one", "two")
     one = world.models.served["one"]
-    await world.serve("one", "three")
+    world.serve("one", "three")
     assert set(world.models.served) == {"one", "three"}
     assert world.models.served["one"] is one, "who stays is not begun anew"
     assert world.added == ["one", "two", "three"]
@@ -53,12 +53,12 @@ async def test_the_models_of_a_file_are_served_and_those_it_has_no_more_are_not(
 
 
 async def test_a_model_is_kept_until_its_last_request_has_ended(world: World) -> None:
-    await world.serve("one")
+    world.serve("one")
     one = world.models.served["one"]
     one.replace([Member(Group(name="g0"), "127.0.0.1", 1)])
     choice = one.route(Request(key="1", prompt_tokens=1))
     assert choice is not None
-    await world.serve("two")
+    world.serve("two")
     await world.models.sweep()
     assert names(world.models.running) == ["one", "two"]
     one.end(choice)
@@ -67,10 +67,10 @@ async def test_a_model_is_kept_until_its_last_request_has_ended(world: World) ->
 
 
 async def test_a_model_that_comes_back_in_time_is_the_same(world: World) -> None:
-    await world.serve("one")
+    world.serve("one")
     one = world.models.served["one"]
-    await world.serve("two")
-    await world.serve("one", "two")
+    world.serve("two")
+    world.serve("one", "two")
     await world.models.sweep()
     assert world.models.served["one"] is one
     assert world.dropped == []
