@@ -180,6 +180,9 @@ async def test_other_deployments_behind_one_gateway_are_those_that_its_selector_
     await rig.settle()
     models = {model["name"]: model["groups"]["service"] for model in file(rig)["models"]}
     assert models == {"glm-nano": "chat-worker", "coder": "code-worker"}
+    tokens = {model["name"]: model.get("token") for model in file(rig)["models"]}
+    uid = rig.fake.get("glmdeployments", "code")["metadata"]["uid"]
+    assert tokens == {"glm-nano": None, "coder": names.gateway_token(uid)}
     status, reason, message = rig.condition("GatewayReady")
     assert (status, reason) == ("True", "NotServed")
     assert "twin serves glm-nano as chat does: give it a model.servedName" in message

@@ -11,7 +11,10 @@ from glm_gateway.upstreams.config import OverflowConfig
 
 
 class GroupsConfig(Part):
-    """Where groups are found: in a file, or behind a Service of the cluster. One of the two."""
+    """Where groups are found: in a file, or behind a Service of the cluster. One of the two.
+
+    namespace: of the Service; with a file it is only told in metrics, as the groups tell it in theirs.
+    """
 
     file: Path | None = None
     service: str | None = None
@@ -21,7 +24,7 @@ class GroupsConfig(Part):
     def _is_one(self) -> Self:
         if (self.file is None) == (self.service is None):
             raise ValueError("exactly one of file and service must be there")
-        if (self.service is None) != (self.namespace is None):
+        if self.service is not None and self.namespace is None:
             raise ValueError("service and namespace go together")
         return self
 
@@ -29,11 +32,13 @@ class GroupsConfig(Part):
 class ModelConfig(Part):
     """name: that clients ask for, and the groups serve it by. deployment: whose groups they are; told with its demand.
 
+    token: by which these groups know a gateway, where they are another deployment's; null: as ours do.
     slo: null, nothing is promised. overflow: null, never.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     deployment: Annotated[str, Field(max_length=253)] = ""
+    token: Annotated[str, Field(min_length=16, max_length=200)] | None = None
     groups: GroupsConfig
     slo: SloConfig | None = None
     overflow: OverflowConfig | None = None

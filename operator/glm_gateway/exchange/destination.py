@@ -69,7 +69,8 @@ class Destination:
 
     def told(self, placing: Placed) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who we are, who asks, which model is meant, and what its promises go by."""
-        told = [(TOKEN_HEADER, self.state.token.encode()), (TENANT_HEADER, self.caller.tenant.encode())]
+        token = self.state.token if isinstance(placing, ToUpstream) else placing.model.token or self.state.token
+        told = [(TOKEN_HEADER, token.encode()), (TENANT_HEADER, self.caller.tenant.encode())]
         if self.caller.role is not None:
             told.append((ROLE_HEADER, self.caller.role.encode()))
         if not isinstance(placing, ToUpstream):

@@ -61,6 +61,7 @@ class Model:
     overflow: Overflow | None = None
     default_mode: Mode | None = None
     changed: Callable[[], None] = _tell_nobody
+    token: str | None = None  # by which its groups know a gateway; None: as those of all others do
     deployment: str = ""  # whose groups these are; empty: the file does not say
     active_s: float | None = None
 

@@ -21,12 +21,16 @@ _MODES = {"APIKeys": "Keys", "OIDC": "JWT", "External": "Judge", "None": "None"}
 
 @dataclass(frozen=True)
 class Served:
-    """A model behind a gateway. groups: where its groups are found, as the file says it."""
+    """A model behind a gateway. groups: where its groups are found, as the file says it.
+
+    uid: of its deployment, where that is not the gateway's own: its workers know another token.
+    """
 
     name: str
     deployment: str
     groups: dict[str, str]
     slo: Slo = field(default_factory=Slo)
+    uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def _auth(access: Access, places: Places) -> dict[str, Any]:
 
 def _model(served: Served, gateway: Gateway) -> dict[str, Any]:
     told: dict[str, Any] = {"name": served.name, "deployment": served.deployment, "groups": served.groups}
+    if served.uid is not None:
+        told["token"] = names.gateway_token(served.uid)
     if served.slo.classes:
         told["slo"] = served.slo.for_workers()
     if gateway.overflow is not None:

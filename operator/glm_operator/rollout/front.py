@@ -157,7 +157,8 @@ def _served(body: Manifest, target: Target, front: Front, others: Iterable[Manif
         labels = metadata.get("labels") or {}
         if also is None or any(labels.get(key) != value for key, value in also.selector.match_labels.items()):
             continue
-        found = _model(name_of(other), target.namespace, other.get("spec") or {}, _slo(other))
+        spec, uid = other.get("spec") or {}, metadata.get("uid", "")
+        found = _model(name_of(other), target.namespace, spec, _slo(other), uid)
         if found is None:
             unserved.append(f"{name_of(other)} cannot be read")
         elif (before := next((each for each in served if each.name == found.name), None)) is not None:
@@ -169,12 +170,12 @@ def _served(body: Manifest, target: Target, front: Front, others: Iterable[Manif
     return served, unserved
 
 
-def _model(name: str, namespace: str, spec: Mapping[str, Any], slo: Slo) -> Served | None:
+def _model(name: str, namespace: str, spec: Mapping[str, Any], slo: Slo, uid: str | None = None) -> Served | None:
     try:
         model = ModelSpec.model_validate(spec.get("model"))
     except ValidationError:
         return None
-    return Served(model.served_as, name, in_cluster(name, namespace), slo)
+    return Served(model.served_as, name, in_cluster(name, namespace), slo, uid)
 
 
 def _slo(body: Manifest) -> Slo:
