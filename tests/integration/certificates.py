@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -26,9 +26,9 @@ class Certificate:
         return found
 
 
-def a_certificate(folder: Path, name: str = "localhost") -> Certificate:
-    """Make one in a folder. name: that it is for, beside 127.0.0.1 where that is localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def a_certificate(folder: Path, name: str = "localhost", *, has_rsa: bool = False) -> Certificate:
+    """Make one in a folder. name: that it is for, beside 127.0.0.1 where that is localhost. has_rsa: of an RSA key."""
+    key = rsa.generate_private_key(65537, 2048) if has_rsa else ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     names: list[x509.GeneralName] = [x509.DNSName(name)]

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -38,10 +39,10 @@ def put(certificate: Certificate, folder: Path) -> None:
     link.rename(folder / "..data")
 
 
-def made(tmp_path: Path, name: str) -> Certificate:
+def made(tmp_path: Path, name: str, *, has_rsa: bool = False) -> Certificate:
     folder = tmp_path / name
     folder.mkdir()
-    return a_certificate(folder)
+    return a_certificate(folder, has_rsa=has_rsa)
 
 
 @dataclass
@@ -201,11 +202,37 @@ def test_a_half_written_pair_changes_nothing(tmp_path: Path, caplog: pytest.LogC
     handshake(shown, second)
 
 
-def handshake(shown: ShownCertificate, certificate: Certificate) -> None:
+def test_a_key_of_another_kind_takes_the_place_of_the_old_one_for_every_client(tmp_path: Path) -> None:
+    first, second = made(tmp_path, "first", has_rsa=True), made(tmp_path, "second")
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    put(first, folder)
+    shown = ShownCertificate(folder)
+    for names_server in (True, False):
+        handshake(shown, first, names_server=names_server)
+    put(second, folder)
+    assert shown.look()
+    for names_server in (True, False):
+        handshake(shown, second, names_server=names_server)
+        with pytest.raises(ssl.SSLError):
+            handshake(shown, first, names_server=names_server)
+    only_rsa = anybody()
+    only_rsa.maximum_version = ssl.TLSVersion.TLSv1_2
+    only_rsa.set_ciphers("aRSA")
+    with pytest.raises(ssl.SSLError):
+        meet(shown, only_rsa.wrap_bio, server_hostname=None)
+
+
+def handshake(shown: ShownCertificate, certificate: Certificate, *, names_server: bool = True) -> None:
     """Meet the server as a client that trusts one certificate, in memory."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     trusting = ssl.create_default_context(cafile=str(certificate.chain))
-    client = trusting.wrap_bio(to_client, to_server, server_hostname="localhost")
+    trusting.check_hostname = names_server
+    meet(shown, trusting.wrap_bio, server_hostname="localhost" if names_server else None)
+
+
+def meet(shown: ShownCertificate, wrap: Any, **fields: Any) -> None:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = wrap(to_client, to_server, **fields)
     server = shown.context.wrap_bio(to_server, to_client, server_side=True)
     left = [client, server]
     for _ in range(10):

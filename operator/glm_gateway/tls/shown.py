@@ -1,7 +1,8 @@
 """The certificate that clients are shown, from a folder; read again when it changes.
 
 New handshakes get the new one, and connections that are open go on: a certificate is looked at only at their beginning.
-Certificate and key are read at one time and tried together first, so that a half-written pair changes nothing.
+Each pair has a context of its own, to which handshakes are moved: in one context OpenSSL would keep the last
+certificate of every kind of key, and go on showing an old one to some. Half a pair makes none, and changes nothing.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ class ShownCertificate:
     def __init__(self, folder: Path) -> None:
         """Read the folder. Raises OSError."""
         self._folder = folder
-        self.context = _context()
         self._pair = self._read()
-        self._load(self._pair)
+        self._current = self.context = self._context_of(self._pair)
+        self.context.sni_callback = self._move
         self._trouble = ""
 
     def look(self) -> bool:
@@ -35,8 +36,7 @@ class ShownCertificate:
             if pair == self._pair:
                 said = ""
             else:
-                self._load(pair)
-                self._pair = pair
+                self._current, self._pair = self._context_of(pair), pair
                 self._trouble = ""
                 return True
         except OSError as error:
@@ -57,18 +57,28 @@ class ShownCertificate:
         certificate, key = items_in(self._folder, CERTIFICATE, KEY)
         return certificate, key
 
-    def _load(self, pair: tuple[bytes, bytes]) -> None:
+    def _move(self, handshake: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:  # noqa: ARG002
+        """Let a handshake that begins show what is shown now. Called for each, also where a client names no server."""
+        handshake.context = self._current
+
+    def _context_of(self, pair: tuple[bytes, bytes]) -> ssl.SSLContext:
+        """Return what shows a pair. Raises BadCertificate."""
         until = good_until(pair[0])
+        context = _context()
         with files_of(pair) as (certificate, key):
-            for context in (_context(), self.context):  # the first only tries
-                try:
-                    context.load_cert_chain(certificate, key, password=no_password)
-                except (ssl.SSLError, ValueError) as error:
-                    reason = getattr(error, "reason", None) or type(error).__name__
-                    raise BadCertificate(f"{CERTIFICATE} and {KEY} are no pair: {reason}") from None
-        left = until - datetime.now(UTC)
-        told = log.warning if left.total_seconds() <= 0 else log.info
-        told("clients are shown the certificate in %s, which is good until %s", self._folder, f"{until:%Y-%m-%d %H:%M}")
+            try:
+                context.load_cert_chain(certificate, key, password=no_password)
+            except (ssl.SSLError, ValueError) as error:
+                reason = getattr(error, "reason", None) or type(error).__name__
+                raise BadCertificate(f"{CERTIFICATE} and {KEY} are no pair: {reason}") from None
+        is_over = until <= datetime.now(UTC)
+        log.log(
+            logging.WARNING if is_over else logging.INFO,
+            "clients are shown the certificate in %s, which is good until %s",
+            self._folder,
+            f"{until:%Y-%m-%d %H:%M}",
+        )
+        return context
 
 
 def _context() -> ssl.SSLContext:
