@@ -54,6 +54,7 @@ MAX_HEADERS = 128
 MAX_SMALL_CHUNKS = 1024  # of a body: each costs more than the bytes in it
 SMALL_CHUNK_BYTES = 64
 SPARE_BYTES = 2**20  # beside as many bytes as the body has: heads of chunks, their extensions, trailers
+MAX_UNREAD_BYTES = 256 * 2**10  # of a body, before the application has taken them
 MAX_CONNECTIONS = 2048  # of clients; each may wait for minutes, and costs some 50 KiB
 MAX_WAITING = 32  # requests behind the one that is being answered, on one connection
 HEAD_S = 20.0  # for the head of a request, from its first byte
@@ -263,8 +264,17 @@ class Protocol(HttpToolsProtocol):
             )
 
     def on_body(self, body: bytes) -> None:
+        """As uvicorn's, which stops reading after 64 KiB: each stop costs a round through the loop, and long prompts
+        that come at once would all be complete only when the last one is.
+        """
         self._num_body_bytes += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > MAX_UNREAD_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
