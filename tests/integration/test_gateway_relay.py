@@ -198,6 +198,43 @@ async def test_an_event_of_which_half_has_come_is_not_told_before_the_loss() -> 
     assert continuation.answers == [AnswerSoFar(ids=[1])]
 
 
+async def test_frames_that_come_at_once_are_told_at_once() -> None:
+    group = ScriptedGroup(
+        "g0", [[FRAMES_HEAD + opened() + said("one", 1) + said("two", 2), said("three", 3), closed()]]
+    )
+    async with world(group) as (relay, client, _):
+        told: list[bytes] = []
+        send = client.send
+
+        async def note(message: dict[str, Any]) -> None:
+            told.append(message.get("body", b""))
+            await send(message)
+
+        relay._client.send = note
+        await relay.run()
+    assert b"data: one\n\ndata: two\n\n" in told[1]
+    assert client.body == b"data: one\n\ndata: two\n\ndata: three\n\ndata: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        chunk(Fail(status=503, message="m", type="t", code="generation_lost", can_continue=True), b"x"),
+        b"10\r\n" + b"\xff" * 16 + b"\r\n",
+    ],
+    ids=["a group that gives up", "nonsense"],
+)
+async def test_what_came_in_one_piece_with_a_loss_is_told_once_and_not_asked_for_again(end: bytes) -> None:
+    first = ScriptedGroup("g0", [[FRAMES_HEAD + opened() + said("one", 1) + said("two", 2) + end, STALL]])
+    second = ScriptedGroup("g1", [[FRAMES_HEAD, opened(), said("three", 3), closed()]])
+    async with world(first, second) as (relay, client, _):
+        await relay.run()
+    assert client.body == b"data: one\n\ndata: two\n\ndata: three\n\ndata: [DONE]\n\n"
+    continuation = second.asked[0].continuation
+    assert continuation is not None
+    assert continuation.answers == [AnswerSoFar(ids=[1, 2])]
+
+
 async def test_a_whole_reply_goes_on_as_well_and_comes_with_its_length() -> None:
     headers = [("content-type", "application/json")]
     first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(headers=headers), chunk_ids(1, 2), DIE]])
