@@ -20,13 +20,14 @@ from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
 from glm_gateway.models.model import Model, Overflow
+from glm_gateway.proxy import plain as proxy_plain
 from glm_gateway.routing.arms import Split
 from glm_gateway.upstreams.config import UpstreamConfig
 from glm_gateway.upstreams.upstream import Upstream
 from integration.certificates import Certificate, a_certificate
 from integration.gateway_world import a_gateway, member
 from integration.no_tls import NO_TLS
-from integration.scripted_groups import DIE, FRAMES_HEAD, ScriptedGroup, closed, opened, plain, said, serving
+from integration.scripted_groups import DIE, FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, plain, said, serving
 
 DEADLINE_S = 30.0
 ASK: Any = [{"role": "user", "content": "hi"}]
@@ -135,8 +136,9 @@ async def test_a_whole_reply_comes_from_outside_and_is_counted(world: World) -> 
     assert not {"cookie", "x-request-id"} & asked.headers.keys()
     assert not any(name.startswith("x-glm") for name in asked.headers)
     assert world.counted("far") == 5
-    told = world.gateway.telemetry.exposition()
-    assert b'glm_gateway_requests_total{api="openai",model="far",outcome="finished"} 1.0' in told
+    told = world.gateway.telemetry.exposition().decode()
+    of_far = [line for line in told.splitlines() if line.startswith("glm_gateway_requests_total{") and '"far"' in line]
+    assert [line[-4:] for line in of_far if 'api="openai"' in line and 'outcome="finished"' in line] == [" 1.0"]
 
 
 @pytest.mark.parametrize("asks_usage", [False, True])
@@ -152,6 +154,27 @@ async def test_a_stream_from_outside_tells_its_usage_to_who_asked_for_it(world: 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "one two"
     assert [chunk.usage is not None for chunk in chunks if not chunk.choices] == [True] * asks_usage
     assert world.counted("far") == 5
+
+
+@pytest.mark.parametrize("asks_usage", [False, True])
+async def test_a_stream_that_is_silent_outside_is_kept_alive_between_its_events(
+    world: World, asks_usage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_plain, "IDLE_S", 0.01)
+    begun, half = words("one ", "two")
+    (data,) = [line for line in half.split(b"\r\n") if line.startswith(b"data")]
+    world.far.scripts = [[STREAM, begun, piece(data[:20]), STALL]]
+    options: Any = {"stream_options": {"include_usage": True}} if asks_usage else {}
+    body = {"model": "chat", "messages": ASK, "stream": True, **options}
+    told = b""
+    async with world.http.stream(
+        "POST", "/v1/chat/completions", json=body, headers={"authorization": "Bearer glm-alice"}
+    ) as response:
+        async for part in response.aiter_bytes():
+            told += part
+            if told.count(b": waiting\n\n") == 2:
+                break
+    assert told.replace(b": waiting\n\n", b"") == begun.split(b"\r\n", 1)[1].removesuffix(b"\r\n")
 
 
 async def test_a_connection_outside_is_used_again_and_a_closed_one_is_tried_anew(world: World) -> None:

@@ -21,6 +21,9 @@ class Reading(Protocol):
     def end(self) -> bytes:
         """Return what is left for the client at the end."""
 
+    def idle(self) -> bytes:
+        """Return a comment that may be written between what was fed; empty: none may."""
+
     @property
     def told(self) -> Told | None: ...
 

@@ -1,7 +1,8 @@
 """A reply that is no frames, passed on as it comes: of an older worker, from outside, a refusal, a short answer."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,6 +14,8 @@ from glm_gateway.proxy.outside import Reading
 from glm_gateway.surfaces.usage import Told, UsageReader
 
 MAX_ERROR_BYTES = 2**16
+IDLE_S = 15.0
+"""Of a stream from outside: then a comment is written, for proxies on the way close what is silent for a minute."""
 
 
 @dataclass
@@ -39,6 +42,9 @@ class AsItIs:
     def end(self) -> bytes:
         return b""
 
+    def idle(self) -> bytes:
+        return b""  # workers write comments themselves
+
 
 async def pass_plain(
     connection: Connection, head: Head, reading: Reading, client: Client, *, silence_s: float, began: Callable[[], None]
@@ -53,11 +59,42 @@ async def pass_plain(
             said = (said + data)[:MAX_ERROR_BYTES]
         return failure_in(head.status, said)
     await client.start(head.status, reading.headers(head))
-    while data := await connection.read(silence_s):
-        began()
-        await client.body(reading.feed(data), more=True)
+    async with _kept_alive(client, reading) as told:
+        while data := await connection.read(silence_s):
+            began()
+            told()
+            await client.body(reading.feed(data), more=True)
     await client.body(reading.end(), more=False)
     return None
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(client: Client, reading: Reading) -> AsyncIterator[Callable[[], None]]:
+    """Write a comment now and again while nothing comes, where the reading has any; it is told what comes."""
+    if not reading.idle():
+        yield lambda: None
+        return
+    clock = asyncio.get_running_loop().time
+    last_s = clock()
+
+    def note() -> None:
+        nonlocal last_s
+        last_s = clock()
+
+    async def write() -> None:
+        while True:
+            await asyncio.sleep(max(0.0, last_s + IDLE_S - clock()))
+            if clock() - last_s >= IDLE_S:
+                note()
+                if comment := reading.idle():
+                    await client.body(comment, more=True)
+
+    writing = asyncio.create_task(write())
+    try:
+        yield note
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
 
 
 def failure_in(status: int, body: bytes) -> Failure:

@@ -22,9 +22,10 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class Events:
-    """Fed with bytes in any pieces; gives whole events."""
+    """Fed with bytes in any pieces; gives whole events. tells_usage: that of usage alone is given as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_usage: bool = False) -> None:
+        self._tells_usage = tells_usage
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -35,7 +36,7 @@ class Events:
         for match in _END.finditer(self._rest):
             event = self._rest[begin : match.end()]
             begin = match.end()
-            if not _is_usage_alone(event):
+            if self._tells_usage or not _is_usage_alone(event):
                 told.append(event)
         self._rest = self._rest[begin:]
         if len(self._rest) > MAX_EVENT_BYTES:

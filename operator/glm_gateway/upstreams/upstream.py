@@ -117,8 +117,8 @@ class Reply:
     def headers(self, head: Head) -> list[tuple[bytes, bytes]]:
         kind = head.get(b"content-type")
         self._usage = UsageReader(kind)
-        if not self.tells_usage and (kind or b"").lower().startswith(b"text/event-stream"):
-            self._events = Events()
+        if (kind or b"").lower().startswith(b"text/event-stream"):
+            self._events = Events(tells_usage=self.tells_usage)
         return headers_back(head.headers)
 
     def feed(self, data: bytes) -> bytes:
@@ -131,6 +131,9 @@ class Reply:
 
     def end(self) -> bytes:
         return b"" if self._events is None else self._events.end()
+
+    def idle(self) -> bytes:
+        return b"" if self._events is None else b": waiting\n\n"  # only whole events were told
 
     @property
     def told(self) -> Told | None:

@@ -17,13 +17,15 @@ OTHERS = [
 ]
 
 
-@given(st.lists(st.sampled_from([*OTHERS, USAGE]), max_size=8), st.lists(st.integers(0, 500), max_size=6))
-def test_all_but_the_usage_passes_wherever_it_is_cut(told: list[bytes], cuts: list[int]) -> None:
-    stream, events, seen, begin = b"".join(told), Events(), b"", 0
+@given(
+    st.lists(st.sampled_from([*OTHERS, USAGE]), max_size=8), st.lists(st.integers(0, 500), max_size=6), st.booleans()
+)
+def test_all_but_the_usage_passes_wherever_it_is_cut(told: list[bytes], cuts: list[int], tells_usage: bool) -> None:
+    stream, events, seen, begin = b"".join(told), Events(tells_usage=tells_usage), b"", 0
     for end in [*sorted(cuts), len(stream)]:
         seen += events.feed(stream[begin:end])
         begin = max(begin, end)
-    assert seen + events.end() == b"".join(each for each in told if each != USAGE)
+    assert seen + events.end() == b"".join(each for each in told if tells_usage or each != USAGE)
 
 
 def test_what_ends_without_a_blank_line_is_told_all_the_same() -> None:
