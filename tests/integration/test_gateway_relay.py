@@ -235,6 +235,14 @@ async def test_what_came_in_one_piece_with_a_loss_is_told_once_and_not_asked_for
     assert continuation.answers == [AnswerSoFar(ids=[1, 2])]
 
 
+async def test_what_came_in_one_piece_with_a_loss_is_told_before_the_error() -> None:
+    nonsense = b"10\r\n" + b"\xff" * 16 + b"\r\n"
+    group = ScriptedGroup("g0", [[FRAMES_HEAD + opened() + said("one", 1) + nonsense, STALL]])
+    async with world(group, bounds=Bounds(max_times=0)) as (relay, client, _):
+        await relay.run()
+    assert client.body == b"data: one\n\ndata: error group_lost\n\n"
+
+
 async def test_a_whole_reply_goes_on_as_well_and_comes_with_its_length() -> None:
     headers = [("content-type", "application/json")]
     first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(headers=headers), chunk_ids(1, 2), DIE]])
