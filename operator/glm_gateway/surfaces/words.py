@@ -16,6 +16,12 @@ class Words:
     api: Api
     request_id: str
 
+    @property
+    def id_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that tell the id of a request. Anthropic's clients look for their own."""
+        names = (b"x-request-id", b"request-id") if self.api is Api.ANTHROPIC else (b"x-request-id",)
+        return [(name, self.request_id.encode()) for name in names]
+
     def body(self, failure: Failure) -> tuple[int, bytes]:
         """Return status and JSON of a reply that is an error."""
         if self.api is Api.ANTHROPIC:

@@ -7,6 +7,7 @@ from glm_edge.errors.failure import Failure
 Json = dict[str, Any]
 
 OVERLOADED = 529  # where other APIs say 503
+_OVERLOADED_CODES = ("overloaded", "no_group_ready")  # no room now, or nobody who could answer
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -21,7 +22,7 @@ _TOO_LONG = "prompt is too long"  # agents look for it, and make their prompts s
 
 def status_of(failure: Failure) -> int:
     """Return the HTTP status of a failure on this surface."""
-    return OVERLOADED if failure.code == "overloaded" else failure.status
+    return OVERLOADED if failure.code in _OVERLOADED_CODES else failure.status
 
 
 def error_body(failure: Failure, request_id: str | None = None) -> Json:

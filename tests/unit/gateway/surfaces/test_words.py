@@ -47,3 +47,14 @@ def test_the_last_event_of_a_stream_is_one_whole_event(api: Api) -> None:
     name, _, data = event.rpartition("data: ")
     assert name == ("event: error\n" if api is Api.ANTHROPIC else "")
     assert BUSY.message in json.loads(data)["error"]["message"]
+
+
+@pytest.mark.parametrize("api", Api)
+def test_the_id_of_a_request_is_told_where_clients_of_its_api_look(api: Api) -> None:
+    names = {name for name, value in Words(api, "r1").id_headers if value == b"r1"}
+    assert names == ({b"x-request-id", b"request-id"} if api is Api.ANTHROPIC else {b"x-request-id"})
+
+
+def test_anthropics_clients_are_told_that_nobody_is_there_as_they_are_that_there_is_no_room() -> None:
+    status, told = Words(Api.ANTHROPIC, "r1").body(Failure(503, "m", "service_unavailable", code="no_group_ready"))
+    assert (status, json.loads(told)["error"]["type"]) == (529, "overloaded_error")
