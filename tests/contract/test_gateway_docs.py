@@ -37,7 +37,7 @@ def block(language: str, sign: str = "") -> str:
 
 
 def test_the_limits_of_the_example_are_taken() -> None:
-    quotas = QuotasConfig.model_validate(yaml.safe_load(block("yaml", "requestsPerMinute")))
+    quotas = QuotasConfig.model_validate(yaml.safe_load(block("yaml", "pricesByModel")))
     assert [scope.name for scope in quotas.scopes("alice", "research", "m")] == ["key alice", "group research"]
 
 
@@ -77,10 +77,10 @@ def test_the_bounds_of_bodies_are_those_that_hold() -> None:
 
 @pytest.mark.parametrize(
     ("sign", "part"),
-    [("store:", StoreConfig), ("usage:", UsageConfig), ("audit:", AuditConfig), ("trace:", TraceConfig)],
+    [("store:", StoreConfig), ("usage: {folder", UsageConfig), ("audit:", AuditConfig), ("trace:", TraceConfig)],
 )
 def test_the_examples_of_the_file_are_taken_and_have_every_field(sign: str, part: type[Part]) -> None:
-    said = yaml.safe_load(block("yaml", sign))[sign.rstrip(":")]
+    said = yaml.safe_load(block("yaml", sign))[sign.partition(":")[0]]
     part.model_validate(said)
     missing = {str(field.alias) for field in part.model_fields.values()} - set(said)
     assert [name for name in missing if f"`{name}`" not in TEXT] == []
@@ -92,7 +92,7 @@ def test_every_field_of_limits_is_told() -> None:
 
 def test_the_usage_of_the_example_is_what_is_told() -> None:
     told = json.loads(block("json", "object"))
-    prices = QuotasConfig.model_validate(yaml.safe_load(block("yaml", "requestsPerMinute")))
+    prices = QuotasConfig.model_validate(yaml.safe_load(block("yaml", "pricesByModel")))
     used = Usage(prompt=41_000, cached=30_000, answer=2100, thinking=900)
     ledger = Ledger()
     for number in range(12):

@@ -22,6 +22,7 @@ from glm_gateway.app import Gateway
 from glm_gateway.models.model import Model, Overflow
 from glm_gateway.proxy import plain as proxy_plain
 from glm_gateway.routing.arms import Split
+from glm_gateway.routing.retries import LEAST
 from glm_gateway.upstreams.config import UpstreamConfig
 from glm_gateway.upstreams.upstream import Upstream
 from integration.certificates import Certificate, a_certificate
@@ -191,6 +192,13 @@ async def test_what_is_between_us_and_outside_is_not_the_clients_fault(world: Wo
     assert caught.value.status_code == 502
     assert caught.value.response.headers["retry-after"] == "5"
     assert world.counted("far") == 0
+
+
+async def test_an_upstream_that_is_gone_is_not_asked_twice_by_everybody(world: World) -> None:
+    world.far.scripts = [[plain(503, b"{}", JSON)] for _ in range(40)]
+    for _ in range(20):
+        assert (await world.chat()).status_code == 502
+    assert len(world.far.asked) == 20 + LEAST
 
 
 async def test_what_the_client_did_wrong_is_told_as_it_was_said(world: World) -> None:

@@ -93,9 +93,14 @@ class ToUpstream:
         return NO_EASING
 
     async def place(self, avoid: frozenset[str]) -> Upstream | Failure:  # noqa: ARG002 - there are no groups
-        """Return the upstream, as often as a request is tried."""
+        """Return the upstream, as often as a request is tried; again only within the budget of all its requests."""
         self._num_tries += 1
-        return self.upstream if self._num_tries <= TRIES_OUTSIDE else lost_outside(self.name)
+        now, retries = asyncio.get_running_loop().time(), self.upstream.retries
+        if self._num_tries == 1:
+            retries.note_request(now)
+            return self.upstream
+        may_try = self._num_tries <= TRIES_OUTSIDE and retries.take(now)
+        return self.upstream if may_try else lost_outside(self.name)
 
     def pool(self, group: str) -> Pool:
         raise KeyError(group)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
 from glm_gateway.proxy.heads import RawHeaders
 from glm_gateway.proxy.pool import Patience, Pool
+from glm_gateway.routing.retries import RetryBudget
 from glm_gateway.surfaces.usage import Told, UsageReader
 from glm_gateway.upstreams.breaker import Breaker
 from glm_gateway.upstreams.config import UpstreamConfig
@@ -27,6 +28,7 @@ class Upstream:
 
     config: UpstreamConfig
     breaker: Breaker = field(default_factory=Breaker)
+    retries: RetryBudget = field(default_factory=RetryBudget)
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
