@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from integration.metrics_text import series_values
 from integration.no_tls import NO_TLS
 from integration.server_world import DEADLINE_S, free_port
 
@@ -91,6 +92,14 @@ class GatewayProcess:
                 raise AssertionError(f"the gateway has ended with {self.process.returncode}: {self.log[-2000:]}")
         except TimeoutError:
             raise AssertionError(f"{path} did not come to be as it should; it says: {told}") from None
+
+    async def values(self, series: str) -> list[float]:
+        """Return the values of the series that match, as metrics_text.series_values does."""
+        return series_values(await self.page("/metrics"), series)
+
+    async def until_value(self, series: str, value: float) -> None:
+        """Wait until the series, which is the only one that matches, has a value."""
+        await self.until("/metrics", lambda text: series_values(text, series) == [value])
 
     async def until_state(self, is_so: Callable[[Json], bool]) -> Json:
         """Wait until GET /state is as a test wants it; return it."""

@@ -71,8 +71,8 @@ async def test_a_request_waits_for_a_group_that_the_file_names_later(world: Worl
     request = await world.engine.next_request()
     await world.engine.say(request, " 2", end="<|user|>")
     assert (await asked).choices[0].text == " 2"
-    told = await world.gateway.until("/metrics", 'outcome="finished"} 1.0')
-    assert f'glm_gateway_groups_ready{{model="{MODEL}"}} 1.0' in told
+    await world.gateway.until_value('glm_gateway_requests_total{api="openai",outcome="finished"}', 1.0)
+    assert await world.gateway.values(f'glm_gateway_groups_ready{{model="{MODEL}"}}') == [1.0]
 
 
 async def test_a_key_that_is_revoked_is_refused_within_five_seconds(world: World) -> None:

@@ -50,10 +50,11 @@ async def test_a_model_comes_and_one_goes_while_a_request_to_it_ends_as_it_began
         write_groups(gateway.folder / "groups.json", {"g0": group.port})
         assert "data: one" in (await held).text
         await gateway.until_state(lambda told: set(told["models"]) == {"other"})
-        metrics = await gateway.page("/metrics")
-        assert 'glm_gateway_requests_total{api="openai",model="chat"' not in metrics
-        assert 'glm_gateway_groups_ready{model="chat"}' not in metrics
-        assert 'glm_gateway_requests_total{api="openai",model="other",outcome="finished"} 1.0' in metrics
+        assert await gateway.values('glm_gateway_requests_total{model="chat"}') == []
+        assert await gateway.values('glm_gateway_groups_ready{model="chat"}') == []
+        assert await gateway.values('glm_gateway_requests_total{api="openai",model="other",outcome="finished"}') == [
+            1.0
+        ]
 
 
 async def test_a_model_that_comes_back_is_served_by_the_groups_that_it_has_then(gateway: GatewayProcess) -> None:
@@ -88,7 +89,7 @@ async def test_a_bad_file_is_told_and_the_last_good_one_holds_on(gateway: Gatewa
     told = await gateway.until_state(lambda told: told["config_fault"] is not None)
     assert told["config_digest"] == good["config_digest"]
     assert "neither JSON nor YAML" in told["config_fault"]
-    await gateway.until("/metrics", "glm_gateway_config_is_current 0.0")
+    await gateway.until_value("glm_gateway_config_is_current", 0.0)
     assert await gateway.page("/readyz") == "ok\n"
     models = (await gateway.http.get(f"{gateway.url}/v1/models")).json()
     assert [each["id"] for each in models["data"]] == ["chat"]
@@ -96,7 +97,7 @@ async def test_a_bad_file_is_told_and_the_last_good_one_holds_on(gateway: Gatewa
     await gateway.until_state(lambda told: "No such file" in (told["config_fault"] or ""))
     gateway.write()
     assert await gateway.until_state(lambda told: told["config_fault"] is None) == good
-    await gateway.until("/metrics", "glm_gateway_config_is_current 1.0")
+    await gateway.until_value("glm_gateway_config_is_current", 1.0)
 
 
 async def test_what_needs_a_new_start_is_named_and_the_rest_holds(gateway: GatewayProcess) -> None:
@@ -136,7 +137,7 @@ async def test_a_group_that_answers_without_frames_is_told_to_be_plain(gateway: 
         assert told["models"]["chat"]["groups"] == {
             "g0": {"ready": True, "leaving": False, "plain": True, "in_flight": 0}
         }
-        await gateway.until("/metrics", 'glm_gateway_groups_plain{model="chat"} 1.0')
+        await gateway.until_value('glm_gateway_groups_plain{model="chat"}', 1.0)
 
 
 def move_link(folder: Path, target: str) -> None:
@@ -173,5 +174,5 @@ async def test_no_request_notices_that_the_file_changes_again_and_again(gateway:
         is_over.set()
         await asyncio.gather(*asking)
     assert num_asked > 100
-    finished = f'glm_gateway_requests_total{{api="openai",model="chat",outcome="finished"}} {num_asked}.0'
-    assert finished in await gateway.page("/metrics")
+    finished = 'glm_gateway_requests_total{api="openai",model="chat",outcome="finished"}'
+    assert await gateway.values(finished) == [num_asked]

@@ -86,9 +86,12 @@ class Runtime:
         """Follow the file until cancelled."""
         while True:
             await asyncio.sleep(look_s)
-            if await asyncio.to_thread(self._source.look) or self._failure is not None:
-                self._take()
-            await self._models.sweep()
+            try:
+                if await asyncio.to_thread(self._source.look) or self._failure is not None:
+                    self._take()
+                await self._models.sweep()
+            except Exception:  # a mistake of ours must not end who is served
+                log.exception("a look at the file failed; the next one is in %g s", look_s)
 
     def _take(self) -> None:
         """Go by the file as it is now, as far as that can be."""

@@ -95,3 +95,17 @@ async def test_many_that_listen_are_all_told_and_who_stops_is_forgotten() -> Non
     async with asyncio.timeout(DEADLINE_S):
         told = await asyncio.gather(*telling[1:])
     assert all(b'"held":1' in line for line in told)
+
+
+async def test_a_storm_of_changes_is_told_no_oftener_than_is_allowed() -> None:
+    world, num_lines, clock = World(least_s=0.05), 0, asyncio.get_running_loop().time
+    held(world.model)
+    await world.next()
+    began_s = clock()
+    while clock() - began_s < 0.4:
+        telling = asyncio.create_task(world.next())
+        while not telling.done():
+            world.model.arrive()
+            await asyncio.sleep(0)
+        num_lines += 1
+    assert num_lines <= 1 + (clock() - began_s) / 0.05
