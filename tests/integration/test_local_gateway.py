@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -178,6 +179,27 @@ def test_an_edit_reaches_a_gateway_that_runs_and_only_what_it_cannot_take_over_r
     assert (local.gateway.address, local.gateway.secret) == (first.address, first.secret)
     assert processes.members(first.token) == []
     assert local.state.pods == pods
+
+
+def test_a_group_that_is_replaced_fails_nobody(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORD_S", "0.02")
+    local.up(**OPEN)
+    before, answers, is_over = local.state.pods, list[list[str]](), threading.Event()
+
+    def ask_on() -> None:
+        while not is_over.is_set():
+            answers.append(local.ask(10).all_words())
+
+    people = [local.people.submit(ask_on) for _ in range(4)]
+    until(lambda: len(answers) >= 4)
+    local.up(**OPEN, engine={"limits": {"maxNumSeqs": 7}})
+    num_before = len(answers)
+    until(lambda: len(answers) >= num_before + 4)
+    is_over.set()
+    for each in people:
+        each.result(DEADLINE_S)
+    assert all(words == ["nano-g0", *map(str, range(1, 10))] for words in answers)
+    assert {pod.pid for pod in local.state.pods}.isdisjoint(pod.pid for pod in before)
 
 
 def test_without_a_gateway_groups_are_addressed_themselves(local: Local) -> None:
