@@ -47,5 +47,5 @@ def is_meant(deployment: GLMDeployment, other: Mapping[str, Any]) -> bool:
 
 
 def _served(deployment: GLMDeployment, groups: Callable[[str], Path]) -> Served:
-    place = {"file": str(groups(deployment.name))}
+    place = {"file": str(groups(deployment.name)), "namespace": deployment.namespace}
     return Served(deployment.spec.model.served_as, deployment.name, place, deployment.spec.slo)

@@ -25,7 +25,7 @@ def other(name: str, labels: dict[str, str] | None = None, served_name: str = ""
 def test_a_gateway_serves_its_own_model_and_no_other_unless_it_is_said() -> None:
     found, unserved = served(a_deployment("chat"), [other("chat", MEANT), other("code", MEANT, "code")], groups)
     assert [(each.name, each.deployment, each.groups) for each in found] == [
-        ("glm-nano", "chat", {"file": "/s/chat/groups.json"})
+        ("glm-nano", "chat", {"file": "/s/chat/groups.json", "namespace": "models"})
     ]
     assert unserved == []
 
