@@ -34,6 +34,8 @@ async def test_it_waits_for_what_is_under_way_and_a_second_signal_changes_nothin
         async with a_stream(gateway):
             gateway.tell()
             await gateway.until("/readyz", "it serves what is under way (requests: 1)")
+            last = await gateway.http.get(f"{gateway.url}/health")
+            assert last.headers["connection"] == "close", "its client connects elsewhere from now on"
             await refused(gateway)
             gateway.tell()
             gateway.tell(signal.SIGINT)

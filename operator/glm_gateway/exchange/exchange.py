@@ -107,6 +107,8 @@ class Exchange:
             self._record.status = message["status"]
             if self._cors is not None:
                 message = {**message, "headers": [*message["headers"], *self._cors.headers(self._headers)]}
+            if self.gateway.is_stopping:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await self._to_client(message)
 
     async def _tell_browser(self, cors: Cors) -> None:

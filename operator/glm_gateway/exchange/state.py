@@ -45,6 +45,7 @@ class State:
         self.num_running = 0
         self.relaying: set[asyncio.Task[None]] = set()
         self.turn = asyncio.Lock()  # of large bodies
+        self.is_stopping = False  # each reply is the last one of its connection, so that clients connect elsewhere
         self.is_cut = False
         self.names = Names(self.models)
         self.telemetry = Telemetry(list({model.name: model for model in self.models.values()}.values()))

@@ -32,7 +32,7 @@ _PAGES = "there is /livez, /readyz, /metrics, /state and /demand"
 class Management:
     """models: that run, those that are taken out of the file and still have requests as well. num_keys: that are good.
 
-    is_stopping: it serves what is under way, and wants nothing new. is_open: whether the port of clients is.
+    is_open: whether the port of clients is.
     """
 
     gateway: Gateway
@@ -41,7 +41,6 @@ class Management:
     standing: Standing
     num_keys: Callable[[], int | None] = lambda: None
     is_open: Callable[[], bool] = lambda: True
-    is_stopping: bool = False
     is_full: str | None = None
     _num_streams: int = 0
 
@@ -52,7 +51,7 @@ class Management:
     @property
     def obstacle(self) -> str | None:
         """Why nobody new should be sent here; None: nothing. That no group is there is none: requests wait for one."""
-        if self.is_stopping:
+        if self.gateway.is_stopping:
             return f"it stops: it serves what is under way (requests: {self.gateway.num_running})"
         if not self.is_open():
             return "it starts: the port of clients is not open yet"

@@ -157,7 +157,7 @@ async def serve(
         try:
             await _first([asyncio.create_task(stopping.wait()), *serving, following])
         finally:
-            management.is_stopping = True  # not ready: nobody new is sent here
+            gateway.is_stopping = True  # not ready: nobody new is sent here
             following.cancel()
             await asyncio.sleep(follow_s)
             runtime.note("gateway_draining", running=gateway.num_running)

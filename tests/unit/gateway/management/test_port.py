@@ -77,7 +77,7 @@ async def test_it_is_not_ready_while_it_stops_and_while_it_is_full() -> None:
     found.is_open = lambda: False
     assert await Client("/readyz").ask(found) == (503, "it starts: the port of clients is not open yet\n")
     found.is_open = lambda: True
-    found.is_stopping = True
+    found.gateway.is_stopping = True
     assert await Client("/readyz").ask(found) == (503, "it stops: it serves what is under way (requests: 0)\n")
     assert (await Client("/livez").ask(found))[0] == 200
 
