@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx
 
 from integration.gateway_process import GatewayProcess, a_gateway_process, write_groups
-from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, opened, said, serving
+from integration.metrics_text import series_values
+from integration.no_tls import NO_TLS
+from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, said, serving
 from integration.server_world import DEADLINE_S
 
 BEGUN = [FRAMES_HEAD, opened(), said("one", 1)]
@@ -96,3 +98,43 @@ async def refused(gateway: GatewayProcess) -> None:
             except httpx.ConnectError:
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_no_request_fails_while_one_of_two_gateways_stops(tmp_path: Path) -> None:
+    whole = [*BEGUN, said("two", 2), closed()]
+    group = ScriptedGroup("g0", [whole] * 20_000)
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    async with serving(group), a_gateway_process(folders[0]) as first, a_gateway_process(folders[1]) as second:
+        for folder in folders:
+            write_groups(folder / "groups.json", {"g0": group.port})
+        ready, num_asked, is_over = [first, second], [0, 0], asyncio.Event()
+
+        async def look() -> None:
+            """Know who is ready a moment late, as a Service does."""
+            while not is_over.is_set():
+                for gateway in list(ready):
+                    with contextlib.suppress(httpx.HTTPError):
+                        if (await gateway.http.get(f"{gateway.management}/readyz")).status_code != 200:
+                            ready.remove(gateway)
+                await asyncio.sleep(0.5)
+
+        async def go_on_asking(http: httpx.AsyncClient, number: int) -> None:
+            while not is_over.is_set():
+                gateway = ready[number % len(ready)]
+                answer = await http.post(f"{gateway.url}/v1/completions", json=ASK)
+                assert "data: two\n\ndata: [DONE]\n\n" in answer.text
+                num_asked[gateway is second] += 1
+
+        async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_TLS) as http:
+            tasks = [asyncio.create_task(look())]
+            tasks += [asyncio.create_task(go_on_asking(http, number)) for number in range(8)]
+            finished = 'glm_gateway_requests_total{api="openai",outcome="finished"}'
+            await first.until("/metrics", lambda text: sum(series_values(text, finished)) >= 20)
+            first.tell()
+            assert await first.ended() == 0
+            is_over.set()
+            await asyncio.gather(*tasks)
+        assert min(num_asked) >= 20
+        assert "requests cut" not in first.log
