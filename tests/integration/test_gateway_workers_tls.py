@@ -130,7 +130,7 @@ def test_half_of_the_certificates_changes_nothing(tmp_path: Path, caplog: pytest
     authority, folder = Authority(), tmp_path / "ours"
     mount(folder, authority.certificate, authority.sign("client"))
     found = WorkersCertificate(folder)
-    first = found.context.current  # type: ignore[attr-defined]
+    first = found.context.current
     assert not found.look()
     good, other = authority.sign("client"), authority.sign("client")
     mount(folder, authority.certificate, Pair(good.certificate, other.key))
@@ -140,7 +140,7 @@ def test_half_of_the_certificates_changes_nothing(tmp_path: Path, caplog: pytest
     mount(folder, b"nothing", good)
     assert not found.look()
     assert "ca.crt has no certificate" in caplog.text
-    assert found.context.current is first  # type: ignore[attr-defined]
+    assert found.context.current is first
     mount(folder, authority.certificate, good)
     assert found.look()
     mount(folder, b"nothing", good)
