@@ -14,6 +14,9 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [ -~]*")
 _HEADER = re.compile(rb"[a-z0-9-]+: [^\r\n\x00]*")
 _INTERNALS = re.compile(rb"Traceback|\.py\b|site-packages|glm_gateway|glm_worker|httptools|object at 0x|[a-z]Error\b")
 
+_NAMES = re.compile(r"the model '.{1,100}' does not exist|^.*: there is no such path$", re.DOTALL)
+"""What is told back because it is the name of something, whatever a client has made it."""
+
 
 class Malformed(ValueError):
     """What came is no row of replies."""
@@ -94,4 +97,5 @@ def _of_error(reply: Reply, secrets: Sequence[str]) -> list[str]:
     found = [] if 0 < len(message) <= MAX_MESSAGE else [f"a message of {len(message)} characters"]
     if leak := _INTERNALS.search(reply.body):
         found.append(f"internals: {leak.group()!r}")
-    return found + [f"the error tells {secret!r}" for secret in secrets if secret.encode() in reply.body]
+    told = _NAMES.sub("", message)
+    return found + [f"the error tells {secret!r}" for secret in secrets if secret in told]

@@ -285,6 +285,18 @@ async def test_a_fault_of_ours_that_quotes_a_prompt_is_logged_without_it(
     assert await world.keeps_quiet(told)
 
 
+@pytest.mark.parametrize("name", ["content-encoding", "transfer-encoding", "content-length", "upgrade", "expect"])
+async def test_a_key_in_a_wrong_header_is_not_told_back(world: World, name: str) -> None:
+    host, port = world.http.base_url.host, world.http.base_url.port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{name}: {SECRET}\r\n\r\n".encode())
+    async with asyncio.timeout(DEADLINE_S):
+        told = (await reader.read()).decode()
+    writer.close()
+    assert told.startswith("HTTP/1.1 ")
+    assert await world.keeps_quiet(told)
+
+
 async def test_what_is_no_http_leaves_no_text(world: World) -> None:
     host, port = world.http.base_url.host, world.http.base_url.port
     assert port is not None

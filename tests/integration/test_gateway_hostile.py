@@ -14,7 +14,9 @@ import pytest_asyncio
 from fuzz.wire import read_reply
 from glm_edge.http import protocol
 from glm_edge.http.heads import MAX_BODY_BYTES
+from glm_gateway.app import Gateway
 from glm_gateway.exchange import body as gateway_body
+from glm_gateway.exchange.bodies import MAX_BYTES
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.scripted_groups import Asked, ScriptedGroup, plain, serving
 
@@ -31,6 +33,7 @@ GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 class World:
     port: int
     group: ScriptedGroup
+    gateway: Gateway
 
     async def exchange(self, *data: bytes) -> tuple[int, str]:
         """Send bytes on a connection of their own; return the status, and what the error says."""
@@ -72,10 +75,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")  # one gateway for all: no
 async def world() -> AsyncIterator[World]:
     answers = [[plain(200, b'{"ok": true}', b"content-type: application/json")] for _ in range(1000)]
     group = ScriptedGroup("g0", list(answers))
-    async with serving(group), a_gateway(MODEL, [member("g0", group.port)]) as (url, _):
+    async with serving(group), a_gateway(MODEL, [member("g0", group.port)]) as (url, gateway):
         port = urlsplit(url).port
         assert port is not None
-        yield World(port, group)
+        yield World(port, group, gateway)
 
 
 @pytest.mark.parametrize(
@@ -365,3 +368,25 @@ async def test_any_number_of_tokens_is_for_the_worker_to_judge(world: World, num
         status, told = await world.exchange(POST + b"content-length: %d\r\n\r\n" % len(body), body)
         assert status == 200, told
         assert world.group.asked.pop().body == body
+
+
+async def test_bodies_under_way_have_a_bound_together_and_give_their_room_back(world: World) -> None:
+    world.gateway.bodies.max_bytes = 1000
+    try:
+        async with connected(world.port) as (_, writer):
+            writer.write(POST + b"content-length: 900\r\n\r\n" + b" " * 800)
+            async with asyncio.timeout(DEADLINE_S):
+                while world.gateway.bodies.num_bytes < 800:  # noqa: ASYNC110 - nothing tells a test
+                    await asyncio.sleep(0.01)
+            large = BODY + b" " * 300
+            status, told = await world.exchange(POST + b"content-length: %d\r\n\r\n" % len(large), large)
+            assert (status, json.loads(told)["error"]["code"]) == (503, "overloaded")
+            assert await world.is_well()
+        async with asyncio.timeout(DEADLINE_S):
+            while world.gateway.bodies.num_bytes:  # noqa: ASYNC110 - nothing tells a test
+                await asyncio.sleep(0.01)
+        status, _ = await world.exchange(POST + b"content-length: %d\r\n\r\n" % len(large), large)
+        assert status == 200
+        world.group.asked.clear()
+    finally:
+        world.gateway.bodies.max_bytes = MAX_BYTES

@@ -9,7 +9,7 @@ TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes, which is what this
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-_TOLD = re.compile(r"[\w,; ./+-]{1,64}", re.ASCII)  # what may be told of a header's value
+_TOLD = re.compile(r"[\w.+-]{1,16}(?:, ?[\w.+-]{1,16}){0,4}", re.ASCII)  # names of codings: no key has room in one
 _SENTENCES = (  # by a sign in what the parser says; the first that is there counts
     ("pri/upgrade", "it begins HTTP/2, and this server reads HTTP/1.1"),
     ("preface", "it begins HTTP/2, and this server reads HTTP/1.1"),
