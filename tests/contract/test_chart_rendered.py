@@ -185,7 +185,7 @@ def test_the_commands_of_the_notes_can_be_pasted_and_reach_a_namespace_that_is_s
     tmp_path: Path, namespaces: list[str], flags: str
 ) -> None:
     notes = rendered_notes(tmp_path, {"watchNamespaces": namespaces})
-    commands = notes.partition("ships with:\n")[2].partition("\nWorker pods")[0]
+    commands = notes.partition("ships with:\n")[2].partition("\nIts Service")[0]
     kubectl, calls, applied = (tmp_path / name for name in ("kubectl", "calls", "applied.yaml"))
     kubectl.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n[ "$1" != apply ] || cat > {applied}\n')
     kubectl.chmod(0o755)
@@ -196,5 +196,6 @@ def test_the_commands_of_the_notes_can_be_pasted_and_reach_a_namespace_that_is_s
         f"apply{flags} -f -",
         f"wait{flags} --for=condition=Ready glmd/nano --timeout=180s",
         f"get{flags} glmd",
+        f"glm keys create{flags} alice",
     ]
     assert read_planned(applied).layout.ranks == 2

@@ -32,7 +32,7 @@ STACK = "stack"
 
 DASHBOARDS = frozenset(f"glm-glm-operator-dashboard-{path.stem}" for path in (CHART / "dashboards").glob("*.json"))
 ALL = {
-    f"podmonitors.{GROUP}": {"glm-glm-operator", "glm-glm-operator-workers"},
+    f"podmonitors.{GROUP}": {"glm-glm-operator", "glm-glm-operator-gateways", "glm-glm-operator-workers"},
     f"prometheusrules.{GROUP}": {"glm-glm-operator"},
     "configmaps": DASHBOARDS,
 }
