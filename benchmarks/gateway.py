@@ -4,7 +4,7 @@ Client and group share one core, the gateway has the other to itself; those not 
 measure comes in rounds, each gateway in turn, and what is told is the median of the rounds.
 
 - requests/s: replies of 16 tokens that do not stream, 64 at once.
-- added TTFT: less the bare one of the same round, p50 and p99, with 1, 64 and 512 streams of 64 tokens, 50 ms apart.
+- added TTFT: less the bare one of the same round, p50 and p99, with 1, 64 and 512 streams of 32 tokens, 50 ms apart.
   A new one begins where one has ended, so the gateway is busy with tokens meanwhile.
 - token events/s: 512 streams whose group says a token each 10 ms, 51,200 events a second in all, more than any Python
   carries; and events by second of the gateway's CPU at 512 streams of the measure before.
@@ -45,7 +45,7 @@ SHORT, WHOLE, FAST, LONG = (
     ask(KEY, num_tokens=8, gap_ms=5),
     ask(KEY, num_tokens=16, streams=False),
     ask(KEY, num_tokens=128, gap_ms=10),
-    ask(KEY, num_tokens=64, gap_ms=50),
+    ask(KEY, num_tokens=32, gap_ms=50),
 )
 BIG = ask(KEY, num_tokens=4, text=TEXT_220_KB)
 TINY = ask(KEY, num_tokens=4)
@@ -110,7 +110,7 @@ class Bench:
         )
 
     def streams(self, running: Running, count: int, bare: Seen | None) -> Seen:
-        asked, warm_s, spread_s = (SHORT, 0.5, 0.0) if count == 1 else (LONG, 4.0, 3.2)
+        asked, warm_s, spread_s = (SHORT, 0.5, 0.0) if count == 1 else (LONG, 2.5, 1.6)
         seconds = (6 if count == 1 else 10) * self.scale
         seen, took = self.window(running, asked, count, seconds=seconds, warm_s=warm_s, spread_s=spread_s)
         metric = f"at {count} streams, ms" if count > 1 else "at 1 stream, ms"

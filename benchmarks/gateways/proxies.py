@@ -27,7 +27,7 @@ KEY = "sk-benchmark"
 PEERS = Path(__file__).resolve().parents[2] / ".venv-peers/bin"
 HOW_TO_GET_PEERS = "run `make peers`"
 START_S = 90.0
-ALREADY_S = 1.0  # after a program goes on: for timers that are late
+ALREADY_S = 0.5  # after a program goes on: for timers that are late
 
 BACKEND_CORE, PROXY_CORE = 0, 1
 
