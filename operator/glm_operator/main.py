@@ -90,7 +90,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             for kind in KINDS
             for namespace in settings.namespaces or (None,)
         ]
-        poll = partial(_poll, cache, workers)
+        poll = partial(_poll, cache, workers, gateways)
         list_known = partial(_list, client, cache)
         loop = Loop(
             settings,
@@ -186,14 +186,15 @@ def _adopting(cache: Cache) -> list[tuple[str, str]] | None:
     return [(each.body["metadata"]["namespace"], name_of(each.body)) for each in seen if is_adopting(each.observed)]
 
 
-async def _poll(cache: Cache, workers: Workers) -> set[Key]:
-    """Ask every group how it is; return the deployments of those that say something new."""
-    groups = [
-        (Key(seen.body["metadata"]["namespace"], name_of(seen.body)), group)
-        for seen in cache.all_seen(_now())
-        for group in seen.observed.groups.values()
+async def _poll(cache: Cache, workers: Workers, gateways: GatewayPages) -> set[Key]:
+    """Ask every group and gateway how it is; return the deployments of those that say something new."""
+    seen = [
+        (Key(each.body["metadata"]["namespace"], name_of(each.body)), each.observed) for each in cache.all_seen(_now())
     ]
-    return await workers.poll(groups)
+    groups = [(owner, group) for owner, observed in seen for group in observed.groups.values()]
+    pods = [(owner, pod) for owner, observed in seen for pod in observed.gateway]
+    of_groups, of_gateways = await asyncio.gather(workers.poll(groups), gateways.poll(pods))
+    return of_groups | of_gateways
 
 
 def start(

@@ -10,10 +10,13 @@ import pytest
 
 from e2e.deployments import Deployed, nano
 from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE, in_the_way
+from e2e.kubectl_glm import printed
 from e2e.operator_release import Release
 from e2e.target import Target, found_target
 from glm_cluster.addresses import GPU_RESOURCE
 from glm_cluster.errors import CommandFailed
+
+KEYS_SECRET = "pair-clients"
 
 GPUS_AT_ONCE = 8
 """Three groups of `nano`, each a pod with two, beside the two pods of `two-pods` with one each."""
@@ -82,6 +85,29 @@ def shared(release: Release, counted_gpus: int) -> Iterator[Deployed]:
     hardware: dict[str, Any] = {"resources": {"limits": {GPU_RESOURCE: "2"}}} if counted_gpus else {}
     release.target.apply(nano("nano", MODEL_NAMESPACE, **hardware))
     deployed.wait_ready()
+    deployed.wait_answers()
+    yield deployed
+    deployed.delete()
+
+
+@pytest.fixture(scope="session")
+def pair(release: Release) -> Iterator[Deployed]:
+    """Two groups behind two pods of a gateway that asks for keys; a rollout says early when it stands still.
+
+    Stories leave it as they found it, with other pods.
+    """
+    manifest = nano("pair", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
+    manifest["spec"] |= {
+        "replicas": 2,
+        "rollout": {"progressDeadlineSeconds": 30},
+        "access": {"auth": "APIKeys", "keysSecretRef": {"name": KEYS_SECRET}},
+        "gateway": {"replicas": 2, "drainSeconds": 60},
+    }
+    release.target.kubectl("delete", "secret", KEYS_SECRET, "-n", MODEL_NAMESPACE, "--ignore-not-found")
+    key = printed(release.target, "keys", "create", "guest", "-n", MODEL_NAMESPACE, "--secret", KEYS_SECRET)
+    release.target.apply(manifest)
+    deployed = Deployed(release.target, "pair", MODEL_NAMESPACE, key)
+    deployed.wait_settled("2/2")
     deployed.wait_answers()
     yield deployed
     deployed.delete()

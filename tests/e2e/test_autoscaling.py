@@ -71,7 +71,7 @@ def promised(release: Release, scraping: Prometheus) -> Iterator[Deployed]:
     manifest = nano("promised", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1, resources={"limits": {"cpu": "300m"}})
     manifest["spec"]["engine"]["limits"]["maxNumSeqs"] = SLOTS
     manifest["spec"] |= SPEC
-    manifest["spec"]["gateway"] = {"overload": {"enabled": False}}  # all of the load is to reach the groups, and wait there
+    manifest["spec"]["gateway"] = {"overload": {"enabled": False}}  # all of the load is to reach the groups
     release.target.apply(manifest)
     deployed = Deployed(release.target, "promised", MODEL_NAMESPACE)
     deployed.wait_settled("1/1")

@@ -17,19 +17,6 @@ BAD_IMAGE = "10.201.0.2:5000/no-such-image:1"
 SLOT = "e2e.example/slots"
 
 
-@pytest.fixture(scope="module")
-def pair(release: Release) -> Iterator[Deployed]:
-    """A deployment of two groups that says early when a rollout stands still."""
-    deployed = Deployed(release.target, "pair", MODEL_NAMESPACE)
-    manifest = nano("pair", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
-    manifest["spec"] |= {"replicas": 2, "rollout": {"progressDeadlineSeconds": 30}}
-    release.target.apply(manifest)
-    deployed.wait_settled("2/2")
-    deployed.wait_answers()
-    yield deployed
-    deployed.delete()
-
-
 def rollout(deployed: Deployed, command: str, *arguments: str, status: int = 0) -> str:
     target = deployed.target
     return kubectl_glm(target, "rollout", command, deployed.name, "-n", deployed.namespace, *arguments, status=status)

@@ -1,40 +1,27 @@
 """Stories of clients that chat while the cluster changes: what is in flight is finished, what is new is answered."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from e2e.chats import QUESTION, RIGHT, asking_all_along, chats
-from e2e.conftest import MODEL_NAMESPACE
-from e2e.deployments import Deployed, nano, wait_for
+from e2e.deployments import Deployed, wait_for
 from e2e.operator_release import Release
 
-LEADERS = ("busy-g0-0", "busy-g1-0")
 
-
-@pytest.fixture(scope="module")
-def two_groups(release: Release) -> Iterator[Deployed]:
-    """A deployment of two groups whose pods accept, when they stop, for as long as they do by default."""
-    if release.target.cluster is None:
+@pytest.fixture
+def two_groups(pair: Deployed) -> Deployed:
+    if pair.target.cluster is None:
         pytest.skip("`kubectl port-forward` takes one pod of a Service for all chats, and this is about those of two")
-    manifest = nano("busy", MODEL_NAMESPACE)
-    manifest["spec"]["replicas"] = 2
-    del manifest["spec"]["engine"]
-    release.target.apply(manifest)
-    deployed = Deployed(release.target, "busy", MODEL_NAMESPACE)
-    deployed.wait_settled("2/2")
-    deployed.wait_answers()
-    yield deployed
-    deployed.delete()
+    return pair
 
 
 def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_groups: Deployed) -> None:
     before = two_groups.pod_uids()
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
-        in_flight.open_on(*LEADERS)
+        in_flight.open_on(*before)
         two_groups.set_max_num_seqs(11)
-        in_flight.wait_in_flight(LEADERS[0])
+        in_flight.wait_any_in_flight(*before)
         wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=180)
         two_groups.wait_settled("2/2")
         in_flight.assert_all_right()
@@ -43,12 +30,15 @@ def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_group
 
 
 def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
+    leaders = [*two_groups.pod_uids()]
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
-        in_flight.open_on(*LEADERS)
+        in_flight.open_on(*leaders)
         two_groups.scale(1)
-        in_flight.wait_any_in_flight(*LEADERS)  # that with fewer tokens in flight
+        in_flight.wait_any_in_flight(*leaders)  # that with fewer tokens in flight
         in_flight.assert_all_right()
         two_groups.wait_settled("1/1")
+        two_groups.scale(2)
+        two_groups.wait_settled("2/2")
     assert asked.failures == []
     assert asked.num_right > 0
 

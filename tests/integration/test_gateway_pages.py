@@ -1,80 +1,68 @@
-"""What a gateway tells itself, asked over real sockets before a real server: its version, its description, its docs."""
+"""The operator's client of gateways, against real small servers: what it reads, and of what it wakes a pass."""
 
+import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
-import pytest_asyncio
-import schemathesis
-from jsonschema import Draft202012Validator
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from glm_edge.version import VERSION
-from integration.gateway_world import TOKEN, a_gateway, member
-from integration.no_tls import NO_TLS
-from integration.server_world import DEADLINE_S, MODEL, a_server
+from glm_operator.cluster import gateway_pages
+from glm_operator.cluster.gateway_pages import GatewayPages
+from glm_operator.observe.gateway import GatewayPod
 
 
-@pytest_asyncio.fixture
-async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        a_server(tmp_path, gateway_token=TOKEN, group="g0") as server,
-        a_gateway(MODEL, [member("g0", server.port)]) as (url, _),
-        httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS) as http,
-    ):
-        await server.serve()
-        yield http
+class Page:
+    """A management port that says what a test has it say."""
+
+    def __init__(self) -> None:
+        self.said: Any = {"config_digest": "a", "keys": 1}
+
+    async def answer(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.said if isinstance(self.said, str) else json.dumps(self.said))
 
 
-async def test_the_version_is_told(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/version")).json() == {"version": VERSION}
+def a_pod(name: str = "chat-gateway-x", **changes: Any) -> GatewayPod:
+    whole = {"name": name, "uid": name, "ip": "127.0.0.1", "is_ready": True, "is_leaving": False, **changes}
+    return GatewayPod(**whole)
 
 
-async def test_the_description_has_the_workers_words_of_every_path_and_is_read_by_schemathesis(
-    http: httpx.AsyncClient,
-) -> None:
-    found: dict[str, Any] = (await http.get("/openapi.json")).json()
-    assert "No worker could be asked" not in found["info"]["description"]
-    chat = found["paths"]["/v1/chat/completions"]["post"]
-    reference = chat["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-    assert reference.removeprefix("#/components/schemas/") in found["components"]["schemas"]
-    undescribed = [
-        path
-        for path, item in found["paths"].items()
-        if "post" in item and "requestBody" not in item["post"] and not path.endswith("/cancel")
-    ]
-    assert undescribed == []
-    schema = schemathesis.openapi.from_dict(found)
-    assert len(list(schema.get_all_operations())) > 20
+@pytest.fixture
+async def page(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Page]:
+    page, app = Page(), web.Application()
+    app.add_routes([web.get("/state", page.answer)])
+    async with TestServer(app) as server:
+        monkeypatch.setattr(gateway_pages, "management_url", lambda _, path: str(server.make_url(path)))
+        yield page
 
 
-async def test_its_own_pages_have_the_form_that_is_described(http: httpx.AsyncClient) -> None:
-    found = (await http.get("/openapi.json")).json()
-    for path in ("/v1/models", f"/v1/models/{MODEL}", "/api/paas/v4/models", "/health", "/version"):
-        response = await http.get(path)
-        said = found["paths"][path.replace(MODEL, "{name}")]["get"]["responses"][str(response.status_code)]
-        schema = said["content"]["application/json"]["schema"]
-        Draft202012Validator({**found, **schema}).validate(response.json())
-        assert set(said["headers"]) <= set(response.headers)
+@pytest.fixture
+async def pages() -> AsyncIterator[GatewayPages]:
+    found = GatewayPages()
+    yield found
+    await found.close()
 
 
-async def test_the_page_to_try_it_is_whole(http: httpx.AsyncClient) -> None:
-    page = await http.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
-        response = await http.get(f"/docs/{name}")
-        assert response.status_code == 200, name
-        assert response.headers["cache-control"] == "max-age=86400"
-    assert (await http.get("/docs/other.js")).status_code == 404
+async def test_a_pod_is_read_and_fields_of_a_later_version_are_passed_over(page: Page, pages: GatewayPages) -> None:
+    page.said = {"config_digest": "d", "keys": 3, "later": 1, "models": {"m": {"groups": {"g": {"plain": True}}}}}
+    (said,) = (await pages.states([a_pod()])).values()
+    assert (said.config_digest, said.keys, said.plain_groups) == ("d", 3, ["g"])
 
 
-async def test_a_gateway_without_a_group_still_describes_itself() -> None:
-    async with (
-        a_gateway(MODEL, []) as (url, _),
-        httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS) as http,
-    ):
-        found = (await http.get("/openapi.json")).json()
-        assert "No worker could be asked" in found["info"]["description"]
-        assert len(list(schemathesis.openapi.from_dict(found).get_all_operations())) > 20
-        refused = await http.get("/v1/usage")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+async def test_what_is_no_state_or_nobody_is_left_out(page: Page, pages: GatewayPages) -> None:
+    page.said = "no json"
+    assert await pages.states([a_pod(), a_pod("b", ip=None), a_pod("c", is_leaving=True)]) == {}
+
+
+async def test_a_poll_wakes_those_of_whom_a_person_is_told_something_else(page: Page, pages: GatewayPages) -> None:
+    pods = [("chat", a_pod())]
+    assert await pages.poll(pods) == {"chat"}
+    page.said = {"config_digest": "b", "keys": 7, "running": 4}  # nothing that a condition speaks of
+    assert await pages.poll(pods) == set()
+    page.said = {"config_digest": "b", "keys": 0}
+    assert await pages.poll(pods) == {"chat"}
+    page.said = "silent"
+    assert await pages.poll(pods) == set()
+    page.said = {"config_digest": "b", "config_fault": "names.0: bad", "keys": 0}
+    assert await pages.poll(pods) == {"chat"}

@@ -203,8 +203,13 @@ async def test_what_a_gateway_says_of_itself_is_a_condition(rig: Rig) -> None:
     await rig.settle()
     assert rig.condition("GatewayReady")[:2] == ("True", "PlainGroups")
 
-    rig.gateways.said = {pod: said.model_copy(update={"config_fault": "names.0: bad"})}
+    rig.gateways.said = {pod: said.model_copy(update={"config_fault": "usage: only a new process can take it"})}
     set_spec(rig, rollout={"minReadySeconds": 3})
+    await rig.settle()
+    assert rig.condition("GatewayReady")[:2] == ("False", "GatewayStarting")
+
+    rig.gateways.said = {pod: GatewayState(config_digest="another", config_fault="names.0: bad")}
+    set_spec(rig, rollout={"minReadySeconds": 4})
     await rig.settle()
     assert rig.condition("GatewayReady")[:2] == ("False", "GatewayFileRefused")
 

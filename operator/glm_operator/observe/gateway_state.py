@@ -35,5 +35,10 @@ class GatewayState(_Said):
     models: dict[str, GatewayModel] = {}
 
     @property
+    def told(self) -> object:
+        """What of it a person is told, to be compared."""
+        return self.config_fault, self.keys == 0, sorted(self.plain_groups)
+
+    @property
     def plain_groups(self) -> list[str]:
         return [name for model in self.models.values() for name, group in model.groups.items() if group.plain]
