@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from glm_gateway.app import Gateway
+from glm_gateway.ladder.config import SloClassConfig, SloConfig
 from glm_gateway.ladder.ladder import Rung, Steps
 from glm_gateway.models.model import Model
 from glm_gateway.routing.arms import Split
@@ -122,7 +123,7 @@ async def test_a_stream_survives_the_death_of_its_group(world: World, is_lost: b
     counts = world.gateway.telemetry.exposition()
     assert b'glm_gateway_requests_total{api="openai",model="glm-nano",outcome="finished"} 1.0' in counts
     assert b'glm_gateway_continuations_total{model="glm-nano"} %d.0' % is_lost in counts
-    assert b'glm_gateway_time_to_first_token_seconds_count{model="glm-nano"} 1.0' in counts
+    assert b'glm_gateway_time_to_first_token_seconds_count{model="glm-nano",slo_class="default"} 1.0' in counts
 
 
 async def test_a_message_survives_it_as_well(world: World) -> None:
@@ -273,3 +274,46 @@ async def test_requests_wait_for_a_group_and_are_answered_when_one_comes(world: 
     engine, request = await world.next_request()
     await engine.say(request, " 2", end="<|user|>")
     assert (await asked).choices[0].text == " 2"
+
+
+async def test_what_a_request_was_held_counts_against_its_promise_while_it_is_held(world: World) -> None:
+    thresholds: Any = {"ttft": 0.05}
+    world.model.slo = SloConfig(
+        classes=(
+            SloClassConfig(name="deep", thinking="enabled", thresholds_s={"ttfa": 3600}),
+            SloClassConfig(name="fast", thinking="disabled", thresholds_s=thresholds),
+        )
+    )
+    members = [member(f"chat-g{number}", server.port) for number, server in enumerate(world.servers)]
+    world.model.replace([])
+    off: Any = {"thinking": {"type": "disabled"}}
+    asked = asyncio.create_task(
+        world.openai.chat.completions.create(model=MODEL, messages=ASK, max_tokens=9, extra_body=off)
+    )
+    await waiting(world.model)
+    missed = b'glm_gateway_slo_requests_total{met="false",model="glm-nano",slo_class="fast"} 1.0'
+    async with asyncio.timeout(DEADLINE_S):
+        while missed not in world.gateway.telemetry.exposition():  # noqa: ASYNC110 - a scrape is what looks
+            await asyncio.sleep(0.01)
+    world.model.replace(members)
+    engine, request = await world.next_request()
+    await engine.say(request, "two", end="<|user|>")
+    await asked
+    told = world.gateway.telemetry.exposition()
+    assert missed in told
+    assert b'glm_gateway_time_to_first_token_seconds_bucket{le="0.05",model="glm-nano",slo_class="fast"} 0.0' in told
+    for time in (b"time_to_first_token", b"time_to_first_answer_token", b"e2e_request_latency"):
+        assert b'glm_gateway_%s_seconds_count{model="glm-nano",slo_class="fast"} 1.0' % time in told
+
+
+async def test_thoughts_and_answer_are_told_apart_at_the_gateway_as_at_the_worker(world: World) -> None:
+    deep = SloClassConfig(name="deep", thinking="enabled", thresholds_s={"ttfa": 3600})
+    world.model.slo = SloConfig(classes=(deep,))
+    on: Any = {"thinking": {"type": "auto", "threshold": 0.0}}
+    asked = asyncio.create_task(world.openai.chat.completions.create(model=MODEL, messages=ASK, extra_body=on))
+    engine, request = await world.next_request()
+    await engine.say(request, "\n<think>so be it</think>\nyes", end="<|user|>")
+    assert (await asked).choices[0].message.content == "yes"
+    told = world.gateway.telemetry.exposition()
+    assert b'glm_gateway_time_to_first_answer_token_seconds_count{model="glm-nano",slo_class="deep"} 1.0' in told
+    assert b'glm_gateway_slo_requests_total{met="true",model="glm-nano",slo_class="deep"} 1.0' in told

@@ -6,6 +6,7 @@ What is refused here is told in the words of the API that the path is of.
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,7 @@ class Exchange:
 
     async def _relay(self, found: Route) -> None:
         body = await whole_body(self.receive)
+        whole_s = time.monotonic()
         ask = await ask_in(body, self.gateway.turn)
         to = self._destination
         target = to.target(ask, found.kind)
@@ -170,10 +172,17 @@ class Exchange:
         relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers)
         if isinstance(placing, Placement) and ask.streams:
             placing.tell = relay.tell_waiting
+        times = None
+        if not ask.in_background:  # nobody reads its tokens here
+            times = relay.watching = self.gateway.telemetry.watch(
+                target.name, self._headers, mode=ask.mode, streams=ask.streams, arrived_s=whole_s
+            )
         try:
             await self._run(relay, placing)
         finally:
             first_s = relay.first_token_at
+            if times is not None:
+                times.ended(relay.outcome, is_plain=relay.is_plain, first_byte_s=first_s)
             has_plain = relay.is_plain and relay.status < 300 and not ask.in_background
             if isinstance(target, Model) and (relay.progress.opened is not None or has_plain):
                 target.hear_reply(relay.group, in_frames=not relay.is_plain)
@@ -235,8 +244,6 @@ class Exchange:
                 placing.name,
                 self._words.api,
                 relay,
-                began_s=self._began_s,
-                now=self._loop.time(),
                 waited_s=placing.waited_s,
             )
             if relay.outcome is Outcome.FAILED and relay.failure is not None:

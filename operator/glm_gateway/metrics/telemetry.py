@@ -1,64 +1,66 @@
 """The gateway's Prometheus metrics. Every series exists from the start: nothing missing is to be read as zero.
 
-Labels are bounded: names of models are those of the configuration, never what a client sent.
+But for what is measured by class: of a model with a group that answers without frames not all can be measured, so
+nothing is told, and what its workers measure counts. Labels are bounded: names of models are those of the
+configuration, never what a client sent.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
 
+from glm_edge.metrics.exposition import Exposition, without_created
+from glm_gateway.ladder.promises import RawHeaders
+from glm_gateway.metrics.classes import ModelClasses, families
+from glm_gateway.metrics.standing import StandingOf
+from glm_gateway.metrics.times import RequestTimes
 from glm_gateway.models.model import Model
 from glm_gateway.proxy.relay import Outcome, Relay
 from glm_gateway.routing.pick import Why
 from glm_gateway.surfaces.routes import Api
+from glm_gateway.surfaces.thinking import Mode
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+HOLD_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
-class _Models(Collector):
-    """What stands now, asked when somebody scrapes."""
+@dataclass(frozen=True)
+class Owner:
+    """The deployment that a series is about, as its workers' series name it. Empty: the file does not say."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self._models = models
+    namespace: str = ""
+    deployment: str = ""
 
-    def collect(self) -> Iterable[Metric]:
-        held = GaugeMetricFamily("glm_gateway_requests_held", "Requests that wait for a group.", labels=["model"])
-        oldest = GaugeMetricFamily(
-            "glm_gateway_oldest_held_seconds", "How long the first of them has waited.", labels=["model"]
-        )
-        ready = GaugeMetricFamily("glm_gateway_groups_ready", "Groups that take requests.", labels=["model"])
-        plain = GaugeMetricFamily(
-            "glm_gateway_groups_plain",
-            "Groups that answer without frames, as workers from before: nobody can go on with their replies.",
-            labels=["model"],
-        )
-        tokens = GaugeMetricFamily(
-            "glm_gateway_in_flight_tokens",
-            "Tokens of this gateway's requests at a group, prompts and answers so far.",
-            labels=["model", "group"],
-        )
-        rung = GaugeMetricFamily(
-            "glm_gateway_overload_rung",
-            "How far the ladder of overload is climbed: 0 not, 1 short thoughts, 2 none for auto, 3 in turn, 4 shed.",
-            labels=["model"],
-        )
-        shed = CounterMetricFamily(
-            "glm_gateway_shed", "Requests that were refused for load while groups took others.", labels=["model"]
-        )
-        for model in self._models.values():
-            rung.add_metric([model.name], model.overload.rung)
-            shed.add_metric([model.name], model.overload.num_shed)
-            demand = model.demand
-            held.add_metric([model.name], demand.num_held)
-            oldest.add_metric([model.name], demand.oldest_s)
-            ready.add_metric([model.name], sum(group.takes_requests for group in model.directory.groups))
-            plain.add_metric([model.name], sum(model.is_plain(group.name) for group in model.directory.groups))
-            for group in model.directory.groups:
-                tokens.add_metric([model.name, group.name], model.router.book.account(group.name).held)
-        yield from (held, oldest, ready, plain, tokens, rung, shed)
+    @property
+    def labels(self) -> dict[str, str]:
+        said = {"namespace": self.namespace, "deployment": self.deployment}
+        return {label: value for label, value in said.items() if value}
+
+
+@dataclass
+class Owners:
+    """The deployments of the models, and whose gateway this is: the first one's. What is no model is the gateway's."""
+
+    first: Owner = field(default_factory=Owner)
+    of_model: dict[str, Owner] = field(default_factory=dict)
+
+    def take(self, owners: Mapping[str, Owner]) -> None:
+        """Take the models that are served now; those that were, and have requests left, stay whose they are."""
+        self.first = next(iter(owners.values()), self.first)
+        self.of_model |= owners
+
+    def labelled(self, family: Metric) -> Metric:
+        """Return the family with series that say whose they are."""
+        told = Metric(family.name, family.documentation, family.type)
+        told.samples = [self._labelled(sample) for sample in family.samples]
+        return told
+
+    def _labelled(self, sample: Sample) -> Sample:
+        owner = self.of_model.get(sample.labels.get("model", ""), self.first)
+        return sample._replace(labels={**owner.labels, **sample.labels})
 
 
 class Telemetry:
@@ -66,24 +68,19 @@ class Telemetry:
 
     def __init__(self, models: Sequence[Model]) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "glm_gateway_requests",
-            "Requests that have ended.",
-            ["model", "api", "outcome"],
-            registry=self.registry,
-        )
-        self._continued = Counter(
-            "glm_gateway_continuations",
-            "Replies that another group went on with, each time counted.",
+        self.owners = Owners()
+        self._page = Exposition({})
+        self._classes: dict[str, ModelClasses] = {}
+        self._requests = self._counter("requests", "Requests that have ended.", "api", "outcome")
+        self._continued = self._counter("continuations", "Replies that another group went on with, each time counted.")
+        self._picks = self._counter("picks", "Choices of a group, by what decided.", "why")
+        self._held = Histogram(
+            "glm_gateway_hold_seconds",
+            "What requests waited for a group, of those that waited.",
             ["model"],
+            buckets=HOLD_SECONDS,
             registry=self.registry,
         )
-        self._picks = Counter(
-            "glm_gateway_picks", "Choices of a group, by what decided.", ["model", "why"], registry=self.registry
-        )
-        self._ttft = self._histogram("time_to_first_token", "From the arrival of a request to its first token.")
-        self._e2e = self._histogram("e2e_request", "From the arrival of a request to the end of its reply.")
-        self._held = self._histogram("hold", "What requests waited for a group, of those that waited.")
         self._cut = Counter(
             "glm_gateway_requests_cut",
             "Requests that did not end before the deadline of a drain.",
@@ -96,23 +93,24 @@ class Telemetry:
         )
         self._is_current.set(1)
         self._models: dict[str, Model] = {}
-        self.registry.register(_Models(self._models))
+        self.registry.register(StandingOf(self._models))
         for model in models:
             self.add(model)
 
     def add(self, model: Model) -> None:
         """Begin the series of a model."""
         self._models[model.name] = model
-        self.begin(model.name)
+        self._classes[model.name] = ModelClasses(model.name)
+        self._begin(model.name)
 
     def begin(self, name: str) -> None:
-        """Begin the series of what answers requests: a model, or a server outside. Again changes nothing."""
-        for metric, *labels in self._series(name):
-            metric.labels(*labels)
+        """Begin the series of a server outside. Again changes nothing."""
+        self._classes.setdefault(name, ModelClasses(name, is_outside=True))
+        self._begin(name)
 
     def drop(self, model: str) -> None:
         """End the series of a model that is served no more, and has no requests."""
-        del self._models[model]
+        del self._models[model], self._classes[model]
         for metric, *labels in self._series(model):
             metric.remove(*labels)
 
@@ -128,19 +126,49 @@ class Telemetry:
         """Count a choice of a group."""
         self._picks.labels(model, why).inc()
 
-    def ended(self, model: str, api: Api, relay: Relay, *, began_s: float, now: float, waited_s: float) -> None:
-        """Count a request that has ended. began_s: when it came. waited_s: for a group."""
+    def watch(
+        self, name: str, headers: RawHeaders, *, mode: Mode | None, streams: bool, arrived_s: float
+    ) -> RequestTimes:
+        """Return what measures a request. name: the model's or the outside server's that is asked.
+
+        headers: of the client. mode: of thinking, as the request asks for it. arrived_s: when it was whole, monotonic.
+        """
+        model = self._models.get(name)
+        classes = self._classes.setdefault(name, ModelClasses(name, is_outside=model is None))
+        if model is not None:
+            classes.promise(model.slo)
+            mode = mode or model.default_mode
+        return RequestTimes(classes, headers, mode=mode, streams=streams, arrived_s=arrived_s)
+
+    def ended(self, model: str, api: Api, relay: Relay, *, waited_s: float) -> None:
+        """Count a request that has ended. waited_s: for a group."""
         self._requests.labels(model, api, relay.outcome).inc()
         self._continued.labels(model).inc(relay.progress.num_times)
-        self._e2e.labels(model).observe(now - began_s)
-        if relay.first_token_at is not None:
-            self._ttft.labels(model).observe(relay.first_token_at - began_s)
         if waited_s > 0:
             self._held.labels(model).observe(waited_s)
 
+    def families(self) -> list[Metric]:
+        """Return all metrics, without whose they are."""
+        return [*without_created(self.registry.collect()), *families(self._told_classes())]
+
     def exposition(self) -> bytes:
-        """Return all metrics in the text format."""
-        return generate_latest(self.registry)
+        """Return all metrics in the text format, each with whose it is."""
+        return self._page.text(map(self.owners.labelled, self.families())).encode()
+
+    def _told_classes(self) -> Iterator[ModelClasses]:
+        """Yield the classes of whom all requests can be measured, as they are promised now."""
+        for name, classes in self._classes.items():
+            model = self._models.get(name)
+            if model is not None:
+                if any(model.is_plain(group.name) for group in model.directory.groups):
+                    continue
+                classes.promise(model.slo)
+            classes.look()
+            yield classes
+
+    def _begin(self, name: str) -> None:
+        for metric, *labels in self._series(name):
+            metric.labels(*labels)
 
     def _series(self, model: str) -> Iterator[tuple[Counter | Histogram, *tuple[str, ...]]]:
         """Yield all series of a model: a metric, and its labels."""
@@ -149,8 +177,8 @@ class Telemetry:
                 yield self._requests, model, api, outcome
         for why in get_args(Why):
             yield self._picks, model, why
-        for each in (self._continued, self._ttft, self._e2e, self._held):
+        for each in (self._continued, self._held):
             yield each, model
 
-    def _histogram(self, name: str, about: str) -> Histogram:
-        return Histogram(f"glm_gateway_{name}_seconds", about, ["model"], buckets=SECONDS, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"glm_gateway_{name}", text, ["model", *labels], registry=self.registry)

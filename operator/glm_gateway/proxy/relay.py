@@ -22,7 +22,9 @@ from glm_edge.frames import (
     Fail,
     Frame,
     FrameReader,
+    Meaning,
     Open,
+    Tokens,
     continued,
 )
 from glm_gateway.continuation.progress import Again, Bounds, GiveUp, GoOn, Progress
@@ -33,6 +35,7 @@ from glm_gateway.proxy.heads import RawHeaders, request_head
 from glm_gateway.proxy.outside import TO_THE_CLIENT, Outside, Reading, lost_outside
 from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away
 from glm_gateway.proxy.pool import Pool
+from glm_gateway.proxy.watching import Unwatched, Watching
 from glm_gateway.routing.pick import Choice
 from glm_gateway.surfaces.usage import Told
 
@@ -114,7 +117,7 @@ class _Declined(Exception):
 
 @dataclass
 class Relay:
-    """Relays one request. reply_added: headers of ours to the client.
+    """Relays one request. reply_added: headers of ours to the client. watching: told of each frame.
 
     outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. first_token_at: on the loop's
     clock.
@@ -128,6 +131,7 @@ class Relay:
     bounds: Bounds = field(default_factory=Bounds)
     waits: Waits = field(default_factory=Waits)
     reply_added: Added = ()
+    watching: Watching = field(default_factory=Unwatched)
     outcome: Outcome = Outcome.CANCELLED
     group: str = ""
     failure: Failure | None = None
@@ -256,6 +260,7 @@ class Relay:
         meaning, progress = frame.meaning, self.progress
         num_tokens = progress.num_tokens
         progress.take(meaning)
+        self._watch(meaning)
         if isinstance(meaning, Open):
             self.placing.succeed(choice, meaning.num_prompt_tokens)
         if num_tokens < progress.num_tokens:
@@ -271,6 +276,15 @@ class Relay:
             await self._client.start(meaning.status, _encoded(meaning.headers))
         if frame.told:
             self._untold.append(frame.told)
+
+    def _watch(self, meaning: Meaning) -> None:
+        match meaning:
+            case Open():
+                self.watching.opened(meaning)
+            case Tokens():
+                self.watching.tokens(meaning)
+            case Close():
+                self.watching.closed(meaning)
 
     async def _tell_stream(self) -> None:
         """Tell the client of a stream, in one write, what came since the last time."""

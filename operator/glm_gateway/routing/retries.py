@@ -28,10 +28,12 @@ class RetryBudget:
     """Counts requests and retries of the last seconds. One a deployment; time never goes back.
 
     Of requests only whole buckets within the window count, of retries all that touch it. So no retry makes them more
-    than a tenth of the requests of the last ten seconds, or than LEAST.
+    than a tenth of the requests of the last ten seconds, or than LEAST. num_taken, num_denied: since it began.
     """
 
     def __init__(self) -> None:
+        self.num_taken = 0
+        self.num_denied = 0
         self._buckets: deque[tuple[int, list[int]]] = deque()  # number of the bucket; requests and retries in it
 
     def note_request(self, now: float) -> None:
@@ -45,7 +47,9 @@ class RetryBudget:
         requests = sum(counts[0] for number, counts in self._buckets if number > begin)
         retries = sum(counts[1] for _, counts in self._buckets)
         if retries + 1 > max(LEAST, SHARE * requests):
+            self.num_denied += 1
             return False
+        self.num_taken += 1
         here[1] += 1
         return True
 

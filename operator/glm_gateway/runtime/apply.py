@@ -6,8 +6,10 @@ A request takes what it goes by when it begins, so those under way are not touch
 from glm_gateway.access.cors import Cors
 from glm_gateway.app import Gateway
 from glm_gateway.config.config import GatewayConfig
+from glm_gateway.config.models import ModelConfig
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.hold.room import Bounds as HoldBounds
+from glm_gateway.metrics.telemetry import Owner
 from glm_gateway.models.model import Overflow
 from glm_gateway.routing.names import split_of
 from glm_gateway.routing.priorities import classes_of
@@ -18,6 +20,7 @@ from glm_gateway.upstreams.upstream import upstreams_of
 
 def apply(config: GatewayConfig, gateway: Gateway) -> None:
     """Let a gateway go by this, but for which models it has."""
+    gateway.telemetry.owners.take({each.name: _owner(each) for each in config.models})
     gateway.bounds = Bounds(max_times=config.continuation.max_times)
     gateway.metering.quotas = config.quotas
     gateway.cors = None if config.cors is None else Cors.of(config.cors)
@@ -45,3 +48,8 @@ def _trace(config: TraceConfig, gateway: Gateway) -> None:
         kept = gateway.traces or Traces(config)
         kept.config = config
     gateway.traces = gateway.pages.traces = kept
+
+
+def _owner(model: ModelConfig) -> Owner:
+    """Return whose groups these are, as their own metrics say it."""
+    return Owner(model.groups.namespace or "", model.deployment)
