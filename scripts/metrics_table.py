@@ -1,12 +1,13 @@
-"""Every metric of workers and operator as docs/metrics.md: what the registries collect, below a head written by hand.
+"""Every metric of workers, gateways and operator as docs/metrics.md, below a head written by hand.
 
 A metric that is added to one of them appears by itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metrics_gateway import gateway_families, gateway_identity
 from prometheus_client.metrics_core import Metric
 
 from glm_operator.telemetry import Telemetry as OperatorTelemetry
@@ -19,6 +20,10 @@ from glm_worker.supervisor.telemetry import FollowerTelemetry
 from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry
 
 HEAD = Path(__file__).with_name("metrics_head.md")
+GATEWAY = (
+    "Each pod of a gateway counts for itself: add up over pods. Series of a store and of an audit log are there where "
+    "there is one."
+)
 COLUMNS = "| Metric | Type | Unit | Labels | Meaning |\n|---|---|---|---|---|\n"
 UNITS = (
     ("timestamp_seconds", "unix time, s"),
@@ -35,6 +40,15 @@ UNITS = (
     ("requests_received", "requests"),
     ("requests_running", "requests"),
     ("requests_waiting", "requests"),
+    ("requests_held", "requests"),
+    ("requests_cut", "requests"),
+    ("requests_counted_here", "requests"),
+    ("_shed", "requests"),
+    ("limit_refusals", "requests"),
+    ("groups_ready", "groups"),
+    ("groups_plain", "groups"),
+    ("groups_ejected", "groups"),
+    ("gateway_cost", "of the prices"),
     ("steps", "steps"),
     ("groups", "groups"),
     ("gpus", "GPUs"),
@@ -45,12 +59,12 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Section:
-    """One table. of_group: its series have the labels that say which group they are of."""
+    """One table. identity: labels that all its series have besides, as they say whose they are."""
 
     title: str
     families: Iterable[Metric]
     text: str = ""
-    of_group: bool = True
+    identity: Sequence[str] = ()
 
 
 def metrics_markdown() -> str:
@@ -59,29 +73,26 @@ def metrics_markdown() -> str:
     leader = LeaderTelemetry().families("starting", History(), server_answers=True)
     follower = FollowerTelemetry({}, 1).families(is_connected=True, is_refused=False)
     operator = OperatorTelemetry(age_s=float, queue_length=int).registry.collect()
+    of_group = list(read_settings(model="-").identity)
     sections = (
-        Section("Worker: HTTP server", [family for family in of_server if not _is_vllms(family)]),
+        Section("Worker: HTTP server", [family for family in of_server if not _is_vllms(family)], identity=of_group),
         Section(
             "Worker: HTTP server, under vLLM's names",
             [family for family in of_server if _is_vllms(family)],
             "The same measurements for what is made for vLLM. Series that it does not tell apart are added up.",
+            of_group,
         ),
-        Section("Worker: the group, from its first pod", leader),
-        Section("Worker: other pods of a group", follower),
-        Section(
-            "Operator",
-            operator,
-            "Of passes and of the autoscaler. Series of a deployment come and go with it.",
-            of_group=False,
-        ),
+        Section("Worker: the group, from its first pod", leader, identity=of_group),
+        Section("Worker: other pods of a group", follower, identity=of_group),
+        Section("Gateway", gateway_families(), GATEWAY, gateway_identity()),
+        Section("Operator", operator, "Of passes and of the autoscaler. Series of a deployment come and go with it."),
     )
     return HEAD.read_text(encoding="utf-8") + "".join(map(_section, sections))
 
 
 def _section(section: Section) -> str:
-    identity = ", ".join(f"`{label}`" for label in read_settings(model="-").identity)
-    all_have = f"All have the labels {identity}." if section.of_group else ""
-    text = " ".join(filter(None, (section.text, all_have)))
+    named = ", ".join(f"`{label}`" for label in section.identity)
+    text = " ".join(filter(None, (section.text, f"All have the labels {named}." if named else "")))
     return f"\n## {section.title}\n\n{text}\n\n{COLUMNS}{''.join(sorted(map(_row, section.families)))}"
 
 
