@@ -18,11 +18,12 @@ class Bounds:
 
 @dataclass(frozen=True, order=True)
 class Ticket:
-    """One request that waits. place: the least goes first."""
+    """One request that waits. place: the least goes first. num_tokens: of its prompt, that no group has computed."""
 
     place: Place
     num_bytes: int = field(compare=False)
     since: float = field(compare=False)
+    num_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class TurnedAway:
 
 @dataclass(frozen=True)
 class Demand:
-    """What the operator is told: requests that wait, and how long the first of them has. Nothing waits: 0 and 0.0."""
+    """What the operator is told: requests that wait, how long the first of them has, and the prompt tokens of all.
+
+    Nothing waits: 0 and 0.0.
+    """
 
     num_held: int
     oldest_s: float
+    num_tokens: int = 0
 
 
 @dataclass
@@ -55,8 +60,8 @@ class WaitingRoom:
         """Yield those that wait now, in order; they may leave meanwhile."""
         return iter(list(self._tickets))
 
-    def enter(self, num_bytes: int, place: Place, now: float) -> Ticket | TurnedAway:
-        """Take a request in. num_bytes: of its body, which is kept."""
+    def enter(self, num_bytes: int, place: Place, now: float, num_tokens: int = 0) -> Ticket | TurnedAway:
+        """Take a request in. num_bytes: of its body, which is kept. num_tokens: of its prompt, still to be computed."""
         bounds = self.bounds
         if len(self._tickets) >= bounds.max_held:
             return TurnedAway(f"{len(self._tickets)} requests wait for a group, {bounds.max_held} may")
@@ -65,7 +70,7 @@ class WaitingRoom:
                 f"requests of {self._num_bytes} bytes wait for a group and this one has {num_bytes};"
                 f" {bounds.max_bytes} may"
             )
-        ticket = Ticket(place, num_bytes, now)
+        ticket = Ticket(place, num_bytes, now, num_tokens)
         self._num_bytes += num_bytes
         insort(self._tickets, ticket)
         return ticket
@@ -82,4 +87,4 @@ class WaitingRoom:
 
     def demand(self, now: float) -> Demand:
         oldest = min((ticket.since for ticket in self._tickets), default=now)
-        return Demand(len(self._tickets), max(0.0, now - oldest))
+        return Demand(len(self._tickets), max(0.0, now - oldest), sum(ticket.num_tokens for ticket in self._tickets))

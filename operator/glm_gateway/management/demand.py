@@ -26,6 +26,8 @@ class Rhythm:
 def demand(models: Iterable[Model], now: float, began_s: float) -> Json:
     """Return what is told.
 
+    held: requests that wait here, for a group that is not there or for their turn. held_tokens: of their prompts, that
+    no group is known to have computed, as the gateway expects them.
     idle_s: since the last request of the model came or ended; 0.0 while there is one; None: none came since up_s.
     running: requests that groups of the model have. deployment: whose groups they are; "": the file does not say.
     """
@@ -37,6 +39,7 @@ def _of(model: Model, now: float) -> Json:
     idle_s = None if model.active_s is None else round(now - model.active_s, 3)
     return {
         "held": waits.num_held,
+        "held_tokens": waits.num_tokens,
         "oldest_s": round(waits.oldest_s, 3),
         "idle_s": 0.0 if running or waits.num_held else idle_s,
         "running": running,

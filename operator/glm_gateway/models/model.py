@@ -15,7 +15,7 @@ from glm_gateway.ladder.ladder import Rung, shed_for
 from glm_gateway.models.overload import Overload
 from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Place
-from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request
+from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request, owed_tokens
 from glm_gateway.routing.retries import RetryBudget
 from glm_gateway.routing.router import Router, Splits
 from glm_gateway.surfaces.thinking import Mode, default_in
@@ -161,6 +161,10 @@ class Model:
         if self.room or (self._is_in_turn and not self._num_free()):
             return None
         return self._route(request)
+
+    def owed_tokens(self, request: Request) -> int:
+        """Return the prompt tokens that a group has to compute for a request that waits, as expected."""
+        return owed_tokens(request, self.directory.groups, self.router.book, self._loop.time())
 
     def has(self, group: str) -> bool:
         """Tell whether there is a group, ready or not."""

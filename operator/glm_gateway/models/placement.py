@@ -114,7 +114,7 @@ class Placement:
         model, began = self.model, self._loop.time()
         if self.writes and self._eased is None and (refusal := model.shed(self.place_in_line)) is not None:
             return self._refused(refusal)
-        ticket = model.room.enter(self.num_bytes, self.place_in_line, began)
+        ticket = model.room.enter(self.num_bytes, self.place_in_line, began, model.owed_tokens(request))
         if isinstance(ticket, TurnedAway):
             return self._refused(self._no_group(ticket.reason))
         if self._gives_up_s is None:

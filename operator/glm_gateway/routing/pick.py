@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from glm_gateway.routing.book import Book, Charge
+from glm_gateway.routing.book import Account, Book, Charge
 from glm_gateway.routing.prefix import Prefix
 from glm_gateway.routing.rendezvous import number_of, spread
 
@@ -107,6 +107,12 @@ def pick(request: Request, groups: Iterable[Group], book: Book, now: float) -> C
     )
 
 
+def owed_tokens(request: Request, groups: Iterable[Group], book: Book, now: float) -> int:
+    """Return the prompt tokens that are still to be computed where most of the prompt is known; nothing is charged."""
+    names = [group.name for group in groups if group.takes_requests]
+    return request.prompt_tokens - max((_known_tokens(request, book.account(name), now) for name in names), default=0)
+
+
 def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Group]:
     """Return the groups that take requests; of them those where it has not failed, then those that are heard."""
     tiers: dict[int, list[Group]] = {}
@@ -119,14 +125,20 @@ def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Gro
 
 
 def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidate:
-    account, prompt_tokens, prefix = book.account(name), request.prompt_tokens, request.prefix
-    known_bytes = account.holdings.known_bytes(prefix, now)
-    # The last token is computed in any case: its logits are the answer's first.
-    known_tokens = max(0, min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1)) if known_bytes else 0
+    account, prompt_tokens = book.account(name), request.prompt_tokens
+    known_tokens = _known_tokens(request, account, now)
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
     speed = account.tokens_per_s
     score_s = max(ahead / speed, account.oldest_wait_s) + (prompt_tokens - known_tokens) / speed
     return _Candidate(name, score_s, known_tokens, known_tokens / speed)
+
+
+def _known_tokens(request: Request, account: Account, now: float) -> int:
+    """Return the tokens of a prompt that a group need not compute. The last is computed in any case: its logits are the
+    answer's first."""
+    prompt_tokens, prefix = request.prompt_tokens, request.prefix
+    known_bytes = account.holdings.known_bytes(prefix, now)
+    return max(0, min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1)) if known_bytes else 0
 
 
 def _chosen(candidates: list[_Candidate], request: Request) -> tuple[_Candidate, bool]:

@@ -43,6 +43,15 @@ def test_a_full_room_turns_away_and_says_what_fills_it() -> None:
     assert "this one has 7" in found.reason
 
 
+def test_demand_tells_the_prompt_tokens_of_all_that_wait() -> None:
+    room = WaitingRoom()
+    tickets = [room.enter(1, place(), 0.0, tokens) for tokens in (40, 300)]
+    assert room.demand(0.0).num_tokens == 340
+    assert isinstance(tickets[0], Ticket)
+    room.leave(tickets[0])
+    assert room.demand(0.0).num_tokens == 300
+
+
 def test_demand_tells_how_many_wait_and_how_long_the_first_has() -> None:
     room = WaitingRoom()
     assert room.demand(3.0) == Demand(0, 0.0)

@@ -20,7 +20,7 @@ NEVER_S = 3600.0
 
 def held(model: Model, number: int = 0) -> Ticket:
     """Let a request wait."""
-    ticket = model.room.enter(1, Place(0, 0, math.inf, 0.0, number), asyncio.get_running_loop().time())
+    ticket = model.room.enter(1, Place(0, 0, math.inf, 0.0, number), asyncio.get_running_loop().time(), 100)
     assert isinstance(ticket, Ticket)
     model.arrive()
     return ticket
@@ -62,7 +62,8 @@ async def test_a_first_request_that_waits_is_told_at_once() -> None:
     telling = asyncio.create_task(world.next())
     await asyncio.sleep(0)
     held(world.model)
-    assert (await telling)["held"] == 1
+    told = await telling
+    assert (told["held"], told["held_tokens"]) == (1, 100)
 
 
 async def test_what_else_changes_is_told_together() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_gateway.routing.book import Book, Load
-from glm_gateway.routing.pick import HELD_WEIGHT, SILENCE_S, Choice, Group, Request, pick
+from glm_gateway.routing.pick import HELD_WEIGHT, SILENCE_S, Choice, Group, Request, owed_tokens, pick
 from glm_gateway.routing.prefix import BLOCKS_A_SIZE, ENDS, Prefix
 
 SPEED = 1000.0
@@ -51,6 +51,15 @@ def test_a_request_is_charged_in_the_call_that_places_it() -> None:
     assert (account.owed, account.held) == (1024, 1024)
     assert (choice.why, choice.wait_s, choice.known_tokens) == ("least_loaded", 1.024, 0)
     assert picked(a_request(), groups(2), book).group != choice.group
+
+
+def test_a_request_that_waits_owes_what_no_group_knows_of_it() -> None:
+    book = a_book(2)
+    book.use("g1", a_prefix(2), 0.0)
+    assert owed_tokens(a_request(blocks=4), groups(2), book, 0.0) == 512
+    assert owed_tokens(a_request(blocks=4), groups(2, is_ready=False), book, 0.0) == 1024
+    assert owed_tokens(a_request(blocks=4, of=2), groups(2), book, 0.0) == 1024
+    assert (book.account("g0").owed, book.account("g1").owed) == (0, 0)
 
 
 def test_a_prompt_that_is_known_is_charged_what_must_be_computed() -> None:
