@@ -34,7 +34,8 @@ from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Reconciler
 from glm_operator.render.policies import Openings
-from glm_operator.rollout.front import House, sharers
+from glm_operator.rollout.behind import sharers
+from glm_operator.rollout.front import House
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

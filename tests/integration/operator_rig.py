@@ -23,6 +23,7 @@ from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
+from glm_operator.render.policies import Openings
 from glm_operator.rollout.front import House
 from integration.fake_kubernetes import FakeKubernetes, Manifest
 
@@ -114,6 +115,7 @@ class Rig:
     gateways: KnownGateways = field(default_factory=KnownGateways)
     image: str = "worker:1"
     gateway_image: str = "operator:1"
+    network_policies: bool = True
     adoptions_at_once: int = 1
     now: datetime = NOW
     watches_bring: bool = True
@@ -155,7 +157,7 @@ class Rig:
                 now=lambda: self.now,
                 measurements=self.board,
                 gateways=self.gateways,
-                house=House(self.gateway_image),
+                house=House(self.gateway_image, Openings() if self.network_policies else None),
             )
         if self.watches_bring:
             self.bring()

@@ -27,8 +27,13 @@ class Openings:
     management: Sequence[Peer] = ()
 
 
-def network_policies(deployment: str, namespace: str, openings: Openings) -> list[Manifest]:
-    """Return what keeps others out of the workers and of the management ports."""
+def network_policies(
+    deployment: str, namespace: str, openings: Openings, *, lets_clients_in: bool = False
+) -> list[Manifest]:
+    """Return what keeps others out of the workers and of the management ports.
+
+    lets_clients_in: workers answer everybody, because the Service leads to them.
+    """
     # Gateways of other deployments of the namespace may serve these groups as well.
     gateways: Peer = {"podSelector": {"matchLabels": _of(names.GATEWAY_ROLE)}}
     workers: Peer = {
@@ -45,10 +50,19 @@ def network_policies(deployment: str, namespace: str, openings: Openings) -> lis
             deployment,
             namespace,
             names.WORKER_ROLE,
-            [_from([gateways], http), _from([gateways, *watchers], management), {"from": [workers]}],
+            [
+                {"ports": _ports(http)} if lets_clients_in else _from([gateways], http),
+                _from([gateways, *watchers], management),
+                {"from": [workers]},
+            ],
         ),
         _policy(deployment, namespace, names.GATEWAY_ROLE, [{"ports": _ports(http)}, _from(watchers, management)]),
     ]
+
+
+def without_effect(policy: Manifest) -> Manifest:
+    """Return a policy that keeps nobody out: what becomes of one that is not wanted any more."""
+    return {**policy, "spec": {**policy["spec"], "ingress": [{}]}}
 
 
 def _policy(deployment: str, namespace: str, role: str, ingress: list[Manifest]) -> Manifest:

@@ -4,9 +4,8 @@ The gateway moves no group and waits for none, so it counts also where the rest 
 be read leave it as it is.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,10 +13,8 @@ from glm_operator import names
 from glm_operator.api.fields import as_read_by_the_api_server
 from glm_operator.api.front import Front
 from glm_operator.api.reasons import Reason
-from glm_operator.api.slo import Slo
-from glm_operator.api.spec import ModelSpec
 from glm_operator.api.trouble import Trouble
-from glm_operator.manifest import Manifest, name_of
+from glm_operator.manifest import Manifest, kind_of, name_of
 from glm_operator.observe.gateway import GatewayPod
 from glm_operator.observe.observed import Observed
 from glm_operator.render.gateway import (
@@ -26,10 +23,10 @@ from glm_operator.render.gateway import (
     gateway_objects,
     gateway_selector,
 )
-from glm_operator.render.gateway_config import Served, in_cluster
 from glm_operator.render.network import groups_service
-from glm_operator.render.policies import Openings, network_policies
+from glm_operator.render.policies import Openings, network_policies, without_effect
 from glm_operator.rollout import records
+from glm_operator.rollout.behind import selects, served_by
 from glm_operator.rollout.target import Target
 
 
@@ -66,23 +63,27 @@ def front_plan(
     body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
 ) -> FrontPlan:
     """Return what there is to be. others: deployments of all namespaces."""
+    name, others = name_of(body), list(others)
+    is_guarded, is_behind = records.is_guarded(observed), _is_behind_gateway(observed, name)
+    is_first = ("v1", "Service", name) not in observed.live
+    # Where nothing can be decided anew, nobody gets past a gateway who did not before.
+    kept = gateway_selector(name) if is_behind or (is_first and is_guarded) else None
     if target is None:
-        return FrontPlan(absent=("InvalidSpec", "no spec was ever accepted"))
-    leads_there = _leads_to_gateway(observed, target.name)
-    kept = gateway_selector(target.name) if leads_there else None
+        return FrontPlan(selector=kept, absent=("InvalidSpec", "no spec was ever accepted"))
     front = _front(body)
     if isinstance(front, Trouble):
         return FrontPlan(selector=kept, fault=front)
     if not front.is_wanted:
-        gone = _without_pods(observed, target.name)
+        gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("GatewayDisabled", "gateway.enabled is false"))
-    if not front.says_auth and not records.is_guarded(observed):
+    if not front.says_auth and not is_guarded and not is_behind:
         message = (
             "this deployment is from before there were gateways, and its Service leads to the groups; to get one, say "
             "who may ask: access.auth"
         )
-        return FrontPlan(absent=("AuthNotSaid", message))
-    served, unserved = _served(body, target, front, others)
+        gone = _without_gateway(body, observed, target, others, house)
+        return FrontPlan(manifests=gone, absent=("AuthNotSaid", message))
+    served, unserved = served_by(body, target, front, others)
     wanted = GatewayTarget(
         name=target.name,
         namespace=target.namespace,
@@ -95,17 +96,23 @@ def front_plan(
     try:
         objects = gateway_objects(wanted, observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name))))
     except ValidationError as error:
-        return FrontPlan(selector=kept, fault=_fault(error))
-    policies = [] if house.openings is None else network_policies(target.name, target.namespace, house.openings)
-    is_there = any(pod.is_ready for pod in observed.gateway)
-    is_first = ("v1", "Service", target.name) not in observed.live
+        return FrontPlan(selector=kept, fault=_fault(error, _place_in_spec))
+    # A gateway finds no groups by a Service of somebody else.
+    has_groups_service = ("v1", "Service", names.groups_service(target.name)) in observed.live
+    is_there = has_groups_service and any(pod.is_ready for pod in observed.gateway)
     groups_budget = disruption_budget(
         target.name, target.namespace, names.groups_service(target.name), names.WORKER_ROLE
     )
     return FrontPlan(
         # Clients are led to it once it answers, and for good. Who never had another address never gets past it.
-        selector=gateway_selector(target.name) if leads_there or is_there or is_first else None,
-        manifests=(groups_service(target.name, target.namespace), groups_budget, *objects, *policies),
+        selector=gateway_selector(target.name) if is_behind or is_there or is_first else None,
+        manifests=(
+            groups_service(target.name, target.namespace),
+            groups_budget,
+            *objects,
+            # Workers are closed once the Service was seen to lead past them.
+            *_policies(observed, target, house, lets_clients_in=not (is_behind or is_first)),
+        ),
         pokes=tuple(pod for pod in observed.gateway if pod.digest != wanted.digest and not pod.is_leaving),
         digest=wanted.digest,
         replicas=wanted.gateway.replicas,
@@ -122,16 +129,66 @@ def _front(body: Manifest) -> Front | Trouble:
         return _fault(error)
 
 
-def _fault(error: ValidationError) -> Trouble:
+_Path = tuple[int | str, ...]
+
+
+def _fault(error: ValidationError, place: Callable[[_Path], _Path] = lambda path: path) -> Trouble:
+    """Return the first of what is wrong. place: where in the spec it is, from where it was found."""
     first = error.errors()[0]
-    path = ".".join(str(step) for step in ("spec", *first["loc"]))
+    path = ".".join(str(step) for step in ("spec", *place(first["loc"])))
     return Trouble("gateway", "InvalidSpec", f"{path}: {first['msg'].removeprefix('Value error, ')}")
 
 
-def _leads_to_gateway(observed: Observed, name: str) -> bool:
+def _place_in_spec(path: _Path) -> _Path:
+    """Return where a spec says what the gateway's file has at a place."""
+    match path:
+        case ("quotas", *rest):
+            return ("access", "limits", *rest)
+        case ("auth", *_):
+            return ("access",)
+        case ("hold", *_):
+            return ("scaling", "zero")
+        case ("models", *_):
+            return ("model",)
+        case ("priorities", index, "promiseSeconds"):
+            return ("gateway", "priorities", index, "wait")
+        case _:
+            return ("gateway", *path)
+
+
+def _is_behind_gateway(observed: Observed, name: str) -> bool:
+    """Tell whether clients come to the gateway now; where the Service is missing, whether there is one to come to."""
     service = observed.live.get(("v1", "Service", name))
-    selector = service["spec"].get("selector") if service is not None else None
-    return bool(selector == gateway_selector(name))
+    if service is None:
+        live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(name)))
+        return live is not None and live["spec"].get("replicas") != 0
+    return bool((service["spec"].get("selector") or {}).get(names.COMPONENT_LABEL) == names.GATEWAY_ROLE)
+
+
+def _without_gateway(
+    body: Manifest, observed: Observed, target: Target, others: Iterable[Manifest], house: House
+) -> tuple[Manifest, ...]:
+    """Return what there is to be where no gateway is: nobody is kept from the groups, and gateways of others find them.
+
+    Only what is there already, and what others need.
+    """
+    is_served = any(selects(other, body) for other in others)
+    policies = [
+        each
+        for each in _policies(observed, target, house, lets_clients_in=True)
+        if (*kind_of(each), name_of(each)) in observed.live
+    ]
+    service = (groups_service(target.name, target.namespace),) if is_served else ()
+    return (*policies, *service, *_without_pods(observed, target.name))
+
+
+def _policies(observed: Observed, target: Target, house: House, *, lets_clients_in: bool) -> list[Manifest]:
+    """Return the NetworkPolicies. Where there are to be none, those that are there let everybody in."""
+    openings = house.openings if house.openings is not None else Openings()
+    made = network_policies(target.name, target.namespace, openings, lets_clients_in=lets_clients_in)
+    if house.openings is not None:
+        return made
+    return [without_effect(each) for each in made if (*kind_of(each), name_of(each)) in observed.live]
 
 
 def _without_pods(observed: Observed, name: str) -> tuple[Manifest, ...]:
@@ -142,58 +199,3 @@ def _without_pods(observed: Observed, name: str) -> tuple[Manifest, ...]:
     metadata = {key: live["metadata"][key] for key in ("name", "namespace", "labels")}
     spec = {key: live["spec"][key] for key in ("selector", "strategy", "template")}
     return ({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {**spec, "replicas": 0}},)
-
-
-def _served(body: Manifest, target: Target, front: Front, others: Iterable[Manifest]) -> tuple[list[Served], list[str]]:
-    """Return the models behind the gateway, and what is wrong with others that were meant."""
-    own = _model(target.name, target.namespace, target.spec, _slo(body))
-    assert own is not None
-    served, unserved = [own], []
-    also = front.gateway.also_serves if front.gateway is not None else None
-    for other in sorted(others, key=name_of) if also is not None else ():
-        metadata = other["metadata"]
-        if metadata["namespace"] != target.namespace or name_of(other) == target.name:
-            continue
-        labels = metadata.get("labels") or {}
-        if also is None or any(labels.get(key) != value for key, value in also.selector.match_labels.items()):
-            continue
-        spec, uid = other.get("spec") or {}, metadata.get("uid", "")
-        found = _model(name_of(other), target.namespace, spec, _slo(other), uid)
-        if found is None:
-            unserved.append(f"{name_of(other)} cannot be read")
-        elif (before := next((each for each in served if each.name == found.name), None)) is not None:
-            unserved.append(
-                f"{found.deployment} serves {found.name} as {before.deployment} does: give it a model.servedName"
-            )
-        else:
-            served.append(found)
-    return served, unserved
-
-
-def _model(name: str, namespace: str, spec: Mapping[str, Any], slo: Slo, uid: str | None = None) -> Served | None:
-    try:
-        model = ModelSpec.model_validate(spec.get("model"))
-    except ValidationError:
-        return None
-    return Served(model.served_as, name, in_cluster(name, namespace), slo, uid)
-
-
-def _slo(body: Manifest) -> Slo:
-    """Return the promises of a deployment; none where they cannot be read."""
-    try:
-        return Slo.model_validate(as_read_by_the_api_server((body.get("spec") or {}).get("slo") or {}))
-    except ValidationError:
-        return Slo()
-
-
-def sharers(name: tuple[str, str], bodies: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """Return the deployments whose gateways may serve this one as well: they are looked at when it changes.
-
-    name: namespace and name.
-    """
-    found = []
-    for body in bodies:
-        gateway, other = (body.get("spec") or {}).get("gateway"), (body["metadata"]["namespace"], name_of(body))
-        if other[0] == name[0] and other != name and isinstance(gateway, dict) and gateway.get("alsoServes"):
-            found.append(other)
-    return found

@@ -1,0 +1,209 @@
+"""What must not open, close or strand a deployment's address: edits, deletions by hand, deaths of the operator."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from glm_operator import names
+from integration.fake_kubernetes import FakeKubernetes
+from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec
+
+Story = Callable[[Rig], None]
+
+TO_GATEWAY = {names.DEPLOYMENT_LABEL: "chat", names.COMPONENT_LABEL: "gateway"}
+TO_GROUPS = {names.DEPLOYMENT_LABEL: "chat", names.POD_INDEX_LABEL: "0"}
+
+
+def a_body(name: str = "chat", **spec: Any) -> dict[str, Any]:
+    body = a_deployment_body(name, **spec)
+    if "gateway" not in spec:
+        del body["spec"]["gateway"]
+    return body
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_body())) as made:
+        await made.settle()
+        yield made
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[Rig]:
+    """A deployment from before there were gateways."""
+
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(gateway={"enabled": False}))
+
+    async with a_rig(prepare) as made:
+        await made.settle()
+        for name in made.fake.names("controllerrevisions"):
+            made.fake.edit(
+                "controllerrevisions", name, lambda item: item["metadata"]["annotations"].pop(names.GUARDED_ANNOTATION)
+            )
+        made.fake.edit("glmdeployments", "chat", lambda body: body["spec"].pop("gateway"))
+        await made.settle()
+        yield made
+
+
+def selector(rig: Rig) -> dict[str, str]:
+    found: dict[str, str] = rig.fake.get("services", "chat")["spec"]["selector"]
+    return found
+
+
+def lets_clients_past(rig: Rig) -> bool:
+    """Whether a pod of nobody's may open port 8000 of workers."""
+    if "chat-worker" not in rig.fake.names("networkpolicies"):
+        return True
+    rules = rig.fake.get("networkpolicies", "chat-worker")["spec"]["ingress"]
+    ports = [[port["port"] for port in rule.get("ports", [])] for rule in rules if not rule.get("from")]
+    return any(not each or names.HTTP_PORT in each for each in ports)
+
+
+def forget_records(rig: Rig) -> None:
+    for name in rig.fake.names("controllerrevisions"):
+        rig.fake.delete(("controllerrevisions", "models", name))
+
+
+async def test_access_auth_that_is_taken_out_again_opens_nothing(old: Rig) -> None:
+    set_spec(old, access={"auth": "APIKeys"})
+    await old.settle()
+    assert selector(old) == TO_GATEWAY
+    old.fake.edit("glmdeployments", "chat", lambda body: body["spec"].pop("access"))
+    await old.settle()
+    assert selector(old) == TO_GATEWAY
+    old.fake.delete(("services", "models", "chat"))
+    await old.settle()
+    assert selector(old) == TO_GATEWAY
+
+
+@pytest.mark.parametrize("edit", [{}, {"parallelism": {"tensor": 1, "expert": 3}}])
+async def test_records_that_are_deleted_by_hand_open_nothing(rig: Rig, edit: dict[str, Any]) -> None:
+    forget_records(rig)
+    set_spec(rig, **edit)
+    await rig.run_pass()
+    assert selector(rig) == TO_GATEWAY
+    await rig.settle()
+    assert selector(rig) == TO_GATEWAY
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"gateway": {"names": [{"name": "a", "arms": [{"to": "typo"}]}]}}, "spec.gateway"),
+        ({"gateway": {"upstreams": [{"name": "u", "url": "http://u:99999/", "model": "m"}]}}, "spec.gateway.upstreams"),
+        (
+            {
+                "gateway": {"store": {"url": "redis://valkey"}},
+                "access": {"limits": {"default": {"monthlyBudget": {"money": "5"}}}},
+            },
+            "spec.access.limits",
+        ),
+    ],
+)
+async def test_a_new_deployment_whose_gateway_cannot_be_is_open_to_nobody(spec: dict[str, Any], field: str) -> None:
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_body(**spec))) as rig:
+        await rig.settle()
+        assert selector(rig) == TO_GATEWAY
+        status, reason, message = rig.condition("GatewayReady")
+        assert (status, reason) == ("Unknown", "InvalidSpec")
+        assert message.startswith(field)
+
+
+async def test_workers_are_closed_to_others_only_once_the_service_leads_past_them(old: Rig) -> None:
+    old.gateway_image = "missing:1"
+    await old.end()
+    set_spec(old, access={"auth": "APIKeys"})
+    await old.settle()
+    assert selector(old) == TO_GROUPS
+    assert lets_clients_past(old)
+
+    set_spec(old, access={"auth": "APIKeys"}, gateway={"image": "operator:1"})
+    for name in [name for name in old.fake.names("pods") if "gateway" in name]:  # as a roll-out replaces it
+        old.fake.delete(("pods", "models", name))
+    await old.settle()
+    assert selector(old) == TO_GATEWAY
+    assert not lets_clients_past(old)
+
+
+async def test_workers_that_the_service_leads_to_again_let_clients_in(rig: Rig) -> None:
+    assert not lets_clients_past(rig)
+    set_spec(rig, gateway={"enabled": False})
+    await rig.settle()
+    assert selector(rig) == TO_GROUPS
+    assert lets_clients_past(rig)
+    set_spec(rig, gateway={"enabled": True})
+    await rig.settle()
+    assert selector(rig) == TO_GATEWAY
+    assert not lets_clients_past(rig)
+
+
+async def test_policies_that_are_turned_off_keep_nobody_out(rig: Rig) -> None:
+    rig.network_policies = False
+    await rig.end()
+    await rig.settle()
+    for name in rig.fake.names("networkpolicies"):
+        assert rig.fake.get("networkpolicies", name)["spec"]["ingress"] == [{}]
+
+
+async def test_a_gateway_finds_the_groups_of_a_deployment_that_has_none_of_its_own(rig: Rig) -> None:
+    other = a_deployment_body("code", model={"name": "glm-nano", "source": "builtin://glm-nano", "servedName": "coder"})
+    other["metadata"]["labels"] = {"team": "blue"}
+    rig.fake.put("glmdeployments", other)
+    await rig.settle("code")
+    assert "code-worker" not in rig.fake.names("services")
+    set_spec(rig, gateway={"alsoServes": {"selector": {"matchLabels": {"team": "blue"}}}})
+    await rig.settle()
+    await rig.settle("code")
+    assert rig.fake.get("services", "code-worker")["spec"]["clusterIP"] == "None"
+
+
+async def test_a_deployment_of_somebody_else_cannot_stop_edits_of_a_gateway_by_its_name(rig: Rig) -> None:
+    names_of_ours = [{"name": "coder", "arms": [{"to": "glm-nano"}]}]
+    also = {"selector": {"matchLabels": {"team": "blue"}}}
+    set_spec(rig, gateway={"alsoServes": also, "names": names_of_ours})
+    await rig.settle()
+    other = a_deployment_body("code", model={"name": "glm-nano", "source": "builtin://glm-nano", "servedName": "coder"})
+    other["metadata"]["labels"] = {"team": "blue"}
+    rig.fake.put("glmdeployments", other)
+    await rig.settle()
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("True", "NotServed")
+    assert "code serves coder" in message
+
+
+STORIES: dict[str, Story] = {
+    "create": lambda rig: None,
+    "limits": lambda rig: set_spec(rig, access={"limits": {"default": {"requestsPerMinute": 5}}}),
+    "auth": lambda rig: set_spec(rig, access={"auth": "None"}),
+    "more replicas": lambda rig: set_spec(rig, gateway={"replicas": 3}),
+    "off": lambda rig: set_spec(rig, gateway={"enabled": False}),
+    "lost deployment": lambda rig: rig.fake.delete(("deployments", "models", "chat-gateway")),
+    "lost file": lambda rig: rig.fake.delete(("configmaps", "models", "chat-gateway")),
+    "lost service": lambda rig: rig.fake.delete(("services", "models", "chat")),
+    "lost role": lambda rig: rig.fake.delete(("roles", "models", "chat-gateway")),
+    "lost records": forget_records,
+}
+
+
+async def tell(name: str, dies_after: int | None = None) -> tuple[dict[str, Any], int]:
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_body())) as rig:
+        if name != "create":
+            await rig.settle()
+        STORIES[name](rig)
+        rig.writes, rig.dies_after = 0, dies_after
+        await rig.settle()
+        ended, writes = rig.end_state(), rig.writes
+        await rig.settle()
+        assert rig.writes == writes, "what is settled is left alone"
+        return ended, writes
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_an_operator_killed_after_any_write_leaves_the_gateway_as_one_that_was_not(name: str) -> None:
+    expected, num_writes = await tell(name)
+    assert num_writes > 0
+    for dies_after in range(1, num_writes + 1):
+        ended, _ = await tell(name, dies_after)
+        assert ended == expected, f"killed after write {dies_after} of {num_writes}"
