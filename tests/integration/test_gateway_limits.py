@@ -233,6 +233,15 @@ async def test_a_budget_of_tokens_is_spent_to_the_last_one_and_comes_back_with_t
     assert (await world.ask(900)).status_code == 200
 
 
+@pytest.mark.parametrize("prompt", [["a"] * 8, [[5, 6]] * 8])
+async def test_a_list_of_prompts_is_reserved_for_as_many_answers(world: World, prompt: Any) -> None:
+    expected_prompt = math.ceil(len(body_of(500, prompt=prompt)) / 4)
+    world.limit(keys={"alice": {"monthlyBudget": {"tokens": expected_prompt + 8 * 500}}})
+    message = refused(await world.ask(501, prompt=prompt), "insufficient_quota", after_ms=None)
+    assert f"may take {expected_prompt + 8 * 501} tokens" in message
+    assert (await world.ask(500, prompt=prompt)).status_code == 200
+
+
 async def test_a_budget_of_money_is_spent_to_the_last_token_that_it_pays(world: World) -> None:
     """A prompt token is 0.000001, one of an answer 0.000003."""
     price = {"prompt": "1", "answer": "3"}

@@ -77,6 +77,7 @@ class Metering:
             max_tokens=ask.max_tokens,
             context=MAX_CONTEXT,
             num_answers=ask.num_answers,
+            shares_context=ask.num_prompts == 1,
             prices=quotas.prices_of(model),
         )
         try:

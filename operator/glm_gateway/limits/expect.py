@@ -51,14 +51,25 @@ def generated_tokens(mean: Mean, max_tokens: int | None, prompt: int, context: i
 
 
 def usage_to_reserve(
-    mean: Mean, *, prompt: int, max_tokens: int | None, context: int, num_answers: int = 1, prices: Prices
+    mean: Mean,
+    *,
+    prompt: int,
+    max_tokens: int | None,
+    context: int,
+    num_answers: int = 1,
+    shares_context: bool = True,
+    prices: Prices,
 ) -> Usage:
     """Return what is reserved for a request: its prompt, nothing of it cached, and what may be generated.
+
+    shares_context: whether an answer has its context together with all of the prompt, which is one then. Of several
+    prompts nobody knows yet which is long: each answer may have the room of a context.
 
     Thoughts and answers are told apart only afterwards. Where one of them costs more, all is reserved as that one: a
     budget of money is never passed. Else they are split as the key's answers were.
     """
-    generated = generated_tokens(mean, max_tokens, prompt, context) * num_answers
+    beside = prompt if shares_context else 0
+    generated = generated_tokens(mean, max_tokens, beside, context) * num_answers
     if prices.thinking != prices.answer:
         thinking = generated if prices.thinking > prices.answer else 0
     else:

@@ -12,7 +12,7 @@ import msgspec
 from glm_gateway.surfaces.thinking import Mode, mode_of
 
 MAX_ANSWERS = 128
-"""Of one request that are reserved for: more is refused by workers."""
+"""To one prompt that are reserved for: more is refused by workers."""
 
 MAX_DEADLINE_S = 86_400.0
 """A longer one is none."""
@@ -55,7 +55,7 @@ class NoJson(ValueError):
 class Ask:
     """max_tokens: that each answer may have, thinking included; None: the request does not say.
 
-    head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
+    num_prompts: each gets answers of its own. num_answers: to all of them together. head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
     decoded, of any shape. previous: the response that it goes on from. deadline_s: from its arrival. mode: of thinking;
     None: it has its deployment's.
     """
@@ -72,6 +72,7 @@ class Ask:
     num_bytes: int
     deadline_s: float | None = None
     mode: Mode | None = None
+    num_prompts: int = 1
 
 
 def read(body: bytes) -> Ask:
@@ -82,11 +83,12 @@ def read(body: bytes) -> Ask:
         raise NoJson(str(error)) from error
     text: Any = next((each for each in (found.messages, found.input, found.prompt) if each is not None), [])
     given = (found.max_completion_tokens, found.max_output_tokens, found.max_tokens)
+    num_prompts = _num_prompts(found.prompt)
     return Ask(
         model=found.model if isinstance(found.model, str) else None,
         streams=found.stream is True,
         priority=_whole(found.priority),
-        num_answers=min(max(_whole(found.n) or 1, 1), MAX_ANSWERS),
+        num_answers=min(max(_whole(found.n) or 1, 1), MAX_ANSWERS) * num_prompts,
         max_tokens=next((number for each in given if (number := _whole(each)) is not None and number > 0), None),
         in_background=found.background is True,
         previous=found.previous_response_id if isinstance(found.previous_response_id, str) else None,
@@ -95,7 +97,13 @@ def read(body: bytes) -> Ask:
         num_bytes=len(body),
         deadline_s=_seconds(found.deadline_s),
         mode=_mode(found),
+        num_prompts=num_prompts,
     )
+
+
+def _num_prompts(prompt: object) -> int:
+    """Return how many prompts a completion has: a list of token ids is one, a list of texts or of such lists several."""
+    return max(1, sum(isinstance(each, str | list) for each in prompt)) if isinstance(prompt, list) else 1
 
 
 def _mode(found: _Body) -> Mode | None:

@@ -49,6 +49,13 @@ def test_thoughts_are_expected_in_the_part_that_they_had() -> None:
     assert found == Usage(prompt=7, answer=100, thinking=300)
 
 
+def test_of_several_prompts_each_answer_may_have_the_room_of_a_context() -> None:
+    found = usage_to_reserve(
+        UNKNOWN, prompt=2 * CONTEXT, max_tokens=500, context=CONTEXT, num_answers=8, shares_context=False, prices=SAME
+    )
+    assert found == Usage(prompt=2 * CONTEXT, answer=8 * 500)
+
+
 def test_where_one_kind_of_token_costs_more_all_is_reserved_as_that_one() -> None:
     dear_thoughts, dear_answers = Prices(answer=1, thinking=2), Prices(answer=2, thinking=1)
     for prices, wanted in ((dear_thoughts, Usage(thinking=50)), (dear_answers, Usage(answer=50))):

@@ -53,6 +53,30 @@ def test_many_answers_are_reserved_for_up_to_a_bound() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "num"),
+    [
+        ("one", 1),
+        (["one", "two"], 2),
+        ([[1, 2], [3], [4]], 3),
+        ([1, 2, 3], 1),
+        ([], 1),
+        ({"a": 1}, 1),
+        (["x"] * 500, 500),
+    ],
+)
+def test_each_prompt_of_a_list_has_answers_of_its_own(prompt: Any, num: int) -> None:
+    assert read(asked(model="m", prompt=prompt)).num_prompts == num
+    assert read(asked(model="m", prompt=prompt, n=2)).num_answers == 2 * num
+
+
+def test_turns_and_items_are_no_prompts() -> None:
+    turns = [{"role": "user", "content": "x"}] * 3
+    assert (
+        read(asked(model="m", messages=turns)).num_answers == read(asked(model="m", input=["a", "b"])).num_answers == 1
+    )
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"[]", b"5", b"{", b'{"model": "m"} x', b"\xff", b'{"model": "\xff"}', b"[" * 99_999]
 )
 def test_what_is_no_object_is_no_request(body: bytes) -> None:
