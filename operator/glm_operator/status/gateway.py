@@ -1,7 +1,10 @@
 """Whether clients are served by the gateway, in the words of a condition. Pure."""
 
+from collections.abc import Mapping
+
 from glm_operator import names
 from glm_operator.api.trouble import worst
+from glm_operator.manifest import Manifest
 from glm_operator.status.facts import Facts
 from glm_operator.status.slo import Said
 
@@ -19,7 +22,7 @@ def gateway_ready(facts: Facts) -> Said:
     blocked = next((trouble for trouble in facts.blocked if trouble.about in ours), None)
     if blocked is not None:
         return "False", blocked.reason, blocked.message
-    return _of_file(facts) or _of_pods(facts) or _of_service(facts)
+    return _of_file(facts) or _of_pods(facts) or _of_rollout(facts) or _of_service(facts)
 
 
 def _of_file(facts: Facts) -> Said | None:
@@ -40,11 +43,47 @@ def _of_pods(facts: Facts) -> Said | None:
     """Return why not as many pods are ready as there are to be."""
     if _num_ready(facts) >= facts.front.replicas:
         return None
+    return _what_keeps_pods(facts) or ("False", "GatewayStarting", _count(facts))
+
+
+def _of_rollout(facts: Facts) -> Said | None:
+    """Return what keeps new pods from taking the place of old ones. Till then these serve as they were started."""
+    status = (_live(facts) or {}).get("status") or {}
+    num_old = status.get("replicas", 0) - status.get("updatedReplicas", 0)
+    if num_old <= 0:
+        return None
+    found = _what_keeps_pods(facts)
+    if found is not None:
+        return found[0], found[1], f"{found[2]}; {num_old} pods from before the last change serve meanwhile"
+    down = [pod.name for pod in facts.observed.gateway if not pod.is_ready and not pod.is_leaving]
+    look = f" (kubectl describe pod {down[0]})" if down else ""
+    message = f"{_count(facts)}, {num_old} of them from before the last change, until new ones are ready{look}"
+    progress = _said_of(facts, "Progressing")
+    if progress.get("reason") == "ProgressDeadlineExceeded":
+        return "False", "RolloutStuck", f"{message}; {progress.get('message', '')}"
+    return "False", "GatewayStarting", message
+
+
+def _what_keeps_pods(facts: Facts) -> Said | None:
+    """Return what somebody said against a pod of the gateway: the API server, or the kubelet."""
+    refusal = _said_of(facts, "ReplicaFailure")
+    if refusal.get("status") == "True":
+        return "False", "WriteDenied", f"{_count(facts)}; {refusal.get('message', '')}"
     troubles = [pod.trouble for pod in facts.observed.gateway if not pod.is_leaving and pod.trouble is not None]
     if not troubles:
-        return "False", "GatewayStarting", _count(facts)
+        return None
     found = worst(troubles)
     return "False", found.reason, f"{_count(facts)}; {found.message}"
+
+
+def _live(facts: Facts) -> Manifest | None:
+    return facts.observed.live.get(("apps/v1", "Deployment", names.gateway_name(facts.name)))
+
+
+def _said_of(facts: Facts, kind: str) -> Mapping[str, str]:
+    """Return a condition of the gateway's Deployment; empty where there is none."""
+    conditions = ((_live(facts) or {}).get("status") or {}).get("conditions") or []
+    return next((each for each in conditions if each["type"] == kind), {})
 
 
 def _of_service(facts: Facts) -> Said:
