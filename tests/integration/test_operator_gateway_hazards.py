@@ -173,6 +173,13 @@ async def test_a_deployment_of_somebody_else_cannot_stop_edits_of_a_gateway_by_i
     assert "code serves coder" in message
 
 
+async def test_a_private_registry_gives_the_gateway_its_image_as_it_gives_the_groups_theirs(rig: Rig) -> None:
+    set_spec(rig, engine={"imagePullSecrets": [{"name": "registry"}]})
+    await rig.settle()
+    pod = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
 STORIES: dict[str, Story] = {
     "create": lambda rig: None,
     "limits": lambda rig: set_spec(rig, access={"limits": {"default": {"requestsPerMinute": 5}}}),

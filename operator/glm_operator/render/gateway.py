@@ -36,6 +36,7 @@ class GatewayTarget:
     served: Sequence[Served]
     image: str
     revision: str
+    pull_secrets: Sequence[str] = ()  # those of the groups: its image comes from the same registry
     places: Places = field(default_factory=Places)
 
     @property
@@ -102,6 +103,7 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
 def _template(target: GatewayTarget) -> Manifest:
     gateway = target.gateway
     optional = {
+        "imagePullSecrets": [{"name": name} for name in target.pull_secrets],
         "nodeSelector": dict(gateway.node_selector or {}),
         "tolerations": [toleration(each) for each in gateway.tolerations or []],
     }

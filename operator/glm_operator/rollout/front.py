@@ -92,6 +92,7 @@ def front_plan(
         served=served,
         image=(front.gateway.image if front.gateway is not None else None) or house.gateway_image,
         revision=target.revision,
+        pull_secrets=_pull_secrets(target),
     )
     try:
         objects = gateway_objects(wanted, observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name))))
@@ -127,6 +128,13 @@ def _front(body: Manifest) -> Front | Trouble:
         return Front.model_validate(as_read_by_the_api_server(parts))
     except ValidationError as error:
         return _fault(error)
+
+
+def _pull_secrets(target: Target) -> list[str]:
+    """Return the Secrets that images of the groups are pulled with. What is kept may be of another version."""
+    engine = target.spec.get("engine")
+    found = engine.get("imagePullSecrets") if isinstance(engine, dict) else None
+    return [str(each["name"]) for each in found or [] if isinstance(each, dict) and "name" in each]
 
 
 _Path = tuple[int | str, ...]
