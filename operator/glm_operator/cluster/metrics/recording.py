@@ -20,6 +20,11 @@ def written(window_s: float) -> str:
     return next(label for label, seconds in LABELS.items() if seconds == window_s)
 
 
+def of_gateways(metric: str) -> str:
+    """Return the name of what gateways measure for what workers do under another one."""
+    return f"glm_gateway_{metric.removeprefix('glm_')}"
+
+
 def recorded_increase(metric: str, window_s: float) -> str:
     """Return the name under which the increase of a counter or of a histogram's buckets is recorded."""
     return f"{PREFIX}{metric.removeprefix('glm_')}:increase{written(window_s)}"
@@ -33,7 +38,7 @@ def recorded_samples(metric: str, window_s: float) -> str:
 def recording_rules() -> list[Mapping[str, str]]:
     """Return the rules, each with `record` and `expr`, in a stable order. All keep namespace and deployment."""
     rules = []
-    for histogram in HISTOGRAMS.values():
+    for histogram in (*HISTOGRAMS.values(), *map(of_gateways, HISTOGRAMS.values())):
         metric = f"{histogram}_bucket"
         for window_s in (SHORT_WINDOW_S, STATUS_WINDOW_S):
             window = f"{metric}[{written(window_s)}]"
@@ -41,9 +46,10 @@ def recording_rules() -> list[Mapping[str, str]]:
                 _rule(recorded_increase(metric, window_s), f"sum by ({BY_CLASS}, le) (increase({window}))"),
                 _rule(recorded_samples(metric, window_s), f"sum by ({BY_CLASS}, le) (count_over_time({window}))"),
             ]
-    for window_s in (STATUS_WINDOW_S, BURN_WINDOW_S):
-        window = f"{ATTAINED}[{written(window_s)}]"
-        rules.append(_rule(recorded_increase(ATTAINED, window_s), f"sum by ({BY_CLASS}, met) (increase({window}))"))
+    for metric in (ATTAINED, of_gateways(ATTAINED)):
+        for window_s in (STATUS_WINDOW_S, BURN_WINDOW_S):
+            window = f"{metric}[{written(window_s)}]"
+            rules.append(_rule(recorded_increase(metric, window_s), f"sum by ({BY_CLASS}, met) (increase({window}))"))
     return rules
 
 

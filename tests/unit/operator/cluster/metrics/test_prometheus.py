@@ -16,8 +16,8 @@ from unit.operator.cluster.metrics.canned_prometheus import EMPTY, Canned, canne
 
 TIMEOUT_S = 0.3
 MONTH = Slo.model_validate({"classes": [{"name": "chat", "ttft": "500ms", "window": "30d"}]})
-BUCKET = {"metric": {"term": "ttft samples", "slo_class": "chat", "le": "+Inf"}, "value": [0, "4"]}
-ATTAINED = {"metric": {"term": "300", "slo_class": "chat", "met": "true"}, "value": [0, "4"]}
+BUCKET = {"metric": {"term": "workers ttft samples", "slo_class": "chat", "le": "+Inf"}, "value": [0, "4"]}
+ATTAINED = {"metric": {"term": "workers 300", "slo_class": "chat", "met": "true"}, "value": [0, "4"]}
 
 
 @pytest.fixture
