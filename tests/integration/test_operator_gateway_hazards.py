@@ -180,6 +180,23 @@ async def test_a_private_registry_gives_the_gateway_its_image_as_it_gives_the_gr
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
 
 
+async def test_a_new_pod_of_a_gateway_goes_to_the_node_that_has_its_disk(rig: Rig) -> None:
+    """A claim that is ReadWriteOnce is had by one node, and the old pod goes only once the new one is ready."""
+
+    def pod() -> dict[str, Any]:
+        found: dict[str, Any] = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]
+        return found
+
+    assert "affinity" not in pod()
+    set_spec(rig, gateway={"usage": {"claimName": "usage"}})
+    await rig.settle()
+    (preferred,) = pod()["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["podAffinityTerm"]["labelSelector"]["matchLabels"] == TO_GATEWAY
+    set_spec(rig, gateway={"usage": {"claimName": "usage"}, "replicas": 2})  # then it is for several nodes
+    await rig.settle()
+    assert "affinity" not in pod()
+
+
 STORIES: dict[str, Story] = {
     "create": lambda rig: None,
     "limits": lambda rig: set_spec(rig, access={"limits": {"default": {"requestsPerMinute": 5}}}),

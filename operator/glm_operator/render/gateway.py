@@ -104,6 +104,7 @@ def _template(target: GatewayTarget) -> Manifest:
     gateway = target.gateway
     optional = {
         "imagePullSecrets": [{"name": name} for name in target.pull_secrets],
+        "affinity": _near_its_disk(target) if _has_own_disk(target) else {},
         "nodeSelector": dict(gateway.node_selector or {}),
         "tolerations": [toleration(each) for each in gateway.tolerations or []],
     }
@@ -126,6 +127,23 @@ def _template(target: GatewayTarget) -> Manifest:
             "volumes": [{"name": name, **volume} for name, _, volume in _volumes(target)],
             **{key: value for key, value in optional.items() if value},
         },
+    }
+
+
+def _has_own_disk(target: GatewayTarget) -> bool:
+    """Whether a single pod keeps its journal on a claim. Such a claim is often one that one node at a time may have."""
+    usage = target.gateway.usage
+    return usage is not None and usage.claim_name is not None and target.gateway.replicas == 1
+
+
+def _near_its_disk(target: GatewayTarget) -> Manifest:
+    """Return what brings a new pod to the node of the old one: elsewhere it would wait for a disk that this one has,
+    which in turn waits for it.
+    """
+    selector = {"matchLabels": gateway_selector(target.name)}
+    term = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}
+    return {
+        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
     }
 
 
@@ -204,7 +222,8 @@ def _of_pods(target: GatewayTarget) -> list[Any]:
     gateway = target.gateway.model_dump(
         mode="json", include={"image", "resources", "node_selector", "tolerations", "drain_seconds", "tls_secret_ref"}
     )
-    return [gateway, [[name, folder, volume] for name, folder, volume in _volumes(target)], _fixed(target)]
+    near = ["near its disk"] if _has_own_disk(target) else []
+    return [gateway, [[name, folder, volume] for name, folder, volume in _volumes(target)], _fixed(target), *near]
 
 
 def _fixed(target: GatewayTarget) -> Any:
