@@ -347,6 +347,38 @@ async def test_a_group_that_says_nonsense_in_place_of_frames_is_lost() -> None:
     assert client.body == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("first", [said("one", 1), comment(), closed()], ids=["tokens", "idle", "close"])
+async def test_a_group_that_speaks_before_its_reply_is_open_is_lost(first: bytes, streams: bool) -> None:
+    bad = ScriptedGroup("g0", [[FRAMES_HEAD, first, STALL]])
+    good = ScriptedGroup("g1", [[FRAMES_HEAD, opened(), said("two", 2), closed()]])
+    async with world(bad, good, streams=streams) as (relay, client, places):
+        await relay.run()
+    assert client.body.endswith(b"data: [DONE]\n\n")
+    assert (b"content-type", b"text/event-stream") in client.headers
+    assert good.asked[0].continuation is None
+    assert (relay.outcome, relay.progress.num_tokens) == (Outcome.FINISHED, 1)
+    assert [name for name, _ in places.failed] == ["g0"]
+
+
+async def test_a_group_that_goes_on_opens_its_reply_as_well() -> None:
+    first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), DIE]])
+    second = ScriptedGroup("g1", [[FRAMES_HEAD, said("two", 2), closed()]])
+    async with world(first, second) as (relay, client, places):
+        await relay.run()
+    assert client.body == b"data: one\n\ndata: error group_lost\n\n"
+    assert [name for name, _ in places.failed] == ["g0", "g1"]
+
+
+async def test_a_reply_that_fails_before_it_is_open_is_an_error_of_http() -> None:
+    fail = Fail(status=500, message="m", type="t", code="broken")
+    group = ScriptedGroup("g0", [[FRAMES_HEAD, chunk(fail, b"data: error\n\n") + b"0\r\n\r\n"]])
+    async with world(group) as (relay, client, _):
+        await relay.run()
+    assert (client.status, client.body, client.is_over) == (500, b'{"error": "broken"}', True)
+    assert relay.outcome is Outcome.FAILED
+
+
 async def test_a_client_that_goes_away_ends_the_work_of_its_group() -> None:
     group = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), STALL]])
     async with world(group) as (relay, client, _):

@@ -24,13 +24,17 @@ class BrokenReply(Exception):
 
 @dataclass
 class Client:
-    """added: returns headers of ours, for the head. streams: it reads events. status: 0: it has no head yet."""
+    """added: returns headers of ours, for the head. streams: it reads events. status: 0: it has no head yet.
+
+    is_over: all was told.
+    """
 
     send: Send
     telling: Telling
     added: Callable[[], Added]
     streams: bool
     status: int = 0
+    is_over: bool = False
 
     @property
     def has_started(self) -> bool:
@@ -46,6 +50,7 @@ class Client:
         await self.send({"type": "http.response.start", "status": status, "headers": told})
 
     async def body(self, data: bytes, *, more: bool) -> None:
+        self.is_over = not more
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def fail(self, failure: Failure) -> None:

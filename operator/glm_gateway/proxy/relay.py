@@ -143,6 +143,7 @@ class Relay:
         self.progress = Progress(self.bounds, began_s=self._loop.time())
         self._client = Client(self.send, self.telling, self._reply_added, streams=self.outgoing.streams)
         self._untold: list[bytes] = []  # of frames that are taken
+        self._is_open = False  # the reply of the group that writes
         self.is_plain = False  # what the client has begun to read is no frames
 
     @property
@@ -241,6 +242,7 @@ class Relay:
 
     async def _pass_frames(self, connection: Connection, choice: Choice) -> None:
         reader, progress = FrameReader(), self.progress
+        self._is_open = False
         while not progress.is_over:
             data = await connection.read(self.waits.silence_s)
             if not data:
@@ -257,7 +259,11 @@ class Relay:
         await read_away(connection, self.waits.last_s)
 
     async def _pass_frame(self, frame: Frame, choice: Choice) -> None:
+        """Take a frame of the group that writes. Raises _Lost where its reply is not open yet and that opens none."""
         meaning, progress = frame.meaning, self.progress
+        self._is_open = self._is_open or isinstance(meaning, Open)
+        if not self._is_open and not isinstance(meaning, Fail):
+            raise _Lost(f"it began with {type(meaning).__name__.lower()}, and not by opening its reply")
         num_tokens = progress.num_tokens
         progress.take(meaning)
         self._watch(meaning)
@@ -268,6 +274,9 @@ class Relay:
             self.placing.grow(choice, progress.num_tokens - num_tokens)
         if isinstance(meaning, Close | Fail):
             self._end(meaning)
+        if isinstance(meaning, Fail) and not self._client.has_started:
+            await self._fail(meaning.failure)
+            return
         if not self.outgoing.streams:
             if isinstance(meaning, Close | Fail):
                 await self._tell_whole(meaning, frame.told)
@@ -290,7 +299,7 @@ class Relay:
         """Tell the client of a stream, in one write, what came since the last time."""
         told, is_over = b"".join(self._untold), self.progress.is_over
         self._untold.clear()
-        if self.outgoing.streams and (told or is_over):
+        if self.outgoing.streams and (told or is_over) and not self._client.is_over:
             await self._client.body(told, more=not is_over)
 
     async def _tell_whole(self, meaning: Close | Fail, told: bytes) -> None:

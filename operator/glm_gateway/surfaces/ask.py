@@ -55,9 +55,9 @@ class NoJson(ValueError):
 class Ask:
     """max_tokens: that each answer may have, thinking included; None: the request does not say.
 
-    num_prompts: each gets answers of its own. num_answers: to all of them together. head: what comes before the turns: tools, system prompt. turns: of a conversation, or one text. Both as they were
-    decoded, of any shape. previous: the response that it goes on from. deadline_s: from its arrival. mode: of thinking;
-    None: it has its deployment's.
+    num_prompts: each gets answers of its own. num_answers: to all of them together. head: what comes before the turns:
+    tools, system prompt. turns: of a conversation, or one text. Both as they were decoded, of any shape. previous: the
+    response that it goes on from. deadline_s: from its arrival. mode: of thinking; None: it has its deployment's.
     """
 
     model: str | None
@@ -102,7 +102,7 @@ def read(body: bytes) -> Ask:
 
 
 def _num_prompts(prompt: object) -> int:
-    """Return how many prompts a completion has: a list of token ids is one, a list of texts or of such lists several."""
+    """Return how many prompts a completion has: a list of token ids is one, one of texts or of such lists several."""
     return max(1, sum(isinstance(each, str | list) for each in prompt)) if isinstance(prompt, list) else 1
 
 
