@@ -9,6 +9,7 @@ LONG_FIRST = (
     "test_supervisor.py",
     "test_autoscale_benchmark.py",
     "test_clients.py",
+    "test_gateway_clients.py",
     "test_rules.py",
     "test_operator_crashes.py",
     "test_prometheus_source.py",

@@ -1,13 +1,14 @@
 // The npm package @anthropic-ai/sdk: messages, stream, tools, counted tokens, and its runner of tools.
 //
-// node anthropic_client.mjs http://127.0.0.1:8000
+// node anthropic_client.mjs http://127.0.0.1:8000 [--key KEY] [--limited KEY] [--only CASE,CASE]
 
 import Anthropic from '@anthropic-ai/sdk';
 import { betaTool } from '@anthropic-ai/sdk/helpers/beta/json-schema';
-import { MODEL, report, serverUrl } from './report.mjs';
+import { MODEL, OPTIONS, nearlyUsedUp, report, serverUrl } from './report.mjs';
 import { CALCULATOR, QUESTION, WEATHER, calculator, getWeather } from './tools.mjs';
 
-const client = new Anthropic({ baseURL: await serverUrl(), apiKey: 'none', maxRetries: 0 });
+const url = await serverUrl();
+const client = new Anthropic({ baseURL: url, apiKey: OPTIONS.key, maxRetries: 0 });
 const user = (content) => [{ role: 'user', content }];
 const asked = { model: MODEL, max_tokens: 300 };
 
@@ -74,6 +75,29 @@ async function countTokens() {
   return { counted: counted.input_tokens, billed: message.usage.input_tokens };
 }
 
+const limited = { model: MODEL, messages: user('What is 12+30?'), max_tokens: 20 };
+
+async function retried() {
+  return nearlyUsedUp(url, async (apiKey) => {
+    const began = performance.now();
+    const message = await client.withOptions({ apiKey, maxRetries: 2 }).messages.create(limited);
+    return { took_s: (performance.now() - began) / 1000, role: message.role };
+  });
+}
+
+async function refused() {
+  return nearlyUsedUp(url, async (apiKey) => {
+    try {
+      await client.withOptions({ apiKey }).messages.create(limited);
+      return { status: 200 };
+    } catch (error) {
+      const { status, type, requestID } = error;
+      const retryAfter = error.headers.get('retry-after');
+      return { status, type, class: error.constructor.name, retry_after: retryAfter, has_id: Boolean(requestID) };
+    }
+  });
+}
+
 await report('@anthropic-ai/sdk', {
   chat,
   chat_without_thinking: chatWithoutThinking,
@@ -81,4 +105,5 @@ await report('@anthropic-ai/sdk', {
   tools,
   loop,
   count_tokens: countTokens,
+  ...(OPTIONS.limited ? { retried, refused } : {}),
 });

@@ -1,12 +1,13 @@
 // The npm package openai: chat, stream, tools, its runner of tools, parse(), and responses.
 //
-// node openai_client.mjs http://127.0.0.1:8000
+// node openai_client.mjs http://127.0.0.1:8000 [--key KEY] [--limited KEY] [--only CASE,CASE]
 
 import OpenAI from 'openai';
-import { MODEL, report, serverUrl } from './report.mjs';
+import { MODEL, OPTIONS, nearlyUsedUp, report, serverUrl } from './report.mjs';
 import { CALCULATOR, QUESTION, WEATHER, calculator, getWeather } from './tools.mjs';
 
-const client = new OpenAI({ baseURL: `${await serverUrl()}/v1`, apiKey: 'none', maxRetries: 0 });
+const url = await serverUrl();
+const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: OPTIONS.key, maxRetries: 0 });
 const user = (content) => [{ role: 'user', content }];
 const asFunction = ({ name, description, schema }) => ({ name, description, parameters: schema });
 const PERSON = {
@@ -106,6 +107,28 @@ async function responsesStream() {
   return { text, num_chunks: numChunks, tokens: response.usage.output_tokens };
 }
 
+const limited = { model: MODEL, messages: user('What is 12+30?'), max_tokens: 20 };
+
+async function retried() {
+  return nearlyUsedUp(url, async (apiKey) => {
+    const began = performance.now();
+    const completion = await client.withOptions({ apiKey, maxRetries: 2 }).chat.completions.create(limited);
+    return { took_s: (performance.now() - began) / 1000, role: completion.choices[0].message.role };
+  });
+}
+
+async function refused() {
+  return nearlyUsedUp(url, async (apiKey) => {
+    try {
+      await client.withOptions({ apiKey }).chat.completions.create(limited);
+      return { status: 200 };
+    } catch (error) {
+      const { status, code } = error;
+      return { status, code, class: error.constructor.name, retry_after: error.headers.get('retry-after') };
+    }
+  });
+}
+
 await report('openai', {
   chat,
   chat_without_thinking: chatWithoutThinking,
@@ -115,4 +138,5 @@ await report('openai', {
   parse,
   responses,
   responses_stream: responsesStream,
+  ...(OPTIONS.limited ? { retried, refused } : {}),
 });

@@ -1,14 +1,26 @@
 // What a client's script prints: one JSON object, with what came of each of its cases.
 
+// Before a gateway a script gets a key, and one whose limits it is to run into.
+
 import { readFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
 
 export const MODEL = 'glm-nano';
 
 const START_LIMIT_MS = 200_000;
 
+// Of the model whose requests get a head and never a word; tokens of answers a minute, for the limited key.
+const [STALLED, LIMITED_TO] = ['stalled', 600];
+
+const text = (fallback) => ({ type: 'string', ...(fallback === undefined ? {} : { default: fallback }) });
+export const { values: OPTIONS, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { key: text('none'), limited: text(), only: text() },
+});
+
 // The address of the server, the script's only argument (http://host:port), once it serves.
 export async function serverUrl() {
-  const [argument] = process.argv.slice(2);
+  const [argument] = positionals;
   if (!argument) throw new Error('give the address of the server, as http://127.0.0.1:8000');
   const url = argument.replace(/\/$/, '');
   const deadline = Date.now() + START_LIMIT_MS;
@@ -23,10 +35,33 @@ export async function serverUrl() {
   }
 }
 
+// Call with the limited key while a request of another model, which does not end, has taken all that it may have.
+export async function nearlyUsedUp(url, call) {
+  const ending = new AbortController();
+  const taken = await fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${OPTIONS.limited}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ model: STALLED, prompt: '1', max_tokens: LIMITED_TO, stream: true }),
+    signal: ending.signal,
+  });
+  if (!taken.ok) {
+    // What a case before had is not back yet.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return nearlyUsedUp(url, call);
+  }
+  try {
+    return await call(OPTIONS.limited);
+  } finally {
+    ending.abort();
+  }
+}
+
 // Run the cases one after the other. One that fails says so under its name, and the others go on.
 export async function report(packageName, cases) {
   const results = {};
+  const only = OPTIONS.only?.split(',');
   for (const [name, run] of Object.entries(cases)) {
+    if (only && !only.includes(name)) continue;
     try {
       results[name] = await run();
     } catch (error) {

@@ -1,6 +1,6 @@
 """The anthropic package: messages, streams, tools, thinking, counted tokens, and its own runner of tools.
 
-python anthropic_client.py http://127.0.0.1:8000
+python anthropic_client.py http://127.0.0.1:8000 [--key KEY] [--only CASE,CASE]
 """
 
 import json
@@ -9,12 +9,12 @@ from typing import Any
 import anthropic
 from anthropic import Anthropic, beta_tool
 from pydantic import BaseModel
-from report import MODEL, report, server_url
+from report import MODEL, key, report, server_url
 from tools import MAX_STEPS, QUESTION
 from tools import calculator as calculated
 from tools import get_weather as looked_up
 
-client = Anthropic(base_url=server_url(), api_key="none", max_retries=0)
+client = Anthropic(base_url=server_url(), api_key=key(), max_retries=0)
 
 WEATHER: Any = {
     "name": "get_weather",

@@ -1,23 +1,24 @@
 """LangChain's ChatOpenAI: chat, stream, bind_tools, with_structured_output, a loop; on both of OpenAI's surfaces.
 
-python langchain_client.py http://127.0.0.1:8000
+python langchain_client.py http://127.0.0.1:8000 [--key KEY] [--limited KEY] [--only CASE,CASE]
 """
 
+import time
 from typing import Any
 
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from report import MODEL, report, server_url
+from report import MODEL, key, nearly_used_up, options, report, server_url
 from tools import MAX_STEPS, QUESTION
 from tools import calculator as calculated
 from tools import get_weather as looked_up
 
-model = ChatOpenAI(base_url=f"{server_url()}/v1", api_key="none", model=MODEL, max_retries=0)  # type: ignore[arg-type]
+model = ChatOpenAI(base_url=f"{server_url()}/v1", api_key=key(), model=MODEL, max_retries=0)  # type: ignore[arg-type]
 of_responses = ChatOpenAI(
     base_url=model.openai_api_base,
-    api_key="none",
+    api_key=key(),
     model=MODEL,
     max_retries=0,
     use_responses_api=True,  # type: ignore[arg-type]
@@ -115,6 +116,20 @@ def responses_loop() -> dict[str, Any]:
     return _looped(of_responses.bind_tools(list(TOOLS.values())))
 
 
+def retried() -> dict[str, Any]:
+    with nearly_used_up(server_url()) as limited:
+        patient = ChatOpenAI(
+            base_url=model.openai_api_base,
+            api_key=limited,  # type: ignore[arg-type]
+            model=MODEL,
+            max_retries=2,
+            max_tokens=20,  # type: ignore[call-arg]
+        )
+        began_s = time.monotonic()
+        message = patient.invoke("What is 12+30?")
+        return {"took_s": time.monotonic() - began_s, "role": "assistant" if message.type == "ai" else message.type}
+
+
 if __name__ == "__main__":
     report(
         "langchain-openai",
@@ -128,5 +143,6 @@ if __name__ == "__main__":
             "parse_by_a_call": parse_by_a_call,
             "responses": responses,
             "responses_loop": responses_loop,
+            **({"retried": retried} if options().limited else {}),
         },
     )

@@ -1,15 +1,16 @@
 """litellm, as an openai-compatible provider and as Anthropic's: chat, stream, tools, parse, a loop; and its responses.
 
-python litellm_client.py http://127.0.0.1:8000
+python litellm_client.py http://127.0.0.1:8000 [--key KEY] [--limited KEY] [--only CASE,CASE]
 """
 
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from report import MODEL, report, server_url
+from report import MODEL, key, nearly_used_up, options, report, server_url
 from tools import MAX_STEPS, QUESTION, TOOLS
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or the import asks another host for the prices of models
@@ -19,9 +20,9 @@ import litellm
 URL = server_url()
 Ask = Callable[..., Any]
 
-as_openai = partial(litellm.completion, model=f"openai/{MODEL}", api_base=f"{URL}/v1", api_key="none", num_retries=0)
+as_openai = partial(litellm.completion, model=f"openai/{MODEL}", api_base=f"{URL}/v1", api_key=key(), num_retries=0)
 as_anthropic = partial(
-    litellm.completion, model=f"anthropic/{MODEL}", api_base=URL, api_key="none", max_tokens=300, num_retries=0
+    litellm.completion, model=f"anthropic/{MODEL}", api_base=URL, api_key=key(), max_tokens=300, num_retries=0
 )
 PROVIDERS: dict[str, Ask] = {"": as_openai, "anthropic_": as_anthropic}
 
@@ -118,10 +119,51 @@ def parse(ask: Ask) -> dict[str, Any]:
 
 def responses() -> dict[str, Any]:
     response: Any = litellm.responses(
-        model=f"openai/{MODEL}", api_base=f"{URL}/v1", api_key="none", input="What is 12+30?"
+        model=f"openai/{MODEL}", api_base=f"{URL}/v1", api_key=key(), input="What is 12+30?"
     )
     parts = [part.text for item in response.output if item.type == "message" for part in item.content]
     return {"text": "".join(parts), "tokens": response.usage.output_tokens}
+
+
+def cost() -> dict[str, Any]:
+    """What litellm makes of usage and headers: a price, and what is left of limits."""
+    price = {"input_cost_per_token": 2e-6, "output_cost_per_token": 5e-6, "litellm_provider": "openai", "mode": "chat"}
+    litellm.register_model({f"openai/{MODEL}": price})
+    response: Any = as_openai(messages=user("What is 12+30?"))
+    headers = response._hidden_params["additional_headers"]
+    return {
+        "cost": litellm.completion_cost(response, model=f"openai/{MODEL}"),
+        "prompt_tokens": response.usage.prompt_tokens,
+        "tokens": response.usage.completion_tokens,
+        "reasoning_tokens": response.usage.completion_tokens_details.reasoning_tokens,
+        "headers": {name: value for name, value in headers.items() if "ratelimit" in name},
+    }
+
+
+def retried() -> dict[str, Any]:
+    with nearly_used_up(URL) as limited:
+        began_s = time.monotonic()
+        reply = as_openai(messages=user("What is 12+30?"), max_tokens=20, api_key=limited, num_retries=2)
+        return {"took_s": time.monotonic() - began_s, "role": reply.choices[0].message.role}
+
+
+def retried_by_router() -> dict[str, Any]:
+    where = {"model": f"openai/{MODEL}", "api_base": f"{URL}/v1", "api_key": options().limited, "max_retries": 0}
+    router = litellm.Router(model_list=[{"model_name": MODEL, "litellm_params": where}], num_retries=2)
+    with nearly_used_up(URL):
+        began_s = time.monotonic()
+        reply: Any = router.completion(model=MODEL, messages=user("What is 12+30?"), max_tokens=20)
+        return {"took_s": time.monotonic() - began_s, "role": reply.choices[0].message.role}
+
+
+def refused() -> dict[str, Any]:
+    """What litellm makes of a refusal."""
+    with nearly_used_up(URL) as limited:
+        try:
+            as_openai(messages=user("What is 12+30?"), max_tokens=20, api_key=limited)
+        except litellm.RateLimitError as error:
+            return {"status": error.status_code, "retry_after": error.response.headers.get("retry-after")}
+    return {"status": 200}
 
 
 CASES = (chat, chat_without_thinking, stream, tools, loop, parse)
@@ -130,4 +172,10 @@ if __name__ == "__main__":
     by_provider = {
         f"{prefix}{case.__name__}": partial(case, ask) for prefix, ask in PROVIDERS.items() for case in CASES
     }
-    report("litellm", {**by_provider, "responses": responses})
+    limits: dict[str, Any] = {
+        "cost": cost,
+        "retried": retried,
+        "retried_by_router": retried_by_router,
+        "refused": refused,
+    }
+    report("litellm", {**by_provider, "responses": responses, **(limits if options().limited else {})})

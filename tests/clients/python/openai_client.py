@@ -1,6 +1,6 @@
 """The openai package: chats, streams, pydantic tools, parse(), responses, and a loop of tools on both surfaces.
 
-python openai_client.py http://127.0.0.1:8000
+python openai_client.py http://127.0.0.1:8000 [--key KEY] [--only CASE,CASE]
 """
 
 import json
@@ -9,10 +9,10 @@ from typing import Any
 import openai
 from openai import OpenAI
 from pydantic import BaseModel, Field
-from report import MODEL, report, server_url
+from report import MODEL, key, report, server_url
 from tools import MAX_STEPS, QUESTION, TOOLS
 
-client = OpenAI(base_url=f"{server_url()}/v1", api_key="none", max_retries=0)
+client = OpenAI(base_url=f"{server_url()}/v1", api_key=key(), max_retries=0)
 
 
 class GetWeather(BaseModel):

@@ -1,7 +1,7 @@
 """What a client's script prints: one JSON object, with what came of each of its cases.
 
 A case is a function that talks to the server and returns what it got. One that fails says so under its name, and the
-others go on.
+others go on. Before a gateway a script gets a key, and one whose limits it is to run into.
 """
 
 import argparse
@@ -10,22 +10,36 @@ import json
 import sys
 import time
 import traceback
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 MODEL = "glm-nano"
 START_LIMIT_S = 200.0
+STALLED = "stalled"
+LIMITED_TO = 600
+"""Tokens of answers a minute, for the limited key: ten in a second."""
 
 Case = Callable[[], dict[str, Any]]
 
 
-def server_url() -> str:
-    """Return the address of the server, the script's only argument, once it serves: packages are long to import."""
+@cache
+def options() -> argparse.Namespace:
+    """Return the arguments of the script: url, key, limited, only."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url", help="of the server, as http://127.0.0.1:8000")
-    url = str(parser.parse_args().url).rstrip("/")
+    parser.add_argument("--key", default="none", help="to ask with; a server without a gateway takes any")
+    parser.add_argument("--limited", help="a key with limits: the cases that are about them run, too")
+    parser.add_argument("--only", help="names of the cases to run, with commas")
+    return parser.parse_args()
+
+
+def server_url() -> str:
+    """Return the address of the server, once it serves: packages are long to import."""
+    url = str(options().url).rstrip("/")
     deadline = time.monotonic() + START_LIMIT_S
     while True:
         try:
@@ -38,10 +52,34 @@ def server_url() -> str:
             return url
 
 
+def key() -> str:
+    """Return the key to ask with."""
+    return str(options().key)
+
+
+@contextlib.contextmanager
+def nearly_used_up(url: str) -> Iterator[str]:
+    """Yield the limited key while a request of another model, which does not end, has taken all that it may have."""
+    limited = str(options().limited)
+    body = json.dumps({"model": STALLED, "prompt": "1", "max_tokens": LIMITED_TO, "stream": True}).encode()
+    headers = {"authorization": f"Bearer {limited}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/completions", body, headers)
+    while True:
+        try:
+            with urllib.request.urlopen(request):
+                yield limited
+                return
+        except urllib.error.HTTPError:  # what a case before had is not back yet
+            time.sleep(0.1)
+
+
 def report(package: str, cases: dict[str, Case]) -> None:
     """Run the cases one after the other and print what came of them, and nothing that packages print beside it."""
     results = {}
+    only = options().only
     for name, case in cases.items():
+        if only is not None and name not in only.split(","):
+            continue
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 results[name] = case()
