@@ -83,7 +83,7 @@ def test_a_rank_that_is_killed_in_the_middle_of_streams_costs_no_client_anything
 
 def test_a_deployment_without_groups_is_woken_by_a_request_that_waits_and_sleeps_again(release: Release) -> None:
     manifest = nano("sleeper", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1)
-    manifest["spec"] |= {"replicas": 0, "scaling": {"min": 0, "max": 1, "zero": {"idleAfter": "20s"}}}
+    manifest["spec"] |= {"replicas": 0, "scaling": {"min": 0, "max": 1, "zero": {"idleAfter": "10s"}}}
     release.target.apply(manifest)
     sleeper = Deployed(release.target, "sleeper", MODEL_NAMESPACE)
     wait_for("its gateway", lambda: sleeper.condition("GatewayReady")["status"] == "True", timeout_s=120)
@@ -103,6 +103,8 @@ def elder_namespace(release: Release) -> Iterator[str]:
     namespace = f"{MODEL_NAMESPACE}-elder"
     release.target.kubectl("create", "namespace", namespace)
     yield namespace
+    # First what is in it: an operator that looks at it while it goes is refused to make things there, as it should be.
+    Deployed(release.target, "elder", namespace).delete()
     release.target.kubectl("delete", "namespace", namespace, timeout_s=180)
 
 
@@ -134,7 +136,7 @@ def test_clients_of_a_deployment_from_before_gateways_notice_nothing_of_the_upgr
         wait_for("answers through it", lambda: asked.num_right >= right + 5, timeout_s=60)
         assert elder.pod_uids() == before
         wait_for("PlainGroups", lambda: elder.condition("GatewayReady")["reason"] == "PlainGroups", timeout_s=60)
-    assert_all_answered(asked, least=10)
+    assert_all_answered(asked, least=5)
 
 
 def _leads_to_gateway(deployed: Deployed) -> bool:

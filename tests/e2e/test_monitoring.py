@@ -78,7 +78,7 @@ def test_monitoring_comes_with_the_crds_and_goes_with_the_values(release: Releas
             release.install("--set", "monitoring.rules.enabled=false", "--set", f"monitoring.labels.release={STACK}")
             assert monitoring(release) == {**ALL, f"prometheusrules.{GROUP}": set()}
             monitors = release.target.items(f"podmonitors.{GROUP}", release.namespace, f"release={STACK}")
-            assert len(monitors) == 2
+            assert len(monitors) == 3
         finally:
             release.install(*SWITCHED_OFF)  # before the CRDs go: Helm upgrades no release with objects of unknown kinds
         assert monitoring(release) == {kind: set() for kind in ALL}
