@@ -26,6 +26,7 @@ NAME_LABEL = "app.kubernetes.io/name"
 GROUP_LABEL = f"{GROUP}/group"
 REVISION_LABEL = f"{GROUP}/revision"
 RECORD_LABEL = f"{GROUP}/accepted-spec"  # on ControllerRevisions that hold an accepted spec
+OPERATOR_LABEL = f"{GROUP}/operator"  # on the operator's own pods, by the chart: NetworkPolicies know them by it
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet controller since Kubernetes 1.28
 
 REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it

@@ -9,6 +9,7 @@ import pytest
 from contract.helm import CHART, helm, needs_helm, of_kind, pod_metadata, pod_specs, rendered, rendered_notes
 from contract.test_rbac import granted, grants
 from glm_operator.cli.files import read_planned
+from glm_operator.render.policies import OPERATOR
 from glm_operator.settings import OperatorSettings
 
 pytestmark = needs_helm
@@ -139,6 +140,12 @@ def test_labels_and_annotations_reach_the_operator_or_what_ends(values: str, kin
     found = pod_metadata(objects)
     for key, more in (("labels", ("team", "serving")), ("annotations", ("note", "ours"))):
         assert sorted(kind for kind, each in found.items() if more in each.get(key, {}).items()) == kinds
+
+
+@pytest.mark.parametrize("name", ["glm-operator", "ours"])
+def test_network_policies_know_the_operators_pods_by_any_name(name: str) -> None:
+    labels = pod_metadata(rendered({"nameOverride": name}))["Deployment"]["labels"]
+    assert any(known.items() <= labels.items() for known in OPERATOR)
 
 
 def test_there_is_one_operator_and_never_two_at_once() -> None:

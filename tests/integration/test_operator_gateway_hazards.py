@@ -109,6 +109,7 @@ async def test_a_new_deployment_whose_gateway_cannot_be_is_open_to_nobody(spec: 
         status, reason, message = rig.condition("GatewayReady")
         assert (status, reason) == ("Unknown", "InvalidSpec")
         assert message.startswith(field)
+        assert rig.condition("Ready")[:2] == ("False", "InvalidSpec")
 
 
 async def test_workers_are_closed_to_others_only_once_the_service_leads_past_them(old: Rig) -> None:

@@ -16,7 +16,8 @@ from glm_operator.render.labels import labels
 Peer = Mapping[str, Any]
 """As NetworkPolicyPeer of networking.k8s.io/v1."""
 
-OPERATOR = {names.NAME_LABEL: "glm-operator", names.COMPONENT_LABEL: "operator"}
+OPERATOR = ({names.NAME_LABEL: "glm-operator", names.COMPONENT_LABEL: "operator"}, {names.OPERATOR_LABEL: "true"})
+"""Labels of the operator's own pods: the first unless the chart's nameOverride is set, the second always."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def network_policies(
     }
     watchers: list[Peer] = [
         {"namespaceSelector": {}, "podSelector": {"matchLabels": dict(found)}}
-        for found in (OPERATOR, openings.prometheus)
+        for found in (*OPERATOR, openings.prometheus)
     ]
     watchers += openings.management
     http, management = names.HTTP_PORT, names.MANAGEMENT_PORT

@@ -197,7 +197,7 @@ def _ready(facts: Facts, groups_ready: Condition) -> Condition:
         return _say(facts, "Ready", "False", missing.reason, missing.message)
     if facts.front.selector is not None and not any(pod.is_ready for pod in facts.observed.gateway):
         status, reason, message = gateway_ready(facts)
-        if status == "False":
+        if status != "True":
             return _say(facts, "Ready", "False", reason, f"no pod of the gateway answers clients: {message}")
     if groups_ready.reason == "ScaledToZero" and _wakes(facts):
         message = "no group runs; the gateway holds the next request, and a group is started for it"
