@@ -171,9 +171,11 @@ async def test_a_worker_from_before_is_used_by_own_charges_and_asked_again_later
         roster.take([found])
         await until(lambda: fake.num_asked >= 2)
         assert (group_of(model).takes_requests, group_of(model).heard_s) == (True, None)
+        assert model.answers_late("g0"), "its whole replies have no head before they are written"
         fake.status = 200
         fake.say(in_flight_tokens=9)
         await until(lambda: model.router.book.account("g0").others_held == 9)
+        assert not model.answers_late("g0")
         fake.status = 404  # an older version took its place
         fake.hang_up()
         await until(lambda: group_of(model).heard_s is None)

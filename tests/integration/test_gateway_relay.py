@@ -48,6 +48,7 @@ class Places:
     directory: Directory = field(default_factory=Directory)
     failed: list[tuple[str, str]] = field(default_factory=list)
     eased: Easing = NO_EASING
+    late: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.directory.replace([Member(Group(name=each.name), "127.0.0.1", each.port) for each in self.groups])
@@ -64,6 +65,9 @@ class Places:
 
     def pool(self, group: str) -> Pool:
         return self.directory.pool(group)
+
+    def answers_late(self, group: str) -> bool:
+        return group in self.late
 
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         self.router.succeed(choice, asyncio.get_running_loop().time(), prompt_tokens)
@@ -337,6 +341,25 @@ async def test_a_group_that_falls_silent_is_lost() -> None:
         await relay.run()
     assert client.body == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
     assert "silent" in places.failed[0][1]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_group_that_takes_a_request_and_says_nothing_is_left_for_another_one(streams: bool) -> None:
+    first = ScriptedGroup("g0", [[STALL]])
+    second = ScriptedGroup("g1", [[FRAMES_HEAD, opened(), said("two", 2), closed()]])
+    async with world(first, second, streams=streams, waits=Waits(head_s=0.2)) as (relay, client, places):
+        await relay.run()
+    assert client.body.endswith(b"data: [DONE]\n\n")
+    assert places.failed == [("g0", "it did not answer within 0.2 s")]
+
+
+async def test_a_group_that_answers_late_has_the_time_to_write_a_whole_reply() -> None:
+    group = ScriptedGroup("g0", [[STALL]])
+    async with world(group, streams=False, retries=0, waits=Waits(head_s=0.1, whole_s=0.3)) as (relay, client, places):
+        places.late = frozenset(("g0",))
+        await relay.run()
+    assert places.failed == [("g0", "it did not answer within 0.3 s")]
+    assert client.status == 503
 
 
 async def test_a_group_that_says_nonsense_in_place_of_frames_is_lost() -> None:

@@ -15,6 +15,7 @@ class Member:
     """One group: what routing must know, and its address.
 
     incarnation: another one, and it has an empty cache; empty: not known. speaks_tls: at port.
+    tells_no_load: it said so, as a worker from before frames does.
     """
 
     group: Group
@@ -22,6 +23,7 @@ class Member:
     port: int
     incarnation: str = ""
     speaks_tls: bool = False
+    tells_no_load: bool = False
 
 
 @dataclass
@@ -62,6 +64,10 @@ class Directory:
     @property
     def groups(self) -> list[Group]:
         return [member.group for member in self._members.values()]
+
+    def tells_no_load(self, name: str) -> bool:
+        member = self._members.get(name)
+        return member is not None and member.tells_no_load
 
     def pool(self, name: str) -> Pool:
         """Return the connections to a group. Raises KeyError when it is gone."""

@@ -45,6 +45,7 @@ class _Known:
     report: Report | None = None
     heard_s: float | None = None
     is_lost: bool = False
+    tells_no_load: bool = False
 
 
 def member_of(found: Found, report: Report | None, heard_s: float | None, *, is_lost: bool, now: float) -> Member:
@@ -128,7 +129,7 @@ class Roster:
 
     def _hear(self, known: _Known, report: Report) -> None:
         name, before = known.found.name, known.report
-        known.report, known.heard_s, known.is_lost = report, self._clock(), False
+        known.report, known.heard_s, known.is_lost, known.tells_no_load = report, self._clock(), False, False
         if report.max_running is not None and (before is None or before.max_running != report.max_running):
             self.hearing.hear_running(name, report.max_running)  # first: who has waited is placed as the group comes
         self._tell(name)
@@ -142,7 +143,7 @@ class Roster:
 
     def _give_up(self, known: _Known) -> None:
         known.report = known.heard_s = None
-        known.is_lost = False
+        known.is_lost, known.tells_no_load = False, True
         self._tell(known.found.name)
 
     def _tell(self, changed: str | None = None) -> bool:
@@ -154,7 +155,8 @@ class Roster:
         members = dict(self._told) if changed is not None else {}
         for name in self._known if changed is None else [changed]:
             known = self._known[name]
-            members[name] = member_of(known.found, known.report, known.heard_s, is_lost=known.is_lost, now=now)
+            member = member_of(known.found, known.report, known.heard_s, is_lost=known.is_lost, now=now)
+            members[name] = replace(member, tells_no_load=known.tells_no_load)
         if changed is not None and changed in self._told:
             is_new = _routed(members[changed]) != _routed(self._told[changed])
         else:

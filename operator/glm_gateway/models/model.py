@@ -121,6 +121,14 @@ class Model:
         """Tell whether a group answers without frames, as a worker from before: nobody can go on with its replies."""
         return self._has_frames.get(group) is False
 
+    def answers_late(self, group: str) -> bool:
+        """Tell whether a group may have no word for us before its whole reply is written: one from before frames.
+
+        One that answered in frames does not. Of one that is not known yet it counts that it tells no load.
+        """
+        has_frames = self._has_frames.get(group)
+        return not has_frames if has_frames is not None else self.directory.tells_no_load(group)
+
     def replace(self, members: Iterable[Member]) -> None:
         """Take the groups that there are now."""
         for gone in self.directory.replace(members):

@@ -56,6 +56,9 @@ class ToGroup:
     def pool(self, group: str) -> Pool:
         return self.model.directory.pool(group)
 
+    def answers_late(self, group: str) -> bool:
+        return self.model.answers_late(group)
+
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         self.model.router.succeed(choice, self._loop.time(), prompt_tokens)
 
@@ -104,6 +107,9 @@ class ToUpstream:
 
     def pool(self, group: str) -> Pool:
         raise KeyError(group)
+
+    def answers_late(self, group: str) -> bool:  # noqa: ARG002 - there are no groups
+        return True
 
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None: ...
     def grow(self, choice: Choice, num_tokens: int) -> None: ...

@@ -82,6 +82,9 @@ class Placement:
     def pool(self, group: str) -> Pool:
         return self.model.directory.pool(group)
 
+    def answers_late(self, group: str) -> bool:
+        return self.model.answers_late(group)
+
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         now = self._loop.time()
         self.model.router.succeed(choice, now, prompt_tokens)

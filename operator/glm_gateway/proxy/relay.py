@@ -55,12 +55,16 @@ _UNFIT = 409  # a group that cannot go on with a reply, as of another revision
 
 
 class Placing(Protocol):
-    """Where requests go. Every choice of a group is ended. easing: what overload does to this request."""
+    """Where requests go. Every choice of a group is ended. easing: what overload does to this request.
+
+    answers_late: whether a group may say nothing before it has written a whole reply, as one without frames.
+    """
 
     @property
     def easing(self) -> Easing: ...
     async def place(self, avoid: frozenset[str]) -> Choice | Outside | Failure: ...
     def pool(self, group: str) -> Pool: ...
+    def answers_late(self, group: str) -> bool: ...
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None: ...
     def grow(self, choice: Choice, num_tokens: int) -> None: ...
     def fail(self, choice: Choice, reason: str) -> None: ...
@@ -96,8 +100,8 @@ class Outgoing:
 class Waits:
     """How long a group may be silent, in seconds."""
 
-    stream_s: float = 30.0  # until the head of a stream, which comes after a second at the latest
-    whole_s: float = 3600.0  # until the head of a whole reply: a worker from before has written it by then
+    head_s: float = 30.0  # until the head of a stream, or of frames, which comes after a second at the latest
+    whole_s: float = 3600.0  # until the head of a whole reply without frames: it is written by then
     silence_s: float = 45.0  # in the middle of a reply: three signs of life that did not come
     outside_s: float = 300.0  # a server outside, which gives no signs of life while it thinks
     last_s: float = 1.0  # for the end of a reply behind its last frame
@@ -225,7 +229,8 @@ class Relay:
         return request_head(out.method, out.target, out.headers, sum(map(len, parts)), added), parts
 
     async def _pass_on(self, connection: Connection, choice: Choice, continuation: Continuation | None) -> None:
-        wait_s = self.waits.stream_s if self.outgoing.streams else self.waits.whole_s
+        waits_long = not self.outgoing.streams and self.placing.answers_late(choice.group)
+        wait_s = self.waits.whole_s if waits_long else self.waits.head_s
         head = await connection.head(wait_s)
         if head.get(b"content-type") == FRAMES_TYPE.encode():
             await self._pass_frames(connection, choice)

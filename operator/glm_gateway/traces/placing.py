@@ -52,6 +52,9 @@ class TracedPlacing:
     def pool(self, group: str) -> Pool:
         return self.inner.pool(group)
 
+    def answers_late(self, group: str) -> bool:
+        return self.inner.answers_late(group)
+
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         self.trace.note("taken", self._now_s(), group=choice.group, prompt_tokens=prompt_tokens)
         self.inner.succeed(choice, prompt_tokens)

@@ -24,6 +24,17 @@ async def test_a_group_is_plain_when_it_answers_without_frames_and_never_did_wit
     assert not found.is_plain("g0")
 
 
+async def test_a_group_answers_late_where_it_is_plain_or_an_older_one_that_has_not_answered_yet() -> None:
+    found = Model("chat", Directory())
+    groups = [Member(Group(name="g0"), "127.0.0.1", 1), Member(Group(name="g1"), "127.0.0.1", 1, tells_no_load=True)]
+    found.replace(groups)
+    assert (found.answers_late("g0"), found.answers_late("g1")) == (False, True)
+    found.hear_reply("g0", in_frames=False)
+    found.hear_reply("g1", in_frames=True)
+    assert (found.answers_late("g0"), found.answers_late("g1")) == (True, False)
+    assert not found.answers_late("of another model")
+
+
 async def test_a_group_that_comes_back_is_not_what_it_was_before() -> None:
     found = model("g0")
     found.hear_reply("g0", in_frames=False)
