@@ -62,6 +62,29 @@ async def test_what_its_deadline_cuts_is_counted_and_it_ends(tmp_path: Path) -> 
         assert "requests cut: 1, after 0.5 s" in gateway.log
 
 
+async def test_what_a_client_used_that_does_not_read_is_written_down_before_the_end(tmp_path: Path) -> None:
+    many = [said("x" * 65_536, number) for number in range(500)]  # more than sockets hold
+    group, folder = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), *many, STALL]]), tmp_path / "usage"
+    async with (
+        serving(group),
+        a_gateway_process(tmp_path, drainSeconds=0.2, usage={"folder": str(folder)}) as gateway,
+    ):
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        url, body = httpx.URL(gateway.url), json.dumps(ASK).encode()
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        gateway.tell()
+        assert await gateway.ended() == 0
+        writer.close()
+        (entry,) = [json.loads(line) for each in folder.glob("*.jsonl") for line in each.read_text().splitlines()]
+        assert (entry["outcome"], entry["prompt"]) == ("failed", 3)
+        assert entry["answer"] > 0
+        assert "requests cut: 1" in gateway.log
+        assert "did not end" not in gateway.log
+
+
 async def test_who_waits_for_a_group_is_told_that_it_waits_in_vain(tmp_path: Path) -> None:
     write_groups(tmp_path / "groups.json", {})
     async with a_gateway_process(tmp_path, drainSeconds=0.1) as gateway:

@@ -4,6 +4,7 @@ What is refused here is told in the words of the API that the path is of.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -41,6 +42,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 INTERNAL = Failure(500, "internal error; the gateway's log has the details", "internal_error", code="internal_error")
+
+
+TOLD_OF_CUT_S = 1.0
+"""For the last word to a client that is cut; it must have ended, and be counted, before the gateway does."""
 
 
 @dataclass
@@ -227,7 +232,9 @@ class Exchange:
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if running.cancelled() and self.gateway.is_cut:
-                await relay.cut()
+                with contextlib.suppress(TimeoutError):  # who does not read has nothing to be waited for
+                    async with asyncio.timeout(TOLD_OF_CUT_S):
+                        await relay.cut()
             elif running.done():
                 running.result()
         except BrokenReply as error:

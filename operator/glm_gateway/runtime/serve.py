@@ -36,7 +36,7 @@ ENDPOINTS_FOLLOW_S = 3.0
 
 
 LAST_WORD_S = 2.0
-"""How long whom a drain has cut may take to read that it was."""
+"""How long whom a drain has cut may take to read that it was, and what it used to be counted."""
 
 
 class Runtime:
@@ -165,7 +165,8 @@ async def serve(
             if num_cut := await drained(lambda: gateway.num_running, runtime.config.drain_seconds):
                 gateway.telemetry.cut(num_cut)
                 gateway.cut()
-                await left_after(lambda: gateway.num_running, LAST_WORD_S)
+                if left := await left_after(lambda: gateway.num_running, LAST_WORD_S):
+                    log.error("requests that did not end: %d; what they used is not counted", left)
                 public.force_exit = True
             runtime.note("gateway_stopped", cut=num_cut)
             await asyncio.wait(serving[:1])
