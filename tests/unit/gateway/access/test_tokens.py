@@ -33,10 +33,15 @@ def public(algorithm: str, **fields: Any) -> dict[str, Any]:
 KEYS = key_set_in({"keys": [public(each) for each in PRIVATE]})
 
 
+class FromNow(int):
+    """Seconds from the moment at which a token is made."""
+
+
 def claims(**fields: Any) -> dict[str, Any]:
     now = int(time.time())
     made = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 60, "iat": now, "sub": "me", **fields}
-    return {name: value for name, value in made.items() if value is not None}
+    said = {name: value for name, value in made.items() if value is not None}
+    return {name: now + value if isinstance(value, FromNow) else value for name, value in said.items()}
 
 
 def token(algorithm: str = "RS256", *, head: Any = None, key: Any = None, **fields: Any) -> str:
@@ -59,9 +64,9 @@ def test_a_token_signed_by_a_key_of_the_issuer_is_read(algorithm: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"exp": int(time.time()) - 31}, "has expired"),
-        ({"nbf": int(time.time()) + 90}, "not good yet"),
-        ({"iat": int(time.time()) + 90}, "not good yet"),
+        ({"exp": FromNow(-31)}, "has expired"),
+        ({"nbf": FromNow(90)}, "not good yet"),
+        ({"iat": FromNow(90)}, "not good yet"),
         ({"aud": "elsewhere"}, "another audience"),
         ({"aud": 7}, "another audience"),
         ({"iss": "https://elsewhere.example"}, "another issuer"),
