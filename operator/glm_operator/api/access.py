@@ -1,8 +1,10 @@
 """Who may ask, how much, and at what price: `spec.access`. An edit moves no group. Pure."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
 from glm_operator.api import rules
@@ -13,11 +15,28 @@ from glm_operator.api.forms import CLAIM_NAME_PATTERN, MONEY_PATTERN, OBJECT_NAM
 MAX_COUNT = 10**12
 MAX_LIMITS = 500
 
+
+def addressed(url: str) -> str:
+    """Return a URL that has an address to connect to. Raises ValueError with what is wrong."""
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:
+            raise ValueError("a host and a port from 1 on are needed")
+    except ValueError as error:
+        raise ValueError(f"{url[:100]} cannot be connected to: {error}") from None
+    return url
+
+
+def twice(names: Sequence[str]) -> str:
+    """Return the names that are there more than once, in a text; empty for none."""
+    return ", ".join(sorted({name for name in names if names.count(name) > 1}))
+
+
 Auth = Literal["APIKeys", "OIDC", "External", "None"]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Money = Annotated[str, StringConstraints(pattern=MONEY_PATTERN, max_length=22)]
 KeyName = Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN, max_length=63)]
-Url = Annotated[str, StringConstraints(pattern=URL_PATTERN, max_length=512)]
+Url = Annotated[str, StringConstraints(pattern=URL_PATTERN, max_length=512), AfterValidator(addressed)]
 ClaimName = Annotated[str, StringConstraints(pattern=CLAIM_NAME_PATTERN, max_length=200)]
 
 
@@ -131,6 +150,17 @@ class Quotas(SpecModel):
     prices_by_model: list[ModelPrices] = Field(
         default=[], max_length=64, json_schema_extra=_BY_MODEL, description="Of single models."
     )
+
+    @model_validator(mode="after")
+    def _each_is_said_once(self) -> "Quotas":
+        for what, given in (
+            ("keys", [each.name for each in self.keys]),
+            ("groups", [each.name for each in self.groups]),
+            ("pricesByModel", [each.model for each in self.prices_by_model]),
+        ):
+            if found := twice(given):
+                raise ValueError(f"{what} has {found} twice; say each once")
+        return self
 
     @property
     def has_budget(self) -> bool:

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
 from glm_operator.api import rules
-from glm_operator.api.access import KeyName, SecretName, Url
+from glm_operator.api.access import KeyName, SecretName, Url, addressed, twice
 from glm_operator.api.duration import Duration, to_seconds
 from glm_operator.api.fields import LabelKey, LabelValue, ObjectName, SpecModel
 from glm_operator.api.forms import (
@@ -54,6 +54,14 @@ class Name(SpecModel):
         default=True, description="Whether callers of an arm without a ready group go to the others, or wait."
     )
 
+    @model_validator(mode="after")
+    def _arms_are_whole(self) -> "Name":
+        if found := twice([each.to for each in self.arms]):
+            raise ValueError(f"the arms of {self.name} go twice to {found}; each may be there once")
+        if not any(each.weight for each in self.arms):
+            raise ValueError(f"the arms of {self.name} have no weight; at least one must be above 0")
+        return self
+
 
 class Selector(SpecModel):
     """Which deployments of the same namespace."""
@@ -97,7 +105,15 @@ class PriorityClass(SpecModel):
     name: ShortName = Field(description="Name, for metrics.")
     priority: int = Field(ge=-1000, le=1000, description="The lower goes first. Of all others it is 0.")
     key_groups: list[KeyName] = Field(min_length=1, max_length=64, description="Groups of keys that it is for.")
-    wait: Duration | None = Field(default=None, description="How long they should wait at most, for the ladder.")
+    wait: Duration | None = Field(
+        default=None, description="How long they should wait at most, for the ladder: 1ms to 1d."
+    )
+
+    @model_validator(mode="after")
+    def _wait_is_in_bounds(self) -> "PriorityClass":
+        if self.wait is not None and not 0.001 <= to_seconds(self.wait) <= 86_400:
+            raise ValueError(f"wait is {self.wait}; allowed is 1ms to 1d")
+        return self
 
 
 class Overload(SpecModel):
@@ -127,7 +143,7 @@ class Overload(SpecModel):
 class Store(SpecModel):
     """A Valkey or Redis in which all replicas count together."""
 
-    url: Annotated[str, StringConstraints(pattern=STORE_PATTERN, max_length=512)] = Field(
+    url: Annotated[str, StringConstraints(pattern=STORE_PATTERN, max_length=500), AfterValidator(addressed)] = Field(
         description="As in redis://valkey:6379/0, or rediss:// with TLS; without user and password."
     )
     password_secret_ref: SecretItem | None = Field(default=None, description="Its password. Default: none.")
@@ -234,11 +250,13 @@ class Gateway(SpecModel):
             ("upstreams", [each.name for each in self.upstreams]),
             ("priorities", [each.name for each in self.priorities]),
         ):
-            if twice := {name for name in given if given.count(name) > 1}:
-                raise ValueError(f"{what} has {_list(twice)} twice; names must differ")
+            if found := twice(given):
+                raise ValueError(f"{what} has {found} twice; names must differ")
+        if both := known & {each.name for each in self.names}:
+            raise ValueError(f"{_list(both)} is in names and in upstreams; names must differ")
         groups = [group for each in self.priorities for group in each.key_groups]
-        if twice := {group for group in groups if groups.count(group) > 1}:
-            raise ValueError(f"priorities name the group {_list(twice)} twice")
+        if found := twice(groups):
+            raise ValueError(f"priorities name the group {found} twice")
         return self
 
 
