@@ -92,7 +92,7 @@ async def test_records_that_are_deleted_by_hand_open_nothing(rig: Rig, edit: dic
     ("spec", "field"),
     [
         ({"gateway": {"names": [{"name": "a", "arms": [{"to": "typo"}]}]}}, "spec.gateway"),
-        ({"gateway": {"upstreams": [{"name": "u", "url": "http://u:99999/", "model": "m"}]}}, "spec.gateway.upstreams"),
+        ({"gateway": {"upstreams": [{"name": "u", "url": "http://u/?a=b", "model": "m"}]}}, "spec.gateway.upstreams"),
         (
             {
                 "gateway": {"store": {"url": "redis://valkey"}},
@@ -196,6 +196,25 @@ async def test_a_new_pod_of_a_gateway_goes_to_the_node_that_has_its_disk(rig: Ri
     set_spec(rig, gateway={"usage": {"claimName": "usage"}, "replicas": 2})  # then it is for several nodes
     await rig.settle()
     assert "affinity" not in pod()
+
+
+async def test_a_group_that_never_came_up_keeps_no_node_from_its_drain() -> None:
+    body = a_body(replicas=2, engine={"image": "missing:1"})
+    async with a_rig(lambda fake: fake.put("glmdeployments", body)) as rig:
+
+        def most_down() -> int:
+            found: int = rig.fake.get("poddisruptionbudgets", "chat-worker")["spec"]["maxUnavailable"]
+            return found
+
+        await rig.settle()
+        assert most_down() == 3
+        set_spec(rig, engine={"image": "worker:1"})
+        await rig.settle()
+        assert most_down() == 1
+        for name in ("chat-g0-0", "chat-g1-0"):  # it serves, or is coming back
+            rig.fake.edit("pods", name, lambda pod: pod["status"].update({"conditions": []}))
+        await rig.settle()
+        assert most_down() == 1
 
 
 STORIES: dict[str, Story] = {

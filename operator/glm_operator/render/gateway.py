@@ -275,14 +275,17 @@ def _budget(target: GatewayTarget) -> Manifest:
     return disruption_budget(target.name, target.namespace, names.gateway_name(target.name), names.GATEWAY_ROLE)
 
 
-def disruption_budget(deployment: str, namespace: str, name: str, role: str) -> Manifest:
-    """Return a budget: one pod of a role at a time. With a single one the drain of a node goes on all the same."""
+def disruption_budget(deployment: str, namespace: str, name: str, role: str, *, num_idle: int = 0) -> Manifest:
+    """Return a budget: one pod of a role at a time. With a single one the drain of a node goes on all the same.
+
+    num_idle: pods that serve nobody yet, and may never: they would use the budget up, and no drain would end.
+    """
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": {"name": name, "namespace": namespace, "labels": labels(deployment, role)},
         "spec": {
-            "maxUnavailable": 1,
+            "maxUnavailable": 1 + num_idle,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",  # what serves nobody keeps no node from its drain
             "selector": {"matchLabels": {names.DEPLOYMENT_LABEL: deployment, names.COMPONENT_LABEL: role}},
         },

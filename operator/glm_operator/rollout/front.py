@@ -16,7 +16,7 @@ from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
 from glm_operator.manifest import Manifest, kind_of, name_of
 from glm_operator.observe.gateway import GatewayPod
-from glm_operator.observe.observed import Observed
+from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.render.gateway import (
     GatewayTarget,
     disruption_budget,
@@ -102,7 +102,11 @@ def front_plan(
     has_groups_service = ("v1", "Service", names.groups_service(target.name)) in observed.live
     is_there = has_groups_service and any(pod.is_ready for pod in observed.gateway)
     groups_budget = disruption_budget(
-        target.name, target.namespace, names.groups_service(target.name), names.WORKER_ROLE
+        target.name,
+        target.namespace,
+        names.groups_service(target.name),
+        names.WORKER_ROLE,
+        num_idle=sum(group.num_pods for group in observed.groups.values() if _never_served(group)),
     )
     return FrontPlan(
         # Clients are led to it once it answers, and for good. Who never had another address never gets past it.
@@ -128,6 +132,11 @@ def _front(body: Manifest) -> Front | Trouble:
         return Front.model_validate(as_read_by_the_api_server(parts))
     except ValidationError as error:
         return _fault(error)
+
+
+def _never_served(group: ObservedGroup) -> bool:
+    """Tell whether a group has pods that count in a budget of disruptions, and was never available."""
+    return group.exists and bool(group.pods) and not group.served and not group.is_available
 
 
 def _pull_secrets(target: Target) -> list[str]:
