@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from glm_operator.api.reasons import Reason
+from glm_operator.api.reasons import REASONS, Reason, Severity
 from glm_operator.api.status import CONDITION_TYPES, ConditionStatus
 from glm_operator.autoscale.decision import Cause, Limit
 from glm_operator.autoscale.signals import Input, State
@@ -66,6 +66,11 @@ class _Conditions(Collector):
             "1 for the status that a condition of a GLMDeployment has.",
             labels=["namespace", "deployment", "type", "status"],
         )
+        bad = GaugeMetricFamily(
+            "glm_operator_condition_is_bad",
+            "1 while the reason of a condition of a GLMDeployment is one that wants somebody to act.",
+            labels=["namespace", "deployment", "type"],
+        )
         stuck = GaugeMetricFamily(
             "glm_operator_rollout_stuck",
             "1 while a rollout stands still at a group that does not become available.",
@@ -77,8 +82,10 @@ class _Conditions(Collector):
                 is_so = found.get(kind, {}).get("status", "Unknown")
                 for each in get_args(ConditionStatus):
                     holds.add_metric([*name, kind, each], float(each == is_so))
+                meaning = REASONS.get(found.get(kind, {}).get("reason", ""))
+                bad.add_metric([*name, kind], float(meaning is not None and meaning.severity is Severity.BAD))
             stuck.add_metric([*name], float(found.get("Progressing", {}).get("reason") == "RolloutStuck"))
-        return [holds, stuck]
+        return [holds, bad, stuck]
 
 
 class _Autoscaler(Collector):

@@ -87,9 +87,10 @@ def test_the_series_of_a_deployment_come_and_go_with_it() -> None:
     gone = of_all - names(registry, "glm_")
     assert {name for name in gone if name.startswith("glm_operator_")} == {
         "glm_operator_condition",
+        "glm_operator_condition_is_bad",
         "glm_operator_rollout_stuck",
     }
-    assert len(gone) == 16
+    assert len(gone) == 17
     assert "glm_autoscaler_query_errors_total" in names(registry, "glm_autoscaler_"), "of the process, and always there"
 
 
@@ -106,6 +107,20 @@ def test_conditions_are_told_one_series_a_status() -> None:
     assert [holds("Ready", status) for status in ("True", "False", "Unknown")] == [1, 0, 0]
     assert [holds("SLOMet", status) for status in ("True", "False", "Unknown")] == [0, 0, 1]
     assert registry.get_sample_value("glm_operator_rollout_stuck", CHAT) == 1
+
+
+def test_a_condition_is_bad_by_its_reason_whatever_its_status() -> None:
+    conditions = [
+        {"type": "GatewayReady", "status": "False", "reason": "GatewayFileRefused"},
+        {"type": "Ready", "status": "False", "reason": "GroupsStarting"},
+        {"type": "Progressing", "status": "True", "reason": "OfANewerVersion"},
+    ]
+    registry = a_registry(statuses={("models", "chat"): {"conditions": conditions}})
+
+    def is_bad(kind: str) -> float | None:
+        return registry.get_sample_value("glm_operator_condition_is_bad", {**CHAT, "type": kind})
+
+    assert [is_bad(kind) for kind in ("GatewayReady", "Ready", "Progressing", "SLOMet")] == [1, 0, 0, 0]
 
 
 def test_queries_are_counted_and_their_errors_exist_from_the_start() -> None:
