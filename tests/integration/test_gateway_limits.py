@@ -25,6 +25,7 @@ from glm_gateway.limits.limit import Measure
 from glm_gateway.limits.memory import MemoryStore
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.no_tls import NO_TLS
+from integration.scripted_groups import FRAMES_HEAD, STALL, STREAM_HEADERS, ScriptedGroup, closed, opened, said, serving
 from integration.server_world import DEADLINE_S, MODEL, a_server
 from integration.writing_engine import Writer, writing
 
@@ -206,6 +207,22 @@ async def test_no_more_requests_run_at_once_than_a_key_may_have(world: World) ->
     assert [(await world.ended(each)).status_code for each in running] == [200, 200]
     assert (await world.ask(1)).status_code == 200
     assert (await world.counters()).num_running == 0
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_who_has_read_the_end_of_a_reply_may_ask_again_at_once(streams: bool) -> None:
+    """Also where the group leaves its connection open behind the end: nothing runs any more."""
+    headers = STREAM_HEADERS if streams else [("content-type", "application/json")]
+    reply = [FRAMES_HEAD, opened(headers=headers), said("one", 1), closed(b"{}").removesuffix(b"0\r\n\r\n"), STALL]
+    metering = Metering(quotas=QuotasConfig.model_validate({"default": {"concurrency": 1}}))
+    group = ScriptedGroup("g0", [reply] * 5)
+    async with (
+        serving(group),
+        a_gateway(MODEL, [member("g0", group.port)], metering=metering) as (url, _),
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS) as http,
+    ):
+        body = {"model": MODEL, "prompt": "1", "stream": streams}
+        assert [(await http.post("/v1/completions", json=body)).status_code for _ in range(5)] == [200] * 5
 
 
 async def test_a_context_is_kept_to_the_token(world: World) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from glm_edge.errors.failure import Failure
 from glm_edge.frames import AnswerSoFar, Fail
+from glm_gateway.admission.metering import used_by
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.ladder.easing import NO_EASING, Easing
 from glm_gateway.ladder.ladder import Rung
+from glm_gateway.limits.tokens import Usage
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Relay, Waits
 from glm_gateway.routing.pick import Choice, Group, Request
@@ -460,6 +462,7 @@ async def test_a_refusal_after_a_wait_is_an_event_of_the_stream_that_was_begun()
     assert client.body == b": waiting\n\ndata: error bad_field\n\n"
     assert (client.status, client.is_over) == (200, True)
     assert relay.outcome is Outcome.REFUSED
+    assert used_by(relay, Usage(prompt=9, answer=9)) == Usage(), "a refusal costs nothing, whatever head it has"
 
 
 async def test_a_plain_reply_says_what_it_used() -> None:

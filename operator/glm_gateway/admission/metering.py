@@ -152,5 +152,5 @@ def used_by(relay: Relay, reserved: Usage) -> Usage:
     if progress.opened is None:
         if (told := relay.told) is not None:
             return Usage(told.prompt, told.cached, told.answer - told.reasoning, told.reasoning)
-        return reserved if relay.is_plain and relay.status < 400 else Usage()
+        return reserved if 0 < relay.plain_status < 400 else Usage()
     return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)

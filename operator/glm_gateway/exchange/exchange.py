@@ -34,6 +34,7 @@ from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
+from glm_gateway.usage.entry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +183,16 @@ class Exchange:
             times = relay.watching = self.gateway.telemetry.watch(
                 target.name, self._headers, mode=ask.mode, streams=ask.streams, arrived_s=whole_s
             )
+        settling: asyncio.Task[Entry] | None = None
+
+        async def settle() -> None:
+            """Settle once, before the client knows of the end where there is one, and else after it."""
+            nonlocal settling
+            if settling is None:
+                settling = asyncio.create_task(self._settled(reserved, relay))
+            self._record.entry = await asyncio.shield(settling)
+
+        relay.ended = settle
         try:
             await self._run(relay, placing)
         finally:
@@ -194,15 +205,18 @@ class Exchange:
                 target.hear_thinking(_thinking_of(relay.progress.opened))
             if isinstance(target, Model):
                 self._record.revision = target.revision_of(relay.group)
-            self._record.entry = await asyncio.shield(
-                self.gateway.metering.settle(
-                    reserved,
-                    self._own_id,
-                    relay,
-                    e2e_s=self._loop.time() - self._began_s,
-                    ttft_s=None if first_s is None else first_s - self._began_s,
-                )
-            )
+            await settle()
+
+    async def _settled(self, reserved: Reserved, relay: Relay) -> Entry:
+        """Count what a request has used; return what was written down of it."""
+        first_s = relay.first_token_at
+        return await self.gateway.metering.settle(
+            reserved,
+            self._own_id,
+            relay,
+            e2e_s=self._loop.time() - self._began_s,
+            ttft_s=None if first_s is None else first_s - self._began_s,
+        )
 
     async def _reserved(self, model: str, ask: Ask) -> Reserved:
         """Reserve what a request may take. Raises Refused."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -47,25 +47,46 @@ class AsItIs:
 
 
 async def pass_plain(
-    connection: Connection, head: Head, reading: Reading, client: Client, *, silence_s: float, began: Callable[[], None]
+    connection: Connection,
+    head: Head,
+    reading: Reading,
+    client: Client,
+    *,
+    silence_s: float,
+    began: Callable[[], None],
+    over: Callable[[], Awaitable[None]],
 ) -> Failure | None:
     """Pass a reply on to its end; return the refusal where it is one that its client cannot be told as it is.
 
-    began: called at its first byte. Raises UpstreamLost.
+    began: called at its first byte. over: called when all of it was read, before its client has all; it may be called
+    twice. Raises UpstreamLost.
     """
     if head.status >= 400 and client.has_started:  # a stream that has waited has a head that says otherwise
         said = b""
         while data := await connection.read(silence_s):
             said = (said + data)[:MAX_ERROR_BYTES]
+        await over()
         return failure_in(head.status, said)
     await client.start(head.status, reading.headers(head))
+    length, num_read = _length(head), 0
     async with _kept_alive(client, reading) as told:
         while data := await connection.read(silence_s):
             began()
             told()
-            await client.body(reading.feed(data), more=True)
+            num_read += len(data)
+            passed = reading.feed(data)
+            if num_read == length:
+                await over()
+            await client.body(passed, more=True)
+    await over()
     await client.body(reading.end(), more=False)
     return None
+
+
+def _length(head: Head) -> int | None:
+    """Return how many bytes a reply has; None: its head does not say."""
+    said = head.get(b"content-length") or b""
+    return int(said) if said.isdigit() and len(said) < 20 else None
 
 
 @contextlib.asynccontextmanager

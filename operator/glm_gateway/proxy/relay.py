@@ -6,7 +6,7 @@ plain reply, of a worker from before, is passed on as it comes, and can be asked
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -119,13 +119,19 @@ class _Declined(Exception):
         self.failure = failure
 
 
+async def _nothing() -> None: ...
+
+
 @dataclass
 class Relay:
     """Relays one request. reply_added: headers of ours to the client. watching: told of each frame.
 
+    ended: called when it is known how the reply ends, before its client knows: what the request held is free by the
+    time that the client asks for more. Once or more.
+
     outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. first_token_at: on the loop's
     clock.
-    told: what a reply that is no frames says that it used.
+    told: what a reply that is no frames says that it used. plain_status: of such a reply; 0: there is none.
     """
 
     outgoing: Outgoing
@@ -136,11 +142,13 @@ class Relay:
     waits: Waits = field(default_factory=Waits)
     reply_added: Added = ()
     watching: Watching = field(default_factory=Unwatched)
+    ended: Callable[[], Awaitable[None]] = _nothing
     outcome: Outcome = Outcome.CANCELLED
     group: str = ""
     failure: Failure | None = None
     first_token_at: float | None = None
     told: Told | None = None
+    plain_status: int = 0
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -279,6 +287,7 @@ class Relay:
             self.placing.grow(choice, progress.num_tokens - num_tokens)
         if isinstance(meaning, Close | Fail):
             self._end(meaning)
+            await self.ended()
         if isinstance(meaning, Fail) and not self._client.has_started:
             await self._fail(meaning.failure)
             return
@@ -329,9 +338,15 @@ class Relay:
         await self._pass_as_it_comes(connection, head, AsItIs(head.get(b"content-type")), self.waits.silence_s)
 
     async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading, silence_s: float) -> None:
-        self.is_plain = True
-        failure = await pass_plain(connection, head, reading, self._client, silence_s=silence_s, began=self._note_first)
-        self.told, self.outcome = reading.told, _outcome_of(head.status)
+        self.is_plain, self.plain_status = True, head.status
+
+        async def over() -> None:
+            self.told, self.outcome = reading.told, _outcome_of(head.status)
+            await self.ended()
+
+        failure = await pass_plain(
+            connection, head, reading, self._client, silence_s=silence_s, began=self._note_first, over=over
+        )
         if failure is not None:
             await self._fail(failure)
 
@@ -368,6 +383,7 @@ class Relay:
         """Tell the client that there is no more."""
         self.failure = failure
         self.outcome = _outcome_of(failure.status)
+        await self.ended()
         await self._client.fail(failure)
 
 
