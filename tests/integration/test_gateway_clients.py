@@ -39,6 +39,7 @@ OF_LIMITS = "retried,retried_by_router,refused,cost"
 ANSWER, THOUGHT_END = "12 + 30 = 42", "answer 42"
 CHAIN = [["get_weather", {"city": "Paris"}], ["calculator", {"expression": "17 + 25 + 21"}]]
 FULL_IN_S = 2.0  # twenty tokens of 600 a minute
+LATE_S = 4.0  # of a machine that is busy, and litellm's router adds up to 0.75 s to whole seconds
 
 Said = Mapping[str, Any]
 
@@ -90,7 +91,8 @@ async def run(client: str, url: str, home: Path, turns: asyncio.Semaphore) -> An
 async def a_gateway_of(folder: Path, host: str) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before a worker at a host, and before a group that begins replies and says nothing."""
     (folder / "keys").mkdir()
-    for name in [*CASES, *(f"{name}-limited" for name in CASES)]:
+    limited = [f"{name}-limited-{case}" for name in CASES for case in ("retried", "router", "refused")]
+    for name in [*CASES, *limited]:
         key = new_key(f"glm-{name}", datetime.now(UTC), group=None, role=None, expires=None)
         (folder / "keys" / name).write_bytes(item_of(key))
     stalled = ScriptedGroup("stalled-g0", [[FRAMES_HEAD, opened(), STALL] for _ in range(40)])
@@ -101,12 +103,12 @@ async def a_gateway_of(folder: Path, host: str) -> AsyncIterator[GatewayProcess]
         ):
             group = {"name": name, "host": place, "port": port, "management_port": management}
             (folder / f"{name}.json").write_text(json.dumps({"groups": [group]}))
-        limited = {f"{name}-limited": {"answerTokensPerMinute": 600} for name in CASES}
+        limits = {name: {"answerTokensPerMinute": 600} for name in limited}
         plenty = {"requestsPerMinute": 1000, "promptTokensPerMinute": 10**6}
         config = {
             "auth": {"mode": "Keys", "keysFolder": str(folder / "keys")},
             "models": [model_of(MODEL, folder / "chat-g0.json"), model_of("stalled", folder / "stalled-g0.json")],
-            "quotas": {"default": plenty, "keys": limited, "prices": {"prompt": "2", "answer": "5"}},
+            "quotas": {"default": plenty, "keys": limits, "prices": {"prompt": "2", "answer": "5"}},
             "usage": {"folder": str(folder / "usage")},
         }
         async with a_gateway_process(folder, **config) as gateway:
@@ -165,21 +167,15 @@ def test_models_are_those_of_the_gateway(said: Said, client: str) -> None:
     assert got(said, client, "models")["ids"] == [MODEL, "stalled"]
 
 
-@pytest.mark.parametrize(
-    ("client", "case", "most_s"),
-    [
-        ("litellm", "retried", 0.0),
-        ("litellm", "retried_by_router", 1.75),  # whole seconds, and up to 0.75 s of its own
-        ("langchain", "retried", 0.0),
-        ("node-openai", "retried", 0.0),
-        ("node-anthropic", "retried", 0.0),
-    ],
-)
-def test_a_limit_is_waited_out_as_told(said: Said, client: str, case: str, most_s: float) -> None:
-    """most_s: that a client waits beyond what it is told."""
+WAITS = [("litellm", "retried"), ("litellm", "retried_by_router")]
+WAITS += [(client, "retried") for client in ("langchain", "node-openai", "node-anthropic")]
+
+
+@pytest.mark.parametrize(("client", "case"), WAITS)
+def test_a_limit_is_waited_out_as_told(said: Said, client: str, case: str) -> None:
     retried = got(said, client, case)
     assert retried["role"] == "assistant"
-    assert FULL_IN_S - 0.5 <= retried["took_s"] <= FULL_IN_S * 1.2 + most_s + 1.0
+    assert FULL_IN_S <= retried["took_s"] <= FULL_IN_S * 1.2 + LATE_S
 
 
 def test_a_refusal_has_the_class_that_a_client_has_for_it(said: Said) -> None:

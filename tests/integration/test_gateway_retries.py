@@ -29,7 +29,7 @@ from integration.writing_engine import Writer, writing
 
 ASK: Any = [{"role": "user", "content": "hi"}]
 A_MINUTE = 600  # tokens of answers: 10 in a second
-LATE_S = 0.5  # of a machine that is busy with others
+LATE_S = 1.0  # of a machine that is busy with others
 
 QUOTAS = {
     "default": {"answerTokensPerMinute": A_MINUTE},
@@ -210,7 +210,6 @@ def waited_as_told(client: Client, status: int) -> None:
     """Check that a client was refused once, came again when it was told to, and not much later."""
     assert client.seen.statuses == [status, 200]
     told_s, waited_s = client.seen.waited()
-    print(f"{client.key}: {status}, told {told_s:.3f} s, waited {waited_s:.3f} s")
     assert told_s <= waited_s <= told_s * 1.2 + LATE_S
 
 

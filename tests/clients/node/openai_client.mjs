@@ -110,15 +110,14 @@ async function responsesStream() {
 const limited = { model: MODEL, messages: user('What is 12+30?'), max_tokens: 20 };
 
 async function retried() {
-  return nearlyUsedUp(url, async (apiKey) => {
-    const began = performance.now();
+  return nearlyUsedUp(url, 'retried', async (apiKey, passed) => {
     const completion = await client.withOptions({ apiKey, maxRetries: 2 }).chat.completions.create(limited);
-    return { took_s: (performance.now() - began) / 1000, role: completion.choices[0].message.role };
+    return { took_s: passed(), role: completion.choices[0].message.role };
   });
 }
 
 async function refused() {
-  return nearlyUsedUp(url, async (apiKey) => {
+  return nearlyUsedUp(url, 'refused', async (apiKey) => {
     try {
       await client.withOptions({ apiKey }).chat.completions.create(limited);
       return { status: 200 };

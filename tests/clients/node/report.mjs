@@ -1,6 +1,6 @@
 // What a client's script prints: one JSON object, with what came of each of its cases.
 
-// Before a gateway a script gets a key, and one whose limits it is to run into.
+// Before a gateway a script gets a key, and others whose limits it is to run into.
 
 import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -9,7 +9,7 @@ export const MODEL = 'glm-nano';
 
 const START_LIMIT_MS = 200_000;
 
-// Of the model whose requests get a head and never a word; tokens of answers a minute, for the limited key.
+// Of the model whose requests get a head and never a word; tokens of answers a minute, for each limited key.
 const [STALLED, LIMITED_TO] = ['stalled', 600];
 
 const text = (fallback) => ({ type: 'string', ...(fallback === undefined ? {} : { default: fallback }) });
@@ -35,22 +35,20 @@ export async function serverUrl() {
   }
 }
 
-// Call with the limited key while a request of another model, which does not end, has taken all that it may have.
-export async function nearlyUsedUp(url, call) {
-  const ending = new AbortController();
+// Call with the key of a case whose limits it runs into, while a request of another model, which does not end, has all
+// that the key may have. The call also gets what returns the seconds since that was asked: twenty tokens more are there
+// after two.
+export async function nearlyUsedUp(url, name, call) {
+  const [key, ending, asked] = [`${OPTIONS.limited}-${name}`, new AbortController(), performance.now()];
   const taken = await fetch(`${url}/v1/completions`, {
     method: 'POST',
-    headers: { authorization: `Bearer ${OPTIONS.limited}`, 'content-type': 'application/json' },
+    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
     body: JSON.stringify({ model: STALLED, prompt: '1', max_tokens: LIMITED_TO, stream: true }),
     signal: ending.signal,
   });
-  if (!taken.ok) {
-    // What a case before had is not back yet.
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    return nearlyUsedUp(url, call);
-  }
+  if (!taken.ok) throw new Error(`${taken.status} for what was to use up all of ${key}`);
   try {
-    return await call(OPTIONS.limited);
+    return await call(key, () => (performance.now() - asked) / 1000);
   } finally {
     ending.abort();
   }

@@ -10,7 +10,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from report import MODEL, key, nearly_used_up, options, report, server_url
+from report import MODEL, key, limited_key, nearly_used_up, options, report, server_url
 from tools import MAX_STEPS, QUESTION
 from tools import calculator as calculated
 from tools import get_weather as looked_up
@@ -117,17 +117,17 @@ def responses_loop() -> dict[str, Any]:
 
 
 def retried() -> dict[str, Any]:
-    with nearly_used_up(server_url()) as limited:
-        patient = ChatOpenAI(
-            base_url=model.openai_api_base,
-            api_key=limited,  # type: ignore[arg-type]
-            model=MODEL,
-            max_retries=2,
-            max_tokens=20,  # type: ignore[call-arg]
-        )
-        began_s = time.monotonic()
+    limited = limited_key("retried")
+    patient = ChatOpenAI(
+        base_url=model.openai_api_base,
+        api_key=limited,  # type: ignore[arg-type]
+        model=MODEL,
+        max_retries=2,
+        max_tokens=20,  # type: ignore[call-arg]
+    )
+    with nearly_used_up(server_url(), limited) as asked_s:
         message = patient.invoke("What is 12+30?")
-        return {"took_s": time.monotonic() - began_s, "role": "assistant" if message.type == "ai" else message.type}
+        return {"took_s": time.monotonic() - asked_s, "role": "assistant" if message.type == "ai" else message.type}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from report import MODEL, key, nearly_used_up, options, report, server_url
+from report import MODEL, key, limited_key, nearly_used_up, options, report, server_url
 from tools import MAX_STEPS, QUESTION, TOOLS
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or the import asks another host for the prices of models
@@ -141,24 +141,25 @@ def cost() -> dict[str, Any]:
 
 
 def retried() -> dict[str, Any]:
-    with nearly_used_up(URL) as limited:
-        began_s = time.monotonic()
+    limited = limited_key("retried")
+    with nearly_used_up(URL, limited) as asked_s:
         reply = as_openai(messages=user("What is 12+30?"), max_tokens=20, api_key=limited, num_retries=2)
-        return {"took_s": time.monotonic() - began_s, "role": reply.choices[0].message.role}
+        return {"took_s": time.monotonic() - asked_s, "role": reply.choices[0].message.role}
 
 
 def retried_by_router() -> dict[str, Any]:
-    where = {"model": f"openai/{MODEL}", "api_base": f"{URL}/v1", "api_key": options().limited, "max_retries": 0}
+    limited = limited_key("router")
+    where = {"model": f"openai/{MODEL}", "api_base": f"{URL}/v1", "api_key": limited, "max_retries": 0}
     router = litellm.Router(model_list=[{"model_name": MODEL, "litellm_params": where}], num_retries=2)
-    with nearly_used_up(URL):
-        began_s = time.monotonic()
+    with nearly_used_up(URL, limited) as asked_s:
         reply: Any = router.completion(model=MODEL, messages=user("What is 12+30?"), max_tokens=20)
-        return {"took_s": time.monotonic() - began_s, "role": reply.choices[0].message.role}
+        return {"took_s": time.monotonic() - asked_s, "role": reply.choices[0].message.role}
 
 
 def refused() -> dict[str, Any]:
     """What litellm makes of a refusal."""
-    with nearly_used_up(URL) as limited:
+    limited = limited_key("refused")
+    with nearly_used_up(URL, limited):
         try:
             as_openai(messages=user("What is 12+30?"), max_tokens=20, api_key=limited)
         except litellm.RateLimitError as error:

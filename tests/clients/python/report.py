@@ -1,7 +1,7 @@
 """What a client's script prints: one JSON object, with what came of each of its cases.
 
 A case is a function that talks to the server and returns what it got. One that fails says so under its name, and the
-others go on. Before a gateway a script gets a key, and one whose limits it is to run into.
+others go on. Before a gateway a script gets a key, and others whose limits it is to run into.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import json
 import sys
 import time
 import traceback
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,7 +20,7 @@ MODEL = "glm-nano"
 START_LIMIT_S = 200.0
 STALLED = "stalled"
 LIMITED_TO = 600
-"""Tokens of answers a minute, for the limited key: ten in a second."""
+"""Tokens of answers a minute, for each limited key: ten in a second."""
 
 Case = Callable[[], dict[str, Any]]
 
@@ -32,7 +31,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("url", help="of the server, as http://127.0.0.1:8000")
     parser.add_argument("--key", default="none", help="to ask with; a server without a gateway takes any")
-    parser.add_argument("--limited", help="a key with limits: the cases that are about them run, too")
+    parser.add_argument("--limited", help="the beginning of keys with limits: the cases that are about them run, too")
     parser.add_argument("--only", help="names of the cases to run, with commas")
     return parser.parse_args()
 
@@ -57,20 +56,23 @@ def key() -> str:
     return str(options().key)
 
 
+def limited_key(case: str) -> str:
+    """Return the key whose limits a case runs into. Each has its own: what one has used counts for no other."""
+    return f"{options().limited}-{case}"
+
+
 @contextlib.contextmanager
-def nearly_used_up(url: str) -> Iterator[str]:
-    """Yield the limited key while a request of another model, which does not end, has taken all that it may have."""
-    limited = str(options().limited)
+def nearly_used_up(url: str, limited: str) -> Iterator[float]:
+    """While this is entered, a request of another model, which does not end, has all that a limited key may have.
+
+    Yields the moment at which it was asked, of time.monotonic(): twenty tokens more are there two seconds later.
+    """
     body = json.dumps({"model": STALLED, "prompt": "1", "max_tokens": LIMITED_TO, "stream": True}).encode()
     headers = {"authorization": f"Bearer {limited}", "content-type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/completions", body, headers)
-    while True:
-        try:
-            with urllib.request.urlopen(request):
-                yield limited
-                return
-        except urllib.error.HTTPError:  # what a case before had is not back yet
-            time.sleep(0.1)
+    asked_s = time.monotonic()
+    with urllib.request.urlopen(request):
+        yield asked_s
 
 
 def report(package: str, cases: dict[str, Case]) -> None:
