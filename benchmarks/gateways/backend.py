@@ -12,7 +12,20 @@ import time
 from dataclasses import dataclass
 
 from gateways.server import Client, Server, number_of, streams
-from gateways.wire import CHAT, MODEL, NOT_THERE, Script, chunk, framed, head_of, json_of, plain_stream, whole
+from gateways.wire import (
+    CHAT,
+    COUNT,
+    MODEL,
+    NOT_THERE,
+    Script,
+    chunk,
+    framed,
+    head_of,
+    json_of,
+    plain_stream,
+    tokenized,
+    whole,
+)
 
 LOAD_EVERY_S = 0.1
 KNOWN = {"status": "ok", "object": "list", "data": [{"id": MODEL}], "version": "0"}
@@ -41,6 +54,9 @@ class Backend(Server):
         if request.startswith(b"GET /load "):
             self.send(client, head_of("application/x-ndjson"))
             self._tell_load(client, time.perf_counter())
+            return
+        if request.startswith(COUNT):
+            self.send_whole(client, tokenized(request))
             return
         if not request.startswith(CHAT):
             self.send(client, NOT_THERE) if request.startswith(b"POST") else self.send_whole(client, json_of(KNOWN))

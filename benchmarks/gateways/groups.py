@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 
 from gateways.backend import KNOWN
 from gateways.server import Client, Server, number_of
-from gateways.wire import CHAT, NOT_THERE, Script, chunk, framed, head_of, json_of, plain_stream, whole
+from gateways.wire import (
+    CHAT,
+    COUNT,
+    NOT_THERE,
+    Script,
+    chunk,
+    framed,
+    head_of,
+    json_of,
+    plain_stream,
+    tokenized,
+    whole,
+)
 from simulated.engine import Engine, Flight
 from simulated.simulation import PUSH_S
 from simulated.workload import WARM_S, Turn
@@ -72,6 +84,8 @@ class SimulatedGroup(Server):
             self.send_whole(client, b"{}")
         elif request.startswith(SEEN_PATH):
             self.send_whole(client, json_of(self._seen.told(self._engine)))
+        elif request.startswith(COUNT):
+            self.send_whole(client, tokenized(request))
         elif request.startswith(b"POST") and not request.startswith(CHAT):
             self.send(client, NOT_THERE)
         elif not request.startswith(b"POST"):

@@ -1,14 +1,16 @@
 """Replies of a fake group as they go over the wire: plain events, or frames as workers write them."""
 
 import json
+from array import array
 from dataclasses import dataclass
 
 from glm_edge.frames import FRAMES_TYPE, Close, Frame, Open, Tokens, encode
 
 MODEL = "m"
 CHAT = b"POST /v1/chat/completions "
+COUNT = b"POST /tokenize "
 NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
-"""To whatever else is posted: some routers ask workers to count tokens, and go on without it."""
+"""To whatever else is posted."""
 
 TOKEN = "tok "
 """Text of every token: clients count it."""
@@ -96,3 +98,11 @@ def framed(*, streams: bool, num_tokens: int, num_prompt_tokens: int = 8) -> Scr
         tokens(NEXT),
         chunk(encode(Frame(closed, LAST if streams else whole(num_tokens)))) + END,
     )
+
+
+def tokenized(request: bytes) -> bytes:
+    """Return the tokens of a prompt, one for four bytes: vllm-router asks for them, and finds prefixes by them."""
+    asked = json.loads(request.partition(b"\r\n\r\n")[2])
+    data = "".join(f"{each['role']}\n{each['content']}\n" for each in asked.get("messages", ())).encode()
+    tokens = list(array("I", data + bytes(-len(data) % 4)))
+    return json_of({"count": len(tokens), "max_model_len": 131_072, "tokens": tokens})
