@@ -1,13 +1,16 @@
 """What must not open, close or strand a deployment's address: edits, deletions by hand, deaths of the operator."""
 
+import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from glm_operator import names
+from glm_operator.errors import Unavailable
 from integration.fake_kubernetes import FakeKubernetes
-from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec
+from integration.operator_rig import Died, Rig, a_deployment_body, a_rig, set_spec
 
 Story = Callable[[Rig], None]
 
@@ -251,3 +254,80 @@ async def test_an_operator_killed_after_any_write_leaves_the_gateway_as_one_that
     for dies_after in range(1, num_writes + 1):
         ended, _ = await tell(name, dies_after)
         assert ended == expected, f"killed after write {dies_after} of {num_writes}"
+
+
+GOOD: list[dict[str, Any]] = [
+    {"access": {"auth": "APIKeys"}},
+    {"access": {"auth": "None"}},
+    {"access": {"keysSecretRef": {"name": "team"}}},
+    {"access": {"limits": {"default": {"concurrency": 2}}}},
+    {"gateway": {"replicas": 2}},
+    {"gateway": {"tlsSecretRef": {"name": "tls"}}},
+    {"gateway": {"usage": {"claimName": "usage"}}},
+    {"replicas": 2},
+]
+"""None moves a group: who edits that and loses the records as well gets what the groups are made from."""
+
+BAD: list[dict[str, Any]] = [
+    {"gateway": {"replicas": 0}},
+    {"gateway": {"names": [{"name": "a", "arms": [{"to": "typo"}]}]}},
+    {"access": {"auth": "OIDC"}},
+    {"parallelism": {"tensor": 1, "expert": 3}},
+]
+OURS = ("deployments", "configmaps", "roles", "rolebindings", "services", "serviceaccounts", "poddisruptionbudgets",
+        "networkpolicies", "pods")  # fmt: skip
+
+
+def something_happens(rig: Rig, chance: random.Random) -> None:
+    match chance.choice(["good", "good", "bad", "hand", "hand", "records", "forgets", "dies"]):
+        case "good":
+            set_spec(rig, **chance.choice(GOOD))
+        case "bad":
+            set_spec(rig, **chance.choice(BAD))
+        case "hand":
+            plural = chance.choice(OURS)
+            if found := rig.fake.names(plural):
+                rig.fake.delete((plural, "models", chance.choice(found)))
+        case "records":
+            forget_records(rig)
+        case "forgets":
+            rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].pop("access", None))
+        case "dies":
+            rig.writes, rig.dies_after = 0, chance.randint(1, 12)
+
+
+def what_there_is(rig: Rig) -> dict[str, Any]:
+    """Return all objects but the deployment, whose conditions tell of the way, and pods of the gateway: nobody rolls
+    them in the fake.
+    """
+    others = ("glmdeployments/", "pods/chat-gateway")
+    return {key: value for key, value in rig.end_state().items() if not key.startswith(others)}
+
+
+async def ends_as(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what a deployment comes to that never was another one."""
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_body(**spec))) as rig:
+        await rig.settle()
+        return what_there_is(rig)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_happens_nobody_gets_past_a_gateway_and_the_end_is_that_of_the_last_spec(seed: int) -> None:
+    chance, last = random.Random(seed), {"access": {"auth": "APIKeys"}, "replicas": 2}
+    async with a_rig(lambda fake: fake.put("glmdeployments", a_body(access={"auth": "APIKeys"}))) as rig:
+        await rig.settle()
+        for _ in range(12):
+            something_happens(rig, chance)
+            with contextlib.suppress(Died, Unavailable):
+                await rig.run_pass()
+            if "chat" in rig.fake.names("services"):
+                assert selector(rig) == TO_GATEWAY
+            if chance.random() < 0.5:
+                rig.fake.step()
+        rig.dies_after = None
+        rig.fake.edit("glmdeployments", "chat", lambda body: body.update(spec=a_body(**last)["spec"]))
+        await rig.settle()
+        assert what_there_is(rig) == await ends_as(last)
+        writes = rig.writes
+        await rig.settle()
+        assert rig.writes == writes
