@@ -212,6 +212,16 @@ async def test_several_models_of_a_deployment_are_added_up() -> None:
         assert (await world.heard("other")).held == 0.0
 
 
+async def test_the_tokens_that_wait_are_added_up_and_where_one_model_lacks_them_nobody_says_them() -> None:
+    models = {"a": a_model(held=1, held_tokens=40), "b": a_model(held=2, held_tokens=300), "c": a_model("old", held=3)}
+    async with a_world(GatewayPort(models=models)) as world:
+        assert (await world.heard()).held_tokens(mean_prompt=7.0) == 340.0
+        assert (await world.heard("old")).held_tokens(mean_prompt=7.0) == 21.0
+        models["b"].pop("held_tokens")
+        await world.port.send(world.port.line())
+        await until(lambda: world.asked().held_tokens(mean_prompt=7.0) == 21.0)
+
+
 async def test_without_a_deployment_the_name_of_the_model_counts() -> None:
     async with a_world(GatewayPort(models={"chat": a_model(None, running=4)})) as world:
         assert (await world.heard()).running == 4.0
@@ -274,6 +284,7 @@ async def test_a_gateway_says_whose_requests_it_holds_and_since_when_nobody_asks
             await until(lambda: calls == [(NAMESPACE, "chat")])
             assert time.monotonic() - began_s < 1.0
             assert asked().held == 1.0
+            assert 1.0 <= asked().held_tokens(mean_prompt=1e6) <= 20.0, "about as many as the prompt has"
 
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

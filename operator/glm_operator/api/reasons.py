@@ -248,7 +248,7 @@ REASONS: dict[Reason, Meaning] = {
         "Say access.auth: APIKeys, OIDC, External or None. Until then the Service leads to the groups, as before.",
     ),
     "DemandUnknown": _waiting(
-        "scaling.min is 0, and no gateway runs, or one does not say what it is asked: a group stays",
+        "a gateway does not say what it is asked, or scaling.min is 0 and none runs: no group goes",
         "Look at the pods of the gateway that the message names. The operator must reach their port 9090.",
     ),
     "Woken": _waiting("a gateway held requests while there was no group, and the first one comes"),

@@ -119,7 +119,9 @@ LATE = 0.5
 """Share of the promise that the oldest request has waited when its queue is late."""
 
 AGE_SPAN_S = 10.0
-"""Time over which the oldest age must not fall before it asks for a group that measured demand does not."""
+AGE_SPANS = 3.0
+"""Time over which the oldest age must not fall before it asks for a group that measured demand does not; and after how
+many of these times an age says nothing any more."""
 
 SETTLE_S = 30.0
 """Least time that a new group gets to show its effect before the age asks for another; latencies, their window more.

@@ -72,7 +72,11 @@ def _without_groups(memory: Memory, first: Decision) -> Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class _Verdict:
-    """How many groups are wanted before limits. may_fall: everything is known, so fewer may be enough."""
+    """How many groups are wanted before limits. may_fall: everything is known, so fewer may be enough.
+
+    What a silent gateway holds is not known, so nothing goes for what the others say; that more may come, or that as
+    many as there are are needed, stays true.
+    """
 
     wanted: int
     cause: Cause
@@ -97,7 +101,7 @@ def _verdict(moment: Moment) -> _Verdict:
     more, enough = _up(most), ceil(moment.demand.careful * (1.0 + law.DOWN_MARGIN))
     wanted = more if more > current else min(current, enough)
     wanted = max(wanted, floor, 1)
-    may_fall = moment.demand.is_known
+    may_fall = moment.demand.is_known and not (wanted < current and moment.asked.silent)
     if not may_fall:
         wanted = max(wanted, current)
     if wanted > current:
@@ -132,7 +136,8 @@ def _floor(moment: Moment) -> int:
         return moment.current
     if moment.memory.rates.prefill_tokens_per_s is None:
         return moment.current + 1
-    before = [each for each in moment.memory.ages if moment.now_s - each.at_s >= law.AGE_SPAN_S]
+    span_s = law.AGE_SPAN_S
+    before = [each for each in moment.memory.ages if span_s <= moment.now_s - each.at_s <= law.AGE_SPANS * span_s]
     lasts = bool(before) and law.LATE * moment.kept.wait_s <= before[-1].waited_s <= waited_s
     return moment.current + 1 if lasts else moment.current
 
@@ -162,7 +167,7 @@ def _kept_s(moment: Moment) -> float:
 def _said(moment: Moment, verdict: _Verdict) -> Memory:
     """Return the memory with what is wanted now. Of what is not known nothing is said, and the last word holds."""
     memory, now_s = moment.memory, moment.now_s
-    ages = tuple(each for each in memory.ages if 0.0 < now_s - each.at_s <= 3.0 * law.AGE_SPAN_S)
+    ages = tuple(each for each in memory.ages if 0.0 < now_s - each.at_s <= law.AGE_SPANS * law.AGE_SPAN_S)
     if moment.sums.oldest_s.is_known or moment.sums.oldest_s.value > 0.0:
         ages = (*ages, Age(now_s, moment.sums.oldest_s.value))
     down_s = moment.scaling.down.stabilization_seconds
@@ -278,6 +283,8 @@ def _ceiling(moment: Moment, bounds: Bounds, memory: Memory) -> Limit | None:
 def _why_not(moment: Moment, verdict: _Verdict) -> Limit | None:
     """Return what keeps the number where it is, if anything does."""
     if not verdict.may_fall:
+        if moment.demand.is_known:
+            return "GatewayUnknown"
         nobody_serves = moment.situation.serving <= 0 and moment.credit.remaining_s
         return "Starting" if nobody_serves or verdict.without_credit else "MissingMetrics"
     if verdict.without_credit:

@@ -39,7 +39,7 @@ Limit = Literal[
     "Infeasible",  # more groups cannot help
     "IdleAfter",  # somebody asked lately, or the group has not served for that long
     "NoGateway",  # there is none that would hold requests
-    "GatewayUnknown",  # one does not say what it is asked
+    "GatewayUnknown",  # one does not say what it is asked, so what it holds is not known
 ]
 
 CEILINGS: frozenset[Limit] = frozenset({"Max", "GPUBudget", "NamespaceGPUBudget", "ResourceQuota"})

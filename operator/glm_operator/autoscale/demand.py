@@ -10,16 +10,20 @@ from math import log
 
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Cause
+from glm_operator.autoscale.estimate.held import Rise
 from glm_operator.autoscale.estimate.promises import Promises
 from glm_operator.autoscale.estimate.rates import Line, Rates
 from glm_operator.autoscale.estimate.samples import believable
 from glm_operator.autoscale.estimate.trend import stepped
 from glm_operator.autoscale.signals import GroupSignals, Input, Signals, State
 
+NO_RISE = Rise()  # where nothing is known of gateways
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """What all groups show together. A sum over groups of which one is not known is not known; it has what is known."""
+    """What all groups show together, and what waits at gateways. A sum over groups of which one is not known is not
+    known; it has what is known. What a silent gateway holds is in none of them, and makes none of them unknown."""
 
     running: Input
     waiting: Input
@@ -29,7 +33,7 @@ class Sums:
     arrivals: Input  # requests a second
     prompt_arriving: Input  # tokens a second
     generated: Input  # tokens a second
-    is_idle: bool  # fresh data of every group say that nothing runs, waits or arrives
+    is_idle: bool  # fresh data of every group say that nothing runs, waits or arrives, and no gateway says otherwise
 
     @property
     def are_known(self) -> bool:
@@ -42,8 +46,12 @@ class Sums:
         return any(each.value > 0.0 for each in (self.running, self.waiting, self.arrivals))
 
 
-def sums(signals: Signals, now_s: float) -> Sums:
-    """Return the sums over the expected groups at a unix time."""
+def sums(signals: Signals, now_s: float, mean_prompt: float = 0.0, rise: Rise = NO_RISE) -> Sums:
+    """Return the sums over the expected groups at a unix time, with what waits at gateways.
+
+    A request is at a gateway or at a worker, so none counts twice. mean_prompt: tokens that a request brings, where a
+    gateway does not say it. rise: of what waits at gateways; that has arrived too.
+    """
     stale = {
         name
         for name, each in signals.groups.items()
@@ -88,6 +96,11 @@ def sums(signals: Signals, now_s: float) -> Sums:
         "generated": over(lambda each: each.tokens_generated),
     }
     found["arrivals"], found["prompt_arriving"] = _stepped(found["arrivals"], found["prompt_arriving"], over)
+    found["waiting"] = _more(found["waiting"], signals.asked.held)
+    found["prompt_tokens"] = _more(found["prompt_tokens"], signals.asked.held_tokens(mean_prompt))
+    found["oldest_s"] = replace(found["oldest_s"], value=max(found["oldest_s"].value, signals.asked.oldest_s))
+    found["arrivals"] = _more(found["arrivals"], rise.requests)
+    found["prompt_arriving"] = _more(found["prompt_arriving"], rise.prompt_tokens)
     is_idle = all(
         found[name].state is State.VALUE and found[name].value == 0.0
         for name in ("running", "waiting", "oldest_s", "arrivals")
@@ -123,6 +136,10 @@ def _stepped(
         replace(arrivals, value=stepped(requests, lately.value, requests)),
         replace(prompts, value=stepped(prompts.value, prompts_lately.value, requests, law.NOISE)),
     )
+
+
+def _more(found: Input, value: float) -> Input:
+    return replace(found, value=min(max(found.value + value, 0.0), law.HUGE))
 
 
 def _idle(found: Input) -> Input:
@@ -269,16 +286,17 @@ def demand(
     )
 
 
-def held_need(held: float, rates: Rates, kept: Promises, cold_start_s: float) -> float:
+def held_need(held: float, prompt_tokens: float, rates: Rates, kept: Promises, cold_start_s: float) -> float:
     """Return the groups for requests that wait where there is no group: for their work, within the usual horizon.
 
-    Of what was never measured nothing is asked for; no backlog asks for more than it would from one group.
+    prompt_tokens: of all of them. Of what was never measured nothing is asked for; no backlog asks for more than it
+    would from one group.
     """
     able = Able.of(rates, law.HOPEFUL, law.HUGE)
     load = Load(
         prompt_tokens=0.0,
         generated=0.0,
-        waiting_prompt_tokens=held * (rates.prompt_tokens or 0.0),
+        waiting_prompt_tokens=prompt_tokens,
         waiting_requests=held,
         running_requests=0.0,
         kv_tokens=0.0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from glm_operator.autoscale.constants import MAX_STEP_S, REGRET_S, WRITE_LAG_S
 from glm_operator.autoscale.decision import Limit
 from glm_operator.autoscale.estimate.coldstart import ColdStarts
+from glm_operator.autoscale.estimate.held import Held
 from glm_operator.autoscale.estimate.rates import Rates
 from glm_operator.autoscale.estimate.trend import Arrivals
 from glm_operator.autoscale.zero.idle import Idle
@@ -57,6 +58,7 @@ class Memory:
     prompt_level: float | None = None
     generated_level: float | None = None
     arrivals: tuple[Arrivals, ...] = ()
+    held: tuple[Held, ...] = ()  # at gateways, at the moments when all of them were heard
     ages: tuple[Age, ...] = ()
     shown: frozenset[str] = frozenset()  # groups that serve and have shown everything of their load
     hung: Mapping[str, float] = field(default_factory=dict)  # groups that computed nothing, and when they last did so
@@ -114,6 +116,7 @@ class Memory:
             least=tuple((at_s + jump, groups) for at_s, groups in self.least),
             moves=tuple(Move(each.at_s + jump, each.groups) for each in self.moves),
             arrivals=tuple(replace(each, at_s=each.at_s + jump) for each in self.arrivals),
+            held=tuple(replace(each, at_s=each.at_s + jump) for each in self.held),
             ages=tuple(Age(each.at_s + jump, each.waited_s) for each in self.ages),
             hung={name: at_s + jump for name, at_s in self.hung.items()},
             idle=self.idle.moved_by(jump),

@@ -9,7 +9,7 @@ from glm_operator.api.slo import Slo
 from glm_operator.autoscale import constants as law
 from glm_operator.autoscale.decision import Situation
 from glm_operator.autoscale.demand import Credit, Demand, Load, Sums, arriving_need, demand, is_whole, sums
-from glm_operator.autoscale.estimate import coldstart, rates, trend
+from glm_operator.autoscale.estimate import coldstart, held, rates, trend
 from glm_operator.autoscale.estimate.promises import Promises, promises
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.series import SHORT_WINDOW_S
@@ -34,7 +34,7 @@ class Moment:
     is_blind: bool  # there are groups that serve, and none of them shows anything fresh
     lost: tuple[str, ...]  # groups that showed their load once, and are needed beside those that show it now
     hung: tuple[str, ...]  # groups that have requests and compute nothing
-    all_queue: bool  # in every group that computes and shows something fresh, requests wait
+    all_queue: bool  # requests wait at gateways, or in every group that computes and shows something fresh
     is_late: bool
     has_settled: bool
     inputs: Mapping[str, Input]
@@ -54,9 +54,11 @@ class Moment:
         memory = _hanging(memory, signals, now_s)
         signals = _thawed(signals, memory, now_s)
         fresh = _fresh(signals, now_s)
-        found = sums(signals, now_s)
+        memory, mean_prompt = _held(memory, signals.asked, now_s), memory.rates.prompt_tokens or 0.0
+        rise = held.rise(memory.held, now_s)
+        found = sums(signals, now_s, mean_prompt, rise)
         going_on = _going_on(signals, fresh)
-        carried = found if going_on is signals else sums(going_on, now_s)
+        carried = found if going_on is signals else sums(going_on, now_s, mean_prompt, rise)
         memory, part = _shown(_watched(memory, situation, fresh, now_s), signals, fresh)
         warm = [each for each in fresh if _is_warm(each, scaling.warm_up_seconds, now_s)]
         memory = replace(memory, rates=rates.learn(memory.rates, warm, elapsed_s, fresh))
@@ -87,10 +89,11 @@ class Moment:
             is_blind=bool(signals.expected) and not fresh,
             lost=part.lost,
             hung=tuple(each.group for each in fresh if each.is_hung),
-            all_queue=all(_queues(each) for each in fresh if not each.is_hung),
+            all_queue=signals.asked.held > 0.0 or all(_queues(each) for each in fresh if not each.is_hung),
             is_late=is_late or (can_help and kept.is_missed),
             has_settled=has_settled,
-            inputs=_inputs(found, needed, kept, credit, memory, boost),
+            inputs=_inputs(found, needed, kept, credit, memory, boost)
+            | (held_inputs(signals.asked, memory, now_s) if signals.asked.gateways else {}),
             asked=signals.asked,
         )
 
@@ -186,6 +189,24 @@ def _shown(memory: Memory, signals: Signals, fresh: list[GroupSignals]) -> tuple
     lost = tuple(sorted(once - now))
     part = Part(lost, len(now) / len(once)) if lost and len(lost) <= len(now) else Part()
     return (memory if once == memory.shown else replace(memory, shown=once)), part
+
+
+def _held(memory: Memory, asked: Asked, now_s: float) -> Memory:
+    """Return the memory with what waits at gateways now. Of what is not known of all of them nothing is noted."""
+    if not asked.is_known:
+        return memory
+    tokens = asked.held_tokens(memory.rates.prompt_tokens or 0.0)
+    return replace(memory, held=held.noted(memory.held, held.Held(now_s, asked.held, tokens)))
+
+
+def held_inputs(asked: Asked, memory: Memory, now_s: float) -> dict[str, Input]:
+    """Return what waits at gateways, by name with unit."""
+    state = State.VALUE if asked.is_known else State.UNKNOWN
+    return {
+        "held at gateways, requests": Input(state, asked.held, now_s),
+        "held at gateways, tokens": Input(state, asked.held_tokens(memory.rates.prompt_tokens or 0.0), now_s),
+        "oldest held, s": Input(state, asked.oldest_s, now_s),
+    }
 
 
 def _levelled(memory: Memory, found: Sums, part: Part, elapsed_s: float, now_s: float) -> Memory:

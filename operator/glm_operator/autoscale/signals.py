@@ -113,4 +113,4 @@ class Signals:
     stale: frozenset[str] = frozenset()  # of groups, those whose samples are too old
     classes: tuple[ClassSignals, ...] = ()
     at_s: float | None = None  # of the newest sample of any group
-    asked: Asked = field(default_factory=Asked)  # what gateways say; it counts where there may be no group
+    asked: Asked = field(default_factory=Asked)  # what gateways say; none: nobody waits there

@@ -5,6 +5,7 @@ from glm_operator.autoscale.bounds.limits import Bounds
 from glm_operator.autoscale.decision import Cause, Limit, number
 from glm_operator.autoscale.demand import Demand
 from glm_operator.autoscale.moment import Moment
+from glm_operator.autoscale.zero.asked import Asked
 
 
 def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -> str:
@@ -28,7 +29,17 @@ def message(moment: Moment, cause: Cause, limit: Limit | None, bounds: Bounds) -
         "Woken": waited,
         "Idle": waited,
     }
-    return words[cause] + (f"; limited by {limit}" if limit else "")
+    return words[cause] + _held(moment) + (f"; limited by {limit}" if limit else "")
+
+
+def _held(moment: Moment) -> str:
+    """Return what waits at gateways, where anything does."""
+    held = moment.asked.held
+    if held <= 0.0:
+        return ""
+    tokens = moment.asked.held_tokens(moment.memory.rates.prompt_tokens or 0.0)
+    requests = "1 request" if held == 1.0 else f"{number(held)} requests"
+    return f"; waits at gateways: {requests}, {number(tokens)} tokens"
 
 
 def _groups(need: float) -> str:
@@ -49,6 +60,8 @@ def _beside(moment: Moment) -> str:
 
 
 def _unknown(moment: Moment) -> str:
+    if moment.demand.is_known:
+        return f"{deaf(moment.asked)}, so no group goes"
     if not moment.silent and moment.situation.serving <= 0:
         return "no group serves yet, so nothing is measured"
     if moment.silent:
@@ -58,6 +71,15 @@ def _unknown(moment: Moment) -> str:
     if not moment.sums.are_known:
         return "not every number of the groups is known"
     return "what a group can do was not measured yet"
+
+
+def deaf(asked: Asked) -> str:
+    """Return which gateways say nothing."""
+    if not asked.gateways:
+        return "no gateway runs"
+    if len(asked.silent) == 1:
+        return f"gateway {asked.silent[0]} does not say what it is asked"
+    return f"gateways {few(asked.silent)} do not say what they are asked"
 
 
 def few(groups: tuple[str, ...]) -> str:

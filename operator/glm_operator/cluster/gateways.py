@@ -43,6 +43,7 @@ class _OfModel(BaseModel):
     """What a gateway is asked of one model."""
 
     held: _Number
+    held_tokens: _Number | None = None  # one of the version before does not say it
     running: _Number
     oldest_s: _Number
     idle_s: _Number | None
@@ -68,8 +69,10 @@ class _Page(BaseModel):
         return {name: self._together(models) for name, models in found.items()}
 
     def _together(self, models: list[_OfModel]) -> Said:
+        tokens = sum(each.held_tokens or 0.0 for each in models)
         return Said(
             held=sum(each.held for each in models),
+            held_tokens=None if any(each.held_tokens is None for each in models) else tokens,
             running=sum(each.running for each in models),
             oldest_s=max(each.oldest_s for each in models),
             idle_s=min((each.idle_s for each in models if each.idle_s is not None), default=None),

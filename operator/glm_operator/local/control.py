@@ -95,7 +95,7 @@ class Controller:
         staying = [group for group in groups if group.index not in self.leaving]
         rules = deployment.spec.scaling
         reading = await self._read(deployment, staying)
-        is_asked = rules is not None and rules.may_be_zero
+        is_asked = rules is not None and rules.mode in ("Active", "Observe")
         states = self.folder.deployments() if is_asked else []
         demand = await asyncio.to_thread(asked, states, self.name, self.management)
         serving = frozenset(group.name for group in staying if group.is_ready)

@@ -10,16 +10,17 @@ from glm_operator.autoscale.constants import HUGE
 class Said:
     """What one gateway says. Seconds are as of now, whenever it said them."""
 
-    held: float  # requests that wait for a group
+    held: float  # requests that wait there, for a group or for their turn at one
     running: float  # requests that groups have
     oldest_s: float  # how long the oldest of those that are held has waited
     idle_s: float | None  # since the last request came or ended; None: none came since the gateway began
     up_s: float  # since the gateway began
+    held_tokens: float | None = None  # of the prompts of those that wait, not computed yet; None: it does not say
 
     @property
     def is_believable(self) -> bool:
         """Whether every number can be one."""
-        numbers = (self.held, self.running, self.oldest_s, self.up_s, 0.0 if self.idle_s is None else self.idle_s)
+        numbers = (self.held, self.running, self.oldest_s, self.up_s, self.idle_s or 0.0, self.held_tokens or 0.0)
         return all(0.0 <= each < HUGE for each in numbers)
 
     @property
@@ -68,6 +69,14 @@ class Asked:
     def held(self) -> float:
         """Requests that wait, as far as it is known."""
         return min(sum(each.held for each in self._known), HUGE)
+
+    def held_tokens(self, mean_prompt: float) -> float:
+        """Return the prompt tokens of those that wait, as far as it is known.
+
+        mean_prompt: tokens that a request brings, where a gateway does not say it.
+        """
+        tokens = (each.held * mean_prompt if each.held_tokens is None else each.held_tokens for each in self._known)
+        return min(sum(tokens), HUGE)
 
     @property
     def running(self) -> float:

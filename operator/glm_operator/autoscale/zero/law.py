@@ -18,11 +18,10 @@ from glm_operator.autoscale.decision import Cause, Decision, Limit, Situation, n
 from glm_operator.autoscale.demand import held_need
 from glm_operator.autoscale.estimate.promises import promises
 from glm_operator.autoscale.memory import Memory
-from glm_operator.autoscale.moment import Moment
+from glm_operator.autoscale.moment import Moment, held_inputs
 from glm_operator.autoscale.signals import Input, Signals, State
-from glm_operator.autoscale.wording import few
+from glm_operator.autoscale.wording import deaf
 from glm_operator.autoscale.zero.asked import Asked
-from glm_operator.autoscale.zero.idle import Idle
 
 
 def idle_after_s(scaling: Scaling) -> float:
@@ -54,14 +53,14 @@ def from_none(
         least=bounds.least,
         most=bounds.most,
         scheduled=bounds.scheduled,
-        inputs=inputs(asked, memory.idle, scaling, now_s),
+        inputs=inputs(asked, memory, scaling, now_s),
     )
 
 
 def to_none(moment: Moment, decision: Decision, bounds: Bounds) -> Decision:
     """Return the decision on the last group, where what there is suffices and there may be none; else the one given."""
     asked, scaling, now_s = moment.asked, moment.scaling, moment.now_s
-    more = inputs(asked, moment.memory.idle, scaling, now_s)
+    more = inputs(asked, moment.memory, scaling, now_s)
     decision = replace(decision, inputs={**decision.inputs, **more})
     if bounds.least > 0:
         return decision
@@ -78,14 +77,14 @@ def to_none(moment: Moment, decision: Decision, bounds: Bounds) -> Decision:
     return replace(decision, desired=desired, wanted=0, cause="Idle", limited_by=limit, message=why)
 
 
-def inputs(asked: Asked, idle: Idle, scaling: Scaling, now_s: float) -> Mapping[str, object]:
+def inputs(asked: Asked, memory: Memory, scaling: Scaling, now_s: float) -> Mapping[str, object]:
     """Return what gateways say, by name with unit. Of the time without a request, no more than idleAfter is told."""
     state = State.VALUE if asked.is_known else State.UNKNOWN
-    quiet_s = None if idle.asked_s is None else min(max(now_s - idle.asked_s, 0.0), idle_after_s(scaling))
+    asked_s = memory.idle.asked_s
+    quiet_s = None if asked_s is None else min(max(now_s - asked_s, 0.0), idle_after_s(scaling))
     return {
-        "held at gateways, requests": Input(state, asked.held, now_s),
+        **held_inputs(asked, memory, now_s),
         "running at gateways, requests": Input(state, asked.running, now_s),
-        "oldest held, s": Input(state, asked.oldest_s, now_s),
         "without a request, s": Input(State.UNKNOWN) if quiet_s is None else Input(state, quiet_s, now_s),
     }
 
@@ -98,7 +97,8 @@ def _first(
     if asked.held > 0.0:
         kept = promises(slo, signals, memory.rates, situation, memory.infeasible)
         cold_start_s = min(memory.starts.p95_s, law.LOOKAHEAD_MAX_S)
-        need = held_need(asked.held, memory.rates, kept, cold_start_s)
+        prompt_tokens = asked.held_tokens(memory.rates.prompt_tokens or 0.0)
+        need = held_need(asked.held, prompt_tokens, memory.rates, kept, cold_start_s)
         who = "1 request is" if asked.held == 1.0 else f"{number(asked.held)} requests are"
         why = f"{who} held at gateways, the oldest for {number(asked.oldest_s)} s"
         why += f"; {need:.2f} groups needed" if need > 1.0 else ""
@@ -108,10 +108,10 @@ def _first(
         return bounds.least, "Schedule", None, why
     limit: Limit = "GatewayUnknown" if asked.gateways else "NoGateway"
     if deaf_s is not None and now_s - deaf_s >= law.DEAF_S:
-        why = f"{_deaf(asked)}, for {number(now_s - deaf_s)} s now: nobody would hear of a request, so one group comes"
+        why = f"{deaf(asked)}, for {number(now_s - deaf_s)} s now: nobody would hear of a request, so one group comes"
         return 1, "Bounds", limit, why
     if asked.is_deaf:
-        return 0, "Idle", limit, _deaf(asked)
+        return 0, "Idle", limit, deaf(asked)
     return 0, "Idle", None, "no group is there, and no request waits for one"
 
 
@@ -127,7 +127,7 @@ def _kept(moment: Moment, asked: Asked) -> tuple[Limit | None, str]:
     idle, scaling, now_s = moment.memory.idle, moment.scaling, moment.now_s
     limit_s = idle_after_s(scaling)
     if not asked.gateways:
-        return "NoGateway", f"{_deaf(asked)}, so the last group stays"
+        return "NoGateway", f"{deaf(asked)}, so the last group stays"
     if idle.serving_s is None:
         return "Starting", "nobody waits any more; the last group goes once it could have served"
     served_s = now_s - idle.serving_s
@@ -137,7 +137,7 @@ def _kept(moment: Moment, asked: Asked) -> tuple[Limit | None, str]:
     if quiet_s < limit_s:
         return "IdleAfter", f"no request for {number(quiet_s)} s; {_goes(limit_s)}"
     if asked.silent:
-        return "GatewayUnknown", f"{_deaf(asked)}, so the last group stays"
+        return "GatewayUnknown", f"{deaf(asked)}, so the last group stays"
     if moment.situation.is_moving:
         return "Rollout", "nobody asks; the last group goes after the rollout"
     if moment.memory.moved(-1, scaling.down.period_seconds, now_s) >= scaling.down.groups:
@@ -147,11 +147,3 @@ def _kept(moment: Moment, asked: Asked) -> tuple[Limit | None, str]:
 
 def _goes(limit_s: float) -> str:
     return f"the last group goes after {number(limit_s)} s without one"
-
-
-def _deaf(asked: Asked) -> str:
-    if not asked.gateways:
-        return "no gateway runs"
-    if len(asked.silent) == 1:
-        return f"gateway {asked.silent[0]} does not say what it is asked"
-    return f"gateways {few(asked.silent)} do not say what they are asked"

@@ -69,6 +69,7 @@ class _Wanted:
     generation: Generation
     is_measured: bool
     may_be_zero: bool
+    is_scaled: bool  # its number of groups is decided here, whether it is also set or only said
 
 
 class Autoscaler:
@@ -89,7 +90,7 @@ class Autoscaler:
         gateways: Listens | None = None,
     ) -> None:
         """gpu_budgets: by namespace, most GPUs that its deployments may take together. gateways: None: nobody hears
-        them, and every deployment keeps a group."""
+        them: what waits there is not counted, and every deployment keeps a group."""
         self._board = board
         self._kube = kube
         self._cache = cache
@@ -148,8 +149,10 @@ class Autoscaler:
         if known is not None and known.generation == generation:
             return known
         promised = promises(body)
-        may_be_zero = promised.scaling is not None and promised.scaling.may_be_zero
-        return _Wanted(generation, self._board.is_measured(promised.scaling, promised.slo), may_be_zero)
+        scaling = promised.scaling
+        is_scaled = scaling is not None and scaling.mode in ("Active", "Observe")
+        may_be_zero = scaling is not None and scaling.may_be_zero
+        return _Wanted(generation, self._board.is_measured(scaling, promised.slo), may_be_zero, is_scaled)
 
     async def _find(self, tasks: asyncio.TaskGroup) -> None:
         wanted = self.measured()
@@ -161,9 +164,9 @@ class Autoscaler:
         self.listen()
 
     def listen(self) -> None:
-        """Hold a stream to each gateway that may be asked for a deployment that may have no group."""
+        """Hold a stream to each gateway that may be asked for a deployment that is scaled: what waits there is load."""
         if self._gateways is not None:
-            names = [name for name, wanted in self._wanted.items() if wanted.is_measured and wanted.may_be_zero]
+            names = [name for name, wanted in self._wanted.items() if wanted.is_measured and wanted.is_scaled]
             self._gateways.follow([each for name in names for each in self._addresses(name)], self._note_held)
 
     def _note_held(self, name: Name) -> None:
@@ -176,7 +179,7 @@ class Autoscaler:
 
     def _asked(self, name: Name) -> Asked:
         wanted = self._wanted.get(name)
-        if self._gateways is None or wanted is None or not wanted.may_be_zero:
+        if self._gateways is None or wanted is None or not wanted.is_scaled:
             return Asked()
         return self._gateways.asked(name[1], self._addresses(name))
 

@@ -50,6 +50,7 @@ class ModelDemand(msgspec.Struct, frozen=True):
     """Who asks for one model."""
 
     held: int = 0
+    held_tokens: int | None = None  # of their prompts; None: an earlier version does not say it
     oldest_s: float = 0.0
     idle_s: float | None = None  # since its last request came or ended; None: none came since the gateway began
     running: int = 0
@@ -68,7 +69,12 @@ class DemandView(msgspec.Struct, frozen=True):
         if found is None:
             return None
         return Said(
-            held=found.held, running=found.running, oldest_s=found.oldest_s, idle_s=found.idle_s, up_s=self.up_s
+            held=found.held,
+            running=found.running,
+            oldest_s=found.oldest_s,
+            idle_s=found.idle_s,
+            up_s=self.up_s,
+            held_tokens=found.held_tokens,
         )
 
     @property

@@ -4,9 +4,11 @@ import pytest
 
 from glm_operator.autoscale.constants import CAREFUL, HOPEFUL, HUGE
 from glm_operator.autoscale.demand import Able, Credit, Demand, Load, demand, sums
+from glm_operator.autoscale.estimate.held import Rise
 from glm_operator.autoscale.estimate.promises import Promises
 from glm_operator.autoscale.estimate.rates import Rates, StepTime
 from glm_operator.autoscale.signals import State
+from glm_operator.autoscale.zero.asked import Asked, Gateway, Said
 from unit.operator.autoscale.law_builders import (
     ANSWER,
     BEGAN_S,
@@ -103,6 +105,52 @@ def test_idle_is_nothing_running_waiting_or_arriving_anywhere() -> None:
     assert sums(of(idle("g0"), idle("g1")), BEGAN_S).is_idle
     assert not sums(of(idle("g0"), replace(idle("g1"), requests_waiting=1.0)), BEGAN_S).is_idle
     assert not sums(of(idle("g0"), replace(idle("g1"), arrivals=None)), BEGAN_S).is_idle
+
+
+def held(requests: float, tokens: float | None, oldest_s: float = 1.0) -> Said:
+    return Said(held=requests, running=0.0, oldest_s=oldest_s, idle_s=0.0, up_s=60.0, held_tokens=tokens)
+
+
+def at_gateways(*said: Said | None) -> Asked:
+    return Asked(tuple(Gateway(name=f"gw{place}", said=each) for place, each in enumerate(said)))
+
+
+def test_what_waits_at_gateways_is_added_to_what_waits_at_workers() -> None:
+    fleet = a_fleet(2, 2.0, requests_waiting=3.0, prompt_tokens_waiting=300.0, oldest_waiting_s=2.0)
+
+    found = sums(replace(fleet, asked=at_gateways(held(10.0, 900.0, 5.0), held(2.0, 100.0))), BEGAN_S)
+
+    assert (found.waiting.value, found.prompt_tokens.value, found.oldest_s.value) == (18.0, 1600.0, 5.0)
+    assert found.are_known
+    assert not found.is_idle
+
+
+def test_a_gateway_that_says_no_tokens_has_prompts_of_the_usual_length() -> None:
+    fleet = replace(a_fleet(2, 2.0), asked=at_gateways(held(10.0, None), held(2.0, 100.0)))
+
+    assert sums(fleet, BEGAN_S, mean_prompt=50.0).prompt_tokens.value == 600.0
+
+
+def test_a_silent_gateway_is_in_no_sum_and_makes_none_unknown() -> None:
+    fleet = a_fleet(2, 2.0)
+
+    assert sums(replace(fleet, asked=at_gateways(None)), BEGAN_S) == sums(fleet, BEGAN_S)
+
+
+def test_idle_groups_before_which_a_request_waits_are_not_idle() -> None:
+    fleet = of(idle("g0"))
+
+    assert sums(replace(fleet, asked=at_gateways(held(0.0, 0.0, 0.0))), BEGAN_S).is_idle
+    assert not sums(replace(fleet, asked=at_gateways(held(1.0, 0.0, 0.0))), BEGAN_S).is_idle
+
+
+def test_what_waits_more_at_gateways_has_arrived_and_what_waits_less_came_before() -> None:
+    fleet = a_fleet(2, 2.0)
+
+    assert sums(fleet, BEGAN_S, rise=Rise(3.0, 300.0)).arrivals.value == pytest.approx(5.0)
+    assert sums(fleet, BEGAN_S, rise=Rise(3.0, 300.0)).prompt_arriving.value == pytest.approx(2.0 * PROMPT + 300.0)
+    assert sums(fleet, BEGAN_S, rise=Rise(-1.5, -150.0)).arrivals.value == pytest.approx(0.5)
+    assert sums(fleet, BEGAN_S, rise=Rise(-9.0, -1e6)).arrivals.value == 0.0
 
 
 # -- groups that are needed

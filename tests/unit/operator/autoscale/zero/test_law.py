@@ -326,7 +326,15 @@ def test_observing_says_what_it_would_do_again_and_again() -> None:
 NUMBERS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, -1.0, nan, inf, -inf, 1e308]))
 ANY_SAID = st.one_of(
     st.none(),
-    st.builds(Said, held=NUMBERS, running=NUMBERS, oldest_s=NUMBERS, idle_s=st.none() | NUMBERS, up_s=NUMBERS),
+    st.builds(
+        Said,
+        held=NUMBERS,
+        running=NUMBERS,
+        oldest_s=NUMBERS,
+        idle_s=st.none() | NUMBERS,
+        up_s=NUMBERS,
+        held_tokens=st.none() | NUMBERS,
+    ),
 )
 ANY_ASKED = st.lists(st.builds(Gateway, name=st.sampled_from("abc"), is_ready=st.booleans(), said=ANY_SAID)).map(
     lambda each: Asked(tuple(each))

@@ -35,6 +35,15 @@ def test_what_is_said_of_a_deployment_is_found_by_whose_groups_they_are() -> Non
     assert view.said("glm-nano") is None
 
 
+@pytest.mark.parametrize("tokens", [None, 0, 340])
+def test_the_tokens_that_wait_are_told_or_unknown_and_never_a_zero_for_it(tokens: int | None) -> None:
+    told = {"held": 2, "deployment": "chat", **({} if tokens is None else {"held_tokens": tokens})}
+    view = msgspec.json.decode(msgspec.json.encode({"models": {"glm-nano": told}, "up_s": 3.0}), type=DemandView)
+    said = view.said("chat")
+    assert said is not None
+    assert said.held_tokens == tokens
+
+
 def test_what_a_later_version_adds_is_passed_over() -> None:
     told = {"models": {"a": {"held": 2, "new": 1}, "b": {"held": 1, "idle_s": None}}, "up_s": 3.0, "more": {}}
     view = msgspec.json.decode(msgspec.json.encode(told), type=DemandView)
