@@ -18,6 +18,13 @@ def readiness(group: Group) -> tuple[int, str]:
     return response.status_code, response.text
 
 
+def asking(address: tuple[str, int]) -> socket.socket:
+    """Return a connection on which an answer is owed: the body of its request is still to come."""
+    client = socket.create_connection(address)
+    client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
+    return client
+
+
 def test_a_group_is_not_ready_while_its_server_allows_no_further_connection(tmp_path: Path) -> None:
     with running_group(tmp_path, pods=2, **FAKE_RANKS) as group, contextlib.ExitStack() as stack:
         generation = group.serving()["generation"]
@@ -25,11 +32,11 @@ def test_a_group_is_not_ready_while_its_server_allows_no_further_connection(tmp_
         follower = group.pods[1]
         eventually(lambda: follower.get("/readyz").status_code == 200)
         address = (group.leader.host, 8000)
-        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(MOST)]
+        clients = [stack.enter_context(asking(address)) for _ in range(MOST)]
         eventually(lambda: readiness(group)[0] == 503)
         said = readiness(group)[1]
-        assert said.startswith(f"serving, not ready: {MOST} connections of clients are open")
-        assert said.endswith(f"ready again when fewer than {MOST} are\n")
+        assert said.startswith(f"serving, not ready: answers are owed on {MOST} connections of clients")
+        assert said.endswith(f"ready again when they are on fewer than {MOST}\n")
         assert series_value(group.leader.get("/metrics").text, "glm_http_connections") == MOST
         with socket.create_connection(address) as refused:
             assert b"503 Service Unavailable" in refused.recv(1000)
@@ -47,7 +54,7 @@ def test_a_new_server_has_room_whatever_the_one_before_had(tmp_path: Path) -> No
     with running_group(tmp_path, **FAKE_RANKS) as group, contextlib.ExitStack() as stack:
         generation = group.serving()["generation"]
         for _ in range(MOST):
-            stack.enter_context(socket.create_connection((group.leader.host, 8000)))
+            stack.enter_context(asking((group.leader.host, 8000)))
         eventually(lambda: readiness(group)[0] == 503)
         group.leader.child("server").kill()
         group.serving(after=generation)

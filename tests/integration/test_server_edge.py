@@ -92,6 +92,14 @@ async def exchange(world: ServerWorld, data: bytes) -> tuple[int, dict[str, str]
         await connection.close()
 
 
+async def asking(world: ServerWorld) -> Connection:
+    """Return a connection on which an answer is owed: the body of its request, 100 bytes, is still to come."""
+    connection = (await Connection.open(world)).send(HEAD + b"content-length: 100\r\nexpect: 100-continue\r\n\r\n")
+    async with asyncio.timeout(DEADLINE_S):
+        assert b"100 Continue" in await connection.reader.readuntil(b"\r\n\r\n")
+    return connection
+
+
 @by_one_server
 @pytest.mark.parametrize(
     ("data", "status", "said"),
@@ -242,21 +250,42 @@ async def test_a_connection_that_asks_for_nothing_is_closed(
 
 async def test_connections_past_the_bound_are_told_so(world: ServerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 1)
-    first = await Connection.open(world)
-    assert (await first.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").response())[0] == 200
+    first = await asking(world)
     status, headers, body = await exchange(world, b"")
     assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "overloaded")
     await first.close()
+
+
+async def test_at_the_bound_who_asks_for_nothing_gives_way_to_who_comes(
+    world: ServerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
+    asks = await asking(world)
+    silent = await Connection.open(world)
+    await world.until("glm_http_connections", 2)
+    begun = (await Connection.open(world)).send(GET)
+    await world.until("glm_http_connections", 3)
+    newcomers = [await Connection.open(world) for _ in range(5)]
+    assert await silent.is_closed()
+    assert await begun.is_closed()
+    last = newcomers[-1].send(GET + b"\r\n")
+    assert (await last.response())[0] == 200
+    rest = b'{"model":"%s","messages":[]}' % MODEL.encode()
+    status, _, body = await asks.send(rest.ljust(100)).response()
+    assert (status, body["error"]["param"]) == (400, "messages")
+    assert await world.value("glm_http_connections") == 3
+    for connection in (asks, silent, begun, *newcomers):
+        await connection.close()
 
 
 async def test_the_supervisor_is_told_when_there_is_no_room_for_connections_and_when_there_is(
     world: ServerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 10)
-    clients = [await Connection.open(world) for _ in range(10)]
+    clients = [await asking(world) for _ in range(10)]
     full = await world.told(Full)
     assert full.reason is not None
-    assert full.reason.startswith("10 connections of clients are open")
+    assert full.reason.startswith("answers are owed on 10 connections of clients")
     assert await world.value("glm_http_connections") == 10
     assert (await exchange(world, b""))[0] == 503
     await clients.pop().close()

@@ -50,6 +50,9 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         self.closed.set()
 
+    def abort(self) -> None:
+        self.closed.set()
+
     def pause_reading(self) -> None:
         self.is_read = False
 

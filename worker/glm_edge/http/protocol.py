@@ -17,6 +17,8 @@ A connection is in one of these states, each with its own end:
 A head may begin while an answer is owed to the request before it. Whatever is wrong with it then waits: first come the
 answers that are owed, then the refusal. So nothing that a client sends after a request cuts the answer to that request.
 While an answer is owed, a client that goes away is noticed: by reading, or by probes where we do not read.
+
+Where there is no room for another connection, the one that has been owed no answer for longest goes, in whatever state.
 """
 
 import enum
@@ -100,7 +102,6 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
         self._state: _State | None = None
         self._timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
@@ -112,11 +113,12 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = False
         self._has_failed = False
         self._is_half_closed = False  # by the client
-        if len(self.connections) > MAX_CONNECTIONS:
+        if not self.open_connections.open(self, MAX_CONNECTIONS):
+            most = self.open_connections.most(MAX_CONNECTIONS)
             self._refuse(
                 Failure(
                     503,
-                    f"{MAX_CONNECTIONS} connections are open, which is what this server allows; try again",
+                    f"answers are owed on {most} connections, which is what this server allows; try again",
                     "service_unavailable",
                     code="overloaded",
                     retry_after_s=1,
@@ -130,10 +132,15 @@ class Protocol(HttpToolsProtocol):
         self._stop(self._timer, self._probe_timer)
         self._abandon()
         super().connection_lost(exc)
-        self.open_connections.count(len(self.connections), MAX_CONNECTIONS)
+        self.open_connections.close(self, MAX_CONNECTIONS)
+
+    def give_way(self) -> None:
+        """Close at once, with what the client has not read: somebody else needs the place, and no answer is owed."""
+        self.transport.abort()
 
     def _settle(self) -> None:
         """Start the timer of the state the connection is in now, if it is another one than before."""
+        self.open_connections.note(self, MAX_CONNECTIONS, is_owed=self._owes())
         if self.transport.is_closing():
             return
         state, seconds, at_end = self._current()
