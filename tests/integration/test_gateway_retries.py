@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -27,17 +26,27 @@ from integration.load_port import LoadPort, a_load_port
 from integration.server_world import DEADLINE_S, MODEL, ServerWorld, a_server
 from integration.writing_engine import Writer, writing
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 ASK: Any = [{"role": "user", "content": "hi"}]
-A_MINUTE = 600  # tokens of answers: 10 in a second
+A_MINUTE = 60  # tokens of answers: one in a second
 LATE_S = 1.0  # of a machine that is busy with others
 
-QUOTAS = {
-    "default": {"answerTokensPerMinute": A_MINUTE},
+NAMES = (
+    "openai",
+    "openai-stream",
+    "openai-responses",
+    "openai-responses-stream",
+    "openai-sync",
+    "anthropic",
+    "anthropic-sync",
+)
+QUOTAS: dict[str, dict[str, Any]] = {
     "keys": {
+        **{f"limited-{name}": {"answerTokensPerMinute": A_MINUTE} for name in NAMES},
         "spent": {"monthlyBudget": {"tokens": 0}},
         "small": {"contextTokens": 100, "monthlyBudget": {"tokens": 100_000}},
         "told": {"requestsPerMinute": 10, "promptTokensPerMinute": 5000, "answerTokensPerMinute": 1000},
-        "free": {},
     },
 }
 
@@ -82,9 +91,9 @@ class World:
     load: LoadPort
     stack: contextlib.AsyncExitStack
 
-    async def hold_nothing(self) -> None:
-        """Let no request wait from now on."""
-        self.gateway.write(hold={"maxHeld": 0})
+    async def hold(self, **bounds: float) -> None:
+        """Bound otherwise, from now on, what may wait for a group."""
+        self.gateway.write(hold=bounds)
         digest = sha256((self.gateway.folder / "gateway.json").read_bytes()).hexdigest()
         await self.gateway.until("/state", digest)
 
@@ -93,6 +102,11 @@ class World:
 
     def lose_group(self) -> None:
         self._write(None)
+
+    async def lose_group_and_see(self) -> None:
+        """Lose it, and wait until the gateway knows."""
+        self.lose_group()
+        await self.gateway.until_value(f'glm_gateway_groups_ready{{model="{MODEL}"}}', 0)
 
     def _write(self, port: int | None) -> None:
         groups = [{"name": "chat-g0", "host": "127.0.0.1", "port": port, "management_port": self.load.port}]
@@ -106,26 +120,26 @@ class World:
     def anthropic(self, key: str = "free", seen: Seen | None = None, *, retries: int = 0) -> anthropic.AsyncAnthropic:
         return anthropic.AsyncAnthropic(base_url=self.gateway.url, **self._plain(key, seen, retries))
 
-    def clients(self, *, retries: int) -> dict[str, "Client"]:
-        """Return each client, with a key and so with limits of its own."""
+    def clients(self, *, retries: int, limited: str = "") -> dict[str, "Client"]:
+        """Return each client, with a key and so with limits of its own. limited: what keys with limits begin with."""
         found = {}
         for name in NAMES:
-            seen = Seen()
+            seen, key = Seen(), limited + name
             if name.endswith("-sync"):
-                ask = self._in_thread(name, seen, retries)
+                ask = self._in_thread(name, key, seen, retries)
             elif name == "anthropic":
-                ask = partial(_message, self.anthropic(name, seen, retries=retries))
+                ask = partial(_message, self.anthropic(key, seen, retries=retries))
             else:
-                ask = partial(ASKING[name], self.openai(name, seen, retries=retries))
+                ask = partial(ASKING[name], self.openai(key, seen, retries=retries))
             found[name] = Client(name, seen, ask)
         return found
 
-    def _in_thread(self, name: str, seen: Seen, retries: int) -> "Asking":
+    def _in_thread(self, name: str, key: str, seen: Seen, retries: int) -> "Asking":
         http = httpx2.Client(
             verify=False, timeout=DEADLINE_S, event_hooks={"request": [seen.ask], "response": [seen.reply]}
         )
         self.stack.enter_context(http)
-        plain: Any = {"api_key": f"glm-{name}", "max_retries": retries, "http_client": http}
+        plain: Any = {"api_key": f"glm-{key}", "max_retries": retries, "http_client": http}
         if name == "openai-sync":
             return partial(asyncio.to_thread, _chat_now, openai.OpenAI(base_url=f"{self.gateway.url}/v1", **plain))
         return partial(asyncio.to_thread, _message_now, anthropic.Anthropic(base_url=self.gateway.url, **plain))
@@ -178,32 +192,48 @@ async def _response(client: openai.AsyncOpenAI, most: int) -> str:
     return (await client.responses.create(model=MODEL, input="hi", max_output_tokens=most)).output_text
 
 
-ASKING = {"openai": _chat, "openai-stream": _stream, "openai-responses": _response}
-NAMES = (*ASKING, "openai-sync", "anthropic", "anthropic-sync")
+async def _response_stream(client: openai.AsyncOpenAI, most: int) -> str:
+    events = await client.responses.create(model=MODEL, input="hi", max_output_tokens=most, stream=True)
+    return "".join([event.delta async for event in events if event.type == "response.output_text.delta"])
 
 
-@pytest_asyncio.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    (tmp_path / "keys").mkdir()
-    for name in [*NAMES, *QUOTAS["keys"]]:
+ASKING = {
+    "openai": _chat,
+    "openai-stream": _stream,
+    "openai-responses": _response,
+    "openai-responses-stream": _response_stream,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("retries")
+    (folder / "keys").mkdir()
+    for name in [*QUOTAS["keys"], *NAMES, "free"]:
         key = new_key(f"glm-{name}", datetime.now(UTC), group=None, role=None, expires=None)
-        (tmp_path / "keys" / name).write_bytes(item_of(key))
+        (folder / "keys" / name).write_bytes(item_of(key))
+    promise = {"classes": [{"name": "all", "thresholds_s": {"ttft": 0.2}}]}
     config = {
-        "auth": {"mode": "Keys", "keysFolder": str(tmp_path / "keys")},
-        "models": [
-            model_of(MODEL, tmp_path / "groups.json", slo={"classes": [{"name": "all", "thresholds_s": {"ttft": 0.2}}]})
-        ],
+        "auth": {"mode": "Keys", "keysFolder": str(folder / "keys")},
+        "models": [model_of(MODEL, folder / "groups.json", slo=promise)],
         "quotas": QUOTAS,
+        "overload": {"calmSeconds": 0.1},
     }
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(a_server(tmp_path, gateway_token=TOKEN, group="chat-g0"))
+        server = await stack.enter_async_context(a_server(folder, gateway_token=TOKEN, group="chat-g0"))
         writer = await stack.enter_async_context(writing(await server.serve()))
         load = await stack.enter_async_context(a_load_port())
-        gateway = await stack.enter_async_context(a_gateway_process(tmp_path, **config))
-        found = World(gateway, server, writer, load, stack)
-        found.find_group()
-        await gateway.until_value(f'glm_gateway_groups_ready{{model="{MODEL}"}}', 1)
-        yield found
+        gateway = await stack.enter_async_context(a_gateway_process(folder, **config))
+        yield World(gateway, server, writer, load, stack)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def world(running: World) -> World:
+    """The one gateway, as it is at first: with a group, and patient."""
+    await running.hold()
+    running.find_group()
+    await running.gateway.until_value(f'glm_gateway_groups_ready{{model="{MODEL}"}}', 1)
+    return running
 
 
 def waited_as_told(client: Client, status: int) -> None:
@@ -214,22 +244,21 @@ def waited_as_told(client: Client, status: int) -> None:
 
 
 async def test_a_limit_is_waited_out_as_told_and_then_the_request_is_answered(world: World) -> None:
-    clients = world.clients(retries=0)
+    clients = world.clients(retries=0, limited="limited-")
     await asyncio.gather(*(each.ask(A_MINUTE) for each in clients.values()))  # all that they may have at once
-    clients = world.clients(retries=2)
-    texts = await asyncio.gather(*(each.ask(20) for each in clients.values()))
+    clients = world.clients(retries=2, limited="limited-")
+    texts = await asyncio.gather(*(each.ask(3) for each in clients.values()))
     for client in clients.values():
         waited_as_told(client, 429)
-        assert client.seen.waited()[0] <= 2.0
-    assert set(texts) == {"a" * 20}
+        assert client.seen.waited()[0] <= 3.0
+    assert set(texts) == {"aaa"}
 
 
 async def test_a_deployment_without_a_group_is_waited_for_as_its_starts_take(world: World) -> None:
-    await world.hold_nothing()
+    await world.hold(maxHeld=0)
     world.load.say(start_s=2.0)
     clients = world.clients(retries=1)
-    world.lose_group()
-    await world.gateway.until_value(f'glm_gateway_groups_ready{{model="{MODEL}"}}', 0)
+    await world.lose_group_and_see()
     asked = [asyncio.create_task(each.ask(5)) for each in clients.values()]
     async with asyncio.timeout(DEADLINE_S):
         while not all(each.seen.replies for each in clients.values()):  # noqa: ASYNC110 - nothing tells a test
@@ -241,23 +270,31 @@ async def test_a_deployment_without_a_group_is_waited_for_as_its_starts_take(wor
         assert client.seen.waited()[0] == 2.0
 
 
-async def test_who_is_shed_comes_again_when_the_line_is_worked_off(world: World) -> None:
-    client, others = world.clients(retries=1)["openai"], world.openai()
-    await asyncio.gather(*(_chat(others, 20) for _ in range(4)))  # so many tokens in a second are known then
-    world.load.say(max_running=1, oldest_waiting_s=60.0)
-    world.writer.is_open.clear()
-    first = asyncio.create_task(_chat(others, 20))
-    await world.gateway.until_value(f'glm_gateway_overload_rung{{model="{MODEL}"}}', 4)
-    second = asyncio.create_task(_chat(others, 20))
-    await world.gateway.until("/demand", '"held":1')
-    third = asyncio.create_task(client.ask(20))
-    await world.gateway.until_value(f'glm_gateway_shed_total{{model="{MODEL}"}}', 1)
-    world.load.say(oldest_waiting_s=0.0)
-    world.writer.is_open.set()
-    assert await asyncio.gather(first, second, third) == ["a" * 20] * 3
-    waited_as_told(client, 503)
-    _, _, headers = client.seen.replies[0]
-    assert headers["x-glm-overload"] == "shed"
+STREAMS = ("openai-stream", "openai-responses-stream", "anthropic")
+
+
+async def test_streams_that_wait_for_a_group_read_the_answer_when_it_comes(world: World) -> None:
+    """Comments come meanwhile, which tell for what: each client passes over them."""
+    await world.lose_group_and_see()
+    clients = world.clients(retries=0)
+    asked = [asyncio.create_task(clients[name].ask(5)) for name in STREAMS]
+    async with asyncio.timeout(DEADLINE_S):
+        while not all(clients[name].seen.replies for name in STREAMS):  # noqa: ASYNC110 - nothing tells a test
+            await asyncio.sleep(0.01)
+    await world.gateway.until("/demand", '"held":3')
+    world.find_group()
+    assert set(await asyncio.gather(*asked)) == {"aaaaa"}
+    assert [clients[name].seen.statuses for name in STREAMS] == [[200]] * 3
+
+
+async def test_streams_that_waited_in_vain_end_with_an_error_that_their_clients_raise(world: World) -> None:
+    await world.hold(timeoutSeconds=1.5)
+    await world.lose_group_and_see()
+    clients = world.clients(retries=5)
+    ended = await asyncio.gather(*(clients[name].ask(5) for name in STREAMS), return_exceptions=True)
+    assert [type(each) for each in ended] == [openai.APIError, openai.APIError, anthropic.APIStatusError]
+    assert all("no group took the request within 1.5 s" in str(each) for each in ended)
+    assert [clients[name].seen.statuses for name in STREAMS] == [[200]] * 3  # its head was out: nothing is tried again
 
 
 async def test_what_no_wait_would_mend_is_not_tried_again(world: World) -> None:
@@ -292,9 +329,8 @@ async def test_errors_are_those_that_clients_know(world: World) -> None:
     with pytest.raises(openai.BadRequestError) as wrong:
         await world.openai().chat.completions.create(model=MODEL, messages=ASK, top_p=7)
     assert (wrong.value.param, wrong.value.code) == ("top_p", "invalid_value")
-    await world.hold_nothing()
-    world.lose_group()
-    await world.gateway.until_value(f'glm_gateway_groups_ready{{model="{MODEL}"}}', 0)
+    await world.hold(maxHeld=0)
+    await world.lose_group_and_see()
     with pytest.raises(openai.InternalServerError) as no_group:
         await _chat(world.openai(), 5)
     assert (no_group.value.status_code, no_group.value.code) == (503, "no_group_ready")
@@ -306,8 +342,10 @@ async def test_errors_are_those_that_clients_know(world: World) -> None:
 
 
 async def test_each_client_reads_what_is_left_in_the_headers_that_it_knows(world: World) -> None:
-    told = await world.openai("told").chat.completions.with_raw_response.create(
-        model=MODEL, messages=ASK, max_tokens=40
+    told = (
+        await world.openai("told")
+        .with_options(max_retries=0)
+        .chat.completions.with_raw_response.create(model=MODEL, messages=ASK, max_tokens=40)
     )
     usage = (told.parse()).usage
     assert usage is not None
@@ -332,3 +370,22 @@ async def test_clients_list_models_and_count_tokens(world: World) -> None:
     message = await world.anthropic().messages.create(model=MODEL, messages=ASK, max_tokens=5)
     assert counted.input_tokens == message.usage.input_tokens
     assert message._request_id
+
+
+async def test_who_is_shed_comes_again_when_the_line_is_worked_off(world: World) -> None:
+    client, others = world.clients(retries=1)["openai"], world.openai()
+    await asyncio.gather(*(_chat(others, 20) for _ in range(4)))  # so many tokens in a second are known then
+    world.load.say(max_running=1, oldest_waiting_s=60.0)
+    world.writer.is_open.clear()
+    first = asyncio.create_task(_chat(others, 20))
+    await world.gateway.until_value(f'glm_gateway_overload_rung{{model="{MODEL}"}}', 4)
+    second = asyncio.create_task(_chat(others, 20))
+    await world.gateway.until("/demand", '"held":1')
+    third = asyncio.create_task(client.ask(20))
+    await world.gateway.until_value(f'glm_gateway_shed_total{{model="{MODEL}"}}', 1)
+    world.load.say(oldest_waiting_s=0.0)
+    world.writer.is_open.set()
+    assert await asyncio.gather(first, second, third) == ["a" * 20] * 3
+    waited_as_told(client, 503)
+    _, _, headers = client.seen.replies[0]
+    assert headers["x-glm-overload"] == "shed"
