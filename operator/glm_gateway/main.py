@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from glm_edge.logs import Discreet
+from glm_edge.open_files import raise_open_files
 from glm_gateway.config.file import BadConfig
 from glm_gateway.config.secrets import Secrets, secrets_in
 from glm_gateway.config.source import ConfigSource
@@ -20,6 +21,8 @@ from glm_gateway.runtime.serve import ENDPOINTS_FOLLOW_S, serve
 
 GC_ALLOCATIONS = 10_000
 """Between two looks for garbage, of which requests leave little: Python's own 700 are one or two requests."""
+
+log = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         source, secrets = ConfigSource(path), secrets_in(os.environ)
+        log.info("files that may be open: %d", raise_open_files())
         gc.collect()
         gc.set_threshold(GC_ALLOCATIONS)
         gc.freeze()  # what was imported stays: looking at it again and again would hold up every stream

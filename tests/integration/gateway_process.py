@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,11 @@ class GatewayProcess:
 
 
 @contextlib.asynccontextmanager
-async def a_gateway_process(folder: Path, **config: Any) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway by a file with these fields, and what a test need not say; ready when this is entered."""
+async def a_gateway_process(folder: Path, *, by: Sequence[str] = (), **config: Any) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway by a file with these fields, and what a test need not say; ready when this is entered.
+
+    by: a command that runs what stands behind it.
+    """
     port, management = free_port(), free_port()
     config = {
         "host": "127.0.0.1",
@@ -124,7 +127,7 @@ async def a_gateway_process(folder: Path, **config: Any) -> AsyncIterator[Gatewa
         path.write_text(json.dumps(config))
         with (folder / "gateway.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: ASYNC220 - lives as long as this
-                [sys.executable, "-m", "glm_gateway.main", "--config", str(path)],
+                [*by, sys.executable, "-m", "glm_gateway.main", "--config", str(path)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GLM_GATEWAY_TOKEN": TOKEN, "GLM_GATEWAY_SECRET": SECRET},

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from glm_edge.errors.failure import Failure
 from glm_edge.http import protocol
 from glm_edge.http.connections import Connections
+from glm_edge.open_files import connections_within, open_files_allowed
 from glm_gateway.app import Gateway
 from glm_gateway.config.config import GatewayConfig
 from glm_gateway.management.port import Management
@@ -31,7 +32,8 @@ def of_clients(
     gateway: Gateway, management: Management, config: GatewayConfig, tls: ssl.SSLContext | None = None
 ) -> Server:
     """tls: how clients are spoken to; None: without it."""
-    options = protocol.options(error_of_protocol, Connections(lambda _: None, management.full))
+    bound = connections_within(open_files_allowed())
+    options = protocol.options(error_of_protocol, Connections(lambda _: None, management.full, bound=bound))
     if tls is not None:
         options["ssl_context_factory"] = lambda *_: tls
     return _server(gateway, config.host, config.port, options)

@@ -13,6 +13,7 @@ import uvloop
 
 from glm_edge.http import protocol
 from glm_edge.http.connections import Connections
+from glm_edge.open_files import connections_within, open_files_allowed, raise_open_files
 from glm_worker.control import ControlLink
 from glm_worker.errors import Overloaded
 from glm_worker.listening import listen
@@ -63,6 +64,7 @@ CLIENT_LOST_S = 120  # no answer to that, or what was sent is not taken, for so 
 
 def run_server(settings: WorkerSettings, control_fd: int) -> None:
     """Serve until the supervisor closes the control link. Raises ConfigError for a model that cannot be served."""
+    raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, control_fd, before_serving=memory.settle))
 
@@ -106,7 +108,8 @@ async def serve(
         await link.flush()
 
     teller = LoadTeller(lambda: _load(backend), tell)
-    connections = Connections(telemetry.connections.set, lambda reason: link.send(Full(reason)))
+    bound = connections_within(open_files_allowed())
+    connections = Connections(telemetry.connections.set, lambda reason: link.send(Full(reason)), bound=bound)
 
     server = _HttpServer(
         uvicorn.Config(
