@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from glm_operator.cluster.gateways import DEMAND_PATH
+
 Json = dict[str, Any]
 
 
@@ -34,7 +36,7 @@ class GatewayPort:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}/demand?stream=1"
+        return f"http://{self.host}:{self.port}{DEMAND_PATH}"
 
     def line(self) -> bytes:
         return json.dumps({"models": self.models, "up_s": self.up_s}).encode() + b"\n"
@@ -62,7 +64,7 @@ class GatewayPort:
                 stream._req.transport.abort()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        assert request.path_qs == "/demand?stream=1"
+        assert request.path_qs == DEMAND_PATH
         self.num_asked += 1
         if self.status != 200:
             return web.Response(status=self.status, text="not now")

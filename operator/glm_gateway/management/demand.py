@@ -59,17 +59,21 @@ class Demands:
     def page(self) -> bytes:
         return self._line(self._now())
 
-    async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Yield a line now, one soon after each change, and one when nothing changes; without end."""
+    async def lines(self, least_s: float = 0.0) -> AsyncGenerator[bytes, None]:
+        """Yield a line now, one soon after each change, and one when nothing changes; without end.
+
+        least_s: between two lines, for who needs no more, as who listens to many; never less than the rhythm allows.
+        """
+        least_s = min(max(least_s, self.rhythm.least_s), max(self.rhythm.most_s, self.rhythm.least_s))
         loop = asyncio.get_running_loop()
         while True:
             beat, told, told_s = self.pulse.count, self._now(), loop.time()
             yield self._line(told)
             while (now := loop.time()) < told_s + self.rhythm.most_s:
                 is_new = beat != self.pulse.count
-                if is_new and (now >= told_s + self.rhythm.least_s or _is_awaited(told["models"], self._now())):
+                if is_new and (now >= told_s + least_s or _is_awaited(told["models"], self._now())):
                     break
-                due_s = told_s + (self.rhythm.least_s if is_new else self.rhythm.most_s)
+                due_s = told_s + (least_s if is_new else self.rhythm.most_s)
                 await self.pulse.wait(due_s - now)
 
     def _now(self) -> Json:

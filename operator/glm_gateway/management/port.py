@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -61,11 +62,17 @@ class Management:
         if scope["type"] != "http":
             return
         method, path = scope["method"], scope["path"]
-        streams = parse_qs(scope["query_string"].decode("latin-1")).get("stream", ["0"])[-1] in ("1", "true")
-        if path == "/demand" and method == "GET" and streams and self._num_streams < MAX_STREAMS:
-            await self._stream(receive, send)
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        streams = query.get("stream", ["0"])[-1] in ("1", "true")
+        pause = query.get("least_s", ["0"])[-1]
+        least_s = _seconds(pause)
+        if path == "/demand" and least_s is None:
+            status, kind, body = 400, _TEXT, f"least_s is {pause[:100]!a}; it is seconds, 0 or more\n".encode()
+        elif path == "/demand" and method == "GET" and streams and self._num_streams < MAX_STREAMS:
+            await self._stream(receive, send, least_s or 0.0)
             return
-        status, kind, body = self._answer(method, path, streams=streams)
+        else:
+            status, kind, body = self._answer(method, path, streams=streams)
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
@@ -93,10 +100,10 @@ class Management:
         told = state(self.models(), self.standing, num_keys=self.num_keys(), num_running=self.gateway.num_running)
         return json.dumps(told).encode()
 
-    async def _stream(self, receive: Receive, send: Send) -> None:
+    async def _stream(self, receive: Receive, send: Send, least_s: float) -> None:
         """Tell demand until the client goes away."""
         self._num_streams += 1
-        telling = asyncio.create_task(self._tell(send))
+        telling = asyncio.create_task(self._tell(send, least_s))
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({telling, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,12 +113,20 @@ class Management:
                 task.cancel()
             await asyncio.gather(telling, leaving, return_exceptions=True)
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, send: Send, least_s: float) -> None:
         headers = [(b"content-type", _LINES), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with contextlib.aclosing(self.demands.lines()) as lines:
+        async with contextlib.aclosing(self.demands.lines(least_s)) as lines:
             async for line in lines:
                 await send({"type": "http.response.body", "body": line, "more_body": True})
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0.0 <= seconds < math.inf else None
 
 
 async def _left(receive: Receive) -> None:

@@ -20,7 +20,9 @@ from glm_operator.autoscale.zero.asked import Asked, Gateway, Said
 
 logger = logging.getLogger(__name__)
 
-DEMAND_PATH = "/demand?stream=1"
+DEMAND_PATH = "/demand?stream=1&least_s=1"
+"""A line a second is enough for all but the first request that waits, which is told at once. A gateway that is asked
+hundreds of times a second would else say ten, and there are many gateways."""
 
 SILENT_S = 6.0
 """Three lines that did not come."""
@@ -30,7 +32,8 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses before a stream that broke is begun anew, give or take a fifth."""
 
 LEAST_GAP_S = 0.02
-"""Lines are read no faster: a gateway sends ten a second, and a pod runs whatever image its owner chose."""
+"""Lines are read no faster: a gateway of the version before sends ten a second, and a pod runs whatever image its owner
+chose."""
 
 MAX_LINE_BYTES = 2**20
 

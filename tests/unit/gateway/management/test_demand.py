@@ -77,6 +77,25 @@ async def test_what_else_changes_is_told_together() -> None:
     assert (await telling)["held"] == 5
 
 
+async def test_who_listens_to_many_is_told_less_often_but_of_a_first_request_at_once() -> None:
+    world, clock = World(least_s=0.0), asyncio.get_running_loop().time
+    lines = world.demands.lines(least_s=0.3)
+    async with asyncio.timeout(DEADLINE_S):
+        await anext(lines)
+        began_s = clock()
+        telling = asyncio.create_task(anext(lines))
+        await asyncio.sleep(0)
+        held(world.model)
+        assert b'"held":1' in await telling
+        assert clock() - began_s < 0.3
+        began_s = clock()
+        telling = asyncio.create_task(anext(lines))
+        await asyncio.sleep(0)
+        held(world.model, 1)
+        assert b'"held":2' in await telling
+        assert clock() - began_s >= 0.29
+
+
 async def test_a_line_comes_where_nothing_changes() -> None:
     world = World(least_s=0.001, most_s=0.01)
     for _ in range(3):

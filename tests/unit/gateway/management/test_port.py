@@ -48,6 +48,12 @@ class Client:
         return head["status"], body["body"].decode()
 
 
+@pytest.mark.parametrize("pause", ["often", "-1", "nan", "inf"])
+async def test_a_pause_that_is_none_is_refused_and_named(pause: str) -> None:
+    told = await Client("/demand", query=f"stream=1&least_s={pause}".encode()).ask(management())
+    assert told == (400, f"least_s is '{pause}'; it is seconds, 0 or more\n")
+
+
 @pytest.mark.parametrize(
     ("path", "method", "status", "sign"),
     [

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from glm_operator import names
+from glm_operator.cluster.gateways import DEMAND_PATH
 from glm_operator.handlers.autoscaler.addresses import addresses_for
 from unit.operator.operator_builders import a_body
 
@@ -39,9 +40,9 @@ def test_its_own_gateways_are_where_their_pods_are() -> None:
 
     first, second = addresses_for(CHAT, [a_body("chat")], lambda *_: pods)
 
-    assert (first.owner, first.uid, first.url) == ("chat", "uid-a", "http://10.0.0.7:9090/demand?stream=1")
+    assert (first.owner, first.uid, first.url) == ("chat", "uid-a", f"http://10.0.0.7:9090{DEMAND_PATH}")
     assert (first.is_ready, first.is_leaving) == (True, False)
-    assert second.url == "http://[fd00::7]:9090/demand?stream=1"
+    assert second.url == f"http://[fd00::7]:9090{DEMAND_PATH}"
     assert (second.is_ready, second.is_leaving) == (False, True)
 
 
