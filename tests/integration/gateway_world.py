@@ -62,4 +62,5 @@ async def a_gateway(name: str, members: Iterable[Member], **fields: Any) -> Asyn
     finally:
         server.should_exit = True
         await serving
+        await gateway.background.close()
         model.directory.close()

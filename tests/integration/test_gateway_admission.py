@@ -206,7 +206,7 @@ async def test_nobody_reads_or_goes_on_with_what_another_key_has_stored(world: W
         await bob.delete(made.id)
 
 
-async def test_a_reply_that_tells_no_tokens_counts_as_all_that_was_reserved(world: World) -> None:
+async def test_a_response_in_the_background_holds_all_that_it_may_use(world: World) -> None:
     bob = world.openai("glm-bob").responses
     await bob.create(model=MODEL, input="hi", background=True, store=True, max_output_tokens=150)
     with pytest.raises(openai.RateLimitError, match="tokens are left"):

@@ -19,6 +19,9 @@ FRAMES_HEADER = "x-glm-frames"
 GATEWAY_HEADER = "x-glm-gateway"
 """Of a request: the token that only the deployment's gateway knows. Without it no reply comes in frames."""
 
+LOOK_HEADER = "x-glm-look"
+"""Of a gateway's request for a stored response: nobody has read it by that, and who drains still waits for a reader."""
+
 FRAMES_TYPE = "application/x-glm-frames"
 CONTINUED_TYPE = "application/x-glm-continued"
 

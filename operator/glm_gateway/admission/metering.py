@@ -17,9 +17,10 @@ from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.metrics import StoreMetrics
 from glm_gateway.limits.valkey.shared import SharedStore
-from glm_gateway.proxy.relay import Relay
+from glm_gateway.proxy.relay import CUT, Outcome, Relay
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Api
+from glm_gateway.surfaces.usage import Stored, Told
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.metrics import UsageMetrics
 from glm_gateway.usage.service import UsageService
@@ -40,7 +41,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Reserved:
-    """What a request holds until it is settled. headers: of its reply, about limits. quotas: that it began with."""
+    """What a request holds until it is settled. headers: of its reply, about limits. quotas: that it began with.
+
+    in_background: it goes on without its client.
+    """
 
     caller: Caller
     model: str
@@ -48,6 +52,7 @@ class Reserved:
     reservation: Reservation
     headers: Headers
     quotas: QuotasConfig
+    in_background: bool = False
 
 
 @dataclass
@@ -70,11 +75,12 @@ class Metering:
     async def reserve(self, caller: Caller, model: str, api: Api, ask: Ask, prompt_tokens: int) -> Reserved | Refused:
         """Take what a request may use. prompt_tokens: as expected; the group's own count is settled."""
         now, quotas = self.clock(), self.quotas
+        most = MAX_CONTEXT if ask.in_background and ask.max_tokens is None else ask.max_tokens  # nobody may see its end
         scopes = quotas.scopes(caller.name, caller.group, model)
         wanted = usage_to_reserve(
             self.means.of(caller.name, model),
             prompt=prompt_tokens,
-            max_tokens=ask.max_tokens,
+            max_tokens=most,
             context=MAX_CONTEXT,
             num_answers=ask.num_answers,
             shares_context=ask.num_prompts == 1,
@@ -92,19 +98,54 @@ class Metering:
         for overlooked in found.overlooked:
             self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
         told = limit_headers(api, scopes, counters, now)
-        return Reserved(caller, model, api, found.reservation, told, quotas)
+        return Reserved(caller, model, api, found.reservation, told, quotas, ask.in_background)
 
     async def settle(
         self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
     ) -> Entry:
         """Count what a request did use, write it down, and return it. Call it once, however the request ended."""
-        now, used = self.clock(), used_by(relay, reserved.reservation.usage)
-        caller, model = reserved.caller, reserved.model
+        return await self._count(
+            reserved,
+            request_id,
+            used_by(relay, reserved.reservation.usage, in_background=reserved.in_background),
+            outcome=relay.outcome,
+            is_whole=relay.progress.closed is not None or relay.told is not None,
+            e2e_s=e2e_s,
+            ttft_s=ttft_s,
+            num_continued=relay.progress.num_times,
+        )
+
+    async def settle_response(self, reserved: Reserved, request_id: str, ended: Stored | None, *, e2e_s: float) -> None:
+        """Count what a response in the background did use. ended: as its group tells it; None: nobody knows."""
+        told = None if ended is None else ended.told
+        await self._count(
+            reserved,
+            request_id,
+            reserved.reservation.usage if told is None else _usage_of(told),
+            outcome=_OUTCOMES.get("" if ended is None else ended.status, Outcome.FINISHED),
+            is_whole=told is not None,
+            e2e_s=e2e_s,
+        )
+
+    async def _count(
+        self,
+        reserved: Reserved,
+        request_id: str,
+        used: Usage,
+        *,
+        outcome: Outcome,
+        is_whole: bool,
+        e2e_s: float,
+        ttft_s: float | None = None,
+        num_continued: int = 0,
+    ) -> Entry:
+        """is_whole: what it used says how much the key's next answers may have."""
+        now, caller, model = self.clock(), reserved.caller, reserved.model
         if used == Usage():
             await self.store.release(reserved.reservation, now)
         else:
             await self.store.settle(reserved.reservation, used, now)
-        if relay.progress.closed is not None or relay.told is not None:
+        if is_whole:
             self.means.note(caller.name, model, used)
         entry = Entry(
             id=request_id,
@@ -113,7 +154,7 @@ class Metering:
             group_of_keys=caller.group or "",
             model=model,
             api=reserved.api,
-            outcome=relay.outcome,
+            outcome=outcome,
             prompt=used.prompt,
             cached=used.cached,
             answer=used.answer,
@@ -121,7 +162,7 @@ class Metering:
             cost=reserved.quotas.cost(model, used),
             ttft_s=ttft_s,
             e2e_s=e2e_s,
-            num_continued=relay.progress.num_times,
+            num_continued=num_continued,
         )
         self.metrics.count(entry)
         if self.usage is not None:
@@ -138,11 +179,16 @@ _STORE_GONE = Failure(
 )
 
 
-def used_by(relay: Relay, reserved: Usage) -> Usage:
+_OUTCOMES = {"failed": Outcome.FAILED, "cancelled": Outcome.CANCELLED}
+"""Of a response, by its status."""
+
+
+def used_by(relay: Relay, reserved: Usage, *, in_background: bool = False) -> Usage:
     """Return what a request used, exactly where its reply was closed; of one that broke off what is known.
 
     A reply that is no frames, as of a worker from before or from outside, says it in its API's own words. Where it does
-    not, as of a response in the background, all that was reserved counts: nothing may pass a budget unseen.
+    not, all that was reserved counts: nothing may pass a budget unseen. So it does where a client has left before a
+    group said that it makes its response in the background: that goes on, and nobody knows its id.
     """
     progress = relay.progress
     if (closed := progress.closed) is not None:
@@ -151,6 +197,11 @@ def used_by(relay: Relay, reserved: Usage) -> Usage:
         )
     if progress.opened is None:
         if (told := relay.told) is not None:
-            return Usage(told.prompt, told.cached, told.answer - told.reasoning, told.reasoning)
-        return reserved if 0 < relay.plain_status < 400 else Usage()
+            return _usage_of(told)
+        goes_on = in_background and relay.group != "" and relay.plain_status == 0 and relay.failure in (None, CUT)
+        return reserved if goes_on or 0 < relay.plain_status < 400 else Usage()
     return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)
+
+
+def _usage_of(told: Told) -> Usage:
+    return Usage(told.prompt, told.cached, told.answer - told.reasoning, told.reasoning)

@@ -22,6 +22,7 @@ from glm_gateway.admission.record import Record
 from glm_gateway.exchange.body import ask_in, whole_body
 from glm_gateway.exchange.destination import Destination, Placed, group_of, prompt_tokens
 from glm_gateway.exchange.refused import Gone, Refused, not_found
+from glm_gateway.exchange.settling import Settling
 from glm_gateway.exchange.state import State
 from glm_gateway.models.model import Model
 from glm_gateway.models.only import ToGroup
@@ -34,7 +35,6 @@ from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
-from glm_gateway.usage.entry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ class Exchange:
         return caller
 
     async def _relay(self, found: Route) -> None:
-        body = await whole_body(self.receive)
+        gateway, body = self.gateway, await whole_body(self.receive)
         whole_s = time.monotonic()
-        ask = await ask_in(body, self.gateway.turn)
+        ask = await ask_in(body, gateway.turn)
         to = self._destination
         target = to.target(ask, found.kind)
         self._record.asked(target.name, mode=ask.mode)
@@ -180,19 +180,19 @@ class Exchange:
             placing.tell = relay.tell_waiting
         times = None
         if not ask.in_background:  # nobody reads its tokens here
-            times = relay.watching = self.gateway.telemetry.watch(
+            times = relay.watching = gateway.telemetry.watch(
                 target.name, self._headers, mode=ask.mode, streams=ask.streams, arrived_s=whole_s
             )
-        settling: asyncio.Task[Entry] | None = None
-
-        async def settle() -> None:
-            """Settle once, before the client knows of the end where there is one, and else after it."""
-            nonlocal settling
-            if settling is None:
-                settling = asyncio.create_task(self._settled(reserved, relay))
-            self._record.entry = await asyncio.shield(settling)
-
-        relay.ended = settle
+        settle = relay.ended = Settling(
+            gateway.metering,
+            gateway.background,
+            reserved,
+            relay,
+            placing,
+            to.told(placing),
+            self._own_id,
+            self._began_s,
+        )
         try:
             await self._run(relay, placing)
         finally:
@@ -206,17 +206,7 @@ class Exchange:
             if isinstance(target, Model):
                 self._record.revision = target.revision_of(relay.group)
             await settle()
-
-    async def _settled(self, reserved: Reserved, relay: Relay) -> Entry:
-        """Count what a request has used; return what was written down of it."""
-        first_s = relay.first_token_at
-        return await self.gateway.metering.settle(
-            reserved,
-            self._own_id,
-            relay,
-            e2e_s=self._loop.time() - self._began_s,
-            ttft_s=None if first_s is None else first_s - self._began_s,
-        )
+            self._record.entry = settle.entry
 
     async def _reserved(self, model: str, ask: Ask) -> Reserved:
         """Reserve what a request may take. Raises Refused."""
@@ -236,7 +226,13 @@ class Exchange:
             raise not_found(f"no response {found.name[:100]} is stored here, or the group that kept it is no more")
         streams = b"stream=true" in self.scope["query_string"]
         keeper = ToGroup(model, group)
-        await self._run(self._relay_of(keeper, body, streams=streams), keeper)
+        relay = self._relay_of(keeper, body, streams=streams)
+
+        async def hear() -> None:
+            await self.gateway.background.hear(relay.stored)
+
+        relay.ended = hear
+        await self._run(relay, keeper)
 
     async def _run(self, relay: Relay, placing: Placed) -> None:
         """Relay until the reply is told, or the client is gone, or there is no more time."""

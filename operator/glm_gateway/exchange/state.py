@@ -10,6 +10,7 @@ from glm_gateway.admission.metering import Metering
 from glm_gateway.audit.log import AuditLog
 from glm_gateway.audit.metrics import AuditMetrics
 from glm_gateway.continuation.progress import Bounds
+from glm_gateway.exchange.background import Background
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.names import Names
@@ -43,6 +44,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.num_running = 0
+        self.background = Background(self.metering)
         self.relaying: set[asyncio.Task[None]] = set()
         self.turn = asyncio.Lock()  # of large bodies
         self.is_stopping = False  # each reply is the last one of its connection, so that clients connect elsewhere

@@ -11,7 +11,7 @@ from glm_edge.errors.failure import Failure
 from glm_gateway.proxy.client import Client
 from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
 from glm_gateway.proxy.outside import Reading
-from glm_gateway.surfaces.usage import Told, UsageReader
+from glm_gateway.surfaces.usage import Stored, Told, UsageReader
 
 MAX_ERROR_BYTES = 2**16
 IDLE_S = 15.0
@@ -31,6 +31,10 @@ class AsItIs:
     @property
     def told(self) -> Told | None:
         return self._usage.told
+
+    @property
+    def stored(self) -> Stored | None:
+        return self._usage.stored
 
     def headers(self, head: Head) -> list[tuple[bytes, bytes]]:
         return list(head.headers)

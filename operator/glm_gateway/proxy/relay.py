@@ -37,7 +37,7 @@ from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.watching import Unwatched, Watching
 from glm_gateway.routing.pick import Choice
-from glm_gateway.surfaces.usage import Told
+from glm_gateway.surfaces.usage import Stored, Told
 
 __all__ = ["BrokenReply", "Outcome", "Outgoing", "Placing", "Relay", "Waits"]
 
@@ -156,12 +156,18 @@ class Relay:
         self._client = Client(self.send, self.telling, self._reply_added, streams=self.outgoing.streams)
         self._untold: list[bytes] = []  # of frames that are taken
         self._is_open = False  # the reply of the group that writes
+        self._as_it_is: AsItIs | None = None
         self.is_plain = False  # what the client has begun to read is no frames
 
     @property
     def status(self) -> int:
         """Of the reply; 0: it has none yet."""
         return self._client.status
+
+    @property
+    def stored(self) -> Stored | None:
+        """What the group says of a response that it keeps; None: the reply is about none."""
+        return None if self._as_it_is is None else self._as_it_is.stored
 
     async def run(self) -> None:
         """Relay to the end; the client has been told how it ended. Raises BrokenReply, and what `send` raises."""
@@ -335,7 +341,8 @@ class Relay:
     async def _pass_plain(self, connection: Connection, head: Head, choice: Choice) -> None:
         """Pass on a reply that is no frames: a refusal, a short answer, or one of a worker from before."""
         self.placing.succeed(choice, None)
-        await self._pass_as_it_comes(connection, head, AsItIs(head.get(b"content-type")), self.waits.silence_s)
+        self._as_it_is = AsItIs(head.get(b"content-type"))
+        await self._pass_as_it_comes(connection, head, self._as_it_is, self.waits.silence_s)
 
     async def _pass_as_it_comes(self, connection: Connection, head: Head, reading: Reading, silence_s: float) -> None:
         self.is_plain, self.plain_status = True, head.status

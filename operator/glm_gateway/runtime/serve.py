@@ -170,6 +170,7 @@ async def serve(
                 public.force_exit = True
             runtime.note("gateway_stopped", cut=num_cut)
             await asyncio.wait(serving[:1])
+            await gateway.background.close()  # while what counts is there
             private.should_exit = private.force_exit = True
             await asyncio.gather(*serving, following, return_exceptions=True)
 

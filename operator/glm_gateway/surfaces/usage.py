@@ -28,6 +28,19 @@ class Told:
     reasoning: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A response that a group keeps, as it tells it. told: what it used, where it says so."""
+
+    id: str
+    status: str
+    told: Told | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in ("queued", "in_progress")
+
+
 class UsageReader:
     """Fed with the bytes of one reply. content_type: of its head."""
 
@@ -37,6 +50,7 @@ class UsageReader:
         self._is_read = self._is_stream or kind == b"application/json"
         self._rest = bytearray()
         self._fields: dict[str, Any] = {}
+        self._response: tuple[str, str] | None = None  # id and status, as told last
 
     def feed(self, data: bytes) -> None:
         """Take more of the reply."""
@@ -59,6 +73,12 @@ class UsageReader:
             self._take(bytes(self._rest))
         return _told_in(self._fields)
 
+    @property
+    def stored(self) -> Stored | None:
+        """How a response stands that the reply is about; None: it is about none."""
+        told = self.told
+        return None if self._response is None else Stored(*self._response, told)
+
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:") and _SIGN in line and len(line) <= MAX_EVENT_BYTES:
             self._take(line[5:])
@@ -69,6 +89,10 @@ class UsageReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         for holder in (value, _object(value, "message"), _object(value, "response")):
+            if isinstance(holder, dict) and holder.get("object") == "response":
+                id_, status = holder.get("id"), holder.get("status")
+                if isinstance(id_, str) and isinstance(status, str):
+                    self._response = id_, status
             self._fields |= {name: each for name, each in _object(holder, "usage").items() if each is not None}
 
 

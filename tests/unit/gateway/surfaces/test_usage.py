@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_gateway.surfaces.usage import MAX_WHOLE_BYTES, Told, UsageReader
+from glm_gateway.surfaces.usage import MAX_WHOLE_BYTES, Stored, Told, UsageReader
 
 OPENAI = {
     "prompt_tokens": 9,
@@ -92,3 +92,28 @@ def test_what_is_not_understood_is_not_known(kind: bytes | None, body: bytes) ->
 @given(st.binary(max_size=300), st.sampled_from([JSON, STREAM]))
 def test_nothing_breaks_it(data: bytes, kind: bytes) -> None:
     told(kind, data, data)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_over"), [("queued", False), ("in_progress", False), ("completed", True), ("cancelled", True)]
+)
+def test_a_reply_says_how_a_response_stands(status: str, is_over: bool) -> None:
+    reader = UsageReader(b"application/json")
+    reader.feed(b'{"object": "response", "id": "resp_1", "status": "%s", "usage": null}' % status.encode())
+    assert reader.stored == Stored("resp_1", status, None)
+    assert reader.stored.is_over is is_over
+
+
+def test_a_stream_says_how_its_response_stood_last() -> None:
+    reader = UsageReader(b"text/event-stream")
+    event = b'data: {"type": "t", "response": {"object": "response", "id": "r", "status": "%s", "usage": %s}}\n\n'
+    reader.feed(event % (b"queued", b"null"))
+    assert reader.stored == Stored("r", "queued", None)
+    reader.feed(event % (b"completed", b'{"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {}}'))
+    assert reader.stored == Stored("r", "completed", Told(3, 0, 2, 0))
+
+
+def test_what_is_no_response_says_nothing_of_one() -> None:
+    reader = UsageReader(b"application/json")
+    reader.feed(b'{"object": "response", "id": "resp_1", "deleted": true}')
+    assert reader.stored is None

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from glm_edge.errors.failure import Failure
 from glm_edge.errors.openai import error_body
+from glm_edge.frames import LOOK_HEADER
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend, Surface
 from glm_worker.server.edge.body import ClientGone
@@ -194,7 +195,7 @@ def _headers(context: Context) -> dict[str, str]:
 def _told(kept: Kept, context: Context, headers: Mapping[str, str] | None = None) -> Response:
     """Return the response as it stands now, as this caller may read it: not everybody may who has the same tenant."""
     all_headers = _headers(context) | dict(headers or {})
-    if kept.making is None:
+    if kept.making is None and LOOK_HEADER not in context.caller.headers:
         kept.on_read()
     if _sees_reasoning(context):
         return Response(kept.json(), media_type="application/json", headers=all_headers)
