@@ -220,6 +220,52 @@ async def test_a_group_that_never_came_up_keeps_no_node_from_its_drain() -> None
         assert most_down() == 1
 
 
+async def test_a_gateway_that_a_hand_has_changed_is_as_it_was_again_unless_another_version_made_it(rig: Rig) -> None:
+    def image() -> str:
+        pod = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]["spec"]
+        return str(pod["containers"][0]["image"])
+
+    def change() -> None:
+        rig.fake.edit(
+            "deployments",
+            "chat-gateway",
+            lambda item: item["spec"]["template"]["spec"]["containers"][0].update(image="theirs:1"),
+        )
+
+    set_spec(rig, gateway={"replicas": 2})  # which takes over the template that is there
+    await rig.settle()
+    change()
+    await rig.settle()
+    assert image() == "operator:1"
+
+    restart = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
+    rig.fake.edit(
+        "deployments",
+        "chat-gateway",
+        lambda item: item["spec"]["template"]["metadata"]["annotations"].update(restart),
+    )
+    await rig.settle()
+    template = rig.fake.get("deployments", "chat-gateway")["spec"]["template"]
+    assert restart.items() <= template["metadata"]["annotations"].items(), "kubectl rollout restart is no damage"
+
+    rig.gateway_image = "operator:2"
+    await rig.end()
+    change()
+    await rig.settle()
+    assert image() == "theirs:1"
+
+
+async def test_a_gateway_that_would_find_its_groups_by_a_service_of_somebody_else_is_not_ready() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+        fake.put("services", {"metadata": {"name": "chat-worker", "namespace": "models"}, "spec": {"selector": {}}})
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        assert rig.condition("GatewayReady")[:2] == ("False", "NameConflict")
+        assert rig.condition("Ready")[:2] == ("False", "NameConflict")
+
+
 STORIES: dict[str, Story] = {
     "create": lambda rig: None,
     "limits": lambda rig: set_spec(rig, access={"limits": {"default": {"requestsPerMinute": 5}}}),

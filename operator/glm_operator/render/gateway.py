@@ -11,7 +11,7 @@ from glm_operator.api.access import Access
 from glm_operator.api.front import Front
 from glm_operator.api.gateway import Gateway, SecretItem
 from glm_operator.api.quantity import canonical
-from glm_operator.manifest import Manifest, hash_of
+from glm_operator.manifest import Manifest, hash_of, is_contained
 from glm_operator.render.gateway_config import Places, Served, gateway_config
 from glm_operator.render.labels import labels, scrape_annotations
 from glm_operator.render.pod import GRACE_MARGIN_S, PERIOD_S, READINESS_FAILURES, WORKER_UID, probe, toleration
@@ -86,6 +86,7 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
     is_kept = live is not None and annotations.get(names.FRONT_ANNOTATION) == front_digest
     if is_kept and live is not None and live["spec"].get("replicas") == target.gateway.replicas:
         return None
+    made = _template(target)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -95,9 +96,15 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
             "selector": {"matchLabels": gateway_selector(target.name)},
             # A new one serves before an old one goes, and an old one waits for its requests.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": live["spec"]["template"] if is_kept and live is not None else _template(target),
+            "template": _kept(live, made) if is_kept and live is not None else made,
         },
     }
+
+
+def _kept(live: Manifest, made: Manifest) -> Manifest:
+    """Return the template that stays: as it would be made now, if that is the same, else as it is."""
+    there: Manifest = live["spec"]["template"]
+    return made if is_contained(made, there) else there
 
 
 def _template(target: GatewayTarget) -> Manifest:

@@ -14,11 +14,13 @@ from glm_operator.api.fields import as_read_by_the_api_server
 from glm_operator.api.front import Front
 from glm_operator.api.reasons import Reason
 from glm_operator.api.trouble import Trouble
-from glm_operator.manifest import Manifest, kind_of, name_of
+from glm_operator.manifest import Manifest, is_contained, kind_of, name_of
 from glm_operator.observe.gateway import GatewayPod
 from glm_operator.observe.observed import Observed, ObservedGroup
+from glm_operator.observe.ownership import owned
 from glm_operator.render.gateway import (
     GatewayTarget,
+    deployment,
     disruption_budget,
     gateway_objects,
     gateway_selector,
@@ -94,8 +96,9 @@ def front_plan(
         revision=target.revision,
         pull_secrets=_pull_secrets(target),
     )
+    live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name)))
     try:
-        objects = gateway_objects(wanted, observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name))))
+        objects = [*gateway_objects(wanted, live), *_repair(wanted, body, live)]
     except ValidationError as error:
         return FrontPlan(selector=kept, fault=_fault(error, _place_in_spec))
     # A gateway finds no groups by a Service of somebody else.
@@ -132,6 +135,16 @@ def _front(body: Manifest) -> Front | Trouble:
         return Front.model_validate(as_read_by_the_api_server(parts))
     except ValidationError as error:
         return _fault(error)
+
+
+def _repair(wanted: GatewayTarget, body: Manifest, live: Manifest | None) -> list[Manifest]:
+    """Return the Deployment, if a hand has changed what this version has made; what another one has made is left."""
+    fresh = deployment(wanted)
+    assert fresh is not None
+    applied = {} if live is None else live["metadata"].get("annotations") or {}
+    marked = owned(fresh, body)["metadata"]["annotations"][names.APPLIED_ANNOTATION]
+    was_made_so = applied.get(names.APPLIED_ANNOTATION) == marked
+    return [fresh] if was_made_so and not is_contained(fresh, live) else []
 
 
 def _never_served(group: ObservedGroup) -> bool:

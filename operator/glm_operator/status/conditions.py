@@ -182,6 +182,9 @@ def _up_to_date(facts: Facts) -> Condition:
 def _write_clients_miss(facts: Facts) -> Trouble | None:
     """Return what could not be written and keeps clients from groups, or a group that is down from coming up."""
     needed = {facts.name}
+    by = names.groups_service(facts.name)
+    if facts.front.selector is not None and ("v1", "Service", by) not in facts.observed.live:
+        needed.add(by)  # by which the gateway finds groups
     down = {group.name for group in facts.members if not group.is_available}
     if down:
         needed |= {*down, names.rendezvous_service(facts.name), names.service_account(facts.name)}
