@@ -333,6 +333,16 @@ async def test_a_gateway_that_died_is_started_again_at_its_address(controlled: L
     await sources.close()
 
 
+async def test_what_waits_at_the_gateway_is_counted_where_there_is_always_a_group_as_well(controlled: Local) -> None:
+    local, sources = controlled, Sources(Scraper())
+    with Management() as management:
+        control = Controller(local.state_folder, "nano", "t", PROGRAM, sources, management)
+        local.up(**OPEN, scaling={"min": 1, "max": 2})
+        await look_until(control, lambda: bool(control.memory.held))
+        assert (control.memory.held[-1].requests, control.memory.held[-1].prompt_tokens) == (0.0, 0.0)
+    await sources.close()
+
+
 async def test_a_held_request_brings_the_first_group_and_an_up_brings_none(controlled: Local) -> None:
     local, sources = controlled, Sources(Scraper())
     zero = {"min": 0, "max": 1, "zero": {"idleAfter": "30s"}}
