@@ -24,6 +24,7 @@ from glm_gateway.proxy import plain as proxy_plain
 from glm_gateway.routing.arms import Split
 from glm_gateway.routing.retries import LEAST
 from glm_gateway.upstreams.config import UpstreamConfig
+from glm_gateway.upstreams.passes import MAX_PASSES
 from glm_gateway.upstreams.upstream import Upstream
 from integration.certificates import Certificate, a_certificate
 from integration.gateway_world import a_gateway, member
@@ -276,3 +277,30 @@ async def test_who_is_not_answered_outside_goes_on_waiting_for_a_group(world: Wo
     world.near.replace([member("g0", world.group.port)])
     assert "data: near" in (await asked).text
     assert len(world.far.asked) == 1
+
+
+async def test_a_name_that_leads_back_to_its_gateway_ends_after_a_few_rounds(world: World) -> None:
+    key = world.folder / "own-key"
+    key.write_text("glm-alice")
+    url = f"{world.http.base_url}/v1".replace("//v1", "/v1")
+    back = Upstream(UpstreamConfig(name="far", url=url, model="chat", key_file=key))
+    world.gateway.names.upstreams = {"far": back}
+    response = await world.chat()
+    assert (response.status_code, response.json()["error"]["code"]) == (508, "loop_detected")
+    assert back.is_ready
+    told = world.gateway.telemetry.exposition().decode()
+    assert f'glm_gateway_requests_total{{api="openai",model="far",outcome="failed"}} {MAX_PASSES + 1}.0' in told
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_what_has_gone_round_is_refused_in_the_words_of_its_api(world: World, path: str) -> None:
+    world.http.headers["via"] = ", ".join(["1.1 glm-gateway"] * (MAX_PASSES + 1))
+    response = await world.chat("near", path)
+    assert response.status_code == 508
+    error = response.json()["error"]
+    assert "leads back" in error["message"]
+    assert (error["type"], error.get("code", error.get("details"))) in (
+        ("upstream_error", "loop_detected"),
+        ("api_error", {"error_code": "loop_detected"}),
+    )
+    assert not world.group.asked

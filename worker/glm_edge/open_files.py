@@ -4,7 +4,7 @@ import contextlib
 import resource
 
 MOST = 65_536
-"""That are asked for: what shells and container runtimes start with, 1,024, is a limit for programs that use select()."""
+"""That are asked for. What shells and container runtimes start with, 1,024, is meant for programs that use select()."""
 
 SPARE = 128
 """For all that is no connection of a client: files that are read again, logs, a store, pages of the management port."""

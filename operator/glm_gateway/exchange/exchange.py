@@ -35,6 +35,7 @@ from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
+from glm_gateway.upstreams.passes import circle
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Exchange:
             self._record.is_kept = found.kind in (Kind.GENERATE, Kind.COUNT, Kind.STORED)
             self._caller = await self._admitted()
             self._record.known(self._caller)
+            if (refusal := circle(self._headers)) is not None:
+                raise Refused(refusal)
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)

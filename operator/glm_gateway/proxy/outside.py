@@ -42,7 +42,7 @@ class Outside(Protocol):
     def fail(self, reason: str) -> None: ...
 
 
-TO_THE_CLIENT: Sequence[int] = (400, 413, 415, 422)
+TO_THE_CLIENT: Sequence[int] = (400, 413, 415, 422, 508)
 """Statuses from outside that clients get; what else is no success is between the gateway and the server."""
 
 

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from glm_gateway.upstreams.passes import via
+
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 PATHS = {"/v1/chat/completions": "/chat/completions", "/v1/completions": "/completions"}
@@ -85,6 +87,7 @@ def head_of(address: Address, path: str, headers: RawHeaders, key: bytes | None,
         f"POST {address.base}{PATHS[path]} HTTP/1.1".encode(),
         b"host: " + address.authority.encode("idna" if not address.host.isascii() else "ascii"),
         b"user-agent: glm-gateway",
+        b"via: " + via(headers),
         b"accept-encoding: identity",
         b"content-length: " + str(body_len).encode(),
         *(name + b": " + value for name, value in headers if name in _THROUGH),

@@ -82,6 +82,7 @@ def test_the_head_has_our_key_and_not_the_clients() -> None:
         b"POST /v1/chat/completions HTTP/1.1",
         b"host: api.example.com",
         b"user-agent: glm-gateway",
+        b"via: 1.1 glm-gateway",
         b"accept-encoding: identity",
         b"content-length: 5",
         b"content-type: application/json",
