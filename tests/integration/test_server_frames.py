@@ -49,6 +49,16 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "chat with hidden thoughts": ("/v1/chat/completions", {"messages": ASK, "include_reasoning": False}, ANSWER),
     "chat with a stop": ("/v1/chat/completions", {"messages": ASK, "stop": ["\n\nEnd"]}, ANSWER),
     "Z.ai": ("/api/paas/v4/chat/completions", {"messages": ASK, "tools": CHAT_TOOLS, "tool_stream": True}, CALL),
+    "chat with usage so far": (
+        "/v1/chat/completions",
+        {"messages": ASK, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+        ANSWER,
+    ),
+    "completion with usage so far": (
+        "/v1/completions",
+        {"prompt": "1 2 3", "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+        " 4 5 😀 6",
+    ),
     "completion": ("/v1/completions", {"prompt": "1 2 3"}, " 4 5 😀 6"),
     "message": ("/v1/messages", {"messages": ASK, "max_tokens": 200}, ANSWER),
     "message with a call": (

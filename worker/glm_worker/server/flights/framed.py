@@ -75,6 +75,8 @@ class FramedExchange(Exchange):
                 self._events(flights, self._endings)
                 if order.begun_state:  # none before the first token: then the opening is all that was told
                     self._replies.restore(order.begun_state)  # type: ignore[attr-defined]
+                if (forget := getattr(self._replies, "forget", None)) is not None:
+                    forget()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", FRAMES_TYPE.encode())]})
         self._has_started = True
         headers = [*(EVENTS if streams else JSON), *self._own_headers]

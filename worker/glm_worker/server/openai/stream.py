@@ -33,6 +33,10 @@ class StreamedReplies:
     def failure(self, failure: Failure) -> list[Event]:
         return [Event(error_body(failure))]
 
+    def forget(self) -> None:
+        """Tell nothing of what was given so far: another group has told it."""
+        self._held = []
+
     def _chunk(self, choices: list[Json]) -> Json:
         return {**self._head, "object": self._chunk_object, "choices": choices}
 
