@@ -184,7 +184,8 @@ _OUTCOMES = {"failed": Outcome.FAILED, "cancelled": Outcome.CANCELLED}
 
 
 def used_by(relay: Relay, reserved: Usage, *, in_background: bool = False) -> Usage:
-    """Return what a request used, exactly where its reply was closed; of one that broke off what is known.
+    """Return what a request used, exactly where its reply was closed; of one that broke off what is known: its prompt,
+    and its tokens, in thoughts and answer as they were reserved.
 
     A reply that is no frames, as of a worker from before or from outside, says it in its API's own words. Where it does
     not, all that was reserved counts: nothing may pass a budget unseen. So it does where a client has left before a
@@ -200,7 +201,9 @@ def used_by(relay: Relay, reserved: Usage, *, in_background: bool = False) -> Us
             return _usage_of(told)
         goes_on = in_background and relay.group != "" and relay.plain_status == 0 and relay.failure in (None, CUT)
         return reserved if goes_on or 0 < relay.plain_status < 400 else Usage()
-    return Usage(prompt=progress.opened.num_prompt_tokens, answer=progress.num_tokens)
+    generated = max(1, reserved.answer + reserved.thinking)
+    thinking = round(progress.num_tokens * reserved.thinking / generated)  # nobody told these apart yet
+    return Usage(progress.opened.num_prompt_tokens, answer=progress.num_tokens - thinking, thinking=thinking)
 
 
 def _usage_of(told: Told) -> Usage:
