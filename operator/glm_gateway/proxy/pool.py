@@ -26,6 +26,7 @@ class Pool:
     tls: ssl.SSLContext | None = None
     patience: Patience = Patience()
     max_idle: int = 64
+    _is_closed: bool = False
     _idle: list[Connection] = field(default_factory=list)  # the one used last is the last
 
     async def ask(self, head: bytes, body: Sequence[bytes]) -> Connection:
@@ -43,13 +44,14 @@ class Pool:
 
     def done(self, connection: Connection) -> None:
         """Keep a connection for later, or close it where its reply was not read to the end."""
-        if connection.is_reusable and len(self._idle) < self.max_idle:
+        if connection.is_reusable and not self._is_closed and len(self._idle) < self.max_idle:
             self._idle.append(connection)
         else:
             connection.close()
 
     def close(self) -> None:
-        """Close what is idle: the group is no more."""
+        """Close what is idle, and keep nothing from now on: the group is no more."""
+        self._is_closed = True
         for connection in self._idle:
             connection.close()
         self._idle.clear()
