@@ -171,6 +171,35 @@ async def test_the_connection_to_a_group_is_used_again() -> None:
     assert client.is_over
 
 
+async def test_what_comes_behind_the_end_of_a_reply_is_told_to_nobody() -> None:
+    end = closed().removesuffix(b"0\r\n\r\n")
+    group = ScriptedGroup("g0", [[FRAMES_HEAD + opened() + said("one", 1) + end + said("late", 2) + closed()]])
+    async with world(group) as (relay, client, _):
+        await relay.run()
+    assert client.body == b"data: one\n\ndata: [DONE]\n\n"
+    assert (relay.outcome, relay.progress.num_tokens) == (Outcome.FINISHED, 1)
+
+
+async def test_the_connection_to_a_group_that_has_left_is_not_kept() -> None:
+    group = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), closed(), STALL]])
+    async with world(group) as (relay, client, places):
+        pool = places.directory.pool("g0")
+        running = asyncio.create_task(relay.run())
+        await client.got_some.wait()
+        places.directory.replace([])
+        await running
+        assert pool._idle == []
+        await group.was_cut.wait()
+
+
+async def test_what_a_reply_used_that_broke_off_is_split_as_it_was_reserved() -> None:
+    group = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1, 2, 3, 4), DIE]])
+    async with world(group, bounds=Bounds(max_times=0)) as (relay, _, _):
+        await relay.run()
+    assert used_by(relay, Usage(prompt=9, answer=25, thinking=75)) == Usage(prompt=3, answer=1, thinking=3)
+    assert used_by(relay, Usage(prompt=9, thinking=100)) == Usage(prompt=3, thinking=4)
+
+
 @pytest.mark.parametrize(
     "end",
     [
