@@ -248,7 +248,7 @@ def _line(
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None or value != value else round(value, 3)
+    return None if value is None else round(value, 3)
 
 
 def main() -> int:
