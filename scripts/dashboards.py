@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from grafana import autoscaler, deployment, fleet, operator_process
+from grafana import autoscaler, deployment, fleet, gateway, operator_process
 from grafana.frame import grafana_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "charts/glm-operator/dashboards"
-BOARDS = (fleet.BOARD, deployment.BOARD, autoscaler.BOARD, operator_process.BOARD)
+BOARDS = (fleet.BOARD, deployment.BOARD, gateway.BOARD, autoscaler.BOARD, operator_process.BOARD)
 
 
 def generated() -> dict[Path, str]:

@@ -79,7 +79,7 @@ def selectors(expr: str) -> Iterator[promql_parser.VectorSelector]:
 
 @functools.cache
 def series() -> dict[str, set[str]]:
-    """Return the labels of every series that workers and operator can have, by its name: from their registries."""
+    """Return the labels of every series that workers, gateways and operator can have, by its name: from their registries."""
     server = ServerTelemetry("")
     everything = SloClass(name="all", thresholds_s={"ttft": 1, "ttfa": 1, "itl": 1, "e2e": 1}, objective=0.99)
     server.promise(Slo([everything]))
@@ -89,8 +89,15 @@ def series() -> dict[str, set[str]]:
         *FollowerTelemetry({}, 1).families(is_connected=True, is_refused=False),
     ]
     of_operator = OperatorTelemetry(age_s=float, queue_length=int).registry.collect()
+    generator()
+    gateway = importlib.import_module("metrics_gateway")
+    of_gateway, whose = gateway.gateway_families(), set(gateway.gateway_identity())
     found: dict[str, set[str]] = {}
-    for families, more in ((of_worker, OF_GROUP | OF_TARGET), (of_operator, OF_TARGET)):
+    for families, more in (
+        (of_worker, OF_GROUP | OF_TARGET),
+        (of_gateway, whose | OF_TARGET),
+        (of_operator, OF_TARGET),
+    ):
         for family in families:
             for name, labels in _samples(family):
                 found.setdefault(name, set()).update(labels | more)

@@ -132,7 +132,7 @@ def test_alerts_can_be_left_out() -> None:
 def test_every_dashboard_is_a_config_map_that_the_sidecar_finds_and_files_in_a_folder() -> None:
     maps = of_kind(rendered(api_versions=CRDS), "ConfigMap")
     files = {path.name: path.read_text() for path in (CHART / "dashboards").glob("*.json")}
-    assert len(files) == 4
+    assert len(files) == 5
     assert {name: text for each in maps for name, text in each["data"].items()} == {
         name: text.rstrip("\n") for name, text in files.items()
     }
