@@ -50,6 +50,7 @@ $(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
 
 # Clients of other projects, in environments of their own: they pin other versions than ours.
 CLIENTS := .venv-clients
+PEERS := .venv-peers
 NODE_CLIENTS := tests/clients/node/node_modules
 
 .PHONY: clients
@@ -58,6 +59,14 @@ clients: $(CLIENTS)/.installed $(NODE_CLIENTS)/.installed ## Install the clients
 $(CLIENTS)/.installed: locks/clients.txt | $(INSTALLED)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(CLIENTS)
 	@$(BIN)/uv pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes locks/clients.txt
+	@touch $@
+
+.PHONY: peers
+peers: $(PEERS)/.installed ## Install the gateways that ours is measured against: LiteLLM's proxy, smg, vllm-router
+
+$(PEERS)/.installed: locks/peers.txt | $(INSTALLED)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
+	@$(BIN)/uv pip sync --quiet --python $(PEERS)/bin/python --require-hashes locks/peers.txt
 	@touch $@
 
 $(NODE_CLIENTS)/.installed: tests/clients/node/package-lock.json
@@ -181,6 +190,10 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@$(LOCK) --upgrade --group clients -o locks/clients.txt
 	@$(LOCK) --upgrade pyproject.toml --extra operator -c locks/dev.txt -o locks/operator.txt
 	@$(LOCK) --upgrade pyproject.toml --extra worker -c locks/dev.txt -o locks/worker.txt
+	@printf '%s\n' 'litellm[proxy]==1.110.*' 'smg==1.13.*' 'vllm-router==0.1.*' > .peers.in
+	@echo litellm-proxy > .peers-excluded.in; printf '%s\n' 'litellm-enterprise>=0.1' 'litellm-proxy-extras>=0.4' > .peers-loose.in
+	@$(LOCK) --upgrade --no-annotate --excludes .peers-excluded.in --override .peers-loose.in .peers.in -o locks/peers.txt
+	@rm .peers*.in
 	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 
