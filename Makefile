@@ -203,5 +203,5 @@ bench: $(INSTALLED) ## Every benchmark; each ends with its JSON lines
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache in the checkout
-	@rm -rf $(VENV) $(CLIENTS) tests/clients/*/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(CLIENTS) $(PEERS) tests/clients/*/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find operator worker tests scripts examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
