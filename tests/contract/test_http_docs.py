@@ -45,6 +45,7 @@ def test_the_bounds_are_the_servers() -> None:
         ),
         "body, between two parts; whole": f"{body.IDLE_S:g} s; {body.TOTAL_S:g} s",
         "connection without a request": f"{protocol.IDLE_S:g} s",
+        "client that reads nothing on, while much is written for it": f"{protocol.UNREAD_S:g} s",
         "connections": f"{protocol.MAX_CONNECTIONS:,}",
     }.items():
         assert f"\n| {what} | {bound} |" in PAGE, what

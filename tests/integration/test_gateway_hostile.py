@@ -18,7 +18,8 @@ from glm_gateway.app import Gateway
 from glm_gateway.exchange import body as gateway_body
 from glm_gateway.exchange.bodies import MAX_BYTES
 from integration.gateway_world import TOKEN, a_gateway, member
-from integration.scripted_groups import Asked, ScriptedGroup, plain, serving
+from integration.metrics_text import series_values
+from integration.scripted_groups import FRAMES_HEAD, STALL, Asked, ScriptedGroup, opened, plain, said, serving
 
 MODEL = "m"
 DEADLINE_S = 20.0
@@ -48,6 +49,10 @@ class World:
         status, said = await self.exchange(line, lines, BODY)
         assert status == 200, said
         return self.group.asked.pop()
+
+    def num_cancelled(self) -> float:
+        told = self.gateway.telemetry.exposition().decode()
+        return sum(series_values(told, 'glm_gateway_requests_total{api="openai",model="m",outcome="cancelled"}'))
 
     async def is_well(self) -> bool:
         """Tell whether an honest request is answered, and nothing else has come to the group."""
@@ -390,3 +395,21 @@ async def test_bodies_under_way_have_a_bound_together_and_give_their_room_back(w
         world.group.asked.clear()
     finally:
         world.gateway.bodies.max_bytes = MAX_BYTES
+
+
+async def test_who_does_not_read_its_stream_gives_up_its_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_S", 0.2)
+    many = [said("x" * 65_536, number) for number in range(500)]  # more than sockets hold
+    world.group.scripts.insert(0, [FRAMES_HEAD, opened(), *many, STALL])
+    before = world.num_cancelled()
+    body = json.dumps({**json.loads(BODY), "stream": True}).encode()
+    async with connected(world.port) as (reader, writer):
+        writer.write(POST + b"content-length: %d\r\n\r\n" % len(body) + body)
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            while world.gateway.num_running:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+    assert world.num_cancelled() == before + 1
+    assert not world.gateway.models[MODEL].in_flight
+    world.group.asked.pop()
+    assert await world.is_well()

@@ -32,6 +32,7 @@ class Transport(asyncio.Transport):
         self.is_read = True
         self.has_ended = False
         self.closed = asyncio.Event()
+        self.aborted = asyncio.Event()
 
     def write(self, data: Any) -> None:
         assert not self.closed.is_set()
@@ -52,6 +53,7 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.closed.set()
+        self.aborted.set()
 
     def pause_reading(self) -> None:
         self.is_read = False
@@ -402,3 +404,38 @@ async def test_whatever_comes_a_connection_has_an_end_and_every_answer_is_whole(
     client.lose()
     await client.turns()
     assert not client.state.tasks
+
+
+@pytest.mark.parametrize("before", [b"", GET, SLOW])
+async def test_who_does_not_read_on_is_cut_off(before: bytes, soon: Callable[[str], None]) -> None:
+    client = Client()
+    soon("UNREAD_S")
+    await client.send(before)
+    client.protocol.pause_writing()
+    await asyncio.wait_for(client.transport.aborted.wait(), 30)
+    client.lose()
+    await client.turns()
+    assert client.num_gone == (before is SLOW)
+
+
+async def test_who_reads_on_in_time_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch, soon: Callable[[str], None]
+) -> None:
+    client = Client()
+    soon("UNREAD_S")
+    monkeypatch.setattr(protocol, "IDLE_S", 0.1)
+    client.protocol.pause_writing()
+    client.protocol.resume_writing()
+    monkeypatch.setattr(protocol, "UNREAD_S", 3600.0)
+    await client.send(GET)
+    await client.closed()
+    assert not client.transport.aborted.is_set()
+    assert client.told() == [["GET", "/get", ""]]
+
+
+async def test_what_is_not_read_of_a_connection_that_is_closed_is_dropped(soon: Callable[[str], None]) -> None:
+    client = Client()
+    soon("IDLE_S")
+    soon("UNREAD_S")
+    await client.send(GET)
+    await asyncio.wait_for(client.transport.aborted.wait(), 30)

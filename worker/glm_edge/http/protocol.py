@@ -13,6 +13,10 @@ A connection is in one of these states, each with its own end:
 | answering | a head is whole and its answer is not; the body may still come | as long as the application allows |
 | rest | the answer is whole, its body is not: what comes of it is dropped | `REST_S`, then it is closed |
 | lingering | a request was refused, and our half is closed: what comes is dropped | `LINGER_S`, then it is closed |
+| closing | it is closed on our side, and its client has not read all | `UNREAD_S`, then the rest is dropped |
+
+In every state a client that reads so little for `UNREAD_S` that nothing more can be written is cut off: else it would
+hold its request, and what works on that, for as long as it likes.
 
 A head may begin while an answer is owed to the request before it. Whatever is wrong with it then waits: first come the
 answers that are owed, then the refusal. So nothing that a client sends after a request cuts the answer to that request.
@@ -64,6 +68,7 @@ IDLE_S = 75.0  # of a connection without a request: longer than usual proxies ke
 REST_S = 10.0  # for what is left of a body, once its answer is complete
 LINGER_S = 10.0  # what a refused client goes on sending is read away, else it sees a reset before the answer
 LINGER_BYTES = 2 * MAX_BODY_BYTES
+UNREAD_S = 300.0  # in which a client must read on
 PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets soon
 PROBE_SECOND_S = 0.2
 PROBE_S = 1.0  # of those after these two
@@ -92,6 +97,7 @@ class _State(enum.Enum):
     ANSWERING = enum.auto()
     REST = enum.auto()
     LINGERING = enum.auto()
+    CLOSING = enum.auto()
 
 
 class Protocol(HttpToolsProtocol):
@@ -105,6 +111,7 @@ class Protocol(HttpToolsProtocol):
         self._state: _State | None = None
         self._timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
+        self._unread_timer: TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
         self._refusal: Failure | None = None  # waits for the answers that are owed
         self.url, self.headers = b"", []
@@ -129,7 +136,8 @@ class Protocol(HttpToolsProtocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._timer, self._probe_timer)
+        self._stop(self._timer, self._probe_timer, self._unread_timer)
+        self._state = _State.CLOSING
         self._abandon()
         super().connection_lost(exc)
         self.open_connections.close(self, MAX_CONNECTIONS)
@@ -141,8 +149,6 @@ class Protocol(HttpToolsProtocol):
     def _settle(self) -> None:
         """Start the timer of the state the connection is in now, if it is another one than before."""
         self.open_connections.note(self, MAX_CONNECTIONS, is_owed=self._owes())
-        if self.transport.is_closing():
-            return
         state, seconds, at_end = self._current()
         if state is not self._state:
             self._stop(self._timer)
@@ -151,7 +157,9 @@ class Protocol(HttpToolsProtocol):
 
     def _current(self) -> tuple[_State, float | None, Callable[[], object]]:
         """Return the state, how long it may last (None: without end), and what ends it."""
-        close = self.transport.close
+        close = self._close
+        if self.transport.is_closing():
+            return _State.CLOSING, UNREAD_S, self.transport.abort
         if self._is_in_head and not self._has_failed:
             return _State.HEAD, HEAD_S, self._head_is_late
         if self._owes():
@@ -161,6 +169,23 @@ class Protocol(HttpToolsProtocol):
         if self._has_body_to_come():
             return _State.REST, REST_S, close
         return _State.IDLE, IDLE_S, close
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._settle()
+
+    def pause_writing(self) -> None:
+        """Nothing more can be written until the client has read some of what was."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(UNREAD_S, self._is_unread)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop(self._unread_timer)
+
+    def _is_unread(self) -> None:
+        _quiet.warning("a client has not read for %g s: its connection is cut off", UNREAD_S)
+        self.transport.abort()
 
     def _owes(self) -> bool:
         """Tell whether an answer is owed: the last request is answered last."""
