@@ -15,10 +15,11 @@ from typing import Any
 from glm_edge.errors.failure import Failure
 from glm_edge.frames import Open
 from glm_gateway.access.cors import Cors, asks_before
-from glm_gateway.access.decide import Caller
+from glm_gateway.access.decide import Caller, Mode
 from glm_gateway.admission.metering import Refused as OverLimit
 from glm_gateway.admission.metering import Reserved
 from glm_gateway.admission.record import Record
+from glm_gateway.exchange.bodies import Body
 from glm_gateway.exchange.body import ask_in, whole_body
 from glm_gateway.exchange.destination import Destination, Placed, group_of, prompt_tokens
 from glm_gateway.exchange.refused import Gone, Refused, not_found
@@ -87,8 +88,6 @@ class Exchange:
             self._record.is_kept = found.kind in (Kind.GENERATE, Kind.COUNT, Kind.STORED)
             self._caller = await self._admitted()
             self._record.known(self._caller)
-            if (refusal := circle(self._headers)) is not None:
-                raise Refused(refusal)
             match found.kind:
                 case Kind.GENERATE | Kind.COUNT:
                     await self._relay(found)
@@ -158,14 +157,22 @@ class Exchange:
         return found
 
     async def _admitted(self) -> Caller:
-        """Return who asks. Raises Refused."""
+        """Return who asks, by a request that does not go round. Raises Refused."""
         caller = await self.gateway.gate.caller(self.scope["method"], self.scope["path"], self._headers)
         if isinstance(caller, Failure):
             raise Refused(caller)
+        if (refusal := circle(self._headers)) is not None:
+            raise Refused(refusal)
         return caller
 
+    async def _body(self) -> bytes:
+        """Return the whole body, which counts as its caller's. Raises Gone and Refused."""
+        if self.gateway.gate.mode is not Mode.NONE and isinstance(self.receive, Body):
+            self.receive.caller = self._caller.tenant
+        return await whole_body(self.receive)
+
     async def _relay(self, found: Route) -> None:
-        gateway, body = self.gateway, await whole_body(self.receive)
+        gateway, body = self.gateway, await self._body()
         whole_s = time.monotonic()
         ask = await ask_in(body, gateway.turn)
         to = self._destination
@@ -221,7 +228,7 @@ class Exchange:
 
     async def _relay_stored(self, found: Route) -> None:
         """Ask the group that keeps a response, which its id names."""
-        body = await whole_body(self.receive)
+        body = await self._body()
         group = group_of(found.name)
         models = self.gateway.models.values()
         model = next((model for model in models if model.has(group)), None)

@@ -1,4 +1,4 @@
-"""How often a request has passed through gateways already: names that lead in a circle would send it round for ever. Pure.
+"""Through how many gateways a request has passed: names that lead in a circle would send it round for ever. Pure.
 
 Each gateway adds itself to the `via` (RFC 9110, 7.6.3) of what it sends outside, and of what others put there sends
 nothing.
