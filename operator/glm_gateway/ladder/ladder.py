@@ -85,8 +85,8 @@ class Ladder:
 def shed_for(newcomer: Place, waiting: Sequence[Place]) -> Place | None:
     """Return who is refused when somebody comes on the last rung, so that the line becomes no longer; None: nobody.
 
-    Of those that wait and the newcomer it is one of the lowest priority: of the class first, then of the request. Who
-    came first stays where they are equal. Where nobody waits there is room.
+    Of those that wait and the newcomer it is one of the lowest priority: of the class first, then of the request, as
+    far as that asks to go last. Who came first stays where they are equal. Where nobody waits there is room.
     """
     last = max(waiting, default=None)
     if last is None:
@@ -95,7 +95,8 @@ def shed_for(newcomer: Place, waiting: Sequence[Place]) -> Place | None:
 
 
 def _rank(place: Place) -> tuple[int, int]:
-    return place.class_priority, place.priority
+    """Return what is gone by: by its own word a request may offer itself, and push nobody out."""
+    return place.class_priority, max(0, place.priority)
 
 
 def retry_after_s(tokens_ahead: int, tokens_per_s: float, *, least: int = 1, most: int = 600) -> int:

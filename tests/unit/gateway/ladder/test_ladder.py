@@ -73,7 +73,12 @@ def test_of_equals_the_newcomer_is_shed() -> None:
 def test_who_waits_gives_way_to_who_is_ahead_of_it() -> None:
     first, last = place(5, number=1), place(5, number=2)
     assert shed_for(place(1, number=3), [first, last, place(0, number=0)]) is last
-    assert shed_for(place(5, -1, number=3), [first, last]) is last
+    assert shed_for(place(5, number=3), [first, place(5, 1, number=2)]) == place(5, 1, number=2)
+
+
+def test_by_its_own_word_a_request_pushes_nobody_out() -> None:
+    newcomer = place(5, -(2**31), number=3)
+    assert shed_for(newcomer, [place(5, number=1), place(5, number=2)]) is newcomer
 
 
 places = st.builds(place, st.integers(-3, 3), st.integers(-3, 3), st.integers(0, 10**6))
@@ -89,7 +94,7 @@ def test_nobody_is_shed_before_somebody_of_a_lower_priority(newcomer: Place, wai
     assert all(each.class_priority <= shed.class_priority for each in (newcomer, *waiting))
     if shed is not newcomer:
         assert any(shed is each for each in waiting)
-        assert (shed.class_priority, shed.priority) > (newcomer.class_priority, newcomer.priority)
+        assert (shed.class_priority, max(0, shed.priority)) > (newcomer.class_priority, max(0, newcomer.priority))
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=200), st.floats(0.05, 2.0))
