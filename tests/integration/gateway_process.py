@@ -113,11 +113,10 @@ async def a_gateway_process(folder: Path, *, by: Sequence[str] = (), **config: A
 
     by: a command that runs what stands behind it.
     """
-    port, management = free_port(), free_port()
     config = {
         "host": "127.0.0.1",
-        "port": port,
-        "managementPort": management,
+        "port": free_port(),
+        "managementPort": free_port(),
         "auth": {"mode": "None"},
         "models": [model_of("chat", folder / "groups.json")],
         **config,
@@ -132,9 +131,9 @@ async def a_gateway_process(folder: Path, *, by: Sequence[str] = (), **config: A
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GLM_GATEWAY_TOKEN": TOKEN, "GLM_GATEWAY_SECRET": SECRET},
             )
-        found = GatewayProcess(
-            process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management}", folder, config, http
-        )
+        at = f"http://{config['host']}"
+        url, management = f"{at}:{config['port']}", f"{at}:{config['managementPort']}"
+        found = GatewayProcess(process, url, management, folder, config, http)
         try:
             await found.until("/readyz", "ok")
             yield found

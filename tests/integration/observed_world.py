@@ -1,7 +1,7 @@
-"""A deployment that Prometheus watches: the real operator as a process, real workers, load, a real Prometheus.
+"""A deployment that Prometheus watches: real operator and gateway as processes, real workers, load, a real Prometheus.
 
 Only the API server is a fake: what the operator wants to run on it runs as processes of this machine, as in local mode,
-and pods of the fake are ready when these are. So every series of workers and operator is the real one.
+and pods of the fake are ready when these are. So every series of workers, gateway and operator is the real one.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from glm_operator.local.state import PodRecord, StateFolder
 from glm_operator.local.up import bring_up
 from glm_operator.render import render
 from integration.fake_kubernetes import FakeKubernetes
+from integration.gateway_process import a_gateway_process, model_of
 from integration.prometheus_process import PrometheusProcess, prometheus_process
 from integration.test_operator_process import Operator, an_operator
 
@@ -39,6 +40,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "chat"
 DEADLINE_S = 300.0  # of what takes seconds on an idle machine
 TICK_S = 0.2
+FRONT = "127.77.0.1"
+"""Where the gateway is: at the ports that a pod has."""
+
 BOOKMARK_S = 10.0
 SCRAPE_JOB = {"job_name": "glm", "honor_labels": True}
 SPEC = {
@@ -79,6 +83,7 @@ class Nodes(FakeKubernetes):
     def __init__(self) -> None:
         super().__init__()
         self.addresses: dict[str, str] = {}  # of pods that run, by name
+        self.front = ""  # the address of the gateway, which stands for the pod of one; empty: it does not run yet
         self.ready: set[str] = set()
 
     async def _watch(
@@ -103,11 +108,14 @@ class Nodes(FakeKubernetes):
         for key, pod in list(self.objects.items()):
             if key[0] != "pods" or "deletionTimestamp" in pod["metadata"]:
                 continue
+            is_front = pod["metadata"]["labels"].get(names.COMPONENT_LABEL) == names.GATEWAY_ROLE
+            address = self.front if is_front else self.addresses.get(key[2], "")
+            is_ready = bool(address) if is_front else key[2] in self.ready
             conditions = [{"type": "PodScheduled", "status": "True"}]
-            conditions.append({"type": "Ready", "status": "True" if key[2] in self.ready else "False"})
+            conditions.append({"type": "Ready", "status": "True" if is_ready else "False"})
             status: dict[str, Any] = {"conditions": conditions}
-            if key[2] in self.addresses:
-                status["podIP"] = self.addresses[key[2]]
+            if address:
+                status["podIP"] = address
             if status != pod["status"]:
                 self._store(key, {**copy.deepcopy(pod), "status": status})
 
@@ -229,6 +237,30 @@ async def _run_nodes(nodes: Nodes, folder: StateFolder, management: Management) 
         await asyncio.sleep(TICK_S)
 
 
+async def _tell_groups(nodes: Nodes, path: Path) -> None:
+    """Write the gateway's file of groups, each time that they are others."""
+    told = ""
+    while True:
+        groups = [
+            {"name": pod.removesuffix("-0"), "host": address, "port": names.HTTP_PORT, "ready": pod in nodes.ready}
+            for pod, address in sorted(nodes.addresses.items())
+        ]
+        if (text := json.dumps({"groups": groups})) != told:
+            part = path.with_suffix(".part")
+            part.write_text(text)
+            part.rename(path)
+            told = text
+        await asyncio.sleep(TICK_S)
+
+
+def _gateway_model(nodes: Nodes, groups: Path) -> dict[str, Any]:
+    """Return the deployment's model as the gateway's file has it, with what its workers know a gateway by."""
+    deployment = parse_deployment(nodes.get("glmdeployments", NAME))
+    model = model_of("glm-nano", groups, deployment=NAME, slo=deployment.spec.slo.for_workers())
+    model["groups"]["namespace"] = "models"
+    return {**model, "token": names.gateway_token(deployment.metadata.uid)}
+
+
 def _ready(leaders: Mapping[str, str], management: Management) -> set[str]:
     return {pod for pod, address in leaders.items() if management.is_ready(address)}
 
@@ -255,32 +287,47 @@ async def an_observed_world(folder: Path) -> AsyncIterator[World]:
     """
     nodes, state = Nodes(), StateFolder.of_user()
     nodes.put("glmdeployments", {"metadata": {"name": NAME, "namespace": "models", "generation": 1}, "spec": SPEC})
-    targets = folder / "targets.json"
+    targets, groups = folder / "targets.json", folder / "groups.json"
     targets.write_text("[]")
     jobs = [{**SCRAPE_JOB, "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}]}]
     with prometheus_process(folder / "prometheus", jobs, rules=_rules()) as prometheus, Management() as management:
         settings = {**SETTINGS, "PROMETHEUS_URL": prometheus.url, "GPU_BUDGETS": json.dumps({"models": BUDGET})}
         os.environ |= {f"GLM_OPERATOR_{name}": str(value) for name, value in settings.items()}
         kubelet = asyncio.create_task(_run_nodes(nodes, state, management))
-        load = Load(lambda: [f"http://{nodes.addresses[pod]}:{names.HTTP_PORT}" for pod in sorted(nodes.ready)])
+        telling = asyncio.create_task(_tell_groups(nodes, groups))
+        urls: list[str] = []
+        load = Load(lambda: urls)
         try:
             arguments = ("--namespaces", "models", "--worker-image", "worker:1")
             async with (
                 an_operator(folder, nodes, *arguments) as operator,
                 httpx.AsyncClient(trust_env=False, timeout=30) as http,
+                # Who waits, waits at the workers: that is what scaling goes by here.
+                a_gateway_process(
+                    folder,
+                    host=FRONT,
+                    port=names.HTTP_PORT,
+                    managementPort=names.MANAGEMENT_PORT,
+                    models=[_gateway_model(nodes, groups)],
+                    overload={"enabled": False},
+                ) as gateway,
             ):
+                nodes.front = FRONT
+                urls.append(gateway.url)
                 world = World(nodes, state, operator, prometheus, load, http)
                 await world.until("the first pod has an address", lambda: bool(nodes.addresses))
                 network = next(iter(nodes.addresses.values())).rpartition(".")[0].rpartition(".")[0]
                 leaders = [f"{network}.{index}.1:{names.MANAGEMENT_PORT}" for index in range(2)]
-                targets.write_text(json.dumps([{"targets": [*leaders, operator.url.removeprefix("http://")]}]))
+                others = [url.removeprefix("http://") for url in (operator.url, gateway.management)]
+                targets.write_text(json.dumps([{"targets": [*leaders, *others]}]))
                 await world.until("the first group serves", lambda: world.serving == 1)
                 yield world
         finally:
             load.set(0)
-            kubelet.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await kubelet
+            for task in (kubelet, telling):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             for name in settings:
                 os.environ.pop(f"GLM_OPERATOR_{name}", None)
             for each in state.deployments():

@@ -24,7 +24,12 @@ WINDOWS = {"__rate_interval": "5s", "__range": "2m", "__interval": "1s", "__inte
 def silent_for_good(line: Any) -> bool:
     """Whether a line has nothing to say in all four states, as nothing of the kind happens in them."""
     return any(
-        word in line.expr for word in ("watch_restarts", 'state=~"Unknown|Stale"', "glm_autoscaler_query_duration")
+        word in line.expr
+        for word in (
+            *("watch_restarts", 'state=~"Unknown|Stale"', "glm_autoscaler_query_duration"),
+            # a gateway that holds nobody, without store, limits and audit log
+            *("gateway_hold", "gateway_store", "counted_here", "limit_refusals", "audit_lines"),
+        )
     )
 
 
