@@ -164,7 +164,7 @@ async def test_on_the_last_rung_the_least_urgent_is_told_when_to_come_again(worl
     assert (await batch).status_code == 503  # gives way to who is ahead of it
     told = world.gateway.telemetry.exposition()
     assert b'glm_gateway_overload_rung{model="near"} 4.0' in told
-    assert b'glm_gateway_shed_total{model="near"} 2.0' in told
+    assert b'glm_gateway_shed_total{model="near",priority_class="batch"} 2.0' in told
     first.cancel()
     assert (await urgent).status_code == 200
 

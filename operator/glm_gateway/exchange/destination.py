@@ -49,7 +49,10 @@ class Destination:
             raise Refused(
                 Failure(400, "model is missing", "invalid_request_error", "model", "missing_required_parameter")
             )
-        if ask.previous is not None and (keeper := names.keeper(ask.model, group_of(ask.previous))) is not None:
+        if (
+            ask.previous is not None
+            and (keeper := names.keeper(ask.model, self.state.keepers.of(ask.previous))) is not None
+        ):
             return keeper
         is_for_agents = self.path.startswith("/api/anthropic")  # they ask for a vendor's names there
         if is_for_agents and len(models) == 1 and ask.model.startswith("claude") and ask.model not in names.known:
@@ -64,7 +67,7 @@ class Destination:
         if isinstance(target, Upstream):
             return ToUpstream(target)
         if ask.previous is not None:
-            return ToGroup(target, group_of(ask.previous), writes=writes)
+            return ToGroup(target, self.state.keepers.of(ask.previous), writes=writes)
         return self._placement(target, ask, writes=writes)
 
     def told(self, placing: Placed) -> list[tuple[bytes, bytes]]:
@@ -103,6 +106,7 @@ class Destination:
             deadline_s=ask.deadline_s,
             may_go_outside=writes and Upstream.takes(self.path),
             writes=writes,
+            class_name=of_caller.name,
         )
 
     @property
@@ -114,8 +118,3 @@ class Destination:
 def prompt_tokens(num_bytes: int) -> int:
     """Return about how many tokens a prompt has."""
     return max(1, math.ceil(num_bytes / BYTES_A_TOKEN))
-
-
-def group_of(response_id: str) -> str:
-    """Return the group that a response's id names: resp_<group>_<digits>."""
-    return response_id.removeprefix("resp_").rpartition("_")[0]

@@ -34,7 +34,9 @@ class StandingOf(Collector):
             "How far the ladder of overload is climbed: 0 not, 1 short thoughts, 2 none for auto, 3 in turn, 4 shed.",
         )
         shed = CounterMetricFamily(
-            "glm_gateway_shed", "Requests that were refused for load while groups took others.", labels=["model"]
+            "glm_gateway_shed",
+            "Requests that were refused for load while groups took others, by the name of the caller's priority class.",
+            labels=["model", "priority_class"],
         )
         retries = CounterMetricFamily(
             "glm_gateway_retries",
@@ -56,7 +58,8 @@ class StandingOf(Collector):
             for group in known:
                 tokens.add_metric([name, group.name], model.router.book.account(group.name).held)
             rung.add_metric([name], model.overload.rung)
-            shed.add_metric([name], model.overload.num_shed)
+            for priority_class, num_shed in model.overload.num_shed.items():
+                shed.add_metric([name, priority_class], num_shed)
             retries.add_metric([name, "true"], model.retries.num_taken)
             retries.add_metric([name, "false"], model.retries.num_denied)
         yield from (held, oldest, running, groups, ready, plain, ejected, tokens, rung, shed, retries)

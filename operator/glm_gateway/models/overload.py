@@ -1,7 +1,8 @@
 """Where one model stands on the ladder of overload: what its requests wait, looked at now and again."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from glm_gateway.ladder.easing import NO_EASING, Easing
@@ -29,13 +30,14 @@ class Overload:
     """group_wait_s: returns how long the oldest request of a group waits there, by the group; 0: none does.
 
     is_able: returns whether any group takes requests. Without one nobody is overloaded: requests wait for a start.
+    num_shed: by the name of a priority class.
     """
 
     name: str
     group_wait_s: Callable[[str], float]
     is_able: Callable[[], bool]
     is_enabled: bool = True
-    num_shed: int = 0
+    num_shed: Counter[str] = field(default_factory=Counter)
     ladder: Ladder = field(default_factory=Ladder)
     throughput: Throughput = field(default_factory=Throughput)
     _pending: dict[Pending, None] = field(default_factory=dict)
@@ -60,6 +62,10 @@ class Overload:
         """Take other steps; they count from the next look on."""
         self.ladder.steps, self.is_enabled = steps, is_enabled
         self._looked_s = None
+
+    def know(self, classes: Iterable[str]) -> None:
+        """Count from nothing for these classes, where nothing is counted yet."""
+        self.num_shed.update(dict.fromkeys(classes, 0))
 
     def enter(self, arrived_s: float, promise_s: float | None) -> Pending | None:
         """Note a request that has come; return what `leave` takes. None: nothing is promised, and nothing measured."""

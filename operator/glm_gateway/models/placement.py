@@ -13,7 +13,7 @@ from glm_gateway.hold.telling import comment, turn_comment
 from glm_gateway.ladder.easing import NO_EASING, Easing
 from glm_gateway.models.model import Model
 from glm_gateway.proxy.pool import Pool
-from glm_gateway.routing.classes import Place
+from glm_gateway.routing.classes import DEFAULT_CLASS, Place
 from glm_gateway.routing.pick import Choice, Request, Why
 from glm_gateway.upstreams.upstream import Upstream
 
@@ -31,7 +31,7 @@ class Placement:
     tell: sends a comment to its client; None: it reads no stream. num_bytes: that are kept while it waits. picked: told
     of each choice. waited_s: how long it has, all in all. promise_s: within which its first token is promised, from its
     arrival; None: it is not. deadline_s: from its arrival, as it said itself. may_go_outside: an upstream can take it.
-    writes: an answer is written; nothing else is eased or refused for its load.
+    writes: an answer is written; nothing else is eased or refused for its load. class_name: of the caller, by priority.
     """
 
     model: Model
@@ -45,6 +45,7 @@ class Placement:
     deadline_s: float | None = None
     may_go_outside: bool = False
     writes: bool = True
+    class_name: str = DEFAULT_CLASS
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -200,7 +201,7 @@ class Placement:
         if upstream is not None:
             return upstream
         if self.model.is_ready:
-            self.model.overload.num_shed += 1
+            self.model.overload.num_shed[self.class_name] += 1
         return failure
 
     def _no_group(self, reason: str) -> Failure:

@@ -37,6 +37,7 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
         model.bound(bounds)
         model.slo = served.slo
         model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
+        model.overload.know(each.name for each in gateway.priorities)
         to = served.overflow
         model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)
 

@@ -102,7 +102,7 @@ class Overflow(SpecModel):
 class PriorityClass(SpecModel):
     """Callers who go before or after others where requests have to wait."""
 
-    name: ShortName = Field(description="Name, for metrics.")
+    name: ShortName = Field(description="Name, as `glm_gateway_shed_total` tells it by `priority_class`.")
     priority: int = Field(ge=-1000, le=1000, description="The lower goes first. Of all others it is 0.")
     key_groups: list[KeyName] = Field(min_length=1, max_length=64, description="Groups of keys that it is for.")
     wait: Duration | None = Field(

@@ -251,7 +251,7 @@ async def test_on_the_last_rung_the_line_grows_no_longer_and_the_lowest_gives_wa
     assert isinstance(shed, Failure)
     assert shed.code == "overloaded"
     assert len(found.room) == 1
-    assert found.overload.num_shed == 2
+    assert found.overload.num_shed == {"default": 2}
     found.end(running)
     found.end(await high)
     check(found)
@@ -334,7 +334,7 @@ async def test_who_would_be_shed_or_finds_no_place_goes_outside_at_once() -> Non
     waiting = asyncio.create_task(placed(asks(shedding)))
     await settle(shedding, 1)
     assert await asks(shedding, may_go_outside=True).place(frozenset()) is shedding.overflow.upstream
-    assert shedding.overload.num_shed == 0
+    assert not shedding.overload.num_shed
     shedding.end(running)
     shedding.end(await waiting)
     full = model(max_held=0)

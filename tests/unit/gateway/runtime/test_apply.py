@@ -60,6 +60,7 @@ async def test_promises_priorities_and_steps_change(gateway: Gateway) -> None:
     apply(config({"slo": SLO}, priorities=[{"name": "batch", "priority": 5, "keyGroups": ["jobs"]}]), gateway)
     assert model.slo is not None
     assert gateway.priorities.of_group("jobs").priority == 5
+    assert model.overload.num_shed == {"default": 0, "batch": 0}
     model.overload.ladder.rung = Rung.SHED
     apply(config({"slo": SLO}, overload={"shed": 9.0}), gateway)
     assert model.overload.ladder.steps.shed == 9.0
