@@ -271,7 +271,7 @@ class Relay:
                     if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
                         raise _Lost(f"it cannot go on: {frame.meaning.code}")
                     await self._pass_frame(frame, choice)
-                    if progress.is_over:
+                    if isinstance(frame.meaning, Close | Fail):
                         break  # what comes behind the end is nothing of the reply
             except (_Lost, BrokenFrames):
                 await self._tell_stream()  # what was taken counts as seen, so it has to be
