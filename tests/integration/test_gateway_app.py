@@ -141,6 +141,30 @@ async def test_a_message_survives_it_as_well(world: World) -> None:
     assert message.stop_reason == "end_turn"
 
 
+async def test_a_stored_response_that_another_group_went_on_with_is_found_there(world: World) -> None:
+    stream = asyncio.create_task(world.openai.responses.create(model=MODEL, input="hi", store=True, stream=True))
+    engine, request = await world.next_request()
+    await engine.say(request, "one ")
+    events = await stream
+    async for event in events:
+        if event.type == "response.output_text.delta":
+            break
+    await world.lose(engine)
+    engine, again = await world.next_request()
+    await engine.say(again, "two", end="<|user|>")
+    (made,) = [event.response async for event in events if event.type == "response.completed"]
+    found = await world.openai.responses.retrieve(made.id)
+    assert (found.status, found.output_text.split()) == ("completed", ["one", "two"])
+    going_on = asyncio.create_task(
+        world.openai.responses.create(model=MODEL, input="more", previous_response_id=made.id, store=False)
+    )
+    third, request = await world.next_request()
+    assert third is engine
+    await third.say(request, "three", end="<|user|>")
+    assert (await going_on).output_text == "three"
+    await world.openai.responses.delete(made.id)
+
+
 async def test_a_stored_response_is_found_at_the_group_that_keeps_it(world: World) -> None:
     asked = asyncio.create_task(world.openai.responses.create(model=MODEL, input="hi", store=True))
     engine, request = await world.next_request()

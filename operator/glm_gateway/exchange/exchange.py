@@ -21,7 +21,7 @@ from glm_gateway.admission.metering import Reserved
 from glm_gateway.admission.record import Record
 from glm_gateway.exchange.bodies import Body
 from glm_gateway.exchange.body import ask_in, whole_body
-from glm_gateway.exchange.destination import Destination, Placed, group_of, prompt_tokens
+from glm_gateway.exchange.destination import Destination, Placed, prompt_tokens
 from glm_gateway.exchange.refused import Gone, Refused, not_found
 from glm_gateway.exchange.settling import Settling
 from glm_gateway.exchange.state import State
@@ -196,6 +196,7 @@ class Exchange:
         settle = relay.ended = Settling(
             gateway.metering,
             gateway.background,
+            gateway.keepers,
             reserved,
             relay,
             placing,
@@ -227,9 +228,9 @@ class Exchange:
         return found
 
     async def _relay_stored(self, found: Route) -> None:
-        """Ask the group that keeps a response, which its id names."""
+        """Ask the group that keeps a response."""
         body = await self._body()
-        group = group_of(found.name)
+        group = self.gateway.keepers.of(found.name)
         models = self.gateway.models.values()
         model = next((model for model in models if model.has(group)), None)
         if model is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from glm_gateway.admission.metering import Metering, Reserved
 from glm_gateway.exchange.background import Background, Begun
 from glm_gateway.exchange.destination import Placed
+from glm_gateway.exchange.keepers import Keepers
 from glm_gateway.models.only import ToUpstream
 from glm_gateway.proxy.relay import Relay
 from glm_gateway.usage.entry import Entry
@@ -22,6 +23,7 @@ class Settling:
 
     metering: Metering
     background: Background
+    keepers: Keepers
     reserved: Reserved
     relay: Relay
     placing: Placed
@@ -36,12 +38,19 @@ class Settling:
         if self._goes_on:
             return
         if self._counting is None:
+            self._note_keeper()
             if (begun := self._begun()) is not None:
                 self._goes_on = True
                 self.background.follow(begun)
                 return
             self._counting = asyncio.create_task(self._count())
         self.entry = await asyncio.shield(self._counting)
+
+    def _note_keeper(self) -> None:
+        """Note who keeps a response that another group went on with than its id names."""
+        opened = self.relay.progress.opened
+        if opened is not None and self.relay.progress.num_times and opened.id.startswith("resp_"):
+            self.keepers.note(opened.id, self.relay.group)
 
     async def _count(self) -> Entry:
         first_s = self.relay.first_token_at

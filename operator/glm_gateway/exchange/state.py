@@ -11,6 +11,7 @@ from glm_gateway.audit.log import AuditLog
 from glm_gateway.audit.metrics import AuditMetrics
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.exchange.background import Background
+from glm_gateway.exchange.keepers import Keepers
 from glm_gateway.metrics.telemetry import Telemetry
 from glm_gateway.models.model import Model
 from glm_gateway.models.names import Names
@@ -44,6 +45,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.num_running = 0
+        self.keepers = Keepers()
         self.background = Background(self.metering)
         self.relaying: set[asyncio.Task[None]] = set()
         self.turn = asyncio.Lock()  # of large bodies

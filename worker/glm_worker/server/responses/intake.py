@@ -119,13 +119,19 @@ def _resolved(item: InputItem, stored: Callable[[str], Mapping[str, Json]], para
 
 
 def find(store: Store, tenant: str, id_: str, group: str, *, param: str | None = None) -> Kept:
-    """Return a stored response, or raise RequestRefused with all that can be known about where it is."""
+    """Return a stored response, or raise RequestRefused with all that can be known about where it is.
+
+    One that was begun at another group, and finished here, is here, and its id names that group.
+    """
     code = "response_not_found" if param is None else "previous_response_not_found"
     parsed = ResponseId.parse(id_)
     shown = shortened(id_)
     where = "" if param is None else f"{param}: "
     if parsed is None:
         raise RequestRefused(f"{where}there is no response {shown}", param=param, code=code, status=404)
+    kept = store.find(tenant, parsed.digits)
+    if kept is not None and str(kept.id) == id_:
+        return kept
     if parsed.tag != tag_of(group):
         raise RequestRefused(
             f"{where}the response {shown} was made by the group {parsed.tag}, and this is {tag_of(group)}: it is stored"
@@ -134,16 +140,13 @@ def find(store: Store, tenant: str, id_: str, group: str, *, param: str | None =
             code=code,
             status=404,
         )
-    kept = store.find(tenant, parsed.digits)
-    if kept is None or str(kept.id) != id_:
-        raise RequestRefused(
-            f"{where}the response {shown} is not stored: it was made without store: true, was deleted, is older than"
-            f" {store.limits.ttl_s:g} seconds, made room for others, or was lost when this group's server started anew",
-            param=param,
-            code=code,
-            status=404,
-        )
-    return kept
+    raise RequestRefused(
+        f"{where}the response {shown} is not stored: it was made without store: true, was deleted, is older than"
+        f" {store.limits.ttl_s:g} seconds, made room for others, or was lost when this group's server started anew",
+        param=param,
+        code=code,
+        status=404,
+    )
 
 
 def _read(item: Json) -> ReadItem:
