@@ -70,6 +70,13 @@ async def test_series_have_the_labels_that_are_documented_and_say_whose_they_are
             assert (sample.labels["namespace"], sample.labels["deployment"]) == ("models", "chat"), name
 
 
+def test_every_label_has_a_bound_that_is_told() -> None:
+    head = (DOCS / "metrics.md").read_text().partition("no client can make a series.")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", head, re.MULTILINE)
+    bounded = {label for row in rows for label in re.findall(r"`(\w+)`", row)}
+    assert bounded == {label for labels in documented().values() for label in labels}
+
+
 async def test_a_metric_that_another_document_names_exists(page: str) -> None:
     names = exposed(page) | {f"{name}_{end}" for name in exposed(page) for end in ("bucket", "count", "sum")}
     for path in [*DOCS.glob("*.md"), *(DOCS / "runbooks").glob("*.md")]:
