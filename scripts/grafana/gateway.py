@@ -56,7 +56,8 @@ REQUESTS = Row(
     (
         attained(
             "Attainment, 5 minutes",
-            "Share of requests that met every threshold of their class, with what they waited here.",
+            "Share of requests that met every threshold of their class, with what they waited here. Nothing is told "
+            "while groups answer without frames.",
             Line(attainment(), "{{slo_class}}", due="traffic", high=1),
             width=6,
         ),
@@ -82,7 +83,6 @@ REQUESTS = Row(
             text="Share of the requests that ended. With another group to go on with them there are none.",
             unit="percentunit",
             width=9,
-            high=1,
             nothing="no traffic",
             steps=((None, GREEN), (0.01, RED)),
             lines=(
@@ -175,7 +175,7 @@ WAITING = Row(
             text="What gives way while the oldest wait is longer than its promise.",
             kind="states",
             width=24,
-            height=5,
+            height=4,
             names={"0": "none", "1": "short thoughts", "2": "no thoughts", "3": "in turn", "4": "shed"},
             steps=((None, GREEN), (1, BLUE), (2, YELLOW), (4, RED)),
             runbook="GLMGatewaySheds",
