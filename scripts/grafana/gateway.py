@@ -115,18 +115,21 @@ LATENCY = Row(
             "From a request's last byte to the first token behind the thoughts. It is known at the end of a reply.",
             "ttfa",
             "time_to_first_answer_token_seconds",
+            at_workers=False,
         ),
         latency(
             "Time between tokens",
             "Between two tokens of an answer, with the pause while another group goes on.",
             "itl",
             "inter_token_latency_seconds",
+            at_workers=False,
         ),
         latency(
             "Time of a whole request",
             "From a request's last byte to the end of its reply.",
             "e2e",
             "e2e_request_latency_seconds",
+            at_workers=False,
         ),
     ),
 )
