@@ -108,7 +108,7 @@ class Models:
             if name not in self.served:
                 log.info("model %s is served", name)
             followed.retired_s = None
-            followed.model.deployment = config.deployment
+            followed.model.deployment, followed.model.token = config.deployment, config.token
             self.served[name] = followed.model
             followed.follow(config.groups)
         self.changed()
