@@ -188,6 +188,7 @@ def _order(
     deadline_ms = None if wishes.deadline_s is None else int((context.arrived_s + wishes.deadline_s) * 1000)
     shared: dict[str, Any] = {
         "max_tokens": wishes.max_tokens,
+        "most_tokens": _most_tokens(prompts, wishes.num_answers, context.caller.context_tokens, params),
         "stop_token_ids": stop_token_ids,
         "client_stop_ids": client_stop_ids,
         "hides_reasoning": hides_reasoning,
@@ -237,6 +238,28 @@ def _order(
         deadline_s=wishes.deadline_s,
         ignored=wishes.ignored,
     )
+
+
+def _most_tokens(
+    prompts: Sequence[Sequence[int]], num_answers: int, context_tokens: int | None, params: ParamNames
+) -> int | None:
+    """Return how many tokens each answer may have of those that the caller's request may have; None: it is not bounded.
+
+    num_answers: to each prompt. All have the same part of what the prompts leave. Raises RequestRefused where that is
+    less than a token.
+    """
+    if context_tokens is None:
+        return None
+    num_prompt_tokens, num_all = sum(map(len, prompts)), num_answers * len(prompts)
+    most = (context_tokens - num_prompt_tokens) // num_all
+    if most < 1:
+        raise RequestRefused(
+            f"one request may have {context_tokens} tokens here, its prompt and its answer together; the prompt has"
+            f" {num_prompt_tokens}, and at least {num_all} of answer {'is' if num_all == 1 else 'are'} needed",
+            param=params.prompt,
+            code="context_length_exceeded",
+        )
+    return most
 
 
 def _job_id(order_id: str, index: int, num_answers: int, *, is_begun: bool) -> str:

@@ -15,10 +15,14 @@ from glm_worker.server.thinking.overload import NO_OVERLOAD, Overload
 
 _MAX_REQUEST_ID = 128
 _MAX_NAME = 64  # of a role, of a tenant
+_MAX_CONTEXT = 10**12
 ROLE_HEADER = "x-glm-role"
 TENANT_HEADER = "x-glm-tenant"
 MODEL_HEADER = "x-glm-model"
 """Of the gateway: the name that the model it has chosen is served by here, whatever the client calls it."""
+
+CONTEXT_HEADER = "x-glm-context-tokens"
+"""Of the gateway: most tokens of the request, of its prompts and its answers together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +37,15 @@ class Rules:
 class Caller:
     """Who asks. Role and tenant are what a trusted proxy says; nobody else can say them.
 
-    model, overload: what only the deployment's own gateway says. model None: the one that the body names.
+    model, context_tokens, overload: what only the deployment's own gateway says. model None: the one that the body
+    names. context_tokens: of prompts and answers together; None: as many as the model has.
     """
 
     request_id: str
     role: str | None = None
     tenant: str = ""
     model: str | None = None
+    context_tokens: int | None = None
     overload: Overload = NO_OVERLOAD
     headers: Headers = field(default_factory=Headers)
 
@@ -47,8 +53,8 @@ class Caller:
     def of(cls, headers: Headers, policy: Policy, *, is_of_gateway: bool = False) -> "Caller":
         """Return the caller behind these headers. is_of_gateway: the deployment's own gateway says who it is.
 
-        Raises RequestRefused for a role or tenant that cannot be kept as it is: to leave it out would make one caller
-        of many.
+        Raises RequestRefused for a role, a tenant or a bound that cannot be kept as it is: to leave it out would make
+        one caller of many, or take the bound away.
         """
         request_id = request_id_of(headers)
         if not (policy.trust_proxy_headers or is_of_gateway):
@@ -58,6 +64,7 @@ class Caller:
             role=_name(headers, ROLE_HEADER) or None,
             tenant=_name(headers, TENANT_HEADER),
             model=_model(headers) if is_of_gateway else None,
+            context_tokens=_context_tokens(headers) if is_of_gateway else None,
             overload=Overload.of(headers.getlist) if is_of_gateway else NO_OVERLOAD,
             headers=headers,
         )
@@ -112,6 +119,21 @@ def _name(headers: Headers, header: str) -> str:
     else:
         return said[0] if said else ""
     raise RequestRefused(f"the header {header} {mistake}", param=header, code="invalid_value")
+
+
+def _context_tokens(headers: Headers) -> int | None:
+    """Return how many tokens the request may have; None: it is not said."""
+    said = headers.getlist(CONTEXT_HEADER)
+    if not said:
+        return None
+    is_number = len(said) == 1 and said[0].isascii() and said[0].isdecimal() and len(said[0]) <= len(str(_MAX_CONTEXT))
+    if not is_number or not 1 <= int(said[0]) <= _MAX_CONTEXT:
+        raise RequestRefused(
+            f"the header {CONTEXT_HEADER} is {', '.join(said)[:64]!r}; allowed is one integer from 1 to {_MAX_CONTEXT}",
+            param=CONTEXT_HEADER,
+            code="invalid_value",
+        )
+    return int(said[0])
 
 
 def _model(headers: Headers) -> str | None:

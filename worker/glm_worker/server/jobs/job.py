@@ -57,6 +57,7 @@ class Job:
     any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
     client_stop_ids: tuple[int, ...] = ()  # those that only the client asked for
     hides_reasoning: bool = False  # then the engine does not know client_stop_ids: the reader looks for them
+    most_tokens: int | None = None  # of the answer, whatever the request says; it is cut there, by `length`
     min_tokens: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
     num_logprobs: int | None = None
@@ -105,13 +106,16 @@ class Job:
                 param=self.params.max_tokens if is_answer_too_long else self.params.prompt,
                 code="context_length_exceeded",
             )
+        max_tokens = room.num_tokens - prompt_len if self.max_tokens is None else self.max_tokens
+        if self.most_tokens is not None:
+            max_tokens = min(max_tokens, self.most_tokens)
         return EngineRequest(
             request_id=self.id,
             prompt_token_ids=self.prompt_token_ids,
-            max_tokens=room.num_tokens - prompt_len if self.max_tokens is None else self.max_tokens,
+            max_tokens=max_tokens,
             stop_token_ids=list(self.stop_token_ids),
             sampling=self.sampling,
-            min_tokens=self.min_tokens,
+            min_tokens=min(self.min_tokens, max_tokens),
             bad_words=[list(ids) for ids in self.bad_words],
             num_logprobs=self.num_logprobs,
             priority=self.priority,
