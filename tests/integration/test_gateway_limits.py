@@ -87,10 +87,14 @@ def body_of(max_tokens: int | None = None, **fields: Any) -> bytes:
 
 
 def prompt_of(num_tokens: int) -> str:
-    """Return a prompt that is expected to have as many tokens before any is counted: one for four bytes of a body."""
+    """Return a prompt that is expected to have as many tokens before any is counted: one for four bytes of a body.
+
+    It has fewer: a control character is one token, and six bytes of JSON. Its last character is one byte.
+    """
     room = num_tokens * 4 - len(body_of(1, prompt=""))
     assert room > 0
-    return "x" * room
+    num_controls, num_plain = divmod(room - 1, 6)
+    return "\x01" * num_controls + "x" * (num_plain + 1)
 
 
 def refused(response: httpx.Response, code: str, *, after_ms: int | None) -> str:

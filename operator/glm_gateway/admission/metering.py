@@ -1,7 +1,7 @@
 """What one request may take is reserved before it goes to a group, and settled when it has ended, exactly once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.registry import Collector
@@ -9,10 +9,10 @@ from prometheus_client.registry import Collector
 from glm_edge.errors.failure import Failure
 from glm_gateway.access.decide import Caller
 from glm_gateway.limits.config import QuotasConfig
-from glm_gateway.limits.expect import Means, usage_to_reserve
+from glm_gateway.limits.expect import Means, room_of_context, usage_to_reserve
 from glm_gateway.limits.headers import limit_headers, refused
 from glm_gateway.limits.memory import MemoryStore
-from glm_gateway.limits.reserve import Refusal, Reservation
+from glm_gateway.limits.reserve import Refusal, Reservation, Scope, of_whole, scopes_of_more_prompt
 from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.metrics import StoreMetrics
@@ -39,11 +39,13 @@ class Refused:
     headers: Headers
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reserved:
     """What a request holds until it is settled. headers: of its reply, about limits. quotas: that it began with.
 
-    in_background: it goes on without its client.
+    context_tokens: most of its prompt and its answers together; None: as many as the model has. overlooked: limits in
+    the shadow that it passes. in_background: it goes on without its client.
+    more: what its prompt took beside, once it was counted. is_released: it was refused then, and holds nothing.
     """
 
     caller: Caller
@@ -52,7 +54,11 @@ class Reserved:
     reservation: Reservation
     headers: Headers
     quotas: QuotasConfig
+    context_tokens: int | None = None
+    overlooked: frozenset[tuple[str, str]] = frozenset()
     in_background: bool = False
+    more: Reservation | None = None
+    is_released: bool = False
 
 
 @dataclass
@@ -77,13 +83,17 @@ class Metering:
         now, quotas = self.clock(), self.quotas
         most = MAX_CONTEXT if ask.in_background and ask.max_tokens is None else ask.max_tokens  # nobody may see its end
         scopes = quotas.scopes(caller.name, caller.group, model)
+        bound, shares_context = _context_tokens(scopes), ask.num_prompts == 1
+        context = MAX_CONTEXT
+        if bound is not None and ask.max_tokens is None:  # workers end the answers there
+            context = min(context, room_of_context(bound, prompt_tokens, ask.num_answers, shares_context))
         wanted = usage_to_reserve(
             self.means.of(caller.name, model),
             prompt=prompt_tokens,
             max_tokens=most,
-            context=MAX_CONTEXT,
+            context=context,
             num_answers=ask.num_answers,
-            shares_context=ask.num_prompts == 1,
+            shares_context=shares_context,
             prices=quotas.prices_of(model),
         )
         try:
@@ -98,7 +108,48 @@ class Metering:
         for overlooked in found.overlooked:
             self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
         told = limit_headers(api, scopes, counters, now)
-        return Reserved(caller, model, api, found.reservation, told, quotas, ask.in_background)
+        return Reserved(
+            caller,
+            model,
+            api,
+            found.reservation,
+            told,
+            quotas,
+            context_tokens=bound,
+            overlooked=frozenset((each.scope, each.limit) for each in found.overlooked),
+            in_background=ask.in_background,
+        )
+
+    async def reserve_more(self, reserved: Reserved, prompt_tokens: int) -> Refused | None:
+        """Take what a prompt has beyond what was reserved for it. prompt_tokens: as its group counts them.
+
+        Where it may not be taken nothing is held any more, and the request has to end. Call it once.
+        """
+        more = Usage(prompt=prompt_tokens - reserved.reservation.usage.prompt)
+        now, caller = self.clock(), reserved.caller
+        scopes = self.quotas.scopes(caller.name, caller.group, reserved.model)
+        asked = scopes_of_more_prompt(scopes)
+        if more.prompt <= 0 or not asked:
+            return None
+        try:
+            found = await self.store.reserve(asked, more, now)
+            if isinstance(found, Refusal):
+                reserved.is_released = True
+                await self.store.release(reserved.reservation, now)
+                counters = await self.store.counters(scopes)
+        except StoreGone:
+            if not reserved.is_released:
+                return None  # who runs already goes on, and owes it
+            counters = {}
+        if isinstance(found, Refusal):
+            self.metrics.refuse(caller.name, found.limit, only_counts=False)
+            failure, headers = refused(of_whole(found, scopes, reserved.reservation.usage, more), scopes)
+            return Refused(failure, [*headers, *limit_headers(reserved.api, scopes, counters, now)])
+        reserved.more = found.reservation
+        for overlooked in found.overlooked:
+            if (overlooked.scope, overlooked.limit) not in reserved.overlooked:
+                self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
+        return None
 
     async def settle(
         self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
@@ -141,10 +192,14 @@ class Metering:
     ) -> Entry:
         """is_whole: what it used says how much the key's next answers may have."""
         now, caller, model = self.clock(), reserved.caller, reserved.model
-        if used == Usage():
+        if reserved.is_released:
+            used = Usage()
+        elif used == Usage():
             await self.store.release(reserved.reservation, now)
         else:
             await self.store.settle(reserved.reservation, used, now)
+        if reserved.more is not None:
+            await self.store.release(reserved.more, now)
         if is_whole:
             self.means.note(caller.name, model, used)
         entry = Entry(
@@ -168,6 +223,12 @@ class Metering:
         if self.usage is not None:
             self.usage.take(entry)
         return entry
+
+
+def _context_tokens(scopes: Sequence[Scope]) -> int | None:
+    """Return how many tokens one request may have, by the limits that hold it up."""
+    said = [scope.limits.context_tokens for scope in scopes if not scope.limits.only_counts]
+    return min((each for each in said if each is not None), default=None)
 
 
 _STORE_GONE = Failure(

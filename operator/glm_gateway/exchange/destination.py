@@ -14,7 +14,7 @@ from glm_gateway.ladder.promises import class_of, first_token_s, told_headers
 from glm_gateway.models.model import Model
 from glm_gateway.models.only import ToGroup, ToUpstream
 from glm_gateway.models.placement import Placement
-from glm_gateway.proxy.heads import MODEL_HEADER, ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
+from glm_gateway.proxy.heads import CONTEXT_HEADER, MODEL_HEADER, ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
 from glm_gateway.routing.classes import HIGHEST, LOWEST, place_of
 from glm_gateway.routing.pick import Request
 from glm_gateway.routing.prefix import prefix_key, prefix_of
@@ -113,6 +113,11 @@ class Destination:
     def _sticky(self) -> str:
         """Who stays on an arm: a caller; where nobody knows callers each request is on its own."""
         return "" if self.state.gate.mode is Mode.NONE else self.caller.tenant
+
+
+def context_header(most: int | None) -> list[tuple[bytes, bytes]]:
+    """Return what tells a group how many tokens a request may have; none where that is not bounded."""
+    return [] if most is None else [(CONTEXT_HEADER, b"%d" % most)]
 
 
 def prompt_tokens(num_bytes: int) -> int:

@@ -21,7 +21,7 @@ from glm_gateway.admission.metering import Reserved
 from glm_gateway.admission.record import Record
 from glm_gateway.exchange.bodies import Body
 from glm_gateway.exchange.body import ask_in, whole_body
-from glm_gateway.exchange.destination import Destination, Placed, prompt_tokens
+from glm_gateway.exchange.destination import Destination, Placed, context_header, prompt_tokens
 from glm_gateway.exchange.refused import Gone, Refused, not_found
 from glm_gateway.exchange.settling import Settling
 from glm_gateway.exchange.state import State
@@ -185,7 +185,17 @@ class Exchange:
         reserved = await self._reserved(target.name, ask)
         self._record.reserved(reserved.reservation.usage)
         placing = to.placing(target, ask, writes=True)
-        relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers)
+        to_group = context_header(reserved.context_tokens)
+        relay = self._relay_of(placing, body, streams=ask.streams, added=reserved.headers, to_group=to_group)
+
+        async def opening(num_prompt_tokens: int) -> Failure | None:
+            over = await gateway.metering.reserve_more(reserved, num_prompt_tokens)
+            if over is None:
+                return None
+            relay.reply_added = [*self._words.id_headers, *over.headers]
+            return over.failure
+
+        relay.opening = opening
         if isinstance(placing, Placement) and ask.streams:
             placing.tell = relay.tell_waiting
         times = None
@@ -288,8 +298,9 @@ class Exchange:
         *,
         streams: bool,
         added: Sequence[tuple[bytes, bytes]] = (),
+        to_group: Sequence[tuple[bytes, bytes]] = (),
     ) -> Relay:
-        """added: headers of ours to the client."""
+        """added: headers of ours to the client. to_group: what a group is told beside who asks."""
         gateway, own_id = self.gateway, (REQUEST_ID_HEADER, self._request_id.encode())
         query, path = self.scope["query_string"].decode("latin-1"), self.scope["path"]
         outgoing = Outgoing(
@@ -297,7 +308,7 @@ class Exchange:
             target=f"{path}?{query}" if query else path,
             headers=self._headers,
             body=body,
-            added=[own_id, *self._destination.told(placing)],
+            added=[own_id, *self._destination.told(placing), *to_group],
             streams=streams,
         )
         relay = Relay(

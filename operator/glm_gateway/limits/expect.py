@@ -77,6 +77,14 @@ def usage_to_reserve(
     return Usage(prompt=prompt, answer=generated - thinking, thinking=thinking)
 
 
+def room_of_context(bound: int, prompt: int, num_answers: int, shares_context: bool) -> int:
+    """Return the context in which each answer has its part of what the prompt leaves of a bound, at least a token.
+
+    bound: of the prompt and all answers together. shares_context: as of usage_to_reserve.
+    """
+    return (prompt if shares_context else 0) + max(1, (bound - prompt) // num_answers)
+
+
 class Means:
     """The means of all keys and models, bounded."""
 

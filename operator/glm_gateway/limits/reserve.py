@@ -2,21 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glm_gateway.limits.counters import MINUTE_S, Counters, month_after, month_of
 from glm_gateway.limits.limit import Limits, Measure
 from glm_gateway.limits.tokens import Usage
 
+_OF_PROMPTS = (Measure.PROMPT_TOKENS,)
 _ROUNDING_S = 1e-6  # of moments: who waits exactly as long as told is let in
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Whose limits: a key's own, or those that a group of keys has in common. name: as people know it."""
+    """Whose limits: a key's own, or those that a group of keys has in common. name: as people know it.
+
+    is_more: what is asked for is more for a request that runs already.
+    """
 
     name: str
     limits: Limits
+    is_more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ def reserve(scopes: Sequence[Scope], counters: Mapping[str, Counters], usage: Us
         scope.name: counters.get(scope.name, Counters())
         .take(scope.limits.amounts(usage), scope.limits, now)
         .spend(scope.limits.expense(usage), month)
-        .running(+1)
+        .running(0 if scope.is_more else +1)
         for scope in scopes
     }
     overlooked = tuple(refusal for _, refusal in refusals)
@@ -85,7 +90,8 @@ def settle(reservation: Reservation, counters: Mapping[str, Counters], used: Usa
         reserved, actual = limits.amounts(reservation.usage), limits.amounts(used)
         differences = {measure: actual[measure] - reserved[measure] for measure in reserved}
         expense = limits.expense(used) - limits.expense(reservation.usage)
-        settled[scope.name] = known.take(differences, limits, now).spend(expense, reservation.month).running(-1)
+        counted = known.take(differences, limits, now).spend(expense, reservation.month)
+        settled[scope.name] = counted.running(0 if scope.is_more else -1)
     return settled
 
 
@@ -96,6 +102,35 @@ def release(reservation: Reservation, counters: Mapping[str, Counters], now: flo
         scope.name: released[scope.name].take({Measure.REQUESTS: -1.0}, scope.limits, now)
         for scope in reservation.scopes
     }
+
+
+def scopes_of_more_prompt(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    """Return the scopes against which a prompt that is longer than reserved is reserved once more: minutes of prompts,
+    and budgets. What is taken from them is released beside the end of the request.
+    """
+    found = []
+    for scope in scopes:
+        measured = {measure: most for measure, most in scope.limits.per_minute.items() if measure in _OF_PROMPTS}
+        if measured or scope.limits.budget is not None:
+            limits = replace(scope.limits, per_minute=measured, concurrency=None, context_tokens=None)
+            found.append(Scope(scope.name, limits, is_more=True))
+    return tuple(found)
+
+
+def of_whole(refusal: Refusal, scopes: Sequence[Scope], reserved: Usage, more: Usage) -> Refusal:
+    """Return the refusal of more as one of the whole request, which has then given back what it had reserved."""
+    limits = next(scope.limits for scope in scopes if scope.name == refusal.scope)
+    if refusal.limit == "budget":
+        before, whole = float(limits.expense(reserved)), float(limits.expense(reserved + more))
+    else:
+        measure = Measure(refusal.limit)
+        before, whole = limits.amounts(reserved)[measure], limits.amounts(reserved + more)[measure]
+    return replace(
+        refusal,
+        asked=whole,
+        left=min(float(refusal.most), refusal.left + before),
+        retry_after_s=None if whole > refusal.most else refusal.retry_after_s,
+    )
 
 
 def _refusals(scope: Scope, counters: Counters, usage: Usage, now: float) -> list[Refusal]:

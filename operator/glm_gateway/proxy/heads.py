@@ -15,6 +15,9 @@ TOKEN_HEADER = GATEWAY_HEADER.encode()
 MODEL_HEADER = b"x-glm-model"
 """The name that workers serve the routed model by; the body keeps what its client wrote."""
 
+CONTEXT_HEADER = b"x-glm-context-tokens"
+"""Most tokens of a request: of its prompts and its answers together."""
+
 TENANT_HEADER, ROLE_HEADER = b"x-glm-tenant", b"x-glm-role"
 
 _THROUGH = frozenset(

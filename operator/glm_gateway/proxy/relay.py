@@ -119,7 +119,19 @@ class _Declined(Exception):
         self.failure = failure
 
 
+class _Refused(Exception):
+    """The group has counted the prompt, and it is more than may be used."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 async def _nothing() -> None: ...
+
+
+async def _let_in(num_prompt_tokens: int) -> Failure | None:  # noqa: ARG001 - of `opening`
+    return None
 
 
 @dataclass
@@ -128,6 +140,9 @@ class Relay:
 
     ended: called when it is known how the reply ends, before its client knows: what the request held is free by the
     time that the client asks for more. Once or more.
+
+    opening: asked once, by the prompt's tokens, when the first group opens the reply and before its client hears of
+    that; what it returns is told in place of the reply, and the group's work ends.
 
     outcome, status, group, failure: how it stands, or ended; CANCELLED until it has. first_token_at: on the loop's
     clock.
@@ -143,6 +158,7 @@ class Relay:
     reply_added: Added = ()
     watching: Watching = field(default_factory=Unwatched)
     ended: Callable[[], Awaitable[None]] = _nothing
+    opening: Callable[[int], Awaitable[Failure | None]] = _let_in
     outcome: Outcome = Outcome.CANCELLED
     group: str = ""
     failure: Failure | None = None
@@ -225,13 +241,17 @@ class Relay:
             connection = await pool.ask(*self._request(continuation))
         except (UpstreamLost, KeyError) as error:
             raise _Lost(str(error)) from error
-        self.group = choice.group
+        self.group, refusal = choice.group, None
         try:
             await self._pass_on(connection, choice, continuation)
+        except _Refused as no:
+            refusal = no.failure
         except (UpstreamLost, BrokenFrames) as error:
             raise _Lost(str(error)) from error
         finally:
             pool.done(connection)
+        if refusal is not None:
+            await self._fail(refusal)
 
     def _request(self, continuation: Continuation | None) -> tuple[bytes, list[bytes]]:
         out = self.outgoing
@@ -289,7 +309,7 @@ class Relay:
         progress.take(meaning)
         self._watch(meaning)
         if isinstance(meaning, Open):
-            self.placing.succeed(choice, meaning.num_prompt_tokens)
+            await self._opened(meaning, choice)
         if num_tokens < progress.num_tokens:
             self._note_first()
             self.placing.grow(choice, progress.num_tokens - num_tokens)
@@ -307,6 +327,12 @@ class Relay:
             await self._client.start(meaning.status, _encoded(meaning.headers))
         if frame.told:
             self._untold.append(frame.told)
+
+    async def _opened(self, opened: Open, choice: Choice) -> None:
+        """Note that a group has begun the reply. Raises _Refused for a prompt of more tokens than may be used."""
+        self.placing.succeed(choice, opened.num_prompt_tokens)
+        if opened is self.progress.opened and (failure := await self.opening(opened.num_prompt_tokens)) is not None:
+            raise _Refused(failure)
 
     def _watch(self, meaning: Meaning) -> None:
         match meaning:

@@ -9,6 +9,7 @@ Keys, all behind the prefix:
   spent:MONTH:SCOPE   of each unit two digits to the base of 10^12, as doubles do not count further than 2^53; and
                       from:JOURNAL, a mark that what this journal has of the month is in the sums
   running:SCOPE       ids of reservations, by the end of their leases; only those whose lease goes on count
+  more:SCOPE          the same of what was reserved later for requests that run already, which count once
   held:SCOPE          what each of these has taken of its month: given back where its gateway is dead for long
   given:SCOPE         ids of which that was given back: who is alive after all pays when it settles
   batch:ID            that a sum of expenses was taken
@@ -108,8 +109,8 @@ local function take(name, measures)
   redis.call('EXPIRE', where, keep_s)
 end
 
-local function give_back_of_dead(name)
-  local where, held = key('running', name), key('held', name)
+local function give_back_of_dead(kind, name)
+  local where, held = key(kind, name), key('held', name)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', where, '-inf', exact(now - KEPT_LAPSED_S))) do
     local taken = redis.call('HGET', held, id)
     if taken then
@@ -123,8 +124,8 @@ local function give_back_of_dead(name)
   end
 end
 
-local function hold(name, month, expense)
-  local where, held = key('running', name), key('held', name)
+local function hold(kind, name, month, expense)
+  local where, held = key(kind, name), key('held', name)
   local taken = {month}
   for _, unit in ipairs(UNITS) do
     for digit = 1, 2 do taken[#taken + 1] = whole(expense[unit][digit]) end
@@ -182,7 +183,8 @@ local function reserve()
   local refused = false
   for _, scope in ipairs(input.scopes) do
     if not knows(scope.name, month) then learn(scope.name, month, scope.prior) end
-    give_back_of_dead(scope.name)
+    give_back_of_dead('running', scope.name)
+    give_back_of_dead('more', scope.name)
     refused = refused or is_refused(scope, month)
   end
   local told = reply(refused and 'refused' or 'granted')
@@ -190,7 +192,7 @@ local function reserve()
     for _, scope in ipairs(input.scopes) do
       take(scope.name, scope.measures)
       spend(scope.name, month, scope.expense)
-      hold(scope.name, month, scope.expense)
+      hold(scope.is_more and 'more' or 'running', scope.name, month, scope.expense)
     end
   end
   return told
@@ -198,7 +200,9 @@ end
 
 local function settle()
   for _, scope in ipairs(input.scopes) do
-    if redis.call('ZREM', key('running', scope.name), input.id) == 1 then
+    local num_held = redis.call('ZREM', key('running', scope.name), input.id)
+    if num_held == 0 then num_held = redis.call('ZREM', key('more', scope.name), input.id) end
+    if num_held == 1 then
       redis.call('HDEL', key('held', scope.name), input.id)
       take(scope.name, scope.measures)
       spend(scope.name, input.month, scope.expense)
@@ -212,8 +216,10 @@ end
 local function renew()
   redis.call('SET', key('gateway', input.gateway), exact(now), 'EX', 120)
   for _, scope in ipairs(input.scopes) do
-    local where = key('running', scope.name)
-    for _, id in ipairs(scope.ids) do redis.call('ZADD', where, 'XX', exact(now + input.lease_s), id) end
+    for _, kind in ipairs({'running', 'more'}) do
+      local where = key(kind, scope.name)
+      for _, id in ipairs(scope.ids) do redis.call('ZADD', where, 'XX', exact(now + input.lease_s), id) end
+    end
   end
   return {'renewed', exact(now), month_of(now)}
 end

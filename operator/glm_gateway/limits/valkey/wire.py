@@ -43,6 +43,7 @@ def reserved_of(scope: Scope, usage: Usage) -> Json:
     limits = scope.limits
     told = changed_of(scope, limits.amounts(usage), usage.total, limits.prices.cost(usage))
     told["only_counts"] = limits.only_counts
+    told["is_more"] = scope.is_more
     told["is_beyond_context"] = limits.context_tokens is not None and usage.total > limits.context_tokens
     if limits.concurrency is not None:
         told["concurrency"] = limits.concurrency
