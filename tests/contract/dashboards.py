@@ -79,7 +79,7 @@ def selectors(expr: str) -> Iterator[promql_parser.VectorSelector]:
 
 @functools.cache
 def series() -> dict[str, set[str]]:
-    """Return the labels of every series that workers, gateways and operator can have, by its name: from their registries."""
+    """Return the labels of every series that workers, gateways and operator can have, by its name: as registered."""
     server = ServerTelemetry("")
     everything = SloClass(name="all", thresholds_s={"ttft": 1, "ttfa": 1, "itl": 1, "e2e": 1}, objective=0.99)
     server.promise(Slo([everything]))
