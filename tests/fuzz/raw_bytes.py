@@ -82,6 +82,7 @@ _TOKENS = (
     b"x: " + b"y" * 9000 + b"\r\n", b"x: y\r\n" * 130,
     b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0", b"HTTP/0.9", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\n",
+    b"x-glm-context-tokens: 1\r\n",
     b"x-glm-max-thinking: 0\r\n", b"x-glm-auto-thinking: off\r\n", b"x-glm-model: x\r\n", b"x-glm-policy: {}\r\n",
     b"GET ", b"POST ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PUT ", b"M-SEARCH ", b"get ",
     b"//", b"/../", b"/./", b"%2e%2e/", b"%2f", b"%00", b"%0d%0a", b"%ff", b"%", b"?", b"#", b"*", b"\\",

@@ -157,6 +157,7 @@ async def test_what_a_worker_believes_of_a_gateway_cannot_come_from_a_client(wor
         b"x-glm-tenant: other",
         b"x-glm-model: other",
         b"x-glm-max-thinking: 0",
+        b"x-glm-context-tokens: 1000000",
         b"x-glm-auto-thinking: off",
         b"x-forwarded-for: 1.2.3.4",
         b"authorization: Bearer secret",

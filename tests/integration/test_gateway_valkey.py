@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from glm_gateway.limits.counters import Counters, month_of
 from glm_gateway.limits.limit import Budget, Limits, Measure, Unit
 from glm_gateway.limits.memory import MemoryStore
-from glm_gateway.limits.reserve import Granted, Refusal, Reservation, Scope
+from glm_gateway.limits.reserve import Granted, Refusal, Reservation, Scope, scopes_of_more_prompt
 from glm_gateway.limits.store import StoreGone, nothing_prior
 from glm_gateway.limits.tokens import PICO, Prices, Usage
 from glm_gateway.limits.valkey.store import Leased, Owed, ValkeyStore
@@ -90,7 +90,9 @@ used_usages = usages.flatmap(
     lambda usage: st.integers(0, usage.prompt).map(lambda cached: replace(usage, cached=cached))
 )
 steps = st.lists(
-    st.tuples(st.sampled_from(["reserve", "reserve", "settle", "release"]), st.floats(0, 40), usages, used_usages),
+    st.tuples(
+        st.sampled_from(["reserve", "reserve", "more", "settle", "release"]), st.floats(0, 40), usages, used_usages
+    ),
     max_size=25,
 )
 
@@ -125,8 +127,9 @@ def test_any_schedule_has_the_results_of_one_process(
             for number, (what, pause, asked, used) in enumerate(schedule):
                 now += pause
                 store = first if number % 2 else second
-                if what == "reserve":
-                    ours, theirs = await store.reserve(scopes, asked, now), await memory.reserve(scopes, asked, now)
+                if what in ("reserve", "more"):
+                    each = scopes if what == "reserve" else scopes_of_more_prompt(scopes)
+                    ours, theirs = await store.reserve(each, asked, now), await memory.reserve(each, asked, now)
                     assert told(ours, now) == told(theirs, now)
                     if isinstance(ours, Granted) and isinstance(theirs, Granted):
                         running.append((ours.reservation, theirs.reservation))
@@ -202,8 +205,9 @@ async def test_what_a_dead_gateway_ran_is_free_again_and_what_a_living_one_runs_
         assert isinstance(await living.reserve([scope], USAGE, now), Refusal)
 
 
+@pytest.mark.parametrize("is_more", [False, True])
 @pytest.mark.parametrize("unit", Unit)
-async def test_what_a_dead_gateway_held_of_a_budget_is_given_back(valkey: Valkey, unit: Unit) -> None:
+async def test_what_a_dead_gateway_held_of_a_budget_is_given_back(valkey: Valkey, unit: Unit, is_more: bool) -> None:
     now, prefix = NOW, next(PREFIXES)
     scope = one(budget=Budget(10**6 if unit is Unit.TOKENS else 10**18, unit))
     async with (
@@ -211,7 +215,8 @@ async def test_what_a_dead_gateway_held_of_a_budget_is_given_back(valkey: Valkey
         a_store(valkey, prefix, clock=lambda: now) as living,
     ):
         large = Usage(prompt=10**6 - 100)
-        thought_dead = granted(await dying.reserve([scope], large, now))
+        asked = scopes_of_more_prompt([scope]) if is_more else [scope]
+        thought_dead = granted(await dying.reserve(asked, large, now))
         held = granted(await living.reserve([scope], USAGE, now))
         now += 900
         await living.renew()

@@ -172,6 +172,30 @@ async def test_nobody_else_can_cut_a_thought(group: Group) -> None:
     assert thinking == "enabled; by=template"
 
 
+async def test_an_answer_has_what_its_prompt_leaves_of_the_context_that_the_gateway_says(group: Group) -> None:
+    for said, max_tokens in ({}, None), ({"max_tokens": 7}, 7), ({"max_tokens": 2000, "min_tokens": 1500}, None):
+        request, _ = await group.chat(said, x_glm_context_tokens="300")
+        assert request.max_tokens == (max_tokens or 300 - len(request.prompt_token_ids))
+        assert request.min_tokens <= request.max_tokens
+    request, _ = await group.chat(x_glm_context_tokens="1000000")
+    assert request.max_tokens == 2048 - len(request.prompt_token_ids)
+    request, _ = await group.chat(x_glm_gateway="wrong", x_glm_context_tokens="1")
+    assert request.max_tokens == 2048 - len(request.prompt_token_ids)
+
+
+async def test_a_prompt_without_room_in_the_context_that_the_gateway_says_is_refused(group: Group) -> None:
+    response = await group.ask(CHAT, {"model": MODEL, "messages": ASK}, x_glm_context_tokens="2")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert response.json()["error"]["message"].startswith("one request may have 2 tokens here")
+
+
+@pytest.mark.parametrize("bound", ["", "0", "-1", "1.5", "x", "9" * 14])
+async def test_a_context_that_is_none_is_refused(group: Group, bound: str) -> None:
+    response = await group.ask(CHAT, {"model": MODEL, "messages": ASK}, x_glm_context_tokens=bound)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+    assert "allowed is one integer from 1 to 1000000000000" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("cap", ["-1", "1.5", "x", "", "١٢", "99999999999999999999"])
 async def test_a_cap_that_is_none_is_passed_over_and_told_to_the_log_once(
     group: Group, cap: str, caplog: pytest.LogCaptureFixture
