@@ -43,16 +43,40 @@ def how_to_find(port: int) -> str:
     return f"ss -ltnp 'sport = :{port}'"
 
 
-def free_network(taken: Collection[int], busy: Callable[[str], list[int]] = busy_ports) -> int:
+_reserved: dict[int, socket.socket] = {}
+
+
+def reserve(network: int) -> bool:
+    """Take a network for as long as this process lives; False: another one has it.
+
+    Between the choice of a network and the moment when its pods listen, another command, also of another user and with
+    another folder, would find the same one free. A name in the kernel's own space goes with its process.
+    """
+    if network not in _reserved:
+        holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            holder.bind(f"\0glm-local/127.{network}")
+        except OSError:
+            holder.close()
+            return False
+        _reserved[network] = holder
+    return True
+
+
+def free_network(
+    taken: Collection[int],
+    busy: Callable[[str], list[int]] = busy_ports,
+    reserve: Callable[[int], bool] = reserve,
+) -> int:
     """Return a second byte of 127.x.0.0 that no deployment has, with free ports on its first group's and its gateway's
-    address.
+    address. It is reserved for this process.
     """
     first_busy: list[int] = []
     for network in NETWORKS:
         if network in taken:
             continue
         ports = busy(f"127.{network}.0.1") or busy(gateway_address(network))
-        if not ports:
+        if not ports and reserve(network):
             return network
         first_busy = first_busy or ports
     held = ", ".join(map(str, first_busy)) or "none"
