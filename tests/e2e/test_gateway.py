@@ -87,10 +87,11 @@ def test_a_deployment_without_groups_is_woken_by_a_request_that_waits_and_sleeps
     release.target.apply(manifest)
     sleeper = Deployed(release.target, "sleeper", MODEL_NAMESPACE)
     wait_for("its gateway", lambda: sleeper.condition("GatewayReady")["status"] == "True", timeout_s=120)
-    assert sleeper.pods() == []
-    began = time.monotonic()
     # A client's own limit is a minute; comments keep the stream alive meanwhile.
     with sleeper.client() as client:
+        wait_for("the Service", lambda: client.models.list().data, timeout_s=60)  # which wakes nobody
+        assert sleeper.pods() == []
+        began = time.monotonic()
         assert "42" in ask(client)[1]
     print(f"answered from zero after {time.monotonic() - began:.1f} s")
     wait_for("no group again", lambda: sleeper.spec()["replicas"] == 0 and not sleeper.pods(), timeout_s=180)

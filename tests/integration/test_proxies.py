@@ -54,7 +54,7 @@ def test_the_demo_asks_its_model_directly(monkeypatch: pytest.MonkeyPatch) -> No
     with ThreadingHTTPServer(("127.0.0.1", 0), Models) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
-            with demo.client_of(f"http://127.0.0.1:{server.server_port}/v1") as client:
+            with demo.client_of(f"http://127.0.0.1:{server.server_port}/v1", "sk-any") as client:
                 assert client.models.list().data == []
         finally:
             server.shutdown()

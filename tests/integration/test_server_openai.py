@@ -394,7 +394,8 @@ NOT_PLAIN_JSON: list[tuple[bytes, str]] = [
     (b'{"model": "m", "model": "n", "messages": []}', "model is there twice"),
     (b'{"model": "glm-nano", "messages": [{"role": "user", "content": "\\ud83d"}]}', "half of a surrogate pair"),
     (b'{"model": "glm-nano", "temperature": 1e999, "messages": []}', "out of range"),
-    (b'{"model": "glm-nano", "max_tokens": ' + b"9" * 5000 + b"}", "out of range"),
+    (b'{"model": "glm-nano", "max_tokens": ' + b"9" * 5000 + b"}", "allowed are 400"),
+    (b'{"model": "glm-nano", "max_tokens": ' + b"9" * 399 + b"}", "more than 100 digits"),
     (b'{"tools": ' + b"[" * 300 + b"]" * 300 + b"}", "nested"),
 ]
 
