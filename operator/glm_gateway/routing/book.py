@@ -8,6 +8,7 @@ Tokens are of two kinds. Those *owed* are prompt tokens that no step has compute
 Those *held* are all tokens of requests in flight, which the group calls in_flight_tokens: prompts, and answers so far.
 """
 
+from collections import Counter
 from statistics import median_low
 
 import msgspec
@@ -51,6 +52,7 @@ class _Owing(msgspec.Struct):
 
     owed: int
     held: int
+    shares: int | None = None  # the last block of its prompt that was known there
 
 
 class Account:
@@ -66,6 +68,7 @@ class Account:
         "others_held",
         "others_owed",
         "owed",
+        "sharing",
         "tokens_per_s",
     )
 
@@ -77,6 +80,7 @@ class Account:
         self.measured: float | None = None
         self.tokens_per_s = PRIOR_TOKENS_PER_S
         self.holdings = Holdings(PRIOR_KV_TOKENS * BYTES_PER_TOKEN)
+        self.sharing: Counter[int] = Counter()  # requests in flight by the last block of theirs that was known here
 
     @property
     def in_flight_tokens(self) -> int:
@@ -163,12 +167,17 @@ class Book:
 
     # what this gateway has there
 
-    def charge(self, group: str, *, owed: int, held: int) -> Charge:
-        """Charge a request: owed prompt tokens that the group must compute, held in all."""
+    def charge(self, group: str, *, owed: int, held: int, shares: int | None = None) -> Charge:
+        """Charge a request: owed prompt tokens that the group must compute, held in all.
+
+        shares: the last block of its prompt that the group has computed for others; None: there is none.
+        """
         account = self.account(group)
         account.num_charges += 1
         self._next += 1
-        owing = _Owing(max(0, owed), max(0, held))
+        owing = _Owing(max(0, owed), max(0, held), shares)
+        if shares is not None:
+            account.sharing[shares] += 1
         account.owed += owing.owed
         account.held += owing.held
         self._charges[self._next] = (account, owing)
@@ -203,6 +212,10 @@ class Book:
         account.owed -= owing.owed
         account.held -= owing.held
         account.num_charges -= 1
+        if owing.shares is not None:
+            account.sharing[owing.shares] -= 1
+            if not account.sharing[owing.shares]:
+                del account.sharing[owing.shares]
         self._drop_if_settled(charge.group, account)
         return True
 

@@ -35,6 +35,11 @@ class Holdings:
         num_known = self._num_known(prefix.hashes, now - MAX_AGE_S)
         return ENDS[num_known - 1] if num_known else 0
 
+    def last_known(self, prefix: Prefix, now: float) -> int | None:
+        """Return the hash of the last block of a prompt that the group has; None: it has none of it."""
+        num_known = self._num_known(prefix.hashes, now - MAX_AGE_S)
+        return prefix.hashes[num_known - 1] if num_known else None
+
     def _num_known(self, hashes: tuple[int, ...], oldest_s: float) -> int:
         used = self._used
         if not hashes or hashes[0] not in used:

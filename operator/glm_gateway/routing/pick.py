@@ -3,8 +3,8 @@
 The score of a group is the seconds until the first token there: what is ahead is computed first, and that takes no less
 than the oldest request there has waited already, whatever it is that it waits for. A request stays where most of its
 prompt has been computed, while that costs it no more than computing that part again would take; else it goes to whom of
-the least loaded knows most of it. A prefix that many use at once spreads by the same arithmetic: what is in flight at
-its group grows, until another one is worth the prefill.
+the least loaded knows most of it. A prefix that many use at once spreads: computing it again serves all of them, so each
+one that is in flight with it makes the next less patient.
 """
 
 from collections.abc import Iterable
@@ -79,7 +79,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Candidate(msgspec.Struct):
-    """A group as this request finds it. patience_s: what computing the known part again would take there."""
+    """A group as this request finds it. patience_s: what computing the known part again would take there, for each of
+    those that would use it."""
 
     name: str
     score_s: float
@@ -96,7 +97,12 @@ def pick(request: Request, groups: Iterable[Group], book: Book, now: float) -> C
     if not candidates:
         return None
     chosen, is_home = _chosen(candidates, request)
-    charge = book.charge(chosen.name, owed=request.prompt_tokens - chosen.known_tokens, held=request.prompt_tokens)
+    charge = book.charge(
+        chosen.name,
+        owed=request.prompt_tokens - chosen.known_tokens,
+        held=request.prompt_tokens,
+        shares=book.account(chosen.name).holdings.last_known(request.prefix, now),
+    )
     book.use(chosen.name, request.prefix, now)
     return Choice(
         group=chosen.name,
@@ -130,7 +136,8 @@ def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidat
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
     speed = account.tokens_per_s
     score_s = max(ahead / speed, account.oldest_wait_s) + (prompt_tokens - known_tokens) / speed
-    return _Candidate(name, score_s, known_tokens, known_tokens / speed)
+    sharers = account.sharing[account.holdings.last_known(request.prefix, now) or 0] if known_tokens else 0
+    return _Candidate(name, score_s, known_tokens, known_tokens / speed / (1 + sharers))
 
 
 def _known_tokens(request: Request, account: Account, now: float) -> int:

@@ -190,7 +190,7 @@ def test_a_burst_of_a_thousand_behind_one_prompt_spreads_evenly_and_late_enough_
     choices = [picked(a_request(f"r{number}", 8192, blocks=36), groups(4), book) for number in range(1000)]
     counts = Counter(choice.group for choice in choices)
     assert max(counts.values()) <= 1.1 * 250
-    assert len({choice.group for choice in choices[:8]}) == 1
+    assert len({choice.group for choice in choices[:2]}) == 1
     computed = sum(8192 - choice.known_tokens for choice in choices)
     assert computed <= 4 * 8192 + 1000 * 8192 * (1 - ENDS[35] / a_prefix(36).num_bytes) + 1000
 
