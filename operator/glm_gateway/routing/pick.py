@@ -3,8 +3,8 @@
 The score of a group is the seconds until the first token there: what is ahead is computed first, and that takes no less
 than the oldest request there has waited already, whatever it is that it waits for. A request stays where most of its
 prompt has been computed, while that costs it no more than computing that part again would take; else it goes to whom of
-the least loaded knows most of it. A prefix that many use at once spreads: computing it again serves all of them, so each
-one that is in flight with it makes the next less patient.
+the least loaded knows most of it. A prefix that many use at once spreads: computing it again serves all of them, so
+each one that is in flight with it makes the next less patient.
 """
 
 from collections.abc import Iterable
