@@ -25,6 +25,7 @@ from glm_gateway.usage.config import MIN_RETENTION_DAYS, UsageConfig
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.query import usage_answer
+from glm_operator.api.spec import parse_deployment
 from glm_operator.cli import app
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/gateway.md").read_text()
@@ -39,6 +40,18 @@ def block(language: str, sign: str = "") -> str:
 def test_the_limits_of_the_example_are_taken() -> None:
     quotas = QuotasConfig.model_validate(yaml.safe_load(block("yaml", "pricesByModel")))
     assert [scope.name for scope in quotas.scopes("alice", "research", "m")] == ["key alice", "group research"]
+
+
+def test_the_first_example_is_a_spec_that_the_operator_takes() -> None:
+    said = yaml.safe_load(block("yaml", "claimName: usage"))["spec"]
+    model = {"name": "glm-nano", "source": "builtin://glm-nano"}
+    body = {
+        "apiVersion": "glm-operator.io/v1alpha1",
+        "kind": "GLMDeployment",
+        "metadata": {"name": "nano", "namespace": "default"},
+        "spec": {"model": model, "hardware": {"device": "cpu"}, **said},
+    }
+    assert parse_deployment(body).spec.gateway is not None
 
 
 LEAST = {"auth": {"mode": "Keys", "keysFolder": "/keys"}, "models": [{"name": "m", "groups": {"file": "/g"}}]}
