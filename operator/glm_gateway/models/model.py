@@ -24,6 +24,9 @@ from glm_gateway.upstreams.upstream import Upstream
 RUNNING_AT_ONCE = 64
 """Requests that a group is given at once of those that wait for it, where it does not say how many it runs."""
 
+LATEST = 0.1
+"""What the latest request counts in the mean of how long they last."""
+
 QUEUE_S = 0.25
 """Of the oldest request that waits at a group: from there on it is a queue, and not the moment until its next step."""
 
@@ -73,6 +76,8 @@ class Model:
         self.numbers = itertools.count()
         self.overload = Overload(self.name, self.router.book.oldest_wait_s, lambda: self.is_ready)
         self._max_running: dict[str, int] = {}  # by group
+        self._began_s: dict[int, float] = {}  # by the number of a charge: when it was placed
+        self._lasts_s = 0.0  # from a request's placing to its end, of late; 0: none has ended
         self._num_running: Counter[str] = Counter()  # by group: of this gateway
         self._has_frames: dict[str, bool] = {}  # by group: as its replies were so far
         self._calls: dict[Ticket, tuple[Request, asyncio.Future[Choice | Failure]]] = {}
@@ -233,6 +238,9 @@ class Model:
         """Take a request off its group, once."""
         self.overload.throughput.end(self.router.book.held_of(choice.charge))
         self.router.end(choice)
+        if (began_s := self._began_s.pop(choice.charge.number, None)) is not None:
+            lasted_s = self._loop.time() - began_s
+            self._lasts_s += (LATEST if self._lasts_s else 1.0) * (lasted_s - self._lasts_s)
         self._num_running[choice.group] -= 1
         if not self._num_running[choice.group]:
             del self._num_running[choice.group]
@@ -261,9 +269,11 @@ class Model:
 
     def _route(self, request: Request) -> Choice | None:
         full = [group.name for group in self._able() if not self._room_at(group)] if self._is_in_turn else ()
-        choice = self.router.route(request, self.directory.groups, self._loop.time(), full=full)
+        now, waits_s = self._loop.time(), {group.name: self._slot_wait_s(group.name) for group in self._able()}
+        choice = self.router.route(request, self.directory.groups, now, full=full, waits_s=waits_s)
         if choice is not None:
             self._num_running[choice.group] += 1
+            self._began_s[choice.charge.number] = now
             self._note()
         return choice
 
@@ -287,6 +297,16 @@ class Model:
         if self._is_in_turn and is_heard and self.router.book.oldest_wait_s(group.name) > QUEUE_S:
             return 0
         return max(0, self._max_running.get(group.name, RUNNING_AT_ONCE) - self._num_running[group.name])
+
+    def _slot_wait_s(self, group: str) -> float:
+        """Return how long a request would wait at a group until one of this gateway's ends there: all slots are taken.
+
+        One of so many ends each so many-th part of what a request lasts. Of a group that does not say how many it runs
+        nothing is expected.
+        """
+        most = self._max_running.get(group)
+        over = 0 if most is None else self._num_running[group] - most + 1
+        return 0.0 if most is None or over <= 0 else over * self._lasts_s / most
 
     def _note_start(self) -> None:
         """Note since when the first group is on its way, while none is ready."""

@@ -7,7 +7,8 @@ the least loaded knows most of it. A prefix that many use at once spreads: compu
 each one that is in flight with it makes the next less patient.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -27,6 +28,8 @@ has 1.0 to 1.2. With 1 a tenth of the prefix hits is lost (benchmarks/routing_si
 
 NEARLY = 1.1
 """Scores up to this many times the least one are as good: they are estimates."""
+
+NO_WAITS: Mapping[str, float] = MappingProxyType({})
 
 Why = Literal["prefix", "least_loaded", "only", "arm"]
 
@@ -88,12 +91,18 @@ class _Candidate(msgspec.Struct):
     patience_s: float
 
 
-def pick(request: Request, groups: Iterable[Group], book: Book, now: float) -> Choice | None:
+def pick(
+    request: Request, groups: Iterable[Group], book: Book, now: float, waits_s: Mapping[str, float] = NO_WAITS
+) -> Choice | None:
     """Place a request and charge it there; None when no group takes requests.
 
-    now: seconds of a clock that never goes back, the one of Group.heard_s. The caller releases Choice.charge.
+    now: seconds of a clock that never goes back, the one of Group.heard_s. waits_s: by group, how long a request waits
+    there until one more is run. The caller releases Choice.charge.
     """
-    candidates = [_candidate(request, group.name, book, now) for group in _foremost(request, groups, now)]
+    candidates = [
+        _candidate(request, group.name, book, now, waits_s.get(group.name, 0.0))
+        for group in _foremost(request, groups, now)
+    ]
     if not candidates:
         return None
     chosen, is_home = _chosen(candidates, request)
@@ -130,12 +139,12 @@ def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Gro
     return tiers[min(tiers)] if tiers else []
 
 
-def _candidate(request: Request, name: str, book: Book, now: float) -> _Candidate:
+def _candidate(request: Request, name: str, book: Book, now: float, slot_wait_s: float) -> _Candidate:
     account, prompt_tokens = book.account(name), request.prompt_tokens
     known_tokens = _known_tokens(request, account, now)
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
     speed = account.tokens_per_s
-    score_s = max(ahead / speed, account.oldest_wait_s) + (prompt_tokens - known_tokens) / speed
+    score_s = max(ahead / speed, account.oldest_wait_s, slot_wait_s) + (prompt_tokens - known_tokens) / speed
     sharers = account.sharing[account.holdings.last_known(request.prefix, now) or 0] if known_tokens else 0
     return _Candidate(name, score_s, known_tokens, known_tokens / speed / (1 + sharers))
 

@@ -11,7 +11,7 @@ import msgspec
 from glm_gateway.routing.arms import Split, arm_of
 from glm_gateway.routing.book import Book
 from glm_gateway.routing.ejection import Ejection
-from glm_gateway.routing.pick import Choice, Group, Request, pick
+from glm_gateway.routing.pick import NO_WAITS, Choice, Group, Request, pick
 
 
 class Splits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,13 @@ class Router:
         self.ejection = Ejection()
 
     def route(
-        self, request: Request, groups: Sequence[Group], now: float, *, full: Collection[str] = ()
+        self,
+        request: Request,
+        groups: Sequence[Group],
+        now: float,
+        *,
+        full: Collection[str] = (),
+        waits_s: Mapping[str, float] = NO_WAITS,
     ) -> Choice | None:
         """Place a request and charge it; None when no group takes it now, or none of an arm that may not fall.
 
@@ -45,7 +51,7 @@ class Router:
             names = set(self.ejection.admitted([group.name for group in admitted], now))
             admitted = [group for group in admitted if group.name in names]
         on_arm = self._on_arm(request, admitted)
-        choice = pick(request, [group for group in on_arm if group.name not in full], self.book, now)
+        choice = pick(request, [group for group in on_arm if group.name not in full], self.book, now, waits_s)
         if choice is None:
             return None
         self.ejection.begin(choice.group, choice.charge.number, now)

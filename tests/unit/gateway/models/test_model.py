@@ -54,6 +54,30 @@ async def test_requests_of_a_group_that_is_gone_are_still_counted_until_they_end
     assert found.in_flight == {}
 
 
+async def test_who_would_wait_for_a_slot_goes_where_one_is_free() -> None:
+    found = model("g0", "g1")
+    for name in ("g0", "g1"):
+        found.hear_running(name, 4)
+    found._lasts_s = 2.0  # what requests took of late
+    large = found.route(Request(key="large", prompt_tokens=4_000))
+    assert large is not None
+    found.router.succeed(large, asyncio.get_running_loop().time(), 4_000)
+    small = [found.route(Request(key=str(number), prompt_tokens=20)) for number in range(5)]
+    groups = [choice.group for choice in small if choice is not None]
+    assert len({*groups[:4]} - {large.group}) == 1, "tokens make the load, while there are slots"
+    assert groups[4] == large.group
+
+
+async def test_how_long_requests_last_is_measured_from_their_place_to_their_end() -> None:
+    found = model("g0")
+    choice = found.route(Request(key="1", prompt_tokens=1))
+    assert choice is not None
+    assert found._lasts_s == 0.0
+    found.end(choice)
+    assert found._lasts_s > 0.0
+    assert found._began_s == {}
+
+
 async def test_whoever_listens_hears_of_each_request_that_comes_and_goes() -> None:
     found, heard = model("g0"), list[float | None]()
     found.changed = lambda: heard.append(found.active_s)
