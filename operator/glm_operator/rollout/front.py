@@ -47,8 +47,8 @@ class House:
 class FrontPlan:
     """selector: of the pods that the Service leads to; None: rank-0 pods. absent: why there is no gateway.
 
-    digest: of the file that each pod should have read. pokes: pods that have an older one. unserved: of other deployments,
-    what keeps them from being served.
+    digest: of the file that each pod should have read. pokes: pods that have an older one.
+    unserved: of other deployments, what keeps them from being served.
     """
 
     selector: dict[str, str] | None = None
