@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -98,6 +99,12 @@ class Asked:
 
     num_right: int = 0
     failures: list[str] = field(default_factory=list)
+    failed_at: list[float] = field(default_factory=list)
+    """Of each failure, by time.monotonic()."""
+
+    def fail(self, how: str) -> None:
+        self.failures.append(how)
+        self.failed_at.append(time.monotonic())
 
 
 @contextlib.contextmanager
@@ -115,12 +122,12 @@ def asking_all_along(
             try:
                 content = ask(client, question)[1]
             except (openai.OpenAIError, httpx.HTTPError) as error:
-                asked.failures.append(f"{type(error).__name__}: {error}")
+                asked.fail(f"{type(error).__name__}: {error}")
                 continue
             if right in content:
                 asked.num_right += 1
             else:
-                asked.failures.append(content)
+                asked.fail(content)
 
     with deployed.client() as client, ThreadPoolExecutor(num_clients) as threads:
         askers = [threads.submit(ask_all, client) for _ in range(num_clients)]

@@ -168,6 +168,33 @@ def test_five_minutes_of_killed_ranks_and_deleted_pods_cost_no_client_anything(
     pair.wait_settled("2/2")
 
 
+@pytest.mark.long
+def test_without_continuation_every_failure_is_an_error_of_the_api_within_five_seconds(
+    pair: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair.patch(gateway={"maxContinuations": 0})
+    wait_for("the gateway with it", lambda: pair.condition("GatewayReady")["status"] == "True", timeout_s=60)
+    blows, pods = [], ("pair-g0-0", "pair-g1-0")
+    with asking(pair, MANY) as asked:
+        for count in range(6):
+            right = asked.num_right
+            wait_for("answers before the next blow", lambda least=right: asked.num_right >= least + MANY, timeout_s=120)
+            blows.append(time.monotonic())
+            _kill_rank(pair, pods[count % 2])
+    late = [max(0.0, min(at - blow for blow in blows if blow <= at)) for at in asked.failed_at]
+    line = {
+        "bench": "gateway_chaos",
+        "metric": "seconds_to_an_error_without_continuation",
+        "ours": max(late, default=0),
+    }
+    with capsys.disabled():
+        print(f"\n{json.dumps(line | {'goal': 5, 'met': max(late, default=0) <= 5, 'failures': len(late)})}")
+    assert asked.failures, "six killed ranks cut no stream: nothing was shown"
+    assert {failure.split(":")[0] for failure in asked.failures} <= {"APIError", "InternalServerError"}
+    assert max(late) <= 5
+    pair.patch(gateway={"maxContinuations": None})
+
+
 def _after(seconds: float) -> Callable[[], bool]:
     at = time.monotonic() + seconds
     return lambda: time.monotonic() >= at
