@@ -19,7 +19,7 @@ from glm_gateway.groups.directory import Directory
 from glm_gateway.ladder.config import SloClassConfig, SloConfig
 from glm_gateway.metrics.telemetry import Owner, Telemetry
 from glm_gateway.models.model import Model
-from glm_gateway.proxy.relay import Outcome
+from glm_gateway.proxy.relay.outcome import Outcome
 from glm_operator.autoscale.series import HISTOGRAMS, Latencies
 from glm_operator.cluster.metrics.recording import recording_rules
 from glm_operator.cluster.metrics.scrape import Scraper

@@ -17,7 +17,8 @@ from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.metrics import StoreMetrics
 from glm_gateway.limits.valkey.shared import SharedStore
-from glm_gateway.proxy.relay import CUT, Outcome, Relay
+from glm_gateway.proxy.relay.outcome import CUT, Outcome
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Api
 from glm_gateway.surfaces.usage import Stored, Told
@@ -152,18 +153,18 @@ class Metering:
         return None
 
     async def settle(
-        self, reserved: Reserved, request_id: str, relay: Relay, *, e2e_s: float, ttft_s: float | None
+        self, reserved: Reserved, request_id: str, result: Result, *, e2e_s: float, ttft_s: float | None
     ) -> Entry:
         """Count what a request did use, write it down, and return it. Call it once, however the request ended."""
         return await self._count(
             reserved,
             request_id,
-            used_by(relay, reserved.reservation.usage, in_background=reserved.in_background),
-            outcome=relay.outcome,
-            is_whole=relay.progress.closed is not None or relay.told is not None,
+            used_by(result, reserved.reservation.usage, in_background=reserved.in_background),
+            outcome=result.outcome,
+            is_whole=result.progress.closed is not None or result.told is not None,
             e2e_s=e2e_s,
             ttft_s=ttft_s,
-            num_continued=relay.progress.num_times,
+            num_continued=result.progress.num_times,
         )
 
     async def settle_response(self, reserved: Reserved, request_id: str, ended: Stored | None, *, e2e_s: float) -> None:
@@ -244,7 +245,7 @@ _OUTCOMES = {"failed": Outcome.FAILED, "cancelled": Outcome.CANCELLED}
 """Of a response, by its status."""
 
 
-def used_by(relay: Relay, reserved: Usage, *, in_background: bool = False) -> Usage:
+def used_by(result: Result, reserved: Usage, *, in_background: bool = False) -> Usage:
     """Return what a request used, exactly where its reply was closed; of one that broke off what is known: its prompt,
     and its tokens, in thoughts and answer as they were reserved.
 
@@ -252,16 +253,16 @@ def used_by(relay: Relay, reserved: Usage, *, in_background: bool = False) -> Us
     not, all that was reserved counts: nothing may pass a budget unseen. So it does where a client has left before a
     group said that it makes its response in the background: that goes on, and nobody knows its id.
     """
-    progress = relay.progress
+    progress = result.progress
     if (closed := progress.closed) is not None:
         return Usage(
             closed.num_prompt_tokens, closed.num_cached_tokens, closed.num_answer_tokens, closed.num_reasoning_tokens
         )
     if progress.opened is None:
-        if (told := relay.told) is not None:
+        if (told := result.told) is not None:
             return _usage_of(told)
-        goes_on = in_background and relay.group != "" and relay.plain_status == 0 and relay.failure in (None, CUT)
-        return reserved if goes_on or 0 < relay.plain_status < 400 else Usage()
+        goes_on = in_background and result.group != "" and result.plain_status == 0 and result.failure in (None, CUT)
+        return reserved if goes_on or 0 < result.plain_status < 400 else Usage()
     generated = max(1, reserved.answer + reserved.thinking)
     thinking = round(progress.num_tokens * reserved.thinking / generated)  # nobody told these apart yet
     return Usage(progress.opened.num_prompt_tokens, answer=progress.num_tokens - thinking, thinking=thinking)

@@ -8,7 +8,9 @@ from glm_gateway.access.decide import Caller
 from glm_gateway.audit.log import AuditLog
 from glm_gateway.audit.requests import request_facts
 from glm_gateway.limits.tokens import Usage
-from glm_gateway.proxy.relay import Placing, Relay
+from glm_gateway.proxy.relay.placing import Placing
+from glm_gateway.proxy.relay.relay import Relay
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.traces.placing import TracedPlacing
 from glm_gateway.traces.trace import Trace
 from glm_gateway.traces.traces import Traces
@@ -36,7 +38,7 @@ class Record:
     _key: str | None = None
     _model: str | None = None
     _mode: str | None = None
-    _relay: Relay | None = None
+    _result: Result | None = None
     _trace: Trace | None = None
 
     def known(self, caller: Caller) -> None:
@@ -68,9 +70,9 @@ class Record:
 
     def relays(self, relay: Relay) -> None:
         """Note who passes the reply on."""
-        self._relay = relay
+        self._result = relay.result
         if isinstance(relay.placing, TracedPlacing):
-            relay.placing.relay = relay
+            relay.placing.result = relay.result
 
     def end(self) -> None:
         if not self.is_kept:
@@ -89,15 +91,15 @@ class Record:
                 mode=self._mode,
                 status=self.status,
                 seconds=now_s - self.began_s,
-                relay=self._relay,
+                result=self._result,
                 entry=self.entry,
             )
             self.audit.add("request", **facts)
 
     def _end_trace(self, trace: Trace, now_s: float) -> None:
-        relay, entry = self._relay, self.entry
-        if relay is not None and relay.first_token_at is not None:
-            trace.note("first_token", relay.first_token_at)
+        result, entry = self._result, self.entry
+        if result is not None and result.first_token_at is not None:
+            trace.note("first_token", result.first_token_at)
         tokens = None
         if entry is not None:
             tokens = {
@@ -109,8 +111,8 @@ class Record:
         trace.end(
             now_s,
             status=self.status,
-            outcome="refused" if relay is None else str(relay.outcome),
-            code=None if relay is None or relay.failure is None else relay.failure.code,
-            continuations=None if relay is None else relay.progress.num_times,
+            outcome="refused" if result is None else str(result.outcome),
+            code=None if result is None or result.failure is None else result.failure.code,
+            continuations=None if result is None else result.progress.num_times,
             tokens=tokens,
         )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from glm_gateway.proxy.relay import Relay
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.usage.entry import Entry
 
@@ -17,28 +17,28 @@ def request_facts(
     mode: str | None,
     status: int | None,
     seconds: float,
-    relay: Relay | None,
+    result: Result | None,
     entry: Entry | None,
 ) -> dict[str, Any]:
     """Return the facts of a request that has ended.
 
-    key: None: nobody knows who asked. model, relay: None: it got no further. revision: of the group; None: it has none.
-    mode: of thinking, that the request asks for; what became of it the reply says. status: None: the client was gone
-    before. entry: what was counted.
+    key: None: nobody knows who asked. model, result: None: it got no further. revision: of the group; None: it has
+    none. mode: of thinking, that the request asks for; what became of it the reply says. status: None: the client was
+    gone before. entry: what was counted.
     """
-    opened = None if relay is None else relay.progress.opened
+    opened = None if result is None else result.progress.opened
     headers = {} if opened is None else {name.lower(): value for name, value in opened.headers}
     return {
         "request_id": request_id,
         "path": path,
         "key": key,
         "model": model,
-        "group": (relay.group or None) if relay is not None else None,
+        "group": (result.group or None) if result is not None else None,
         "revision": revision,
         "mode": mode,
         "thinking": headers.get(REPLY_HEADER),
         "status": status,
-        "outcome": "refused" if relay is None else str(relay.outcome),
+        "outcome": "refused" if result is None else str(result.outcome),
         "seconds": round(seconds, 3),
         "prompt_tokens": None if entry is None else entry.prompt,
         "cached_tokens": None if entry is None else entry.cached,

@@ -29,7 +29,10 @@ from glm_gateway.models.model import Model
 from glm_gateway.models.only import ToGroup
 from glm_gateway.models.placement import Placement
 from glm_gateway.pages.page import JSON
-from glm_gateway.proxy.relay import BrokenReply, Outcome, Outgoing, Relay
+from glm_gateway.proxy.client import BrokenReply
+from glm_gateway.proxy.relay.outcome import Outcome
+from glm_gateway.proxy.relay.outgoing import Outgoing
+from glm_gateway.proxy.relay.relay import Relay
 from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
 from glm_gateway.proxy.request_ids import request_id_of
 from glm_gateway.surfaces.ask import Ask
@@ -195,15 +198,15 @@ class Exchange:
             relay.reply_added = [*self._words.id_headers, *over.headers]
             return over.failure
 
-        relay.opening = opening
+        relay.hooks.opening = opening
         if isinstance(placing, Placement) and ask.streams:
             placing.tell = relay.tell_waiting
         times = None
         if not ask.in_background:  # nobody reads its tokens here
-            times = relay.watching = gateway.telemetry.watch(
+            times = relay.hooks.watching = gateway.telemetry.watch(
                 target.name, self._headers, mode=ask.mode, streams=ask.streams, arrived_s=whole_s
             )
-        settle = relay.ended = Settling(
+        settle = relay.hooks.ended = Settling(
             gateway.metering,
             gateway.background,
             gateway.keepers,
@@ -217,15 +220,15 @@ class Exchange:
         try:
             await self._run(relay, placing)
         finally:
-            first_s = relay.first_token_at
+            result = relay.result
             if times is not None:
-                times.ended(relay.outcome, is_plain=relay.is_plain, first_byte_s=first_s)
-            has_plain = relay.is_plain and relay.status < 300 and not ask.in_background
-            if isinstance(target, Model) and (relay.progress.opened is not None or has_plain):
-                target.hear_reply(relay.group, in_frames=not relay.is_plain)
-                target.hear_thinking(_thinking_of(relay.progress.opened))
+                times.ended(result.outcome, is_plain=result.is_plain, first_byte_s=result.first_token_at)
+            has_plain = result.is_plain and relay.status < 300 and not ask.in_background
+            if isinstance(target, Model) and (result.progress.opened is not None or has_plain):
+                target.hear_reply(result.group, in_frames=not result.is_plain)
+                target.hear_thinking(_thinking_of(result.progress.opened))
             if isinstance(target, Model):
-                self._record.revision = target.revision_of(relay.group)
+                self._record.revision = target.revision_of(result.group)
             await settle()
             self._record.entry = settle.entry
 
@@ -252,7 +255,7 @@ class Exchange:
         async def hear() -> None:
             await self.gateway.background.hear(relay.stored)
 
-        relay.ended = hear
+        relay.hooks.ended = hear
         await self._run(relay, keeper)
 
     async def _run(self, relay: Relay, placing: Placed) -> None:
@@ -281,11 +284,15 @@ class Exchange:
             self.gateway.telemetry.ended(
                 placing.name,
                 self._words.api,
-                relay,
+                relay.result,
                 waited_s=placing.waited_s,
             )
-            if relay.outcome is Outcome.FAILED and relay.failure is not None:
-                log.warning("request=%s group=%s failed: %s", self._request_id, relay.group, relay.failure.message)
+            result = relay.result
+            if result.outcome is Outcome.FAILED and result.failure is not None:
+                if placing.was_drained or (result.is_plain and placing.is_leaving(result.group)):
+                    self.gateway.num_cut += 1
+                    self.gateway.telemetry.cut_by_drain(placing.name)
+                log.warning("request=%s group=%s failed: %s", self._request_id, result.group, result.failure.message)
 
     @property
     def _destination(self) -> Destination:

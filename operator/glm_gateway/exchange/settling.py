@@ -9,7 +9,7 @@ from glm_gateway.exchange.background import Background, Begun
 from glm_gateway.exchange.destination import Placed
 from glm_gateway.exchange.keepers import Keepers
 from glm_gateway.models.only import ToUpstream
-from glm_gateway.proxy.relay import Relay
+from glm_gateway.proxy.relay.relay import Relay
 from glm_gateway.usage.entry import Entry
 
 
@@ -48,16 +48,16 @@ class Settling:
 
     def _note_keeper(self) -> None:
         """Note who keeps a response that another group went on with than its id names."""
-        opened = self.relay.progress.opened
-        if opened is not None and self.relay.progress.num_times and opened.id.startswith("resp_"):
-            self.keepers.note(opened.id, self.relay.group)
+        opened = self.relay.result.progress.opened
+        if opened is not None and self.relay.result.progress.num_times and opened.id.startswith("resp_"):
+            self.keepers.note(opened.id, self.relay.result.group)
 
     async def _count(self) -> Entry:
-        first_s = self.relay.first_token_at
+        first_s = self.relay.result.first_token_at
         return await self.metering.settle(
             self.reserved,
             self.request_id,
-            self.relay,
+            self.relay.result,
             e2e_s=asyncio.get_running_loop().time() - self.began_s,
             ttft_s=None if first_s is None else first_s - self.began_s,
         )
@@ -72,7 +72,7 @@ class Settling:
             reserved=self.reserved,
             request_id=self.request_id,
             model=self.placing.model,
-            group=self.relay.group,
+            group=self.relay.result.group,
             headers=self.headers,
             began_s=self.began_s,
         )

@@ -17,7 +17,7 @@ from glm_gateway.models.model import Model
 from glm_gateway.models.names import Names
 from glm_gateway.pages.of_worker import described_by_a_worker
 from glm_gateway.pages.pages import Pages
-from glm_gateway.proxy.relay import Waits
+from glm_gateway.proxy.relay.outgoing import Waits
 from glm_gateway.routing.classes import Classes
 from glm_gateway.traces.traces import Traces
 
@@ -45,6 +45,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.num_running = 0
+        self.num_cut = 0  # requests that ended in an error, as the drain of their group was over
         self.keepers = Keepers()
         self.background = Background(self.metering)
         self.relaying: set[asyncio.Task[None]] = set()

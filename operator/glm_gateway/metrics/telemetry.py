@@ -19,7 +19,8 @@ from glm_gateway.metrics.classes import ModelClasses, families
 from glm_gateway.metrics.standing import StandingOf
 from glm_gateway.metrics.times import RequestTimes
 from glm_gateway.models.model import Model
-from glm_gateway.proxy.relay import Outcome, Relay
+from glm_gateway.proxy.relay.outcome import Outcome
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.routing.pick import Why
 from glm_gateway.surfaces.routes import Api
 from glm_gateway.surfaces.thinking import Mode
@@ -73,6 +74,9 @@ class Telemetry:
         self._classes: dict[str, ModelClasses] = {}
         self._requests = self._counter("requests", "Requests that have ended.", "api", "outcome")
         self._continued = self._counter("continuations", "Replies that another group went on with, each time counted.")
+        self._drained = self._counter(
+            "drain_cuts", "Requests that ended in an error, as the drain of their group was over before they were."
+        )
         self._picks = self._counter("picks", "Choices of a group, by what decided.", "why")
         self._held = Histogram(
             "glm_gateway_hold_seconds",
@@ -118,6 +122,10 @@ class Telemetry:
         """Count requests that a drain did not wait for any longer."""
         self._cut.inc(number)
 
+    def cut_by_drain(self, model: str) -> None:
+        """Count a request that ended with its group, which was leaving, and that no other group could go on with."""
+        self._drained.labels(model).inc()
+
     def tell_current(self, *, is_current: bool) -> None:
         """Note whether all of the file is in use."""
         self._is_current.set(is_current)
@@ -140,10 +148,10 @@ class Telemetry:
             mode = mode or model.default_mode
         return RequestTimes(classes, headers, mode=mode, streams=streams, arrived_s=arrived_s)
 
-    def ended(self, model: str, api: Api, relay: Relay, *, waited_s: float) -> None:
+    def ended(self, model: str, api: Api, result: Result, *, waited_s: float) -> None:
         """Count a request that has ended. waited_s: for a group."""
-        self._requests.labels(model, api, relay.outcome).inc()
-        self._continued.labels(model).inc(relay.progress.num_times)
+        self._requests.labels(model, api, result.outcome).inc()
+        self._continued.labels(model).inc(result.progress.num_times)
         if waited_s > 0:
             self._held.labels(model).observe(waited_s)
 
@@ -177,7 +185,7 @@ class Telemetry:
                 yield self._requests, model, api, outcome
         for why in get_args(Why):
             yield self._picks, model, why
-        for each in (self._continued, self._held):
+        for each in (self._continued, self._drained, self._held):
             yield each, model
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -13,7 +13,7 @@ from glm_edge.metrics.promises import DEFAULT_CLASS, Latencies, Signal, is_met, 
 from glm_gateway.ladder.config import SloClassConfig
 from glm_gateway.ladder.promises import RawHeaders, class_of
 from glm_gateway.metrics.classes import Measures, ModelClasses
-from glm_gateway.proxy.relay import Outcome
+from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.surfaces.thinking import REPLY_HEADER, Mode
 
 Clock = Callable[[], float]

@@ -7,18 +7,19 @@ from glm_edge.errors.failure import Failure
 from glm_gateway.ladder.easing import Easing
 from glm_gateway.proxy.outside import Outside
 from glm_gateway.proxy.pool import Pool
-from glm_gateway.proxy.relay import Placing, Relay
+from glm_gateway.proxy.relay.placing import Placing
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.routing.pick import Choice
 from glm_gateway.traces.trace import Trace
 
 
 @dataclass
 class TracedPlacing:
-    """inner: does the work. relay: whose request it is; None until there is one."""
+    """inner: does the work. result: how the request stands; None until it is sent."""
 
     inner: Placing
     trace: Trace
-    relay: Relay | None = None
+    result: Result | None = None
 
     def __post_init__(self) -> None:
         self._now_s = asyncio.get_running_loop().time
@@ -32,7 +33,7 @@ class TracedPlacing:
         found = await self.inner.place(avoid)
         now_s = self._now_s()
         waited_s = round(now_s - began_s, 6)
-        goes_on = self.relay is not None and self.relay.progress.opened is not None
+        goes_on = self.result is not None and self.result.progress.opened is not None
         if isinstance(found, Choice):
             self.trace.note(
                 "continued" if goes_on else "chosen",

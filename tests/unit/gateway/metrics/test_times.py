@@ -8,7 +8,7 @@ from glm_edge.frames import Close, Open, Tokens
 from glm_gateway.ladder.config import HeaderConfig, SloClassConfig, SloConfig
 from glm_gateway.metrics.classes import ModelClasses, families
 from glm_gateway.metrics.times import RequestTimes
-from glm_gateway.proxy.relay import Outcome
+from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.surfaces.thinking import Mode
 
 FAST = SloClassConfig(name="fast", thinking="disabled", thresholds_s={"ttft": 1.0, "itl": 0.2})

@@ -1,0 +1,1 @@
+"""One request over all the groups that are asked with it: who writes, what its client reads, what it comes to."""
