@@ -42,6 +42,7 @@ UNITS = (
     ("requests_waiting", "requests"),
     ("requests_held", "requests"),
     ("requests_cut", "requests"),
+    ("drain_cuts", "requests"),
     ("requests_counted_here", "requests"),
     ("_shed", "requests"),
     ("limit_refusals", "requests"),

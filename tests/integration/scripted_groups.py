@@ -11,6 +11,7 @@ from glm_edge.frames import (
     FRAMES_TYPE,
     Close,
     Continuation,
+    Fail,
     Frame,
     Idle,
     Meaning,
@@ -54,6 +55,12 @@ def closed(told: bytes = b"data: [DONE]\n\n", num_answer_tokens: int = 2) -> byt
     return chunk(close, told) + b"0\r\n\r\n"
 
 
+def too_late() -> bytes:
+    """What a worker says of a reply that the deadline of its drain has cut."""
+    fail = Fail(status=503, message="the server stopped", type="overloaded", code="overloaded", can_continue=True)
+    return chunk(fail, b"data: stopped\n\n") + b"0\r\n\r\n"
+
+
 def comment() -> bytes:
     return chunk(Idle(), b": waiting\n\n")
 
@@ -80,7 +87,10 @@ class Asked:
 
 @dataclass
 class ScriptedGroup:
-    """name: as routing knows it. Each request plays the next script; without one it stalls. tls: None: plain HTTP."""
+    """name: as routing knows it. Each request plays the next script; without one it stalls. tls: None: plain HTTP.
+
+    An event in a script is waited for.
+    """
 
     name: str
     scripts: list[Sequence[Step]]
@@ -111,6 +121,9 @@ class ScriptedGroup:
                         await reader.read()  # until the other side goes away
                         self.was_cut.set()
                         return
+                    if isinstance(step, asyncio.Event):
+                        await step.wait()
+                        continue
                     assert isinstance(step, bytes)
                     writer.write(step)
                     await writer.drain()

@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from integration.gateway_process import GatewayProcess, a_gateway_process, write_groups
 from integration.metrics_text import series_values
 from integration.no_tls import NO_TLS
-from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, said, serving
+from integration.scripted_groups import DIE, FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, said, serving, too_late
 from integration.server_world import DEADLINE_S
 
+EVENTS_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+PLAIN = [EVENTS_HEAD, b"b\r\ndata: one\n\n\r\n"]
 BEGUN = [FRAMES_HEAD, opened(), said("one", 1)]
 ASK = {"model": "chat", "prompt": "1", "stream": True}
 
@@ -110,6 +113,62 @@ async def test_a_group_that_leaves_gets_nothing_new_and_is_told_until_it_has_not
                 assert (len(group.asked), len(other.asked)) == (1, 1)
         told = await gateway.until_state(lambda told: "g0" not in told["models"]["chat"]["groups"])
         assert told["models"]["chat"]["groups"]["g1"]["in_flight"] == 0
+
+
+CUTS = 'glm_gateway_drain_cuts_total{model="chat"}'
+
+
+@contextlib.asynccontextmanager
+async def a_drained_group(
+    folder: Path, end: object, begun: Sequence[bytes] = BEGUN, **config: Any
+) -> AsyncIterator[tuple[GatewayProcess, str]]:
+    """Drain the first of two groups while it writes a stream, and let that end so; yield what its client was told."""
+    is_late = asyncio.Event()
+    group = ScriptedGroup("g0", [[*begun, is_late, end]])
+    other = ScriptedGroup("g1", [[FRAMES_HEAD, opened(), said("two", 2), closed()]])
+    async with serving(group, other), a_gateway_process(folder, **config) as gateway:
+        write_groups(folder / "groups.json", {"g0": group.port})
+        async with a_stream(gateway) as lines:
+            write_groups(folder / "groups.json", {"g1": other.port})
+            await gateway.until_state(lambda told: "g1" in told["models"]["chat"]["groups"])
+            is_late.set()
+            told = [line async for line in lines]
+        yield gateway, "".join(told)
+
+
+async def test_a_request_that_the_deadline_of_its_group_cut_is_counted(tmp_path: Path) -> None:
+    async with a_drained_group(tmp_path, too_late(), continuation={"maxTimes": 0}) as (gateway, told):
+        assert "group_lost" in told
+        assert (await gateway.until_state(lambda told: told["running"] == 0))["cut"] == 1
+        assert await gateway.values(CUTS) == [1.0]
+
+
+async def test_a_request_that_went_on_elsewhere_was_not_cut(tmp_path: Path) -> None:
+    async with a_drained_group(tmp_path, too_late()) as (gateway, told):
+        assert told.endswith("data: twodata: [DONE]")
+        assert (await gateway.until_state(lambda told: told["running"] == 0))["cut"] == 0
+        assert await gateway.values(CUTS) == [0.0]
+
+
+async def test_a_group_that_dies_has_cut_nothing_unless_it_was_leaving(tmp_path: Path) -> None:
+    leaving, dying = tmp_path / "leaving", tmp_path / "dying"
+    leaving.mkdir()
+    dying.mkdir()
+    async with a_drained_group(leaving, DIE, continuation={"maxTimes": 0}) as (gateway, _):
+        assert await gateway.values(CUTS) == [1.0], "as one that is killed when its time is over"
+    group = ScriptedGroup("g0", [[*BEGUN, DIE]])  # and now one that serves
+    async with serving(group), a_gateway_process(dying, continuation={"maxTimes": 0}) as gateway:
+        write_groups(dying / "groups.json", {"g0": group.port})
+        async with a_stream(gateway) as lines:
+            assert "group_lost" in "".join([line async for line in lines])
+        await gateway.until_value('glm_gateway_requests_total{api="openai",outcome="failed"}', 1.0)
+        assert await gateway.values(CUTS) == [0.0]
+
+
+async def test_a_stream_without_frames_that_broke_off_in_a_drain_is_counted(tmp_path: Path) -> None:
+    async with a_drained_group(tmp_path, DIE, PLAIN) as (gateway, told):
+        assert "error" in told
+        assert (await gateway.until_state(lambda told: told["running"] == 0))["cut"] == 1
 
 
 async def refused(gateway: GatewayProcess) -> None:

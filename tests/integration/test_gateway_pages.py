@@ -52,7 +52,13 @@ async def test_a_pod_is_read_and_fields_of_a_later_version_are_passed_over(page:
 
 async def test_what_is_no_state_or_nobody_is_left_out(page: Page, pages: GatewayPages) -> None:
     page.said = "no json"
-    assert await pages.states([a_pod(), a_pod("b", ip=None), a_pod("c", is_leaving=True)]) == {}
+    assert await pages.states([a_pod(), a_pod("b", ip=None)]) == {}
+
+
+async def test_a_pod_that_goes_still_tells_what_it_counted(page: Page, pages: GatewayPages) -> None:
+    page.said = {"config_digest": "d", "cut": 2}
+    (said,) = (await pages.states([a_pod(is_leaving=True)])).values()
+    assert said.cut == 2
 
 
 async def test_a_poll_wakes_those_of_whom_a_person_is_told_something_else(page: Page, pages: GatewayPages) -> None:
@@ -65,4 +71,6 @@ async def test_a_poll_wakes_those_of_whom_a_person_is_told_something_else(page: 
     page.said = "silent"
     assert await pages.poll(pods) == set()
     page.said = {"config_digest": "b", "config_fault": "names.0: bad", "keys": 0}
+    assert await pages.poll(pods) == {"chat"}
+    page.said |= {"cut": 1}
     assert await pages.poll(pods) == {"chat"}

@@ -97,7 +97,13 @@ class Management:
         return 404, _TEXT, f"{path[:100]!a} is not here; {_PAGES}\n".encode()
 
     def _state(self) -> bytes:
-        told = state(self.models(), self.standing, num_keys=self.num_keys(), num_running=self.gateway.num_running)
+        told = state(
+            self.models(),
+            self.standing,
+            num_keys=self.num_keys(),
+            num_running=self.gateway.num_running,
+            num_cut=self.gateway.num_cut,
+        )
         return json.dumps(told).encode()
 
     async def _stream(self, receive: Receive, send: Send, least_s: float) -> None:

@@ -13,14 +13,20 @@ from glm_gateway.models.model import Model
 Json = dict[str, Any]
 
 
-def state(models: Iterable[Model], standing: Standing, *, num_keys: int | None, num_running: int) -> Json:
-    """Return what is told. num_keys: that are good; None: keys are not what callers are known by, or none was read."""
+def state(
+    models: Iterable[Model], standing: Standing, *, num_keys: int | None, num_running: int, num_cut: int = 0
+) -> Json:
+    """Return what is told. num_keys: that are good; None: keys are not what callers are known by, or none was read.
+
+    num_cut: requests that ended in an error since the start, as the drain of their group was over before they were.
+    """
     return {
         "version": VERSION,
         "config_digest": standing.digest,
         "config_fault": standing.fault,
         "keys": num_keys,
         "running": num_running,
+        "cut": num_cut,
         "models": {model.name: {"groups": _groups(model)} for model in models},
     }
 

@@ -183,6 +183,11 @@ class Model:
         """Tell whether there is a group, ready or not."""
         return any(each.name == group for each in self.directory.groups)
 
+    def is_leaving(self, group: str) -> bool:
+        """Tell whether a group is to be there no more: it drains, or is gone already."""
+        found = next((each for each in self.directory.groups if each.name == group), None)
+        return found is None or found.is_leaving
+
     def revision_of(self, group: str) -> str | None:
         """Return of which revision a group is; None: it is not there, or nobody says."""
         return next((each.revision or None for each in self.directory.groups if each.name == group), None)

@@ -26,6 +26,7 @@ class ToGroup:
     group: str
     waited_s: float = 0.0
     writes: bool = False
+    was_drained: bool = False  # the group failed it as it was leaving
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -59,14 +60,18 @@ class ToGroup:
     def answers_late(self, group: str) -> bool:
         return self.model.answers_late(group)
 
+    def is_leaving(self, group: str) -> bool:
+        return self.model.is_leaving(group)
+
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         self.model.router.succeed(choice, self._loop.time(), prompt_tokens)
 
     def grow(self, choice: Choice, num_tokens: int) -> None:
         self.model.router.book.grow(choice.charge, num_tokens)
 
-    def fail(self, choice: Choice, reason: str) -> None:
+    def fail(self, choice: Choice, reason: str) -> None:  # noqa: ARG002 - for who logs
         """Blame nobody: one group's own responses say little of it."""
+        self.was_drained = self.model.is_leaving(choice.group)
 
     def end(self, choice: Choice) -> None:
         self.model.end(choice)
@@ -84,6 +89,7 @@ class ToUpstream:
 
     upstream: Upstream
     waited_s: float = 0.0
+    was_drained: bool = False  # nothing outside drains for us
     _num_tries: int = 0
 
     @property
@@ -110,6 +116,9 @@ class ToUpstream:
 
     def answers_late(self, group: str) -> bool:  # noqa: ARG002 - there are no groups
         return True
+
+    def is_leaving(self, group: str) -> bool:  # noqa: ARG002 - there are no groups
+        return False
 
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None: ...
     def grow(self, choice: Choice, num_tokens: int) -> None: ...

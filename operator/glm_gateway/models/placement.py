@@ -46,6 +46,7 @@ class Placement:
     may_go_outside: bool = False
     writes: bool = True
     class_name: str = DEFAULT_CLASS
+    was_drained: bool = False  # the last group that failed it was leaving
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,6 +87,9 @@ class Placement:
     def answers_late(self, group: str) -> bool:
         return self.model.answers_late(group)
 
+    def is_leaving(self, group: str) -> bool:
+        return self.model.is_leaving(group)
+
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
         now = self._loop.time()
         self.model.router.succeed(choice, now, prompt_tokens)
@@ -100,6 +104,7 @@ class Placement:
         self.model.router.book.grow(choice.charge, num_tokens)
 
     def fail(self, choice: Choice, reason: str) -> None:  # noqa: ARG002 - for who logs
+        self.was_drained = self.model.is_leaving(choice.group)
         self.model.router.fail(choice, self._loop.time())
 
     def end(self, choice: Choice) -> None:

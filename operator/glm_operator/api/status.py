@@ -210,6 +210,26 @@ class ScalingStatus(ApiModel):
     history: list[ScalingEvent] = Field(default=[], description="The last ten changes, newest first.")
 
 
+class GatewayPodStatus(ApiModel):
+    """What one pod of the gateway counts."""
+
+    name: str = Field(description="Name of the pod.")
+    cut_requests: int = Field(description="Requests that were cut, since it began.")
+
+
+class GatewayStatus(ApiModel):
+    """What pods of the gateway tell."""
+
+    cut_requests: int | None = Field(
+        default=None,
+        description="Requests that ended in an error, so far, because the drain of their group was over before they "
+        "were. What another group went on with is none of them. Of groups without frames only what broke off is known.",
+    )
+    pods: list[GatewayPodStatus] = Field(
+        default=[], description="What of it the pods that are there count: their next counts are added from here on."
+    )
+
+
 class GLMDeploymentStatus(ApiModel):
     """What exists, as seen in the last pass."""
 
@@ -235,6 +255,7 @@ class GLMDeploymentStatus(ApiModel):
     latency: LatencyStatus | None = Field(default=None, description="How fast requests are.")
     slo: SloStatus | None = Field(default=None, description="Whether promises are kept.")
     scaling: ScalingStatus | None = Field(default=None, description="What the autoscaler decided last, and on what.")
+    gateway: GatewayStatus | None = Field(default=None, description="What pods of the gateway tell.")
     conditions: list[Condition] | None = Field(
         default=None,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},

@@ -22,8 +22,8 @@ class GatewayPod:
 
     @property
     def may_answer(self) -> bool:
-        """Whether its management port may be asked."""
-        return self.ip is not None and not self.is_leaving
+        """Whether its management port may be asked: also of one that goes, as long as it waits for its requests."""
+        return self.ip is not None
 
 
 def is_gateway(pod: Manifest) -> bool:

@@ -25,19 +25,23 @@ class GatewayModel(_Said):
 
 
 class GatewayState(_Said):
-    """A page /state. keys: None: it asks for none, or does not say. running: requests."""
+    """A page /state. keys: None: it asks for none, or does not say. running: requests.
+
+    cut: requests that ended in an error since it began, as the drain of their group was over; None: it does not say.
+    """
 
     version: str = ""
     config_digest: str = ""
     config_fault: str | None = None
     keys: int | None = None
     running: int = 0
+    cut: int | None = None
     models: dict[str, GatewayModel] = {}
 
     @property
     def told(self) -> object:
         """What of it a person is told, to be compared."""
-        return self.config_fault, self.keys == 0, sorted(self.plain_groups)
+        return self.config_fault, self.keys == 0, sorted(self.plain_groups), self.cut
 
     @property
     def plain_groups(self) -> list[str]:

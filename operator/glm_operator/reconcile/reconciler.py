@@ -239,7 +239,8 @@ class Reconciler:
             after = replace(after, groups={**after.groups, refused_group.index: refused_group})
         promised, namespace = promises(body), body["metadata"]["namespace"]
         weighed, has_all_promises = await self._promise(seen, promised, weighed)
-        states = await self.gateways.states(observed.gateway) if front.digest else {}
+        told = await self.gateways.states(observed.gateway) if front.digest else {}
+        states = {pod.name: told[pod.name] for pod in observed.gateway if pod.name in told and not pod.is_leaving}
         facts = Facts(
             name=name_of(body),
             namespace=namespace,
@@ -265,20 +266,21 @@ class Reconciler:
             policy_refused=weighed.policy_refused,
             front=front,
             gateway=states,
+            cut={pod: state.cut for pod, state in told.items() if state.cut is not None},
         )
         self.adoptions.note(_key(body), adopts=is_adopting(after) or _begins_to_adopt(choice.target, writes))
         is_tried_again = choice.refused is not None and choice.refused.reason in TRIED_AGAIN
         stands_still = bool(writes.blocked) or is_tried_again or refused_group is not None
         changed = writes.changed
         status = summarize(facts)
-        told = of_acceptance(choice.target, observed) if writes.recorded and choice.target is not None else []
-        told += of_steps(writes.done, observed)
+        events = of_acceptance(choice.target, observed) if writes.recorded and choice.target is not None else []
+        events += of_steps(writes.done, observed)
         if await self.kube.patch_status(body, status):
             changed = changed or not stands_still  # what stands still in ever new words is asked ever more rarely
-            told += transitions(facts.previous, status)
-        for event in told:
+            events += transitions(facts.previous, status)
+        for event in events:
             logger.info("deployment=%s/%s %s: %s", facts.namespace, facts.name, event.reason, event.message)
-        await self.kube.post_events(body, told, now)
+        await self.kube.post_events(body, events, now)
         return Outcome(
             changed=changed,
             settled=not changed

@@ -50,6 +50,7 @@ class Facts:
     policy_fault: Trouble | None = None  # why spec.reasoning or spec.access cannot be read
     front: FrontPlan = field(default_factory=FrontPlan)
     gateway: Mapping[str, GatewayState] = field(default_factory=dict)  # by pod: what it says
+    cut: Mapping[str, int] = field(default_factory=dict)  # by pod of the gateway, those that go included: requests
     policy_refused: Mapping[str, str] = field(default_factory=dict)  # by group: what its worker answered to it
 
     @cached_property

@@ -8,6 +8,7 @@ from glm_operator.api.status import GLMDeploymentStatus, GroupStatus, PlanStatus
 from glm_operator.layout import Layout
 from glm_operator.render.labels import leader_selector, selector_text
 from glm_operator.status.conditions import conditions
+from glm_operator.status.cuts import gateway_status
 from glm_operator.status.facts import Facts
 from glm_operator.status.groups import group_status
 from glm_operator.status.scaling import scaling_status
@@ -49,6 +50,7 @@ def summarize(facts: Facts) -> dict[str, Any]:
         latency=latency_status(facts),
         slo=slo_status(facts),
         scaling=scaling_status(facts),
+        gateway=gateway_status(facts),
         conditions=conditions(facts),
     )
     said = status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -29,6 +29,8 @@ def draw(view: View) -> RenderableType:
         parts.append(_signals(view))
     if view.history:
         parts.append(_history(view))
+    if view.cut_requests is not None:
+        parts.append(Text(f"Requests that the end of a drain has cut: {view.cut_requests:,}"))
     parts += [_conditions(view), Text(view.note, style="dim")]
     spaced = [each for part in parts for each in (part, Text())]
     return Group(*spaced[:-1])

@@ -96,6 +96,7 @@ class View:
     signals: Sequence[Mapping[str, Any]]  # as in the status, with age_s
     history: Sequence[Mapping[str, Any]]  # as in the status, newest first
     conditions: Sequence[ConditionView]
+    cut_requests: int | None  # that the end of a drain ended with an error, so far; None: no gateway tells
     note: str  # how old the numbers are
 
     def as_json(self) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def view(body: Manifest, samples: Samples, now: datetime, note: str) -> View:
         signals=[_aged(each, now) for each in scaling.get("signals") or []],
         history=list(scaling.get("history") or []),
         conditions=[_condition(conditions[kind]) for kind in SHOWN_CONDITIONS if kind in conditions],
+        cut_requests=(status.get("gateway") or {}).get("cutRequests"),
         note=note,
     )
 

@@ -14,13 +14,14 @@ async def test_all_of_it_is_told() -> None:
     model.hear_reply("g1", in_frames=False)
     choice = model.route(Request(key="1", prompt_tokens=1))
     assert choice is not None
-    told = state([model], Standing("d", "it is bad"), num_keys=3, num_running=1)
+    told = state([model], Standing("d", "it is bad"), num_keys=3, num_running=1, num_cut=2)
     assert told == {
         "version": VERSION,
         "config_digest": "d",
         "config_fault": "it is bad",
         "keys": 3,
         "running": 1,
+        "cut": 2,
         "models": {
             "chat": {
                 "groups": {

@@ -35,6 +35,7 @@ STATUS = {
         ],
         "history": [{"time": "2026-01-01T00:00:00Z", "from": 1, "to": 2, "reason": "Demand", "message": "2.4 [x]"}],
     },
+    "gateway": {"cutRequests": 3},
     "conditions": [
         {"type": "Ready", "status": "False", "reason": "GroupsStarting", "message": "1/2 groups are ready"},
         {"type": "SLOMet", "status": "False", "reason": "SLOMissed", "message": "class chat: slow"},
@@ -99,6 +100,7 @@ async def test_everything_that_is_known_is_drawn() -> None:
         "1 -> 2",
         "2.4 [x]",
         "SLOMissed",
+        "Requests that the end of a drain has cut: 3",
     ):
         assert part in text, part
 
@@ -122,6 +124,7 @@ async def test_a_deployment_without_any_status_yet_is_shown() -> None:
     text = drawn(await Look(Fresh(), "models", "chat").take())
     assert "0/0 groups ready" in text
     assert "Scaling Disabled: 1 groups" in text
+    assert "cut" not in text, "what nobody has counted is no zero"
 
 
 class Faltering(FakeKube):
