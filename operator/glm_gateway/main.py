@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from glm_edge.kept_memory import keep_freed_memory
 from glm_edge.logs import Discreet
 from glm_edge.open_files import raise_open_files
 from glm_gateway.config.file import BadConfig
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source, secrets = ConfigSource(path), secrets_in(os.environ)
         log.info("files that may be open: %d", raise_open_files())
+        keep_freed_memory()
         gc.collect()
         gc.set_threshold(GC_ALLOCATIONS)
         gc.freeze()  # what was imported stays: looking at it again and again would hold up every stream
