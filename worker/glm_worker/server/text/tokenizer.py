@@ -13,6 +13,7 @@ import tokenizers
 
 from glm_worker.errors import ConfigError
 from glm_worker.server.text.control_tokens import runs
+from glm_worker.server.text.encoding import token_ids_of
 
 # One text is one thread's work, ours. The library's own pool would let a long text hold up the short ones behind it.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -45,19 +46,15 @@ class Tokenizer:
         return cls(inner)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Return the token ids of text. Takes seconds for megabytes: encode long texts in a thread.
-
-        Only the library's batch calls let go of the GIL, so that other threads run meanwhile.
-        """
-        return _encoded(self._inner, text, add_special_tokens=add_special_tokens)
+        """Return the token ids of text. Takes seconds for megabytes: encode long texts in a thread."""
+        return token_ids_of(self._inner, text, add_special_tokens=add_special_tokens)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the token ids of a rendered prompt. What was disarmed in it is encoded as the text that it is."""
-        return [
-            token_id
-            for run, is_plain in runs(text, self.added_tokens)
-            for token_id in (_encoded(self._plain, run) if is_plain else self.encode(run))
-        ]
+        token_ids: list[int] = []
+        for run, is_plain in runs(text, self.added_tokens):
+            token_ids += token_ids_of(self._plain if is_plain else self._inner, run)
+        return token_ids
 
     def normalized(self, text: str) -> str:
         """Return text as it is when tokens are looked for. GLM tokenizers change nothing."""
@@ -98,11 +95,6 @@ class Tokenizer:
             return bytes(_BYTE_OF_CHAR[char] for char in token)
         except KeyError:  # an added token is stored as plain text
             return token.encode()
-
-
-def _encoded(inner: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
-    (encoding,) = inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-    return list(encoding.ids)
 
 
 def _without_added_tokens(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
