@@ -316,7 +316,7 @@ async def gaps(server: Server, num_tokens: int, prompts: Prompts | None = None) 
     if asking is not None:
         await asking
     stream.close()
-    await asyncio.gather(reading, return_exceptions=True)  # wait_for may have swallowed the cancelling, then it ends here
+    await asyncio.gather(reading, return_exceptions=True)  # wait_for may have swallowed that it was cancelled
     return [after - before for before, after in itertools.pairwise(seen)][WARM_UP:]
 
 
