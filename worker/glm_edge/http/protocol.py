@@ -297,13 +297,18 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, which stops reading after 64 KiB: each stop costs a round through the loop, and long prompts
-        that come at once would all be complete only when the last one is.
+        that come at once would all be complete only when the last one is. And what the application takes as it
+        comes is not copied.
         """
         self._num_body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
             return
-        cycle.body += body
+        if cycle.body:
+            cycle.body = bytearray(cycle.body)
+            cycle.body += body
+        else:
+            cycle.body = body  # type: ignore[assignment]  # bytes(body) is body
         if len(cycle.body) > MAX_UNREAD_BYTES:
             self.flow.pause_reading()
         cycle.message_event.set()
