@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from glm_gateway.proxy.connection import Connection, UpstreamLost
 
+MAX_IDLE = 512
+"""As many streams as a group had at once go on without connecting anew; a worker has room for 2,048 connections, and
+closes those that ask for nothing where it has not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
@@ -25,7 +29,7 @@ class Pool:
     port: int
     tls: ssl.SSLContext | None = None
     patience: Patience = Patience()
-    max_idle: int = 64
+    max_idle: int = MAX_IDLE
     _is_closed: bool = False
     _idle: list[Connection] = field(default_factory=list)  # the one used last is the last
 
