@@ -8,6 +8,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.access.keys import Keyring
@@ -47,6 +48,7 @@ class Caller:
     tenant: str
 
 
+@lru_cache(maxsize=1024)
 def tenant_of(name: str, tenant_secret: bytes) -> str:
     """Return what workers know a key by: the same at every replica that has the same secret, and no name to read.
 

@@ -127,10 +127,12 @@ class Metering:
         Where it may not be taken nothing is held any more, and the request has to end. Call it once.
         """
         more = Usage(prompt=prompt_tokens - reserved.reservation.usage.prompt)
+        if more.prompt <= 0:
+            return None
         now, caller = self.clock(), reserved.caller
         scopes = self.quotas.scopes(caller.name, caller.group, reserved.model)
         asked = scopes_of_more_prompt(scopes)
-        if more.prompt <= 0 or not asked:
+        if not asked:
             return None
         try:
             found = await self.store.reserve(asked, more, now)

@@ -142,7 +142,9 @@ class Telemetry:
         headers: of the client. mode: of thinking, as the request asks for it. arrived_s: when it was whole, monotonic.
         """
         model = self._models.get(name)
-        classes = self._classes.setdefault(name, ModelClasses(name, is_outside=model is None))
+        classes = self._classes.get(name)
+        if classes is None:
+            classes = self._classes[name] = ModelClasses(name, is_outside=model is None)
         if model is not None:
             classes.promise(model.slo)
             mode = mode or model.default_mode

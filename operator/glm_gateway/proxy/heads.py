@@ -37,7 +37,6 @@ _THROUGH = frozenset(
     )
 )
 _NOT_BACK = frozenset((b"content-length", b"date", b"server"))
-_LINE_BREAKS = (b"\r", b"\n", b"\x00")
 
 
 def request_head(
@@ -56,10 +55,11 @@ def request_head(
         b"content-length: " + str(body_len).encode(),
         *(name + b": " + value for name, value in (*kept, *own)),
     ]
-    for line in lines:
-        if any(each in line for each in _LINE_BREAKS):
-            raise ValueError("a header with a line break")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    head = b"\r\n".join((*lines, b"", b""))
+    num_ends = len(lines) + 1
+    if head.count(b"\r") != num_ends or head.count(b"\n") != num_ends or b"\x00" in head:
+        raise ValueError("a header with a line break")
+    return head
 
 
 def reply_headers(headers: RawHeaders, added: Iterable[tuple[bytes, bytes]] = ()) -> list[tuple[bytes, bytes]]:

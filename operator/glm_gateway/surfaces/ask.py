@@ -4,7 +4,6 @@ Nothing is refused here but what is no JSON object: a field of the wrong kind is
 worker, who knows the API, says what is wrong with it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,8 +50,7 @@ class NoJson(ValueError):
     """The body is no JSON object. Workers say what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """max_tokens: that each answer may have, thinking included; None: the request does not say.
 
     num_prompts: each gets answers of its own. num_answers: to all of them together. head: what comes before the turns:
