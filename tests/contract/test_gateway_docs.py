@@ -19,13 +19,15 @@ from glm_gateway.limits.expect import FIRST, FLOOR
 from glm_gateway.limits.store_config import StoreConfig
 from glm_gateway.limits.tokens import PICO, Usage
 from glm_gateway.part import Part
+from glm_gateway.routing.config import CanaryConfig
 from glm_gateway.traces.config import TraceConfig
 from glm_gateway.upstreams.outgoing import PATHS
 from glm_gateway.usage.config import MIN_RETENTION_DAYS, UsageConfig
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.query import usage_answer
-from glm_operator.api.spec import parse_deployment
+from glm_operator.api.gateway import Gateway
+from glm_operator.api.spec import Rollout, parse_deployment
 from glm_operator.cli import app
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/gateway.md").read_text()
@@ -52,6 +54,15 @@ def test_the_first_example_is_a_spec_that_the_operator_takes() -> None:
         "spec": {"model": model, "hardware": {"device": "cpu"}, **said},
     }
     assert parse_deployment(body).spec.gateway is not None
+
+
+def test_the_part_of_a_new_revision_is_a_spec_that_the_operator_takes() -> None:
+    said = yaml.safe_load(block("yaml", "canary:"))["spec"]
+    canary, rollout = Gateway.model_validate(said["gateway"]).canary, Rollout.model_validate(said["rollout"])
+    assert canary is not None
+    assert (canary.weight, rollout.paused) == (10, True)
+    (in_file,) = re.findall(r"`canary: (\{[^`]*\})`", TEXT)
+    assert CanaryConfig.model_validate(yaml.safe_load(in_file)).may_fall is False
 
 
 LEAST = {"auth": {"mode": "Keys", "keysFolder": "/keys"}, "models": [{"name": "m", "groups": {"file": "/g"}}]}

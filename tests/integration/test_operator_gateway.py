@@ -188,6 +188,36 @@ async def test_other_deployments_behind_one_gateway_are_those_that_its_selector_
     assert "twin serves glm-nano as chat does: give it a model.servedName" in message
 
 
+async def test_a_part_of_the_callers_gets_the_newest_revision_until_all_groups_have_it_or_it_is_taken_back(
+    rig: Rig,
+) -> None:
+    set_spec(rig, replicas=3, gateway={"canary": {"weight": 10}})
+    await rig.settle()
+    first = rig.fake.get("glmdeployments", "chat")["status"]["revision"]
+    assert file(rig)["models"][0]["canary"] == {"revision": first, "weight": 10}
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+    await rig.run_pass()  # moves the first group
+    set_spec(rig, rollout={"paused": True})
+    await rig.settle()
+    second = rig.fake.get("glmdeployments", "chat")["status"]["revision"]
+    assert second != first
+    assert file(rig)["models"][0]["canary"] == {"revision": second, "weight": 10}
+    assert f"10 % of the callers get revision {second}" in rig.condition("GatewayReady")[2]
+    assert rig.fake.get("glmdeployments", "chat")["status"]["upToDate"] == "1/3"
+    set_spec(rig, gateway={"canary": {"weight": 50, "mayFall": False}})
+    await rig.settle()
+    assert file(rig)["models"][0]["canary"] == {"revision": second, "weight": 50, "mayFall": False}
+
+    rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].pop("engine"))
+    await rig.settle()
+    assert rig.fake.get("glmdeployments", "chat")["status"]["revision"] == first
+    assert file(rig)["models"][0]["canary"]["revision"] == second, "callers of the old one are not sent to the new one"
+    set_spec(rig, rollout={"paused": False})
+    await rig.settle()
+    assert file(rig)["models"][0]["canary"]["revision"] == first
+    assert "callers" not in rig.condition("GatewayReady")[2]
+
+
 async def test_what_a_gateway_says_of_itself_is_a_condition(rig: Rig) -> None:
     (pod,) = [name for name in rig.fake.names("pods") if "gateway" in name]
     digest = rig.fake.get("configmaps", "chat-gateway")["metadata"]["annotations"][names.CONFIG_ANNOTATION]

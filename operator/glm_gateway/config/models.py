@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from glm_gateway.ladder.config import SloConfig
 from glm_gateway.part import Part
+from glm_gateway.routing.config import CanaryConfig
 from glm_gateway.upstreams.config import OverflowConfig
 
 
@@ -33,7 +34,7 @@ class ModelConfig(Part):
     """name: that clients ask for, and the groups serve it by. deployment: whose groups they are; told with its demand.
 
     token: by which these groups know a gateway, where they are another deployment's; null: as ours do.
-    slo: null, nothing is promised. overflow: null, never.
+    slo: null, nothing is promised. overflow: null, never. canary: null, revisions get requests by load.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -42,3 +43,4 @@ class ModelConfig(Part):
     groups: GroupsConfig
     slo: SloConfig | None = None
     overflow: OverflowConfig | None = None
+    canary: CanaryConfig | None = None

@@ -13,6 +13,9 @@ import msgspec
 
 from glm_gateway.routing.rendezvous import mixed, number_of, share_of
 
+OTHERS = ""
+"""The arm of all that a split of revisions does not name, where it has one."""
+
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
     """Weights by arm. An arm that is not named has none.

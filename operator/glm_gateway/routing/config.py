@@ -35,6 +35,17 @@ class NameConfig(Part):
         return self
 
 
+class CanaryConfig(Part):
+    """The newest revision of a model's groups, and what part of the callers it gets while others serve as well.
+
+    weight: per cent. may_fall: whether callers of either side go to the other one while theirs has no ready group.
+    """
+
+    revision: Annotated[str, Field(min_length=1, max_length=100)]
+    weight: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    may_fall: bool = True
+
+
 class PriorityConfig(Part):
     """A class of callers, by the group of their keys. priority: lower goes first. promise_seconds: null: none."""
 

@@ -2,13 +2,19 @@
 
 from collections.abc import Collection
 
-from glm_gateway.routing.arms import Split, arm_of
-from glm_gateway.routing.config import NameConfig
+from glm_gateway.routing.arms import OTHERS, Split, arm_of
+from glm_gateway.routing.config import CanaryConfig, NameConfig
 
 
 def split_of(config: NameConfig) -> Split:
     """Return a name of the gateway's file as the split that it is; an alias has one arm."""
     return Split(name=config.name, weights={arm.to: arm.weight for arm in config.arms}, may_fall=config.may_fall)
+
+
+def canary_of(config: CanaryConfig) -> Split:
+    """Return the newest revision of the gateway's file as one arm, and all others together as the other one."""
+    weights = {config.revision: config.weight, OTHERS: 100.0 - config.weight}
+    return Split(name="canary", weights=weights, may_fall=config.may_fall)
 
 
 def target_of(split: Split, key: str, *, ready: Collection[str], able: Collection[str]) -> str | None:

@@ -4,21 +4,25 @@ The order matters. What is out is out of every arm, so that an arm whose only gr
 half of all groups that may be out, not of each arm.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from glm_gateway.routing.arms import Split, arm_of
+from glm_gateway.routing.arms import OTHERS, Split, arm_of
 from glm_gateway.routing.book import Book
 from glm_gateway.routing.ejection import Ejection
 from glm_gateway.routing.pick import NO_WAITS, Choice, Group, Request, pick
 
 
 class Splits(msgspec.Struct, frozen=True, kw_only=True):
-    """The splits that hold: between deployments, and between the revisions of some of them."""
+    """The splits that hold: between deployments, and between the revisions of some of them.
+
+    revisions: by deployment. One holds while groups of several of its arms are there, ready or not: the last one left
+    gets everything, whatever its weight.
+    """
 
     deployments: Split | None = None
-    revisions: Mapping[str, Split] = {}  # by deployment
+    revisions: Mapping[str, Split] = {}
 
 
 class Router:
@@ -50,7 +54,7 @@ class Router:
         if self.ejection.knows_failures:
             names = set(self.ejection.admitted([group.name for group in admitted], now))
             admitted = [group for group in admitted if group.name in names]
-        on_arm = self._on_arm(request, admitted)
+        on_arm = self._on_arm(request, admitted, groups)
         choice = pick(request, [group for group in on_arm if group.name not in full], self.book, now, waits_s)
         if choice is None:
             return None
@@ -78,8 +82,8 @@ class Router:
         self.book.forget(group)
         self.ejection.forget(group)
 
-    def _on_arm(self, request: Request, groups: list[Group]) -> list[Group]:
-        """Return the groups of the request's arm: of its deployment, and there of its revision.
+    def _on_arm(self, request: Request, groups: list[Group], there: Iterable[Group]) -> list[Group]:
+        """Return the groups of the request's arm: of its deployment, and there of its revision. there: all that are.
 
         Who sticks to nothing has another arm for each request: else all of these would be on one arm.
         """
@@ -93,8 +97,19 @@ class Router:
         for deployment in dict.fromkeys(group.deployment for group in groups):
             here = [group for group in groups if group.deployment == deployment]
             split = self.splits.revisions.get(deployment)
-            if split is not None:
-                arm = arm_of(split, key, {group.revision for group in here})
-                here = [group for group in here if group.revision == arm]
+            if split is not None and len(_arms(split, deployment, there)) > 1:
+                arm = arm_of(split, key, {_arm(split, group) for group in here})
+                here = [group for group in here if _arm(split, group) == arm]
             kept += here
         return kept
+
+
+def _arm(split: Split, group: Group) -> str:
+    return group.revision if group.revision in split.weights else OTHERS
+
+
+def _arms(split: Split, deployment: str, groups: Iterable[Group]) -> set[str]:
+    """Return the arms that have a group which stays, ready or not. One that never said its revision counts by serving:
+    it may be on its way to any arm."""
+    here = [group for group in groups if group.deployment == deployment and not group.is_leaving]
+    return {_arm(split, group) for group in here if group.revision or group.is_ready}

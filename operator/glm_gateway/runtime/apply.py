@@ -11,8 +11,9 @@ from glm_gateway.continuation.progress import Bounds
 from glm_gateway.hold.room import Bounds as HoldBounds
 from glm_gateway.metrics.telemetry import Owner
 from glm_gateway.models.model import Overflow
-from glm_gateway.routing.names import split_of
+from glm_gateway.routing.names import canary_of, split_of
 from glm_gateway.routing.priorities import classes_of
+from glm_gateway.routing.router import Splits
 from glm_gateway.traces.config import TraceConfig
 from glm_gateway.traces.traces import Traces
 from glm_gateway.upstreams.upstream import upstreams_of
@@ -39,7 +40,12 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
         model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
         model.overload.know(each.name for each in gateway.priorities)
         to = served.overflow
+        model.router.splits = _splits(served)
         model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)
+
+
+def _splits(model: ModelConfig) -> Splits:
+    return Splits() if model.canary is None else Splits(revisions={model.deployment: canary_of(model.canary)})
 
 
 def _trace(config: TraceConfig, gateway: Gateway) -> None:

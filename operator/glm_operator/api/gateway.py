@@ -192,6 +192,18 @@ class Cors(SpecModel):
     max_age_seconds: int = Field(default=600, ge=0, le=86_400, description="How long browsers remember the answer.")
 
 
+class Canary(SpecModel):
+    """What part of the callers the newest revision gets, while groups of others serve as well."""
+
+    weight: int = Field(
+        ge=0, le=100, description="Per cent of the callers. One stays where it is; without keys it is of the requests."
+    )
+    may_fall: bool = Field(
+        default=True,
+        description="Whether callers of either side go to the other one while theirs is not ready, or wait.",
+    )
+
+
 class Gateway(SpecModel):
     """The address of a deployment, and what keeps it."""
 
@@ -221,6 +233,11 @@ class Gateway(SpecModel):
     )
     tls_secret_ref: SecretName | None = Field(
         default=None, description="Secret with tls.crt and tls.key, for clients. Default: plain HTTP."
+    )
+    canary: Canary | None = Field(
+        default=None,
+        description="What part of the callers the newest revision gets while groups move, or rollout.paused holds "
+        "them. Default: requests go to all revisions by load.",
     )
     also_serves: AlsoServes | None = Field(default=None, description="Other deployments behind this address.")
     names: list[Name] = Field(

@@ -24,6 +24,7 @@ class Served:
     """A model behind a gateway. groups: where its groups are found, as the file says it.
 
     uid: of its deployment, where that is not the gateway's own: its workers know another token.
+    revision: the newest one, of the gateway's own deployment; None: nobody goes by it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Served:
     groups: dict[str, str]
     slo: Slo = field(default_factory=Slo)
     uid: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ def _model(served: Served, gateway: Gateway) -> dict[str, Any]:
         told["token"] = names.gateway_token(served.uid)
     if served.slo.classes:
         told["slo"] = served.slo.for_workers()
+    if gateway.canary is not None and served.revision is not None:
+        falls = {} if gateway.canary.may_fall else {"mayFall": False}
+        told["canary"] = {"revision": served.revision, "weight": gateway.canary.weight, **falls}
     if gateway.overflow is not None:
         after_s = to_seconds(gateway.overflow.after)
         told["overflow"] = {"upstream": gateway.overflow.upstream, "afterSeconds": after_s}

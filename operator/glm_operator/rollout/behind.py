@@ -1,6 +1,7 @@
 """Which deployments are behind one gateway, and which are to be looked at when one of them changes. Pure."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,11 +17,15 @@ from glm_operator.rollout.target import Target
 
 
 def served_by(
-    body: Manifest, target: Target, front: Front, others: Iterable[Manifest]
+    body: Manifest, target: Target, front: Front, others: Iterable[Manifest], revision: str
 ) -> tuple[list[Served], list[str]]:
-    """Return the models behind the gateway, and what is wrong with others that were meant."""
+    """Return the models behind the gateway, and what is wrong with others that were meant.
+
+    revision: the newest one of the gateway's own deployment.
+    """
     own = _model(target.name, target.namespace, target.spec, _slo(body))
     assert own is not None
+    own = replace(own, revision=revision)
     served, unserved = [own], []
     gateway = front.gateway or Gateway()
     also = gateway.also_serves

@@ -29,6 +29,7 @@ from glm_operator.render.network import groups_service
 from glm_operator.render.policies import Openings, network_policies, without_effect
 from glm_operator.rollout import records
 from glm_operator.rollout.behind import selects, served_by
+from glm_operator.rollout.canary import newest_revision
 from glm_operator.rollout.target import Target
 
 
@@ -48,7 +49,8 @@ class FrontPlan:
     """selector: of the pods that the Service leads to; None: rank-0 pods. absent: why there is no gateway.
 
     digest: of the file that each pod should have read. pokes: pods that have an older one.
-    unserved: of other deployments, what keeps them from being served.
+    unserved: of other deployments, what keeps them from being served. canary: who gets the newest revision, while there
+    are others; empty: nobody said it.
     """
 
     selector: dict[str, str] | None = None
@@ -59,6 +61,7 @@ class FrontPlan:
     absent: tuple[Reason, str] | None = None
     fault: Trouble | None = None
     unserved: tuple[str, ...] = ()
+    canary: str = ""
 
 
 def front_plan(
@@ -85,7 +88,7 @@ def front_plan(
         )
         gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("AuthNotSaid", message))
-    served, unserved = served_by(body, target, front, others)
+    served, unserved = served_by(body, target, front, others, newest_revision(target, observed))
     wanted = GatewayTarget(
         name=target.name,
         namespace=target.namespace,
@@ -125,7 +128,15 @@ def front_plan(
         digest=wanted.digest,
         replicas=wanted.gateway.replicas,
         unserved=tuple(unserved),
+        canary=_canary(front, served[0].revision, observed),
     )
+
+
+def _canary(front: Front, newest: str | None, observed: Observed) -> str:
+    running = {group.revision for group in observed.groups.values() if group.exists}
+    if front.gateway is None or front.gateway.canary is None or len(running) < 2:
+        return ""
+    return f"{front.gateway.canary.weight} % of the callers get revision {newest}"
 
 
 def _front(body: Manifest) -> Front | Trouble:

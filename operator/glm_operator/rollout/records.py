@@ -34,14 +34,21 @@ def latest(records: Iterable[Record]) -> Record | None:
 
 
 def accept(
-    deployment: GLMDeployment, layout: Layout, observed: Observed, *, wanted: str = "", adopts: bool = False
+    deployment: GLMDeployment,
+    layout: Layout,
+    observed: Observed,
+    *,
+    wanted: str = "",
+    adopts: bool = False,
+    has_tls: bool = False,
 ) -> Target:
     """Return where the groups of a spec go: to what is kept of it, or, if nothing is, to what is rendered now.
 
     wanted: the revision that somebody asked for by name, of this very spec; it may also be the newer rendering.
-    adopts: the newer rendering is taken, unless somebody who knew it asked for another one.
+    adopts: the newer rendering is taken, unless somebody who knew it asked for another one. has_tls: as what is
+    rendered now speaks; what is kept speaks as it did.
     """
-    template = group_template(deployment, layout)
+    template = group_template(deployment, layout, has_tls=has_tls)
     fresh, kept = revision_of(template), templates(observed)
     of_this_spec = [record for record in observed.records if record.revision in kept and is_of(record, deployment)]
     of_this_spec = of_this_spec or _without_records(deployment, observed, kept)

@@ -100,7 +100,7 @@ def _of_service(facts: Facts) -> Said:
         return "True", "PlainGroups", message
     if any(state.keys == 0 for state in facts.gateway.values()):
         return "True", "NoKeys", f"{count}; nobody has a key yet: glm keys create NAME"
-    return "True", "GatewayServes", count
+    return "True", "GatewayServes", f"{count}; {facts.front.canary}" if facts.front.canary else count
 
 
 def _num_ready(facts: Facts) -> int:

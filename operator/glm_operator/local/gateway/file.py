@@ -19,6 +19,7 @@ from glm_operator.render.gateway_config import Places, Served, gateway_config
 _OF_CLUSTERS = {
     "replicas": "gateway.replicas counts in clusters only; here there is one process",
     "image": "gateway.image counts in clusters only",
+    "canary": "gateway.canary counts in clusters only; here groups are of one revision",
     "resources": "gateway.resources counts in clusters only",
     "node_selector": "gateway.nodeSelector counts in clusters only",
     "tolerations": "gateway.tolerations counts in clusters only",

@@ -10,7 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from glm_gateway.routing.arms import Split
 from glm_gateway.routing.book import Load
+from glm_gateway.routing.config import CanaryConfig
 from glm_gateway.routing.ejection import FAILURES, FIRST_S
+from glm_gateway.routing.names import canary_of
 from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request
 from glm_gateway.routing.prefix import ENDS, Prefix
 from glm_gateway.routing.router import Router, Splits
@@ -53,6 +55,59 @@ def test_revisions_have_their_own_split_in_each_deployment() -> None:
     counts = Counter(routed(router, a_request(number)).group for number in range(400))
     assert 0.04 < counts["a-g1"] / (counts["a-g0"] + counts["a-g1"]) < 0.18
     assert 0.4 < counts["b-g1"] / (counts["b-g0"] + counts["b-g1"]) < 0.6
+
+
+def a_canary(weight: float, *, may_fall: bool = True) -> Router:
+    split = canary_of(CanaryConfig(revision="new", weight=weight, may_fall=may_fall))
+    return Router(Splits(revisions={"chat": split}))
+
+
+OLD, OLDER, NEW = (
+    Group(name=f"chat-{revision}", deployment="chat", revision=revision) for revision in ("old", "older", "new")
+)
+UNHEARD = Group(name="chat-unheard", deployment="chat")
+MANY = [a_request(number) for number in range(400)]
+
+
+def test_the_newest_revision_gets_its_part_of_the_callers_and_each_stays() -> None:
+    router = a_canary(10)
+    counts = Counter(routed(router, each, [OLD, OLDER, NEW]).group for each in MANY)
+    assert 0.05 < counts["chat-new"] / len(MANY) < 0.16
+    assert min(counts["chat-old"], counts["chat-older"]) > 0.3 * len(MANY), "the others share by load"
+    assert len({routed(router, a_request(7), [OLD, NEW]).group for _ in range(20)}) == 1
+    wider, moved = a_canary(30), 0
+    for each in MANY:
+        before, after = (routed(one, each, [OLD, NEW]).group for one in (router, wider))
+        assert (before, after) != ("chat-new", "chat-old"), "who had the new one keeps it when its weight grows"
+        moved += before != after
+    assert 0.12 < moved / len(MANY) < 0.28
+
+
+def test_none_and_all_are_parts_as_well() -> None:
+    assert {routed(a_canary(0), each, [OLD, NEW]).group for each in MANY} == {"chat-old"}
+    assert {routed(a_canary(100), each, [OLD, NEW]).group for each in MANY} == {"chat-new"}
+
+
+def test_the_last_revision_that_is_left_gets_everything() -> None:
+    for weight, last in ((0, NEW), (100, OLD)):
+        for may_fall in (True, False):
+            assert {routed(a_canary(weight, may_fall=may_fall), each, [last]).group for each in MANY} == {last.name}
+    leaving = msgspec.structs.replace(OLD, is_leaving=True)
+    assert {routed(a_canary(0), each, [leaving, NEW]).group for each in MANY} == {"chat-new"}
+    starting = msgspec.structs.replace(UNHEARD, is_ready=False)
+    assert {routed(a_canary(0), each, [starting, NEW]).group for each in MANY} == {"chat-new"}, "it may be a new one"
+
+
+def test_callers_of_a_revision_without_a_ready_group_fall_or_wait_as_was_said() -> None:
+    down = msgspec.structs.replace(NEW, is_ready=False)
+    assert {routed(a_canary(50), each, [OLD, down]).group for each in MANY} == {"chat-old"}
+    waiting = [a_canary(50, may_fall=False).route(each, [OLD, down], 0.0) is None for each in MANY]
+    assert 0.4 < sum(waiting) / len(MANY) < 0.6
+
+
+def test_a_group_that_serves_and_never_said_its_revision_is_none_of_the_newest() -> None:
+    counts = Counter(routed(a_canary(10), each, [UNHEARD, NEW]).group for each in MANY)
+    assert counts["chat-unheard"] > 0.8 * len(MANY)
 
 
 def test_an_arm_that_leaves_one_group_of_several_is_why() -> None:

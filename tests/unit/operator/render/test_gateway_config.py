@@ -1,5 +1,6 @@
 """The gateway's file as the operator writes it: read by the gateway itself, and saying what the spec said."""
 
+from dataclasses import replace
 from typing import Any
 
 from glm_gateway.access.decide import Mode
@@ -69,6 +70,18 @@ def test_all_that_a_spec_can_say_is_in_the_file() -> None:
     assert config.audit.requests
     assert (config.trace.enabled, config.trace.keep_seconds) == (True, 60)
     assert config.cors is not None
+
+
+def test_the_newest_revision_has_its_part_only_where_one_was_said() -> None:
+    own = replace(OWN, revision="r2")
+    other = Served("glm-air", "air", in_cluster("air", "models"), uid="u")
+    for said, expected in (
+        ({"weight": 10}, {"revision": "r2", "weight": 10}),
+        ({"weight": 0, "mayFall": False}, {"revision": "r2", "weight": 0, "mayFall": False}),
+    ):
+        told = gateway_config(Front.model_validate({"gateway": {"canary": said}}), [own, other], Places())
+        assert [model.get("canary") for model in told["models"]] == [expected, None], "of its own deployment"
+    assert "canary" not in gateway_config(Front(), [own], Places())["models"][0]
 
 
 def test_promises_are_those_that_workers_get() -> None:
