@@ -158,7 +158,9 @@ def _told(
         case "literal_error" if _is_kind(path, details):
             return _of_no_kind(path, details["input"], details["ctx"]["expected"])
     options = " or ".join(dict.fromkeys(_allowed_by(each) for each in mistakes))
-    said = f"{param} is {_shown(path, details['input'])}; allowed: {options.removeprefix('allowed: ')}"
+    names_kind = _is_kind(path, details) and isinstance(details["input"], str)
+    shown = _shown(() if names_kind else path, details["input"])
+    said = f"{param} is {shown}; allowed: {options.removeprefix('allowed: ')}"
     return RequestRefused(said, param=param, code="invalid_value")
 
 

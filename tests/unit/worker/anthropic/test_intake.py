@@ -311,6 +311,13 @@ def test_what_cannot_be_served_is_refused_by_its_name(fields: dict[str, Any], pa
     assert param.rpartition(".")[2] in error.message
 
 
+@pytest.mark.parametrize("kind", ["web_search_20250305", "bash_20250124", "text_editor_20250728", "mcp_toolset"])
+def test_a_tool_that_the_vendor_runs_is_refused_by_its_kind(kind: str) -> None:
+    error = refusal(tools=[{"type": kind, "name": "x"}])
+    assert (error.param, error.code) == ("tools[0].type", "invalid_value")
+    assert error.message.startswith(f"tools[0].type is '{kind}'; allowed: 'custom'; this server runs no tools")
+
+
 @pytest.mark.parametrize(
     "fields",
     [
