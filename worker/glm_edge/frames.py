@@ -92,8 +92,7 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True, tag="fail", tag_field="t")
 Meaning = Open | Tokens | Idle | Close | Fail
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """told: bytes for the client, whole events only."""
 
     meaning: Meaning
@@ -122,11 +121,20 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames that are complete now. Raises BrokenFrames behind the last good one."""
-        self._unread += data
-        while (frame_and_end := _frame_at(self._unread)) is not None:
-            frame, end = frame_and_end
-            del self._unread[:end]
-            yield frame
+        if self._unread:
+            self._unread += data
+            while (frame_and_end := _frame_at(self._unread, 0)) is not None:
+                frame, end = frame_and_end
+                del self._unread[:end]
+                yield frame
+            return
+        begin = 0
+        try:  # most often whole frames come, and they are read where they lie
+            while (frame_and_end := _frame_at(data, begin)) is not None:
+                frame, begin = frame_and_end
+                yield frame
+        finally:
+            self._unread += data[begin:]
 
     @property
     def is_empty(self) -> bool:
@@ -134,11 +142,12 @@ class FrameReader:
         return not self._unread
 
 
-def _frame_at(data: bytearray) -> tuple[Frame, int] | None:
-    begin = _LENGTHS.size
+def _frame_at(data: bytes | bytearray, at: int) -> tuple[Frame, int] | None:
+    """Return the frame that begins there, and where it ends; None: it is not complete."""
+    begin = at + _LENGTHS.size
     if len(data) < begin:
         return None
-    meta_len, told_len = _LENGTHS.unpack_from(data)
+    meta_len, told_len = _LENGTHS.unpack_from(data, at)
     if meta_len > MAX_META_BYTES or told_len > MAX_TOLD_BYTES:
         raise BrokenFrames(f"a frame of {meta_len} and {told_len} bytes; at most {MAX_META_BYTES} and {MAX_TOLD_BYTES}")
     middle, end = begin + meta_len, begin + meta_len + told_len

@@ -61,7 +61,8 @@ class Progress:
                 for index, ids in meaning.ids:
                     self._answers.setdefault(index, []).extend(ids)
                     self.num_tokens += len(ids)
-                self._ended |= dict(meaning.ended)
+                if meaning.ended:
+                    self._ended |= dict(meaning.ended)
                 self._state = meaning.state
             case Close():
                 self.closed = meaning

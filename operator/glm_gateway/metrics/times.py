@@ -151,6 +151,8 @@ class RequestTimes:
             self._measures.observe("time_to_first_token", self._ttft)
 
     def _judge_if_missed(self, now: float) -> None:
+        if self._is_judged or self._promise is None:
+            return
         unknown = self._untold | ({"ttfa"} if self._thinks and self._ttft is not None else set())
         known = {signal: limit_s for signal, limit_s in self._thresholds_s.items() if signal not in unknown}
         if is_missed(known, ttft=self._ttft, ttfa=self._ttfa, age_s=now - self._arrived_s):
