@@ -22,6 +22,10 @@ class BrokenReply(Exception):
     """A plain reply broke off in its middle: only the end of the connection can tell the client."""
 
 
+def _nothing() -> Added:
+    return ()
+
+
 @dataclass
 class Client:
     """added: returns headers of ours, for the head. streams: it reads events. status: 0: it has no head yet.
@@ -46,7 +50,8 @@ class Client:
             return
         self.status = status
         lengths = [(name, value) for name, value in headers if name == b"content-length"]
-        told = [*reply_headers(headers, self.added()), *lengths]
+        added, self.added = self.added(), _nothing  # whoever adds knows this client: the two would keep each other
+        told = [*reply_headers(headers, added), *lengths]
         await self.send({"type": "http.response.start", "status": status, "headers": told})
 
     async def body(self, data: bytes, *, more: bool) -> None:
