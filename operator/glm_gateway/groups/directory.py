@@ -14,8 +14,10 @@ from glm_gateway.routing.pick import Group
 class Member:
     """One group: what routing must know, and its address.
 
-    incarnation: another one, and it has an empty cache; empty: not known. speaks_tls: at port.
-    tells_no_load: it said so, as a worker from before frames does.
+    incarnation: another one, and it has an empty cache; empty: not known. speaks_tls: at port. server_name: that its
+    certificate must say; empty: any.
+    tells_no_load: it said so, as a worker from before frames does. served: the name that it knows its model by; empty:
+    it did not say.
     """
 
     group: Group
@@ -23,7 +25,9 @@ class Member:
     port: int
     incarnation: str = ""
     speaks_tls: bool = False
+    server_name: str = ""
     tells_no_load: bool = False
+    served: str = ""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Directory:
             name
             for name, before in self._members.items()
             if (after := now.get(name)) is None
-            or (after.host, after.port, after.speaks_tls) != (before.host, before.port, before.speaks_tls)
+            or _spoken_to(after) != _spoken_to(before)
             or (before.incarnation and after.incarnation != before.incarnation)
         ]
         for name in changed:
@@ -69,13 +73,20 @@ class Directory:
         member = self._members.get(name)
         return member is not None and member.tells_no_load
 
+    def served_as(self, name: str) -> str:
+        """Return the name that a group knows its model by; empty: it is not there, or did not say."""
+        member = self._members.get(name)
+        return "" if member is None else member.served
+
     def pool(self, name: str) -> Pool:
         """Return the connections to a group. Raises KeyError when it is gone."""
         found = self._pools.get(name)
         if found is None:
             member = self._members[name]
             tls = self.tls if member.speaks_tls else None
-            found = self._pools[name] = Pool(member.host, member.port, tls, self.patience)
+            found = self._pools[name] = Pool(
+                member.host, member.port, tls, self.patience, server_name=member.server_name
+            )
         return found
 
     def close(self) -> None:
@@ -83,3 +94,8 @@ class Directory:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+
+
+def _spoken_to(member: Member) -> tuple[str, int, bool, str]:
+    """Return what a connection to a group goes by."""
+    return member.host, member.port, member.speaks_tls, member.server_name

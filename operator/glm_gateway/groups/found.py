@@ -14,7 +14,7 @@ class BadSource(Exception):
 class Found:
     """One group. host: an address. is_ready, is_leaving: as seen from outside; the group itself knows better.
 
-    speaks_tls: at port; the management port is plain.
+    speaks_tls: at port; the management port is plain. server_name: that its certificate must say; empty: any.
     """
 
     name: str
@@ -24,5 +24,6 @@ class Found:
     is_ready: bool = True
     is_leaving: bool = False
     speaks_tls: bool = False
+    server_name: str = ""
     deployment: str = ""
     revision: str = ""

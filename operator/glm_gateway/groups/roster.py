@@ -63,7 +63,15 @@ def member_of(found: Found, report: Report | None, heard_s: float | None, *, is_
         deployment=found.deployment,
         revision=found.revision or (report and report.revision) or "",
     )
-    return Member(group, found.host, found.port, (report and report.incarnation) or "", found.speaks_tls)
+    return Member(
+        group,
+        found.host,
+        found.port,
+        incarnation=(report and report.incarnation) or "",
+        speaks_tls=found.speaks_tls,
+        server_name=found.server_name,
+        served=(report and report.model) or "",
+    )
 
 
 @dataclass

@@ -23,6 +23,7 @@ FIRST_POD = "-0"
 
 class _Metadata(msgspec.Struct):
     name: str = ""
+    namespace: str = ""
     labels: dict[str, str] | None = None
 
 
@@ -79,6 +80,10 @@ def _groups_of(read: _Slice) -> Iterable[Found]:
     port = ports.get(HTTPS_PORT_NAME) or ports.get(HTTP_PORT_NAME)
     if read.address_type == "FQDN" or port is None:
         return
+    deployment, speaks_tls = (read.metadata.labels or {}).get(DEPLOYMENT_LABEL, ""), HTTPS_PORT_NAME in ports
+    # A slice that says not whose it is asks no name; but ours do, so no other's worker stands in for a group.
+    is_named = speaks_tls and deployment and read.metadata.namespace
+    server_name = server_name_of(deployment, read.metadata.namespace) if is_named else ""
     for endpoint in read.endpoints or ():
         name = endpoint.hostname or (endpoint.target_ref.name if endpoint.target_ref is not None else "")
         if not name or not endpoint.addresses:
@@ -92,6 +97,12 @@ def _groups_of(read: _Slice) -> Iterable[Found]:
             management_port=ports.get(MANAGEMENT_PORT_NAME) or MANAGEMENT_PORT,
             is_ready=conditions.ready is not False and not is_leaving,
             is_leaving=is_leaving,
-            speaks_tls=HTTPS_PORT_NAME in ports,
-            deployment=(read.metadata.labels or {}).get(DEPLOYMENT_LABEL, ""),
+            speaks_tls=speaks_tls,
+            server_name=server_name,
+            deployment=deployment,
         )
+
+
+def server_name_of(deployment: str, namespace: str) -> str:
+    """Return the name that the certificate of a deployment's workers has; glm_operator.names says the same."""
+    return f"{deployment}-worker.{namespace}.svc"

@@ -23,13 +23,17 @@ class Patience:
 
 @dataclass
 class Pool:
-    """host: an address, never a name: groups are found elsewhere. Use it from one event loop."""
+    """host: an address, never a name: groups are found elsewhere. Use it from one event loop.
+
+    server_name: that the certificate of a server with TLS must say; None: its host; empty: tls asks for no name.
+    """
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
     patience: Patience = Patience()
     max_idle: int = MAX_IDLE
+    server_name: str | None = None
     _is_closed: bool = False
     _idle: list[Connection] = field(default_factory=list)  # the one used last is the last
 
@@ -71,9 +75,12 @@ class Pool:
 
     async def _connected(self) -> Connection:
         loop = asyncio.get_running_loop()
+        name = self.server_name if self.tls is not None else None
         try:
             async with asyncio.timeout(self.patience.connect_s):
-                _, connection = await loop.create_connection(Connection, self.host, self.port, ssl=self.tls)
+                _, connection = await loop.create_connection(
+                    Connection, self.host, self.port, ssl=self.tls, server_hostname=name
+                )
         except TimeoutError:
             reason = f"no connection within {self.patience.connect_s} s"
             raise UpstreamLost(reason, has_answered=False) from None

@@ -13,6 +13,7 @@ from glm_gateway.groups.found import Found
 from glm_gateway.groups.roster import Roster
 from glm_gateway.models.model import Model
 from glm_gateway.runtime.groups import source_of
+from glm_gateway.tls.to_workers import ToWorkers
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class _Followed:
     following: asyncio.Task[None] | None = None
     retired_s: float | None = None
     ending: set[asyncio.Task[None]] = field(default_factory=set)  # that found its groups elsewhere
+    found: list[Found] = field(default_factory=list)
     unable: set[str] = field(default_factory=set)  # groups that speak what we do not
 
     def follow(self, where: GroupsConfig) -> None:
@@ -55,10 +57,14 @@ class _Followed:
 
     def take(self, found: list[Found]) -> None:
         """Take the groups that there are now, but for those that cannot be spoken to."""
-        able = [each for each in found if not each.speaks_tls or self.model.directory.tls is not None]
+        tls = self.model.directory.tls
+        is_able = tls is not None and (not isinstance(tls, ToWorkers) or tls.is_ready)
+        able = [each for each in found if not each.speaks_tls or is_able]
         unable = {each.name for each in found}.difference(each.name for each in able)
+        lack = "the file has no workers.tlsFolder" if tls is None else "there is no certificate for it yet"
         for name in sorted(unable - self.unable):
-            log.error("group %s speaks TLS, and the file has no workers.tlsFolder: it gets nothing", name)
+            log.error("group %s speaks TLS, and %s: it gets nothing", name, lack)
+        self.found = found
         self.unable = unable
         self.roster.take(able)
 
@@ -91,6 +97,15 @@ class Models:
     def running(self) -> list[Model]:
         """All that have groups: those that are served, and those that have requests from before."""
         return [each.model for each in self._followed.values()]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tls, ToWorkers):
+            self.tls.when_ready.append(self._take_again)
+
+    def _take_again(self) -> None:
+        """Take groups that could not be spoken to as they were found."""
+        for each in self._followed.values():
+            each.take(each.found)
 
     def take(self, configs: Iterable[ModelConfig]) -> None:
         """Serve these from now on, and no others. Requests under way to others end as they began."""

@@ -19,7 +19,7 @@ def with_clients(config: GatewayConfig, stack: contextlib.AsyncExitStack) -> ssl
 
 
 def with_workers(config: GatewayConfig, stack: contextlib.AsyncExitStack) -> ssl.SSLContext | None:
-    """Return how groups that speak TLS are spoken to, in the same way; None: they are not. Raises OSError."""
+    """Return how groups that speak TLS are spoken to, in the same way; None: they are not."""
     if config.workers.tls_folder is None:
         return None
     known_by = WorkersCertificate(config.workers.tls_folder)
