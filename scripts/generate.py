@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -21,11 +22,10 @@ RULES_HEADER = "# Generated from operator/glm_operator/cluster/rbac.py by `make 
 RECORDING_HEADER = "# Generated from operator/glm_operator/cluster/metrics/recording.py by `make crds`. Edit there.\n"
 
 
-def rules_yaml() -> str:
+def rules_yaml(found: Iterable[rbac.Rule] = rbac.RULES) -> str:
     """The operator's permissions as the rules of a Role, one rule a resource."""
     rules = [
-        {"apiGroups": [rule.api_group], "resources": [rule.resource], "verbs": sorted(rule.verbs)}
-        for rule in rbac.RULES
+        {"apiGroups": [rule.api_group], "resources": [rule.resource], "verbs": sorted(rule.verbs)} for rule in found
     ]
     return RULES_HEADER + yaml.safe_dump(rules, sort_keys=False)
 
@@ -44,6 +44,7 @@ def generated() -> dict[Path, str]:
         ROOT / "crds" / name: definition,
         ROOT / "charts/glm-operator/crds" / name: definition,
         ROOT / "charts/glm-operator/files/rules.yaml": rules_yaml(),
+        ROOT / "charts/glm-operator/files/certificate-rules.yaml": rules_yaml([rbac.CERTIFICATE_RULE]),
         ROOT / "charts/glm-operator/files/recording.yaml": recording_yaml(),
         ROOT / "docs/api.md": api_markdown(crd()),
         ROOT / "docs/metrics.md": metrics_markdown(),

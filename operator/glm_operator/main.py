@@ -32,6 +32,7 @@ from glm_operator.handlers.queue import Key, Queue, Urgency
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
+from glm_operator.reconcile.certificates.keeper import Certificates
 from glm_operator.reconcile.reconciler import Reconciler
 from glm_operator.render.policies import Openings
 from glm_operator.rollout.behind import sharers
@@ -58,6 +59,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
     is_listed = asyncio.Event()  # every deployment is known that could be listed
     configuration = await kube.read_configuration(settings.kubeconfig)
     async with kube.connect(configuration, wrote=lambda item: _put(cache, item), removed=cache.remove) as client:
+        certificates = Certificates(client, now=_now)
         reconciler = Reconciler(
             client,
             cache,
@@ -72,6 +74,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             measurements=board,
             gateways=gateways,
             house=_house(settings),
+            certificates=certificates,
         )
         demand = Gateways()
         sources = _sources(settings, lambda *asked: loop.telemetry.asked(*asked))
@@ -127,7 +130,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
 
 def _house(settings: OperatorSettings) -> House:
     openings = Openings(prometheus=settings.scraper_pods, management=settings.management_from)
-    return House(settings.gateway_image, openings if settings.network_policies else None)
+    return House(settings.gateway_image, openings if settings.network_policies else None, settings.certificates)
 
 
 def _sources(settings: OperatorSettings, asked: Asked) -> Sources:

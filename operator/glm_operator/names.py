@@ -40,10 +40,15 @@ PROVEN_ANNOTATION = f"{GROUP}/proven"  # on a record: a group was available at i
 FRONT_ANNOTATION = f"{GROUP}/front"  # on a gateway's Deployment: what its pods were rendered for
 CONFIG_ANNOTATION = f"{GROUP}/config"  # on a gateway's pod: digest of its file; the kubelet brings the file at once
 KEYS_ANNOTATION = f"{GROUP}/keys"  # on a gateway's pod: when its keys were changed last; for the same reason
+CERTIFICATE_ANNOTATION = f"{GROUP}/certificate"  # on a pod: which certificate is mounted; for the same reason
+TRUSTED_ANNOTATION = f"{GROUP}/trusted-since"  # on a Secret of a certificate: since when it trusts whom it trusts
 APPLIED_ANNOTATION = f"{GROUP}/applied"  # hash of the manifest as last applied: tells a removed field from a kept one
 
 KEYS_SECRET = "glm-keys"  # noqa: S105 - a name
 """Secret with the API keys of a namespace's deployments, where a spec names none."""
+
+AUTHORITY_SECRET = "glm-authority"  # noqa: S105 - a name
+"""Secret with what signs the certificates of a namespace's gateways and workers. No pod mounts it."""
 
 WORKER_CONTAINER = "worker"
 GATEWAY_CONTAINER = "gateway"
@@ -54,11 +59,14 @@ METRICS_PATH = "/metrics"
 SLO_PATH = "/slo"
 POLICY_PATH = "/policy"
 STATE_PATH = "/state"  # of gateways
+HTTP, HTTPS = "http", "https"  # ports of pods by what they speak; glm_gateway.groups.slices reads them
+
 SCRAPE_ANNOTATION = "prometheus.io/scrape"
 SCRAPE_PORT_ANNOTATION = "prometheus.io/port"
 SCRAPE_PATH_ANNOTATION = "prometheus.io/path"
 
 HTTP_PORT = 8000
+HTTPS_PORT = 8443  # of the groups' Service only: of groups that speak TLS, at the HTTP port of their pods
 MANAGEMENT_PORT = 9090
 COORDINATOR_PORT = 29599
 RENDEZVOUS_PORT = 29500
@@ -93,6 +101,21 @@ def groups_service(deployment: str) -> str:
 def gateway_name(deployment: str) -> str:
     """Name of the gateway's Deployment, account, Role, file and budget of disruptions."""
     return f"{deployment}-gateway"
+
+
+def workers_certificate(deployment: str) -> str:
+    """Name of the Secret with what the workers show to gateways."""
+    return f"{deployment}-worker-tls"
+
+
+def gateway_certificate(deployment: str) -> str:
+    """Name of the Secret with what the gateway shows to workers; what it shows to clients is named by its spec."""
+    return f"{deployment}-worker-client-tls"
+
+
+def workers_host(deployment: str, namespace: str) -> str:
+    """Return the name in the certificate of a deployment's workers, which gateways insist on."""
+    return f"{groups_service(deployment)}.{namespace}.svc"
 
 
 def record_name(deployment: str, digest: str) -> str:

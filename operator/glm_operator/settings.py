@@ -41,6 +41,9 @@ class OperatorSettings(BaseSettings):
     network_policies: bool = Field(
         default=True, description="Whether others are kept out of workers and of management ports by NetworkPolicies."
     )
+    certificates: bool = Field(
+        default=True, description="Whether gateways and workers know each other by certificates that are made here."
+    )
     scraper_pods: dict[str, str] = Field(
         default={names.NAME_LABEL: "prometheus"}, description="Labels of Prometheus' pods, which those let in, as JSON."
     )

@@ -271,9 +271,7 @@ class FakeKubernetes:
             assert request.query["fieldManager"] == "glm-operator"
             result = self._scale((plural, namespace, name), body)
         elif request.method == "PATCH" and plural == "secrets":
-            assert request.content_type == "application/merge-patch+json"
-            assert request.query["fieldManager"] == "kubectl-glm"
-            result = self._merge((plural, namespace, name), body)
+            result = self._patch_secret(request, (plural, namespace, name), body)
         elif request.method == "PATCH" and plural == "pods" and request.content_type == "application/merge-patch+json":
             assert request.query["fieldManager"] == "glm-operator"
             result = self._note((plural, namespace, name), body)
@@ -317,13 +315,29 @@ class FakeKubernetes:
             "spec": {"replicas": body["spec"]["replicas"]},
         }
 
+    def _patch_secret(self, request: web.Request, key: Key, body: Manifest) -> Manifest:
+        """Change a Secret: of keys, as a person does, or of certificates, as the operator does."""
+        if request.query["fieldManager"] == "glm-operator":
+            assert request.content_type == "application/apply-patch+yaml"
+            self._is_of_version(key, body)
+            del body["metadata"]["resourceVersion"]
+            return self.apply(key, body, force=True, subresource="")
+        assert request.content_type == "application/merge-patch+json"
+        assert request.query["fieldManager"] == "kubectl-glm"
+        return self._merge(key, body)
+
+    def _is_of_version(self, key: Key, body: Manifest) -> None:
+        """Refuse a change of an object that is not of the version that it names."""
+        live = self.objects.get(key)
+        if live is None or body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+
     def _merge(self, key: Key, body: Manifest) -> Manifest:
         """Merge a patch into an object that has the version that the patch names; null removes."""
         live = self.objects.get(key)
         if live is None:
             raise Refused(404, "NotFound")
-        if body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
-            raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+        self._is_of_version(key, body)
         self._store(key, _patched(live, body))
         return self.objects[key]
 

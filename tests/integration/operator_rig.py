@@ -22,6 +22,7 @@ from glm_operator.observe.gateway_state import GatewayState
 from glm_operator.observe.observed import ObservedGroup
 from glm_operator.observe.report import GroupReport, policy_digest, slo_digest
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
+from glm_operator.reconcile.certificates.keeper import Certificates
 from glm_operator.reconcile.reconciler import Outcome, Reconciler
 from glm_operator.render.policies import Openings
 from glm_operator.rollout.front import House
@@ -116,6 +117,7 @@ class Rig:
     image: str = "worker:1"
     gateway_image: str = "operator:1"
     network_policies: bool = True
+    certificates: bool = False
     adoptions_at_once: int = 1
     now: datetime = NOW
     watches_bring: bool = True
@@ -157,7 +159,8 @@ class Rig:
                 now=lambda: self.now,
                 measurements=self.board,
                 gateways=self.gateways,
-                house=House(self.gateway_image, Openings() if self.network_policies else None),
+                house=House(self.gateway_image, Openings() if self.network_policies else None, self.certificates),
+                certificates=Certificates(connected, now=lambda: self.now),
             )
         if self.watches_bring:
             self.bring()

@@ -6,13 +6,18 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from glm_gateway.tls.pem import BadCertificate
+from glm_gateway.groups.slices import server_name_of
+from glm_gateway.proxy.connection import UpstreamLost
+from glm_gateway.proxy.pool import Pool
 from glm_gateway.tls.to_workers import WorkersCertificate
+from glm_operator import names
+from glm_operator.reconcile.certificates import issue
 from integration.authority import Authority, Pair, mount
 from integration.gateway_process import TOKEN, GatewayProcess, a_gateway_process, model_of, write_groups
 from integration.scripted_groups import FRAMES_HEAD, ScriptedGroup, closed, opened, said, serving
@@ -144,7 +149,56 @@ def test_half_of_the_certificates_changes_nothing(tmp_path: Path, caplog: pytest
     mount(folder, authority.certificate, good)
     assert found.look()
     mount(folder, b"nothing", good)
-    with pytest.raises(BadCertificate):
-        WorkersCertificate(folder)
-    with pytest.raises(FileNotFoundError):
-        WorkersCertificate(tmp_path / "none")
+    assert not WorkersCertificate(folder).context.is_ready
+    assert not WorkersCertificate(tmp_path / "none").context.is_ready
+
+
+async def test_a_gateway_starts_without_certificates_and_serves_by_them_once_they_come(tmp_path: Path) -> None:
+    authority = Authority()
+    async with a_world(tmp_path, authority, workers={"tlsFolder": str(tmp_path / "later")}) as world:
+        await world.gateway.until_log("group chat-g0 speaks TLS, and there is no certificate for it yet")
+        mount(tmp_path / "later", authority.certificate, authority.sign("client"))
+        await world.gateway.until_state(lambda told: bool(told["models"][MODEL]["groups"]))
+        assert await world.is_served()
+
+
+async def test_a_worker_of_another_deployment_stands_in_for_none(tmp_path: Path) -> None:
+    namespace = "models"
+    signer = issue.root(issue.new_key(), datetime.now(UTC))
+
+    def signed(use: issue.Use, host: str) -> Pair:
+        made = issue.leaf(signer, use, host, issue.new_key(), datetime.now(UTC))
+        assert made.key is not None
+        return Pair(made.pem, issue.key_pem(made.key))
+
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    mount(ours, signer.pem, signed(issue.Use.GATEWAY, "chat-gateway.models.svc"))
+    mount(theirs, signer.pem, signed(issue.Use.WORKERS, names.workers_host("other", namespace)))
+    async with a_server(tmp_path, gateway_token=TOKEN, group="chat-g0", tls_folder=str(theirs)) as server:
+        await server.serve()
+        tls = WorkersCertificate(ours).context
+        meant = Pool("127.0.0.1", server.port, tls, server_name=server_name_of("chat", namespace))
+        with pytest.raises(UpstreamLost, match=r"no connection: .*[Hh]ostname mismatch"):
+            await status_of(meant)
+        right = Pool("127.0.0.1", server.port, tls, server_name=server_name_of("other", namespace))
+        assert await status_of(right) == 200
+
+
+async def test_a_certificate_of_workers_opens_no_other_worker(tmp_path: Path) -> None:
+    signer = issue.root(issue.new_key(), datetime.now(UTC))
+    made = issue.leaf(signer, issue.Use.WORKERS, "chat-worker.models.svc", issue.new_key(), datetime.now(UTC))
+    assert made.key is not None
+    folder = tmp_path / "workers"
+    mount(folder, signer.pem, Pair(made.pem, issue.key_pem(made.key)))
+    async with a_server(tmp_path, gateway_token=TOKEN, group="chat-g0", tls_folder=str(folder)) as server:
+        await server.serve()
+        pool = Pool("127.0.0.1", server.port, WorkersCertificate(folder).context, server_name="chat-worker.models.svc")
+        with pytest.raises(UpstreamLost):
+            await status_of(pool)
+
+
+async def status_of(pool: Pool) -> int:
+    connection = await pool.ask(b"GET /v1/models HTTP/1.1\r\nhost: chat\r\n\r\n", [])
+    status = (await connection.head(DEADLINE_S)).status
+    connection.close()
+    return status

@@ -127,3 +127,9 @@ true
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* "true" where the operator makes certificates, and so may write Secrets. A release from before has no such value: it does. */}}
+{{- define "glm-operator.makesCertificates" -}}
+{{- $certificates := .Values.certificates | default dict -}}
+{{- if ne (toString $certificates.enabled) "false" -}}true{{- end -}}
+{{- end }}

@@ -38,6 +38,7 @@ Reason = Literal[
     "PolicyNotTaken",
     "ScaleRefused",
     "GatewayFileRefused",
+    "CertificatesFailed",
     # on its way
     "MetricsMissing",
     "MetricsFallback",
@@ -46,6 +47,7 @@ Reason = Literal[
     "NoKeys",
     "NotServed",
     "PlainGroups",
+    "GroupsSpeakTLS",
     "AuthNotSaid",
     "DemandUnknown",
     "Woken",
@@ -225,6 +227,13 @@ REASONS: dict[Reason, Meaning] = {
         "a pod of the gateway refuses its file, and goes on with the one before",
         "Change what the message names in spec.gateway or spec.access.",
     ),
+    "CertificatesFailed": _bad(
+        "certificates between the gateway and its workers cannot be made or renewed; those that are there serve until "
+        "they end",
+        "Do what the message says: a Secret of somebody else is to be renamed, one that cannot be read to be deleted. "
+        "If it is forbidden, give the operator get, create and patch on Secrets (the chart does, with "
+        "certificates.enabled), or set certificates.enabled to false.",
+    ),
     "MetricsMissing": _waiting("no group has reported metrics yet"),
     "MetricsFallback": _waiting(
         "Prometheus cannot be used, and the operator asks the workers itself",
@@ -242,6 +251,11 @@ REASONS: dict[Reason, Meaning] = {
     "PlainGroups": _waiting(
         "groups of the version before answer without frames: their streams are not continued elsewhere",
         "Adopt the newer rendering: `kubectl glm rollout adopt NAME`.",
+    ),
+    "GroupsSpeakTLS": _waiting(
+        "the gateway or its certificates are not wanted any more, and groups still speak TLS; it serves them meanwhile",
+        "Move the groups: `kubectl glm rollout adopt NAME`. Certificates that nobody renews are good for 30 days at "
+        "least.",
     ),
     "AuthNotSaid": _waiting(
         "the deployment is from before there were gateways, and its spec does not say who may ask",

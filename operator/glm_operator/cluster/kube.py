@@ -52,6 +52,7 @@ _RESOURCES = {
     "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
     "Event": ("", "v1", "events"),
+    "Secret": ("", "v1", "secrets"),
 }
 _SHARED_KINDS = (
     "StatefulSet",
@@ -166,6 +167,28 @@ class Kube:
             )
         except (Missing, Conflict):
             return
+
+    async def secret(self, namespace: str, name: str) -> Manifest | None:
+        """Return a Secret, or None if there is none. It is read by name only, and never kept."""
+        return await self._get("Secret", namespace, name)
+
+    async def put_secret(self, manifest: Manifest, version: str | None) -> None:
+        """Make a Secret, or another one of the version that was read. Raises Conflict where somebody was faster."""
+        namespace, name = manifest["metadata"]["namespace"], name_of(manifest)
+        resource = self._resources["Secret"]
+        if version is None:
+            path = resource.path(namespace=namespace)
+            await self._request("post", path, body=manifest, field_manager=names.FIELD_MANAGER)
+            return
+        wanted = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}}
+        await self._request(
+            "patch",
+            resource.path(name=name, namespace=namespace),
+            body=wanted,
+            content_type="application/apply-patch+yaml",
+            field_manager=names.FIELD_MANAGER,
+            force_conflicts=True,
+        )
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete an object if it is still the one with this uid; gone or replaced counts as done."""

@@ -16,6 +16,13 @@ class Rule:
     is_for_others: bool = False  # held to be given to the accounts of gateways, and never used by the operator itself
 
 
+CERTIFICATE_RULE = Rule("", "secrets", frozenset({"get", "create", "patch"}))
+"""Held where the chart has certificates.enabled: what gateways and workers know each other by, each read by its name.
+
+No new power: who makes pods in a namespace can mount any Secret of it. Neither list nor watch: nobody needs to see
+which there are; nor delete: the garbage collector does.
+"""
+
 RULES: tuple[Rule, ...] = (
     # kopf lists and watches; a pass that is about to write reads the resource anew.
     Rule("glm-operator.io", "glmdeployments", frozenset({"get", "list", "watch"})),

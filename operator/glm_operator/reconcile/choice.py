@@ -19,19 +19,27 @@ class Newest:
     deployment: GLMDeployment
     layout: Layout
     wanted_revision: str  # that somebody asked for by name
+    has_tls: bool = False  # of groups that are rendered now
 
     def target(self, observed: Observed) -> Target:
         """Return where it takes the groups; also to the rendering of this version, if somebody wants that."""
         is_automatic = self.deployment.spec.rollout.adopt == "Automatic"
-        return records.accept(self.deployment, self.layout, observed, wanted=self.wanted_revision, adopts=is_automatic)
+        return records.accept(
+            self.deployment,
+            self.layout,
+            observed,
+            wanted=self.wanted_revision,
+            adopts=is_automatic,
+            has_tls=self.has_tls,
+        )
 
     def without_adoption(self, observed: Observed) -> Target:
         """Return where it takes the groups while the rendering of this version may not be taken."""
-        return records.accept(self.deployment, self.layout, observed)
+        return records.accept(self.deployment, self.layout, observed, has_tls=self.has_tls)
 
 
-def newest(body: Manifest, default_image: str) -> Newest | Trouble:
-    """Return the newest spec, or why our own rules refuse it."""
+def newest(body: Manifest, default_image: str, *, has_tls: bool = False) -> Newest | Trouble:
+    """Return the newest spec, or why our own rules refuse it. has_tls: of groups that are rendered now."""
     try:
         deployment = parse_deployment(body, default_image=default_image)
     except InvalidSpec as error:
@@ -40,7 +48,7 @@ def newest(body: Manifest, default_image: str) -> Newest | Trouble:
     if not isinstance(layout, Layout):
         return Trouble("spec", "LayoutRefused", layout.message)
     wanted = (body["metadata"].get("annotations") or {}).get(names.ADOPT_ANNOTATION, "")
-    return Newest(deployment, layout, wanted)
+    return Newest(deployment, layout, wanted, has_tls)
 
 
 def is_new(target: Target, observed: Observed) -> bool:

@@ -20,13 +20,15 @@ from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
+from glm_operator.reconcile.certificates.keeper import Certificates
+from glm_operator.reconcile.certificates.pods import mounting, tell
 from glm_operator.reconcile.choice import is_new, newest
 from glm_operator.reconcile.ports import Cache, Cluster, Gateways, Leaders, Measurements
 from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy, promises
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
-from glm_operator.rollout.front import FrontPlan, House, front_plan
+from glm_operator.rollout.front import FrontPlan, House, front_plan, renders_tls
 from glm_operator.rollout.membership import needs_load, staying
 from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
@@ -50,6 +52,11 @@ class Outcome:
     changed: bool = False
     settled: bool = True  # False: look again soon, something is on its way that no event will tell of
     due_at: datetime | None = None  # look again then
+
+    def before(self, at: datetime | None) -> "Outcome":
+        """Return it with another look then, at the latest."""
+        times = [each for each in (self.due_at, at) if each is not None]
+        return replace(self, due_at=min(times, default=None))
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Reconciler:
     measurements: Measurements
     gateways: Gateways
     house: House = field(default_factory=House)
+    certificates: Certificates | None = None  # None: none are made
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Move one GLMDeployment a single safe step towards its spec. Raises Unavailable: try again."""
@@ -117,6 +125,7 @@ class Reconciler:
         weighed = await self._weigh(seen.observed, is_live=is_live, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
         front = front_plan(seen.body, seen.observed, choice.target, self.cache.bodies(), self.house)
+        front, look_at = await self._certified(seen, front)
         plan = plan_of(seen.body, seen.observed, choice.target, decision, front)
         writes = Writes(self.kube, seen.body, seen.observed)
         if is_live:
@@ -126,11 +135,22 @@ class Reconciler:
                 await writes.write(plan_of(seen.body, seen.observed, choice.target, decision, front))
         elif not plan.is_done(seen.body, seen.observed):
             return None
-        return await self._report(seen, choice, decision, weighed, writes, front)
+        outcome = await self._report(seen, choice, decision, weighed, writes, front)
+        return outcome.before(look_at)
+
+    async def _certified(self, seen: Seen, front: FrontPlan) -> tuple[FrontPlan, datetime | None]:
+        """See to certificates, before anything is written that mounts them. Return when to look again, if early."""
+        if self.certificates is None or not front.needs_certificates:
+            return front, None
+        standing = await self.certificates.ensure(seen.body)
+        for use, mark in standing.written.items():
+            await tell(self.kube, seen.body, mounting(seen.observed, use), mark)
+        return replace(front, uncertified=standing.trouble), standing.look_at
 
     async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
         """Return where the groups go: to the newest spec, or, where that is refused, to the last accepted one."""
-        found = newest(seen.body, self.default_image)
+        has_tls = renders_tls(seen.body, seen.observed, self.house)
+        found = newest(seen.body, self.default_image, has_tls=has_tls)
         if isinstance(found, Trouble):
             return Choice(records.restore(seen.body, seen.observed), found)
         target, waits = found.target(seen.observed), ""

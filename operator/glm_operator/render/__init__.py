@@ -16,6 +16,7 @@ from glm_operator.render.group import (
     trial_pod,
 )
 from glm_operator.render.network import rendezvous, service, service_account
+from glm_operator.render.pod import speaks_tls
 
 __all__ = [
     "Manifest",
@@ -26,15 +27,21 @@ __all__ = [
     "render_shared",
     "revision_of",
     "service_account",
+    "speaks_tls",
     "stateful_set",
     "template_of",
     "trial_pod",
 ]
 
 
-def render(deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None) -> list[Manifest]:
-    """Return every object of a deployment in the order to apply it. groups: indices; default: all of spec.replicas."""
-    template = group_template(deployment, layout)
+def render(
+    deployment: GLMDeployment, layout: Layout, groups: Iterable[int] | None = None, *, has_tls: bool = False
+) -> list[Manifest]:
+    """Return every object of a deployment in the order to apply it. groups: indices; default: all of spec.replicas.
+
+    has_tls: groups speak TLS with a gateway; on one machine, where there are no Secrets, they do not.
+    """
+    template = group_template(deployment, layout, has_tls=has_tls)
     revision, indices = revision_of(template), range(deployment.spec.replicas) if groups is None else groups
     shared = render_shared(deployment.name, deployment.namespace)
     made = [names.group_name(deployment.name, index) for index in indices]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from glm_operator import names
@@ -14,12 +14,24 @@ from glm_operator.api.quantity import canonical
 from glm_operator.manifest import Manifest, hash_of, is_contained
 from glm_operator.render.gateway_config import Places, Served, gateway_config
 from glm_operator.render.labels import labels, scrape_annotations
-from glm_operator.render.pod import GRACE_MARGIN_S, PERIOD_S, READINESS_FAILURES, WORKER_UID, probe, toleration
+from glm_operator.render.pod import (
+    GRACE_MARGIN_S,
+    PERIOD_S,
+    READINESS_FAILURES,
+    WORKER_UID,
+    probe,
+    secret_for,
+    toleration,
+)
 
 FILE = "gateway.json"
 FILE_FOLDER = "/etc/glm/gateway"
 REQUESTS = {"cpu": "100m", "memory": "192Mi"}
 """Of one pod: what it takes with a few hundred streams."""
+
+WORKERS_VOLUME = "workers"
+TO_WORKERS = "/etc/glm/workers"
+"""Folder of the certificate that workers know it by."""
 
 FOLLOW_S = 3
 """How long it takes requests still after it was told to stop, as glm_gateway.main does."""
@@ -27,7 +39,10 @@ FOLLOW_S = 3
 
 @dataclass(frozen=True)
 class GatewayTarget:
-    """What a deployment's gateway is to be. revision: of the groups; a new one makes its pods anew."""
+    """What a deployment's gateway is to be. revision: of the groups; a new one makes its pods anew.
+
+    is_known_to_workers: it has a certificate for groups that speak TLS, once there is one.
+    """
 
     name: str  # of the deployment
     namespace: str
@@ -37,7 +52,11 @@ class GatewayTarget:
     image: str
     revision: str
     pull_secrets: Sequence[str] = ()  # those of the groups: its image comes from the same registry
-    places: Places = field(default_factory=Places)
+    is_known_to_workers: bool = False
+
+    @property
+    def places(self) -> Places:
+        return Places(workers=TO_WORKERS if self.is_known_to_workers else None)
 
     @property
     def gateway(self) -> Gateway:
@@ -207,6 +226,10 @@ def _volumes(target: GatewayTarget) -> list[tuple[str, str, Manifest]]:
         found.append(("keys", places.keys, {"secret": {"secretName": secret, "optional": True}}))
     if gateway.tls_secret_ref is not None:
         found.append(("tls", places.tls, {"secret": {"secretName": gateway.tls_secret_ref.name}}))
+    if places.workers is not None:
+        # Optional: it serves groups that speak plain HTTP without it, and takes it up when it comes.
+        certificate = {**secret_for(names.gateway_certificate(target.name)), "optional": True}
+        found.append((WORKERS_VOLUME, places.workers, {"secret": certificate}))
     with_keys = [(each.name, each.key_secret_ref) for each in gateway.upstreams if each.key_secret_ref is not None]
     if with_keys:
         found.append(("upstreams", places.upstreams, _projected([(item, path) for path, item in with_keys])))
@@ -236,7 +259,8 @@ def _of_pods(target: GatewayTarget) -> list[Any]:
 def _fixed(target: GatewayTarget) -> Any:
     """Return the parts of the file that a gateway reads only when it starts."""
     config = gateway_config(target.front, target.served, target.places)
-    return {key: config.get(key) for key in ("auth", "store", "usage", "audit", "tls")}
+    fixed = {key: config.get(key) for key in ("auth", "store", "usage", "audit", "tls")}
+    return fixed | {key: config[key] for key in ("workers",) if key in config}
 
 
 def _account(target: GatewayTarget) -> Manifest:

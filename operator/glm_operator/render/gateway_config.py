@@ -44,6 +44,7 @@ class Places:
     upstreams: str = "/etc/glm/upstreams"  # a file each, by the upstream's name
     store: str = "/etc/glm/store"  # the file: password
     usage: str = "/var/lib/glm/usage"
+    workers: str | None = None  # by which groups that speak TLS know it; None: there are none
 
 
 def in_cluster(deployment: str, namespace: str) -> dict[str, str]:
@@ -77,6 +78,7 @@ def gateway_config(
         "trace": {"enabled": True, **(_said(gateway.trace) or {})} if gateway.trace is not None else None,
         "cors": gateway.cors and gateway.cors.model_dump(mode="json", by_alias=True),
         "tls": {"folder": places.tls} if gateway.tls_secret_ref is not None else None,
+        "workers": {"tlsFolder": places.workers} if places.workers is not None else None,
     }
     if gateway.max_continuations != 1:
         told["continuation"] = {"maxTimes": gateway.max_continuations}

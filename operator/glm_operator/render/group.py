@@ -19,8 +19,11 @@ REVISION = "<revision>"
 """Placeholders in a template. No field of a spec can hold one: none allows < or >."""
 
 
-def group_template(deployment: GLMDeployment, layout: Layout) -> Manifest:
-    """Return what all groups of a spec are made from: all pods at once, replaced only by us (OnDelete)."""
+def group_template(deployment: GLMDeployment, layout: Layout, *, has_tls: bool = False) -> Manifest:
+    """Return what all groups of a spec are made from: all pods at once, replaced only by us (OnDelete).
+
+    has_tls: as for pod_template.
+    """
     return {
         "labels": group_labels(deployment.name, GROUP, REVISION),
         "spec": {
@@ -29,7 +32,7 @@ def group_template(deployment: GLMDeployment, layout: Layout) -> Manifest:
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": {names.DEPLOYMENT_LABEL: deployment.name, names.GROUP_LABEL: GROUP}},
-            "template": pod_template(deployment, layout, GROUP, REVISION),
+            "template": pod_template(deployment, layout, GROUP, REVISION, has_tls=has_tls),
         },
     }
 

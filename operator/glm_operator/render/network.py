@@ -21,7 +21,12 @@ def service(deployment: str, namespace: str, selector: dict[str, str] | None = N
 
 def groups_service(deployment: str, namespace: str) -> Manifest:
     """Return the Service by which a gateway finds groups: an endpoint a rank-0 pod, ready or not."""
-    ports = (("http", names.HTTP_PORT), ("management", names.MANAGEMENT_PORT))
+    # Kubernetes leaves out of an EndpointSlice what its pods have no port of that name for.
+    ports = (
+        (names.HTTP, names.HTTP_PORT),
+        (names.HTTPS, names.HTTPS_PORT),
+        ("management", names.MANAGEMENT_PORT),
+    )
     return {
         "apiVersion": "v1",
         "kind": "Service",

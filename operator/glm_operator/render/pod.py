@@ -25,13 +25,20 @@ READINESS_FAILURES = 3
 READINESS_LAG_S = PERIOD_S * READINESS_FAILURES
 """How long a pod that says it is not ready still counts as ready, and is sent requests."""
 
+CERTIFICATE_FOLDER = "/etc/glm/tls"
+
 PROBE_TIMEOUT_S = 5
 DEFAULT_KV_BYTES_ON_CPU = 256 * 2**20  # the worker's own default
 BASE_MEMORY_BYTES = 512 * 2**20  # supervisor, server and one imported torch, shared by the forked ranks
 
 
-def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> Manifest:
-    """Return the pod template of one group. It names its revision, in a label and to its supervisor."""
+def pod_template(
+    deployment: GLMDeployment, layout: Layout, group: str, revision: str, *, has_tls: bool = False
+) -> Manifest:
+    """Return the pod template of one group. It names its revision, in a label and to its supervisor.
+
+    has_tls: its port of requests speaks TLS, with who has a certificate of the namespace's authority.
+    """
     spec, limits = deployment.spec, deployment.spec.engine.limits
     optional = {
         "imagePullSecrets": [secret.model_dump() for secret in spec.engine.image_pull_secrets or []],
@@ -59,14 +66,22 @@ def pod_template(deployment: GLMDeployment, layout: Layout, group: str, revision
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(deployment, layout, group, revision)],
-            "volumes": _volumes(deployment, layout),
+            "containers": [_container(deployment, layout, group, revision, has_tls=has_tls)],
+            "volumes": _volumes(deployment, layout, has_tls=has_tls),
             **{key: value for key, value in optional.items() if value},
         },
     }
 
 
-def environment(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> list[Manifest]:
+def speaks_tls(template: Manifest) -> bool:
+    """Tell whether pods of a template speak TLS, whichever version has rendered it."""
+    containers = template["spec"].get("containers") or []
+    return any(port.get("name") == names.HTTPS for each in containers for port in each.get("ports") or [])
+
+
+def environment(
+    deployment: GLMDeployment, layout: Layout, group: str, revision: str, *, has_tls: bool = False
+) -> list[Manifest]:
     """Return the worker's settings as environment, named as in glm_worker.settings (a contract test compares)."""
     spec, limits = deployment.spec, deployment.spec.engine.limits
     chat, tracing = spec.engine.chat or Chat(), spec.engine.tracing or Tracing()
@@ -88,6 +103,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
         "MANAGEMENT_TOKEN": names.management_token(deployment.metadata.uid),
         "GATEWAY_TOKEN": names.gateway_token(deployment.metadata.uid),
+        "TLS_FOLDER": CERTIFICATE_FOLDER if has_tls else None,
         "AWAITS_POLICY": "true",  # whatever it is: an edit of it moves no group
         "COORDINATOR_PORT": names.COORDINATOR_PORT,
         "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
@@ -111,21 +127,23 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
     return [*literal, {"name": "GLM_POD_INDEX", "valueFrom": index}]
 
 
-def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> Manifest:
+def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: str, *, has_tls: bool) -> Manifest:
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
     if layout.claim is not None:
         mounts.append({"name": "model", "mountPath": CLAIM_MOUNT, "readOnly": True})
+    if has_tls:
+        mounts.append({"name": "tls", "mountPath": CERTIFICATE_FOLDER, "readOnly": True})
     start_limit_s = deployment.spec.engine.limits.start_limit_seconds
     return {
         "name": names.WORKER_CONTAINER,
         "image": deployment.image,
         "imagePullPolicy": deployment.spec.engine.image_pull_policy,
         "args": ["serve"],  # no command: it would replace the image's init, without which an early SIGTERM is lost
-        "env": environment(deployment, layout, group, revision),
+        "env": environment(deployment, layout, group, revision, has_tls=has_tls),
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}
             for name, port in (
-                ("http", names.HTTP_PORT),
+                (names.HTTPS if has_tls else names.HTTP, names.HTTP_PORT),
                 ("management", names.MANAGEMENT_PORT),
                 ("coordinator", names.COORDINATOR_PORT),
             )
@@ -176,7 +194,7 @@ def toleration(given: Toleration) -> Manifest:
     return {key: value for key, value in fields.items() if value != ""}
 
 
-def _volumes(deployment: GLMDeployment, layout: Layout) -> list[Manifest]:
+def _volumes(deployment: GLMDeployment, layout: Layout, *, has_tls: bool) -> list[Manifest]:
     shared_memory = canonical(deployment.spec.hardware.shared_memory)
     volumes: list[Manifest] = [
         {"name": "tmp", "emptyDir": {}},
@@ -184,7 +202,14 @@ def _volumes(deployment: GLMDeployment, layout: Layout) -> list[Manifest]:
     ]
     if layout.claim is not None:
         volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": layout.claim, "readOnly": True}})
+    if has_tls:
+        volumes.append({"name": "tls", "secret": secret_for(names.workers_certificate(deployment.name))})
     return volumes
+
+
+def secret_for(name: str) -> Manifest:
+    """Return a Secret as a volume that the group of the container reads, and nobody else."""
+    return {"secretName": name, "defaultMode": 0o440}
 
 
 def probe(path: str, *, period_s: int, failures: int) -> Manifest:

@@ -5,7 +5,7 @@ be read leave it as it is.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -18,7 +18,9 @@ from glm_operator.manifest import Manifest, is_contained, kind_of, name_of
 from glm_operator.observe.gateway import GatewayPod
 from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.observe.ownership import owned
+from glm_operator.render import speaks_tls
 from glm_operator.render.gateway import (
+    WORKERS_VOLUME,
     GatewayTarget,
     deployment,
     disruption_budget,
@@ -37,11 +39,13 @@ from glm_operator.rollout.target import Target
 class House:
     """What the operator was installed with. gateway_image: of gateways whose spec names none.
 
-    openings: of NetworkPolicies; None: there are to be none.
+    openings: of NetworkPolicies; None: there are to be none. certificates: gateways and workers know each other by
+    certificates that the operator makes.
     """
 
     gateway_image: str = names.DEFAULT_GATEWAY_IMAGE
     openings: Openings | None = field(default_factory=Openings)
+    certificates: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class FrontPlan:
 
     digest: of the file that each pod should have read. pokes: pods that have an older one.
     unserved: of other deployments, what keeps them from being served. canary: who gets the newest revision, while there
-    are others; empty: nobody said it.
+    are others; empty: nobody said it. stays: why it is there although it is not wanted, or not as it is.
+    needs_certificates: there is who shows some. uncertified: what keeps these from being made or renewed.
     """
 
     selector: dict[str, str] | None = None
@@ -61,6 +66,9 @@ class FrontPlan:
     absent: tuple[Reason, str] | None = None
     fault: Trouble | None = None
     unserved: tuple[str, ...] = ()
+    stays: str = ""
+    needs_certificates: bool = False
+    uncertified: Trouble | None = None
     canary: str = ""
 
 
@@ -68,6 +76,22 @@ def front_plan(
     body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
 ) -> FrontPlan:
     """Return what there is to be. others: deployments of all namespaces."""
+    found, has_tls = _front_plan(body, observed, target, others, house), _speak_tls(observed, target)
+    return replace(found, needs_certificates=house.certificates and (has_tls or bool(found.digest)))
+
+
+def renders_tls(body: Manifest, observed: Observed, house: House) -> bool:
+    """Tell whether groups that are rendered now speak TLS: clients come to a gateway, or will from the first on."""
+    name, front = name_of(body), _front(body)
+    if not house.certificates or isinstance(front, Trouble) or not front.is_wanted:
+        return False
+    is_first = ("v1", "Service", name) not in observed.live
+    return _is_behind_gateway(observed, name) or (is_first and records.is_guarded(observed))
+
+
+def _front_plan(
+    body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
+) -> FrontPlan:
     name, others = name_of(body), list(others)
     is_guarded, is_behind = records.is_guarded(observed), _is_behind_gateway(observed, name)
     is_first = ("v1", "Service", name) not in observed.live
@@ -78,7 +102,9 @@ def front_plan(
     front = _front(body)
     if isinstance(front, Trouble):
         return FrontPlan(selector=kept, fault=front)
-    if not front.is_wanted:
+    # Groups that speak TLS refuse clients: till they are moved nobody is led past the gateway.
+    has_tls = _speak_tls(observed, target)
+    if not front.is_wanted and not (has_tls and is_behind):
         gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("GatewayDisabled", "gateway.enabled is false"))
     if not front.says_auth and not is_guarded and not is_behind:
@@ -88,6 +114,7 @@ def front_plan(
         )
         gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("AuthNotSaid", message))
+    live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name)))
     served, unserved = served_by(body, target, front, others, newest_revision(target, observed))
     wanted = GatewayTarget(
         name=target.name,
@@ -98,8 +125,9 @@ def front_plan(
         image=(front.gateway.image if front.gateway is not None else None) or house.gateway_image,
         revision=target.revision,
         pull_secrets=_pull_secrets(target),
+        # Also where none are made any more: groups that speak TLS are served until they are moved.
+        is_known_to_workers=house.certificates or has_tls or _serves_others_by_tls(front, live),
     )
-    live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name)))
     try:
         objects = [*gateway_objects(wanted, live), *_repair(wanted, body, live)]
     except ValidationError as error:
@@ -129,7 +157,34 @@ def front_plan(
         replicas=wanted.gateway.replicas,
         unserved=tuple(unserved),
         canary=_canary(front, served[0].revision, observed),
+        stays=_why_it_stays(front, house, target, has_tls=has_tls),
     )
+
+
+def _speak_tls(observed: Observed, target: Target | None) -> bool:
+    """Tell whether any group speaks TLS, or would if it came."""
+    if target is not None and speaks_tls(target.templates[target.revision]["spec"]["template"]):
+        return True
+    live = [observed.stateful_set(group.name) for group in observed.groups.values() if group.exists]
+    return any(speaks_tls(each["spec"]["template"]) for each in live if each is not None)
+
+
+def _serves_others_by_tls(front: Front, live: Manifest | None) -> bool:
+    """Tell whether a gateway may know groups of others by its certificate."""
+    if front.gateway is None or front.gateway.also_serves is None or live is None:
+        return False
+    volumes = live["spec"]["template"]["spec"].get("volumes") or []
+    return any(volume.get("name") == WORKERS_VOLUME for volume in volumes)
+
+
+def _why_it_stays(front: Front, house: House, target: Target, *, has_tls: bool) -> str:
+    """Return why groups are to be moved to a rendering without TLS; empty: they are not."""
+    if not has_tls or (front.is_wanted and house.certificates):
+        return ""
+    move = f"move them first: kubectl glm rollout adopt {target.name}"
+    if not front.is_wanted:
+        return f"gateway.enabled is false, and groups speak TLS, which clients of theirs do not: {move}"
+    return f"certificates.enabled of the operator is false, and groups speak TLS, which nobody renews: {move}"
 
 
 def _canary(front: Front, newest: str | None, observed: Observed) -> str:

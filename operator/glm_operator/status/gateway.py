@@ -22,7 +22,7 @@ def gateway_ready(facts: Facts) -> Said:
     blocked = next((trouble for trouble in facts.blocked if trouble.about in ours), None)
     if blocked is not None:
         return "False", blocked.reason, blocked.message
-    return _of_file(facts) or _of_pods(facts) or _of_rollout(facts) or _of_service(facts)
+    return _of_file(facts) or _of_pods(facts) or _of_rollout(facts) or _of_certificates(facts) or _of_service(facts)
 
 
 def _of_file(facts: Facts) -> Said | None:
@@ -74,6 +74,14 @@ def _what_keeps_pods(facts: Facts) -> Said | None:
         return None
     found = worst(troubles)
     return "False", found.reason, f"{_count(facts)}; {found.message}"
+
+
+def _of_certificates(facts: Facts) -> Said | None:
+    """Return what keeps certificates from being renewed, or groups from being without them."""
+    front = facts.front
+    if front.uncertified is not None:
+        return "True", front.uncertified.reason, f"{_count(facts)}; {front.uncertified.message}"
+    return ("True", "GroupsSpeakTLS", f"{_count(facts)}; {front.stays}") if front.stays else None
 
 
 def _live(facts: Facts) -> Manifest | None:

@@ -1,0 +1,1 @@
+"""Certificates by which gateways and workers know each other: made, renewed, and kept in Secrets."""
