@@ -31,9 +31,12 @@ async def test_a_gateway_hears_a_worker_from_its_first_word_to_its_end(caplog: p
     try:
         roster.take([Found(name="g0", host="127.0.0.1", port=1, management_port=settings.management_port)])
         await until(lambda: not group_of(model).takes_requests)
-        line = Line(ready=True, leaving=False, incarnation="i-1", in_flight_tokens=12, max_running=5, start_s=9.5)
+        assert model.served_as("g0") == "chat", "as long as it does not say"
+        heard = {"in_flight_tokens": 12, "max_running": 5, "start_s": 9.5, "model": "chat-before"}
+        line = Line(ready=True, leaving=False, incarnation="i-1", **heard)
         await until(lambda: group_of(model).takes_requests)
         assert model.router.book.account("g0").others_held == 12
+        assert model.served_as("g0") == "chat-before"
         assert (model._max_running["g0"], roster.start_s) == (5, 9.5)
         line = Line(ready=False, leaving=True, incarnation="i-1")
         await until(lambda: group_of(model).is_leaving)

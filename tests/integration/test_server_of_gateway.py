@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from glm_edge.frames import CONTINUED_TYPE, FRAMES_HEADER, GATEWAY_HEADER, FrameReader, Open, Tokens, continued
 from glm_gateway.continuation.progress import Bounds, GoOn, Progress
-from glm_worker.messages import Policy, ReasoningPolicy, RequestOutput
+from glm_worker.messages import LoadChanged, Policy, ReasoningPolicy, RequestOutput, WatchLoad
 from glm_worker.request import EngineRequest
 from integration.server_world import MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
@@ -86,6 +86,17 @@ def _models(value: Any) -> list[str]:
         own = [value["model"]] if isinstance(value.get("model"), str) else []
         return own + [found for each in value.values() for found in _models(each)]
     return [found for each in value for found in _models(each)] if isinstance(value, list) else []
+
+
+async def test_a_load_line_tells_the_name_by_which_the_gateway_means_the_model(tmp_path: Path) -> None:
+    async with a_server(tmp_path, gateway_token=TOKEN, served_model_name="nano-2026") as world:
+        await world.serve()
+        world._control.send(WatchLoad(is_on=True))
+        told = await world.told(LoadChanged)
+        assert told.model == "nano-2026"
+        headers = {GATEWAY_HEADER: TOKEN, "x-glm-model": "nano-2026"}
+        response = await world.http.post("/tokenize", json={"model": "nano", "prompt": "1"}, headers=headers)
+        assert response.status_code == 200
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -67,6 +67,7 @@ class GatewayConfig(Part):
     def _names_are_its_own(self) -> Self:
         named = [
             *(each.name for each in self.models),
+            *(name for each in self.models for name in each.former_names),
             *(each.name for each in self.upstreams),
             *(each.name for each in self.names),
         ]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from glm_gateway.ladder.config import SloConfig
 from glm_gateway.part import Part
-from glm_gateway.routing.config import CanaryConfig
+from glm_gateway.routing.config import CanaryConfig, ModelName
 from glm_gateway.upstreams.config import OverflowConfig
 
 
@@ -32,12 +32,14 @@ class GroupsConfig(Part):
 
 class ModelConfig(Part):
     """name: that clients ask for, and the groups serve it by. deployment: whose groups they are; told with its demand.
+    former_names: that some groups still serve it by; clients may ask for them as well.
 
     token: by which these groups know a gateway, where they are another deployment's; null: as ours do.
     slo: null, nothing is promised. overflow: null, never. canary: null, revisions get requests by load.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: ModelName
+    former_names: Annotated[tuple[ModelName, ...], Field(max_length=16)] = ()
     deployment: Annotated[str, Field(max_length=253)] = ""
     token: Annotated[str, Field(min_length=16, max_length=200)] | None = None
     groups: GroupsConfig

@@ -14,7 +14,7 @@ from glm_gateway.ladder.promises import class_of, first_token_s, told_headers
 from glm_gateway.models.model import Model
 from glm_gateway.models.only import ToGroup, ToUpstream
 from glm_gateway.models.placement import Placement
-from glm_gateway.proxy.heads import CONTEXT_HEADER, MODEL_HEADER, ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
+from glm_gateway.proxy.heads import CONTEXT_HEADER, ROLE_HEADER, TENANT_HEADER, TOKEN_HEADER
 from glm_gateway.routing.classes import HIGHEST, LOWEST, place_of
 from glm_gateway.routing.pick import Request
 from glm_gateway.routing.prefix import prefix_key, prefix_of
@@ -71,13 +71,13 @@ class Destination:
         return self._placement(target, ask, writes=writes)
 
     def told(self, placing: Placed) -> list[tuple[bytes, bytes]]:
-        """Return the headers that say who we are, who asks, which model is meant, and what its promises go by."""
+        """Return the headers that say who we are, who asks, and what the model's promises go by."""
         token = self.state.token if isinstance(placing, ToUpstream) else placing.model.token or self.state.token
         told = [(TOKEN_HEADER, token.encode()), (TENANT_HEADER, self.caller.tenant.encode())]
         if self.caller.role is not None:
             told.append((ROLE_HEADER, self.caller.role.encode()))
         if not isinstance(placing, ToUpstream):
-            told += [(MODEL_HEADER, placing.model.name.encode()), *told_headers(placing.model.slo, self.headers)]
+            told += told_headers(placing.model.slo, self.headers)
         return told
 
     def _placement(self, model: Model, ask: Ask, *, writes: bool) -> Placement:

@@ -183,6 +183,10 @@ class Model:
         """Tell whether there is a group, ready or not."""
         return any(each.name == group for each in self.directory.groups)
 
+    def served_as(self, group: str) -> str:
+        """Return the name that a group knows the model by: another one than ours, while groups move to a new one."""
+        return self.directory.served_as(group) or self.name
+
     def is_leaving(self, group: str) -> bool:
         """Tell whether a group is to be there no more: it drains, or is gone already."""
         found = next((each for each in self.directory.groups if each.name == group), None)

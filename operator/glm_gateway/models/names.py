@@ -13,20 +13,24 @@ from glm_gateway.upstreams.upstream import Upstream
 
 @dataclass
 class Names:
-    """models, upstreams: by name. splits: further names, by name; each arm is the name of a model or of an upstream."""
+    """models, upstreams: by name. splits: further names, by name; each arm is the name of a model or of an upstream.
+
+    former: names that some groups of a model still serve it by, each with the name that it has now.
+    """
 
     models: Mapping[str, Model]
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     splits: Mapping[str, Split] = field(default_factory=dict)
+    former: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> set[str]:
         """All that clients may ask for."""
-        return {*self.models, *self.splits}
+        return {*self.models, *self.splits, *self.former}
 
     def target(self, name: str, key: str, path: str) -> Model | Upstream | Failure:
         """Return where a request goes. key: of who sticks to an arm. path: outside not all of ours are known."""
-        if (model := self.models.get(name)) is not None:
+        if (model := self.models.get(self.former.get(name, name))) is not None:
             return model
         split = self.splits.get(name)
         if split is None:
@@ -60,7 +64,7 @@ class Names:
     def keeper(self, name: str, group: str) -> Model | None:
         """Return the model behind a name that has a group, which keeps something; None: no such model has."""
         split = self.splits.get(name)
-        models = [self.models.get(arm) for arm in ([name] if split is None else split.weights)]
+        models = [self.models.get(arm) for arm in ([self.former.get(name, name)] if split is None else split.weights)]
         return next((model for model in models if model is not None and model.has(group)), None)
 
     def _arm(self, name: str) -> Model | Upstream | None:

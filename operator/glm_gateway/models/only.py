@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from glm_edge.errors.failure import Failure
 from glm_gateway.ladder.easing import NO_EASING, Easing
 from glm_gateway.models.model import Model
+from glm_gateway.proxy.client import Added
+from glm_gateway.proxy.heads import MODEL_HEADER
 from glm_gateway.proxy.outside import lost_outside
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.routing.pick import Choice
@@ -56,6 +58,10 @@ class ToGroup:
 
     def pool(self, group: str) -> Pool:
         return self.model.directory.pool(group)
+
+    def told(self, group: str) -> Added:
+        """Return what a group is told of where it is asked: the model that is meant, as it calls it."""
+        return [(MODEL_HEADER, self.model.served_as(group).encode())]
 
     def answers_late(self, group: str) -> bool:
         return self.model.answers_late(group)
@@ -113,6 +119,9 @@ class ToUpstream:
 
     def pool(self, group: str) -> Pool:
         raise KeyError(group)
+
+    def told(self, group: str) -> Added:  # noqa: ARG002 - there are no groups
+        return ()
 
     def answers_late(self, group: str) -> bool:  # noqa: ARG002 - there are no groups
         return True

@@ -12,6 +12,8 @@ from glm_gateway.hold.room import Ticket, TurnedAway
 from glm_gateway.hold.telling import comment, turn_comment
 from glm_gateway.ladder.easing import NO_EASING, Easing
 from glm_gateway.models.model import Model
+from glm_gateway.proxy.client import Added
+from glm_gateway.proxy.heads import MODEL_HEADER
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.routing.classes import DEFAULT_CLASS, Place
 from glm_gateway.routing.pick import Choice, Request, Why
@@ -83,6 +85,10 @@ class Placement:
 
     def pool(self, group: str) -> Pool:
         return self.model.directory.pool(group)
+
+    def told(self, group: str) -> Added:
+        """Return what a group is told of where it is asked: the model that is meant, as it calls it."""
+        return [(MODEL_HEADER, self.model.served_as(group).encode())]
 
     def answers_late(self, group: str) -> bool:
         return self.model.answers_late(group)

@@ -32,6 +32,7 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
     names.upstreams = upstreams_of(config.upstreams, names.upstreams)
     for each in config.upstreams:
         gateway.telemetry.begin(each.name)
+    names.former = {former: each.name for each in config.models for former in each.former_names}
     names.splits = {each.name: split_of(each) for each in config.names}
     for served in config.models:
         model = gateway.models[served.name]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.ladder.easing import Easing
+from glm_gateway.proxy.client import Added
 from glm_gateway.proxy.outside import Outside
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.relay.placing import Placing
@@ -52,6 +53,9 @@ class TracedPlacing:
 
     def pool(self, group: str) -> Pool:
         return self.inner.pool(group)
+
+    def told(self, group: str) -> Added:
+        return self.inner.told(group)
 
     def answers_late(self, group: str) -> bool:
         return self.inner.answers_late(group)

@@ -22,9 +22,12 @@ class Outgoing:
     added: Added
     streams: bool
 
-    def request(self, easing: Easing, continuation: Continuation | None) -> tuple[bytes, list[bytes]]:
-        """Return the head and the parts of the body for a group; with a continuation it is to go on with a reply."""
-        added = [*self.added, *easing.for_worker, (FRAMES_HEADER.encode(), b"1")]
+    def request(self, easing: Easing, continuation: Continuation | None, told: Added = ()) -> tuple[bytes, list[bytes]]:
+        """Return the head and the parts of the body for a group; with a continuation it is to go on with a reply.
+
+        told: headers of ours for this group only.
+        """
+        added = [*self.added, *told, *easing.for_worker, (FRAMES_HEADER.encode(), b"1")]
         parts = [self.body] if self.body else []
         if continuation is not None:
             parts = continued(continuation, self.body)

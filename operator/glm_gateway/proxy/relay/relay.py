@@ -118,8 +118,8 @@ class Relay:
     async def _ask(self, choice: Choice, continuation: Continuation | None) -> None:
         """Ask a group, and pass its reply on to its end. Raises Lost and Declined."""
         try:
-            pool = self.placing.pool(choice.group)
-            connection = await pool.ask(*self.outgoing.request(self.placing.easing, continuation))
+            pool, told = self.placing.pool(choice.group), self.placing.told(choice.group)
+            connection = await pool.ask(*self.outgoing.request(self.placing.easing, continuation, told))
         except (UpstreamLost, KeyError) as error:
             raise Lost(str(error)) from error
         self.result.group, refusal = choice.group, None
