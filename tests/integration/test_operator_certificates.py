@@ -1,0 +1,297 @@
+"""Certificates between a gateway and its groups in real passes: when they are made, renewed, and what else goes on."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from glm_operator import names
+from integration.fake_kubernetes import FakeKubernetes, Refused
+from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec, uids
+from integration.test_operator_gateway import TO_GATEWAY, TO_GROUPS, selector
+
+KEYS = {"auth": "APIKeys"}
+LEAFS = ["chat-worker-client-tls", "chat-worker-tls"]
+DAY = timedelta(days=1)
+
+
+def a_body(name: str = "chat", **spec: Any) -> dict[str, Any]:
+    body = a_deployment_body(name, **{"access": KEYS, **spec})
+    if "gateway" not in spec:
+        del body["spec"]["gateway"]
+    return body
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as made:
+        made.certificates, made.now = True, datetime.now(UTC)
+        await made.settle()
+        yield made
+
+
+def certificate(rig: Rig, secret: str, item: str = "tls.crt") -> x509.Certificate:
+    text = base64.b64decode(rig.fake.get("secrets", secret)["data"][item])
+    return x509.load_pem_x509_certificates(text)[-1]
+
+
+def serials(rig: Rig) -> list[int]:
+    return [certificate(rig, leaf).serial_number for leaf in LEAFS]
+
+
+def pod_spec(rig: Rig, plural: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = rig.fake.get(plural, name)["spec"]["template"]["spec"]
+    return found
+
+
+def volumes(spec: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("secret") for each in spec["volumes"]}
+
+
+def speaks_tls(rig: Rig, group: str = "chat-g0") -> bool:
+    (container,) = pod_spec(rig, "statefulsets", group)["containers"]
+    return "https" in [port["name"] for port in container["ports"]]
+
+
+def adopt(rig: Rig) -> None:
+    message = rig.condition("UpToDate")[2]
+    rig.fake.edit(
+        "glmdeployments",
+        "chat",
+        lambda body: (
+            body["metadata"].setdefault("annotations", {}).update({names.ADOPT_ANNOTATION: newer_revision(message)})
+        ),
+    )
+
+
+def newer_revision(message: str) -> str:
+    return next(word.strip(".,;()") for word in message.split() if len(word.strip(".,;()")) == 10 and word[0] in HEX)
+
+
+HEX = "0123456789abcdef"
+
+
+async def test_a_new_deployment_speaks_tls_inside_and_its_secrets_go_with_it(rig: Rig) -> None:
+    assert rig.fake.names("secrets") == ["chat-worker-client-tls", "chat-worker-tls", "glm-authority"]
+    group = pod_spec(rig, "statefulsets", "chat-g0")
+    assert volumes(group)["tls"] == {"secretName": "chat-worker-tls", "defaultMode": 0o440}
+    assert speaks_tls(rig)
+    (container,) = group["containers"]
+    assert {"name": "GLM_TLS_FOLDER", "value": "/etc/glm/tls"} in container["env"]
+    gateway = volumes(pod_spec(rig, "deployments", "chat-gateway"))["workers"]
+    assert gateway == {"secretName": "chat-worker-client-tls", "defaultMode": 0o440, "optional": True}
+    file = json.loads(rig.fake.get("configmaps", "chat-gateway")["data"]["gateway.json"])
+    assert file["workers"] == {"tlsFolder": "/etc/glm/workers"}
+    ports = {port["name"]: port["targetPort"] for port in rig.fake.get("services", "chat-worker")["spec"]["ports"]}
+    assert ports == {"http": "http", "https": "https", "management": "management"}
+    assert rig.condition("Ready")[:2] == ("True", "AllGroupsReady")
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    rig.fake.step()
+    assert rig.fake.names("secrets") == []
+
+
+async def test_no_pod_mounts_the_authority_and_each_leaf_is_for_one_use(rig: Rig) -> None:
+    for plural, name in (("statefulsets", "chat-g0"), ("deployments", "chat-gateway")):
+        mounted = [each["secretName"] for each in volumes(pod_spec(rig, plural, name)).values() if each]
+        assert names.AUTHORITY_SECRET not in mounted
+    for leaf, use in zip(LEAFS, ("clientAuth", "serverAuth"), strict=True):
+        found = certificate(rig, leaf).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert [each._name for each in found] == [use]
+        assert set(rig.fake.get("secrets", leaf)["data"]) == {"ca.crt", "tls.crt", "tls.key"}
+
+
+async def test_passes_read_three_secrets_in_ten_minutes_and_none_else(rig: Rig) -> None:
+    await rig.run_pass()
+    before = rig.reads
+    for _ in range(5):
+        assert not (await rig.run_pass()).changed
+    assert rig.reads == before
+    rig.now += timedelta(minutes=11)
+    assert not (await rig.run_pass()).changed
+    assert rig.reads == before + 3
+
+
+async def test_leafs_are_renewed_and_pods_are_told_and_none_is_replaced(rig: Rig) -> None:
+    before, pods = serials(rig), uids(rig)
+    rig.now += 59 * DAY
+    await rig.settle()
+    assert serials(rig) == before
+    rig.now += 2 * DAY
+    await rig.settle()
+    assert not set(serials(rig)) & set(before)
+    assert uids(rig) == pods
+    marks = [rig.fake.get("pods", pod)["metadata"]["annotations"].get(names.CERTIFICATE_ANNOTATION) for pod in pods]
+    assert all(marks)
+
+
+async def test_deleted_leafs_are_made_again_when_the_deployment_is_edited(rig: Rig) -> None:
+    before, pods = serials(rig), uids(rig)
+    for leaf in LEAFS:
+        rig.fake.delete(("secrets", "models", leaf))
+    set_spec(rig, slo={"classes": []})
+    await rig.settle()
+    assert not set(serials(rig)) & set(before)
+    assert uids(rig) == pods
+
+
+async def test_a_root_that_ends_within_a_year_gets_one_after_it_that_signs_a_day_later(rig: Rig) -> None:
+    first = certificate(rig, "glm-authority", "ca.crt")
+    for _ in range(3286 // 50):
+        rig.now += 50 * DAY
+        await rig.settle()
+    rig.now = first.not_valid_after_utc - 364 * DAY
+    await rig.settle()
+    following = certificate(rig, "glm-authority", "ca.crt")
+    assert following != first
+    assert certificate(rig, "chat-worker-tls", "ca.crt") == following, "it is trusted at once"
+    certificate(rig, "chat-worker-tls").verify_directly_issued_by(first)
+    rig.now += 61 * DAY
+    await rig.settle()
+    certificate(rig, "chat-worker-tls").verify_directly_issued_by(following)
+    certificate(rig, "chat-worker-client-tls").verify_directly_issued_by(following)
+
+
+async def test_deployments_of_a_namespace_share_an_authority_that_goes_with_the_last(rig: Rig) -> None:
+    rig.fake.put("glmdeployments", a_body("second"))
+    await rig.settle("second")
+    root = certificate(rig, "glm-authority", "ca.crt")
+    certificate(rig, "second-worker-tls").verify_directly_issued_by(root)
+    rig.fake.delete(("glmdeployments", "models", "chat"))
+    rig.fake.step()
+    assert rig.fake.names("secrets") == ["glm-authority", "second-worker-client-tls", "second-worker-tls"]
+    rig.fake.delete(("glmdeployments", "models", "second"))
+    rig.fake.step()
+    assert rig.fake.names("secrets") == []
+
+
+async def test_without_the_right_everything_else_goes_on_and_the_condition_says_so(rig: Rig) -> None:
+    def refuse(what: str) -> None:
+        if "secrets" in what:
+            raise Refused(403, "Forbidden", 'secrets is forbidden: User "x" cannot create resource "secrets"')
+
+    rig.fake.before_write = refuse
+    for leaf in LEAFS:
+        rig.fake.delete(("secrets", "models", leaf))
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}}, replicas=2)
+    await rig.settle()
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("True", "CertificatesFailed")
+    assert "cannot create resource" in message
+    assert {"chat-g0-0", "chat-g1-0"} <= uids(rig).keys()
+    outcome = await rig.run_pass()
+    assert outcome.due_at is not None
+    assert outcome.due_at <= rig.now + timedelta(minutes=1)
+    rig.fake.before_write = lambda _: None
+    rig.now += timedelta(minutes=2)
+    await rig.settle()
+    assert rig.condition("GatewayReady")[1] == "GatewayServes"
+
+
+@pytest.mark.parametrize("name", ["glm-authority", "chat-worker-tls", "chat-worker-client-tls"])
+async def test_a_secret_of_somebody_else_is_left_alone(name: str) -> None:
+    theirs = {"metadata": {"name": name, "namespace": "models"}, "data": {"tls.crt": "dGhlaXJz"}}
+
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+        fake.put("secrets", theirs)
+
+    async with a_rig(prepare) as rig:
+        rig.certificates = True
+        await rig.settle()
+        assert rig.fake.get("secrets", name)["data"] == {"tls.crt": "dGhlaXJz"}
+        _, reason, message = rig.condition("GatewayReady")
+        assert reason == "CertificatesFailed"
+        assert f"Secret {name} is somebody else's" in message
+
+
+async def test_an_authority_that_cannot_be_read_is_kept_until_somebody_deletes_it(rig: Rig) -> None:
+    rig.fake.edit("secrets", "glm-authority", lambda secret: secret["data"].update({"ca.key": "eA=="}))
+    rig.now += timedelta(minutes=11)
+    await rig.settle()
+    assert "Secret glm-authority: " in rig.condition("GatewayReady")[2]
+    before = serials(rig)
+    rig.fake.delete(("secrets", "models", "glm-authority"))
+    rig.now += timedelta(minutes=2)
+    await rig.settle()
+    assert rig.condition("GatewayReady")[1] == "GatewayServes"
+    assert not set(serials(rig)) & set(before)
+
+
+async def test_two_operators_that_make_one_authority_at_a_time_agree(rig: Rig) -> None:
+    """The other one is faster by a moment: ours reads again, and signs by what is there."""
+    for secret in (*LEAFS, "glm-authority"):
+        rig.fake.delete(("secrets", "models", secret))
+    rig.fake.put("glmdeployments", a_body("second"))
+    await rig.settle("second")
+    faster = rig.fake.get("secrets", "glm-authority")
+    rig.fake.delete(("secrets", "models", "glm-authority"))
+    made: list[str] = []
+
+    def race(what: str) -> None:
+        if what == "POST secrets" and not made:
+            made.append(what)
+            rig.fake.put("secrets", faster)
+
+    rig.fake.before_write = race
+    set_spec(rig, slo={"classes": []})
+    await rig.settle()
+    assert made
+    root = certificate(rig, "glm-authority", "ca.crt")
+    certificate(rig, "chat-worker-tls").verify_directly_issued_by(root)
+    certificate(rig, "second-worker-tls").verify_directly_issued_by(root)
+
+
+async def test_groups_of_before_stay_plain_until_an_edit_and_the_gateway_serves_both() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        pods = uids(rig, "statefulsets")
+        await rig.end()
+        rig.certificates = True
+        await rig.settle()
+        assert uids(rig, "statefulsets") == pods
+        assert not speaks_tls(rig)
+        assert rig.condition("UpToDate")[1] == "NewerRendering"
+        assert "workers" in volumes(pod_spec(rig, "deployments", "chat-gateway"))
+        set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+        await rig.settle()
+        assert speaks_tls(rig)
+
+
+async def test_without_certificates_groups_that_speak_tls_are_served_until_they_are_moved(rig: Rig) -> None:
+    await rig.end()
+    rig.certificates = False
+    await rig.settle()
+    assert speaks_tls(rig)
+    assert "workers" in volumes(pod_spec(rig, "deployments", "chat-gateway"))
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("True", "GroupsSpeakTLS")
+    assert "kubectl glm rollout adopt chat" in message
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+    await rig.settle()
+    assert not speaks_tls(rig)
+    assert "workers" not in volumes(pod_spec(rig, "deployments", "chat-gateway"))
+    assert rig.condition("GatewayReady")[1] == "GatewayServes"
+
+
+async def test_a_gateway_that_is_not_wanted_stays_until_groups_can_be_asked_without_it(rig: Rig) -> None:
+    set_spec(rig, gateway={"enabled": False})
+    await rig.settle()
+    assert selector(rig) == TO_GATEWAY
+    status, reason, message = rig.condition("GatewayReady")
+    assert (status, reason) == ("True", "GroupsSpeakTLS")
+    assert "gateway.enabled is false" in message
+    adopt(rig)
+    await rig.settle()
+    assert not speaks_tls(rig)
+    assert selector(rig) == TO_GROUPS
+    assert rig.condition("GatewayReady")[1] == "GatewayDisabled"
