@@ -184,8 +184,11 @@ class Deployed:
 
     def signal_rank(self, pod: str, rank: int, signal: int) -> None:
         """Send a signal to one rank, from inside its container."""
-        command = ["python3", "-c", KILL_RANK, str(rank), str(signal)]
-        self.target.kubectl("exec", pod, "-n", self.namespace, "-c", WORKER_CONTAINER, "--", *command)
+        self.run(pod, "python3", "-c", KILL_RANK, str(rank), str(signal))
+
+    def run(self, pod: str, *command: str) -> str:
+        """Run a command inside a worker's container; return what it printed."""
+        return self.target.kubectl("exec", pod, "-n", self.namespace, "-c", WORKER_CONTAINER, "--", *command)
 
     def group(self, pod: str) -> dict[str, Any]:
         """Return what the supervisor of a leading pod says of its group."""

@@ -13,8 +13,8 @@ from glm_operator.rollout import records
 SERVICE = "pods-of-another-version"
 
 
-def other_template(deployment: GLMDeployment, layout: Layout) -> Manifest:
-    template = group_template(deployment, layout)
+def other_template(deployment: GLMDeployment, layout: Layout, *, has_tls: bool = False) -> Manifest:
+    template = group_template(deployment, layout, has_tls=has_tls)
     return {**template, "spec": {**template["spec"], "serviceName": SERVICE}}
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -53,6 +54,84 @@ def test_every_pod_of_the_gateway_is_replaced_and_nobody_notices(pair: Deployed)
         pair.patch(gateway={"resources": {"requests": {"memory": "200Mi"}}})
         wait_for("other pods of the gateway", lambda: _all_others(pair, before), timeout_s=180)
     assert_all_answered(asked)
+
+
+def test_groups_are_spoken_to_by_certificates_alone_which_are_renewed_and_nobody_notices(pair: Deployed) -> None:
+    pods, certificates = pair.pod_uids(), _certificates(pair)
+    for pod in pods:
+        assert _tried_at_port_of_requests(pair, pod) == {
+            "plain": "refused",
+            "tls": "refused",
+            "tls of workers": "refused",
+        }
+        assert pair.group(pod)["state"] == "serving", "the management port is as it was"
+    assert "pair" in printed(pair.target, "status", "pair", "-n", MODEL_NAMESPACE)
+    with asking(pair) as asked:
+        for name in certificates:
+            pair.target.kubectl("delete", "secret", name, "-n", MODEL_NAMESPACE)
+        pair.patch(rollout={"progressDeadlineSeconds": 31})
+        wait_for("other certificates", lambda: _are_others(certificates, _certificates(pair)), timeout_s=60)
+        wait_for("them in the pods", lambda: _have_mounted(pair, pods), timeout_s=30)
+        right = asked.num_right
+        wait_for("answers by them", lambda: asked.num_right >= right + 2 * NUM_CLIENTS, timeout_s=60)
+    assert_all_answered(asked)
+    assert pair.pod_uids() == pods
+    pair.patch(rollout={"progressDeadlineSeconds": 30})
+
+
+def _certificates(deployed: Deployed) -> dict[str, str]:
+    """Return the certificate of each of its Secrets; LookupError while one of them is not there."""
+    names = [f"{deployed.name}-worker-tls", f"{deployed.name}-worker-client-tls"]
+    found = {
+        each["metadata"]["name"]: each["data"]["tls.crt"]
+        for each in deployed.target.items("secrets", deployed.namespace)
+        if each["metadata"]["name"] in names
+    }
+    if found.keys() != set(names):
+        raise LookupError(f"of {names} there are {list(found)}")
+    return found
+
+
+def _are_others(before: dict[str, str], after: dict[str, str]) -> bool:
+    return not set(before.values()) & set(after.values())
+
+
+def _have_mounted(deployed: Deployed, pods: dict[str, str]) -> bool:
+    """Tell whether each worker shows what is in the Secret now."""
+    now = b64decode(_certificates(deployed)[f"{deployed.name}-worker-tls"]).decode()
+    shown = ("cat", "/etc/glm/tls/tls.crt")
+    return all(deployed.run(pod, *shown).strip() == now.strip() for pod in pods)
+
+
+def _tried_at_port_of_requests(deployed: Deployed, pod: str) -> dict[str, str]:
+    """Return what becomes of one who asks a worker from inside its pod: the answer's status, or: refused."""
+    found: dict[str, str] = json.loads(deployed.run(pod, "python3", "-c", ASK_WORKER))
+    return found
+
+
+ASK_WORKER = """
+import http.client, json, ssl
+
+def ask(connection):
+    try:
+        connection.request("GET", "/v1/models")
+        return str(connection.getresponse().status)
+    except (OSError, http.client.HTTPException):
+        return "refused"
+
+def tls(*pair):
+    context = ssl.create_default_context(cafile="/etc/glm/tls/ca.crt")
+    context.check_hostname = False
+    if pair:
+        context.load_cert_chain(*pair)
+    return http.client.HTTPSConnection("127.0.0.1", 8000, timeout=10, context=context)
+
+print(json.dumps({
+    "plain": ask(http.client.HTTPConnection("127.0.0.1", 8000, timeout=10)),
+    "tls": ask(tls()),
+    "tls of workers": ask(tls("/etc/glm/tls/tls.crt", "/etc/glm/tls/tls.key")),
+}))
+"""
 
 
 def test_a_key_is_rotated_and_nobody_notices_who_takes_the_new_one_in_time(pair: Deployed) -> None:

@@ -11,8 +11,8 @@ from glm_operator.rollout.front import FrontPlan
 environment = pod.environment
 
 
-def without_token(*args: Any) -> list[dict[str, Any]]:
-    return [item for item in environment(*args) if item["name"] != "GLM_GATEWAY_TOKEN"]
+def without_token(*args: Any, **options: Any) -> list[dict[str, Any]]:
+    return [item for item in environment(*args, **options) if item["name"] != "GLM_GATEWAY_TOKEN"]
 
 
 if __name__ == "__main__":

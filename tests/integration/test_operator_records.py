@@ -132,8 +132,8 @@ async def test_a_rendering_that_changes_what_no_update_can_change_is_adopted_gro
     await rig.end()
     made = group.group_template
 
-    def other(deployment: object, layout: object) -> Manifest:
-        template = made(deployment, layout)  # type: ignore[arg-type]
+    def other(deployment: object, layout: object, *, has_tls: bool = False) -> Manifest:
+        template = made(deployment, layout, has_tls=has_tls)  # type: ignore[arg-type]
         return {**template, "spec": {**template["spec"], "serviceName": "chat-pods"}}
 
     monkeypatch.setattr("glm_operator.rollout.records.group_template", other)
