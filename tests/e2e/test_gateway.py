@@ -65,7 +65,7 @@ def test_groups_are_spoken_to_by_certificates_alone_which_are_renewed_and_nobody
             "tls of workers": "refused",
         }
         assert pair.group(pod)["state"] == "serving", "the management port is as it was"
-    assert "pair" in printed(pair.target, "status", "pair", "-n", MODEL_NAMESPACE)
+    assert "2/2" in kubectl_glm(pair.target, "status", "pair", "-n", MODEL_NAMESPACE, "--once")
     with asking(pair) as asked:
         for name in certificates:
             pair.target.kubectl("delete", "secret", name, "-n", MODEL_NAMESPACE)
