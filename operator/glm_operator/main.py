@@ -106,6 +106,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             beside=[autoscaler.run],
             measured=lambda: board.latest,
             statuses=partial(_statuses, cache),
+            certificates=lambda: certificates.ends,
         )
         runner = await probes.serve(loop, settings.management_port)
         try:

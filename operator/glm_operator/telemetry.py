@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -86,6 +87,23 @@ class _Conditions(Collector):
                 bad.add_metric([*name, kind], float(meaning is not None and meaning.severity is Severity.BAD))
             stuck.add_metric([*name], float(found.get("Progressing", {}).get("reason") == "RolloutStuck"))
         return [holds, bad, stuck]
+
+
+class _Certificates(Collector):
+    """When the certificates end that gateways and workers have: a deployment's series goes with it."""
+
+    def __init__(self, ends: Callable[[], Mapping[Name, datetime]]) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "glm_operator_certificates_end_timestamp_seconds",
+            "When the first certificate between a gateway and its workers ends, as it was last seen.",
+            labels=["namespace", "deployment"],
+        )
+        for name, ends in self._ends().items():
+            family.add_metric([*name], ends.timestamp())
+        return [family]
 
 
 class _Autoscaler(Collector):
@@ -214,10 +232,15 @@ class Telemetry:
         measured: Callable[[], Mapping[Name, Measured]] = dict,
         statuses: Callable[[], Mapping[Name, Mapping[str, Any]]] = dict,
         gpu_budgets: Mapping[str, int] | None = None,
+        certificates: Callable[[], Mapping[Name, datetime]] = dict,
     ) -> None:
-        """measured: the autoscaler's last looks. statuses: of every deployment, as the watches know them."""
+        """measured: the autoscaler's last looks. statuses: of every deployment, as the watches know them.
+
+        certificates: when those of a deployment end.
+        """
         self.registry = CollectorRegistry()
         self.registry.register(_Conditions(statuses))
+        self.registry.register(_Certificates(certificates))
         self.registry.register(_Autoscaler(measured, gpu_budgets or {}))
         self.registry.register(_Watches(watches))
         self._duration = Histogram(

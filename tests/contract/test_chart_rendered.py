@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contract.helm import CHART, helm, needs_helm, of_kind, pod_metadata, pod_specs, rendered, rendered_notes
-from contract.test_rbac import granted, grants
+from contract.test_rbac import granted, granted_for_certificates, grants
 from glm_operator.cli.files import read_planned
 from glm_operator.render.policies import OPERATOR
 from glm_operator.settings import OperatorSettings
@@ -40,7 +40,7 @@ def test_helm_refuses_a_cluster_that_is_too_old() -> None:
 def test_all_namespaces_are_served_by_a_cluster_role() -> None:
     objects = rendered()
     operators = [item for item in of_kind(objects, "ClusterRole") if "crd" not in item["metadata"]["name"]]
-    assert [sorted(grants(item["rules"])) for item in operators] == [sorted(granted())]
+    assert [sorted(grants(item["rules"])) for item in operators] == [sorted([*granted(), *granted_for_certificates()])]
     assert of_kind(objects, "Role") == []
 
 
@@ -48,8 +48,21 @@ def test_named_namespaces_are_served_by_roles_and_nothing_cluster_wide() -> None
     objects = rendered({"watchNamespaces": ["a", "b"], "crd.upgrade": False})
     roles = of_kind(objects, "Role")
     assert [item["metadata"]["namespace"] for item in roles] == ["a", "b"]
-    assert [sorted(grants(item["rules"])) for item in roles] == [sorted(granted())] * 2
+    assert [sorted(grants(item["rules"])) for item in roles] == [sorted([*granted(), *granted_for_certificates()])] * 2
     assert of_kind(objects, "ClusterRole") == of_kind(objects, "ClusterRoleBinding") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "makes_them"),
+    [({}, True), ({"certificates": None}, True), ({"certificates.enabled": False}, False)],
+    ids=["by default", "of a release from before", "switched off"],
+)
+def test_secrets_are_within_reach_only_where_certificates_are_made(values: dict[str, Any], makes_them: bool) -> None:
+    objects = rendered({"watchNamespaces": ["a"], "crd.upgrade": False, **values})
+    (role,), (deployment,) = of_kind(objects, "Role"), of_kind(objects, "Deployment")
+    assert any(resource == "secrets" for _, resource, _ in grants(role["rules"])) is makes_them
+    env = {item["name"]: item.get("value") for item in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["GLM_OPERATOR_CERTIFICATES"] == ("true" if makes_them else "false")
 
 
 def test_with_the_default_hook_named_namespaces_still_need_a_cluster_role_for_the_crd() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from glm_gateway.groups import slices
 from glm_operator import names
 from glm_operator.api.spec import Chat
-from glm_operator.render import group_template, render, revision_of
+from glm_operator.render import group_template, render, revision_of, speaks_tls
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
 from glm_worker.settings import WorkerSettings
@@ -57,6 +58,22 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> Worke
 def test_every_variable_is_a_setting(spec: dict[str, Any]) -> None:
     known = {f"GLM_{name.upper()}" for name in WorkerSettings.model_fields}
     assert set(environment(0, **spec)) <= known
+
+
+def test_workers_read_certificates_where_they_are_mounted_and_gateways_ask_for_the_name_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployment = a_deployment()
+    pod = render(deployment, a_layout(deployment), has_tls=True)[-1]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert speaks_tls(pod)
+    given = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
+    settings = settings_of(monkeypatch, given)
+    (mounted,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "tls"]
+    assert str(settings.tls_folder) == mounted
+    assert slices.HTTPS_PORT_NAME in [port["name"] for port in container["ports"]]
+    asked = slices.server_name_of(deployment.name, deployment.namespace)
+    assert asked == names.workers_host(deployment.name, deployment.namespace)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from glm_operator.api.front import Front
-from glm_operator.cluster.rbac import RULES
+from glm_operator.cluster.rbac import CERTIFICATE_RULE, RULES
 from glm_operator.render.gateway import GatewayTarget, gateway_objects
 from glm_operator.render.gateway_config import Served, in_cluster
 
@@ -21,6 +21,16 @@ def grants(rules: list[dict[str, Any]]) -> list[Grant]:
 
 def granted() -> list[Grant]:
     return grants(yaml.safe_load(RULES_FILE.read_text()))
+
+
+def granted_for_certificates() -> list[Grant]:
+    """Return what is granted beside it, unless the values say that no certificates are made."""
+    return grants(yaml.safe_load(RULES_FILE.with_name("certificate-rules.yaml").read_text()))
+
+
+def test_of_secrets_are_granted_reading_by_name_and_writing_and_no_list_of_them() -> None:
+    assert sorted(granted_for_certificates()) == [("", "secrets", verb) for verb in ("create", "get", "patch")]
+    assert {verb for _, _, verb in granted_for_certificates()} == CERTIFICATE_RULE.verbs
 
 
 def test_the_chart_grants_exactly_what_the_operator_lists() -> None:

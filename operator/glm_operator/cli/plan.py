@@ -30,14 +30,18 @@ def plan_command(
             "see the manifests, and the revision in them, as that operator applies them."
         ),
     ] = DEFAULT_WORKER_IMAGE,
+    certificates: Annotated[
+        bool,
+        typer.Option(help="As certificates.enabled of the operator's chart: groups speak TLS with their gateway."),
+    ] = True,
 ) -> None:
     """Print how a GLMDeployment would lie over ranks, pods and GPUs; refuse what cannot be, as the operator would."""
     with plain_errors():
         planned = read_planned(file, worker_image=worker_image)
         if manifests:
-            out.print(
-                yaml.safe_dump_all(render(planned.deployment, planned.layout), sort_keys=False), markup=False, end=""
-            )
+            has_tls = certificates and planned.deployment.spec.front.is_wanted
+            made = render(planned.deployment, planned.layout, has_tls=has_tls)
+            out.print(yaml.safe_dump_all(made, sort_keys=False), markup=False, end="")
         else:
             out.print(plan_table(planned))
 

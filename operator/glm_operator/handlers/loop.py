@@ -70,8 +70,9 @@ class Loop:
         beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
         measured: Callable[[], Mapping[Name, Measured]] = dict,
         statuses: Callable[[], Mapping[Name, Mapping[str, Any]]] = dict,
+        certificates: Callable[[], Mapping[Name, datetime]] = dict,
     ) -> None:
-        """beside: what else runs for as long as the loop. measured, statuses: of all deployments, for the metrics."""
+        """beside: what else runs for as long as the loop. The last three: of all deployments, for the metrics."""
         self.queue = queue if queue is not None else Queue()  # an empty one is false
         self.telemetry = Telemetry(
             age_s=self.pass_age_s,
@@ -80,6 +81,7 @@ class Loop:
             measured=measured,
             statuses=statuses,
             gpu_budgets=settings.gpu_budgets,
+            certificates=certificates,
         )
         self._beside = beside
         self._settings = settings

@@ -28,6 +28,7 @@ from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy,
 from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
+from glm_operator.rollout.behind import Neighbours
 from glm_operator.rollout.front import FrontPlan, House, front_plan, renders_tls
 from glm_operator.rollout.membership import needs_load, staying
 from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
@@ -107,6 +108,8 @@ class Reconciler:
                 self.cache.forget((namespace, name))
             if body is None or _is_going(body):
                 self.adoptions.note((namespace, name), adopts=False)
+                if self.certificates is not None:
+                    self.certificates.forget((namespace, name))
                 return Outcome(exists=False)  # ownerReferences delete everything
             outcome = await self._pass(Seen(body, await self.kube.observe(body, self.now())), is_live=True)
             assert outcome is not None
@@ -124,7 +127,7 @@ class Reconciler:
             return None
         weighed = await self._weigh(seen.observed, is_live=is_live, needs_load=weighs_load)
         decision = self._decide(choice.target, seen.observed, weighed)
-        front = front_plan(seen.body, seen.observed, choice.target, self.cache.bodies(), self.house)
+        front = front_plan(seen.body, seen.observed, choice.target, self._neighbours(seen.body), self.house)
         front, look_at = await self._certified(seen, front)
         plan = plan_of(seen.body, seen.observed, choice.target, decision, front)
         writes = Writes(self.kube, seen.body, seen.observed)
@@ -138,9 +141,22 @@ class Reconciler:
         outcome = await self._report(seen, choice, decision, weighed, writes, front)
         return outcome.before(look_at)
 
+    def _neighbours(self, body: Manifest) -> Neighbours:
+        """Return the other deployments, as the watches know them."""
+
+        def observed(other: Manifest) -> Observed | None:
+            known = self.cache.seen(*_key(other), self.now())
+            return None if known is None else known.observed
+
+        are_all = self.cache.is_complete(body["metadata"]["namespace"])
+        return Neighbours(tuple(self.cache.bodies()), are_all, observed)
+
     async def _certified(self, seen: Seen, front: FrontPlan) -> tuple[FrontPlan, datetime | None]:
         """See to certificates, before anything is written that mounts them. Return when to look again, if early."""
-        if self.certificates is None or not front.needs_certificates:
+        if self.certificates is None:
+            return front, None
+        if not front.needs_certificates:
+            self.certificates.forget(_key(seen.body))
             return front, None
         standing = await self.certificates.ensure(seen.body)
         for use, mark in standing.written.items():

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -44,6 +45,12 @@ def a_look(**changes: Any) -> Measured:
         sampled_at_s=time.time() - 4,
         **changes,
     )
+
+
+def test_the_end_of_certificates_is_told_as_a_time() -> None:
+    ends = datetime(2027, 1, 1, tzinfo=UTC)
+    registry = Telemetry(age_s=float, queue_length=int, certificates=lambda: {("models", "chat"): ends}).registry
+    assert registry.get_sample_value("glm_operator_certificates_end_timestamp_seconds", CHAT) == ends.timestamp()
 
 
 def test_a_look_is_told_with_its_inputs_and_limits() -> None:

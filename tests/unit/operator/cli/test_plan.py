@@ -86,6 +86,22 @@ def test_plan_prints_the_image_that_an_operator_with_that_default_would_apply(en
     assert group["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
+@pytest.mark.parametrize(
+    ("options", "spec", "port"),
+    [
+        ((), "", "https"),
+        (("--no-certificates",), "", "http"),
+        ((), "\n  gateway: {enabled: false}", "http"),
+    ],
+)
+def test_plan_prints_what_groups_speak_with_the_gateway_that_they_would_have(
+    options: tuple[str, ...], spec: str, port: str
+) -> None:
+    result = glm("plan", "--manifests", *options, "-f", "-", stdin=f"{NANO.rstrip()}{spec}")
+    *_, group = yaml.safe_load_all(result.stdout)
+    assert group["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"] == port
+
+
 def test_what_the_planner_refuses_is_printed_in_its_words() -> None:
     result = plan(NANO.replace("expert: 2", "expert: 3"))
     assert result.exit_code == 1

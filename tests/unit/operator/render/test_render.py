@@ -1,6 +1,7 @@
 """What the operator makes of a deployment: one test a promise, not one a field."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -230,6 +231,31 @@ def test_only_what_no_update_can_change_needs_another_stateful_set() -> None:
     assert not needs_another(wanted, live)
     for field in ("selector", "serviceName", "podManagementPolicy"):
         assert needs_another(wanted, {**live, "spec": {**live["spec"], field: "other"}})
+
+
+def test_groups_that_speak_tls_differ_in_what_that_needs_and_in_nothing_else() -> None:
+    deployment = a_deployment()
+    plain, tls = (group_template(deployment, a_layout(deployment), has_tls=each)["spec"] for each in (False, True))
+    before, after = plain["template"]["spec"], tls["template"]["spec"]
+    (one,), (two,) = before["containers"], after["containers"]
+    assert [port["name"] for port in two["ports"]] == ["https", "management", "coordinator"]
+    assert [port["containerPort"] for port in two["ports"]] == [port["containerPort"] for port in one["ports"]]
+    assert [entry for entry in two["env"] if entry not in one["env"]] == [
+        {"name": "GLM_TLS_FOLDER", "value": "/etc/glm/tls"}
+    ]
+    assert two["volumeMounts"] == [*one["volumeMounts"], {"name": "tls", "mountPath": "/etc/glm/tls", "readOnly": True}]
+    secret = {"secretName": "chat-worker-tls", "defaultMode": 0o440}
+    assert after["volumes"] == [*before["volumes"], {"name": "tls", "secret": secret}]
+    for part in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert two[part] == one[part], "probes go to the management port"
+    same = {key: value for key, value in two.items() if key not in ("env", "ports", "volumeMounts")}
+    assert same == {key: one[key] for key in same}
+
+
+def test_names_of_secrets_are_reserved_and_none_is_another_deployments() -> None:
+    for name in (names.workers_certificate("chat"), names.gateway_certificate("chat")):
+        assert re.search(f"{names.RESERVED_SUFFIXES}$", name), "no deployment may have it"
+        assert len(name.replace("chat", "x" * names.MAX_NAME_LENGTH)) <= 63
 
 
 def test_names_are_short_enough_at_their_longest() -> None:
