@@ -264,8 +264,8 @@ async def a_rig(prepare: Callable[[FakeKubernetes], object] | None = None) -> As
         await server.close()
 
 
-def set_spec(rig: Rig, **spec: Any) -> None:
-    rig.fake.edit("glmdeployments", "chat", lambda body: body["spec"].update(spec))
+def set_spec(rig: Rig, deployment: str = "chat", **spec: Any) -> None:
+    rig.fake.edit("glmdeployments", deployment, lambda body: body["spec"].update(spec))
 
 
 def revisions(rig: Rig, plural: str = "pods") -> dict[str, str]:

@@ -167,16 +167,96 @@ async def test_a_bad_edit_leaves_the_gateway_as_it_is(rig: Rig) -> None:
     assert "spec.gateway.replicas" in message
 
 
-async def test_other_deployments_behind_one_gateway_are_those_that_its_selector_names(rig: Rig) -> None:
-    def other(name: str, team: str, **model: str) -> None:
-        body = a_deployment_body(name, model={"name": "glm-nano", "source": "builtin://glm-nano", **model})
-        body["metadata"]["labels"] = {"team": team}
-        rig.fake.put("glmdeployments", body)
+BLUE = {"alsoServes": {"selector": {"matchLabels": {"team": "blue"}}}}
+NANO = {"name": "glm-nano", "source": "builtin://glm-nano"}
 
-    other("code", "blue", servedName="coder")
-    other("twin", "blue")
-    other("far", "red", servedName="far")
-    set_spec(rig, gateway={"alsoServes": {"selector": {"matchLabels": {"team": "blue"}}}})
+
+async def put_other(rig: Rig, name: str, team: str = "blue", **model: str) -> None:
+    """Make another deployment, and wait until it serves."""
+    body = a_deployment_body(name, model={**NANO, **model})
+    body["metadata"]["labels"] = {"team": team}
+    rig.fake.put("glmdeployments", body)
+    await rig.settle(name)
+
+
+def named(rig: Rig) -> dict[str, list[str]]:
+    """Return the models of the file, each with its former names."""
+    return {model["name"]: model.get("formerNames", []) for model in file(rig)["models"]}
+
+
+async def test_a_model_with_another_name_keeps_the_old_one_as_long_as_a_group_serves_it(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    set_spec(rig, model={**NANO, "servedName": "nano-2026"})
+    await rig.run_pass()  # moves the first group
+    assert named(rig) == {"nano-2026": ["glm-nano"]}
+    await rig.settle()
+    assert named(rig) == {"nano-2026": []}
+
+
+async def test_a_former_name_that_means_something_else_now_is_not_kept(rig: Rig) -> None:
+    set_spec(rig, replicas=2)
+    await rig.settle()
+    alias = {"name": "glm-nano", "arms": [{"to": "nano-2026"}]}
+    set_spec(rig, model={**NANO, "servedName": "nano-2026"}, gateway={"names": [alias]})
+    await rig.run_pass()
+    assert named(rig) == {"nano-2026": []}
+    assert file(rig)["names"][0]["name"] == "glm-nano"
+
+
+async def test_of_another_deployment_behind_the_gateway_counts_what_was_accepted(rig: Rig) -> None:
+    await put_other(rig, "code", servedName="coder")
+    set_spec(rig, gateway=BLUE)
+    await rig.settle()
+    assert named(rig) == {"glm-nano": [], "coder": []}
+
+    set_spec(rig, "code", model={**NANO, "servedName": "coder-2"}, parallelism={"tensor": 3})
+    await rig.settle("code")
+    assert rig.condition("Planned", "code")[:2] == ("False", "LayoutRefused")
+    await rig.settle()
+    assert named(rig) == {"glm-nano": [], "coder": []}, "a refused edit changes nothing"
+
+    rig.fake.edit("glmdeployments", "code", lambda body: body["spec"].pop("parallelism"))
+    set_spec(rig, "code", replicas=2)
+    await rig.run_pass("code")
+    await rig.run_pass("code")
+    await rig.settle()
+    assert "coder-2" in named(rig)
+    await rig.settle("code")
+    await rig.settle()
+    assert named(rig) == {"glm-nano": [], "coder-2": []}
+
+
+async def test_who_was_never_accepted_is_not_served_and_said(rig: Rig) -> None:
+    body = a_deployment_body("code", model={**NANO, "servedName": "coder"}, parallelism={"tensor": 3})
+    body["metadata"]["labels"] = {"team": "blue"}
+    rig.fake.put("glmdeployments", body)
+    await rig.settle("code")
+    set_spec(rig, gateway=BLUE)
+    await rig.settle()
+    assert named(rig) == {"glm-nano": []}
+    assert "code was never accepted" in rig.condition("GatewayReady")[2]
+
+
+async def test_an_operator_that_knows_nothing_yet_leaves_others_as_they_are(rig: Rig) -> None:
+    await put_other(rig, "code", servedName="coder")
+    set_spec(rig, gateway=BLUE)
+    await rig.settle()
+    before = file(rig)
+    await rig.end()
+    rig.watches_bring = False
+    await rig.run_pass()
+    assert file(rig) == before
+    rig.watches_bring = True
+    await rig.settle()
+    assert file(rig) == before
+
+
+async def test_other_deployments_behind_one_gateway_are_those_that_its_selector_names(rig: Rig) -> None:
+    await put_other(rig, "code", servedName="coder")
+    await put_other(rig, "twin")
+    await put_other(rig, "far", team="red", servedName="far")
+    set_spec(rig, gateway=BLUE)
     await rig.settle()
     models = {model["name"]: model["groups"]["service"] for model in file(rig)["models"]}
     assert models == {"glm-nano": "chat-worker", "coder": "code-worker"}

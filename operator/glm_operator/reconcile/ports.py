@@ -36,6 +36,9 @@ class Cache(Protocol):
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
         """Return a deployment as the watches know it; None if they may not know all of it yet."""
 
+    def is_complete(self, namespace: str) -> bool:
+        """Return whether all of a namespace is known."""
+
     def bodies(self) -> list[Manifest]:
         """Return every deployment that is known, as it was last seen."""
 

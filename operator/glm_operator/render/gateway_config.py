@@ -3,7 +3,7 @@
 What is as by default is left out: a gateway of the version before reads the file as long as nothing new is asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ class Served:
     """A model behind a gateway. groups: where its groups are found, as the file says it.
 
     uid: of its deployment, where that is not the gateway's own: its workers know another token.
-    revision: the newest one, of the gateway's own deployment; None: nobody goes by it.
+    revision: the newest one, of the gateway's own deployment; None: nobody goes by it. former: names by which some of
+    its groups still serve it. kept: what else the file says of it, to stay as it is; None: that is made anew.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Served:
     slo: Slo = field(default_factory=Slo)
     uid: str | None = None
     revision: str | None = None
+    former: tuple[str, ...] = ()
+    kept: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def _auth(access: Access, places: Places) -> dict[str, Any]:
 
 def _model(served: Served, gateway: Gateway) -> dict[str, Any]:
     told: dict[str, Any] = {"name": served.name, "deployment": served.deployment, "groups": served.groups}
+    if served.former:
+        told["formerNames"] = list(served.former)
     if served.uid is not None:
         told["token"] = names.gateway_token(served.uid)
     if served.slo.classes:
@@ -109,6 +114,7 @@ def _model(served: Served, gateway: Gateway) -> dict[str, Any]:
     if gateway.canary is not None and served.revision is not None:
         falls = {} if gateway.canary.may_fall else {"mayFall": False}
         told["canary"] = {"revision": served.revision, "weight": gateway.canary.weight, **falls}
+    told |= served.kept or {}
     if gateway.overflow is not None:
         after_s = to_seconds(gateway.overflow.after)
         told["overflow"] = {"upstream": gateway.overflow.upstream, "afterSeconds": after_s}

@@ -1,7 +1,11 @@
-"""Which deployments are behind one gateway, and which are to be looked at when one of them changes. Pure."""
+"""Which deployments are behind one gateway, and which are to be looked at when one of them changes. Pure.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+Of each counts what was accepted, as its records tell: an edit of another deployment that is refused changes nothing
+here. As long as that is not known, as while the watches still list, what the gateway's file says of it stays.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,32 +16,45 @@ from glm_operator.api.gateway import AlsoServes, Gateway
 from glm_operator.api.slo import Slo
 from glm_operator.api.spec import ModelSpec
 from glm_operator.manifest import Manifest, name_of
+from glm_operator.observe.observed import Observed
 from glm_operator.render.gateway_config import Served, in_cluster
+from glm_operator.rollout.canary import newest_revision
+from glm_operator.rollout.in_file import models_in_file
+from glm_operator.rollout.records import latest
 from glm_operator.rollout.target import Target
 
 
-def served_by(
-    body: Manifest, target: Target, front: Front, others: Iterable[Manifest], revision: str
-) -> tuple[list[Served], list[str]]:
-    """Return the models behind the gateway, and what is wrong with others that were meant.
+def _nothing(_: Manifest) -> Observed | None:
+    return None
 
-    revision: the newest one of the gateway's own deployment.
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The deployments that are known. are_all: False: there may be more of them.
+
+    observed: what exists of one; None: that is not known yet.
     """
+
+    bodies: tuple[Manifest, ...] = ()
+    are_all: bool = True
+    observed: Callable[[Manifest], Observed | None] = _nothing
+
+
+def served_by(
+    body: Manifest, target: Target, observed: Observed, front: Front, others: Neighbours
+) -> tuple[list[Served], list[str]]:
+    """Return the models behind the gateway, and what is wrong with others that were meant."""
     own = _model(target.name, target.namespace, target.spec, _slo(body))
     assert own is not None
-    own = replace(own, revision=revision)
+    own = replace(own, revision=newest_revision(target, observed), former=_former(own.name, observed))
     served, unserved = [own], []
     gateway = front.gateway or Gateway()
     also = gateway.also_serves
     taken = {each.name for each in gateway.names} | {each.name for each in gateway.upstreams}
-    for other in sorted(others, key=name_of) if also is not None else ():
-        metadata = other["metadata"]
-        if also is None or not _is_meant(also, body, other):
-            continue
-        spec, uid = other.get("spec") or {}, metadata.get("uid", "")
-        found = _model(name_of(other), target.namespace, spec, _slo(other), uid)
+    in_file = {str(model["deployment"]): model for model in models_in_file(target.name, observed)[1:]}
+    for found, name in _others(also, body, others, in_file) if also is not None else ():
         if found is None:
-            unserved.append(f"{name_of(other)} cannot be read")
+            unserved.append(name)
         elif found.name in taken:
             unserved.append(
                 f"{found.deployment} serves {found.name}, which gateway.names or gateway.upstreams means already"
@@ -48,7 +65,77 @@ def served_by(
             )
         else:
             served.append(found)
-    return served, unserved
+    return _without_taken(served, taken), unserved
+
+
+def _others(
+    also: AlsoServes, body: Manifest, others: Neighbours, in_file: Mapping[str, Mapping[str, Any]]
+) -> Iterable[tuple[Served | None, str]]:
+    """Yield other deployments that are meant, in the order of their names; in place of one, why it is not served."""
+    meant = [other for other in others.bodies if _is_meant(also, body, other)]
+    known = {
+        name_of(other) for other in others.bodies if other["metadata"]["namespace"] == body["metadata"]["namespace"]
+    }
+    missed = [] if others.are_all else [name for name in in_file if name not in known]
+    for name, other in sorted(
+        [*((name_of(each), each) for each in meant), *((name, None) for name in missed)], key=_first
+    ):
+        seen = None if other is None else others.observed(other)
+        if other is not None and seen is not None:
+            yield _accepted(other, seen)
+        elif name in in_file:
+            yield _kept(in_file[name]), ""
+
+
+def _first(each: tuple[str, Manifest | None]) -> str:
+    return each[0]
+
+
+def _accepted(other: Manifest, seen: Observed) -> tuple[Served | None, str]:
+    """Return another deployment as it was accepted last, or why it is not served."""
+    name, metadata, last = name_of(other), other["metadata"], latest(seen.records)
+    if last is None:
+        return None, f"{name} was never accepted"
+    found = _model(name, metadata["namespace"], last.spec, _slo(other), metadata.get("uid", ""))
+    if found is None:
+        return None, f"{name} cannot be read"
+    return replace(found, former=_former(found.name, seen)), ""
+
+
+_MADE_ANEW = ("name", "deployment", "groups", "formerNames", "overflow", "canary")
+
+
+def _kept(model: Mapping[str, Any]) -> Served:
+    """Return a model as the file has it."""
+    return Served(
+        model["name"],
+        model["deployment"],
+        dict(model["groups"]),
+        former=tuple(model.get("formerNames") or ()),
+        kept={key: model[key] for key in model if key not in _MADE_ANEW},
+    )
+
+
+def _former(name: str, observed: Observed) -> tuple[str, ...]:
+    """Return the names by which groups that stay still serve a model that has another name now."""
+    running = {group.revision for group in observed.groups.values() if group.exists and not group.leaving}
+    found = set()
+    for record in observed.records:
+        model = _model_spec(record.spec) if record.revision in running else None
+        if model is not None:
+            found.add(model.served_as)
+    return tuple(sorted(found - {name}))
+
+
+def _without_taken(served: list[Served], taken: set[str]) -> list[Served]:
+    """Return the models without former names that mean something else now; what two had the first has."""
+    used = taken | {each.name for each in served}
+    found = []
+    for each in served:
+        former = tuple(name for name in each.former if name not in used)
+        used.update(former)
+        found.append(replace(each, former=former))
+    return found
 
 
 def _is_meant(also: AlsoServes, body: Manifest, other: Manifest) -> bool:
@@ -75,11 +162,17 @@ def selects(body: Manifest, other: Manifest) -> bool:
 
 
 def _model(name: str, namespace: str, spec: Mapping[str, Any], slo: Slo, uid: str | None = None) -> Served | None:
-    try:
-        model = ModelSpec.model_validate(spec.get("model"))
-    except ValidationError:
+    model = _model_spec(spec)
+    if model is None:
         return None
     return Served(model.served_as, name, in_cluster(name, namespace), slo, uid)
+
+
+def _model_spec(spec: Mapping[str, Any]) -> ModelSpec | None:
+    try:
+        return ModelSpec.model_validate(spec.get("model"))
+    except ValidationError:
+        return None
 
 
 def _slo(body: Manifest) -> Slo:

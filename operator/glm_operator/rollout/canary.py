@@ -5,11 +5,8 @@ revision that it goes away from stays the newest, with its part, until its last 
 says now remembers that; the groups alone look alike in both directions.
 """
 
-import json
-
-from glm_operator import names
 from glm_operator.observe.observed import Observed
-from glm_operator.render.gateway import FILE
+from glm_operator.rollout.in_file import models_in_file
 from glm_operator.rollout.target import Target
 
 
@@ -23,9 +20,7 @@ def newest_revision(target: Target, observed: Observed) -> str:
 
 def _said(deployment: str, observed: Observed) -> str | None:
     """Return the revision in the gateway's file; None where that says none."""
-    live = observed.live.get(("v1", "ConfigMap", names.gateway_name(deployment))) or {}
-    try:
-        own = json.loads((live.get("data") or {}).get(FILE, ""))["models"][0]
-        return str(own["canary"]["revision"])
-    except (ValueError, LookupError, TypeError):
-        return None
+    for own in models_in_file(deployment, observed)[:1]:
+        canary = own.get("canary")
+        return str(canary["revision"]) if isinstance(canary, dict) and "revision" in canary else None
+    return None

@@ -4,7 +4,7 @@ The gateway moves no group and waits for none, so it counts also where the rest 
 be read leave it as it is.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -30,8 +30,7 @@ from glm_operator.render.gateway import (
 from glm_operator.render.network import groups_service
 from glm_operator.render.policies import Openings, network_policies, without_effect
 from glm_operator.rollout import records
-from glm_operator.rollout.behind import selects, served_by
-from glm_operator.rollout.canary import newest_revision
+from glm_operator.rollout.behind import Neighbours, selects, served_by
 from glm_operator.rollout.target import Target
 
 
@@ -73,7 +72,7 @@ class FrontPlan:
 
 
 def front_plan(
-    body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
+    body: Manifest, observed: Observed, target: Target | None, others: Neighbours, house: House
 ) -> FrontPlan:
     """Return what there is to be. others: deployments of all namespaces."""
     found, has_tls = _front_plan(body, observed, target, others, house), _speak_tls(observed, target)
@@ -90,9 +89,9 @@ def renders_tls(body: Manifest, observed: Observed, house: House) -> bool:
 
 
 def _front_plan(
-    body: Manifest, observed: Observed, target: Target | None, others: Iterable[Manifest], house: House
+    body: Manifest, observed: Observed, target: Target | None, others: Neighbours, house: House
 ) -> FrontPlan:
-    name, others = name_of(body), list(others)
+    name = name_of(body)
     is_guarded, is_behind = records.is_guarded(observed), _is_behind_gateway(observed, name)
     is_first = ("v1", "Service", name) not in observed.live
     # Where nothing can be decided anew, nobody gets past a gateway who did not before.
@@ -115,7 +114,7 @@ def _front_plan(
         gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("AuthNotSaid", message))
     live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name)))
-    served, unserved = served_by(body, target, front, others, newest_revision(target, observed))
+    served, unserved = served_by(body, target, observed, front, others)
     wanted = GatewayTarget(
         name=target.name,
         namespace=target.namespace,
@@ -262,13 +261,13 @@ def _is_behind_gateway(observed: Observed, name: str) -> bool:
 
 
 def _without_gateway(
-    body: Manifest, observed: Observed, target: Target, others: Iterable[Manifest], house: House
+    body: Manifest, observed: Observed, target: Target, others: Neighbours, house: House
 ) -> tuple[Manifest, ...]:
     """Return what there is to be where no gateway is: nobody is kept from the groups, and gateways of others find them.
 
     Only what is there already, and what others need.
     """
-    is_served = any(selects(other, body) for other in others)
+    is_served = any(selects(other, body) for other in others.bodies)
     policies = [
         each
         for each in _policies(observed, target, house, lets_clients_in=True)

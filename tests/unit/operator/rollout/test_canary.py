@@ -12,7 +12,13 @@ from unit.operator.operator_builders import a_group, moving_to, observed
 
 def said(revision: str | None) -> dict[str, Any]:
     canary = {} if revision is None else {"canary": {"revision": revision, "weight": 10}}
-    return {"data": {"gateway.json": json.dumps({"models": [{"name": "m", **canary}]})}}
+    return {
+        "data": {
+            "gateway.json": json.dumps(
+                {"models": [{"name": "m", "deployment": "chat", "groups": {"service": "s"}, **canary}]}
+            )
+        }
+    }
 
 
 @pytest.mark.parametrize(
