@@ -2,8 +2,10 @@
 
 `make e2e-long` (--long) tells the long stories instead, and nothing else.
 
-With E2E_KUBECONFIG the stories run on that cluster and nothing is brought up or taken down (CONTRIBUTING.md). What is
-left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
+On our own cluster the stories run in two lanes, for they wait more than they work (tests/e2e/lanes.py); with flags for
+pytest, as -k, in one. With E2E_KUBECONFIG they run on that cluster and nothing is brought up or taken down
+(CONTRIBUTING.md). What is left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of
+`make test`.
 """
 
 import json
@@ -12,6 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,6 +34,11 @@ OF_OUR_CLUSTER = [
     "tests/contract/test_chart_rendered.py",  # needs helm, which the cluster brings
 ]
 GUESTS = ["tests/integration/test_cluster_guests.py"]  # Prometheus; long: what only long stories need built
+SECOND_STORIES = [
+    f"tests/e2e/{name}.py" for name in ("test_claims", "test_gateway", "test_quota", "test_rollouts", "test_traffic")
+]
+"""The second lane's. They share one deployment (`pair`), and the first lane's another (`shared`), which has GPUs."""
+
 LONG = "--long"
 
 
@@ -64,14 +74,71 @@ def is_long() -> bool:
     return LONG in sys.argv[1:]
 
 
-def pytest(tests: list[str]) -> int:
-    """Run the long ones of the tests, or all others. Further flags of this script are pytest's."""
-    flags = [flag for flag in sys.argv[1:] if flag != LONG]
+def flags() -> list[str]:
+    """Return those that are pytest's."""
+    return [flag for flag in sys.argv[1:] if flag != LONG]
+
+
+def pytest_of(tests: Sequence[str]) -> list[str]:
+    """Return the command that runs the long ones of the tests, or all others."""
     marked = "long" if is_long() else "not long"
-    command = [sys.executable, "-m", "pytest", "-v", "--durations=15", "-m", marked, *tests, *flags]
+    command = [sys.executable, "-m", "pytest", "-v", "--durations=15", "-m", marked, *tests, *flags()]
     if is_long():
         command += ["-o", "faulthandler_timeout=1200"]  # a long story that takes its minutes is no test that hangs
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return command
+
+
+def pytest(tests: list[str]) -> int:
+    return subprocess.run(pytest_of(tests), cwd=ROOT, check=False).returncode
+
+
+def lanes_of_stories() -> tuple[list[str], list[str]]:
+    """Return the tests of both lanes. What needs no operator comes first, and tells of the cluster and its programs."""
+    stories = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/e2e").glob("test_*.py"))
+    on_pods, *of_chart = OF_OUR_CLUSTER
+    first = [on_pods, *(story for story in stories if story not in SECOND_STORIES)]
+    return first, [*of_chart, *GUESTS, *SECOND_STORIES]
+
+
+def in_two_lanes(first: list[str], second: list[str]) -> int:
+    """Run both at the same time. The second one's output is shown when both have ended."""
+    with tempfile.TemporaryDirectory(prefix="e2e-lanes-") as name:
+        folder, said = Path(name), Path(name) / "said"
+        environ = os.environ | {"E2E_LANES": name}
+        with said.open("wb") as output:
+            beside = subprocess.Popen(
+                pytest_of(second),
+                cwd=ROOT,
+                env=environ | {"E2E_LANE": "second"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        watcher = threading.Thread(target=tell_end, args=(beside, second, folder), name="second lane")
+        watcher.start()
+        try:
+            status = run_first(pytest_of(first), environ | {"E2E_LANE": "first"})
+            watcher.join()
+        except BaseException:
+            beside.kill()
+            raise
+        finally:
+            watcher.join()
+            print("\n==> e2e: the second lane, which ran beside the first:", flush=True)
+            with said.open("rb") as told:
+                shutil.copyfileobj(told, sys.stdout.buffer)
+            sys.stdout.flush()
+    return status or beside.returncode
+
+
+def run_first(command: list[str], environ: Mapping[str, str]) -> int:
+    return subprocess.run(command, cwd=ROOT, env=environ, check=False).returncode
+
+
+def tell_end(lane: subprocess.Popen[bytes], tests: list[str], folder: Path) -> None:
+    """Tell the first lane when the second has ended, and how: it waits for that with its last stories."""
+    told = {"status": lane.wait(), "files": [str(ROOT / test) for test in tests]}
+    (folder / "ending").write_text(json.dumps(told))
+    (folder / "ending").rename(folder / "ended")  # whole from the start
 
 
 def leave_out(tests: list[str], reason: str) -> None:
@@ -111,7 +178,9 @@ def on_own_cluster() -> int:
             "monitoring" if is_long() else "prometheus",
         ):  # by now, for their progress: inside a test nobody would see it
             cluster(command)
-        return pytest([*GUESTS, *STORIES] if is_long() else [*OF_OUR_CLUSTER, *GUESTS, *STORIES])
+        if is_long():
+            return pytest([*GUESTS, *STORIES])
+        return pytest([*OF_OUR_CLUSTER, *GUESTS, *STORIES]) if flags() else in_two_lanes(*lanes_of_stories())
     finally:
         if before:
             print(

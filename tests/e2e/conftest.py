@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from e2e.deployments import Deployed, nano
 from e2e.footprint import MODEL_NAMESPACE, OPERATOR_NAMESPACE, in_the_way
 from e2e.kubectl_glm import printed
+from e2e.lanes import found_lanes
 from e2e.operator_release import Release
 from e2e.target import Target, found_target
 from glm_cluster.addresses import GPU_RESOURCE
@@ -25,12 +27,48 @@ LAST = ("test_autoscaling.py", "test_release.py")
 """What measures how fast groups are comes when nothing else runs beside it, and what uninstalls the operator after all.
 """
 
+LANES = found_lanes(os.environ)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "alone: does something to the operator or the node, which no other story expects"
+    )
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):  # pytest hands over those of other folders too
+        if _is_story(item):  # pytest hands over those of other folders too
             item.add_marker(pytest.mark.e2e)
-    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
+    items.sort(key=_place)
+
+
+def _is_story(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(Path(__file__).parent)
+
+
+def _place(item: pytest.Item) -> int:
+    """Return when a test comes: before those that must be alone, as one of these, or as one of the last."""
+    if item.path.name in LAST:
+        return 2 + LAST.index(item.path.name)
+    return int(item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around faulthandler's timeout: waiting is no test that hangs
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Tell a story when the other lane lets us; set-up and teardown are parts of it."""
+    if LANES is None or not _is_story(item):
+        return (yield)
+    if item.path.name in LAST:
+        LANES.wait_second()
+        return (yield)
+    LANES.begin_turn(alone=_place(item) > 0)
+    try:
+        return (yield)
+    finally:
+        # Of the fixtures of a file, too, the other lane should know nothing: fake nodes, another version's operator.
+        if not (_place(item) and nextitem and _place(nextitem) and nextitem.path == item.path):
+            LANES.end_turn()
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +76,15 @@ def target() -> Iterator[Target]:
     """Return the cluster with the namespaces of the stories, which go at the end with all that is in them.
 
     Of a given cluster only what was made here goes: the run ends before it has begun where one of them is there. Our
-    own cluster is the stories' own, namespaces that an earlier run left in it included.
+    own cluster is the stories' own, namespaces that an earlier run left in it included. Of two lanes only the first
+    makes and deletes them.
     """
     with contextlib.ExitStack() as made:
         target = made.enter_context(found_target())
+        if LANES is not None and not LANES.is_first:
+            LANES.wait_installed()
+            yield target
+            return
         if target.cluster is None and (reason := in_the_way(*target.found())):
             pytest.exit(reason, returncode=1)
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -57,7 +100,12 @@ def target() -> Iterator[Target]:
 @pytest.fixture(scope="session")
 def release(target: Target) -> Iterator[Release]:
     release = Release(target, "glm", OPERATOR_NAMESPACE)
+    if LANES is not None and not LANES.is_first:
+        yield release  # the first lane's
+        return
     release.install()
+    if LANES is not None:
+        LANES.tell_installed()
     yield release
     with contextlib.suppress(CommandFailed):  # the last story uninstalls it itself
         release.uninstall()
@@ -117,9 +165,14 @@ def pair(release: Release) -> Iterator[Deployed]:
 def all_stories(request: pytest.FixtureRequest) -> None:
     """Leave out what is true only when every story before has run and passed."""
     files = {item.path for item in request.session.items}
+    failed = request.session.testsfailed
+    if LANES is not None:
+        status, others = LANES.second()
+        files |= others
+        failed = failed or status
     if request.config.option.keyword or not files.issuperset(Path(__file__).parent.glob("test_*.py")):
         pytest.skip("true only of a run of all stories, and some were not asked for")
-    if request.session.testsfailed:
+    if failed:
         pytest.skip("true only of a run of all stories, and some did not come to their end")
 
 

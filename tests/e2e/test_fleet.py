@@ -23,6 +23,8 @@ from e2e.other_operators import running
 from e2e.target import Target
 from glm_cluster.kwok import NODE_SELECTOR, TOLERATIONS, fake_nodes
 
+pytestmark = pytest.mark.alone
+
 ACTED_ON_S = 1.0
 PODS_A_NODE = 100
 

@@ -26,6 +26,8 @@ from glm_cluster.prometheus_operator import (
     prometheus_operator,
 )
 
+pytestmark = pytest.mark.alone
+
 NAME = "watched"
 STACK = "stack"
 """The release of kube-prometheus-stack, which selects by this label."""

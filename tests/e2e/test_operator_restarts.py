@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from e2e.conftest import MODEL_NAMESPACE
 from e2e.deployments import Deployed, wait_for
 from e2e.operator_release import Release
+
+pytestmark = pytest.mark.alone
 
 
 def test_an_operator_killed_while_scaling_ends_in_the_same_state(shared: Deployed, release: Release) -> None:

@@ -81,6 +81,7 @@ def no_node(release: Release) -> Iterator[Target]:
     target.kubectl("uncordon", node)
 
 
+@pytest.mark.alone
 def test_a_scale_down_while_groups_are_down_keeps_the_one_that_serves(pair: Deployed, no_node: Target) -> None:
     (node,) = [item["metadata"]["name"] for item in no_node.get("nodes")["items"]]
     no_node.kubectl("cordon", node)
@@ -121,7 +122,13 @@ def slots(release: Release) -> Iterator[str]:
 
 def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: str) -> None:
     tight = Deployed(release.target, "tight", MODEL_NAMESPACE)
-    manifest = nano("tight", MODEL_NAMESPACE, ranks_per_pod=1, ranks=1, resources={"limits": {slots: "1"}})
+    manifest = nano(
+        "tight",
+        MODEL_NAMESPACE,
+        ranks_per_pod=1,
+        ranks=1,
+        resources={"requests": {"cpu": "20m"}, "limits": {slots: "1"}},
+    )
     release.target.apply({**manifest, "spec": {**manifest["spec"], "replicas": 3}})
 
     def is_told() -> bool:
@@ -143,6 +150,7 @@ def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: 
     tight.delete()
 
 
+@pytest.mark.alone
 def test_an_operator_upgrade_with_another_worker_image_moves_nothing(pair: Deployed, release: Release) -> None:
     before = pair.pod_uids()
     flags = ("--set", "worker.image.repository=10.201.0.2:5000/no-such-image", "--set", "worker.image.digest=")

@@ -44,6 +44,7 @@ def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_eight_clients_see_no_failure_while_everything_about_a_deployment_changes(
     two_groups: Deployed, release: Release, capsys: pytest.CaptureFixture[str]
 ) -> None:

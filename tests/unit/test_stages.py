@@ -1,6 +1,7 @@
 """`make test`: which stages run, what becomes of them, and how they are told apart at the end."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from e2e.lanes import FOLDER, LANE
 from glm_cluster.errors import ClusterError
 from integration.conftest import LONG_FIRST
 
 ROOT = Path(__file__).resolve().parents[2]
+STORY_FILES = sorted((ROOT / "tests/e2e").glob("test_*.py"))
 
 
 def loaded(name: str) -> Iterator[ModuleType]:
@@ -218,8 +221,9 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
 ) -> None:
     ran: list[str] = []
 
-    def pytest_runs(tests: list[str]) -> int:
-        ran.extend(tests)
+    def pytest_runs(*lanes: list[str]) -> int:
+        for tests in lanes:
+            ran.extend(tests)
         return stories
 
     notes = tmp_path / "left-out"
@@ -230,14 +234,18 @@ def test_every_test_that_e2e_knows_runs_or_is_said_to_be_left_out(
     monkeypatch.setattr(e2e, "operators", list)
     monkeypatch.setattr(e2e, "cluster", lambda _: None)
     monkeypatch.setattr(e2e, "pytest", pytest_runs)
+    monkeypatch.setattr(e2e, "in_two_lanes", pytest_runs)
+    monkeypatch.setattr(e2e.sys, "argv", ["scripts/e2e.py"])
     monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
     assert e2e.main() == stories
     told = capsys.readouterr().out
     assert said in told
     assert ("LEFT OUT: " in told) == bool(said)
     assert told == "".join(f"LEFT OUT: {line}\n" for line in (notes.read_text() if said else "").splitlines())
-    known = [*e2e.OF_OUR_CLUSTER, *e2e.GUESTS, *e2e.STORIES]
+    known = [*e2e.OF_OUR_CLUSTER, *e2e.GUESTS]
     assert all((test in ran) != (test in told) for test in known)
+    assert ran == e2e.STORIES or set(ran) >= {str(path.relative_to(ROOT)) for path in STORY_FILES}
+    assert len(set(ran)) == len(ran)
 
 
 def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_told(
@@ -247,7 +255,8 @@ def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_to
     monkeypatch.setattr(e2e, "is_up", lambda: True)
     monkeypatch.setattr(e2e, "operators", lambda: ["glm in glm-system"])
     monkeypatch.setattr(e2e, "cluster", lambda _: None)
-    monkeypatch.setattr(e2e, "pytest", lambda _: print("RUN") or 0)
+    monkeypatch.setattr(e2e, "in_two_lanes", lambda *_: print("RUN") or 0)
+    monkeypatch.setattr(e2e.sys, "argv", ["scripts/e2e.py"])
     monkeypatch.setattr(e2e.signal, "signal", lambda *_: None)
     assert e2e.main() == 0
     before, _, after = capsys.readouterr().out.partition("RUN")
@@ -259,7 +268,6 @@ def test_an_operator_that_the_stories_uninstall_is_announced_and_its_way_back_to
 @pytest.mark.parametrize(
     ("argv", "marker", "tests"),
     [
-        ([], "not long", ["tests/integration/test_cluster_runs_pods.py", "tests/e2e"]),
         (["--long"], "long", ["tests/e2e"]),
         (["-k", "fleet"], "not long", ["tests/e2e", "-k", "fleet"]),
         (["--long", "-x"], "long", ["tests/e2e", "-x"]),
@@ -286,6 +294,62 @@ def test_long_stories_run_when_asked_for_and_then_alone(
     assert command[command.index("-m", 2) + 1 :][0] == marker
     assert [each for each in command if each in tests] == tests
     assert "--long" not in command
+
+
+@pytest.fixture
+def lane_commands(e2e: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lane prints its name and its tests, and ends with the status that its first test is; the first one waits."""
+    program = """
+import os, pathlib, sys, time
+lane, ended = os.environ["E2E_LANE"], pathlib.Path(os.environ["E2E_LANES"], "ended")
+print(lane, *sys.argv[1:], flush=True)
+while lane == "first" and not ended.exists():
+    time.sleep(0.01)
+print(ended.read_text() if lane == "first" else "", flush=True)
+sys.exit(int(sys.argv[1]))
+"""
+    monkeypatch.setattr(e2e, "pytest_of", lambda tests: [sys.executable, "-c", program, *tests])
+    monkeypatch.setattr(e2e.sys, "stdout", sys.__stdout__)
+
+
+@pytest.mark.parametrize(("first", "second", "status"), [("0", "0", 0), ("3", "0", 3), ("0", "4", 4), ("3", "4", 3)])
+def test_two_lanes_fail_when_one_does_and_the_first_learns_how_the_second_ended(
+    e2e: ModuleType, lane_commands: None, capfd: pytest.CaptureFixture[str], first: str, second: str, status: int
+) -> None:
+    assert e2e.in_two_lanes([first], [second, "x.py"]) == status
+    of_first, _, of_second = capfd.readouterr().out.partition("==> e2e: the second lane")
+    told = json.loads(of_first.splitlines()[1])
+    assert told == {"status": int(second), "files": [str(ROOT / second), str(ROOT / "x.py")]}
+    assert f"second {second} x.py" in of_second
+
+
+def test_the_second_lane_ends_with_the_first_when_that_is_interrupted(
+    e2e: ModuleType, lane_commands: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(e2e, "pytest_of", lambda _: [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(e2e, "run_first", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        e2e.in_two_lanes([], [])
+
+
+def test_the_lanes_share_a_deployment_each_and_have_no_story_in_common(e2e: ModuleType) -> None:
+    first, second = e2e.lanes_of_stories()
+    assert all((ROOT / test).is_file() for test in [*first, *second])
+    shares = {
+        story: set(re.findall(r"\b(shared|pair): Deployed", (ROOT / story).read_text())) for story in [*first, *second]
+    }
+    assert set().union(*(shares[story] for story in first)) == {"shared"}
+    assert set().union(*(shares[story] for story in second)) == {"pair"}
+    assert not set(first) & set(second)
+
+
+def test_what_the_script_tells_the_lanes_is_what_they_read() -> None:
+    script = (ROOT / "scripts/e2e.py").read_text()
+    assert f'"{FOLDER}": ' in script
+    assert f'"{LANE}": "first"' in script
 
 
 def test_a_given_cluster_without_images_is_told_and_nothing_runs(
