@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from prometheus_client.registry import Collector
 
 from glm_edge.errors.failure import Failure
@@ -62,6 +63,15 @@ class Reserved:
     is_released: bool = False
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A request that has not ended. began_at: seconds since 1970."""
+
+    reserved: Reserved
+    result: Result
+    began_at: float
+
+
 @dataclass
 class Metering:
     """usage: where what was used is written down; None: nowhere. clock: seconds since 1970."""
@@ -72,6 +82,7 @@ class Metering:
     clock: Callable[[], float] = time.time
     means: Means = field(default_factory=Means)
     metrics: UsageMetrics = field(default_factory=UsageMetrics)
+    _open: dict[str, _Open] = field(default_factory=dict)
 
     @property
     def collectors(self) -> list[Collector]:
@@ -154,6 +165,22 @@ class Metering:
                 self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
         return None
 
+    def begin(self, reserved: Reserved, request_id: str, result: Result) -> None:
+        """Note that a request is on its way: until it is settled what it has used so far is known as well."""
+        self._open[request_id] = _Open(reserved, result, self.clock())
+
+    def under_way(self) -> list[Entry]:
+        """Return what requests that are not settled have used so far, of those that have used anything."""
+        now, found = self.clock(), []
+        for id_, each in list(self._open.items()):
+            reserved, result = each.reserved, each.result
+            used = used_by(result, reserved.reservation.usage, in_background=reserved.in_background)
+            if used.total and not reserved.is_released:
+                times = now - each.began_at, None
+                entry = _entry_of(reserved, id_, used, now, Outcome.FAILED, times, result.progress.num_times)
+                found.append(msgspec.structs.replace(entry, is_partial=True))
+        return found
+
     async def settle(
         self, reserved: Reserved, request_id: str, result: Result, *, e2e_s: float, ttft_s: float | None
     ) -> Entry:
@@ -205,27 +232,42 @@ class Metering:
             await self.store.release(reserved.more, now)
         if is_whole:
             self.means.note(caller.name, model, used)
-        entry = Entry(
-            id=request_id,
-            at=now,
-            key=caller.name,
-            group_of_keys=caller.group or "",
-            model=model,
-            api=reserved.api,
-            outcome=outcome,
-            prompt=used.prompt,
-            cached=used.cached,
-            answer=used.answer,
-            thinking=used.thinking,
-            cost=reserved.quotas.cost(model, used),
-            ttft_s=ttft_s,
-            e2e_s=e2e_s,
-            num_continued=num_continued,
-        )
+        entry = _entry_of(reserved, request_id, used, now, outcome, (e2e_s, ttft_s), num_continued)
         self.metrics.count(entry)
         if self.usage is not None:
             self.usage.take(entry)
+        self._open.pop(request_id, None)  # not before: whatever dies, one of both is known
         return entry
+
+
+def _entry_of(
+    reserved: Reserved,
+    request_id: str,
+    used: Usage,
+    at: float,
+    outcome: Outcome,
+    times: tuple[float, float | None],
+    num_continued: int,
+) -> Entry:
+    """times: from arrival to the end, and to the first token, in seconds."""
+    caller = reserved.caller
+    return Entry(
+        id=request_id,
+        at=at,
+        key=caller.name,
+        group_of_keys=caller.group or "",
+        model=reserved.model,
+        api=reserved.api,
+        outcome=outcome,
+        prompt=used.prompt,
+        cached=used.cached,
+        answer=used.answer,
+        thinking=used.thinking,
+        cost=reserved.quotas.cost(reserved.model, used),
+        ttft_s=times[1],
+        e2e_s=times[0],
+        num_continued=num_continued,
+    )
 
 
 def _context_tokens(scopes: Sequence[Scope]) -> int | None:

@@ -217,6 +217,7 @@ class Exchange:
             self._own_id,
             self._began_s,
         )
+        gateway.metering.begin(reserved, self._own_id, relay.result)
         try:
             await self._run(relay, placing)
         finally:

@@ -43,6 +43,14 @@ class MemoryStore:
     async def counters(self, scopes: Sequence[Scope]) -> Mapping[str, Counters]:
         return {scope.name: self._counters.get(scope.name, Counters()) for scope in scopes}
 
+    def hear(self, scope: str, month: str, tokens: int, money: int) -> None:
+        """Count what another process has spent of a scope's month. Of a scope that was never asked for it is in `prior`
+        by then.
+        """
+        unit, known = self._units.get(scope), self._counters.get(scope)
+        if unit is not None and known is not None:
+            self._counters[scope] = known.spend(tokens if unit is Unit.TOKENS else money, month)
+
     def _know(self, scope: Scope, now: float) -> None:
         unit = _unit_of(scope)
         if scope.name in self._units and self._units[scope.name] == unit:

@@ -8,8 +8,10 @@ from glm_gateway.config.config import GatewayConfig
 from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.limits.store import nothing_prior
 from glm_gateway.limits.valkey.shared import SharedStore
+from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.exports import Exports
 from glm_gateway.usage.service import UsageService
+from glm_gateway.usage.spent import scopes_of, tokens_of
 
 
 async def metering_of(config: GatewayConfig, stack: contextlib.AsyncExitStack) -> Metering:
@@ -23,10 +25,27 @@ async def metering_of(config: GatewayConfig, stack: contextlib.AsyncExitStack) -
             stack.push_async_callback(_end, exporting)
     prior = nothing_prior if usage is None else usage.spent
     if config.store is None:
-        return Metering(quotas=config.quotas, store=MemoryStore(prior), usage=usage)
+        here = MemoryStore(prior)
+        metering = Metering(quotas=config.quotas, store=here, usage=usage)
+        if usage is not None:
+            usage.heard = usage.taken_over = lambda entry: _tell(here, entry)
+            usage.under_way = metering.under_way
+        return metering
     store = await SharedStore.opened(config.store, prior=prior, journal="" if usage is None else usage.journal.id)
     stack.push_async_callback(store.close)
-    return Metering(quotas=config.quotas, store=store, usage=usage)
+    metering = Metering(quotas=config.quotas, store=store, usage=usage)
+    if usage is not None:
+        usage.taken_over = lambda entry: _tell(store, entry)  # who lives has told the store itself
+        for entry in usage.found:
+            _tell(store, entry)
+        usage.under_way = metering.under_way
+    return metering
+
+
+def _tell(store: MemoryStore | SharedStore, entry: Entry) -> None:
+    """Have a store count what another process has spent."""
+    for scope in scopes_of(entry):
+        store.hear(scope, entry.day[:7], tokens_of(entry), entry.cost)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -14,6 +14,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """id: of this gateway's own making, never used twice. at: of its end, seconds since 1970. key: its name.
 
     cost: in PICO. outcome: finished, cancelled, failed or refused. ttft_s: to the first byte of an answer.
+    is_partial: its gateway died; this is what it had used a second before at most, and any other entry of it counts
+    instead.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttft_s: float | None = None
     e2e_s: float = 0.0
     num_continued: int = 0
+    is_partial: bool = False
 
     @property
     def usage(self) -> Usage:

@@ -1,11 +1,13 @@
 """Files of what was used, one a day that is over: made soon after midnight (UTC), and at the start for days before.
 
 Each journal has files of its own, with its id in their names: gateways may share a folder, and who adds up all files of
-a day has each request once. A file is there whole or not at all, and one that is there is never written again.
+a day has each request once. Of the processes that share a journal one writes them. A file is there whole or not at all,
+and one that is there is never written again.
 """
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,8 +15,10 @@ from pathlib import Path
 
 from glm_gateway.usage.config import ExportConfig, Format
 from glm_gateway.usage.export import as_csv, as_json_lines
-from glm_gateway.usage.journal import Journal, write_whole
+from glm_gateway.usage.files import locked, write_whole
+from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Ledger
+from glm_gateway.usage.under_way import first_day
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +55,23 @@ class Exports:
         today = f"{datetime.fromtimestamp(self._clock() - AFTER_MIDNIGHT_S, UTC):%Y-%m-%d}"
         if self._is_done_until == today:
             return 0
+        lock = locked(self._journal.folder / "exports.lock")
+        if lock is None:
+            return 0  # another process of this gateway writes them now
+        try:
+            return self._look(today)
+        finally:
+            os.close(lock)
+
+    def _look(self, today: str) -> int:
         num_written, is_whole = 0, True
+        open_since = first_day(self._journal.folder)
         for day in self._journal.days():
             if day >= today:
                 break
             missing = [each for each in self._config.formats if not self._path(day, each).exists()]
-            if missing and self._journal.has_unwritten(day):
-                is_whole = False  # the disk of the journal is full: what it has is not all
+            if missing and (self._journal.has_unwritten(day) or "" < open_since <= day):
+                is_whole = False  # the disk of the journal is full, or a gateway has died: what it has is not all
                 continue
             num_written += self._export(day, missing)
         if is_whole:

@@ -1,29 +1,59 @@
-"""The journal: a file a day, a line a request, on disk within a second."""
+"""The journal: a folder with a file a day and writer, a line a request, on disk within a second.
+
+All processes of a gateway may share it: its replicas, and one that starts while another one ends. Each is a writer of
+its own, known by a number that it holds as long as it lives, and writes no file of another one; all read all.
+"""
 
 import contextlib
+import itertools
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from glm_gateway.usage.entry import Entry, entry_in, line_of
+import msgspec
 
-_SUFFIX = ".jsonl"
+from glm_gateway.usage.entry import Entry, entry_in, line_of
+from glm_gateway.usage.files import locked, sync_folder, write_whole
+
+_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
+"""The first writer has no number in its files: so they were named before there were several."""
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_id_in_line = msgspec.json.Decoder(_Id).decode
 
 
 class Journal:
-    """folder: of this gateway alone. id: of the journal, over all processes that write it.
+    """folder: of this gateway alone. id: of the journal, over all processes that write it. writer: number of this one.
 
-    Nothing that `sync` returned from is lost, whatever dies.
+    Nothing that `sync` or `write` returned from is lost, whatever dies.
 
-    One thread may append while another one syncs.
+    One thread may append while another one does the rest. Raises OSError.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.id = _id_in(folder)
+        self.writer, self._lock = _free_writer(folder)
         self._unwritten: list[Entry] = []
+        self._read: dict[str, int] = {}  # bytes that `fresh` has read, by the name of the file
+        self._knows_own = False
+
+    def close(self) -> None:
+        """Let another process be this writer. Nothing is written afterwards."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
 
     def append(self, entry: Entry) -> None:
         """Take an entry. It is on disk after the next `sync`."""
@@ -35,18 +65,20 @@ class Journal:
         After an error the entries are there for the next time: one that was written before counts once, by its id.
         """
         taken = list(self._unwritten)
-        by_day: dict[str, list[bytes]] = {}
-        for entry in taken:
-            by_day.setdefault(entry.day, []).append(line_of(entry))
         written: set[str] = set()
         try:
-            for day, lines in by_day.items():
-                self._write(day, b"".join(lines))
+            for day, lines in _lines_by_day(taken).items():
+                self._write(day, lines)
                 written.add(day)
         finally:
             # At once, as another thread may append behind them.
             self._unwritten[: len(taken)] = [entry for entry in taken if entry.day not in written]
         return len(taken)
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write these now, and wait for the disk. Raises OSError; some may be written then."""
+        for day, lines in _lines_by_day(entries).items():
+            self._write(day, lines)
 
     @property
     def num_unwritten(self) -> int:
@@ -59,27 +91,71 @@ class Journal:
 
     def days(self) -> list[str]:
         """Return the days of which there is something, in order."""
-        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"????-??-??{_SUFFIX}"))
+        return sorted({day for day, _ in self._files()})
 
     def entries(self, day: str) -> Iterator[Entry]:
         """Yield the entries of a day as they are on disk; what is torn or none is left out."""
-        path = self._folder / f"{day}{_SUFFIX}"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for line in file:
-                entry = entry_in(line)
-                if entry is not None:
-                    yield entry
+        for line in self._lines(day):
+            entry = entry_in(line)
+            if entry is not None:
+                yield entry
+
+    def written(self, ids: Collection[str], since: str) -> set[str]:
+        """Return which of these ids entries have that are on disk, of a day and those after it."""
+        found = set()
+        for day in self.days():
+            for line in self._lines(day) if day >= since else ():
+                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    if (id_ := _id_in_line(line).id) in ids and entry_in(line) is not None:
+                        found.add(id_)
+        return found
+
+    def fresh(self, since: str) -> Iterator[tuple[str, Entry]]:
+        """Yield days and entries that other writers have added since the last time, from a day on, in order of days.
+
+        At first that is all that there is, this writer's own files of processes before it among them. What is torn may
+        be whole later, so it is read again.
+        """
+        for day, path in self._files():
+            if day < since or (self._knows_own and path.name == _name(day, self.writer)):
+                continue
+            begin, size = self._read.get(path.name, 0), path.stat().st_size
+            if size == begin:
+                continue
+            if size < begin:  # a full disk took lines back that were read: they come again, and count once
+                begin = 0
+            with path.open("rb") as file:
+                file.seek(begin)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    begin += len(line)
+                    entry = entry_in(line)
+                    if entry is not None:
+                        yield day, entry
+            self._read[path.name] = begin
+        self._knows_own = True  # from now on it is this process alone that writes them
 
     def drop_before(self, day: str) -> None:
         """Delete the files of earlier days."""
-        for old in self.days():
+        for old, path in self._files():
             if old < day:
-                (self._folder / f"{old}{_SUFFIX}").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                self._read.pop(path.name, None)
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """Return the days and files that there are, in order."""
+        matches = [(_FILE.fullmatch(path.name), path) for path in self._folder.iterdir()]
+        found = sorted((match[1], int(match[2] or 0), path) for match, path in matches if match)
+        return [(day, path) for day, _, path in found]
+
+    def _lines(self, day: str) -> Iterator[bytes]:
+        for _, path in (each for each in self._files() if each[0] == day):
+            with path.open("rb") as file:
+                yield from file
 
     def _write(self, day: str, lines: bytes) -> None:
-        path = self._folder / f"{day}{_SUFFIX}"
+        path = self._folder / _name(day, self.writer)
         is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         size = os.fstat(descriptor).st_size
@@ -97,36 +173,43 @@ class Journal:
         finally:
             os.close(descriptor)
         if is_new:
-            self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        sync_folder(self._folder)
+            sync_folder(self._folder)
 
 
-def write_whole(path: Path, data: bytes, *, mode: int) -> None:
-    """Write a file that is there whole or not at all, whatever dies. Raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    sync_folder(path.parent)
+def writer_lock(folder: Path, writer: int) -> Path:
+    """Return the file that the process holds which is a writer."""
+    return folder / f"writer-{writer}.lock"
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _free_writer(folder: Path) -> tuple[int, int]:
+    """Return the first number that no living process has, and the lock that keeps it. Raises OSError."""
+    for writer in itertools.count():
+        lock = locked(writer_lock(folder, writer))
+        if lock is not None:
+            return writer, lock
+    raise AssertionError
+
+
+def _name(day: str, writer: int) -> str:
+    return f"{day}.{writer}.jsonl" if writer else f"{day}.jsonl"
+
+
+def _lines_by_day(entries: Sequence[Entry]) -> dict[str, bytes]:
+    found: dict[str, list[bytes]] = {}
+    for entry in entries:
+        found.setdefault(entry.day, []).append(line_of(entry))
+    return {day: b"".join(lines) for day, lines in found.items()}
 
 
 def _id_in(folder: Path) -> str:
     """Return the id of the journal in a folder: made once, and kept there. Raises OSError."""
     path = folder / "journal.id"
     if not path.exists():
-        write_whole(path, f"{secrets.token_hex(4)}\n".encode(), mode=0o600)
+        lock = locked(folder / "journal.lock", waits=True)
+        assert lock is not None
+        try:
+            if not path.exists():
+                write_whole(path, f"{secrets.token_hex(4)}\n".encode(), mode=0o600)
+        finally:
+            os.close(lock)
     return path.read_text().strip()

@@ -49,15 +49,15 @@ class _Tally:
     cost: int = 0
     seconds: float = 0.0
 
-    def add(self, entry: Entry) -> None:
-        self.num_requests += 1
-        self.num_failed += entry.outcome in ("failed", "refused")
-        self.prompt += entry.prompt
-        self.cached += entry.cached
-        self.answer += entry.answer
-        self.thinking += entry.thinking
-        self.cost += entry.cost
-        self.seconds += entry.e2e_s
+    def add(self, entry: Entry, sign: int = 1) -> None:
+        self.num_requests += sign
+        self.num_failed += sign * (entry.outcome in ("failed", "refused"))
+        self.prompt += sign * entry.prompt
+        self.cached += sign * entry.cached
+        self.answer += sign * entry.answer
+        self.thinking += sign * entry.thinking
+        self.cost += sign * entry.cost
+        self.seconds += sign * entry.e2e_s
 
     def sum(self) -> Sum:
         usage = Usage(self.prompt, self.cached, self.answer, self.thinking)
@@ -70,15 +70,21 @@ class Ledger:
 
     _tallies: dict[Account, _Tally] = field(default_factory=dict)
     _ids: dict[str, set[str]] = field(default_factory=dict)  # by day
+    _partial: dict[str, Entry] = field(default_factory=dict)  # by id
 
     def add(self, entry: Entry) -> bool:
-        """Count an entry, unless it was counted; return whether it was new."""
+        """Count an entry, unless it was counted; return whether it was new. What was partial of it counts no more."""
         day = entry.day
         known = self._ids.get(day)
         if known is None:
             known = self._ids[day] = set()
-        if entry.id in known:
+        before = None if entry.is_partial or not self._partial else self._partial.pop(entry.id, None)
+        if before is not None:
+            self._tallies[Account(before.day, before.key, before.model)].add(before, -1)
+        elif entry.id in known:
             return False
+        if entry.is_partial:
+            self._partial[entry.id] = entry
         known.add(entry.id)
         account = Account(day, entry.key, entry.model)
         tally = self._tallies.get(account)
@@ -86,6 +92,10 @@ class Ledger:
             tally = self._tallies[account] = _Tally()
         tally.add(entry)
         return True
+
+    def partial(self, entry: Entry) -> Entry | None:
+        """Return what counts in place of an entry until it is added; None: nothing."""
+        return None if entry.is_partial else self._partial.get(entry.id)
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -108,4 +118,5 @@ class Ledger:
     def forget_before(self, day: str) -> None:
         """Forget the days before this one: their entries must not come again."""
         self.forget_ids_before(day)
+        self._partial = {id_: entry for id_, entry in self._partial.items() if entry.day >= day}
         self._tallies = {account: tally for account, tally in self._tallies.items() if account.day >= day}

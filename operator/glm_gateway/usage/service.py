@@ -1,9 +1,13 @@
-"""Usage while the gateway runs: entries go to the journal within a second, and into the sums at once."""
+"""Usage while the gateway runs: entries go to the journal within a second, and into the sums at once.
+
+So does what requests under way have used so far: where a process dies, another one that has the journal counts it. What
+other processes write is in the sums a second later.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from glm_edge.errors.failure import Failure
@@ -13,6 +17,7 @@ from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.query import Json, usage_answer
 from glm_gateway.usage.spent import Spent
+from glm_gateway.usage.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +25,31 @@ FLUSH_S = 1.0
 LONGEST_PAUSE_S = 16.0  # between two tries, while the disk takes nothing
 CLOSE_S, CLOSE_PAUSE_S = 10.0, 0.1
 
+LOOK_S = 5.0
+"""Between two looks for what a dead process has left."""
+
 
 class UsageService:
     """Made by `opened`, ended by `close`. Whatever the disk does, `take` takes, and requests go on.
 
     spent: the Prior of a store of limits. num_lost: entries that are in the sums and on no disk.
+
+    under_way: returns what requests that have not ended have used so far. heard: told of what other processes have
+    counted since this one began. taken_over: told of what counts of a process that died; of those that were dead at the
+    start it is in `found`.
     """
 
     def __init__(self, config: UsageConfig, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger()
         self.spent = Spent()
         self.num_lost = 0
+        self.under_way: Callable[[], Sequence[Entry]] = tuple
+        self.heard: Callable[[Entry], None] = _ignore
+        self.taken_over: Callable[[Entry], None] = _ignore
+        self.found: list[Entry] = []
         self._journal = journal
+        self._under_way = UnderWay(journal)
+        self._looked_s = time.monotonic()
         self._config = config
         self._clock = clock
         self._trouble = ""  # why the disk takes nothing, while it does not
@@ -46,7 +64,7 @@ class UsageService:
     ) -> "UsageService":
         """Return the service with the sums of this and the last month as the journal has them. Raises OSError."""
         service = cls(config, await asyncio.to_thread(Journal, config.folder), clock)
-        await asyncio.to_thread(service._rebuild)
+        service.found = await asyncio.to_thread(service._rebuild)
         service._task = asyncio.create_task(service._flush_on(flush_s))
         return service
 
@@ -77,12 +95,15 @@ class UsageService:
         if self._task is not None:
             await self._task
         deadline = time.monotonic() + limit_s
-        while not await self._flush():
-            if time.monotonic() + CLOSE_PAUSE_S > deadline:
-                logger.error("usage: %d entries are lost: the disk did not take them", self.num_unwritten)
-                return False
-            await asyncio.sleep(CLOSE_PAUSE_S)
-        return True
+        try:
+            while not await self._flush():
+                if time.monotonic() + CLOSE_PAUSE_S > deadline:
+                    logger.error("usage: %d entries are lost: the disk did not take them", self.num_unwritten)
+                    return False
+                await asyncio.sleep(CLOSE_PAUSE_S)
+            return True
+        finally:
+            self._journal.close()
 
     def answer(self, key: str, start: str | None, end: str | None) -> Json | Failure:
         """Return the answer to `GET /v1/usage` of a key's owner."""
@@ -96,13 +117,14 @@ class UsageService:
                 await asyncio.wait_for(self._closing.wait(), pause_s)
             except TimeoutError:
                 pause_s = flush_s if await self._flush() else min(2 * pause_s, LONGEST_PAUSE_S)
+                await self._take_over()
                 await self._tidy()
 
     async def _flush(self) -> bool:
-        """Write what is there; return whether the disk took it."""
+        """Write what is there, and take in what others wrote; return whether the disk did its part."""
         async with self._writing:
             try:
-                await asyncio.to_thread(self._journal.sync)
+                fresh = await asyncio.to_thread(self._exchange, self.under_way(), _day_before(self._today()))
             except OSError as error:
                 said = error.strerror or type(error).__name__
                 if said != self._trouble:
@@ -112,7 +134,51 @@ class UsageService:
         if self._trouble:
             logger.info("usage: the journal in %s is written again", self._config.folder)
             self._trouble = ""
+        for entry in fresh:
+            if self._count(entry):
+                self.heard(entry)
         return True
+
+    def _exchange(self, under_way: Sequence[Entry], since: str) -> list[Entry]:
+        """Write what has ended, and what goes on; return what others wrote of days from one on. Raises OSError.
+
+        In this order: whose end is not on disk is still under way there.
+        """
+        self._journal.sync()
+        self._under_way.write(under_way)
+        return [entry for _, entry in self._journal.fresh(since)]
+
+    async def _take_over(self) -> None:
+        """Now and then, count what processes had under way that have died meanwhile."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        try:
+            found = await asyncio.to_thread(self._recover)
+        except OSError as error:
+            logger.error("usage: what others had under way cannot be taken over now: %s", error.strerror)
+            return
+        for entry in found:
+            if self._count(entry):
+                self.taken_over(entry)
+
+    def _recover(self) -> list[Entry]:
+        """Write down what dead processes had under way, and return it. Raises OSError: then it is there next time.
+
+        What they had ended as well is in the journal. So this counts once, wherever in between it is cut off itself.
+        """
+        found: list[Entry] = []
+        for orphan in self._under_way.orphans():
+            left = orphan.entries()
+            known = self._journal.written({each.id for each in left}, min((each.day for each in left), default=""))
+            mine = [each for each in left if each.id not in known]
+            self._journal.write(mine)
+            orphan.forget()
+            found += mine
+            logger.warning(
+                "usage: a gateway has died; requests that it had under way count as far as is known: %d", len(mine)
+            )
+        return found
 
     async def _tidy(self) -> None:
         """Once a day, drop the days that are over."""
@@ -130,22 +196,31 @@ class UsageService:
         except OSError as error:
             logger.error("usage: days before %s in %s stay: %s", oldest, self._config.folder, error.strerror)
 
-    def _rebuild(self) -> None:
-        since = _first_of_last_month(self._today())
-        for day in self._journal.days():
-            if day >= since:
-                self.ledger.forget_ids_before(day)  # the file of a day has all of its entries
-                for entry in self._journal.entries(day):
-                    self._count(entry)
+    def _rebuild(self) -> list[Entry]:
+        """Count all that is on disk; return what dead processes had under way. Raises OSError."""
+        found, last = self._recover(), ""
+        for day, entry in self._journal.fresh(_first_of_last_month(self._today())):
+            if day != last:
+                self.ledger.forget_ids_before(day)  # the files of a day have all of its entries
+                last = day
+            self._count(entry)
+        return found
 
     def _count(self, entry: Entry) -> bool:
+        before = self.ledger.partial(entry)
         is_new = self.ledger.add(entry)
         if is_new:
             self.spent.add(entry)
+        if before is not None:
+            self.spent.add(before, -1)
         return is_new
 
     def _today(self) -> str:
         return f"{datetime.fromtimestamp(self._clock(), UTC):%Y-%m-%d}"
+
+
+def _ignore(entry: Entry) -> None:
+    """Be told of an entry that matters to nobody."""
 
 
 def _day_before(day: str) -> str:

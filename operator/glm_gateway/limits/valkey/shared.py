@@ -149,6 +149,12 @@ class SharedStore:
             raise StoreGone(self._trouble)
         return await self._here.counters(scopes)
 
+    def hear(self, scope: str, month: str, tokens: int, money: int) -> None:
+        """Add to the store what a process that died had spent and could not settle."""
+        owed = self._owed.get((scope, month), (0, 0))
+        self._owed[scope, month] = owed[0] + tokens, owed[1] + money
+        self._wake.set()
+
     async def _keep(self) -> None:
         while not self._is_closing:
             try:

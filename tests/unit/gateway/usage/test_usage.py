@@ -100,6 +100,7 @@ def test_a_line_that_was_torn_by_a_death_takes_no_other_along(tmp_path: Path) ->
     journal.sync()
     path = tmp_path / "2026-11-29.jsonl"
     path.write_bytes(path.read_bytes() + line_of(entry(2))[:20])
+    journal.close()
     after = Journal(tmp_path)
     after.append(entry(3))
     after.sync()
