@@ -90,18 +90,17 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         transport = self._opened()
         until_s = None if within_s is None else self._loop.time() + within_s
-        for part in (head, *body):
-            transport.write(part)
-            if not self._can_write.is_set():
-                try:
-                    async with asyncio.timeout_at(until_s):
-                        await self._can_write.wait()
-                except TimeoutError:
-                    raise UpstreamLost(f"it has not read a request within {within_s:g} s", has_answered=False) from None
-            if reply.head is not None:
-                self._keeps_alive = False
-                return
-            self._raise_if_lost()
+        transport.writelines((head, *body))  # in one call of the system
+        if not self._can_write.is_set():
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self._can_write.wait()
+            except TimeoutError:
+                raise UpstreamLost(f"it has not read a request within {within_s:g} s", has_answered=False) from None
+        if reply.head is not None:
+            self._keeps_alive = False
+            return
+        self._raise_if_lost()
 
     async def head(self, within_s: float | None = None) -> Head:
         """Return status and headers of the reply. Raises UpstreamLost, also where they do not come in time."""

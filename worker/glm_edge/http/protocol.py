@@ -27,10 +27,10 @@ Where there is no room for another connection, the one that has been owed no ans
 
 import enum
 import logging
-from asyncio import BaseTransport, TimerHandle
+from asyncio import BaseTransport, TimerHandle, Transport
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.datastructures import Headers
@@ -51,6 +51,7 @@ from glm_edge.http.heads import (
 )
 from glm_edge.http.old_clients import until_closed
 from glm_edge.http.quiet_log import QuietLog
+from glm_edge.http.whole_heads import WholeHeads
 
 log = logging.getLogger(__name__)
 _quiet = QuietLog(log)
@@ -72,6 +73,7 @@ UNREAD_S = 300.0  # in which a client must read on
 PROBE_FIRST_S = 0.05  # a closed connection answers the first probe with a reset, which the second one meets soon
 PROBE_SECOND_S = 0.2
 PROBE_S = 1.0  # of those after these two
+_END_OF_HEAD = b"\r\n\r\n"
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # the one interim response that every client skips
 _PROBE_OF_EVENTS = b"4\r\n: \n\n\r\n"  # a comment among server-sent events, the only thing that is sent in chunks
 
@@ -107,7 +109,7 @@ class Protocol(HttpToolsProtocol):
     open_connections: Connections
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(WholeHeads(cast(Transport, transport), self.loop.call_soon))
         self._state: _State | None = None
         self._timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
@@ -115,7 +117,7 @@ class Protocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._refusal: Failure | None = None  # waits for the answers that are owed
         self.url, self.headers = b"", []
-        self._head_bytes = self._num_discarded_bytes = 0
+        self._head_bytes = self._num_discarded_bytes = self._body_len = 0
         self._num_chunks = self._num_sent_bytes = self._num_body_bytes = 0
         self._is_in_head = False
         self._has_failed = False
@@ -210,13 +212,18 @@ class Protocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse in parts: of a head only as many bytes as are allowed. Raises Refused and what the parser raises."""
-        start = 0
+        start, view = 0, memoryview(data)
         while start < len(data):
             is_body = self._has_body_to_come()
-            most = MAX_HEAD_BYTES if is_body else MAX_HEAD_BYTES - self._head_bytes
+            if is_body:  # up to its end, if that is known, for each part of it costs a round
+                most = max(MAX_HEAD_BYTES, self._body_len - self._num_body_bytes)
+            else:
+                most = MAX_HEAD_BYTES - self._head_bytes
+                if len(data) - start > most and (end := data.find(_END_OF_HEAD, start, start + most)) >= 0:
+                    most = end + len(_END_OF_HEAD) - start
             if most == 0:
                 raise Refused(head_too_large(f"is larger than {MAX_HEAD_BYTES} bytes"))
-            part = data[start : start + most]
+            part = view[start : start + most]
             if not is_body:
                 self._head_bytes += len(part)
             offered_at: int | None = None
@@ -279,6 +286,7 @@ class Protocol(HttpToolsProtocol):
             raise Refused(malformed(f"it is sent while {MAX_WAITING} requests before it wait on the same connection"))
         self._is_in_head = False
         self._head_bytes = 0
+        self._body_len = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         super().on_headers_complete()
         if version == "1.0":
             self.cycle.waiting_for_100_continue = False
