@@ -1,7 +1,8 @@
 """`make test`: run every stage this machine can run, fast ones first, and say what took how long and what was left out.
 
-A failed stage does not hide the next one, but the slow ones are not begun then. What waits more than it works runs
-beside another stage; what one says while another speaks is shown when it has ended. Exit status 0: nothing failed.
+A failed stage does not hide the next one, but a slow one is not begun then. What waits more than it works runs beside
+other stages: all that is about the cluster in a row beside all the rest. One stage speaks at a time; what another says
+meanwhile is shown when both have ended. Exit status 0: nothing failed.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,14 +33,15 @@ from glm_cluster.preflight import check  # noqa: E402
 class Stage:
     """A target of the Makefile.
 
-    obstacle: why this machine cannot run it, or None. beside: the stage listed before that it runs at the same time as.
+    obstacle: why this machine cannot run it, or None. after: the stages that must have ended before it begins; None:
+    all that are listed before it.
     """
 
     target: str
     about: str
     obstacle: Callable[[], str | None] = lambda: None
     is_slow: bool = False
-    beside: str = ""
+    after: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,87 +103,115 @@ def no_lifecycle() -> str | None:
     return None
 
 
+FAST = ("unit", "contract", "gpu")
 STAGES = (
     Stage("lint", "ruff"),
     Stage("types", "mypy --strict"),
     Stage("imports", "who may import whom"),
     Stage("lifecycle", "a cluster dies, comes back and goes", no_lifecycle),  # first: building it takes minutes
-    Stage("unit", "pure tests", beside="lifecycle"),
-    Stage("contract", "what types cannot pin", beside="lifecycle"),
-    Stage("gpu", "parity on CUDA", no_gpu),
-    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True),
-    Stage("demo", "what README shows first", is_slow=True, beside="e2e"),
-    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, beside="e2e"),
+    Stage("unit", "pure tests", after=("imports",)),
+    Stage("contract", "what types cannot pin", after=("imports",)),
+    Stage("gpu", "parity on CUDA", no_gpu, after=("unit", "contract")),
+    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=("lifecycle",)),
+    Stage("demo", "what README shows first", is_slow=True, after=FAST),
+    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=FAST),
 )
+
+POLL_S = 0.1
+"""Between two looks at what runs."""
 
 
 class Running(Protocol):
     """A stage that runs."""
 
-    def wait(self) -> Ran:
-        """Return how it ended, when it has and what it said is shown. May be interrupted."""
+    def ended(self) -> Ran | None:
+        """Return how it ended, or None while it runs."""
+
+    def show(self) -> None:
+        """Show what it said and was kept. Once, when it has ended."""
 
     def stop(self) -> None:
-        """End it early, after it has cleaned up, and show what it said."""
+        """End it early, after it has cleaned up."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A stage whose process runs or has ended. is_kept: another one spoke when it began."""
+
+    stage: Stage
+    process: Running
+    is_kept: bool
 
 
 def run_stages(
     stages: Sequence[Stage], start: Callable[[Stage, bool], Running], say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Run the stages in order, some beside others, and return what became of each.
+    """Run each stage when those before it have ended, and return what became of all, in the order of the list.
 
-    start: begins a stage, whose output goes to the terminal, or is kept until it has ended (True). Waiting for one may
-    be interrupted: those that run are stopped then, and no other begins.
+    start: begins a stage, whose output goes to the terminal, or is kept until it is shown (True). Waiting may be
+    interrupted: those that run are stopped then, and no other begins.
     """
-    outcomes: list[Outcome] = []
-    for together in _groups(stages):
-        chosen = []
-        for stage in together:
-            has_failed = any(outcome.result == "failed" for outcome in outcomes)
-            reason = "an earlier stage failed" if stage.is_slow and has_failed else stage.obstacle()
-            if reason:
-                say(f"==> {stage.target}: LEFT OUT: {reason}")
-                outcomes.append(Outcome(stage, "left out", reason=reason))
-            else:
-                chosen.append(stage)
-        outcomes += _side_by_side(chosen, start, say)
-        if any(outcome.result == "interrupted" for outcome in outcomes):
-            break
-    return outcomes
-
-
-def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Return the stages in order, together those that run side by side."""
-    groups: list[list[Stage]] = []
-    for stage in stages:
-        if groups and stage.beside == groups[-1][0].target:
-            groups[-1].append(stage)
-        else:
-            groups.append([stage])
-    return groups
-
-
-def _side_by_side(
-    stages: Sequence[Stage], start: Callable[[Stage, bool], Running], say: Callable[[str], None]
-) -> list[Outcome]:
-    """Run stages at the same time. The first one speaks on the terminal, each other one after it."""
-    outcomes: list[Outcome] = []
-    running: list[tuple[Stage, Running]] = []
+    outcomes: dict[str, Outcome] = {}
+    waiting, running, unshown = list(stages), list[Begun](), list[Begun]()
     try:
-        for place, stage in enumerate(stages):
-            beside = f" (beside {stages[0].target}; its output comes when that has ended)" if place else ""
-            say(f"==> {stage.target}: {stage.about}{beside}")
-            running.append((stage, start(stage, place > 0)))
-        while running:
-            stage, process = running[0]
-            ran = process.wait()
-            running.pop(0)
-            outcomes.append(Outcome(stage, "failed" if ran.status else "passed", ran.seconds, left_out=ran.left_out))
+        while waiting or running:
+            ready = [stage for stage in waiting if _before(stage, stages) <= outcomes.keys()]
+            for stage in ready:
+                waiting.remove(stage)
+                if reason := _reason(stage, outcomes):
+                    say(f"==> {stage.target}: LEFT OUT: {reason}")
+                    outcomes[stage.target] = Outcome(stage, "left out", reason=reason)
+                else:
+                    running.append(_begin(stage, _speaker(running), start, say))
+            over = [(each, ran) for each in running if (ran := each.process.ended())]
+            for each, ran in over:
+                running.remove(each)
+                unshown.append(each)
+                result = "failed" if ran.status else "passed"
+                outcomes[each.stage.target] = Outcome(each.stage, result, ran.seconds, left_out=ran.left_out)
+                if speaker := _speaker(running):
+                    comes = f"its output comes when {speaker} has ended"
+                    say(f"==> {each.stage.target}: {result} after {ran.seconds:.0f} s; {comes}")
+            if not _speaker(running):
+                _show(unshown)
+            if not ready and not over:
+                time.sleep(POLL_S)
     except KeyboardInterrupt:
-        for stage, process in running:
-            process.stop()
-            outcomes.append(Outcome(stage, "interrupted"))
-    return outcomes
+        for each in running:
+            each.process.stop()
+            outcomes[each.stage.target] = Outcome(each.stage, "interrupted")
+        _show([*unshown, *running])
+    return [outcomes[stage.target] for stage in stages if stage.target in outcomes]
+
+
+def _before(stage: Stage, stages: Sequence[Stage]) -> set[str]:
+    """Return the stages that must have ended before this one begins."""
+    if stage.after is not None:
+        return set(stage.after)
+    return {each.target for each in stages[: stages.index(stage)]}
+
+
+def _reason(stage: Stage, outcomes: Mapping[str, Outcome]) -> str | None:
+    """Return why a stage that could begin now is left out, or None."""
+    has_failed = any(outcome.result == "failed" for outcome in outcomes.values())
+    return "an earlier stage failed" if stage.is_slow and has_failed else stage.obstacle()
+
+
+def _speaker(running: Sequence[Begun]) -> str:
+    """Return which stage has the terminal now; empty: none."""
+    return next((each.stage.target for each in running if not each.is_kept), "")
+
+
+def _begin(stage: Stage, speaker: str, start: Callable[[Stage, bool], Running], say: Callable[[str], None]) -> Begun:
+    beside = f" (beside {speaker}; its output comes when that has ended)" if speaker else ""
+    say(f"==> {stage.target}: {stage.about}{beside}")
+    return Begun(stage, start(stage, bool(speaker)), is_kept=bool(speaker))
+
+
+def _show(unshown: list[Begun]) -> None:
+    for each in unshown:
+        each.process.show()
+    unshown.clear()
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
@@ -209,26 +239,25 @@ class Make:
         self._watcher = threading.Thread(target=self._watch, name=stage.target)
         self._watcher.start()
 
-    def wait(self) -> Ran:
-        self._watcher.join()
+    def ended(self) -> Ran | None:
+        if self._watcher.is_alive():
+            return None
         left_out = tuple(self._notes.read_text().splitlines())
-        self._show()
         return Ran(self._child.returncode, self._ended_s - self._began_s, left_out)
 
-    def stop(self) -> None:
-        self._child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
-        self._watcher.join()
-        self._show()
-
-    def _watch(self) -> None:
-        self._child.wait()
-        self._ended_s = time.monotonic()
-
-    def _show(self) -> None:
+    def show(self) -> None:
         with self._kept.open("rb") as said:
             shutil.copyfileobj(said, sys.stdout.buffer)
         sys.stdout.flush()
         self._folder.cleanup()
+
+    def stop(self) -> None:
+        self._child.send_signal(signal.SIGTERM)  # Ctrl-C reached it already; a SIGTERM sent to us alone did not
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        self._child.wait()
+        self._ended_s = time.monotonic()
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from e2e.lanes import FOLDER, LANE
 from glm_cluster.errors import ClusterError
+from glm_cluster.waiting import wait_for
 from integration.conftest import LONG_FIRST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,28 +46,36 @@ def e2e(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 class Pretended:
-    """A stage that ends as it is told: with an exit status, or by an interrupt while one waits for it."""
+    """A stage that ends as it is told: with an exit status, or by an interrupt while one waits for it.
 
-    def __init__(self, module: ModuleType, end: Any, log: list[str], target: str) -> None:
-        self._module, self._end, self._log, self._target = module, end, log, target
+    Those that speak end first, as they have fewer looks to wait for.
+    """
 
-    def wait(self) -> Any:
+    def __init__(self, module: ModuleType, end: Any, log: list[str], target: str, looks: int) -> None:
+        self._module, self._end, self._log, self._target, self._looks = module, end, log, target, looks
+
+    def ended(self) -> Any:
         if isinstance(self._end, BaseException):
             raise self._end
+        self._looks -= 1
+        return None if self._looks else self._module.Ran(int(self._end))
+
+    def show(self) -> None:
         self._log.append(f"end of {self._target}")
-        return self._module.Ran(int(self._end))
 
     def stop(self) -> None:
         self._log.append(f"stop of {self._target}")
 
 
-def starter(module: ModuleType, ends: dict[str, Any], log: list[str] | None = None) -> Callable[[Any, bool], Pretended]:
-    """Return what begins a stage, given the exit statuses. log: what happened, in order."""
+def starter(
+    module: ModuleType, ends: dict[str, Any], log: list[str] | None = None, looks: dict[str, int] | None = None
+) -> Callable[[Any, bool], Pretended]:
+    """Return what begins a stage, given the exit statuses. log: what happened, in order. looks: until one has ended."""
     events = [] if log is None else log
 
     def start(stage: Any, is_kept: bool) -> Pretended:
         events.append(f"{stage.target}{' kept' if is_kept else ''}")
-        return Pretended(module, ends.get(stage.target, 0), events, stage.target)
+        return Pretended(module, ends.get(stage.target, 0), events, stage.target, (looks or {}).get(stage.target, 1))
 
     return start
 
@@ -77,7 +86,7 @@ def run(module: ModuleType, ends: dict[str, Any], *, log: list[str] | None = Non
         module.Stage("a", ""),
         module.Stage("b", "", **options),
         module.Stage("slow", "", is_slow=True),
-        module.Stage("beside", "", is_slow=True, beside="slow"),
+        module.Stage("beside", "", is_slow=True, after=("b",)),
     ]
     outcomes = module.run_stages(listed, starter(module, ends, log), lambda _: None)
     return {outcome.stage.target: outcome.result for outcome in outcomes} | {"exit": module.exit_status(outcomes)}
@@ -93,11 +102,38 @@ def test_a_slow_stage_that_fails_leaves_the_one_beside_it_to_its_end(stages: Mod
     assert run(stages, {"slow": 2}) == {"a": "passed", "b": "passed", "slow": "failed", "beside": "passed", "exit": 1}
 
 
+def in_two_rows(module: ModuleType) -> list[Any]:
+    """Two fast ones at the same time, and after each a slow one."""
+    return [
+        module.Stage("cluster", ""),
+        module.Stage("unit", "", after=()),
+        module.Stage("e2e", "", is_slow=True, after=("cluster",)),
+        module.Stage("integration", "", is_slow=True, after=("unit",)),
+    ]
+
+
+def test_a_stage_begins_when_those_before_it_have_ended_whatever_else_runs(stages: ModuleType) -> None:
+    log: list[str] = []
+    looks = {"cluster": 2, "unit": 3, "e2e": 9, "integration": 2}
+    outcomes = stages.run_stages(in_two_rows(stages), starter(stages, {}, log, looks), lambda _: None)
+    assert log[:5] == ["cluster", "unit kept", "end of cluster", "e2e", "integration kept"]
+    assert log[5:] == ["end of unit", "end of integration", "end of e2e"]
+    assert [outcome.stage.target for outcome in outcomes] == ["cluster", "unit", "e2e", "integration"]
+
+
+def test_a_slow_stage_that_runs_goes_on_when_another_fails_and_none_is_begun(stages: ModuleType) -> None:
+    said: list[str] = []
+    looks = {"unit": 5, "e2e": 9}
+    outcomes = stages.run_stages(in_two_rows(stages), starter(stages, {"unit": 1}, looks=looks), said.append)
+    assert [outcome.result for outcome in outcomes] == ["passed", "failed", "passed", "left out"]
+    assert "==> unit: failed after 0 s; its output comes when e2e has ended" in said
+
+
 def test_an_interrupt_stops_all_that_run(stages: ModuleType) -> None:
     log: list[str] = []
     ended = run(stages, {"slow": KeyboardInterrupt()}, log=log)
     assert ended == {"a": "passed", "b": "passed", "slow": "interrupted", "beside": "interrupted", "exit": 130}
-    assert log[-2:] == ["stop of slow", "stop of beside"]
+    assert log[-4:] == ["stop of slow", "stop of beside", "end of slow", "end of beside"]
 
 
 def test_everything_runs_when_nothing_fails(stages: ModuleType) -> None:
@@ -134,15 +170,19 @@ def test_fast_stages_come_first(stages: ModuleType) -> None:
     assert slowness == sorted(slowness)
 
 
-def test_a_stage_runs_beside_one_that_is_listed_before_it_with_nothing_but_such_between(stages: ModuleType) -> None:
-    groups = stages._groups(stages.STAGES)
-    assert [stage for group in groups for stage in group] == list(stages.STAGES)
-    assert all(not first.beside for first, *_ in groups)
+def test_a_stage_comes_after_such_as_are_listed_before_it(stages: ModuleType) -> None:
+    for place, stage in enumerate(stages.STAGES):
+        assert stages._before(stage, stages.STAGES) <= {each.target for each in stages.STAGES[:place]}
+
+
+def test_what_needs_the_cluster_never_runs_beside_what_takes_it_down(stages: ModuleType) -> None:
+    (e2e,) = (stage for stage in stages.STAGES if stage.target == "e2e")
+    assert "lifecycle" in e2e.after
 
 
 def test_who_runs_beside_what_was_left_out_speaks_at_once(stages: ModuleType) -> None:
     log: list[str] = []
-    listed = [stages.Stage("a", "", lambda: "no Go"), stages.Stage("b", "", beside="a")]
+    listed = [stages.Stage("a", "", lambda: "no Go"), stages.Stage("b", "", after=())]
     stages.run_stages(listed, starter(stages, {}, log), lambda _: None)
     assert log == ["b", "end of b"]
 
@@ -173,8 +213,8 @@ def test_a_stage_tells_what_it_left_out_through_a_file(
     program.write_text('#!/bin/sh\necho "$1.py: no Go" >> "$STAGES_LEFT_OUT"\nexit 3\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    ran = stages.Make(stages.Stage("e2e", ""), is_kept=False).wait()
-    assert (ran.status, ran.left_out) == (3, ("e2e.py: no Go",))
+    (outcome,) = stages.run_stages([stages.Stage("e2e", "")], stages.Make, lambda _: None)
+    assert (outcome.result, outcome.left_out) == ("failed", ("e2e.py: no Go",))
 
 
 def test_what_a_stage_said_beside_another_is_shown_when_it_has_ended(
@@ -186,7 +226,9 @@ def test_what_a_stage_said_beside_another_is_shown_when_it_has_ended(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(stages.sys, "stdout", sys.__stdout__)
     made = stages.Make(stages.Stage("integration", ""), is_kept=True)
-    assert made.wait().status == 0
+    wait_for("the end of it", made.ended, timeout_s=30)
+    assert made.ended().status == 0
+    made.show()
     assert capfdbinary.readouterr().out == b"out\nerror\n"
 
 
