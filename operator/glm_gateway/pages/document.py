@@ -53,7 +53,10 @@ _SCHEMAS: Json = {
         key=_STRING,
         start=_DAY,
         end=_DAY,
-        replicas={"const": "this", "description": "What other replicas of the gateway have counted is not in it."},
+        journal={
+            "type": "string",
+            "description": "The id of the journal that this is of. Replicas that share it tell the same.",
+        },
         data=_list(_object(day=_DAY, model=_STRING, **_SUM)),
         total=_object(**_SUM),
     ),

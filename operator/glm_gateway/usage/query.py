@@ -11,12 +11,12 @@ Json = dict[str, Any]
 
 
 def usage_answer(
-    ledger: Ledger, key: str, start: str | None, end: str | None, today: str, kept_since: str
+    ledger: Ledger, key: str, start: str | None, end: str | None, *, today: str, kept_since: str, journal: str
 ) -> Json | Failure:
     """Return the sums of one key by day and model, and of all together.
 
     start, end: days in UTC as in 2026-11-29, both within; by default from the first of this month until today.
-    kept_since: the first day of which there are sums.
+    kept_since: the first day of which there are sums. journal: the id of the one that they are of.
     """
     start, end = start or f"{today[:7]}-01", end or today
     for name, day in (("start", start), ("end", end)):
@@ -33,7 +33,7 @@ def usage_answer(
         "key": key,
         "start": start,
         "end": end,
-        "replicas": "this",  # what other replicas of this gateway have is in their journals
+        "journal": journal,  # of a replica with another one this is not all
         "data": [_own(row) for row in rows(found)],
         "total": {
             name: value

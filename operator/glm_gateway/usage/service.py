@@ -108,7 +108,15 @@ class UsageService:
     def answer(self, key: str, start: str | None, end: str | None) -> Json | Failure:
         """Return the answer to `GET /v1/usage` of a key's owner."""
         today = self._today()
-        return usage_answer(self.ledger, key, start, end, today, _first_of_last_month(today))
+        return usage_answer(
+            self.ledger,
+            key,
+            start,
+            end,
+            today=today,
+            kept_since=_first_of_last_month(today),
+            journal=self._journal.id,
+        )
 
     async def _flush_on(self, flush_s: float) -> None:
         pause_s = flush_s

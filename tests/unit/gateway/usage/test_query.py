@@ -35,7 +35,7 @@ def ledger() -> Ledger:
 
 
 def told(ledger: Ledger, key: str = "a", start: str | None = None, end: str | None = None) -> Json:
-    found = usage_answer(ledger, key, start, end, TODAY, SINCE)
+    found = usage_answer(ledger, key, start, end, today=TODAY, kept_since=SINCE, journal="1a2b3c4d")
     assert not isinstance(found, Failure), found
     return found
 
@@ -82,7 +82,7 @@ def test_nobody_is_told_of_another_key(ledger: Ledger, key: str) -> None:
 def test_days_that_cannot_be_told_are_refused(
     ledger: Ledger, start: str | None, end: str | None, param: str, sentence: str
 ) -> None:
-    found = usage_answer(ledger, "a", start, end, TODAY, SINCE)
+    found = usage_answer(ledger, "a", start, end, today=TODAY, kept_since=SINCE, journal="1a2b3c4d")
     assert isinstance(found, Failure)
     assert (found.status, found.param) == (400, param)
     assert sentence in found.message
