@@ -141,6 +141,16 @@ async def test_deleted_leafs_are_made_again_when_the_deployment_is_edited(rig: R
     assert uids(rig) == pods
 
 
+async def test_a_leaf_that_is_gone_when_a_pod_needs_it_is_made_within_half_a_minute(rig: Rig) -> None:
+    rig.fake.delete(("secrets", "models", "chat-worker-tls"))
+    rig.now += timedelta(seconds=31)
+    await rig.run_pass()
+    assert "chat-worker-tls" not in rig.fake.names("secrets"), "nobody waits for it"
+    rig.fake.edit("pods", "chat-g0-0", lambda pod: pod["status"].update(conditions=[]))
+    await rig.run_pass()
+    assert "chat-worker-tls" in rig.fake.names("secrets")
+
+
 async def test_a_root_that_ends_within_a_year_gets_one_after_it_that_signs_a_day_later(rig: Rig) -> None:
     first = certificate(rig, "glm-authority", "ca.crt")
     for _ in range(3286 // 50):

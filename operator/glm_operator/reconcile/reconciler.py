@@ -158,7 +158,8 @@ class Reconciler:
         if not front.needs_certificates:
             self.certificates.forget(_key(seen.body))
             return front, None
-        standing = await self.certificates.ensure(seen.body)
+        starts = any(group.exists and not group.is_available for group in seen.observed.groups.values())
+        standing = await self.certificates.ensure(seen.body, is_awaited=starts)
         for use, mark in standing.written.items():
             await tell(self.kube, seen.body, mounting(seen.observed, use), mark)
         return replace(front, uncertified=standing.trouble), standing.look_at

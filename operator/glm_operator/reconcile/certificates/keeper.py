@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 REMEMBERED = timedelta(minutes=10)
 """How long what was seen counts, unless the deployment was edited: three requests a deployment in that time."""
 
+SOON = timedelta(seconds=30)
+"""The same while a group starts: its pods wait for a Secret that somebody may have deleted."""
+
 FAILED, PASSING = timedelta(minutes=1), timedelta(seconds=5)
 """The same of a failure, and of one that passes by itself."""
 
@@ -72,8 +75,12 @@ class Standing:
 class _Known:
     uid: str
     generation: int
+    seen: datetime
     until: datetime
     standing: Standing
+
+    def counts_until(self, is_awaited: bool) -> datetime:
+        return min(self.until, self.seen + SOON) if is_awaited else self.until
 
 
 class Certificates:
@@ -94,19 +101,22 @@ class Certificates:
         """Forget a deployment that is gone, or needs none any more."""
         self._known.pop(name, None)
 
-    async def ensure(self, body: Manifest) -> Standing:
-        """See to the certificates of a deployment. Raises Vanishing where its namespace goes."""
+    async def ensure(self, body: Manifest, *, is_awaited: bool = False) -> Standing:
+        """See to the certificates of a deployment. is_awaited: pods may wait for them.
+
+        Raises Vanishing where its namespace goes.
+        """
         metadata = body["metadata"]
         name, uid, generation = (metadata["namespace"], name_of(body)), metadata["uid"], metadata.get("generation", 0)
         async with self._locks[name[0]]:
             known, now = self._known.get(name), self._now()
             if known is not None and known.uid != uid:
                 known = None
-            if known is not None and known.generation == generation and now < known.until:
+            if known is not None and known.generation == generation and now < known.counts_until(is_awaited):
                 return known.standing
             standing = await self._seen_to(body, known.standing.ends if known is not None else None)
             until = standing.look_at or now + REMEMBERED
-            self._known[name] = _Known(uid, generation, until, replace(standing, written={}))
+            self._known[name] = _Known(uid, generation, now, until, replace(standing, written={}))
             return standing
 
     async def _seen_to(self, body: Manifest, ends: datetime | None) -> Standing:

@@ -42,6 +42,17 @@ def test_a_port_named_https_says_that_its_groups_speak_tls() -> None:
     assert (old.port, old.speaks_tls) == (8000, False)
 
 
+def test_a_slice_says_which_name_a_certificate_must_have_and_only_of_groups_that_speak_tls() -> None:
+    secure = [{"name": "https", "port": 8000}]
+    metadata = {"namespace": "models", "labels": {"glm-operator.io/deployment": "nano"}}
+    of_whom = {"metadata": {"name": "nano-worker-x", **metadata}}
+    (new,) = groups_of([{**a_slice(an_endpoint("new-0"), ports=secure), **of_whom}])
+    (old,) = groups_of([{**a_slice(an_endpoint("old-0")), **of_whom}])
+    (unknown,) = groups_of([{**a_slice(an_endpoint("new-0"), ports=secure), "metadata": {"name": "x"}}])
+    assert new.server_name == "nano-worker.models.svc"
+    assert old.server_name == unknown.server_name == ""
+
+
 @pytest.mark.parametrize(
     ("conditions", "is_ready", "is_leaving"),
     [
