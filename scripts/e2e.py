@@ -117,11 +117,8 @@ def in_two_lanes(first: list[str], second: list[str]) -> int:
         watcher.start()
         try:
             status = run_first(pytest_of(first), environ | {"E2E_LANE": "first"})
-            watcher.join()
-        except BaseException:
-            beside.kill()
-            raise
         finally:
+            beside.kill()  # no more than a formality, but where the first lane broke off: its end waits for the second
             watcher.join()
             print("\n==> e2e: the second lane, which ran beside the first:", flush=True)
             with said.open("rb") as told:

@@ -62,6 +62,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if item.path.name in LAST:
         LANES.wait_second()
         return (yield)
+    if not LANES.is_first:
+        LANES.wait_installed()  # before its turn: the first lane may want to be alone for its first story
     LANES.begin_turn(alone=_place(item) > 0)
     try:
         return (yield)
@@ -82,7 +84,6 @@ def target() -> Iterator[Target]:
     with contextlib.ExitStack() as made:
         target = made.enter_context(found_target())
         if LANES is not None and not LANES.is_first:
-            LANES.wait_installed()
             yield target
             return
         if target.cluster is None and (reason := in_the_way(*target.found())):
