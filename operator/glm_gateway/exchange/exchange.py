@@ -35,6 +35,7 @@ from glm_gateway.proxy.relay.outgoing import Outgoing
 from glm_gateway.proxy.relay.relay import Relay
 from glm_gateway.proxy.request_ids import HEADER as REQUEST_ID_HEADER
 from glm_gateway.proxy.request_ids import request_id_of
+from glm_gateway.surfaces import responses
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
@@ -111,6 +112,7 @@ class Exchange:
             await self._fail(INTERNAL, ())
         finally:
             self._record.end()
+            self.send = self._to_client  # nothing of a request leads back to it: it need not wait to be collected
 
     async def _told(self, message: Message) -> None:
         """Send a message to the client, with what pages of other origins need."""
@@ -232,6 +234,7 @@ class Exchange:
                 self._record.revision = target.revision_of(result.group)
             await settle()
             self._record.entry = settle.entry
+            relay.hooks.forget()
 
     async def _reserved(self, model: str, ask: Ask) -> Reserved:
         """Reserve what a request may take. Raises Refused."""
@@ -257,7 +260,10 @@ class Exchange:
             await self.gateway.background.hear(relay.stored)
 
         relay.hooks.ended = hear
-        await self._run(relay, keeper)
+        try:
+            await self._run(relay, keeper)
+        finally:
+            relay.hooks.forget()
 
     async def _run(self, relay: Relay, placing: Placed) -> None:
         """Relay until the reply is told, or the client is gone, or there is no more time."""
@@ -319,10 +325,11 @@ class Exchange:
             added=[own_id, *self._destination.told(placing), *to_group],
             streams=streams,
         )
+        is_response = path == responses.PATH or path.startswith(responses.PATH + "/")
         relay = Relay(
             outgoing,
             self._record.placing(placing),
-            self._words,
+            responses.ResponseWords(self._words) if is_response else self._words,
             self.send,
             bounds=gateway.bounds,
             waits=gateway.waits,

@@ -123,6 +123,7 @@ class Placement:
 
     def close(self) -> None:
         """The request has ended, however."""
+        self.tell = None
         self.model.overload.leave(self._pending)
 
     async def _wait(self, request: Request) -> Choice | Upstream | Failure:

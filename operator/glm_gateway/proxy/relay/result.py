@@ -58,3 +58,7 @@ class Hooks:
     watching: Watching = field(default_factory=Unwatched)
     opening: Callable[[int], Awaitable[Failure | None]] = _let_in
     ended: Callable[[], Awaitable[None]] = _nothing
+
+    def forget(self) -> None:
+        """Tell nobody any more. Who is told knows the request: each would keep the other until garbage is collected."""
+        self.watching, self.opening, self.ended = Unwatched(), _let_in, _nothing
