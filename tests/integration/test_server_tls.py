@@ -185,10 +185,10 @@ def test_a_look_costs_little(tmp_path: Path) -> None:
     authority = Authority()
     mount(tmp_path / "tls", authority.certificate, authority.sign("server"))
     found = TlsFolder(tmp_path / "tls")
-    current, began_s = found.context.current, time.perf_counter()
+    current, began_s = found.context.current, time.process_time()
     for _ in range(100):
         found.look()
-    assert (time.perf_counter() - began_s) / 100 < 0.01  # in the server's loop, each second
+    assert (time.process_time() - began_s) / 100 < 0.01  # in the server's loop, each second
     assert found.context.current is current
 
 
