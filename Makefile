@@ -86,6 +86,9 @@ $(AGENTS)/.installed: tests/clients/agents/package-lock.json
 
 ##@ Check
 
+.PHONY: check
+check: lint types imports ## Before each commit: the three stages that take no more than a minute, and refuse a landing
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: lint and format, operator, worker, tests, scripts
 	@$(BIN)/ruff check $(CODE)
