@@ -7,11 +7,12 @@ hashes of another one, and no tenant learns from latencies what another one aske
 
 from array import array
 from collections.abc import Iterable
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import accumulate
 from typing import cast
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 GRAIN_BYTES = 512
 """Of the first blocks. About 128 tokens: two KV blocks of the largest size that workers have. A finer grain would find
@@ -25,6 +26,8 @@ SIZES = tuple(GRAIN_BYTES << times for times in range(5))
 MAX_BLOCKS = len(SIZES) * BLOCKS_A_SIZE
 ENDS = tuple(accumulate(size for size in SIZES for _ in range(BLOCKS_A_SIZE)))
 """Where blocks end, in bytes. What comes after the last is not hashed: prompts alike up to there are alike enough."""
+
+NONCE_BYTES = 12
 
 MAX_VALUES = 8_192
 """Values of JSON that are looked at. A turn has four or so; a body that is all brackets costs no more than this."""
@@ -77,15 +80,15 @@ def prefix_of(parts: Iterable[object], key: bytes) -> Prefix:
 
 
 def _chain(data: bytes, key: bytes) -> tuple[int, ...]:
-    hasher = sha256(key)  # twice as fast as blake2b on processors of servers; a key before the data is enough: no
-    # digest is shown to anybody, and 8 bytes of it do not let anyone go on hashing from it
-    view, begin = memoryview(data), 0
+    authenticate = AESGCM(key).encrypt  # ten times as fast as sha256 on processors of servers. Who has not the key
+    # knows no tag, and is shown none: so two blocks behind one beginning may have the same nonce
+    view, begin, tag = memoryview(data), 0, bytes(NONCE_BYTES)
     hashes = []
     for end in ENDS:
         if end > len(data):
             break
-        hasher.update(view[begin:end])
-        hashes.append(int.from_bytes(hasher.digest()[:8], "big"))
+        tag = authenticate(tag[:NONCE_BYTES], b"", view[begin:end])
+        hashes.append(int.from_bytes(tag[:8], "big"))
         begin = end
     return tuple(hashes)
 
@@ -98,7 +101,8 @@ def _pieces(parts: Iterable[object]) -> Iterable[bytes]:
             return
         value = todo.pop()
         if isinstance(value, str):
-            yield value.encode("utf-8", "surrogatepass") + _END
+            yield value.encode("utf-8", "surrogatepass")
+            yield _END
         elif isinstance(value, _Mark):
             yield value.sign
         elif isinstance(value, dict):
