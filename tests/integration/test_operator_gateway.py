@@ -146,6 +146,45 @@ async def test_more_replicas_are_only_more_replicas(rig: Rig) -> None:
     assert before.items() <= uids(rig).items()
 
 
+def scale_gateway(rig: Rig, replicas: int) -> None:
+    """Do what an autoscaler of its Deployment does."""
+    rig.fake.edit("deployments", "chat-gateway", lambda item: item["spec"].update(replicas=replicas))
+
+
+async def test_where_the_spec_says_no_number_pods_are_as_many_as_somebody_else_wants(rig: Rig) -> None:
+    def replicas() -> int:
+        found: int = rig.fake.get("deployments", "chat-gateway")["spec"]["replicas"]
+        return found
+
+    assert replicas() == 1
+    scale_gateway(rig, 3)
+    await rig.settle()
+    assert replicas() == 3
+    assert rig.condition("GatewayReady") == ("True", "GatewayServes", "3/3 pods of the gateway are ready")
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})  # makes its pods anew
+    await rig.settle()
+    assert replicas() == 3
+
+    set_spec(rig, access={"auth": "APIKeys", "limits": {"default": {"requestsPerMinute": 5}}})
+    await rig.settle()
+    assert "each of them lets in all that access.limits allow" in rig.condition("GatewayReady")[2]
+    set_spec(rig, gateway={"store": {"url": "redis://valkey:6379/0"}})
+    await rig.settle()
+    assert "lets in" not in rig.condition("GatewayReady")[2]
+
+    scale_gateway(rig, 0)
+    await rig.settle()
+    assert replicas() == 1, "without any there is nobody to answer"
+
+
+async def test_a_number_in_the_spec_is_set_again_when_somebody_else_sets_another_one(rig: Rig) -> None:
+    set_spec(rig, gateway={"replicas": 2})
+    await rig.settle()
+    scale_gateway(rig, 5)
+    await rig.settle()
+    assert rig.fake.get("deployments", "chat-gateway")["spec"]["replicas"] == 2
+
+
 async def test_a_gateway_that_is_not_wanted_any_more_has_no_pods_and_the_service_leads_to_the_groups(rig: Rig) -> None:
     set_spec(rig, gateway={"enabled": False})
     await rig.settle()

@@ -40,7 +40,7 @@ def check_front(gateway: Gateway | None, access: Access | None, scaling: Scaling
         return
     if limits.has_any and not wanted.enabled:
         raise ValueError("access.limits needs the gateway, which counts: set gateway.enabled to true")
-    if limits.has_any and wanted.replicas > 1 and wanted.store is None:
+    if limits.has_any and (wanted.replicas or 1) > 1 and wanted.store is None:
         raise ValueError(
             f"access.limits with gateway.replicas {wanted.replicas} needs gateway.store, or each replica would allow "
             "all of it; or use one replica"

@@ -213,7 +213,13 @@ class Gateway(SpecModel):
         default=True,
         description="Whether there is one. If not, the Service leads to the groups: no keys, no limits, no hold.",
     )
-    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS, description="Pods of the gateway.")
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_REPLICAS,
+        description="Pods of the gateway. Default: one at first, then as many as somebody else sets on its Deployment, "
+        "as a HorizontalPodAutoscaler does. A number is set again whenever somebody else sets another one.",
+    )
     image: str | None = Field(
         default=None,
         pattern=IMAGE_PATTERN,

@@ -41,7 +41,8 @@ FOLLOW_S = 3
 class GatewayTarget:
     """What a deployment's gateway is to be. revision: of the groups; a new one makes its pods anew.
 
-    is_known_to_workers: it has a certificate for groups that speak TLS, once there is one.
+    is_known_to_workers: it has a certificate for groups that speak TLS, once there is one. replicas: pods; where
+    the spec says no number, those that somebody else wants.
     """
 
     name: str  # of the deployment
@@ -53,6 +54,7 @@ class GatewayTarget:
     revision: str
     pull_secrets: Sequence[str] = ()  # those of the groups: its image comes from the same registry
     is_known_to_workers: bool = False
+    replicas: int = 1
 
     @property
     def places(self) -> Places:
@@ -103,7 +105,7 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
     front_digest = hash_of([target.revision, _of_pods(target)])
     annotations = {} if live is None else live["metadata"].get("annotations") or {}
     is_kept = live is not None and annotations.get(names.FRONT_ANNOTATION) == front_digest
-    if is_kept and live is not None and live["spec"].get("replicas") == target.gateway.replicas:
+    if is_kept and live is not None and live["spec"].get("replicas") == target.replicas:
         return None
     made = _template(target)
     return {
@@ -111,7 +113,7 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
         "kind": "Deployment",
         "metadata": {**_metadata(target), "annotations": {names.FRONT_ANNOTATION: front_digest}},
         "spec": {
-            "replicas": target.gateway.replicas,
+            "replicas": target.replicas,
             "selector": {"matchLabels": gateway_selector(target.name)},
             # A new one serves before an old one goes, and an old one waits for its requests.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -157,9 +159,12 @@ def _template(target: GatewayTarget) -> Manifest:
 
 
 def _has_own_disk(target: GatewayTarget) -> bool:
-    """Whether a single pod keeps its journal on a claim. Such a claim is often one that one node at a time may have."""
+    """Whether a single pod keeps its journal on a claim. Such a claim is often one that one node at a time may have.
+
+    By what the spec says: a number that somebody else changes makes no pod anew.
+    """
     usage = target.gateway.usage
-    return usage is not None and usage.claim_name is not None and target.gateway.replicas == 1
+    return usage is not None and usage.claim_name is not None and (target.gateway.replicas or 1) == 1
 
 
 def _near_its_disk(target: GatewayTarget) -> Manifest:

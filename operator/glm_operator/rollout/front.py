@@ -53,7 +53,8 @@ class FrontPlan:
 
     digest: of the file that each pod should have read. pokes: pods that have an older one.
     unserved: of other deployments, what keeps them from being served. canary: who gets the newest revision, while there
-    are others; empty: nobody said it. stays: why it is there although it is not wanted, or not as it is.
+    are others; empty: nobody said it. multiplied: each of several pods lets in all of the limits.
+    stays: why it is there although it is not wanted, or not as it is.
     needs_certificates: there is who shows some. uncertified: what keeps these from being made or renewed.
     """
 
@@ -69,6 +70,7 @@ class FrontPlan:
     needs_certificates: bool = False
     uncertified: Trouble | None = None
     canary: str = ""
+    multiplied: bool = False
 
 
 def front_plan(
@@ -125,6 +127,7 @@ def _front_plan(
         revision=target.revision,
         pull_secrets=_pull_secrets(target),
         # Also where none are made any more: groups that speak TLS are served until they are moved.
+        replicas=_num_pods(front, live),
         is_known_to_workers=house.certificates or has_tls or _serves_others_by_tls(front, live),
     )
     try:
@@ -153,7 +156,8 @@ def _front_plan(
         ),
         pokes=tuple(pod for pod in observed.gateway if pod.digest != wanted.digest and not pod.is_leaving),
         digest=wanted.digest,
-        replicas=wanted.gateway.replicas,
+        replicas=wanted.replicas,
+        multiplied=_has_limits_of_each(front) and wanted.replicas > 1,
         unserved=tuple(unserved),
         canary=_canary(front, served[0].revision, observed),
         stays=_why_it_stays(front, house, target, has_tls=has_tls),
@@ -184,6 +188,19 @@ def _why_it_stays(front: Front, house: House, target: Target, *, has_tls: bool) 
     if not front.is_wanted:
         return f"gateway.enabled is false, and groups speak TLS, which clients of theirs do not: {move}"
     return f"certificates.enabled of the operator is false, and groups speak TLS, which nobody renews: {move}"
+
+
+def _num_pods(front: Front, live: Manifest | None) -> int:
+    """Return how many pods there are to be: where the spec does not say, as many as an HPA or a person has set."""
+    if front.gateway is not None and front.gateway.replicas is not None:
+        return front.gateway.replicas
+    return max(1, (live or {}).get("spec", {}).get("replicas") or 0)
+
+
+def _has_limits_of_each(front: Front) -> bool:
+    limits = front.access.limits if front.access is not None else None
+    has_store = front.gateway is not None and front.gateway.store is not None
+    return limits is not None and limits.has_any and not has_store
 
 
 def _canary(front: Front, newest: str | None, observed: Observed) -> str:

@@ -108,6 +108,8 @@ def _of_service(facts: Facts) -> Said:
         return "True", "PlainGroups", message
     if any(state.keys == 0 for state in facts.gateway.values()):
         return "True", "NoKeys", f"{count}; nobody has a key yet: glm keys create NAME"
+    if facts.front.multiplied:
+        count += "; each of them lets in all that access.limits allow: say gateway.store, or gateway.replicas: 1"
     return "True", "GatewayServes", f"{count}; {facts.front.canary}" if facts.front.canary else count
 
 
