@@ -12,9 +12,13 @@ Added = Sequence[tuple[bytes, bytes]]
 
 
 class Telling(Protocol):
-    """How an error is told in the words of an API: as a whole reply, or as the last event of a stream."""
+    """How an error is told in the words of an API: as a whole reply, or as the last events of a stream.
+
+    hear: told what the client of a stream reads, for some APIs say at its end what came before.
+    """
 
     def body(self, failure: Failure) -> tuple[int, bytes]: ...
+    def hear(self, told: bytes) -> None: ...
     def event(self, failure: Failure) -> bytes: ...
 
 
@@ -56,6 +60,8 @@ class Client:
 
     async def body(self, data: bytes, *, more: bool) -> None:
         self.is_over = not more
+        if self.streams:
+            self.telling.hear(data)
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def fail(self, failure: Failure) -> None:

@@ -28,6 +28,9 @@ class Words:
             return anthropic.status_of(failure), _json(anthropic.error_body(failure, self.request_id))
         return failure.status, _json(self._object(failure))
 
+    def hear(self, told: bytes) -> None:
+        """Nothing that a stream has told changes how it ends."""
+
     def event(self, failure: Failure) -> bytes:
         """Return the last event of a stream that cannot go on."""
         if self.api is Api.ANTHROPIC:
