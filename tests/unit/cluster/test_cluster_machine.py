@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_cluster.cgroups import hierarchies, pids_in
+from glm_cluster.cgroups import hierarchies, pids_in, weigh
 from glm_cluster.errors import ClusterError
 from glm_cluster.mounts import Mount, mounts_below, parse_mountinfo
 from glm_cluster.progress import duration, step
@@ -36,6 +36,20 @@ def test_beside_v1_hierarchies_an_empty_v2_one_does_not_count() -> None:
     mounts = parse_mountinfo(MOUNTINFO)
     assert hierarchies(mounts) == [Path("/sys/fs/cgroup/memory")]
     assert hierarchies([m for m in mounts if m.kind != "cgroup"]) == [Path("/sys/fs/cgroup/unified")]
+
+
+@pytest.mark.parametrize(("file", "default", "of_four"), [("cpu.shares", "1024", "4096"), ("cpu.weight", "100", "400")])
+def test_all_pods_together_weigh_as_much_as_the_cores_of_the_machine(
+    tmp_path: Path, file: str, default: str, of_four: str
+) -> None:
+    (tmp_path / file).write_text(default)
+    weigh(tmp_path, 4)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, of_four)]
+
+
+def test_a_hierarchy_without_the_cpu_is_left_alone(tmp_path: Path) -> None:
+    weigh(tmp_path, 4)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_processes_of_nested_cgroups_are_found(tmp_path: Path) -> None:
