@@ -9,6 +9,7 @@ from typing import Any
 from glm_edge.errors.failure import Failure
 from glm_gateway.groups.directory import Directory, Member
 from glm_gateway.ladder.easing import NO_EASING, Easing
+from glm_gateway.proxy.client import Added
 from glm_gateway.proxy.pool import Pool
 from glm_gateway.proxy.relay.outgoing import Outgoing
 from glm_gateway.proxy.relay.relay import Relay
@@ -49,6 +50,9 @@ class Places:
     def pool(self, group: str) -> Pool:
         return self.directory.pool(group)
 
+    def told(self, group: str) -> Added:
+        return []
+
     def answers_late(self, group: str) -> bool:
         return group in self.late
 
@@ -75,6 +79,8 @@ class Words:
 
     def body(self, failure: Failure) -> tuple[int, bytes]:
         return failure.status, b'{"error": "%s"}' % (failure.code or "").encode()
+
+    def hear(self, told: bytes) -> None: ...
 
     def event(self, failure: Failure) -> bytes:
         return b"data: error %s\n\n" % (failure.code or "").encode()

@@ -9,10 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
 from glm_gateway.continuation.progress import Bounds
+from glm_gateway.hold import room as hold
+from glm_gateway.models.placement import FIRST_TOLD_S
 from glm_worker.messages import RequestOutput
 from integration.event_streams import Call, Told, told
 from integration.metrics_text import series_values
@@ -206,18 +209,57 @@ async def _read(chunks: Any, texts: list[str], ended: list[int]) -> None:
             ended[choice.index] += choice.finish_reason is not None
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
-async def test_a_stream_that_may_not_go_on_is_an_error_to_its_client(world: World, path: str) -> None:  # noqa: F811
+async def given_up(world: World, asking: asyncio.Task[Any]) -> list[Any]:  # noqa: F811
+    """Let a stream end in the middle, as no other group may go on with it; return what its client was told."""
     world.gateway.bounds = Bounds(max_times=0)
-    if path == "/v1/responses":
-        asking: Any = asyncio.create_task(world.openai.responses.create(model=MODEL, input="hi", stream=True))
-    else:
-        asking = asyncio.create_task(world.openai.chat.completions.create(model=MODEL, messages=ASK, stream=True))
     engine, request = await world.next_request()
     await write(engine, request.request_id, token_ids("one "))
     events = await asking
-    await anext(events)
+    found = [await anext(events)]
     await world.lose(engine)
-    with pytest.raises(openai.APIError, match="lost"):
-        async for _ in events:
-            pass
+    return [*found, *[event async for event in events]]
+
+
+async def test_a_chat_that_may_not_go_on_is_an_error_to_its_client(world: World) -> None:  # noqa: F811
+    asking = world.openai.chat.completions.create(model=MODEL, messages=ASK, stream=True)
+    with pytest.raises(openai.APIError, match="lost") as failed:
+        await given_up(world, asyncio.create_task(asking))
+    assert failed.value.code == "group_lost"
+
+
+async def test_a_response_that_may_not_go_on_has_failed_by_its_last_event(world: World) -> None:  # noqa: F811
+    asking = world.openai.responses.create(model=MODEL, input="hi", stream=True)
+    events = await given_up(world, asyncio.create_task(asking))
+    created, error, failed = events[0], *events[-2:]
+    assert (error.type, error.code) == ("error", "group_lost")
+    assert failed.type == "response.failed"
+    assert (failed.response.id, failed.response.status) == (created.response.id, "failed")
+    assert failed.response.error.code == "server_error"
+    assert "lost" in failed.response.error.message
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+async def test_a_message_that_may_not_go_on_is_an_error_to_its_client(world: World) -> None:  # noqa: F811
+    asking = world.anthropic.messages.create(model=MODEL, messages=ASK, max_tokens=9, stream=True)
+    with pytest.raises(anthropic.APIStatusError, match="lost") as failed:
+        await given_up(world, asyncio.create_task(asking))
+    assert failed.value.body["error"]["details"] == {"error_code": "group_lost"}  # type: ignore[index]
+
+
+async def test_a_stream_for_which_no_group_came_back_ends_with_an_error_of_its_api(world: World) -> None:  # noqa: F811
+    world.model.replace([])
+    world.model.bound(hold.Bounds(timeout_s=FIRST_TOLD_S + 0.2))  # so its head is out by then
+    chat, message, response = await asyncio.gather(
+        world.openai.chat.completions.create(model=MODEL, messages=ASK, stream=True),
+        world.anthropic.messages.create(model=MODEL, messages=ASK, max_tokens=9, stream=True),
+        world.openai.responses.create(model=MODEL, input="hi", stream=True),
+    )
+    with pytest.raises(openai.APIError) as of_chat:
+        await anext(chat)
+    assert of_chat.value.code == "no_group_ready"
+    with pytest.raises(anthropic.APIStatusError) as of_message:
+        await anext(message)
+    assert of_message.value.body["error"]["type"] == "overloaded_error"  # type: ignore[index]
+    event = await anext(response)
+    assert event.type == "error"
+    assert (event.code, event.sequence_number) == ("no_group_ready", 0)
