@@ -13,7 +13,8 @@ from glm_operator.api.spec import Chat
 from glm_operator.render import group_template, render, revision_of, speaks_tls
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
-from glm_worker.settings import WorkerSettings
+from glm_worker.main import _parser
+from glm_worker.settings import WorkerSettings, read_settings
 from unit.operator.operator_builders import a_deployment, a_layout
 
 CHART = Path(__file__).resolve().parents[2] / "charts/glm-operator"
@@ -67,8 +68,9 @@ def test_workers_read_certificates_where_they_are_mounted_and_gateways_ask_for_t
     pod = render(deployment, a_layout(deployment), has_tls=True)[-1]["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     assert speaks_tls(pod)
-    given = {entry["name"]: entry.get("value", "0") for entry in container["env"]}
-    settings = settings_of(monkeypatch, given)
+    settings_of(monkeypatch, {entry["name"]: entry.get("value", "0") for entry in container["env"]})
+    parsed = vars(_parser().parse_args(container["args"]))
+    settings = read_settings(**{name: value for name, value in parsed.items() if name in WorkerSettings.model_fields})
     (mounted,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "tls"]
     assert str(settings.tls_folder) == mounted
     assert slices.HTTPS_PORT_NAME in [port["name"] for port in container["ports"]]

@@ -84,7 +84,7 @@ async def test_a_new_deployment_speaks_tls_inside_and_its_secrets_go_with_it(rig
     assert volumes(group)["tls"] == {"secretName": "chat-worker-tls", "defaultMode": 0o440}
     assert speaks_tls(rig)
     (container,) = group["containers"]
-    assert {"name": "GLM_TLS_FOLDER", "value": "/etc/glm/tls"} in container["env"]
+    assert container["args"] == ["serve", "--tls-folder", "/etc/glm/tls"]
     gateway = volumes(pod_spec(rig, "deployments", "chat-gateway"))["workers"]
     assert gateway == {"secretName": "chat-worker-client-tls", "defaultMode": 0o440, "optional": True}
     file = json.loads(rig.fake.get("configmaps", "chat-gateway")["data"]["gateway.json"])

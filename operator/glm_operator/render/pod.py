@@ -79,9 +79,7 @@ def speaks_tls(template: Manifest) -> bool:
     return any(port.get("name") == names.HTTPS for each in containers for port in each.get("ports") or [])
 
 
-def environment(
-    deployment: GLMDeployment, layout: Layout, group: str, revision: str, *, has_tls: bool = False
-) -> list[Manifest]:
+def environment(deployment: GLMDeployment, layout: Layout, group: str, revision: str) -> list[Manifest]:
     """Return the worker's settings as environment, named as in glm_worker.settings (a contract test compares)."""
     spec, limits = deployment.spec, deployment.spec.engine.limits
     chat, tracing = spec.engine.chat or Chat(), spec.engine.tracing or Tracing()
@@ -103,7 +101,6 @@ def environment(
         "MANAGEMENT_PORT": names.MANAGEMENT_PORT,
         "MANAGEMENT_TOKEN": names.management_token(deployment.metadata.uid),
         "GATEWAY_TOKEN": names.gateway_token(deployment.metadata.uid),
-        "TLS_FOLDER": CERTIFICATE_FOLDER if has_tls else None,
         "AWAITS_POLICY": "true",  # whatever it is: an edit of it moves no group
         "COORDINATOR_PORT": names.COORDINATOR_PORT,
         "RENDEZVOUS_PORT": names.RENDEZVOUS_PORT,
@@ -138,8 +135,10 @@ def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: 
         "name": names.WORKER_CONTAINER,
         "image": deployment.image,
         "imagePullPolicy": deployment.spec.engine.image_pull_policy,
-        "args": ["serve"],  # no command: it would replace the image's init, without which an early SIGTERM is lost
-        "env": environment(deployment, layout, group, revision, has_tls=has_tls),
+        # No command: it would replace the image's init, without which an early SIGTERM is lost. The folder as a flag: a
+        # worker from before does not know it and ends, where it would pass over a variable and speak plain HTTP.
+        "args": ["serve", *(("--tls-folder", CERTIFICATE_FOLDER) if has_tls else ())],
+        "env": environment(deployment, layout, group, revision),
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}
             for name, port in (

@@ -240,15 +240,13 @@ def test_groups_that_speak_tls_differ_in_what_that_needs_and_in_nothing_else() -
     (one,), (two,) = before["containers"], after["containers"]
     assert [port["name"] for port in two["ports"]] == ["https", "management", "coordinator"]
     assert [port["containerPort"] for port in two["ports"]] == [port["containerPort"] for port in one["ports"]]
-    assert [entry for entry in two["env"] if entry not in one["env"]] == [
-        {"name": "GLM_TLS_FOLDER", "value": "/etc/glm/tls"}
-    ]
     assert two["volumeMounts"] == [*one["volumeMounts"], {"name": "tls", "mountPath": "/etc/glm/tls", "readOnly": True}]
     secret = {"secretName": "chat-worker-tls", "defaultMode": 0o440}
     assert after["volumes"] == [*before["volumes"], {"name": "tls", "secret": secret}]
+    assert (one["args"], two["args"]) == (["serve"], ["serve", "--tls-folder", "/etc/glm/tls"])
     for part in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert two[part] == one[part], "probes go to the management port"
-    same = {key: value for key, value in two.items() if key not in ("env", "ports", "volumeMounts")}
+    same = {key: value for key, value in two.items() if key not in ("args", "ports", "volumeMounts")}
     assert same == {key: one[key] for key in same}
 
 
