@@ -258,6 +258,20 @@ async def test_two_operators_that_make_one_authority_at_a_time_agree(rig: Rig) -
     certificate(rig, "second-worker-tls").verify_directly_issued_by(root)
 
 
+@pytest.mark.parametrize("writes", range(1, 7))
+async def test_an_operator_that_dies_between_its_writes_goes_on_when_it_starts_again(writes: int) -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as rig:
+        rig.certificates, rig.now, rig.dies_after = True, datetime.now(UTC), writes
+        await rig.settle()
+        root = certificate(rig, "glm-authority", "ca.crt")
+        for leaf in LEAFS:
+            certificate(rig, leaf).verify_directly_issued_by(root)
+        assert rig.condition("GatewayReady")[1] == "GatewayServes"
+
+
 async def test_groups_of_before_stay_plain_until_an_edit_and_the_gateway_serves_both() -> None:
     def prepare(fake: FakeKubernetes) -> None:
         fake.put("glmdeployments", a_body())
