@@ -1,5 +1,6 @@
 """Certificates between a gateway and its groups in real passes: when they are made, renewed, and what else goes on."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 from cryptography import x509
 
 from glm_operator import names
+from glm_operator.reconcile.certificates.keeper import Certificates
 from integration.fake_kubernetes import FakeKubernetes, Refused
 from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec, uids
 from integration.test_operator_gateway import TO_GATEWAY, TO_GROUPS, selector
@@ -232,6 +234,19 @@ async def test_an_authority_that_cannot_be_read_is_kept_until_somebody_deletes_i
     await rig.settle()
     assert rig.condition("GatewayReady")[1] == "GatewayServes"
     assert not set(serials(rig)) & set(before)
+
+
+async def test_many_new_deployments_at_a_time_share_an_authority_that_all_of_them_own(rig: Rig) -> None:
+    bodies = [rig.fake.put("glmdeployments", a_body(f"new-{number}")) for number in range(20)]
+    keeper = Certificates(rig.kube, now=lambda: rig.now)
+    found = await asyncio.gather(*(keeper.ensure(body) for body in bodies))
+    assert [each.trouble for each in found] == [None] * 20
+    root = certificate(rig, "glm-authority", "ca.crt")
+    for number in range(20):
+        certificate(rig, f"new-{number}-worker-tls").verify_directly_issued_by(root)
+    owners = rig.fake.get("secrets", "glm-authority")["metadata"]["ownerReferences"]
+    assert {owner["name"] for owner in owners} == {"chat", *(f"new-{number}" for number in range(20))}
+    assert keeper.ends.keys() == {("models", f"new-{number}") for number in range(20)}
 
 
 async def test_two_operators_that_make_one_authority_at_a_time_agree(rig: Rig) -> None:

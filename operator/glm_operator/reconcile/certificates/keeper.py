@@ -108,16 +108,15 @@ class Certificates:
         """
         metadata = body["metadata"]
         name, uid, generation = (metadata["namespace"], name_of(body)), metadata["uid"], metadata.get("generation", 0)
-        async with self._locks[name[0]]:
-            known, now = self._known.get(name), self._now()
-            if known is not None and known.uid != uid:
-                known = None
-            if known is not None and known.generation == generation and now < known.counts_until(is_awaited):
-                return known.standing
-            standing = await self._seen_to(body, known.standing.ends if known is not None else None)
-            until = standing.look_at or now + REMEMBERED
-            self._known[name] = _Known(uid, generation, now, until, replace(standing, written={}))
-            return standing
+        known, now = self._known.get(name), self._now()
+        if known is not None and known.uid != uid:
+            known = None
+        if known is not None and known.generation == generation and now < known.counts_until(is_awaited):
+            return known.standing
+        standing = await self._seen_to(body, known.standing.ends if known is not None else None)
+        until = standing.look_at or now + REMEMBERED
+        self._known[name] = _Known(uid, generation, now, until, replace(standing, written={}))
+        return standing
 
     async def _seen_to(self, body: Manifest, ends: datetime | None) -> Standing:
         where = f"{body['metadata']['namespace']}/{name_of(body)}"
@@ -176,7 +175,24 @@ class Certificates:
         return min(ends)
 
     async def _authority(self, body: Manifest, live: Manifest | None) -> Authority:
-        """Return the authority of the namespace as it is to be, after it was written so."""
+        """Return the authority of the namespace as it is to be, after it was written so.
+
+        Of several deployments that have to write it one does at a time: others of this operator are no conflict.
+        """
+        namespace = body["metadata"]["namespace"]
+        wanted, manifest = self._wanted(body, live)
+        if manifest is None:
+            return wanted
+        async with self._locks[namespace]:
+            live = await self._secrets.secret(namespace, names.AUTHORITY_SECRET)
+            wanted, manifest = self._wanted(body, live)
+            if manifest is not None:
+                await self._secrets.put_secret(manifest, _version(live))
+                logger.info("namespace=%s %s: %d roots", namespace, names.AUTHORITY_SECRET, len(wanted.pairs))
+        return wanted
+
+    def _wanted(self, body: Manifest, live: Manifest | None) -> tuple[Authority, Manifest | None]:
+        """Return what the authority is to be, and the Secret to write; None: it is so already."""
         if live is not None and not is_ours(live):
             raise ForeignObject(f"Secret {names.AUTHORITY_SECRET} is somebody else's and is not taken over; rename it")
         try:
@@ -188,14 +204,12 @@ class Certificates:
         after = before.only(roots)
         if needs_next(roots, now):
             after = Authority([*after.pairs, root(new_key(), now)])
-            logger.info("namespace=%s a root of %s was made", body["metadata"]["namespace"], names.AUTHORITY_SECRET)
         owners = list(live["metadata"].get("ownerReferences") or []) if live is not None else []
         has_owner = any(owner.get("uid") == body["metadata"]["uid"] for owner in owners)
-        if live is None or not has_owner or after.roots != before.roots:
-            owners += [] if has_owner else [user_reference(body)]
-            manifest = authority_secret(body["metadata"]["namespace"], after, owners)
-            await self._secrets.put_secret(manifest, _version(live))
-        return after
+        if live is not None and has_owner and after.roots == before.roots:
+            return after, None
+        owners += [] if has_owner else [user_reference(body)]
+        return after, authority_secret(body["metadata"]["namespace"], after, owners)
 
 
 def _check_leaf(secret: Manifest, body: Manifest) -> None:
