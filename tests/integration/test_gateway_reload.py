@@ -68,6 +68,35 @@ async def test_a_model_that_comes_back_is_served_by_the_groups_that_it_has_then(
         assert (await ask(gateway)).text.startswith("data: one")
 
 
+def off(gateway: GatewayProcess, *, awaits: bool) -> None:
+    gateway.write(models=[model_of("chat", gateway.folder / "groups.json", awaitsGroups=awaits)])
+
+
+async def test_where_no_group_is_asked_for_nobody_waits_for_one(gateway: GatewayProcess) -> None:
+    waiting = asyncio.create_task(ask(gateway, stream=False))
+    await gateway.until("/demand", '"held":1')
+    off(gateway, awaits=False)
+    refused = await waiting
+    assert refused.status_code == 503, "who waits already is told as well"
+    for answer in (refused, await ask(gateway, stream=False)):
+        error = answer.json()["error"]
+        assert (error["code"], answer.headers["retry-after"].isdigit()) == ("no_group_ready", True)
+        assert error["message"] == ("chat is switched off: its deployment asks for no group, and nothing scales it up")
+    group = ScriptedGroup("g0", [WHOLE, WHOLE])
+    async with serving(group):
+        write_groups(gateway.folder / "groups.json", {"g0": group.port})  # as it goes, or comes
+        await gateway.until("/state", '"g0"')
+        assert "data: one" in (await ask(gateway)).text
+        write_groups(gateway.folder / "groups.json", {})
+        await gateway.until_state(lambda told: not told["models"]["chat"]["groups"])
+        off(gateway, awaits=True)
+        await taken(gateway)
+        again = asyncio.create_task(ask(gateway))
+        await gateway.until("/demand", '"held":1')
+        write_groups(gateway.folder / "groups.json", {"g0": group.port})
+        assert "data: one" in (await again).text
+
+
 async def test_what_may_wait_and_what_a_key_may_ask_change_for_the_next_request(gateway: GatewayProcess) -> None:
     waiting = asyncio.create_task(ask(gateway))
     await gateway.until("/demand", '"held":1')

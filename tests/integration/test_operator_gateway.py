@@ -266,6 +266,26 @@ async def test_of_another_deployment_behind_the_gateway_counts_what_was_accepted
     assert named(rig) == {"glm-nano": [], "coder-2": []}
 
 
+@pytest.mark.parametrize(
+    ("spec", "awaits"),
+    [
+        ({"replicas": 0}, False),
+        ({"replicas": 0, "scaling": {"max": 2}}, False),  # min is 1: 0 is a person's word
+        ({"replicas": 0, "scaling": {"mode": "Observe", "min": 0, "max": 2}}, False),
+        ({"replicas": 0, "scaling": {"mode": "External"}}, True),
+        ({"replicas": 0, "scaling": {"min": 0, "max": 2}}, True),
+        ({"replicas": 1}, True),
+    ],
+)
+async def test_where_nobody_will_ever_come_the_gateway_is_told(rig: Rig, spec: dict[str, Any], awaits: bool) -> None:
+    await put_other(rig, "code", servedName="coder")
+    set_spec(rig, gateway=BLUE, **spec)
+    set_spec(rig, "code", **spec)
+    await rig.settle("code")
+    await rig.settle()
+    assert [model.get("awaitsGroups", True) for model in file(rig)["models"]] == [awaits, awaits]
+
+
 async def test_who_was_never_accepted_is_not_served_and_said(rig: Rig) -> None:
     body = a_deployment_body("code", model={**NANO, "servedName": "coder"}, parallelism={"tensor": 3})
     body["metadata"]["labels"] = {"team": "blue"}

@@ -36,6 +36,7 @@ class ModelConfig(Part):
 
     token: by which these groups know a gateway, where they are another deployment's; null: as ours do.
     slo: null, nothing is promised. overflow: null, never. canary: null, revisions get requests by load.
+    awaits_groups: whether a group may come where none is; if not, nobody waits for one.
     """
 
     name: ModelName
@@ -46,3 +47,4 @@ class ModelConfig(Part):
     slo: SloConfig | None = None
     overflow: OverflowConfig | None = None
     canary: CanaryConfig | None = None
+    awaits_groups: bool = True

@@ -67,6 +67,7 @@ class Model:
     token: str | None = None  # by which its groups know a gateway; None: as those of all others do
     deployment: str = ""  # whose groups these are; empty: the file does not say
     active_s: float | None = None
+    awaits_groups: bool = True  # False: where no group is ready none will come, so nobody waits for one
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -144,6 +145,35 @@ class Model:
         self._note_start()
         self.look()
         self.wake()
+        self._refuse_who_waits_in_vain()
+
+    def expect_groups(self, *, awaits: bool) -> None:
+        """Note whether a group may come where none is."""
+        self.awaits_groups = awaits
+        self._refuse_who_waits_in_vain()
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no group, and none will come."""
+        return not self.awaits_groups and not self.is_ready
+
+    def switched_off(self) -> Failure:
+        """Return what who asks is told then."""
+        return Failure(
+            503,
+            f"{self.name} is switched off: its deployment asks for no group, and nothing scales it up",
+            "service_unavailable",
+            code="no_group_ready",
+            retry_after_s=self.retry_after_s,
+        )
+
+    def _refuse_who_waits_in_vain(self) -> None:
+        if not self.is_off:
+            return
+        for ticket, (_, call) in list(self._calls.items()):
+            self.leave(ticket)
+            if not call.done():
+                call.set_result(self.switched_off())
 
     def hear(self, group: str, load: Load, heard_s: float) -> None:
         """Take what a group says of itself. heard_s: when it did, by the clock of the loop."""

@@ -128,6 +128,8 @@ class Placement:
 
     async def _wait(self, request: Request) -> Choice | Upstream | Failure:
         model, began = self.model, self._loop.time()
+        if model.is_off:
+            return self._refused(model.switched_off())
         if self.writes and self._eased is None and (refusal := model.shed(self.place_in_line)) is not None:
             return self._refused(refusal)
         ticket = model.room.enter(self.num_bytes, self.place_in_line, began, model.owed_tokens(request))

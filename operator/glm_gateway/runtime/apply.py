@@ -41,6 +41,7 @@ def apply(config: GatewayConfig, gateway: Gateway) -> None:
         model.overload.set_steps(config.overload.steps(), is_enabled=config.overload.enabled)
         model.overload.know(each.name for each in gateway.priorities)
         to = served.overflow
+        model.expect_groups(awaits=served.awaits_groups)
         model.router.splits = _splits(served)
         model.overflow = None if to is None else Overflow(names.upstreams[to.upstream], to.after_seconds)
 

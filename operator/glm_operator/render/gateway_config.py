@@ -26,6 +26,7 @@ class Served:
     uid: of its deployment, where that is not the gateway's own: its workers know another token.
     revision: the newest one, of the gateway's own deployment; None: nobody goes by it. former: names by which some of
     its groups still serve it. kept: what else the file says of it, to stay as it is; None: that is made anew.
+    awaits_groups: whether one may come where none is.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Served:
     revision: str | None = None
     former: tuple[str, ...] = ()
     kept: Mapping[str, Any] | None = None
+    awaits_groups: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _model(served: Served, gateway: Gateway) -> dict[str, Any]:
     told: dict[str, Any] = {"name": served.name, "deployment": served.deployment, "groups": served.groups}
     if served.former:
         told["formerNames"] = list(served.former)
+    if not served.awaits_groups:
+        told["awaitsGroups"] = False
     if served.uid is not None:
         told["token"] = names.gateway_token(served.uid)
     if served.slo.classes:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from glm_operator.api.fields import as_read_by_the_api_server
 from glm_operator.api.front import Front
 from glm_operator.api.gateway import AlsoServes, Gateway
+from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.api.spec import ModelSpec
 from glm_operator.manifest import Manifest, name_of
@@ -46,7 +47,12 @@ def served_by(
     """Return the models behind the gateway, and what is wrong with others that were meant."""
     own = _model(target.name, target.namespace, target.spec, _slo(body))
     assert own is not None
-    own = replace(own, revision=newest_revision(target, observed), former=_former(own.name, observed))
+    own = replace(
+        own,
+        revision=newest_revision(target, observed),
+        former=_former(own.name, observed),
+        awaits_groups=_awaits_groups(target.replicas, body),
+    )
     served, unserved = [own], []
     gateway = front.gateway or Gateway()
     also = gateway.also_serves
@@ -99,10 +105,22 @@ def _accepted(other: Manifest, seen: Observed) -> tuple[Served | None, str]:
     found = _model(name, metadata["namespace"], last.spec, _slo(other), metadata.get("uid", ""))
     if found is None:
         return None, f"{name} cannot be read"
-    return replace(found, former=_former(found.name, seen)), ""
+    replicas = (other.get("spec") or {}).get("replicas", 1)
+    return replace(found, former=_former(found.name, seen), awaits_groups=_awaits_groups(replicas, other)), ""
 
 
 _MADE_ANEW = ("name", "deployment", "groups", "formerNames", "overflow", "canary")
+
+
+def _awaits_groups(replicas: object, body: Manifest) -> bool:
+    """Tell whether a deployment may have a group: it asks for some, or somebody asks for it who scales from zero."""
+    if replicas != 0:
+        return True
+    try:
+        scaling = Scaling.model_validate(as_read_by_the_api_server((body.get("spec") or {}).get("scaling")))
+    except ValidationError:
+        return (body.get("spec") or {}).get("scaling") is not None  # nobody knows who scales
+    return scaling.mode == "External" or (scaling.mode == "Active" and scaling.may_be_zero)
 
 
 def _kept(model: Mapping[str, Any]) -> Served:
