@@ -184,24 +184,33 @@ class Book:
         return Charge(self._next, group)
 
     def begin(self, charge: Charge, prompt_tokens: int | None = None) -> None:
-        """Note the first token of a reply: nothing is owed any more. prompt_tokens: as the group counted them."""
+        """Note that a reply has begun. prompt_tokens: as the group counted them, which it says before it computes them;
+        None: it was silent until its first token, and nothing is owed any more."""
         found = self._charges.get(charge.number)
         if found is None:
             return
         account, owing = found
-        account.owed -= owing.owed
-        owing.owed = 0
-        if prompt_tokens is not None and prompt_tokens >= 0:
-            account.held += prompt_tokens - owing.held
-            owing.held = prompt_tokens
+        if prompt_tokens is None or prompt_tokens < 0:
+            self._settle(account, owing)
+            return
+        owed = min(prompt_tokens, owing.owed * prompt_tokens // max(1, owing.held))
+        account.owed += owed - owing.owed
+        account.held += prompt_tokens - owing.held
+        owing.owed, owing.held = owed, prompt_tokens
 
     def grow(self, charge: Charge, num_tokens: int) -> None:
-        """Note tokens of the answer: the group holds them as well."""
+        """Note tokens of the answer: the group holds them as well, and has computed the whole prompt."""
         found = self._charges.get(charge.number)
         if found is not None and num_tokens > 0:
             account, owing = found
+            self._settle(account, owing)
             account.held += num_tokens
             owing.held += num_tokens
+
+    @staticmethod
+    def _settle(account: Account, owing: _Owing) -> None:
+        account.owed -= owing.owed
+        owing.owed = 0
 
     def release(self, charge: Charge) -> bool:
         """Take a charge back, once. False: that was done before, and nothing changes."""

@@ -64,7 +64,7 @@ class Router:
         return choice
 
     def succeed(self, choice: Choice, now: float, prompt_tokens: int | None = None) -> None:
-        """Note the first byte of a reply. prompt_tokens: as the group counted them."""
+        """Note the first byte of a reply. prompt_tokens: as the group counted them, before it computes them."""
         self.book.begin(choice.charge, prompt_tokens)
         self.ejection.succeed(choice.group, now)
 

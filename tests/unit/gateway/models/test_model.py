@@ -62,6 +62,7 @@ async def test_who_would_wait_for_a_slot_goes_where_one_is_free() -> None:
     large = found.route(Request(key="large", prompt_tokens=4_000))
     assert large is not None
     found.router.succeed(large, asyncio.get_running_loop().time(), 4_000)
+    found.router.book.grow(large.charge, 1)
     small = [found.route(Request(key=str(number), prompt_tokens=20)) for number in range(5)]
     groups = [choice.group for choice in small if choice is not None]
     assert len({*groups[:4]} - {large.group}) == 1, "tokens make the load, while there are slots"

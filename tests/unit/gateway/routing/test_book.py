@@ -34,6 +34,24 @@ def test_after_the_first_token_nothing_is_owed_and_the_prompt_is_as_long_as_the_
     assert (account.owed, account.held) == (0, 0)
 
 
+def test_a_reply_is_opened_before_its_prompt_is_computed_so_all_of_it_is_owed_still() -> None:
+    book = Book()
+    charge = book.charge("g0", owed=100, held=300)
+    account = book.account("g0")
+    book.begin(charge, 600)
+    assert (account.owed, account.held) == (200, 600), "the estimate was half of it, so it was of what is new"
+    book.begin(charge, 0)
+    assert (account.owed, account.held) == (0, 0)
+    book.check()
+
+
+def test_a_group_that_says_nothing_before_its_first_token_has_computed_the_prompt_by_then() -> None:
+    book = Book()
+    charge = book.charge("g0", owed=100, held=300)
+    book.begin(charge)
+    assert (book.account("g0").owed, book.account("g0").held) == (0, 300)
+
+
 def test_a_charge_that_was_released_does_not_grow() -> None:
     book = Book()
     charge = book.charge("g0", owed=1, held=1)

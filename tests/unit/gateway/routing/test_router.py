@@ -161,12 +161,14 @@ def test_a_group_that_begins_anew_is_as_if_never_seen() -> None:
     assert "a-g0" in {routed(router, a_request(number)).group for number in range(40)}
 
 
-def test_the_first_byte_settles_what_is_owed_and_the_end_settles_all() -> None:
+def test_the_head_of_a_reply_counts_the_prompt_the_first_token_settles_it_and_the_end_settles_all() -> None:
     router = Router()
     choice = routed(router, a_request())
     account = router.book.account(choice.group)
     router.succeed(choice, 1.0, 1100)
-    assert (account.owed, account.held) == (0, 1100)
+    assert (account.owed, account.held) == (1100, 1100)
+    router.book.grow(choice.charge, 1)
+    assert (account.owed, account.held) == (0, 1101)
     router.end(choice)
     router.end(choice)
     assert (account.owed, account.held) == (0, 0)
