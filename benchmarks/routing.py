@@ -9,9 +9,10 @@ Two loads. Sessions: conversations of one to ten turns that begin with one of tw
 and many single questions behind one system prompt of 8,000 tokens. Each gateway gets the same requests at the same
 times; a turn comes never before its predecessor was answered.
 
-hits: tokens of prompts found in caches, of all; ideal: what one group with an endless cache would have found. load:
-tokens in flight at the fullest group against the mean. TTFT in seconds of the load, by the client, gateway included. A
-request that was refused, broke off, or had no first token within 30 s of the load has failed.
+hits: tokens of prompts found in caches, of all; ideal: what one group with an endless cache would have found, of the
+same requests in the same order. load: tokens in flight at the fullest group against the mean. TTFT in seconds of the
+load, by the client, gateway included. A request that was refused, broke off, or had no first token within 30 s of the
+load has failed.
 
 Round robin and random are vllm-router's. Ends with a JSON line a number. Exit status 1: a goal was missed.
 """
@@ -37,7 +38,7 @@ from gateways.proxies import BACKEND_CORE, KEY, Command, free_port, ours, smg, s
 from gateways.wire import MODEL
 from simulated.choosers import GROUPS
 from simulated.simulation import TOO_LATE_S
-from simulated.workload import WARM_S, Turn, Workload
+from simulated.workload import WARM_S, Turn, Workload, ideal
 
 GOAL_HITS, GOAL_LOAD, GOAL_FAILED = 0.9, 1.3, 0.001
 ROUTERS: dict[str, tuple[str, Command]] = {
@@ -57,6 +58,7 @@ class Result:
     """One gateway under one load, without the first minute. ttft_s: p50, p90, p99."""
 
     hits: float
+    ideal: float
     load: float
     work: float
     ttft_s: tuple[float, ...]
@@ -73,7 +75,7 @@ class Player:
     port: int
     speed: float
     numbers: dict[int, int]  # of each turn, by its identity
-    came: list[tuple[float, Reply]] = field(default_factory=list)  # seconds of the load, and what became of it
+    came: list[tuple[float, Turn, Reply]] = field(default_factory=list)  # seconds of the load, and what became of it
 
     def play(self) -> None:
         self._client, self._free = Client(self.port), list[Line]()
@@ -85,10 +87,10 @@ class Player:
                 self._plan(session[0], session[0].at_s)
             self._client.run_until(self._began_s + self.workload.seconds / self.speed)
             now = time.perf_counter()
-            for line, (_, at_s) in self._turns.items():  # under way still
+            for line, (turn, at_s) in self._turns.items():  # under way still
                 assert line.reply is not None
                 line.reply.first_s = line.reply.first_s or now
-                self.came.append((at_s, line.reply))
+                self.came.append((at_s, turn, line.reply))
             self._client.close()
 
     def _plan(self, turn: Turn, at_s: float) -> None:
@@ -111,7 +113,7 @@ class Player:
 
     def _done(self, line: Line, reply: Reply) -> None:
         turn, at_s = self._turns.pop(line)
-        self.came.append((at_s, reply))
+        self.came.append((at_s, turn, reply))
         if line.sock.fileno() >= 0:
             self._free.append(line)
         session = self.workload.sessions[turn.session]
@@ -139,21 +141,24 @@ def run(workload: Workload, command: Command, name: str, speed: float, folder: P
     return result_of(seen, player.came, workload.seconds, speed)
 
 
-def result_of(seen: list[dict[str, float]], came: list[tuple[float, Reply]], seconds: float, speed: float) -> Result:
+def result_of(
+    seen: list[dict[str, float]], came: list[tuple[float, Turn, Reply]], seconds: float, speed: float
+) -> Result:
     """Return the numbers of a run: those of the groups, and those of the client."""
-    judged = [reply for at_s, reply in came if WARM_S <= at_s <= seconds - TOO_LATE_S]
+    judged = [reply for at_s, _, reply in came if WARM_S <= at_s <= seconds - TOO_LATE_S]
     waits = sorted(
         TOO_LATE_S if reply.fault or not reply.first_s else min(TOO_LATE_S, speed * reply.ttft_s) for reply in judged
     )
     loads, computed = [each["load"] for each in seen], [each["computed_tokens"] for each in seen]
     return Result(
         hits=sum(each["hit_tokens"] for each in seen) / max(1.0, sum(each["prompt_tokens"] for each in seen)),
+        ideal=ideal(sorted(((at_s, turn) for at_s, turn, _ in came), key=lambda each: each[0])),
         load=GROUPS * max(loads) / max(1e-9, sum(loads)),
         work=GROUPS * max(computed) / max(1e-9, sum(computed)),
         ttft_s=tuple(waits[int(share * (len(waits) - 1))] for share in (0.5, 0.9, 0.99)),
         failed=sum(wait >= TOO_LATE_S for wait in waits) / len(waits),
         requests=len(judged),
-        faults=tuple({reply.fault for _, reply in came if reply.fault}),
+        faults=tuple({reply.fault for _, _, reply in came if reply.fault}),
     )
 
 
@@ -193,12 +198,12 @@ def workloads(seconds: float, seed: int) -> list[Workload]:
     ]
 
 
-def lines_of(load: str, ideal: float, results: dict[str, Result]) -> list[dict[str, object]]:
+def lines_of(load: str, results: dict[str, Result]) -> list[dict[str, object]]:
     """Return the lines of one load: ours beside all others."""
     own, blind = results["ours"], [results[name] for name in BLIND if name in results]
     best_s = min((each.ttft_s[1] for each in blind), default=float("inf"))
     metrics: dict[str, tuple[Callable[[Result], float], float | None, bool | None]] = {
-        "prefix hits of the ideal": (lambda each: each.hits / ideal, GOAL_HITS, own.hits / ideal >= GOAL_HITS),
+        "prefix hits of the ideal": (lambda each: each.hits / each.ideal, GOAL_HITS, own.hits / own.ideal >= GOAL_HITS),
         "fullest group against the mean": (lambda each: each.load, GOAL_LOAD, own.load <= GOAL_LOAD),
         "seconds to first token, p50": (lambda each: each.ttft_s[0], None, None),
         "seconds to first token, p90": (lambda each: each.ttft_s[1], best_s, own.ttft_s[1] <= best_s),
@@ -231,8 +236,7 @@ def main() -> int:
     for workload in workloads(arguments.seconds, arguments.seed):
         if workload.name not in arguments.loads:
             continue
-        ideal = workload.ideal()
-        print(f"{workload.name}: {sum(map(len, workload.sessions))} requests, ideal hits {ideal:.3f}")
+        print(f"{workload.name}: {sum(map(len, workload.sessions))} requests")
         print("router         hits  of ideal   load   work   TTFT p50    p90    p99   failed  of requests", flush=True)
         results: dict[str, Result] = {}
         for name in arguments.routers:
@@ -243,11 +247,11 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 each = results[name] = run(workload, command, program, arguments.speed, Path(folder) / "router")
             waits = "".join(f"{wait:7.2f}" for wait in each.ttft_s)
-            shares = f"{each.hits:.3f}  {each.hits / ideal:8.3f}  {each.load:5.2f}  {each.work:5.2f}"
+            shares = f"{each.hits:.3f}  {each.hits / each.ideal:8.3f}  {each.load:5.2f}  {each.work:5.2f}"
             told = f"{each.failed:7.4f}  {each.requests:6d}  load {os.getloadavg()[0]:.1f}"
             print(f"{name:13}  {shares}    {waits}  {told} {each.faults[:2] or ''}", flush=True)
         if "ours" in results:
-            lines += lines_of(workload.name, ideal, results)
+            lines += lines_of(workload.name, results)
     for line in lines:
         print(json.dumps(line), flush=True)
     return 0 if all(line["met"] is not False for line in lines) else 1

@@ -9,6 +9,7 @@ from simulated.workload import BYTES_PER_TOKEN, Turn
 
 from glm_gateway.routing.book import Load
 from glm_gateway.routing.pick import Choice, Group, Request
+from glm_gateway.routing.prefix import ENDS
 from glm_gateway.routing.router import Router
 from glm_operator.autoscale.simulate.model.calibration import H200_AIR_FP8
 
@@ -20,7 +21,7 @@ class Chooser(Protocol):
     """A router under test."""
 
     def choose(self, turn: Turn, now: float) -> tuple[int, object]: ...
-    def first(self, handle: object, turn: Turn, now: float) -> None: ...
+    def opened(self, handle: object, turn: Turn, now: float) -> None: ...
     def token(self, handle: object) -> None: ...
     def end(self, handle: object) -> None: ...
     def hear(self, group: int, engine: Engine, now: float) -> None: ...
@@ -44,7 +45,7 @@ class Plain:
         self.in_flight[group] += turn.prompt_tokens
         return group, (group, turn.prompt_tokens)
 
-    def first(self, handle: object, turn: Turn, now: float) -> None: ...
+    def opened(self, handle: object, turn: Turn, now: float) -> None: ...
 
     def token(self, handle: object) -> None: ...
 
@@ -52,6 +53,44 @@ class Plain:
         assert isinstance(handle, tuple)
         group, tokens = handle
         self.in_flight[group] -= tokens
+
+    def hear(self, group: int, engine: Engine, now: float) -> None: ...
+
+
+class CacheAware:
+    """The law of the Rust routers, as they are by default: a request goes where most of it was sent before, if that is
+    more than three tenths of it; else, and while requests in flight are uneven, to whom has the fewest."""
+
+    THRESHOLD, UNEVEN, UNEVEN_TIMES = 0.3, 64, 1.5
+
+    def __init__(self) -> None:
+        self.in_flight = [0] * GROUPS
+        self.sent: list[set[int]] = [set() for _ in range(GROUPS)]
+
+    def choose(self, turn: Turn, now: float) -> tuple[int, object]:  # noqa: ARG002 - the shape of Chooser
+        least, most = min(self.in_flight), max(self.in_flight)
+        matched = [self._matched(sent, turn) for sent in self.sent]
+        group = self.in_flight.index(least)
+        is_uneven = most - least > self.UNEVEN and most > self.UNEVEN_TIMES * least
+        if not is_uneven and max(matched) > self.THRESHOLD:
+            group = matched.index(max(matched))
+        self.in_flight[group] += 1
+        self.sent[group].update(turn.prefix.hashes)
+        return group, group
+
+    @staticmethod
+    def _matched(sent: set[int], turn: Turn) -> float:
+        num_known = next((place for place, each in enumerate(turn.prefix.hashes) if each not in sent), None)
+        ends = (0, *ENDS)
+        return ends[len(turn.prefix.hashes) if num_known is None else num_known] / turn.prefix.num_bytes
+
+    def opened(self, handle: object, turn: Turn, now: float) -> None: ...
+
+    def token(self, handle: object) -> None: ...
+
+    def end(self, handle: object) -> None:
+        assert isinstance(handle, int)
+        self.in_flight[handle] -= 1
 
     def hear(self, group: int, engine: Engine, now: float) -> None: ...
 
@@ -82,7 +121,7 @@ class Ours:
         assert isinstance(handle, tuple)
         return handle
 
-    def first(self, handle: object, turn: Turn, now: float) -> None:
+    def opened(self, handle: object, turn: Turn, now: float) -> None:
         router, choice = self._of(handle)
         router.succeed(choice, now, turn.prompt_tokens)
 
@@ -111,8 +150,9 @@ CHOOSERS: dict[str, Callable[[], Chooser]] = {
     "round robin": lambda: Plain("round robin"),
     "random": lambda: Plain("random"),
     "least loaded": lambda: Plain("least loaded"),
+    "cache-aware": CacheAware,
     "ours": lambda: Ours(1),
     "ours x2": lambda: Ours(2),
     "x2, told": lambda: Ours(2, tell=True),
 }
-PLAIN = ("round robin", "random", "least loaded")
+PLAIN = ("round robin", "random", "least loaded", "cache-aware")

@@ -26,7 +26,9 @@ class Flight:
 class Engine:
     """One group: continuous batching, prompts in chunks, a cache of shared blocks. First come, first served."""
 
-    def __init__(self) -> None:
+    def __init__(self, speed: float = 1.0) -> None:
+        """speed: how many times as fast as the usual one."""
+        self.speed = speed
         self.waiting: deque[Flight] = deque()
         self.running: list[Flight] = []
         self.in_use: dict[Block, int] = {}
@@ -156,8 +158,8 @@ class Engine:
         base_s = max(H200_AIR_FP8.prefill_base_s if new else 0.0, H200_AIR_FP8.decode_base_s if decoding else 0.0)
         self.computed_tokens += new
         self.measured_tokens += new
-        self.prefill_busy_s += prefill_s + (base_s if new else 0.0)
-        return base_s + prefill_s + decode_s
+        self.prefill_busy_s += (prefill_s + (base_s if new else 0.0)) / self.speed
+        return (base_s + prefill_s + decode_s) / self.speed
 
     def finish(self, now: float) -> tuple[list[Flight], list[Flight]]:
         """End the step: return who got a first token, and who is done."""

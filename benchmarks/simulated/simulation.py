@@ -2,11 +2,12 @@
 
 import heapq
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from simulated.choosers import GROUPS, Chooser
 from simulated.engine import Engine, Flight
-from simulated.workload import WARM_S, Turn, Workload
+from simulated.workload import WARM_S, Turn, Workload, ideal
 
 TOO_LATE_S = 30.0
 PUSH_S = 0.1
@@ -17,11 +18,16 @@ class Result:
     """One router under one load, without the first minute."""
 
     hits: float
+    ideal: float  # what one group with an endless cache would have found, of the same requests
     load: float
     work: float
     ttft_s: tuple[float, ...]  # p50, p90, p99
     failed: float
     requests: int
+
+    @property
+    def of_ideal(self) -> float:
+        return self.hits / self.ideal
 
 
 @dataclass(order=True)
@@ -40,7 +46,7 @@ class Simulation:
 
     def __init__(self, workload: Workload, chooser: Chooser) -> None:
         self.workload, self.chooser = workload, chooser
-        self.engines = [Engine() for _ in range(GROUPS)]
+        self.engines = [Engine(speed) for speed in workload.speeds]
         self.flights: list[Flight] = []
         self.loads: list[list[int]] = []
         self.computed_before: list[int] = [0] * GROUPS
@@ -71,6 +77,7 @@ class Simulation:
         flight = Flight(turn, now, handle)
         self.flights.append(flight)
         self.engines[group].waiting.append(flight)
+        self.chooser.opened(handle, turn, now)
         if not self.engines[group].is_busy:
             self._go_on(group, now)
 
@@ -85,9 +92,9 @@ class Simulation:
     def _step(self, group: int, now: float) -> None:
         firsts, done = self.engines[group].finish(now)
         for flight in firsts:
-            self.chooser.first(flight.handle, flight.turn, now)
+            self.chooser.token(flight.handle)
         for flight in self.engines[group].running:
-            if not flight.left:
+            if not flight.left and flight not in firsts:
                 self.chooser.token(flight.handle)
         for flight in done:
             self.chooser.end(flight.handle)
@@ -111,12 +118,18 @@ class Simulation:
         computed = [each.computed_tokens - self.computed_before[place] for place, each in enumerate(self.engines)]
         return Result(
             hits=sum(flight.hits or 0 for flight in found) / sum(flight.turn.prompt_tokens for flight in found),
-            load=max(means) / statistics.fmean(means),
-            work=max(computed) / statistics.fmean(computed),
+            ideal=ideal([(flight.came_s, flight.turn) for flight in self.flights], to_s=last_s),
+            load=_fullest(means, self.workload.speeds),
+            work=_fullest(computed, self.workload.speeds),
             ttft_s=tuple(waits[int(share * (len(waits) - 1))] for share in (0.5, 0.9, 0.99)),
             failed=sum(wait >= TOO_LATE_S for wait in waits) / len(waits),
             requests=len(judged),
         )
+
+
+def _fullest(values: Sequence[float], speeds: Sequence[float]) -> float:
+    """Return what the fullest group has for its speed, against all groups."""
+    return max(value / speed for value, speed in zip(values, speeds, strict=True)) * sum(speeds) / sum(values)
 
 
 def run(workload: Workload, chooser: Chooser) -> Result:

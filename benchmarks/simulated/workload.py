@@ -1,8 +1,9 @@
 """What is asked: conversations that begin with shared system prompts, and single questions behind a hot one."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from glm_gateway.routing.prefix import Prefix, prefix_key, prefix_of
 from glm_operator.autoscale.simulate.model.calibration import H200_AIR_FP8
@@ -47,10 +48,24 @@ def text(seed: int, tokens: int) -> str:
 
 
 class Workload:
-    """The sessions of a load, each a list of turns; the same for every router."""
+    """The sessions of a load, each a list of turns; the same for every router.
 
-    def __init__(self, name: str, *, seconds: float, sessions_per_s: float, hot_per_s: float, seed: int) -> None:
-        self.name, self.seconds = name, seconds
+    sessions_per_s: conversations that begin. hot_per_s: single questions behind one system prompt, in bursts of `burst`
+    at once. speeds: of the groups, 1 is the usual one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seconds: float,
+        sessions_per_s: float,
+        hot_per_s: float,
+        seed: int,
+        burst: int = 1,
+        speeds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+    ) -> None:
+        self.name, self.seconds, self.speeds = name, seconds, speeds
         self.sessions: list[list[Turn]] = []
         dice = random.Random(seed)
         sizes = [dice.randrange(1000, 4000) for _ in range(12)]
@@ -58,8 +73,9 @@ class Workload:
         for at_s in _arrivals(dice, sessions_per_s, seconds):
             system = dice.choices(range(len(sizes)), shares)[0]
             self._add(dice, at_s, system, sizes[system], turns=min(10, 1 + int(dice.expovariate(1 / 4))), document=4000)
-        for at_s in _arrivals(dice, hot_per_s, seconds):
-            self._add(dice, at_s, len(sizes), 8000, turns=1, document=250)
+        for at_s in _arrivals(dice, hot_per_s / burst, seconds):
+            for _ in range(burst):
+                self._add(dice, at_s, len(sizes), 8000, turns=1, document=250)
 
     def _add(
         self, dice: random.Random, at_s: float, system: int, system_tokens: int, turns: int, document: int
@@ -81,16 +97,21 @@ class Workload:
             at_s += 5 + dice.expovariate(1 / 20)
         self.sessions.append(found)
 
-    def ideal(self) -> float:
-        """Return the share of prompt tokens that one group with an endless cache has computed before."""
-        seen: set[Block] = set()
-        hits = total = 0
-        for turn in sorted((turn for session in self.sessions for turn in session), key=lambda turn: turn.at_s):
-            if turn.at_s >= WARM_S:
-                hits += BLOCK * sum(block in seen for block in turn.blocks(turn.prompt_tokens - 1))
-                total += turn.prompt_tokens
-            seen.update(turn.blocks(turn.prompt_tokens + turn.answer_tokens))
-        return hits / total
+
+def ideal(came: Iterable[tuple[float, Turn]], *, to_s: float = inf) -> float:
+    """Return the share of prompt tokens that one group with an endless cache would have found computed.
+
+    came: turns and the second of the load at which each came, in that order; those from WARM_S to to_s count. A load
+    ends in the middle of conversations, and later turns find the most: those that were never asked must not be there.
+    """
+    seen: set[Block] = set()
+    hits = total = 0
+    for at_s, turn in came:
+        if WARM_S <= at_s <= to_s:
+            hits += BLOCK * sum(block in seen for block in turn.blocks(turn.prompt_tokens - 1))
+            total += turn.prompt_tokens
+        seen.update(turn.blocks(turn.prompt_tokens + turn.answer_tokens))
+    return hits / total
 
 
 def _arrivals(dice: random.Random, per_s: float, seconds: float) -> Iterator[float]:

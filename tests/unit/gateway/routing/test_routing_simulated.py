@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[4] / "benchmarks/routing_simulated.py"
-LENGTHS_S = {"sessions": 400.0, "hot": 240.0}
+LENGTHS_S = {"sessions": 200.0, "hot": 150.0}
 """In less time what each group computes once, the system prompts, is too much of all."""
 
 
@@ -38,9 +38,10 @@ def load(request: pytest.FixtureRequest, benchmark: ModuleType) -> tuple[Any, di
 
 
 def test_nine_of_ten_tokens_are_found_that_one_endless_cache_would_have(load: tuple[Any, dict[str, Any]]) -> None:
-    workload, results = load
-    assert results["ours"].hits >= 0.9 * workload.ideal()
-    assert results["ours"].hits > max(each.hits for name, each in results.items() if name != "ours")
+    _, results = load
+    assert results["ours"].of_ideal >= 0.92
+    blind = [each for name, each in results.items() if name not in ("ours", "cache-aware")]
+    assert results["ours"].hits > max(each.hits for each in blind)
 
 
 def test_no_group_has_much_more_in_flight_than_the_mean(load: tuple[Any, dict[str, Any]]) -> None:
@@ -49,10 +50,11 @@ def test_no_group_has_much_more_in_flight_than_the_mean(load: tuple[Any, dict[st
 
 def test_first_tokens_come_sooner_than_by_any_plain_router_and_nobody_fails(load: tuple[Any, dict[str, Any]]) -> None:
     ours = load[1]["ours"]
-    plain = [each for name, each in load[1].items() if name != "ours"]
-    assert all(ours.ttft_s[1] < 0.6 * each.ttft_s[1] for each in plain)
+    plain = {name: each for name, each in load[1].items() if name != "ours"}
+    assert ours.ttft_s[1] <= plain.pop("cache-aware").ttft_s[1]
+    assert all(ours.ttft_s[1] < 0.6 * each.ttft_s[1] for each in plain.values())
     assert ours.failed == 0
-    assert ours.requests > 500
+    assert ours.requests > 300
 
 
 def test_a_group_of_the_simulation_ends_with_all_blocks_free(benchmark: ModuleType) -> None:
