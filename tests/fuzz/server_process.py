@@ -17,7 +17,8 @@ from glm_worker.control import ControlLink
 from glm_worker.messages import FromServer, RequestOutput, ServerReady, TokenLogprobs
 from glm_worker.request import EngineRequest
 from integration.compile_zygote import compile_at
-from integration.server_world import DEADLINE_S, MODEL, TOKENIZER, ScriptedEngine, ServerWorld, free_port, token_ids
+from integration.free_ports import free_port
+from integration.server_world import DEADLINE_S, MODEL, TOKENIZER, ScriptedEngine, ServerWorld, token_ids
 
 END = token_ids("<|user|>")
 ANSWER = "<think>It is a sum.</think>The answer is 42."

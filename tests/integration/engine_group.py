@@ -7,7 +7,6 @@ ZMQ are not among them: its context is made after the last fork of a group and e
 import multiprocessing
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submi
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.environment import zygote_environment
+from integration.free_ports import free_port
 from integration.listening import listening
 from integration.rank_pool import hold_torch_to_one_thread
 
@@ -139,7 +139,7 @@ def engine_group(
     )  # type: ignore[arg-type]
     slots_path, endpoint = run_dir / "slots", f"ipc://{run_dir}/engine"
     create_slots(slots_path, world_size)
-    ports = _free_ports()
+    ports = free_port(), free_port()
     processes = []
     for rank in range(world_size):
         assignment = RankAssignment(
@@ -193,8 +193,3 @@ def _rank_main(settings: WorkerSettings, assignment: RankAssignment) -> None:
 
 def all_ready(slots: list[RankSlot]) -> bool:
     return all(slot.snapshot().phase == Phase.ready for slot in slots)
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        return first.getsockname()[1], second.getsockname()[1]

@@ -14,9 +14,10 @@ from typing import Any
 
 import httpx
 
+from integration.free_ports import free_port
 from integration.metrics_text import series_values
 from integration.no_tls import NO_TLS
-from integration.server_world import DEADLINE_S, free_port
+from integration.server_world import DEADLINE_S
 
 TOKEN = "token-of-the-gateway"
 SECRET = "0f" * 16

@@ -19,7 +19,7 @@ from glm_gateway.models.model import Model
 from glm_gateway.routing.pick import Group
 from glm_gateway.surfaces.routes import api_of
 from glm_gateway.surfaces.words import Words
-from integration.server_world import free_port
+from integration.free_ports import free_port
 
 TOKEN = "token-of-the-gateway"
 

@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from integration.server_world import free_port
+from integration.free_ports import free_port
 
 Json = dict[str, Any]
 Answer = tuple[int, Any]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from glm_cluster import packages
 from glm_cluster.errors import ClusterError
+from integration.free_ports import free_port
 
 DEADLINE_S = 60.0
 SCRAPE_INTERVAL_S = 0.5
@@ -138,12 +138,6 @@ def prometheus_process(
         yield found
     finally:
         found.stop()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def backfill(folder: Path, openmetrics: str) -> None:

@@ -14,7 +14,6 @@ Python 3.12 and up warn of any such fork; pyproject.toml ignores that warning.
 
 import multiprocessing
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Axis, Mesh
 from glm_worker.settings import Device
+from integration.free_ports import free_port
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def run_ranks(
     Ranks named in dying are expected to die in function: their place in the result stays None.
     """
     meshes = [Mesh(world_size, tensor_parallel, rank) for rank in range(world_size)]
-    place = (str(meeting_dir) if meeting_dir else None, _free_port())
+    place = (str(meeting_dir) if meeting_dir else None, free_port())
     if world_size == 1:
         return [function(_connect(meshes[0], place, device))]
     context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
@@ -176,8 +176,3 @@ def _connect(mesh: Mesh, place: tuple[str | None, int], kind: Device) -> Rank:
     assignment = an_assignment(mesh, port, meeting_dir=meeting_dir)
     watch = CountingWatch()
     return Rank(mesh, Communicator.connect(assignment, mesh, device, watch), watch, device)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]

@@ -46,6 +46,7 @@ from glm_worker.server.main import serve
 from glm_worker.server.text.tokenizer import Tokenizer
 from glm_worker.settings import WorkerSettings
 from integration.compile_zygote import compile_at
+from integration.free_ports import free_port
 from integration.metrics_text import series_value
 from integration.no_tls import NO_TLS
 
@@ -226,12 +227,6 @@ class ServerWorld:
             await engine.close()
         self._context.destroy(linger=0)
         self._control.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager

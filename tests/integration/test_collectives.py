@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from glm_worker.parallel import groups
 from glm_worker.parallel.mesh import Axis
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.environment import zygote_environment
+from integration.free_ports import free_port
 from integration.listening import listening
 from integration.rank_pool import Rank, RankFailedError, an_assignment, hold_torch_to_one_thread, run_ranks
 
@@ -79,8 +79,7 @@ def test_ranks_of_one_pod_meet_by_files_and_listen_on_loopback_only(
 
 def test_ranks_of_two_generations_share_no_keys_even_at_one_port(tmp_path: Path) -> None:
     """torch hosts a store on every address: two groups that differ only in theirs reach one and the same."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
 
     def store_of(rank: Rank, secret: str):
         return groups._store(an_assignment(rank.mesh, port, secret=secret))

@@ -18,10 +18,11 @@ import pytest
 import pytest_asyncio
 
 from glm_gateway.access.keys import item_of, new_key
+from integration.free_ports import free_port
 from integration.gateway_process import TOKEN, GatewayProcess, a_gateway_process, model_of
 from integration.pods import LIMIT_S, ROOT, running_group
 from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, opened, serving
-from integration.server_world import MODEL, free_port
+from integration.server_world import MODEL
 
 SCRIPTS = ROOT / "tests/clients"
 OTHER_PYTHON = str(ROOT / ".venv-clients/bin/python")

@@ -15,7 +15,7 @@ from glm_gateway.models.model import Model
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.health import ManagementServer, Role
 from glm_worker.supervisor.load import Line, LoadBoard
-from integration.server_world import free_port
+from integration.free_ports import free_port
 from integration.test_gateway_groups import DEADLINE_S, group_of, until
 
 

@@ -24,9 +24,10 @@ from glm_gateway.limits.reserve import Reservation
 from glm_gateway.limits.store import StoreGone
 from glm_gateway.traces.config import TraceConfig
 from glm_gateway.traces.traces import Traces
+from integration.free_ports import free_port
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.no_tls import NO_TLS
-from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, a_server, free_port, token_ids
+from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, a_server, token_ids
 
 CANARY = "xylophone-of-the-canary"
 ALICE, BOB = {"authorization": "Bearer glm-alice"}, {"x-api-key": "glm-bob"}

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from glm_gateway.access.keys import item_of, new_key
+from integration.free_ports import free_port
 from integration.gateway_process import GatewayProcess, a_gateway_process, model_of, write_groups
 from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, said, serving
-from integration.server_world import DEADLINE_S, free_port
+from integration.server_world import DEADLINE_S
 from integration.valkey_world import Valkey
 
 WHOLE = [FRAMES_HEAD, opened(), said("one", 1), closed()]

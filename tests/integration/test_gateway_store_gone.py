@@ -21,7 +21,7 @@ from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.shared import SharedStore
 from glm_gateway.limits.valkey.store import ValkeyStore
 from integration.certificates import a_certificate
-from integration.server_world import free_port
+from integration.free_ports import free_port
 from integration.valkey_world import Valkey
 
 DEADLINE_S = 20.0

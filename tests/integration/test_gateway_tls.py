@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from fuzz.wire import Reply, read_reply
 from glm_gateway.tls.shown import BadCertificate, ShownCertificate
 from integration.certificates import Certificate, a_certificate
-from integration.server_world import DEADLINE_S, free_port
+from integration.free_ports import free_port
+from integration.server_world import DEADLINE_S
 
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 

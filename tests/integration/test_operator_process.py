@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from integration.fake_kubernetes import FakeKubernetes, Refused
+from integration.free_ports import free_port
 from integration.operator_rig import a_deployment_body
 
 START_S = 120.0  # importing kopf and the client takes seconds of CPU, on a machine that may be busy
@@ -73,12 +73,6 @@ async def an_operator(
             await process.wait()
         log.close()
         await server.close()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 async def test_an_operator_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from glm_operator.autoscale.series import Series
 from glm_operator.cluster.metrics.scrape import Scraper
+from integration.free_ports import free_port
 from integration.metered_worker import DEPLOYMENT, NAMESPACE, MeteredWorker, serving
-from integration.prometheus_process import a_certificate, free_port, prometheus_process, scrape_config
+from integration.prometheus_process import a_certificate, prometheus_process, scrape_config
 from integration.source_world import Open, Source, clients, the_problem, wait_for
 
 PASSWORD = "a pass word"

@@ -16,7 +16,8 @@ from glm_worker.control import encode_frame
 from glm_worker.messages import FromServer, MetricsReply, MetricsRequest, ServerReady
 from glm_worker.server.main import CLIENT_IDLE_S, CLIENT_LOST_S, _listen
 from glm_worker.settings import WorkerSettings
-from integration.server_world import DEADLINE_S, MODEL, free_port
+from integration.free_ports import free_port
+from integration.server_world import DEADLINE_S, MODEL
 
 RUN = """
 import sys

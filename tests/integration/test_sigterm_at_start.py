@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from integration.free_ports import free_port
 from integration.pods import ROOT, eventually, loopback_address
-from integration.test_operator_process import free_port
 
 END_S = 30.0  # far below the grace period of a worker pod, 143 s
 MODULES = {"glm-operator": "glm_operator.main", "glm-worker": "glm_worker.main"}

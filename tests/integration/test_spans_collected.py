@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, free_port
+from integration.free_ports import free_port
+from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server
 
 CANARY, ANSWER, KEY = "zebra-7f3a", "a quagga, of course", "sk-okapi"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
