@@ -39,6 +39,7 @@ Reason = Literal[
     "ScaleRefused",
     "GatewayFileRefused",
     "CertificatesFailed",
+    "GroupsSpeakTLS",
     # on its way
     "MetricsMissing",
     "MetricsFallback",
@@ -47,7 +48,6 @@ Reason = Literal[
     "NoKeys",
     "NotServed",
     "PlainGroups",
-    "GroupsSpeakTLS",
     "AuthNotSaid",
     "DemandUnknown",
     "Woken",
@@ -234,6 +234,11 @@ REASONS: dict[Reason, Meaning] = {
         "If it is forbidden, give the operator get, create and patch on Secrets (the chart does, with "
         "certificates.enabled), or set certificates.enabled to false.",
     ),
+    "GroupsSpeakTLS": _bad(
+        "the gateway or its certificates are not wanted any more, and groups still speak TLS; it serves them meanwhile",
+        "Move the groups: `kubectl glm rollout adopt NAME`. Certificates that nobody renews end within 90 days, "
+        "and groups cannot be asked any more then.",
+    ),
     "MetricsMissing": _waiting("no group has reported metrics yet"),
     "MetricsFallback": _waiting(
         "Prometheus cannot be used, and the operator asks the workers itself",
@@ -251,11 +256,6 @@ REASONS: dict[Reason, Meaning] = {
     "PlainGroups": _waiting(
         "groups of the version before answer without frames: their streams are not continued elsewhere",
         "Adopt the newer rendering: `kubectl glm rollout adopt NAME`.",
-    ),
-    "GroupsSpeakTLS": _waiting(
-        "the gateway or its certificates are not wanted any more, and groups still speak TLS; it serves them meanwhile",
-        "Move the groups: `kubectl glm rollout adopt NAME`. Certificates that nobody renews are good for 30 days at "
-        "least.",
     ),
     "AuthNotSaid": _waiting(
         "the deployment is from before there were gateways, and its spec does not say who may ask",
