@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from glm_edge.frames import Fail
-from glm_gateway.admission.metering import used_by
+from glm_gateway.admission.used import used_by
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.ladder.easing import Easing
 from glm_gateway.ladder.ladder import Rung

@@ -9,58 +9,28 @@ from prometheus_client.registry import Collector
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.access.decide import Caller
+from glm_gateway.admission.reserved import Refused, Reserved
+from glm_gateway.admission.used import usage_of, used_by
 from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.limits.expect import Means, room_of_context, usage_to_reserve
 from glm_gateway.limits.headers import limit_headers, refused
 from glm_gateway.limits.memory import MemoryStore
-from glm_gateway.limits.reserve import Refusal, Reservation, Scope, of_whole, scopes_of_more_prompt
+from glm_gateway.limits.reserve import Refusal, Scope, of_whole, scopes_of_more_prompt, scopes_of_requests
 from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.metrics import StoreMetrics
 from glm_gateway.limits.valkey.shared import SharedStore
-from glm_gateway.proxy.relay.outcome import CUT, Outcome
+from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.proxy.relay.result import Result
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.routes import Api
-from glm_gateway.surfaces.usage import Stored, Told
+from glm_gateway.surfaces.usage import Stored
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.metrics import UsageMetrics
 from glm_gateway.usage.service import UsageService
 
 MAX_CONTEXT = 131_072
 """Of a model that does not say its own: no GLM has more."""
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Why a request may not be sent on. headers: beside those of the failure."""
-
-    failure: Failure
-    headers: Headers
-
-
-@dataclass
-class Reserved:
-    """What a request holds until it is settled. headers: of its reply, about limits. quotas: that it began with.
-
-    context_tokens: most of its prompt and its answers together; None: as many as the model has. overlooked: limits in
-    the shadow that it passes. in_background: it goes on without its client.
-    more: what its prompt took beside, once it was counted. is_released: it was refused then, and holds nothing.
-    """
-
-    caller: Caller
-    model: str
-    api: Api
-    reservation: Reservation
-    headers: Headers
-    quotas: QuotasConfig
-    context_tokens: int | None = None
-    overlooked: frozenset[tuple[str, str]] = frozenset()
-    in_background: bool = False
-    more: Reservation | None = None
-    is_released: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +62,7 @@ class Metering:
 
     async def reserve(self, caller: Caller, model: str, api: Api, ask: Ask, prompt_tokens: int) -> Reserved | Refused:
         """Take what a request may use. prompt_tokens: as expected; the group's own count is settled."""
-        now, quotas = self.clock(), self.quotas
+        quotas = self.quotas
         most = MAX_CONTEXT if ask.in_background and ask.max_tokens is None else ask.max_tokens  # nobody may see its end
         scopes = quotas.scopes(caller.name, caller.group, model)
         bound, shares_context = _context_tokens(scopes), ask.num_prompts == 1
@@ -108,6 +78,28 @@ class Metering:
             shares_context=shares_context,
             prices=quotas.prices_of(model),
         )
+        found = await self._reserve(caller, model, api, scopes, wanted)
+        if isinstance(found, Refused):
+            return found
+        found.context_tokens, found.in_background = bound, ask.in_background
+        return found
+
+    async def reserve_count(self, caller: Caller, model: str, api: Api) -> Reserved | Refused:
+        """Take what a request may use that has tokens counted, and none computed: itself. Call `end_count`."""
+        scopes = scopes_of_requests(self.quotas.scopes(caller.name, caller.group, model))
+        return await self._reserve(caller, model, api, scopes, Usage())
+
+    async def end_count(self, reserved: Reserved, result: Result) -> None:
+        """End it. One that no group took counts as nothing."""
+        if result.group:
+            await self.store.settle(reserved.reservation, Usage(), self.clock())
+        else:
+            await self.store.release(reserved.reservation, self.clock())
+
+    async def _reserve(
+        self, caller: Caller, model: str, api: Api, scopes: Sequence[Scope], wanted: Usage
+    ) -> Reserved | Refused:
+        now, quotas = self.clock(), self.quotas
         try:
             found = await self.store.reserve(scopes, wanted, now)
             counters = await self.store.counters(scopes) if isinstance(found, Refusal) else found.counters
@@ -120,17 +112,8 @@ class Metering:
         for overlooked in found.overlooked:
             self.metrics.refuse(caller.name, overlooked.limit, only_counts=True)
         told = limit_headers(api, scopes, counters, now)
-        return Reserved(
-            caller,
-            model,
-            api,
-            found.reservation,
-            told,
-            quotas,
-            context_tokens=bound,
-            overlooked=frozenset((each.scope, each.limit) for each in found.overlooked),
-            in_background=ask.in_background,
-        )
+        passed = frozenset((each.scope, each.limit) for each in found.overlooked)
+        return Reserved(caller, model, api, found.reservation, told, quotas, overlooked=passed)
 
     async def reserve_more(self, reserved: Reserved, prompt_tokens: int) -> Refused | None:
         """Take what a prompt has beyond what was reserved for it. prompt_tokens: as its group counts them.
@@ -174,7 +157,8 @@ class Metering:
         now, found = self.clock(), []
         for id_, each in list(self._open.items()):
             reserved, result = each.reserved, each.result
-            used = used_by(result, reserved.reservation.usage, in_background=reserved.in_background)
+            asked = reserved.reservation.usage
+            used = used_by(result, asked, in_background=reserved.in_background, is_over=False)
             if used.total and not reserved.is_released:
                 times = now - each.began_at, None
                 entry = _entry_of(reserved, id_, used, now, Outcome.FAILED, times, result.progress.num_times)
@@ -202,7 +186,7 @@ class Metering:
         await self._count(
             reserved,
             request_id,
-            reserved.reservation.usage if told is None else _usage_of(told),
+            reserved.reservation.usage if told is None else usage_of(told),
             outcome=_OUTCOMES.get("" if ended is None else ended.status, Outcome.FINISHED),
             is_whole=told is not None,
             e2e_s=e2e_s,
@@ -287,30 +271,3 @@ _STORE_GONE = Failure(
 
 _OUTCOMES = {"failed": Outcome.FAILED, "cancelled": Outcome.CANCELLED}
 """Of a response, by its status."""
-
-
-def used_by(result: Result, reserved: Usage, *, in_background: bool = False) -> Usage:
-    """Return what a request used, exactly where its reply was closed; of one that broke off what is known: its prompt,
-    and its tokens, in thoughts and answer as they were reserved.
-
-    A reply that is no frames, as of a worker from before or from outside, says it in its API's own words. Where it does
-    not, all that was reserved counts: nothing may pass a budget unseen. So it does where a client has left before a
-    group said that it makes its response in the background: that goes on, and nobody knows its id.
-    """
-    progress = result.progress
-    if (closed := progress.closed) is not None:
-        return Usage(
-            closed.num_prompt_tokens, closed.num_cached_tokens, closed.num_answer_tokens, closed.num_reasoning_tokens
-        )
-    if progress.opened is None:
-        if (told := result.told) is not None:
-            return _usage_of(told)
-        goes_on = in_background and result.group != "" and result.plain_status == 0 and result.failure in (None, CUT)
-        return reserved if goes_on or 0 < result.plain_status < 400 else Usage()
-    generated = max(1, reserved.answer + reserved.thinking)
-    thinking = round(progress.num_tokens * reserved.thinking / generated)  # nobody told these apart yet
-    return Usage(progress.opened.num_prompt_tokens, answer=progress.num_tokens - thinking, thinking=thinking)
-
-
-def _usage_of(told: Told) -> Usage:
-    return Usage(told.prompt, told.cached, told.answer - told.reasoning, told.reasoning)

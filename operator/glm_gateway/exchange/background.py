@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from glm_edge.frames import LOOK_HEADER
-from glm_gateway.admission.metering import Metering, Reserved
+from glm_gateway.admission.metering import Metering
+from glm_gateway.admission.reserved import Reserved
 from glm_gateway.models.model import Model
 from glm_gateway.proxy.connection import UpstreamLost
 from glm_gateway.proxy.heads import request_head

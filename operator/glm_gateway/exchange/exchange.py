@@ -16,9 +16,9 @@ from glm_edge.errors.failure import Failure
 from glm_edge.frames import Open
 from glm_gateway.access.cors import Cors, asks_before
 from glm_gateway.access.decide import Caller, Mode
-from glm_gateway.admission.metering import Refused as OverLimit
-from glm_gateway.admission.metering import Reserved
 from glm_gateway.admission.record import Record
+from glm_gateway.admission.reserved import Refused as OverLimit
+from glm_gateway.admission.reserved import Reserved
 from glm_gateway.exchange.bodies import Body
 from glm_gateway.exchange.body import ask_in, whole_body
 from glm_gateway.exchange.destination import Destination, Placed, context_header, prompt_tokens
@@ -41,6 +41,7 @@ from glm_gateway.surfaces.routes import Kind, Route, api_of, route
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.surfaces.words import Words
 from glm_gateway.upstreams.passes import circle
+from glm_gateway.upstreams.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +185,7 @@ class Exchange:
         target = to.target(ask, found.kind)
         self._record.asked(target.name, mode=ask.mode)
         if found.kind is Kind.COUNT:
-            placing = to.placing(target, ask, writes=False)
-            await self._run(self._relay_of(placing, body, streams=ask.streams), placing)
+            await self._count(target, ask, body)
             return
         reserved = await self._reserved(target.name, ask)
         self._record.reserved(reserved.reservation.usage)
@@ -235,6 +235,19 @@ class Exchange:
             await settle()
             self._record.entry = settle.entry
             relay.hooks.forget()
+
+    async def _count(self, target: Model | Upstream, ask: Ask, body: bytes) -> None:
+        """Have a group count tokens: that takes a request of its caller's, and no tokens."""
+        metering = self.gateway.metering
+        found = await metering.reserve_count(self._caller, target.name, self._words.api)
+        if isinstance(found, OverLimit):
+            raise Refused(found.failure, found.headers)
+        placing = self._destination.placing(target, ask, writes=False)
+        relay = self._relay_of(placing, body, streams=ask.streams, added=found.headers)
+        try:
+            await self._run(relay, placing)
+        finally:
+            await metering.end_count(found, relay.result)
 
     async def _reserved(self, model: str, ask: Ask) -> Reserved:
         """Reserve what a request may take. Raises Refused."""

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from glm_gateway.admission.metering import Metering, Reserved
+from glm_gateway.admission.metering import Metering
+from glm_gateway.admission.reserved import Reserved
 from glm_gateway.exchange.background import Background, Begun
 from glm_gateway.exchange.destination import Placed
 from glm_gateway.exchange.keepers import Keepers

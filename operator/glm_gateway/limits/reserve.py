@@ -117,6 +117,21 @@ def scopes_of_more_prompt(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     return tuple(found)
 
 
+def scopes_of_requests(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    """Return the scopes against which a request is reserved that computes nothing: how many there are, and run."""
+    return tuple(
+        Scope(
+            scope.name,
+            replace(
+                scope.limits,
+                per_minute={each: most for each, most in scope.limits.per_minute.items() if each is Measure.REQUESTS},
+                context_tokens=None,
+            ),
+        )
+        for scope in scopes
+    )
+
+
 def of_whole(refusal: Refusal, scopes: Sequence[Scope], reserved: Usage, more: Usage) -> Refusal:
     """Return the refusal of more as one of the whole request, which has then given back what it had reserved."""
     limits = next(scope.limits for scope in scopes if scope.name == refusal.scope)
@@ -150,7 +165,7 @@ def _refusals(scope: Scope, counters: Counters, usage: Usage, now: float) -> lis
         refuse("concurrency", limits.concurrency, 1, left, 1.0 if limits.concurrency else None)
     if limits.budget is not None:
         expense, spent = limits.expense(usage), counters.spent_in(month_of(now))
-        if spent + expense > limits.budget.amount:
+        if expense and spent + expense > limits.budget.amount:  # what costs nothing passes none
             never = expense > limits.budget.amount
             retry_after_s = None if never else month_after(now) - now
             refuse("budget", limits.budget.amount, expense, limits.budget.amount - spent, retry_after_s)

@@ -165,7 +165,8 @@ local function is_refused(scope, month)
   if scope.concurrency and num_running(scope.name) >= scope.concurrency then return true end
   if scope.budget then
     local unit = scope.unit
-    if is_more(add(spent(scope.name, month)[unit], scope.expense[unit]), scope.budget) then return true end
+    local costs = scope.expense[unit][1] > 0 or scope.expense[unit][2] > 0
+    if costs and is_more(add(spent(scope.name, month)[unit], scope.expense[unit]), scope.budget) then return true end
   end
   local known = buckets(scope.name)
   for _, each in ipairs(scope.measures) do

@@ -86,8 +86,10 @@ class Relay:
                 await self._ask(choice, continuation)
                 return
             except Declined as no:
+                self.result.is_asked = False
                 declined[choice.group] = no.failure
             except Lost as loss:
+                self.result.is_asked = False
                 self.placing.fail(choice, str(loss))
                 lost.add(choice.group)
                 verdict = self._verdict()
@@ -122,7 +124,7 @@ class Relay:
             connection = await pool.ask(*self.outgoing.request(self.placing.easing, continuation, told))
         except (UpstreamLost, KeyError) as error:
             raise Lost(str(error)) from error
-        self.result.group, refusal = choice.group, None
+        self.result.group, self.result.is_asked, refusal = choice.group, True, None
         try:
             await self._pass_on(connection, choice, continuation)
         except TooLong as no:
@@ -180,6 +182,7 @@ class Relay:
         try:
             path = out.target.partition("?")[0]
             connection, reading = await outside.ask(path, out.headers, out.body, streams=out.streams)
+            self.result.is_asked = True
             head = await connection.head(self.waits.outside_s if out.streams else self.waits.whole_s)
             if head.status >= 300 and head.status not in TO_THE_CLIENT:
                 await read_away(connection, self.waits.last_s)
@@ -187,6 +190,7 @@ class Relay:
             outside.succeed()
             await self._pass_as_it_comes(connection, head, reading, self.waits.outside_s)
         except UpstreamLost as loss:
+            self.result.is_asked = False
             outside.fail(str(loss))
             return lost_outside(outside.name)
         finally:

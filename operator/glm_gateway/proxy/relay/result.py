@@ -13,6 +13,7 @@ from glm_gateway.surfaces.usage import Told
 @dataclass
 class Result:
     """outcome: CANCELLED until it is known. group: that was asked last; empty: none has taken the request.
+    is_asked: a server has the request, and has not said, nor shown by its end, that it will not answer.
 
     first_token_at: on the loop's clock. is_plain: what the client has begun to read is no frames. told: what such a
     reply says that it used. plain_status: of such a reply; 0: there is none.
@@ -21,6 +22,7 @@ class Result:
     progress: Progress
     outcome: Outcome = Outcome.CANCELLED
     group: str = ""
+    is_asked: bool = False
     failure: Failure | None = None
     first_token_at: float | None = None
     is_plain: bool = False
