@@ -286,6 +286,36 @@ async def test_where_nobody_will_ever_come_the_gateway_is_told(rig: Rig, spec: d
     assert [model.get("awaitsGroups", True) for model in file(rig)["models"]] == [awaits, awaits]
 
 
+async def test_a_gateway_of_the_version_before_is_told_no_field_that_it_does_not_know(rig: Rig) -> None:
+    rig.gateway_image = "operator:2"
+    await rig.end()
+    set_spec(rig, replicas=0)
+    await rig.settle()
+    assert "awaitsGroups" not in file(rig)["models"][0]
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})  # makes its pods anew
+    await rig.settle()
+    assert file(rig)["models"][0]["awaitsGroups"] is False
+
+
+async def test_what_the_end_of_drains_cut_is_added_up_in_the_status(rig: Rig) -> None:
+    def num_cut() -> int | None:
+        found: int | None = rig.fake.get("glmdeployments", "chat")["status"].get("gateway", {}).get("cutRequests")
+        return found
+
+    assert num_cut() is None, "no pod has told any"
+    (pod,) = [name for name in rig.fake.names("pods") if "gateway" in name]
+    digest = rig.fake.get("configmaps", "chat-gateway")["metadata"]["annotations"][names.CONFIG_ANNOTATION]
+    for cut, seconds in ((0, 1), (2, 2)):
+        rig.gateways.said = {pod: GatewayState(config_digest=digest, cut=cut)}
+        set_spec(rig, rollout={"minReadySeconds": seconds})
+        await rig.settle()
+        assert num_cut() == cut
+    await rig.end()  # another operator goes on from what the status says
+    set_spec(rig, rollout={"minReadySeconds": 3})
+    await rig.settle()
+    assert num_cut() == 2
+
+
 async def test_who_was_never_accepted_is_not_served_and_said(rig: Rig) -> None:
     body = a_deployment_body("code", model={**NANO, "servedName": "coder"}, parallelism={"tensor": 3})
     body["metadata"]["labels"] = {"team": "blue"}

@@ -117,13 +117,16 @@ def _front_plan(
         return FrontPlan(manifests=gone, absent=("AuthNotSaid", message))
     live = observed.live.get(("apps/v1", "Deployment", names.gateway_name(target.name)))
     served, unserved = served_by(body, target, observed, front, others)
+    image = (front.gateway.image if front.gateway is not None else None) or house.gateway_image
+    if live is not None and _image(live) != image:  # it may be of the version before, which reads no field that is new
+        served = [replace(each, awaits_groups=True) for each in served]
     wanted = GatewayTarget(
         name=target.name,
         namespace=target.namespace,
         uid=body["metadata"]["uid"],
         front=front,
         served=served,
-        image=(front.gateway.image if front.gateway is not None else None) or house.gateway_image,
+        image=image,
         revision=target.revision,
         pull_secrets=_pull_secrets(target),
         # Also where none are made any more: groups that speak TLS are served until they are moved.
@@ -188,6 +191,11 @@ def _why_it_stays(front: Front, house: House, target: Target, *, has_tls: bool) 
     if not front.is_wanted:
         return f"gateway.enabled is false, and groups speak TLS, which clients of theirs do not: {move}"
     return f"certificates.enabled of the operator is false, and groups speak TLS, which nobody renews: {move}"
+
+
+def _image(live: Manifest) -> str:
+    containers = live["spec"]["template"]["spec"]["containers"]
+    return next((str(each.get("image")) for each in containers if each["name"] == names.GATEWAY_CONTAINER), "")
 
 
 def _num_pods(front: Front, live: Manifest | None) -> int:
