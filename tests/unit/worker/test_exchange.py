@@ -1,6 +1,7 @@
 """The response to an order: several answers in one stream, a sign of life before the first token, and a deadline."""
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from glm_worker.errors import DeadlinePassed, GenerationLost
+from glm_worker.messages import RequestOutput, TokenLogprobs
 from glm_worker.server.flights import exchange
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.openai.chat.replies import ChatReplies
+from glm_worker.server.text.deltas import TokenLogprob
 from unit.worker.flights_world import World, tokens
 from unit.worker.orders import chat_of
 
@@ -155,3 +158,23 @@ async def test_the_time_before_admission_counts_towards_the_deadline() -> None:
     with pytest.raises(DeadlinePassed, match="60 seconds"):
         await task
     assert engine.cancelled == [job_id]
+
+
+async def test_what_is_told_of_likely_tokens_is_made_as_they_come_and_not_at_the_end() -> None:
+    """All at once it takes a second of the loop: 16 answers of 2,000 tokens with 20 likely ones each."""
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, logprobs=True, top_logprobs=2, thinking={"type": "disabled"})
+    await admitted(world)
+    flight = world.flights._flights[job_id]
+    output = tokens(flight, "1 2", "stop")
+    likely = [TokenLogprobs(-0.5, 1, [(token_id, -0.5), (7, -2.5)]) for token_id in output.token_ids]
+    world.step(RequestOutput(job_id, output.token_ids[:-1], None, likely[:-1]))
+    of_tokens = [delta for delta in flight._deltas if isinstance(delta, TokenLogprob)]
+    assert len(of_tokens) == len(output.token_ids) - 1
+    assert all(each.spelled is not None and not each.top for each in of_tokens)
+    world.step(RequestOutput(job_id, output.token_ids[-1:], "stop", likely[-1:]))
+    await task
+    told = json.loads(client.body)["choices"][0]["logprobs"]["content"]
+    assert [[top["logprob"] for top in each["top_logprobs"]] for each in told] == [[-0.5, -2.5]] * len(of_tokens)
+    assert "".join(each["token"] for each in told) == "1 2"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from glm_worker.server.flights.replies import Answered, Ending, Event, Generated
@@ -129,6 +130,21 @@ def test_streamed_logprobs_put_together_are_the_whole_ones() -> None:
         entries = [entry for choice in streamed if choice["logprobs"] for entry in choice["logprobs"]["content"]]
         assert entries == whole["logprobs"]["content"]
         assert "".join(choice["delta"].get("content", "") for choice in streamed) == whole["message"]["content"]
+
+
+@pytest.mark.parametrize("surface", ["chat", "completion"])
+def test_logprobs_that_were_spelled_as_they_came_are_those_of_the_end(surface: str) -> None:
+    order = a_chat(logprobs=True, top_logprobs=2) if surface == "chat" else a_completion(logprobs=2)
+
+    def replies() -> ChatReplies | CompletionReplies:
+        return ChatReplies(order, "m", 1) if surface == "chat" else CompletionReplies(order, "m", 1)
+
+    of_text = logprob("数字 🙂 1", -float("inf"), (("2", -1.5), ("🙂", -3.25)))
+    spelled = [replies().spelled(each) if isinstance(each, TokenLogprob) else each for each in of_text]
+    bodies = [msgspec.json.encode(replies().body([Answered(each, an_ending())])) for each in (of_text, spelled)]
+    assert bodies[0] == bodies[1]
+    chunks = [[event.line for event in replies().chunks(0, each)] for each in (of_text, spelled)]
+    assert chunks[0] == chunks[1]
 
 
 def test_without_a_wish_there_are_no_logprobs() -> None:

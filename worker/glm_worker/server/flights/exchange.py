@@ -68,6 +68,8 @@ class Exchange(Response):
         headers, began_ns = Headers(scope=scope), time.time_ns()
         so_far = await self._read_so_far() if self._order.is_begun and self._flights.admits else ()
         flights = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s, so_far=so_far)
+        for flight in flights:
+            flight.spell = getattr(self._replies, "spelled", None)
         watcher = asyncio.create_task(self._cancel_when_gone(flights, receive))
         try:
             async with asyncio.timeout(self._order.time_left_s) as deadline:

@@ -1,6 +1,7 @@
 """One request in flight: what has been read of its answer and not been sent yet, its end, and its times."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +13,9 @@ from glm_worker.server.flights.replies import Ending
 from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room
 from glm_worker.server.metrics.class_metrics import ClassMeasures, Time
-from glm_worker.server.text.deltas import Delta, FinishReason
+from glm_worker.server.text.deltas import Delta, FinishReason, TokenLogprob
+
+Spell = Callable[[TokenLogprob], TokenLogprob]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Flight:
         """changed: set whenever there is something to take or the flight has ended; one for all flights of an order.
 
         so_far: what another group has written. An answer that was whole there is whole here.
+
+        spell makes of each logprob, as it comes, what the surface tells of it. Those of a long answer, all at once at
+        its end, would take seconds of the loop, and hundreds of MiB.
         """
         assert (so_far is None) == (job.begun is None)
         self.job = job
@@ -49,6 +55,7 @@ class Flight:
         self.engine_end: str | None = (
             None if so_far is None else so_far.engine_end
         )  # why the engine ended it, if it has
+        self.spell: Spell | None = None
         self._deltas: list[Delta] = [] if so_far is None else so_far.deltas
         if self.reader.finish_reason is not None:
             self.ended = Ended(self.reader.finish_reason)
@@ -66,7 +73,10 @@ class Flight:
         """Take new tokens of the engine."""
         self.token_ids += output.token_ids
         self.engine_end = output.finish_reason
-        self._deltas += self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
+        deltas = self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
+        if self.spell is not None and output.logprobs:
+            deltas = [self.spell(delta) if isinstance(delta, TokenLogprob) else delta for delta in deltas]
+        self._deltas += deltas
         self.changed.set()
 
     def end(self, ended: Ended) -> None:

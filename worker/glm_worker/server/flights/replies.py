@@ -64,7 +64,8 @@ class Replies(Protocol):
     May have a `keep_alive: Event`, which is sent while there is nothing to tell, where the others send a comment. And
     `state: bytes` with `restore(state)`, where what is told depends on more than the tokens: another group that goes on
     with the answers tells the tokens so far to nobody, and restores that. And `forget()`, where it keeps back what it
-    was given until more is known: that is nobody's then either.
+    was given until more is known: that is nobody's then either. And `spelled(token)`, where it tells logprobs: what is
+    to be told of one is made when the token comes, and not for all tokens at the end.
     """
 
     def body(self, answers: Sequence[Answered]) -> Json: ...

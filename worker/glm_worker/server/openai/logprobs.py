@@ -2,7 +2,10 @@
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgspec
 
 from glm_worker.server.text.deltas import TokenLogprob
 from glm_worker.server.text.tokenizer import Tokenizer
@@ -10,20 +13,56 @@ from glm_worker.server.text.tokenizer import Tokenizer
 Json = dict[str, Any]
 
 LEAST = -9999.0  # what clients know for "never"; JSON has no infinity
+_encode = msgspec.json.Encoder().encode
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> Json:
     """Return choices[].logprobs of a chat, for these tokens of its content."""
     return {
-        "content": [
-            {
-                **_entry(token.token_id, token.logprob, tokenizer),
-                "top_logprobs": [_entry(token_id, logprob, tokenizer) for token_id, logprob in token.top],
-            }
-            for token in tokens
-        ],
+        "content": [_in_chat(token, tokenizer) if token.spelled is None else token.spelled for token in tokens],
         "refusal": None,
     }
+
+
+def spelled_in_chat(token: TokenLogprob, tokenizer: Tokenizer) -> TokenLogprob:
+    """Return the token with its place in choices[].logprobs.content of a chat, as JSON."""
+    return replace(token, top=(), spelled=msgspec.Raw(_encode(_in_chat(token, tokenizer))))
+
+
+def _in_chat(token: TokenLogprob, tokenizer: Tokenizer) -> Json:
+    return {
+        **_entry(token.token_id, token.logprob, tokenizer),
+        "top_logprobs": [_entry(token_id, logprob, tokenizer) for token_id, logprob in token.top],
+    }
+
+
+class _InCompletion(NamedTuple):
+    """text: the token as it is written. top: an object of those that were told beside it, or its JSON."""
+
+    text: str
+    top: dict[str, float] | msgspec.Raw
+
+
+def spelled_in_completion(token: TokenLogprob, tokenizer: Tokenizer) -> TokenLogprob:
+    """Return the token with what choices[].logprobs of a completion has of it."""
+    text, top = _in_completion(token, tokenizer)
+    return replace(token, top=(), spelled=_InCompletion(text, msgspec.Raw(_encode(top))))
+
+
+def _in_completion(token: TokenLogprob, tokenizer: Tokenizer) -> _InCompletion:
+    """Return the token, and of the likeliest ones in its place how likely they were, and it itself."""
+    text = _spelled(token.token_id, tokenizer)
+    likeliest = {_spelled(token_id, tokenizer): _bounded(logprob) for token_id, logprob in token.top}
+    return _InCompletion(text, likeliest | {text: _bounded(token.logprob)})
+
+
+def _spelled(token_id: int, tokenizer: Tokenizer) -> str:
+    """Return the text of a token; of one that is a part of a character its bytes, as OpenAI writes them."""
+    data = tokenizer.bytes_of(token_id)
+    try:
+        return data.decode() if data else tokenizer.name_of(token_id)
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 class CompletionLogprobs:
@@ -40,24 +79,16 @@ class CompletionLogprobs:
         for token in tokens:
             offsets.append(self._num_chars)
             self._num_chars += len(self._decoder.decode(self._tokenizer.bytes_of(token.token_id)))
+        told = [
+            token.spelled if isinstance(token.spelled, _InCompletion) else _in_completion(token, self._tokenizer)
+            for token in tokens
+        ]
         return {
-            "tokens": [self._spelled(token.token_id) for token in tokens],
+            "tokens": [text for text, _ in told],
             "token_logprobs": [_bounded(token.logprob) for token in tokens],
-            "top_logprobs": [self._top(token) for token in tokens],
+            "top_logprobs": [top for _, top in told],
             "text_offset": offsets,
         }
-
-    def _top(self, token: TokenLogprob) -> dict[str, float]:
-        likeliest = {self._spelled(token_id): _bounded(logprob) for token_id, logprob in token.top}
-        return likeliest | {self._spelled(token.token_id): _bounded(token.logprob)}
-
-    def _spelled(self, token_id: int) -> str:
-        """Return the text of a token; of one that is a part of a character its bytes, as OpenAI writes them."""
-        data = self._tokenizer.bytes_of(token_id)
-        try:
-            return data.decode() if data else self._tokenizer.name_of(token_id)
-        except UnicodeDecodeError:
-            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _entry(token_id: int, logprob: float, tokenizer: Tokenizer) -> Json:

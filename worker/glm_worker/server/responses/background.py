@@ -52,6 +52,7 @@ class BackgroundResponse:
         headers: of the request, which say what was promised to it.
         """
         (self._flight,) = self._flights.admit_all(self._order.jobs, headers, age_s=self._order.age_s)
+        self._flight.spell = self._replies.spelled
         if self.log is not None:
             self.log.add(self._replies.opening())
         self._task = asyncio.create_task(self._run(headers, time.time_ns()))

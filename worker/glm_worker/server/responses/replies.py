@@ -6,11 +6,11 @@ from typing import Any
 
 from glm_edge.errors.failure import Failure
 from glm_worker.server.flights.replies import Answered, Ending, Event
-from glm_worker.server.openai.logprobs import chat_logprobs
+from glm_worker.server.openai.logprobs import chat_logprobs, spelled_in_chat
 from glm_worker.server.responses.intake import Accepted
 from glm_worker.server.responses.output import Output
 from glm_worker.server.responses.schema import ResponseRequest
-from glm_worker.server.text.deltas import Delta, merged
+from glm_worker.server.text.deltas import Delta, TokenLogprob, merged
 
 Json = dict[str, Any]
 Keep = Callable[[Json], None]
@@ -74,6 +74,9 @@ class ResponseReplies:
                 {"type": "response.failed", "response": self.failed(failure)},
             ]
         )
+
+    def spelled(self, token: TokenLogprob) -> TokenLogprob:
+        return spelled_in_chat(token, self._order.jobs[0].tokenizer)
 
     def failed(self, failure: Failure) -> Json:
         """Return, and keep, the response that a failure has ended."""

@@ -37,11 +37,13 @@ class TokenLogprob:
     """How likely one token of the answer was: of the content of a chat, of the whole text of a completion.
 
     top: the likeliest tokens in its place, best first, as (id, logprob). Comes before the text that the token adds.
+    spelled: all of it as a surface tells it, where one has made that already; top is empty then.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    spelled: object = None
 
 
 Delta = Reasoning | Content | ToolCall | ToolArguments | TokenLogprob

@@ -5,7 +5,7 @@ from typing import Any
 
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.logprobs import chat_logprobs
+from glm_worker.server.openai.logprobs import chat_logprobs, spelled_in_chat
 from glm_worker.server.openai.stream import StreamedReplies
 from glm_worker.server.openai.usage import Progress, usage_of
 from glm_worker.server.text.deltas import (
@@ -50,6 +50,9 @@ class ChatReplies(StreamedReplies):
 
     def ending(self, index: int, ending: Ending) -> list[Event]:
         return self._told(index, [*self._begin(index), self._choice(index, {}, ending)], ending)
+
+    def spelled(self, token: TokenLogprob) -> TokenLogprob:
+        return spelled_in_chat(token, self._order.jobs[0].tokenizer)
 
     def _begin(self, index: int) -> list[Json]:
         """Return the choice that names the role, the first time."""

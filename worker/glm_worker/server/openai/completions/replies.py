@@ -5,10 +5,10 @@ from typing import Any
 
 from glm_worker.server.flights.replies import Answered, Ending, Event
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.logprobs import CompletionLogprobs
+from glm_worker.server.openai.logprobs import CompletionLogprobs, spelled_in_completion
 from glm_worker.server.openai.stream import StreamedReplies
 from glm_worker.server.openai.usage import Progress, usage_of
-from glm_worker.server.text.deltas import Answer, Delta, assemble
+from glm_worker.server.text.deltas import Answer, Delta, TokenLogprob, assemble
 
 Json = dict[str, Any]
 
@@ -36,6 +36,9 @@ class CompletionReplies(StreamedReplies):
 
     def ending(self, index: int, ending: Ending) -> list[Event]:
         return self._told(index, [self._choice(index, Answer(), ending)], ending)
+
+    def spelled(self, token: TokenLogprob) -> TokenLogprob:
+        return spelled_in_completion(token, self._order.jobs[0].tokenizer)
 
     def _choice(self, index: int, answer: Answer, ending: Ending | None = None) -> Json:
         echo, self._echo[index] = self._echo[index], ""
