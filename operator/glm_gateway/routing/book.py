@@ -9,6 +9,7 @@ Those *held* are all tokens of requests in flight, which the group calls in_flig
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import median_low
 
 import msgspec
@@ -86,6 +87,15 @@ class Account:
     def in_flight_tokens(self) -> int:
         """Tokens in flight at the group: this gateway's, and those of others."""
         return self.held + self.others_held
+
+
+def others_share(accounts: Iterable[Account]) -> float:
+    """Return which part of the tokens in flight at some groups is not this gateway's; 0: nothing is in flight."""
+    ours = others = 0
+    for account in accounts:
+        ours += account.held
+        others += account.others_held
+    return others / (ours + others) if others else 0.0
 
 
 class Book:

@@ -30,15 +30,19 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._used)
 
-    def known_bytes(self, prefix: Prefix, now: float) -> int:
-        """Return how many bytes from the beginning of a prompt the group has computed and not yet forgotten."""
-        num_known = self._num_known(prefix.hashes, now - MAX_AGE_S)
-        return ENDS[num_known - 1] if num_known else 0
+    @property
+    def free_bytes(self) -> float:
+        """How many bytes have a place without pushing out others."""
+        return max(0.0, self.capacity_bytes - self.num_bytes)
 
-    def last_known(self, prefix: Prefix, now: float) -> int | None:
-        """Return the hash of the last block of a prompt that the group has; None: it has none of it."""
-        num_known = self._num_known(prefix.hashes, now - MAX_AGE_S)
-        return prefix.hashes[num_known - 1] if num_known else None
+    def num_known(self, prefix: Prefix, now: float) -> int:
+        """Return how many blocks from the beginning of a prompt the group has computed and not yet forgotten."""
+        return self._num_known(prefix.hashes, now - MAX_AGE_S)
+
+    def known_bytes(self, prefix: Prefix, now: float) -> int:
+        """Return how many bytes these blocks have."""
+        num_known = self.num_known(prefix, now)
+        return ENDS[num_known - 1] if num_known else 0
 
     def _num_known(self, hashes: tuple[int, ...], oldest_s: float) -> int:
         used = self._used

@@ -1,10 +1,16 @@
 """pick(request, groups, book, now) -> Choice: which group a request goes to. It is charged in the same call.
 
-The score of a group is the seconds until the first token there: what is ahead is computed first, and that takes no less
-than the oldest request there has waited already, whatever it is that it waits for. A request stays where most of its
-prompt has been computed, while that costs it no more than computing that part again would take; else it goes to whom of
-the least loaded knows most of it. A prefix that many use at once spreads: computing it again serves all of them, so
-each one that is in flight with it makes the next less patient.
+A group costs a request the seconds until its first token there, and those that it takes from others: what a full cache
+forgets for it is computed again. What is ahead is computed first, and that takes no less than the oldest request there
+has waited already, whatever it is that it waits for.
+
+A request stays where most of its prompt has been computed, while that costs it no more than computing that part again
+would take; else it goes to whom of the least costly knows most of it. A prefix that many use at once spreads: computing
+it again serves all of them, so each one that is in flight with it makes the next less patient.
+
+What this gateway has not placed, another replica of it may have: its part of what is in flight is how likely that is.
+So the first block that nobody here knows has a home by its name, the same at all replicas, where it counts as known
+that likely. A conversation that changes the replica mostly finds what it has begun, and nobody tells anybody anything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +19,8 @@ from typing import Literal
 
 import msgspec
 
-from glm_gateway.routing.book import Account, Book, Charge
-from glm_gateway.routing.prefix import Prefix
+from glm_gateway.routing.book import BYTES_PER_TOKEN, Account, Book, Charge, others_share
+from glm_gateway.routing.prefix import ENDS, Prefix
 from glm_gateway.routing.rendezvous import number_of, spread
 
 SILENCE_S = 3.0
@@ -27,7 +33,7 @@ counts for nothing is never evened out: with 0 the fullest of four groups has 1.
 has 1.0 to 1.2. With 1 a tenth of the prefix hits is lost (benchmarks/routing_simulated.py --held-weight)."""
 
 NEARLY = 1.1
-"""Scores up to this many times the least one are as good: they are estimates."""
+"""Costs up to this many times the least one are as good: they are estimates."""
 
 NO_WAITS: Mapping[str, float] = MappingProxyType({})
 
@@ -82,13 +88,22 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Candidate(msgspec.Struct):
-    """A group as this request finds it. patience_s: what computing the known part again would take there, for each of
-    those that would use it."""
+    """A group as this request finds it.
+
+    wait_s: until its first token. cost_s: that, and what it takes from others. num_known: blocks of its prompt.
+    """
 
     name: str
-    score_s: float
+    account: Account
+    wait_s: float
+    cost_s: float
+    num_known: int
     known_tokens: int
-    patience_s: float
+
+    def patience_s(self, prefix: Prefix) -> float:
+        """Return what computing the known part again would take there, for each of those that would use it."""
+        sharers = self.account.sharing[prefix.hashes[self.num_known - 1]] if self.num_known else 0
+        return self.known_tokens / self.account.tokens_per_s / (1 + sharers)
 
 
 def pick(
@@ -100,23 +115,24 @@ def pick(
     there until one more is run. The caller releases Choice.charge.
     """
     candidates = [
-        _candidate(request, group.name, book, now, waits_s.get(group.name, 0.0))
+        _candidate(request, group.name, book.account(group.name), now, waits_s.get(group.name, 0.0))
         for group in _foremost(request, groups, now)
     ]
     if not candidates:
         return None
     chosen, is_home = _chosen(candidates, request)
+    hashes = request.prefix.hashes
     charge = book.charge(
         chosen.name,
         owed=request.prompt_tokens - chosen.known_tokens,
         held=request.prompt_tokens,
-        shares=book.account(chosen.name).holdings.last_known(request.prefix, now),
+        shares=hashes[chosen.num_known - 1] if chosen.num_known else None,
     )
     book.use(chosen.name, request.prefix, now)
     return Choice(
         group=chosen.name,
         why="only" if len(candidates) == 1 else "prefix" if is_home else "least_loaded",
-        wait_s=chosen.score_s,
+        wait_s=chosen.wait_s,
         known_tokens=chosen.known_tokens,
         charge=charge,
     )
@@ -124,8 +140,9 @@ def pick(
 
 def owed_tokens(request: Request, groups: Iterable[Group], book: Book, now: float) -> int:
     """Return the prompt tokens that are still to be computed where most of the prompt is known; nothing is charged."""
-    names = [group.name for group in groups if group.takes_requests]
-    return request.prompt_tokens - max((_known_tokens(request, book.account(name), now) for name in names), default=0)
+    able = [book.account(group.name) for group in groups if group.takes_requests]
+    num_known = max((account.holdings.num_known(request.prefix, now) for account in able), default=0)
+    return request.prompt_tokens - (_known_tokens(request, num_known) if num_known else 0)
 
 
 def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Group]:
@@ -139,50 +156,69 @@ def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Gro
     return tiers[min(tiers)] if tiers else []
 
 
-def _candidate(request: Request, name: str, book: Book, now: float, slot_wait_s: float) -> _Candidate:
-    account, prompt_tokens = book.account(name), request.prompt_tokens
-    known_tokens = _known_tokens(request, account, now)
+def _candidate(request: Request, name: str, account: Account, now: float, slot_wait_s: float) -> _Candidate:
+    holdings, speed = account.holdings, account.tokens_per_s
+    num_known = holdings.num_known(request.prefix, now)
+    known_tokens = _known_tokens(request, num_known) if num_known else 0
+    new_tokens = request.prompt_tokens - known_tokens
     ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
-    speed = account.tokens_per_s
-    score_s = max(ahead / speed, account.oldest_wait_s, slot_wait_s) + (prompt_tokens - known_tokens) / speed
-    sharers = account.sharing[account.holdings.last_known(request.prefix, now) or 0] if known_tokens else 0
-    return _Candidate(name, score_s, known_tokens, known_tokens / speed / (1 + sharers))
+    wait_s = max(ahead / speed, account.oldest_wait_s, slot_wait_s) + new_tokens / speed
+    forgotten_tokens = new_tokens - holdings.free_bytes / BYTES_PER_TOKEN
+    cost_s = wait_s + forgotten_tokens / speed if forgotten_tokens > 0 else wait_s
+    return _Candidate(name, account, wait_s, cost_s, num_known, known_tokens)
 
 
-def _known_tokens(request: Request, account: Account, now: float) -> int:
-    """Return the tokens of a prompt that a group need not compute. The last is computed in any case: its logits are the
-    answer's first."""
-    prompt_tokens, prefix = request.prompt_tokens, request.prefix
-    known_bytes = account.holdings.known_bytes(prefix, now)
-    return max(0, min(prompt_tokens * known_bytes // prefix.num_bytes, prompt_tokens - 1)) if known_bytes else 0
+def _known_tokens(request: Request, num_known: int) -> int:
+    """Return the tokens of a prompt that need not be computed where so many blocks of it, 1 or more, are known.
+
+    The last is computed in any case: its logits are the answer's first.
+    """
+    prompt_tokens = request.prompt_tokens
+    return max(0, min(prompt_tokens * ENDS[num_known - 1] // request.prefix.num_bytes, prompt_tokens - 1))
 
 
 def _chosen(candidates: list[_Candidate], request: Request) -> tuple[_Candidate, bool]:
     """Return who gets it, and whether that is because it knows most of the prompt."""
-    most_known = max(each.known_tokens for each in candidates)
-    if most_known > 0:
-        home = _first_of([each for each in candidates if each.known_tokens == most_known], request)
-        if home.score_s - min(each.score_s for each in candidates) <= home.patience_s:
+    if len(candidates) == 1:
+        return candidates[0], False
+    best = max(candidates, key=lambda each: each.num_known)
+    seed = _seed(request, best.num_known)
+    if best.num_known < len(request.prefix.hashes) and (share := others_share(each.account for each in candidates)):
+        named = _first_by_name(candidates, seed)
+        named.cost_s -= share * (request.prompt_tokens - best.known_tokens) / named.account.tokens_per_s
+    if best.known_tokens > 0:
+        home = _first_of([each for each in candidates if each.known_tokens == best.known_tokens], seed)
+        if home.cost_s - min(each.cost_s for each in candidates) <= home.patience_s(request.prefix):
             return home, True
-    near = _least_loaded(candidates)
+    near = _least_costly(candidates)
     most_known = max(each.known_tokens for each in near)
-    return _first_of([each for each in near if each.known_tokens == most_known], request), False
+    return _first_of([each for each in near if each.known_tokens == most_known], seed), False
 
 
-def _least_loaded(candidates: list[_Candidate]) -> list[_Candidate]:
+def _seed(request: Request, num_known: int) -> int:
+    """Return by what ties go: the first block that no group knows.
+
+    So prompts that begin alike come to the same group, also at another replica of this gateway, and of conversations
+    that begin with the same instructions each has its own.
+    """
+    hashes = request.prefix.hashes
+    if not hashes:
+        return number_of(request.key)
+    return hashes[num_known if num_known < len(hashes) else 0]
+
+
+def _least_costly(candidates: list[_Candidate]) -> list[_Candidate]:
     if len(candidates) == 1:
         return candidates
-    near_s = NEARLY * min(each.score_s for each in candidates)
-    return [each for each in candidates if each.score_s <= near_s]
+    near_s = NEARLY * min(each.cost_s for each in candidates)
+    return [each for each in candidates if each.cost_s <= near_s]
 
 
-def _first_of(candidates: list[_Candidate], request: Request) -> _Candidate:
-    """Return the one of the least loaded that comes first for this prompt, whatever the order of the groups.
+def _first_of(candidates: list[_Candidate], seed: int) -> _Candidate:
+    """Return the one of the least costly that comes first by its name, whatever the order of the groups."""
+    near = _least_costly(candidates)
+    return near[0] if len(near) == 1 else _first_by_name(near, seed)
 
-    Prompts that begin alike come to the same one, also at another replica of this gateway, which knows other prompts.
-    """
-    near = _least_loaded(candidates)
-    if len(near) == 1:
-        return near[0]
-    seed = request.prefix.hashes[0] if request.prefix.hashes else number_of(request.key)
-    return max(near, key=lambda each: (spread(seed ^ number_of(each.name)), each.name))
+
+def _first_by_name(candidates: list[_Candidate], seed: int) -> _Candidate:
+    return max(candidates, key=lambda each: (spread(seed ^ number_of(each.name)), each.name))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from glm_gateway.routing.book import FARTHEST, PRIOR_TOKENS_PER_S, Book, Load
+from glm_gateway.routing.book import FARTHEST, PRIOR_TOKENS_PER_S, Book, Load, others_share
 from glm_gateway.routing.prefix import Prefix
 
 PREFIX = Prefix((1, 2), 1024)
@@ -147,3 +147,14 @@ def test_groups_that_are_gone_leave_nothing_behind() -> None:
     assert list(book._accounts) == ["busy"]
     book.release(kept)
     assert book._accounts == {}
+
+
+def test_the_part_of_others_is_what_of_the_tokens_in_flight_is_not_ours() -> None:
+    book = Book()
+    accounts = [book.account("g0"), book.account("g1")]
+    assert others_share(accounts) == 0.0
+    book.charge("g0", owed=0, held=300)
+    assert others_share(accounts) == 0.0
+    book.hear("g0", Load(in_flight_tokens=400))
+    book.hear("g1", Load(in_flight_tokens=500))
+    assert others_share(accounts) == 600 / 900

@@ -179,6 +179,52 @@ def test_prompts_that_begin_alike_begin_at_one_group_also_at_a_replica_that_know
     assert min(counts.values()) > 60
 
 
+def test_what_a_full_cache_must_forget_for_a_prompt_counts_as_if_it_were_computed_once_more() -> None:
+    for ahead, expected in ((900, "g1"), (1300, "g0")):
+        book = a_book(2, g1=ahead)
+        book.hear("g0", Load(kv_tokens=1024))
+        book.use("g0", a_prefix(8, of=9), 0.0)
+        choice = picked(a_request(), groups(2), book)
+        assert choice.group == expected
+        assert choice.wait_s == pytest.approx(1.024 + (ahead / SPEED if expected == "g1" else 0)), "as it is expected"
+
+
+def conversation(number: int, turns: int) -> Prefix:
+    """Return the prompt of one turn of a conversation: instructions that all have, then its own blocks."""
+    shared = a_prefix(4).hashes
+    own = tuple(10_000 + 100 * number + place for place in range(4 * turns))
+    return Prefix(shared + own, ENDS[len(shared + own) - 1])
+
+
+def test_a_conversation_that_changes_the_replica_finds_what_it_has_begun_unless_that_group_is_busy() -> None:
+    def replica() -> Book:
+        book = a_book(4)
+        for name in ("g0", "g1", "g2", "g3"):
+            book.use(name, a_prefix(4), 0.0)
+            book.hear(name, Load(in_flight_tokens=4_000))  # of the other one
+        return book
+
+    books, found, began = [replica(), replica()], 0, Counter[str]()
+    for number in range(200):
+        asked = [Request(key="r", prompt_tokens=2048, prefix=conversation(number, turns)) for turns in (1, 2)]
+        first, second = (picked(each, groups(4), book) for each, book in zip(asked, books, strict=True))
+        began[first.group] += 1
+        found += first.group == second.group
+        for book, choice in zip(books, (first, second), strict=True):
+            book.release(choice.charge)
+    assert found == 200
+    assert min(began.values()) > 25, "conversations that begin with the same instructions are not all at one group"
+    books[1].hear(first.group, Load(in_flight_tokens=4_000, tokens_to_prefill=20_000))
+    assert picked(asked[1], groups(4), books[1]).group != first.group
+
+
+def test_who_is_alone_with_its_groups_goes_by_load_and_not_by_names() -> None:
+    for number in range(20):
+        book = a_book(4, g0=400, g1=400, g2=400)
+        request = Request(key="r", prompt_tokens=2048, prefix=conversation(number, 1))
+        assert picked(request, groups(4), book).group == "g3"
+
+
 def test_a_burst_of_a_thousand_equals_without_a_push_spreads_evenly() -> None:
     book = a_book(4)
     counts = Counter(picked(a_request(f"r{number}"), groups(4), book).group for number in range(1000))
