@@ -137,7 +137,10 @@ def test_the_usage_of_the_example_is_what_is_told() -> None:
                 e2e_s=5.1,
             )
         )
-    assert usage_answer(ledger, "alice", told["start"], told["end"], "2026-11-29", "2026-10-01") == told
+    found = usage_answer(
+        ledger, "alice", told["start"], told["end"], today="2026-11-29", kept_since="2026-10-01", journal="1a2b3c4d"
+    )
+    assert found == told
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:

@@ -16,7 +16,9 @@ import pytest_asyncio
 from glm_gateway.access.config import AuthConfig
 from glm_gateway.access.decide import tenant_of
 from glm_gateway.admission.gate import Gate
+from glm_gateway.admission.metering import Metering
 from glm_gateway.identity.issuer import Issuer, Pace
+from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.runtime.gate import gate_of
 from integration.gateway_world import a_gateway, member
 from integration.identity_world import Answer, Json, OidcIssuer, SmallServer, new_key, running
@@ -47,12 +49,14 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def a_world(auth: Json) -> AsyncIterator[World]:
+async def a_world(auth: Json, **quotas: Any) -> AsyncIterator[World]:
     group = ScriptedGroup("g0", [[plain(200, b"{}")] for _ in range(100)])
     async with contextlib.AsyncExitStack() as stack:
         gate = await gate_of(AuthConfig.model_validate(auth), SECRET, stack)
         await stack.enter_async_context(serving(group))
-        url, _ = await stack.enter_async_context(a_gateway("m", [member("g0", group.port)], gate=gate))
+        metering = Metering(quotas=QuotasConfig.model_validate(quotas))
+        members = [member("g0", group.port)]
+        url, _ = await stack.enter_async_context(a_gateway("m", members, gate=gate, metering=metering))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, verify=NO_TLS))
         yield World(http, group, gate)
 
@@ -86,6 +90,15 @@ async def test_a_token_says_name_group_and_role(issuer: OidcIssuer) -> None:
         assert (getattr(caller, "name", None), getattr(caller, "group", None)) == ("me@example.com", "research")
 
 
+@pytest.mark.parametrize("subject", ["auth0|5f7c8ec7", "Alice@Example.com"])
+async def test_a_subject_has_the_limits_of_its_name(issuer: OidcIssuer, subject: str) -> None:
+    quotas = {"default": {"requestsPerMinute": 5}, "keys": {subject: {"requestsPerMinute": 1}}}
+    async with a_world(of_issuer(issuer), **quotas) as world:
+        own = [(await world.ask(issuer.token(sub=subject))).status_code for _ in range(2)]
+        other = [(await world.ask(issuer.token(sub=subject.lower() + "x"))).status_code for _ in range(2)]
+        assert (own, other) == ([200, 429], [200, 200])
+
+
 async def test_what_is_open_needs_no_token_and_all_else_does(issuer: OidcIssuer) -> None:
     async with a_world(of_issuer(issuer)) as world:
         assert (await world.http.get("/health")).status_code == 200
@@ -98,7 +111,7 @@ async def test_what_is_open_needs_no_token_and_all_else_does(issuer: OidcIssuer)
         assert await world.refused(issuer.token(aud="other")) == (401, "the token is for another audience")
         assert await world.refused(issuer.token(sub="a\nb")) == (
             401,
-            "of the token's claims, sub must be a text of 1 to 200 printable characters",
+            "of the token's claims, sub must be a text of 1 to 255 printable characters",
         )
 
 

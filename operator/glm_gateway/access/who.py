@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_NAME = 200
-_ROLE = re.compile(r"[!-~]{1,64}")
+MAX_NAME = 255
+"""Of a name: what OIDC allows a subject."""
+
+ROLE = re.compile(r"[!-~]{1,64}")
 """What workers take in a header. Of groups nobody takes more."""
 
 
@@ -40,6 +42,6 @@ def _word(said: Mapping[str, Any], field: str | None) -> str | None:
         found = found[0] if found else None
     if found is None:
         return None
-    if not isinstance(found, str) or not _ROLE.fullmatch(found):
+    if not isinstance(found, str) or not ROLE.fullmatch(found):
         raise BadWho(f"{field} must be a text of 1 to 64 visible ASCII characters, or a list that begins with one")
     return found

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from glm_gateway.access.keys import NAME
+from glm_gateway.access.who import MAX_NAME, ROLE
 from glm_gateway.limits.limit import Budget, Limits, Measure, Unit
 from glm_gateway.limits.reserve import Scope
 from glm_gateway.limits.tokens import PICO, Prices, Usage
@@ -37,7 +37,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 
 
 def money(text: str) -> int:
@@ -147,12 +146,23 @@ class LimitsConfig(_Model):
         )
 
 
+def _is_printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("a name has printable characters only")
+    return name
+
+
+CallerName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), AfterValidator(_is_printable)]
+GroupName = Annotated[str, StringConstraints(pattern=f"^{ROLE.pattern}$")]
+"""As an issuer or a judge may say them; names of keys are among them."""
+
+
 class QuotasConfig(_Model):
     """All that a deployment says of limits. prices: of every model that has none in prices_by_model."""
 
     default: LimitsConfig = LimitsConfig()
-    keys: dict[Name, LimitsConfig] = Field(default_factory=dict)
-    groups: dict[Name, LimitsConfig] = Field(default_factory=dict)
+    keys: dict[CallerName, LimitsConfig] = Field(default_factory=dict)
+    groups: dict[GroupName, LimitsConfig] = Field(default_factory=dict)
     prices: PricesConfig | None = None
     prices_by_model: dict[str, PricesConfig] = Field(default_factory=dict)
 

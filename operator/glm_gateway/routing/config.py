@@ -8,7 +8,7 @@ from glm_gateway.part import Part
 from glm_gateway.routing.classes import HIGHEST, LOWEST
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-GroupOfKeys = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+GroupOfKeys = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class ArmConfig(Part):

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from glm_operator.api import rules
 from glm_operator.api.duration import Duration, to_seconds
 from glm_operator.api.fields import ObjectName, SpecModel
-from glm_operator.api.forms import CLAIM_NAME_PATTERN, MONEY_PATTERN, OBJECT_NAME_PATTERN, URL_PATTERN
+from glm_operator.api.forms import CLAIM_NAME_PATTERN, HEADER_VALUE_PATTERN, MONEY_PATTERN, URL_PATTERN
 
 MAX_COUNT = 10**12
 MAX_LIMITS = 500
@@ -35,7 +35,12 @@ def twice(names: Sequence[str]) -> str:
 Auth = Literal["APIKeys", "OIDC", "External", "None"]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Money = Annotated[str, StringConstraints(pattern=MONEY_PATTERN, max_length=22)]
-KeyName = Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN, max_length=63)]
+CallerName = Annotated[str, StringConstraints(pattern=HEADER_VALUE_PATTERN, max_length=255)]
+"""Of a key, or as an issuer or a judge says who asks: a subject has at most 255 ASCII characters."""
+
+GroupName = Annotated[str, StringConstraints(pattern=CLAIM_NAME_PATTERN, max_length=64)]
+"""Of a group of keys, or as an issuer or a judge says it."""
+
 Url = Annotated[str, StringConstraints(pattern=URL_PATTERN, max_length=512), AfterValidator(addressed)]
 ClaimName = Annotated[str, StringConstraints(pattern=CLAIM_NAME_PATTERN, max_length=200)]
 
@@ -106,9 +111,19 @@ class RequestLimits(SpecModel):
 
 
 class NamedLimits(RequestLimits):
-    """Limits of one key, or of one group of keys."""
+    """Limits of one caller."""
 
-    name: KeyName = Field(description="Name of the key or of the group.")
+    name: CallerName = Field(
+        description="Name of the key; with auth OIDC what nameClaim says, with External what the service says."
+    )
+
+
+class GroupLimits(RequestLimits):
+    """Limits of one group of callers."""
+
+    name: GroupName = Field(
+        description="Name of the group; with auth OIDC what groupClaim says, with External what the service says."
+    )
 
 
 class Prices(SpecModel):
@@ -140,7 +155,7 @@ class Quotas(SpecModel):
         json_schema_extra=_BY_NAME,
         description="Of single keys. An entry stands alone: it takes nothing over from default.",
     )
-    groups: list[NamedLimits] = Field(
+    groups: list[GroupLimits] = Field(
         default=[],
         max_length=MAX_LIMITS,
         json_schema_extra=_BY_NAME,

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 from pydantic.config import JsonDict
 
 from glm_operator.api import rules
-from glm_operator.api.access import KeyName, SecretName, Url, addressed, twice
+from glm_operator.api.access import GroupName, SecretName, Url, addressed, twice
 from glm_operator.api.duration import Duration, to_seconds
 from glm_operator.api.fields import LabelKey, LabelValue, ObjectName, SpecModel
 from glm_operator.api.forms import (
@@ -104,7 +104,7 @@ class PriorityClass(SpecModel):
 
     name: ShortName = Field(description="Name, as `glm_gateway_shed_total` tells it by `priority_class`.")
     priority: int = Field(ge=-1000, le=1000, description="The lower goes first. Of all others it is 0.")
-    key_groups: list[KeyName] = Field(min_length=1, max_length=64, description="Groups of keys that it is for.")
+    key_groups: list[GroupName] = Field(min_length=1, max_length=64, description="Groups of keys that it is for.")
     wait: Duration | None = Field(
         default=None, description="How long they should wait at most, for the ladder: 1ms to 1d."
     )

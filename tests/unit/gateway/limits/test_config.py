@@ -80,8 +80,11 @@ def test_money_is_exact(amount: Decimal) -> None:
         ({"default": {"cachedWeight": float("nan")}}, r"default\.cachedWeight"),
         ({"default": {"monthlyBudget": {}}}, r"default\.monthlyBudget\s.*either tokens or money"),
         ({"default": {"monthlyBudget": {"tokens": 1, "money": "1"}}}, r"default\.monthlyBudget\s.*either"),
-        ({"keys": {"Not A Name": {}}}, r"keys\.Not A Name"),
-        ({"groups": {"-": {}}}, r"groups\.-"),
+        ({"keys": {"a\nb": {}}}, r"printable characters only"),
+        ({"keys": {"": {}}}, r"at least 1 character"),
+        ({"keys": {"x" * 256: {}}}, r"at most 255 characters"),
+        ({"groups": {"a b": {}}}, r"groups\.a b"),
+        ({"groups": {"x" * 65: {}}}, r"groups\.x"),
         ({"prices": None, "pricesByModel": {}}, r"keys\.alice\.monthlyBudget is money"),
     ],
 )

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from glm_gateway.access.keys import NAME
+from glm_gateway.access.who import who_in
 from glm_gateway.limits.config import QuotasConfig
 from glm_operator.api.access import Access
-from glm_operator.api.forms import OBJECT_NAME_PATTERN
 from glm_operator.api.spec import InvalidSpec, parse_deployment
 from unit.operator.operator_builders import a_body
 
@@ -103,8 +102,34 @@ def test_the_gateway_reads_the_limits_as_they_were_said() -> None:
     assert QuotasConfig.model_validate(Access.model_validate({"limits": {}}).limits.for_gateway()) == QuotasConfig()  # type: ignore[union-attr]
 
 
-def test_names_of_keys_are_those_of_the_gateway() -> None:
-    for name in ("alice", "a.b-c", "0"):
-        assert NAME.fullmatch(name)
-        parse_deployment(a_body(access={"limits": {"keys": [{"name": name}]}}))
-    assert OBJECT_NAME_PATTERN == r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+SUBJECTS = ["alice", "a.b-c", "0", "auth0|5f7c8ec7", "Alice@Example.com", "CN=Ada Lovelace,O=Example", "x" * 255]
+GROUPS = ["research", "Research/Blue", "sg|1", "x" * 64]
+
+
+def test_a_limit_is_for_whomever_a_gateway_may_know() -> None:
+    """Names of keys, and what issuers and judges say, as the gateway reads it."""
+    limits = {"keys": [{"name": name} for name in SUBJECTS], "groups": [{"name": name} for name in GROUPS]}
+    parse_deployment(a_body(access={"limits": limits}))
+    access = Access.model_validate({"limits": limits})
+    assert access.limits is not None
+    read = QuotasConfig.model_validate(access.limits.for_gateway())
+    assert (list(read.keys), list(read.groups)) == (SUBJECTS, GROUPS)
+    for name in SUBJECTS:
+        assert who_in({"sub": name}, name="sub", group=None, role=None).name == name
+    for name in GROUPS:
+        assert who_in({"sub": "a", "g": [name]}, name="sub", group="g", role=None).group == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "allowed"),
+    [
+        ("keys", "a\nb", "allowed is visible ASCII characters, with spaces between them only"),
+        ("keys", " a", "with spaces between them only"),
+        ("keys", "x" * 256, "255"),
+        ("keys", "", "visible ASCII"),
+        ("groups", "a b", "allowed is visible ASCII characters"),
+        ("groups", "x" * 65, "64"),
+    ],
+)
+def test_a_limit_for_a_name_that_nobody_has_is_refused(kind: str, name: str, allowed: str) -> None:
+    assert allowed in refusal(access={"limits": {kind: [{"name": name}]}})
