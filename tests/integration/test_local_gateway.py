@@ -231,7 +231,7 @@ def test_down_takes_nothing_new_and_lets_what_runs_end(local: Local, monkeypatch
     def is_refused() -> bool:
         try:
             return not httpx.get(f"{where}/models", verify=NO_TLS).is_success
-        except httpx.ConnectError:
+        except httpx.TransportError:  # nobody listens, or hung up at that moment
             return True
 
     until(is_refused)
