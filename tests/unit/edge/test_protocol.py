@@ -68,6 +68,7 @@ class Client:
     def __init__(self) -> None:
         self.let_on = asyncio.Event()
         self.num_gone = 0
+        self.parts: list[bytes] = []  # of bodies, as the application was told of them
         self.transport = Transport()
         config = Config(
             self._app, interface="asgi3", lifespan="off", log_config=None, **options(self._answer, _any_number())
@@ -90,7 +91,8 @@ class Client:
         body, more = b"", scope["path"] == "/post"
         while more:
             message = await receive()
-            body += message.get("body", b"")
+            self.parts.append(message.get("body", b""))
+            body += self.parts[-1]
             more = message.get("more_body", False)
         offered = [name.decode() for name, _ in scope["headers"] if name == b"upgrade"]
         told = json.dumps([scope["method"], scope["path"], body.decode(), *offered]).encode()
@@ -147,7 +149,7 @@ def post(body: bytes, *, path: bytes = b"/post", headers: bytes = b"", chunked: 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEAD_S", "IDLE_S", "REST_S", "LINGER_S"):
+    for name in ("HEAD_S", "IDLE_S", "REST_S", "LINGER_S", "TOLD_S"):
         monkeypatch.setattr(protocol, name, 3600.0)
 
 
@@ -242,6 +244,32 @@ async def test_what_is_left_of_a_body_has_a_time_once_its_answer_is_complete(
             await asyncio.sleep(0)
 
 
+async def test_parts_of_a_body_that_come_one_behind_the_other_are_told_together() -> None:
+    client, request = Client(), post(b"a" * 50_000)
+    await client.send(*(request[at : at + 1000] for at in range(0, len(request), 1000)))
+    assert client.parts == [b"a" * 50_000]
+
+
+async def test_of_a_long_body_no_more_is_kept_than_may_be_unread() -> None:
+    client, request = Client(), post(b"a" * 2**20)
+    await client.send(*(request[at : at + 1000] for at in range(0, len(request), 1000)))
+    assert b"".join(client.parts) == b"a" * 2**20
+    assert max(map(len, client.parts)) <= protocol.MAX_UNREAD_BYTES + 1000
+    assert client.transport.is_read
+
+
+async def test_a_body_that_stops_is_told_as_far_as_it_came(soon: Callable[[str], None]) -> None:
+    soon("TOLD_S")
+    client = Client()
+    await client.send(post(b"a" * 100)[:-90])
+    async with asyncio.timeout(30):
+        while not client.parts:  # noqa: ASYNC110 - nothing tells a test
+            await asyncio.sleep(0.01)
+    assert client.parts == [b"a" * 10]
+    await client.send(b"a" * 90)
+    assert client.told() == [["POST", "/post", "a" * 100]]
+
+
 async def test_a_body_that_comes_whole_after_its_answer_leaves_the_connection_for_the_next_request() -> None:
     client = Client()
     request = post(b"body", path=b"/get")
@@ -289,8 +317,8 @@ async def test_empty_lines_behind_a_body_count_for_nothing(behind: bytes, soon: 
     client = Client()
     await client.send(SLOW, behind)
     late = Client()
-    await late.send(b"G")
     soon("LINGER_S")
+    await late.send(b"G")
     await late.closed()  # by then the head behind would have been late, had one begun
     client.let_on.set()
     await client.send(b"", GET)

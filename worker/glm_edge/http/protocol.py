@@ -50,6 +50,7 @@ from glm_edge.http.heads import (
     without_offer,
 )
 from glm_edge.http.old_clients import until_closed
+from glm_edge.http.parts import Parts
 from glm_edge.http.quiet_log import QuietLog
 from glm_edge.http.whole_heads import WholeHeads
 
@@ -62,6 +63,7 @@ MAX_SMALL_CHUNKS = 1024  # of a body: each costs more than the bytes in it
 SMALL_CHUNK_BYTES = 64
 SPARE_BYTES = 2**20  # beside as many bytes as the body has: heads of chunks, their extensions, trailers
 MAX_UNREAD_BYTES = 256 * 2**10  # of a body, before the application has taken them
+TOLD_S = 0.1  # then the application is told of a part, however little it is: who waits for a body sees that it comes
 MAX_CONNECTIONS = 2048  # of clients; each may wait for minutes, and costs some 50 KiB
 MAX_WAITING = 32  # requests behind the one that is being answered, on one connection
 HEAD_S = 20.0  # for the head of a request, from its first byte
@@ -114,6 +116,7 @@ class Protocol(HttpToolsProtocol):
         self._timer: TimerHandle | None = None
         self._probe_timer: TimerHandle | None = None
         self._unread_timer: TimerHandle | None = None
+        self._told_timer: TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
         self._refusal: Failure | None = None  # waits for the answers that are owed
         self.url, self.headers = b"", []
@@ -138,7 +141,7 @@ class Protocol(HttpToolsProtocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._timer, self._probe_timer, self._unread_timer)
+        self._stop(self._timer, self._probe_timer, self._unread_timer, self._told_timer)
         self._state = _State.CLOSING
         self._abandon()
         super().connection_lost(exc)
@@ -237,6 +240,14 @@ class Protocol(HttpToolsProtocol):
             start += len(part)
             self._num_sent_bytes += len(part)
             self._check_sent()
+        if self._told_timer is None and self._has_body_to_come() and self.cycle.body:
+            self._told_timer = self.loop.call_later(TOLD_S, self._tell, self.cycle)
+
+    def _tell(self, cycle: RequestResponseCycle) -> None:
+        """Tell the application that a part of its body is here."""
+        self._told_timer = None
+        if cycle.body:
+            cycle.message_event.set()
 
     def _read_without_offer(self) -> None:
         """Read a head again without its offer to speak another protocol, as Java's client makes it.
@@ -305,26 +316,26 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, which stops reading after 64 KiB: each stop costs a round through the loop, and long prompts
-        that come at once would all be complete only when the last one is. And what the application takes as it
-        comes is not copied.
+        that come at once would all be complete only when the last one is. Nor is the application told of each part,
+        which costs it as much.
         """
         self._num_body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
             return
-        if cycle.body:
-            cycle.body = bytearray(cycle.body)
-            cycle.body += body
-        else:
-            cycle.body = body  # type: ignore[assignment]  # bytes(body) is body
+        if not cycle.body:
+            cycle.body = Parts()  # type: ignore[assignment]
+        cycle.body += body
         if len(cycle.body) > MAX_UNREAD_BYTES:
             self.flow.pause_reading()
-        cycle.message_event.set()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # the body is still to come
         super().on_message_complete()
+        self._stop(self._told_timer)
+        self._told_timer = None
         self.cycle.more_body = False  # uvicorn forgets that where the answer is complete
         self._settle()
 
