@@ -20,6 +20,7 @@ from glm_gateway.groups.slice_watch import Access, SliceSource
 from glm_gateway.groups.slice_watch import Pace as SlicePace
 from glm_gateway.models.model import Model
 from glm_gateway.models.placement import Placement
+from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Place
 from glm_gateway.routing.pick import Group, Request
 from integration.fake_kubernetes import FakeKubernetes
@@ -210,6 +211,37 @@ async def test_a_stream_that_is_lost_silent_or_broken_is_taken_up_again() -> Non
         fake._lines.clear()
         fake.say()
         await until(lambda: group_of(model).takes_requests)
+
+
+async def test_a_group_whose_word_we_could_not_take_is_heard_again() -> None:
+    async with a_roster() as (roster, model, fake, found):
+        hear, taken = model.hear, list[float]()
+
+        def hear_later(group: str, load: Load, heard_s: float) -> None:
+            taken.append(heard_s)
+            if len(taken) == 1:
+                raise ZeroDivisionError
+            hear(group, load, heard_s)
+
+        model.hear = hear_later  # type: ignore[method-assign]
+        fake.say(in_flight_tokens=9)
+        roster.take([found])
+        await until(lambda: model.router.book.account("g0").others_held == 9)
+
+
+async def test_a_group_whose_stream_comes_and_goes_is_asked_less_and_less_often() -> None:
+    pace = LoadPace(silence_s=0.3, first_s=0.01, last_s=1.0)
+    async with a_roster(pace) as (roster, _, fake, found):
+        fake.say()
+        roster.take([found])
+        asked_s: list[float] = []
+        while len(asked_s) < 7:
+            await until(lambda: fake.num_asked > len(asked_s) and fake._streams)
+            asked_s.append(asyncio.get_running_loop().time())
+            for stream in fake._streams:
+                stream.cancel()
+            fake._streams.clear()
+        assert asked_s[6] - asked_s[5] >= 0.5 * 0.01 * 2**5, "the pause doubles, though each stream has said a word"
 
 
 async def test_a_group_that_is_gone_is_not_heard_any_more_and_one_that_moved_is_heard_there() -> None:

@@ -41,7 +41,7 @@ def groups_in(text: bytes) -> list[Found]:
     """Return the groups that a file names, in its order. Raises BadSource with what is wrong."""
     try:
         read = msgspec.json.decode(text, type=_File)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSource(str(error)) from error
     seen: set[str] = set()
     for group in read.groups:

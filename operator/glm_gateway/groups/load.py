@@ -42,20 +42,25 @@ class LoadReader:
     pace: Pace = field(default_factory=Pace)
 
     async def run(self) -> None:
-        """Read until cancelled."""
+        """Read until cancelled. A stream that lasts no longer than the longest pause is a try in vain, as it may come
+        and go for ever."""
+        clock = asyncio.get_running_loop().time
         num_failures = 0
         while True:
+            began_s = clock()
             try:
-                is_able, num_heard = await self._read_one()
-                why = "the stream ended"
+                is_able, why = await self._read_one(), "the stream ended"
             except _Broken as broken:
-                is_able, num_heard, why = True, broken.num_heard, str(broken)
+                is_able, why = True, str(broken)
+            except Exception:  # a mistake of ours: a group that nobody hears would be what it said last, for ever
+                log.exception("the load of group %s could not be taken", self.name)
+                is_able, why = True, "it could not be taken"
             if not is_able:
                 num_failures = 0
                 await asyncio.sleep(self.pace.unable_s)
                 continue
             self.lost()
-            if num_heard:
+            if clock() - began_s > self.pace.last_s:
                 num_failures = 0
             if num_failures == 0:
                 log.info("the load of group %s is not heard: %s", self.name, why)
@@ -63,9 +68,8 @@ class LoadReader:
             num_failures += 1
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - it only spreads
 
-    async def _read_one(self) -> tuple[bool, int]:
-        """Read one stream to its end; return whether the group has one, and how many reports came."""
-        num_heard = 0
+    async def _read_one(self) -> bool:
+        """Read one stream to its end; return whether the group has one. Raises _Broken for one that has no good end."""
         connection: Connection | None = None
         try:
             async with asyncio.timeout(self.pace.silence_s):
@@ -74,7 +78,7 @@ class LoadReader:
             if head.status == NOT_THERE:
                 log.info("group %s does not tell its load; own charges count", self.name)
                 self.unable()
-                return False, 0
+                return False
             if head.status != OK:  # it ends, or has as many listeners as it allows
                 raise UpstreamLost(f"it answered {head.status}", has_answered=True)
             reader = LineReader()
@@ -82,14 +86,13 @@ class LoadReader:
                 async with asyncio.timeout(self.pace.silence_s):
                     data = await connection.read()
                 if not data:
-                    return True, num_heard
+                    return True
                 for report in reader.feed(data):
-                    num_heard += 1
                     self.hear(report)
         except TimeoutError:
-            raise _Broken(f"it was silent for {self.pace.silence_s:g} s", num_heard) from None
+            raise _Broken(f"it was silent for {self.pace.silence_s:g} s") from None
         except (UpstreamLost, BadLine) as error:
-            raise _Broken(str(error), num_heard) from error
+            raise _Broken(str(error)) from error
         finally:
             if connection is not None:
                 connection.close()
@@ -97,7 +100,3 @@ class LoadReader:
 
 class _Broken(Exception):
     """A stream could not be read any further."""
-
-    def __init__(self, why: str, num_heard: int) -> None:
-        super().__init__(why)
-        self.num_heard = num_heard

@@ -61,5 +61,5 @@ class LineReader:
             raise BadLine(f"a line has more than {MAX_LINE_BYTES} bytes")
         try:
             return [_decoder.decode(line) for line in lines if line]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadLine(str(error)) from error

@@ -127,7 +127,7 @@ class SliceSource:
         )
         _check(answer.status_code)
         read = answer.json()
-        self._slices = {each["metadata"]["name"]: each for each in read["items"]}
+        self._slices = {each["metadata"]["name"]: each for each in read["items"] or ()}
         self._tell(always=True)
         if self.problem:
             log.info("the API server answers again")

@@ -196,8 +196,7 @@ class Model:
         """Look what requests wait, and how far the ladder is climbed for it; again soon, as long as there are any."""
         if self.overload.look(self._loop.time()):
             self.wake()
-        if self._timer is None and self.overload.has_work:
-            self._timer = self._loop.call_later(LOOK_AGAIN_S, self._look_again)
+        self._plan_look()
 
     def route(self, request: Request) -> Choice | None:
         """Place a request that has just come; None: it has to wait, for a group or for its turn."""
@@ -265,6 +264,7 @@ class Model:
         self._calls[ticket] = (request, call)
         self._note()
         self.wake()
+        self._plan_look()
         return call
 
     def leave(self, ticket: Ticket) -> None:
@@ -355,8 +355,14 @@ class Model:
         elif self.start.began is None:
             self.start = replace(self.start, began=self._loop.time())
 
+    def _plan_look(self) -> None:
+        """Look again soon, while there is a reason: nothing tells when a group that failed may be tried again, or that
+        one fell silent which waits of others kept us from."""
+        if self._timer is None and (self.overload.has_work or self.room):
+            self._timer = self._loop.call_later(LOOK_AGAIN_S, self._look_again)
+
     def _look_again(self) -> None:
         self._timer = None
         self.look()
-        if self.room:  # a group that waits of others kept it from may have fallen silent
+        if self.room:
             self.wake()

@@ -24,7 +24,8 @@ from glm_gateway.routing.prefix import ENDS, Prefix
 from glm_gateway.routing.rendezvous import number_of, spread
 
 SILENCE_S = 3.0
-"""A group that pushes, and has been silent for so long, is suspect: it is used behind all others."""
+"""A group that pushes, and has been silent for so long, is suspect: it is used behind all others, and what it said
+last of its load counts no more."""
 
 HELD_WEIGHT = 0.1
 """What a token in flight counts for, against one that must still be computed. A running request delays a first token by
@@ -114,9 +115,10 @@ def pick(
     now: seconds of a clock that never goes back, the one of Group.heard_s. waits_s: by group, how long a request waits
     there until one more is run. The caller releases Choice.charge.
     """
+    foremost, are_heard = _foremost(request, groups, now)
     candidates = [
-        _candidate(request, group.name, book.account(group.name), now, waits_s.get(group.name, 0.0))
-        for group in _foremost(request, groups, now)
+        _candidate(request, group.name, book.account(group.name), now, waits_s.get(group.name, 0.0), are_heard)
+        for group in foremost
     ]
     if not candidates:
         return None
@@ -145,24 +147,35 @@ def owed_tokens(request: Request, groups: Iterable[Group], book: Book, now: floa
     return request.prompt_tokens - (_known_tokens(request, num_known) if num_known else 0)
 
 
-def _foremost(request: Request, groups: Iterable[Group], now: float) -> list[Group]:
-    """Return the groups that take requests; of them those where it has not failed, then those that are heard."""
+def _foremost(request: Request, groups: Iterable[Group], now: float) -> tuple[list[Group], bool]:
+    """Return the groups that take requests; of them those where it has not failed, then those that are heard.
+
+    And whether they are: what silent ones said last is no word of now.
+    """
     tiers: dict[int, list[Group]] = {}
     for group in groups:
         if group.is_ready and not group.is_leaving:
             is_suspect = group.heard_s is not None and now - group.heard_s > SILENCE_S
             tier = 2 * (group.name in request.avoid) + is_suspect
             tiers.setdefault(tier, []).append(group)
-    return tiers[min(tiers)] if tiers else []
+    if not tiers:
+        return [], False
+    foremost = min(tiers)
+    return tiers[foremost], not foremost % 2
 
 
-def _candidate(request: Request, name: str, account: Account, now: float, slot_wait_s: float) -> _Candidate:
+def _candidate(
+    request: Request, name: str, account: Account, now: float, slot_wait_s: float, is_heard: bool
+) -> _Candidate:
     holdings, speed = account.holdings, account.tokens_per_s
     num_known = holdings.num_known(request.prefix, now)
     known_tokens = _known_tokens(request, num_known) if num_known else 0
     new_tokens = request.prompt_tokens - known_tokens
-    ahead = account.owed + account.others_owed + HELD_WEIGHT * (account.held + account.others_held)
-    wait_s = max(ahead / speed, account.oldest_wait_s, slot_wait_s) + new_tokens / speed
+    ahead, oldest_wait_s = account.owed + HELD_WEIGHT * account.held, 0.0
+    if is_heard:
+        ahead += account.others_owed + HELD_WEIGHT * account.others_held
+        oldest_wait_s = account.oldest_wait_s
+    wait_s = max(ahead / speed, oldest_wait_s, slot_wait_s) + new_tokens / speed
     forgotten_tokens = new_tokens - holdings.free_bytes / BYTES_PER_TOKEN
     cost_s = wait_s + forgotten_tokens / speed if forgotten_tokens > 0 else wait_s
     return _Candidate(name, account, wait_s, cost_s, num_known, known_tokens)

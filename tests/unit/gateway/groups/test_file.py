@@ -48,6 +48,7 @@ def test_a_file_says_what_is_seen_of_a_group_from_outside() -> None:
         (b"", "truncated"),
         (b"[]", "object"),
         (b"\xff{", "invalid"),
+        (b'{"groups": [{"name": "\xff"}]}', "utf-8"),
         (text({**ONE, "prot": 1}), "prot"),
         (text({**ONE, "port": "8000"}), "int"),
         (text({**ONE, "port": 0}), "port 0"),

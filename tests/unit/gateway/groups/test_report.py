@@ -33,7 +33,16 @@ def test_what_a_group_does_not_say_or_know_is_none_and_never_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"no json\n", b'{"ready":1}\n', b"[]\n", b'{"in_flight_tokens":"7"}\n', b"x" * (MAX_LINE_BYTES + 1)]
+    "line",
+    [
+        b"no json\n",
+        b'{"ready":1}\n',
+        b"[]\n",
+        b'{"in_flight_tokens":"7"}\n',
+        b'{"model":"\xff"}\n',
+        b'{"later":' + 20_000 * b"[" + b"\n",
+        b"x" * (MAX_LINE_BYTES + 1),
+    ],
 )
 def test_what_is_no_report_is_said_to_be_none(line: bytes) -> None:
     with pytest.raises(BadLine):

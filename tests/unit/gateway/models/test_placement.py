@@ -17,6 +17,7 @@ from glm_gateway.models.placement import Placement
 from glm_gateway.routing.arms import Split
 from glm_gateway.routing.book import Load
 from glm_gateway.routing.classes import Place
+from glm_gateway.routing.ejection import FAILURES
 from glm_gateway.routing.pick import SILENCE_S, Choice, Group, Request
 from glm_gateway.routing.router import Splits
 from glm_gateway.upstreams.config import UpstreamConfig
@@ -143,6 +144,19 @@ async def test_who_waits_for_an_arm_without_a_group_holds_nobody_up() -> None:
     for choice in choices:
         found.end(choice)
     check(found)
+
+
+async def test_who_waits_for_a_group_that_failed_is_placed_once_it_may_be_tried_though_nobody_else_comes() -> None:
+    split = Splits(deployments=Split(name="ab", weights={"a": 1}, may_fall=False))
+    found = model(member("a-g0", deployment="a"), member("b-g0", deployment="b"), splits=split)
+    for _ in range(FAILURES):
+        choice = await placed(asks(found))
+        found.router.fail(choice, asyncio.get_running_loop().time())
+        found.end(choice)
+    waiting = asyncio.create_task(placed(asks(found)))
+    await settle(found, 1)
+    async with asyncio.timeout(DEADLINE_S):
+        assert (await waiting).group == "a-g0"
 
 
 async def test_who_has_waited_too_long_is_told_when_to_come_again() -> None:

@@ -155,6 +155,16 @@ def test_a_silent_group_goes_behind_all_that_are_heard_and_before_none() -> None
     assert picked(a_request(), among[:1], book, 100.0).group == "g0"
 
 
+def test_what_silent_groups_said_last_counts_no_more_and_what_is_ours_there_does() -> None:
+    book = a_book(2, g0=50_000)
+    book.hear("g0", Load(in_flight_tokens=50_000, oldest_wait_s=30.0))
+    silent = [Group(name=name, heard_s=0.0) for name in ("g0", "g1")]
+    assert {picked(a_request(), silent, book, SILENCE_S).group for _ in range(4)} == {"g1"}
+    counts = Counter(picked(a_request(), silent, book, SILENCE_S + 0.1).group for _ in range(4))
+    assert counts == {"g0": 4}, "until it has as much of ours"
+    assert picked(a_request(), silent, book, SILENCE_S + 0.1).wait_s < 10.0
+
+
 def test_a_group_of_workers_from_before_that_never_push_is_as_good_as_the_others() -> None:
     among = [Group(name="g0", heard_s=100.0), Group(name="g1")]
     counts = Counter(picked(a_request(f"r{number}"), among, a_book(2), 100.0).group for number in range(100))
