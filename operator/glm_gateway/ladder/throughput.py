@@ -24,7 +24,7 @@ class Throughput:
     """Tokens of the last minute, prompts and answers, and how many a request has."""
 
     def __init__(self) -> None:
-        self._buckets: deque[tuple[int, int]] = deque()
+        self._buckets: deque[list[int]] = deque()  # the number of a second, and its tokens
         self._first_s: float | None = None
         self._num_ended = 0
         self.mean_tokens = UNKNOWN_TOKENS
@@ -34,11 +34,12 @@ class Throughput:
         if num_tokens <= 0:
             return
         number = int(now // _BUCKET_S)
+        if self._buckets and self._buckets[-1][0] == number:  # of each token but the first of a second
+            self._buckets[-1][1] += num_tokens
+            return
         self._first_s = now if self._first_s is None else self._first_s
         self._drop(now)
-        if self._buckets and self._buckets[-1][0] == number:
-            num_tokens += self._buckets.pop()[1]
-        self._buckets.append((number, num_tokens))
+        self._buckets.append([number, num_tokens])
 
     def end(self, num_tokens: int) -> None:
         """Note a request that has ended. num_tokens: all that it had."""

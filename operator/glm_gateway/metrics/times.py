@@ -67,7 +67,9 @@ class RequestTimes:
 
     def tokens(self, tokens: Tokens) -> None:
         """Tokens have come together. The gap of each answer to its last one is shared evenly among its tokens."""
-        num = sum(len(ids) for _, ids in tokens.ids)
+        num = 0
+        for _, ids in tokens.ids:
+            num += len(ids)
         if not num:
             return
         now, measures = self._clock(), self._measures

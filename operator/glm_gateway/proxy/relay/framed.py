@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from glm_edge.frames import BrokenFrames, Close, Fail, Frame, FrameReader, Meaning, Open, Tokens
+from glm_edge.frames import BrokenFrames, Close, Fail, Frame, FrameReader, Open, Tokens
 from glm_gateway.proxy.connection import Connection
 from glm_gateway.proxy.plain import read_away
 from glm_gateway.proxy.relay.losses import Lost, TooLong
@@ -17,6 +17,8 @@ from glm_gateway.proxy.relay.placing import Placing
 from glm_gateway.proxy.relay.reply import Reply
 from glm_gateway.proxy.relay.result import Hooks, Result
 from glm_gateway.routing.pick import Choice
+
+_ENDS = (Close, Fail)  # a union would be made anew for each frame
 
 
 @dataclass
@@ -41,10 +43,14 @@ class Framed:
                 raise Lost("its frames ended before its reply did")
             try:
                 for frame in reader.feed(data):
-                    if isinstance(frame.meaning, Fail) and frame.meaning.can_continue:
-                        raise Lost(f"it cannot go on: {frame.meaning.code}")
+                    meaning = frame.meaning
+                    if self.is_open and isinstance(meaning, Tokens):  # nearly all, so this is short
+                        self._take(meaning, frame.told)
+                        continue
+                    if isinstance(meaning, Fail) and meaning.can_continue:
+                        raise Lost(f"it cannot go on: {meaning.code}")
                     await self._pass_frame(frame)
-                    if isinstance(frame.meaning, Close | Fail):
+                    if isinstance(meaning, _ENDS):
                         break  # what comes behind the end is nothing of the reply
             except (Lost, BrokenFrames):
                 await self.reply.flush()  # what was taken counts as seen, so it has to be
@@ -52,24 +58,33 @@ class Framed:
             await self.reply.flush()
         await read_away(connection, self.waits.last_s)
 
+    def _take(self, tokens: Tokens, told: bytes) -> None:
+        """Note tokens of a reply that is open, and keep what tells them for the client."""
+        result, progress = self.result, self.result.progress
+        num_tokens = progress.num_tokens
+        progress.take(tokens)
+        self.hooks.watching.tokens(tokens)
+        if num_tokens < progress.num_tokens:
+            if result.first_token_at is None:
+                result.note_first(self._now_s())
+            self.placing.grow(self.choice, progress.num_tokens - num_tokens)
+        self.reply.take(told)
+
     async def _pass_frame(self, frame: Frame) -> None:
-        """Take a frame. Raises Lost where the reply is not open yet and that opens none."""
+        """Take any other frame. Raises Lost where the reply is not open yet and that opens none."""
         meaning, progress = frame.meaning, self.result.progress
         self.is_open = self.is_open or isinstance(meaning, Open)
         if not self.is_open and not isinstance(meaning, Fail):
             raise Lost(f"it began with {type(meaning).__name__.lower()}, and not by opening its reply")
-        num_tokens = progress.num_tokens
         progress.take(meaning)
-        self._watch(meaning)
-        if isinstance(meaning, Open):
-            await self._opened(meaning)
-        if num_tokens < progress.num_tokens:
-            self.result.note_first(self._now_s())
-            self.placing.grow(self.choice, progress.num_tokens - num_tokens)
-        if isinstance(meaning, Close | Fail):
+        if isinstance(meaning, _ENDS):
+            if isinstance(meaning, Close):
+                self.hooks.watching.closed(meaning)
             await self._end(meaning, frame.told)
             return
         if isinstance(meaning, Open):
+            self.hooks.watching.opened(meaning)
+            await self._opened(meaning)
             await self.reply.open(meaning)
         self.reply.take(frame.told)
 
@@ -91,12 +106,3 @@ class Framed:
             self.reply.take(told)
         else:
             await self.reply.tell_whole(told)
-
-    def _watch(self, meaning: Meaning) -> None:
-        match meaning:
-            case Open():
-                self.hooks.watching.opened(meaning)
-            case Tokens():
-                self.hooks.watching.tokens(meaning)
-            case Close():
-                self.hooks.watching.closed(meaning)
