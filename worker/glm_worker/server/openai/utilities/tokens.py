@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
 from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
+from glm_worker.server.edge.long_json import json_of
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.fields import Items, Strict, conflict
 from glm_worker.server.jobs.accept import accept_chat, check_model
@@ -95,14 +95,14 @@ def add_tokens(router: APIRouter, backend: Backend) -> None:
 
 
 async def _answered(request: Request, backend: Backend, work: Callable[[bytes, Context], Json]) -> Response:
-    """Return what work makes of the body, in a thread where that is long."""
+    """Return the JSON of what work makes of the body, in a thread where that is long."""
     context = backend.context(request)
     try:
         body = await read_body(request.receive, backend.checkpoint)
     except ClientGone:
         return Response(status_code=499)  # nobody reads it
-    reply = await backend.lanes.run(body, lambda: work(body, context))
-    return JSONResponse(reply, headers={"x-request-id": context.caller.request_id})
+    reply = await backend.lanes.run(body, lambda: json_of(work(body, context)))
+    return Response(reply, media_type="application/json", headers={"x-request-id": context.caller.request_id})
 
 
 def _tokenized(body: bytes, context: Context) -> Json:

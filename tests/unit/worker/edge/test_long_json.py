@@ -1,0 +1,21 @@
+"""JSON that is written in parts is the JSON of the whole."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from glm_worker.server.edge.long_json import json_of
+
+
+@pytest.mark.parametrize("length", [0, 1, 8191, 8192, 8193, 30_000])
+def test_lists_of_any_length_are_written_whole_and_once(length: int) -> None:
+    value: dict[str, Any] = {"count": length, "tokens": list(range(length)), "names": [f"é{n}" for n in range(length)]}
+    assert json_of(value) == msgspec.json.encode(value)
+    assert json.loads(json_of(value)) == value
+
+
+def test_what_is_no_list_stays_as_it_is() -> None:
+    value = {"prompt": 'a "b"\n数字', "nothing": None, "object": {"list": [1, [2]]}, "lists": [[1], [], {"a": [2]}]}
+    assert json.loads(json_of(value)) == value
