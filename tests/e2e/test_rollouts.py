@@ -1,5 +1,6 @@
 """Stories of rollouts that meet trouble: what serves goes on serving, and a person sees why and gets back."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,32 @@ def test_a_bad_image_during_a_reload_costs_one_group_and_is_undone(pair: Deploye
     assert {"RolloutStarted", "GroupMoved", "RolloutStuck", "RolledBack", "RolloutCompleted"} <= told
 
 
+def callers_get_the_revision_that_was_said(pair: Deployed, revision: str) -> None:
+    """While a rollout stands between two revisions, give the newest one nobody, then everybody."""
+    is_new = {name: group["revision"] == revision for name, group in groups(pair).items()}
+    assert sorted(is_new.values()) == [False, True]
+
+    def num_asked() -> dict[bool, float]:
+        return {new: pair.metric(f"{group}-0", "glm_requests_total") for group, new in is_new.items()}
+
+    for weight, gets_all in ((0, False), (100, True)):
+        said = f"{weight} % of the callers get revision {revision}"
+        pair.patch(gateway={"canary": {"weight": weight}})
+        wait_for(said, lambda said=said: said in pair.condition("GatewayReady")["message"], timeout_s=60)  # type: ignore[misc]
+        wait_for("its file at all pods", lambda: has_read_its_file(pair), timeout_s=60)
+        before = num_asked()
+        assert all(pair.answers_right() for _ in range(4))
+        after = num_asked()
+        assert {new: after[new] - before[new] for new in after} == {gets_all: 4, not gets_all: 0}
+    pair.patch(gateway={"canary": None})
+
+
+def has_read_its_file(pair: Deployed) -> bool:
+    file = pair.target.get("configmap", "pair-gateway", "-n", pair.namespace)["data"]["gateway.json"]
+    digest = hashlib.sha256(file.encode()).hexdigest()
+    return {pair.state(pod["metadata"]["name"])["config_digest"] for pod in pair.pods("gateway")} == {digest}
+
+
 def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
     before = pair.pod_uids()
     rollout(pair, "pause")
@@ -62,6 +89,21 @@ def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
     wait_for("RolloutPaused", lambda: pair.condition("Progressing")["reason"] == "RolloutPaused", timeout_s=60)
     assert pair.pod_uids() == before
     assert "0/2" in pair.target.kubectl("get", "glmd", "pair", "-n", MODEL_NAMESPACE)
+    old = {group["revision"] for group in groups(pair).values()}
+    rollout(pair, "resume")
+    wait_for(
+        "the first group on its way",
+        lambda: {each["revision"] for each in groups(pair).values()} - old,
+        timeout_s=60,
+        poll_s=0.2,
+    )
+    rollout(pair, "pause")
+    wait_for(
+        "one group of each revision",
+        lambda: (pair.status()["ready"], pair.status()["upToDate"]) == ("2/2", "1/2"),
+        timeout_s=120,
+    )
+    callers_get_the_revision_that_was_said(pair, pair.status()["revision"])
     rollout(pair, "resume")
     assert "2/2 up to date, 2/2 ready" in rollout(pair, "status")
     assert not before.items() & pair.pod_uids().items()
