@@ -15,6 +15,7 @@ from glm_gateway.access.keys import Keyring, new_key
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
+from glm_gateway.exchange.destination import Destination
 from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.limits.counters import Counters
 from integration.gateway_world import a_gateway, member
@@ -120,6 +121,21 @@ async def test_a_key_whose_budget_is_spent_may_have_tokens_counted() -> None:
         found.gateway.metering.quotas = QuotasConfig.model_validate({"default": {"monthlyBudget": {"tokens": 1}}})
         assert (await found.http.post("/v1/completions", json=ASK)).json()["error"]["code"] == "insufficient_quota"
         assert (await found.http.post("/tokenize", json=COUNTS["/tokenize"])).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
+async def test_a_mistake_of_the_gateway_keeps_nothing_that_was_reserved(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    limits = {"concurrency": 1, "requestsPerMinute": 1, "monthlyBudget": {"tokens": 1000}}
+    async with world([COUNTED], **limits) as found:
+        with monkeypatch.context() as patched:
+            patched.setattr(Destination, "placing", wrong)
+            assert [(await found.http.post(path, json=ASK)).status_code for _ in range(2)] == [500, 500]
+        assert (await found.http.post(path, json=ASK)).status_code == 200
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -89,12 +89,13 @@ class Metering:
         scopes = scopes_of_requests(self.quotas.scopes(caller.name, caller.group, model))
         return await self._reserve(caller, model, api, scopes, Usage())
 
-    async def end_count(self, reserved: Reserved, result: Result) -> None:
-        """End it. One that no group took counts as nothing."""
-        if result.group:
-            await self.store.settle(reserved.reservation, Usage(), self.clock())
-        else:
-            await self.store.release(reserved.reservation, self.clock())
+    async def end_count(self, reserved: Reserved) -> None:
+        """End it, as a request that a group took."""
+        await self.store.settle(reserved.reservation, Usage(), self.clock())
+
+    async def drop(self, reserved: Reserved) -> None:
+        """Give back what was reserved for a request that went nowhere."""
+        await self.store.release(reserved.reservation, self.clock())
 
     async def _reserve(
         self, caller: Caller, model: str, api: Api, scopes: Sequence[Scope], wanted: Usage

@@ -96,12 +96,14 @@ class Background:
         begun, loop = followed.begun, asyncio.get_running_loop()
         try:
             ended = await self._ended(followed)
+            if ended is None:
+                log.warning(
+                    "request=%s how its response has ended is not known; it counts as reserved", begun.request_id
+                )
+            seconds = loop.time() - begun.began_s
+            await self._metering.settle_response(begun.reserved, begun.request_id, ended, e2e_s=seconds)
         finally:
-            del self._followed[begun.id]
-        if ended is None:
-            log.warning("request=%s how its response has ended is not known; it counts as reserved", begun.request_id)
-        seconds = loop.time() - begun.began_s
-        await self._metering.settle_response(begun.reserved, begun.request_id, ended, e2e_s=seconds)
+            del self._followed[begun.id]  # not before it is counted: `close` waits for all that are here
 
     async def _ended(self, followed: _Followed) -> Stored | None:
         """Return how a response has ended, once it has; None: that cannot be known."""

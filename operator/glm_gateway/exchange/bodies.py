@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm_edge.errors.failure import Failure
+from glm_edge.http.heads import MAX_BODY_BYTES
 from glm_gateway.exchange.refused import Refused
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -52,7 +53,8 @@ class Body:
     async def __call__(self) -> dict[str, Any]:
         """Return the next message. Raises Refused when there is no room for it."""
         message = await self.receive()
-        bodies, num_bytes = self.bodies, len(message.get("body", b""))
+        # What is beyond the largest body is read and not kept, so that its client can be told.
+        bodies, num_bytes = self.bodies, min(len(message.get("body", b"")), MAX_BODY_BYTES - self.num_bytes)
         if bodies.num_bytes + num_bytes > bodies.max_bytes:
             raise _no_room(f"have {bodies.num_bytes} bytes, of which {bodies.max_bytes} are kept at once")
         own, share = bodies.of_callers[self.caller] + num_bytes, bodies.max_bytes // SHARES

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from glm_edge.http.heads import MAX_BODY_BYTES
 from glm_gateway.exchange.bodies import Bodies, Body
 from glm_gateway.exchange.refused import Refused
 
@@ -49,3 +50,13 @@ async def test_where_nobody_knows_callers_all_have_the_room_together() -> None:
         await body(bodies, 100)()
     with pytest.raises(Refused):
         await body(bodies, 1)()
+
+
+async def test_what_is_longer_than_any_body_that_is_kept_takes_no_more_room_than_that() -> None:
+    bodies = Bodies(max_bytes=2 * MAX_BODY_BYTES)
+    endless = body(bodies, MAX_BODY_BYTES // 2 + 1)
+    for _ in range(9):
+        await endless()
+    assert bodies.num_bytes == MAX_BODY_BYTES
+    endless.end()
+    assert bodies.num_bytes == 0
