@@ -18,9 +18,7 @@ from glm_operator.manifest import Manifest, is_contained, kind_of, name_of
 from glm_operator.observe.gateway import GatewayPod
 from glm_operator.observe.observed import Observed, ObservedGroup
 from glm_operator.observe.ownership import owned
-from glm_operator.render import speaks_tls
 from glm_operator.render.gateway import (
-    WORKERS_VOLUME,
     GatewayTarget,
     deployment,
     disruption_budget,
@@ -31,6 +29,7 @@ from glm_operator.render.network import groups_service
 from glm_operator.render.policies import Openings, network_policies, without_effect
 from glm_operator.rollout import records
 from glm_operator.rollout.behind import Neighbours, selects, served_by
+from glm_operator.rollout.spoken import serves_others_by_tls, speak_tls, why_it_stays
 from glm_operator.rollout.target import Target
 
 
@@ -77,7 +76,7 @@ def front_plan(
     body: Manifest, observed: Observed, target: Target | None, others: Neighbours, house: House
 ) -> FrontPlan:
     """Return what there is to be. others: deployments of all namespaces."""
-    found, has_tls = _front_plan(body, observed, target, others, house), _speak_tls(observed, target)
+    found, has_tls = _front_plan(body, observed, target, others, house), speak_tls(observed, target)
     return replace(found, needs_certificates=house.certificates and (has_tls or bool(found.digest)))
 
 
@@ -104,7 +103,7 @@ def _front_plan(
     if isinstance(front, Trouble):
         return FrontPlan(selector=kept, fault=front)
     # Groups that speak TLS refuse clients: till they are moved nobody is led past the gateway.
-    has_tls = _speak_tls(observed, target)
+    has_tls = speak_tls(observed, target)
     if not front.is_wanted and not (has_tls and is_behind):
         gone = _without_gateway(body, observed, target, others, house)
         return FrontPlan(manifests=gone, absent=("GatewayDisabled", "gateway.enabled is false"))
@@ -131,7 +130,7 @@ def _front_plan(
         pull_secrets=_pull_secrets(target),
         # Also where none are made any more: groups that speak TLS are served until they are moved.
         replicas=_num_pods(front, live),
-        is_known_to_workers=house.certificates or has_tls or _serves_others_by_tls(front, live),
+        is_known_to_workers=house.certificates or has_tls or serves_others_by_tls(front, live),
     )
     try:
         objects = [*gateway_objects(wanted, live), *_repair(wanted, body, live)]
@@ -163,34 +162,15 @@ def _front_plan(
         multiplied=_has_limits_of_each(front) and wanted.replicas > 1,
         unserved=tuple(unserved),
         canary=_canary(front, served[0].revision, observed),
-        stays=_why_it_stays(front, house, target, has_tls=has_tls),
+        stays=why_it_stays(front, target.name, has_tls=has_tls, are_made=house.certificates),
     )
 
 
-def _speak_tls(observed: Observed, target: Target | None) -> bool:
-    """Tell whether any group speaks TLS, or would if it came."""
-    if target is not None and speaks_tls(target.templates[target.revision]["spec"]["template"]):
-        return True
-    live = [observed.stateful_set(group.name) for group in observed.groups.values() if group.exists]
-    return any(speaks_tls(each["spec"]["template"]) for each in live if each is not None)
-
-
-def _serves_others_by_tls(front: Front, live: Manifest | None) -> bool:
-    """Tell whether a gateway may know groups of others by its certificate."""
-    if front.gateway is None or front.gateway.also_serves is None or live is None:
-        return False
-    volumes = live["spec"]["template"]["spec"].get("volumes") or []
-    return any(volume.get("name") == WORKERS_VOLUME for volume in volumes)
-
-
-def _why_it_stays(front: Front, house: House, target: Target, *, has_tls: bool) -> str:
-    """Return why groups are to be moved to a rendering without TLS; empty: they are not."""
-    if not has_tls or (front.is_wanted and house.certificates):
+def _canary(front: Front, newest: str | None, observed: Observed) -> str:
+    running = {group.revision for group in observed.groups.values() if group.exists}
+    if front.gateway is None or front.gateway.canary is None or len(running) < 2:
         return ""
-    move = f"move them first: kubectl glm rollout adopt {target.name}"
-    if not front.is_wanted:
-        return f"gateway.enabled is false, and groups speak TLS, which clients of theirs do not: {move}"
-    return f"certificates.enabled of the operator is false, and groups speak TLS, which nobody renews: {move}"
+    return f"{front.gateway.canary.weight} % of the callers get revision {newest}"
 
 
 def _image(live: Manifest) -> str:
@@ -209,13 +189,6 @@ def _has_limits_of_each(front: Front) -> bool:
     limits = front.access.limits if front.access is not None else None
     has_store = front.gateway is not None and front.gateway.store is not None
     return limits is not None and limits.has_any and not has_store
-
-
-def _canary(front: Front, newest: str | None, observed: Observed) -> str:
-    running = {group.revision for group in observed.groups.values() if group.exists}
-    if front.gateway is None or front.gateway.canary is None or len(running) < 2:
-        return ""
-    return f"{front.gateway.canary.weight} % of the callers get revision {newest}"
 
 
 def _front(body: Manifest) -> Front | Trouble:
