@@ -35,13 +35,15 @@ def store() -> Iterator[tuple[Valkey, str]]:
 
 
 @contextlib.asynccontextmanager
-async def replicas(folder: Path, **config: Any) -> AsyncIterator[tuple[GatewayProcess, GatewayProcess]]:
+async def replicas(
+    folder: Path, *, with_one_claim: bool = False, **config: Any
+) -> AsyncIterator[tuple[GatewayProcess, GatewayProcess]]:
     async with contextlib.AsyncExitStack() as stack:
         found = []
         for name in ("one", "two"):
             (folder / name).mkdir()
             models = [model_of("chat", folder / "groups.json")]
-            usage = {"folder": str(folder / name / "usage")}
+            usage = {"folder": str((folder if with_one_claim else folder / name) / "usage")}
             found.append(
                 await stack.enter_async_context(a_gateway_process(folder / name, models=models, usage=usage, **config))
             )
@@ -91,6 +93,55 @@ async def test_closed_replicas_answer_503_while_their_store_is_gone(tmp_path: Pa
         assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
         assert gateway.log.count("is gone") == 1
         assert (await gateway.http.get(f"{gateway.url}/v1/models")).status_code == 200
+
+
+async def usage_of(gateway: GatewayProcess, key: str) -> dict[str, Any]:
+    reply = await gateway.http.get(f"{gateway.url}/v1/usage", headers={"authorization": f"Bearer {key}"})
+    told: dict[str, Any] = reply.json()
+    return told
+
+
+async def until_used(gateway: GatewayProcess, num_requests: int, key: str) -> dict[str, Any]:
+    async with asyncio.timeout(DEADLINE_S):
+        while (told := await usage_of(gateway, key))["total"]["requests"] != num_requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return told
+
+
+async def test_replicas_with_one_claim_tell_one_usage_and_bring_back_all_of_it_to_a_store_that_lost_it(
+    tmp_path: Path, store: tuple[Valkey, str]
+) -> None:
+    server, url = store
+    await server.until_ready()
+    (tmp_path / "keys").mkdir()
+    key = new_key("glm-alice", datetime.now(UTC), group=None, role=None, expires=None)
+    (tmp_path / "keys" / "alice").write_bytes(item_of(key))
+    group = ScriptedGroup("g0", [WHOLE] * 4)
+    config: dict[str, Any] = {
+        "store": {"url": url},
+        "auth": {"mode": "Keys", "keysFolder": str(tmp_path / "keys")},
+        "quotas": {"keys": {"alice": {"monthlyBudget": {"tokens": 10_000}}}},
+    }
+    headers = {"authorization": "Bearer glm-alice"}
+
+    async def answered(gateway: GatewayProcess) -> httpx.Response:
+        return await gateway.http.post(f"{gateway.url}/v1/completions", json=ASK, headers=headers)
+
+    async with serving(group), replicas(tmp_path, with_one_claim=True, **config) as (one, two):
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        for gateway in (one, two, two):
+            assert (await answered(gateway)).status_code == 200
+        told = [await until_used(gateway, 3, "glm-alice") for gateway in (one, two)]
+        assert told[0] == told[1]
+        assert told[0]["total"]["prompt_tokens"] == 9
+        client = server.client()
+        await client.flushall()
+        assert (await answered(one)).status_code == 200
+        await until_used(two, 4, "glm-alice")
+        (name,) = await client.keys("glm:spent:*")
+        spent = await client.hget(name, "tokens_low")
+        await client.aclose()
+        assert int(spent) == 4 * 5, "three requests of before, and this one"
 
 
 async def lines_of(file: Path, is_there: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
