@@ -1,6 +1,7 @@
 """Responses that are kept: read, gone on from, made in the background, cancelled, forgotten; and by whom."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest_asyncio
 
 from glm_worker.request import EngineRequest
 from glm_worker.server.responses import routes
-from glm_worker.server.responses.store import StoreLimits
+from glm_worker.server.responses.store import Kept, StoreLimits
 from integration.server_world import DEADLINE_S, MODEL, TOKENIZER, ScriptedEngine, ServerWorld, a_server, token_ids
 
 WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
@@ -131,6 +132,26 @@ async def test_input_items_come_page_by_page(world: ServerWorld, engine: Scripte
     assert newest.data[0].content[0].text == "last"  # type: ignore[union-attr,index]
     assert newest.has_more
     assert len({item.id for item in items}) == 5
+
+
+async def test_what_is_kept_of_a_long_conversation_is_taken_apart_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be megabytes, and all streams would stand still meanwhile."""
+    threads: list[int] = []
+    items, decode = Kept.items, routes._decode
+    monkeypatch.setattr(Kept, "items", lambda kept: threads.append(threading.get_ident()) or items(kept))
+    monkeypatch.setattr(routes, "_decode", lambda body: threads.append(threading.get_ident()) or decode(body))
+    async with a_server(tmp_path, reasoning_visibility="hidden") as world:
+        engine = await world.serve()
+        response = await kept(world, engine, "\n<think>hm</think>\n" + "so " * 1000, input="a " * 1500)
+        (item,) = (await world.http.get(f"/v1/responses/{response.id}/input_items")).json()["data"]
+        assert item["content"][0]["text"] == "a " * 1500
+        told = (await world.http.get(f"/v1/responses/{response.id}")).json()
+        assert [each["type"] for each in told["output"]] == ["message"]
+        assert (await world.http.post(f"/v1/responses/{response.id}/cancel")).status_code == 400
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
 
 
 async def test_what_is_deleted_is_gone(world: ServerWorld, engine: ScriptedEngine) -> None:

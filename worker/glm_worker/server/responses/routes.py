@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
@@ -33,6 +34,8 @@ Json = dict[str, Any]
 PATH = "/v1/responses"
 _SURFACE = "OpenAI responses"
 LIMITS = StoreLimits()
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Json).decode
 SWEEP_S = 30.0  # how much longer than its time a response may be in memory; it is not told any more
 
 
@@ -116,7 +119,7 @@ class _Endpoints:
         context, kept = self._found(request, response_id)
         reading = reading_of(request.query_params)
         if not reading.stream:
-            return _told(kept, context, reading.headers)
+            return await self._told(kept, context, reading.headers)
         if kept.log is None:
             raise RequestRefused(
                 "stream: only a response that was made with background: true and stream: true can be streamed again",
@@ -142,7 +145,8 @@ class _Endpoints:
 
     async def cancel(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
-        if not kept.body()["background"]:
+        standing = kept.json()
+        if not (await self._backend.lanes.run(standing, lambda: _decode(standing)))["background"]:
             raise RequestRefused(
                 "only a response that is made with background: true can be cancelled; close the connection of another",
                 code="invalid_value",
@@ -150,16 +154,33 @@ class _Endpoints:
         if kept.making is not None:
             await kept.making.cancel()
         _, kept = self._found(request, response_id)
-        return _told(kept, context)
+        return await self._told(kept, context)
 
     async def list_input_items(self, request: Request, response_id: str) -> Response:
         context, kept = self._found(request, response_id)
         page = page_of(request.query_params)
-        return JSONResponse(page.of(_visible(kept.items(), context)), headers=_headers(context))
+        told = await self._backend.lanes.run(
+            kept.input_items, lambda: _encode(page.of(_visible(kept.items(), context)))
+        )
+        return Response(told, media_type="application/json", headers=_headers(context))
 
     def _found(self, request: Request, response_id: str) -> tuple[Context, Kept]:
         context = self._backend.context(request)
         return context, find(self._store, context.caller.tenant, response_id, self._backend.group)
+
+    async def _told(self, kept: Kept, context: Context, headers: Mapping[str, str] | None = None) -> Response:
+        """Return the response as it stands now, as this caller may read it: not everybody may who has the same tenant.
+
+        One of megabytes is taken apart in a thread.
+        """
+        all_headers = _headers(context) | dict(headers or {})
+        if kept.making is None and LOOK_HEADER not in context.caller.headers:
+            kept.on_read()
+        told = kept.json()
+        if not _sees_reasoning(context):
+            whole = told
+            told = await self._backend.lanes.run(whole, lambda: _without_reasoning(whole, context))
+        return Response(told, media_type="application/json", headers=all_headers)
 
     def _replies(self, asked: Accepted, keep: Callable[[Json], None]) -> ResponseReplies:
         return ResponseReplies(asked, self._backend.checkpoint.name, asked.order.created, keep)
@@ -192,15 +213,9 @@ def _headers(context: Context) -> dict[str, str]:
     return {"x-request-id": context.caller.request_id}
 
 
-def _told(kept: Kept, context: Context, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the response as it stands now, as this caller may read it: not everybody may who has the same tenant."""
-    all_headers = _headers(context) | dict(headers or {})
-    if kept.making is None and LOOK_HEADER not in context.caller.headers:
-        kept.on_read()
-    if _sees_reasoning(context):
-        return Response(kept.json(), media_type="application/json", headers=all_headers)
-    body = kept.body()
-    return JSONResponse(body | {"output": _visible(body["output"], context)}, headers=all_headers)
+def _without_reasoning(response: bytes, context: Context) -> bytes:
+    body = _decode(response)
+    return _encode(body | {"output": _visible(body["output"], context)})
 
 
 def _visible(items: list[Json], context: Context) -> list[Json]:
