@@ -148,7 +148,7 @@ async def test_a_leaf_that_is_gone_when_a_pod_needs_it_is_made_within_half_a_min
     rig.now += timedelta(seconds=31)
     await rig.run_pass()
     assert "chat-worker-tls" not in rig.fake.names("secrets"), "nobody waits for it"
-    rig.fake.edit("pods", "chat-g0-0", lambda pod: pod["status"].update(conditions=[]))
+    rig.fake.edit("pods", "chat-g0-0", lambda pod: pod["status"]["conditions"].pop())  # Ready
     await rig.run_pass()
     assert "chat-worker-tls" in rig.fake.names("secrets")
 

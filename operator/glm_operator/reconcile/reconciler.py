@@ -21,7 +21,7 @@ from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.certificates.keeper import Certificates
-from glm_operator.reconcile.certificates.pods import mounting, tell
+from glm_operator.reconcile.certificates.pods import may_wait, mounting, tell
 from glm_operator.reconcile.choice import is_new, newest
 from glm_operator.reconcile.ports import Cache, Cluster, Gateways, Leaders, Measurements
 from glm_operator.reconcile.promises import Answer, Promises, lack, lack_policy, promises
@@ -158,8 +158,7 @@ class Reconciler:
         if not front.needs_certificates:
             self.certificates.forget(_key(seen.body))
             return front, None
-        starts = any(group.exists and not group.is_available for group in seen.observed.groups.values())
-        standing = await self.certificates.ensure(seen.body, is_awaited=starts)
+        standing = await self.certificates.ensure(seen.body, is_awaited=may_wait(seen.observed))
         for use, mark in standing.written.items():
             await tell(self.kube, seen.body, mounting(seen.observed, use), mark)
         return replace(front, uncertified=standing.trouble), standing.look_at

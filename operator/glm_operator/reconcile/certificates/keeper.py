@@ -40,7 +40,7 @@ REMEMBERED = timedelta(minutes=10)
 """How long what was seen counts, unless the deployment was edited: three requests a deployment in that time."""
 
 SOON = timedelta(seconds=30)
-"""The same while a group starts: its pods wait for a Secret that somebody may have deleted."""
+"""The same while a pod does not run yet: it may wait for a Secret that somebody has deleted."""
 
 FAILED, PASSING = timedelta(minutes=1), timedelta(seconds=5)
 """The same of a failure, and of one that passes by itself."""

@@ -28,6 +28,15 @@ def mounting(observed: Observed, use: Use) -> list[Pod]:
     return found
 
 
+def may_wait(observed: Observed) -> bool:
+    """Tell whether a pod of a group has a node and does not run yet: it may be its Secret that it waits for."""
+    return any(
+        pod.is_scheduled and pod.running_since is None and not pod.is_ready and not pod.is_leaving
+        for group in observed.groups.values()
+        for pod in group.pods
+    )
+
+
 async def tell(kube: Cluster, body: Manifest, pods: Iterable[Pod], mark: str) -> None:
     """Have the kubelet bring the files now. Where it cannot be, they come within a minute or so."""
     namespace = body["metadata"]["namespace"]
