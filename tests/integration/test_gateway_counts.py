@@ -162,3 +162,13 @@ async def test_who_hangs_up_while_no_group_has_its_request_has_used_nothing() ->
                 await asyncio.sleep(0.01)
         await found.leave(waiting)
         assert (await found.counters()).spent == 0
+
+
+async def test_a_request_that_is_whole_only_after_the_cut_of_a_drain_is_told_so_and_reaches_no_group() -> None:
+    async with world([COUNTED], concurrency=1, monthlyBudget={"tokens": 1000}) as found:
+        found.gateway.cut()
+        for path in ("/v1/completions", "/tokenize"):
+            reply = await found.http.post(path, json=ASK)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "gateway_stopped")
+        counters = await found.counters()
+        assert (found.group.asked, counters.num_running, counters.spent) == ([], 0, 0)

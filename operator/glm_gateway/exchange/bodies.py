@@ -55,6 +55,8 @@ class Body:
         message = await self.receive()
         # What is beyond the largest body is read and not kept, so that its client can be told.
         bodies, num_bytes = self.bodies, min(len(message.get("body", b"")), MAX_BODY_BYTES - self.num_bytes)
+        if not num_bytes:
+            return message
         if bodies.num_bytes + num_bytes > bodies.max_bytes:
             raise _no_room(f"have {bodies.num_bytes} bytes, of which {bodies.max_bytes} are kept at once")
         own, share = bodies.of_callers[self.caller] + num_bytes, bodies.max_bytes // SHARES

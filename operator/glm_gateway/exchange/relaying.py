@@ -72,6 +72,8 @@ class Relaying:
         running = asyncio.create_task(relay.run())
         leaving = asyncio.create_task(self._left())
         self.gateway.relaying.add(running)
+        if self.gateway.is_cut:  # its body came, or its limits were looked at, for longer than there was time
+            running.cancel()
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if running.cancelled() and self.gateway.is_cut:

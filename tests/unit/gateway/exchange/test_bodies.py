@@ -60,3 +60,17 @@ async def test_what_is_longer_than_any_body_that_is_kept_takes_no_more_room_than
     assert bodies.num_bytes == MAX_BODY_BYTES
     endless.end()
     assert bodies.num_bytes == 0
+
+
+async def test_a_message_without_bytes_needs_no_room() -> None:
+    bodies = Bodies(max_bytes=800)
+    alice = body(bodies, 300, "alice")
+    await alice()
+    for name in ("bob", "carol"):
+        await body(bodies, 100, name)()
+
+    async def left() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    alice.receive = left
+    assert await alice() == {"type": "http.disconnect"}
