@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from glm_gateway.access.keys import item_of, new_key
 from glm_gateway.usage.entry import entry_in
 from integration.gateway_process import GatewayProcess, a_gateway_process, model_of, write_groups
 from integration.scripted_groups import FRAMES_HEAD, STALL, ScriptedGroup, closed, opened, said, serving
-from integration.server_world import DEADLINE_S
+from integration.server_world import DEADLINE_S, free_port
+from integration.valkey_world import Valkey
 
 WHOLE = [FRAMES_HEAD, opened(), said("one", 1), said("two", 2), closed()]
 STALLS = [FRAMES_HEAD, opened(), said("one", 1, 2, 3, 4), said("two", 5), STALL]
@@ -121,6 +123,39 @@ async def test_a_budget_counts_what_a_killed_gateway_had_under_way(tmp_path: Pat
         async with a_gateway(tmp_path, "second", quotas=quotas) as second:
             reply = await second.http.post(f"{second.url}/v1/completions", json=asked, headers=HEADERS)
             assert reply.status_code == (200 if left else 429)
+
+
+async def test_a_store_is_told_what_a_killed_gateway_could_not_settle(tmp_path: Path) -> None:
+    group, port = ScriptedGroup("g0", [WHOLE, STALLS]), free_port()
+    config: dict[str, Any] = {
+        "store": {"url": f"redis://127.0.0.1:{port}/0"},
+        "quotas": {"groups": {"research": {"monthlyBudget": {"tokens": 10_000}}}},
+    }
+    with tempfile.TemporaryDirectory(prefix="v") as folder:
+        server = Valkey(Path(folder), ("--port", str(port)))
+        server.begin()
+        try:
+            await server.until_ready()
+            client = server.client()
+
+            async def spent() -> int:
+                (name,) = await client.keys("glm:spent:*group research")
+                return int(await client.hget(name, "tokens_low"))
+
+            async with serving(group):
+                write_groups(tmp_path / "groups.json", {"g0": group.port})
+                async with a_gateway(tmp_path, "first", **config) as first, killed(tmp_path, first):
+                    pass
+                before = await spent()  # with what the dead one had reserved, which its lease gives back later
+                for name in ("second", "third"):
+                    async with a_gateway(tmp_path, name, **config) as gateway:
+                        await gateway.until("/metrics", "glm_gateway_store_is_up 1.0")
+                        async with asyncio.timeout(DEADLINE_S):
+                            while await spent() != before + PROMPT + CUT_ANSWER:  # noqa: ASYNC110
+                                await asyncio.sleep(0.05)
+            await client.aclose()
+        finally:
+            server.end()
 
 
 async def test_a_gateway_that_ends_well_leaves_nothing_under_way(tmp_path: Path) -> None:
