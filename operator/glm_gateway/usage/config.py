@@ -27,8 +27,8 @@ class ExportConfig(Part):
 
 
 class UsageConfig(Part):
-    """folder: of this gateway alone, and of all its replicas that share a volume. retention_days: older days are deleted.
-    export: null, none is made.
+    """folder: of this gateway alone, and of all its replicas that share a volume. retention_days: older days are
+    deleted. export: null, none is made.
 
     max_unwritten: entries in memory while the disk takes none; more are counted as lost, and still in the sums.
     """
