@@ -8,9 +8,10 @@ A request stays where most of its prompt has been computed, while that costs it 
 would take; else it goes to whom of the least costly knows most of it. A prefix that many use at once spreads: computing
 it again serves all of them, so each one that is in flight with it makes the next less patient.
 
-What this gateway has not placed, another replica of it may have: its part of what is in flight is how likely that is.
-So the first block that nobody here knows has a home by its name, the same at all replicas, where it counts as known
-that likely. A conversation that changes the replica mostly finds what it has begun, and nobody tells anybody anything.
+What this gateway has not placed, another replica of it may have: the part of others in what is in flight says whether
+there is one. So the first block that nobody here knows has a home by its name, the same at all replicas, where the rest
+of the prompt counts as known as far as there are others. A conversation that changes the replica mostly finds what it
+has begun, and nobody tells anybody anything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,17 @@ HELD_WEIGHT = 0.1
 far less than its tokens (on an H200 by a thousandth), but it takes KV blocks and slows every answer; and load that
 counts for nothing is never evened out: with 0 the fullest of four groups has 1.5 times the mean, with 0.05 to 0.25 it
 has 1.0 to 1.2. With 1 a tenth of the prefix hits is lost (benchmarks/routing_simulated.py --held-weight)."""
+
+FORGET_WEIGHT = 2.0
+"""What a token counts for that a full cache must forget, against one that must be computed. Somebody computes it again,
+and that pushes out as much once more. On groups of speeds 2, 1, 1 and 0.5 the fast one gets most conversations and
+forgets them before their next turn: with 0, 1 and 2 the hits are 0.861, 0.891 and 0.932 of the ideal, where all are
+alike and busy 0.944, 0.952 and 0.962, with no later first tokens (benchmarks/routing_simulated.py --loads uneven)."""
+
+OTHERS_WEIGHT = 2.0
+"""Where others have half of what is in flight, or more, what nobody here knows of a prompt counts as known at its home
+altogether: where it is the half, with 1 in place of 2, two replicas find 0.896 of the ideal instead of 0.925, and busy
+ones 0.798 instead of 0.864 (benchmarks/routing_simulated.py, "ours x2")."""
 
 NEARLY = 1.1
 """Costs up to this many times the least one are as good: they are estimates."""
@@ -177,7 +189,7 @@ def _candidate(
         oldest_wait_s = account.oldest_wait_s
     wait_s = max(ahead / speed, oldest_wait_s, slot_wait_s) + new_tokens / speed
     forgotten_tokens = new_tokens - holdings.free_bytes / BYTES_PER_TOKEN
-    cost_s = wait_s + forgotten_tokens / speed if forgotten_tokens > 0 else wait_s
+    cost_s = wait_s + FORGET_WEIGHT * forgotten_tokens / speed if forgotten_tokens > 0 else wait_s
     return _Candidate(name, account, wait_s, cost_s, num_known, known_tokens)
 
 
@@ -198,7 +210,8 @@ def _chosen(candidates: list[_Candidate], request: Request) -> tuple[_Candidate,
     seed = _seed(request, best.num_known)
     if best.num_known < len(request.prefix.hashes) and (share := others_share(each.account for each in candidates)):
         named = _first_by_name(candidates, seed)
-        named.cost_s -= share * (request.prompt_tokens - best.known_tokens) / named.account.tokens_per_s
+        unknown_s = (request.prompt_tokens - best.known_tokens) / named.account.tokens_per_s
+        named.cost_s -= min(1.0, OTHERS_WEIGHT * share) * unknown_s
     if best.known_tokens > 0:
         home = _first_of([each for each in candidates if each.known_tokens == best.known_tokens], seed)
         if home.cost_s - min(each.cost_s for each in candidates) <= home.patience_s(request.prefix):
