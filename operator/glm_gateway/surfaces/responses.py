@@ -1,7 +1,8 @@
 """How a stream of /v1/responses ends that cannot go on: as its workers end one, an `error` and `response.failed`.
 
 Both have numbers that follow those of the events before, and the second one the response as it was when it began. Both
-are known from what the client was told, and looked for only when they are needed.
+are known from what the client was told, and looked for only when they are needed. Where no response has begun there is
+no second one, and the first has the error as clients of chats know it as well.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from glm_edge.errors import openai
 from glm_edge.errors.failure import Failure
 from glm_gateway.surfaces.words import Words
 
@@ -44,7 +46,10 @@ class ResponseWords:
         number = max((_number(event) for event in _events(self._last)), default=-1) + 1
         error: Json = {"type": "error", "code": failure.code or failure.type, "message": failure.message}
         ends = [{**error, "param": failure.param, _NUMBER: number}]
-        if (response := self._response()) is not None:
+        response = self._response()
+        if response is None:  # clients raise what has an error in it, and nothing else tells them that all is over
+            ends[0] |= openai.error_body(failure)
+        else:
             code = "invalid_prompt" if failure.status < 500 else "server_error"
             failed = {**response, "status": "failed", "error": {"code": code, "message": failure.message}}
             ends.append({"type": "response.failed", "response": failed, _NUMBER: number + 1})

@@ -46,7 +46,8 @@ def test_it_fails_by_its_id_with_the_numbers_that_follow() -> None:
 @pytest.mark.parametrize("told", [(), (b": waiting\n\n",), (b": waiting\n\n", b": waiting\n\n")])
 def test_one_of_which_the_client_knows_nothing_is_an_error_alone(told: tuple[bytes, ...]) -> None:
     ((name, data),) = ends(*told)
-    assert (name, data["sequence_number"]) == ("error", 0)
+    assert (name, data["type"], data["sequence_number"]) == ("error", "error", 0)
+    assert data["error"]["message"] == data["message"] == LOST.message
 
 
 def test_a_request_that_is_refused_late_is_the_clients() -> None:
