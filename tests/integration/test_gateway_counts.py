@@ -113,6 +113,13 @@ async def test_a_count_that_no_group_took_is_no_request() -> None:
         assert (await found.http.post("/tokenize", json=COUNTS["/tokenize"])).status_code == 200
 
 
+@pytest.mark.parametrize("reply", [BUSY, plain(400, b"{}"), plain(500, b"{}")], ids=["busy", "refused", "broken"])
+async def test_a_count_that_a_group_did_not_do_is_no_request(reply: bytes) -> None:
+    async with world([reply], [COUNTED], requestsPerMinute=1) as found:
+        assert (await found.http.post("/tokenize", json=COUNTS["/tokenize"])).status_code >= 400
+        assert (await found.http.post("/tokenize", json=COUNTS["/tokenize"])).status_code == 200
+
+
 async def test_a_key_whose_budget_is_spent_may_have_tokens_counted() -> None:
     async with world(
         [FRAMES_HEAD, opened(), said("one", 1), closed()], [COUNTED], monthlyBudget={"tokens": 1000}

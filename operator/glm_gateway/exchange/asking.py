@@ -15,7 +15,9 @@ from glm_gateway.metrics.times import RequestTimes
 from glm_gateway.models.model import Model
 from glm_gateway.models.only import ToGroup
 from glm_gateway.models.placement import Placement
+from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.proxy.relay.relay import Relay
+from glm_gateway.proxy.relay.result import Result
 from glm_gateway.surfaces.ask import Ask
 from glm_gateway.surfaces.thinking import REPLY_HEADER
 from glm_gateway.upstreams.upstream import Upstream
@@ -76,10 +78,10 @@ async def count(way: Relaying, target: Model | Upstream, ask: Ask) -> None:
         relay = way.relay(placing, streams=ask.streams, added=reserved.headers)
         await way.run(relay, placing)
     finally:
-        if relay is None or not relay.result.group:
-            await metering.drop(reserved)  # no group took it
-        else:
+        if relay is not None and _was_counted(relay.result):
             await metering.end_count(reserved)
+        else:
+            await metering.drop(reserved)
 
 
 async def ask_keeper(way: Relaying, response_id: str) -> None:
@@ -100,6 +102,11 @@ async def ask_keeper(way: Relaying, response_id: str) -> None:
         await way.run(relay, keeper)
     finally:
         relay.hooks.forget()
+
+
+def _was_counted(result: Result) -> bool:
+    """Tell whether a group did what it was asked, or may have when its client left."""
+    return result.outcome is Outcome.FINISHED or (result.outcome is Outcome.CANCELLED and result.is_asked)
 
 
 def _let_in(found: Reserved | OverLimit) -> Reserved:
