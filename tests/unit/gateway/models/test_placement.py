@@ -306,7 +306,9 @@ async def test_the_first_token_ends_a_wait_and_a_plain_reply_does_at_its_head() 
     choices = [await placed(each) for each in (framed, plain, gone)]
     framed.succeed(choices[0], 10)
     assert len(found.overload._pending) == 3  # opened is not begun
+    owed = found.router.book.account("g0").owed
     framed.grow(choices[0], 1)
+    assert found.router.book.account("g0").owed == owed - 10, "and is owed until then"
     plain.succeed(choices[1], None)
     gone.close()
     assert not found.overload._pending
