@@ -19,6 +19,7 @@ from glm_gateway.access.keys import Keyring, new_key
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
+from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.models.model import Model, Overflow
 from glm_gateway.proxy import plain as proxy_plain
 from glm_gateway.routing.arms import Split
@@ -304,3 +305,19 @@ async def test_what_has_gone_round_is_refused_in_the_words_of_its_api(world: Wor
         ("api_error", {"error_code": "loop_detected"}),
     )
     assert not world.group.asked
+
+
+async def test_who_hangs_up_while_a_server_outside_has_the_request_has_used_the_prompt(world: World) -> None:
+    metering = world.gateway.metering
+    metering.quotas = QuotasConfig.model_validate({"default": {"monthlyBudget": {"tokens": 10_000}}})
+    asking = asyncio.create_task(world.chat())
+    async with asyncio.timeout(DEADLINE_S):
+        while not world.far.asked:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        scopes = metering.quotas.scopes("alice", None, "far")
+        while (counters := (await metering.store.counters(scopes))["key alice"]).num_running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    num_bytes = len(json.dumps({"model": "chat", "messages": ASK, "priority": 1}, separators=(",", ":")))
+    assert counters.spent == -(-num_bytes // 4)
