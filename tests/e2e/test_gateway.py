@@ -217,6 +217,13 @@ def test_clients_of_a_deployment_from_before_gateways_notice_nothing_of_the_upgr
         wait_for("answers through it", lambda: asked.num_right >= right + 5, timeout_s=60)
         assert elder.pod_uids() == before
         wait_for("PlainGroups", lambda: elder.condition("GatewayReady")["reason"] == "PlainGroups", timeout_s=60)
+        kubectl_glm(elder.target, "rollout", "adopt", "elder", "-n", elder_namespace)
+        wait_for("UpToDate", lambda: elder.condition("UpToDate")["reason"] == "UpToDate", timeout_s=180)
+        elder.wait_settled("1/1")
+        (group,) = elder.pods()
+        assert "https" in [port["name"] for port in group["spec"]["containers"][0]["ports"]]
+        right = asked.num_right
+        wait_for("answers by certificates", lambda: asked.num_right >= right + 5, timeout_s=60)
     assert_all_answered(asked, least=5)
 
 
