@@ -109,8 +109,15 @@ imports: $(INSTALLED) ## import-linter: who may import whom
 	@$(BIN)/lint-imports
 
 .PHONY: unit
-unit: $(INSTALLED) ## Pure tests: fast each, no processes; one after the other, for handing one to another process costs more than it
-	@$(PYTEST) -m "not e2e" tests/unit
+unit: unit-worker unit-rest ## Pure tests: fast each, no processes. In two halves, for handing each to a process of a pool costs more than it
+
+.PHONY: unit-worker
+unit-worker: $(INSTALLED) ## Those of the worker
+	@$(PYTEST) -m "not e2e" tests/unit/worker
+
+.PHONY: unit-rest
+unit-rest: $(INSTALLED) ## All others
+	@$(PYTEST) -m "not e2e" --ignore=tests/unit/worker tests/unit
 
 .PHONY: lifecycle
 lifecycle: $(INSTALLED) ## A cluster of this machine dies, comes back and goes without a trace; none may be up

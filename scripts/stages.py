@@ -103,18 +103,19 @@ def no_lifecycle() -> str | None:
     return None
 
 
-FAST = ("unit", "contract", "gpu")
+UNIT = ("unit-worker", "unit-rest", "contract")
 STAGES = (
     Stage("lint", "ruff"),
     Stage("types", "mypy --strict"),
     Stage("imports", "who may import whom"),
     Stage("lifecycle", "a cluster dies, comes back and goes", no_lifecycle),  # first: building it takes minutes
-    Stage("unit", "pure tests", after=("imports",)),
+    Stage("unit-worker", "pure tests of the worker", after=("imports",)),
+    Stage("unit-rest", "all other pure tests", after=("imports",)),
     Stage("contract", "what types cannot pin", after=("imports",)),
-    Stage("gpu", "parity on CUDA", no_gpu, after=("unit", "contract")),
+    Stage("gpu", "parity on CUDA", no_gpu, after=UNIT),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=("lifecycle",)),
-    Stage("demo", "what README shows first", is_slow=True, after=FAST),
-    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=FAST),
+    Stage("demo", "what README shows first", is_slow=True, after=(*UNIT, "gpu")),
+    Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=(*UNIT, "gpu")),
 )
 
 POLL_S = 0.1

@@ -194,6 +194,14 @@ def test_the_long_files_of_integration_begin_first() -> None:
     assert "--dist loadfile --no-loadscope-reorder" in recipe
 
 
+def test_the_halves_of_unit_are_the_whole_of_it(stages: ModuleType) -> None:
+    halves = {line.strip() for line in (ROOT / "Makefile").read_text().splitlines() if " tests/unit" in line}
+    assert {half.partition('"not e2e" ')[2] for half in halves} == {
+        "tests/unit/worker",
+        "--ignore=tests/unit/worker tests/unit",
+    }
+
+
 def test_every_stage_is_a_target_of_the_makefile(stages: ModuleType) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{stage.target}: " in makefile for stage in stages.STAGES)
