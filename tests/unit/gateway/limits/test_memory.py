@@ -83,3 +83,21 @@ async def test_another_month_begins_at_nothing() -> None:
     scope = one(monthly_budget=BudgetConfig(tokens=900))
     assert isinstance(await store.reserve([scope], USAGE, NOW), Refusal)
     granted(await store.reserve([scope], USAGE, datetime(2026, 12, 1, tzinfo=UTC).timestamp()))
+
+
+async def test_callers_that_were_here_once_are_forgotten_and_nobody_gains_by_it() -> None:
+    store = MemoryStore(max_scopes=10)
+    minute = LimitsConfig(requests_per_minute=2, concurrency=1).limits(PRICES)
+    budget = LimitsConfig(monthly_budget=BudgetConfig(tokens=100)).limits(PRICES)
+    runs, spends, owes = Scope("key runs", minute), Scope("key spends", budget), Scope("key owes", minute)
+    granted(await store.reserve([runs], USAGE, NOW))
+    await store.settle(granted(await store.reserve([spends], USAGE, NOW)).reservation, USAGE, NOW)
+    await store.settle(granted(await store.reserve([owes], USAGE, NOW + 119)).reservation, USAGE, NOW + 119)
+    for number in range(100):
+        found = granted(await store.reserve([Scope(f"key {number}", minute)], USAGE, NOW + number))
+        await store.settle(found.reservation, Usage(), NOW + number)
+    granted(await store.reserve([Scope("key last", minute)], USAGE, NOW + 120))
+    assert len(store._units) == len(store._counters) < 90
+    assert isinstance(await store.reserve([runs], USAGE, NOW + 120), Refusal), "it runs one already"
+    assert isinstance(await store.reserve([spends], USAGE, NOW + 120), Refusal), "its budget is spent"
+    assert (await store.counters([owes]))["key owes"].level(Measure.REQUESTS, minute, NOW + 119) == 1
