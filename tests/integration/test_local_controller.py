@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from glm_operator.layout import Layout, plan
 from glm_operator.local import controller, crashes, processes, scaling
 from glm_operator.local.control import Controller, Replaced
 from glm_operator.local.management import Management
+from glm_operator.local.ports import free_network
 from glm_operator.local.processes import Process
 from glm_operator.local.state import ControllerRecord, DeploymentState, StateFolder
 from glm_operator.local.status import group_statuses
@@ -53,10 +54,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFol
     stop_all(folder)
 
 
+@cache
+def network() -> int:
+    """A network that no other test, and no `glm local` on this machine, has meanwhile."""
+    return free_network(())
+
+
 def put(folder: StateFolder, **spec: Any) -> None:
     """Give the deployment another spec, as `up` does."""
     known = {state.name: state for state in folder.deployments()}
-    state = known.get("nano", DeploymentState(name="nano", network=0))
+    state = known.get("nano", DeploymentState(name="nano", network=network()))
     record = ControllerRecord(token=TOKEN)
     folder.write(msgspec.structs.replace(state, body=body(**spec), controller=record))
 
