@@ -60,7 +60,7 @@ class Places:
         self.router.succeed(choice, asyncio.get_running_loop().time(), prompt_tokens)
 
     def grow(self, choice: Choice, num_tokens: int) -> None:
-        self.router.book.grow(choice.charge, num_tokens)
+        self.router.grow(choice, num_tokens, asyncio.get_running_loop().time())
 
     def fail(self, choice: Choice, reason: str) -> None:
         self.failed.append((choice.group, reason))

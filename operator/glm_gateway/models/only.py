@@ -73,7 +73,7 @@ class ToGroup:
         self.model.router.succeed(choice, self._loop.time(), prompt_tokens)
 
     def grow(self, choice: Choice, num_tokens: int) -> None:
-        self.model.router.book.grow(choice.charge, num_tokens)
+        self.model.router.grow(choice, num_tokens, self._loop.time())
 
     def fail(self, choice: Choice, reason: str) -> None:  # noqa: ARG002 - for who logs
         """Blame nobody: one group's own responses say little of it."""

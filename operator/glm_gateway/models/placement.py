@@ -106,8 +106,9 @@ class Placement:
 
     def grow(self, choice: Choice, num_tokens: int) -> None:
         self.model.overload.leave(self._pending)
-        self.model.overload.throughput.note(num_tokens, self._loop.time())
-        self.model.router.book.grow(choice.charge, num_tokens)
+        now = self._loop.time()
+        self.model.overload.throughput.note(num_tokens, now)
+        self.model.router.grow(choice, num_tokens, now)
 
     def fail(self, choice: Choice, reason: str) -> None:  # noqa: ARG002 - for who logs
         self.was_drained = self.model.is_leaving(choice.group)

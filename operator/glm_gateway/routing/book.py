@@ -54,6 +54,7 @@ class _Owing(msgspec.Struct):
     owed: int
     held: int
     shares: int | None = None  # the last block of its prompt that was known there
+    has_grown: bool = False
 
 
 class Account:
@@ -208,14 +209,20 @@ class Book:
         account.held += prompt_tokens - owing.held
         owing.owed, owing.held = owed, prompt_tokens
 
-    def grow(self, charge: Charge, num_tokens: int) -> None:
-        """Note tokens of the answer: the group holds them as well, and has computed the whole prompt."""
+    def grow(self, charge: Charge, num_tokens: int) -> bool:
+        """Note tokens of the answer: the group holds them as well, and has computed the whole prompt.
+
+        Return whether they are the first.
+        """
         found = self._charges.get(charge.number)
-        if found is not None and num_tokens > 0:
-            account, owing = found
-            self._settle(account, owing)
-            account.held += num_tokens
-            owing.held += num_tokens
+        if found is None or num_tokens <= 0:
+            return False
+        account, owing = found
+        self._settle(account, owing)
+        account.held += num_tokens
+        owing.held += num_tokens
+        is_first, owing.has_grown = not owing.has_grown, True
+        return is_first
 
     @staticmethod
     def _settle(account: Account, owing: _Owing) -> None:

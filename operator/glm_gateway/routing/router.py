@@ -64,9 +64,18 @@ class Router:
         return choice
 
     def succeed(self, choice: Choice, now: float, prompt_tokens: int | None = None) -> None:
-        """Note the first byte of a reply. prompt_tokens: as the group counted them, before it computes them."""
+        """Note the first byte of a reply. prompt_tokens: as the group counted them, before it computes them.
+
+        Then it has only taken the request in, and shows that it works by its first token.
+        """
         self.book.begin(choice.charge, prompt_tokens)
-        self.ejection.succeed(choice.group, now)
+        if prompt_tokens is None:
+            self.ejection.succeed(choice.group, now)
+
+    def grow(self, choice: Choice, num_tokens: int, now: float) -> None:
+        """Note tokens of the answer."""
+        if self.book.grow(choice.charge, num_tokens):
+            self.ejection.succeed(choice.group, now)
 
     def fail(self, choice: Choice, now: float) -> None:
         """Note that the group failed the request."""

@@ -144,6 +144,23 @@ def test_a_group_that_fails_gets_nothing_and_then_one_request_until_that_works()
     assert "a-g0" in {routed(router, a_request(number), now=FIRST_S).group for number in range(40)}
 
 
+def test_a_group_that_takes_requests_in_and_answers_none_of_them_is_out_all_the_same() -> None:
+    router, groups = Router(), [GROUPS[0], GROUPS[2]]
+    request = msgspec.structs.replace(a_request(), avoid=frozenset({"b-g0"}))
+    for _ in range(FAILURES):
+        choice = routed(router, request, groups)
+        assert choice.group == "a-g0"
+        router.succeed(choice, 0.0, 1000)
+        router.fail(choice, 0.0)
+        router.end(choice)
+    assert {routed(router, a_request(number), groups).group for number in range(20)} == {"b-g0"}
+    probe = routed(router, request, groups, now=FIRST_S)
+    router.succeed(probe, FIRST_S, 1000)
+    assert router.ejection.num_out(["a-g0", "b-g0"], FIRST_S) == 1, "it has shown nothing yet"
+    router.grow(probe, 1, FIRST_S)
+    assert router.ejection.num_out(["a-g0", "b-g0"], FIRST_S) == 0
+
+
 def test_a_probe_that_ends_without_a_word_leaves_the_place_to_another_one() -> None:
     router = Router()
     fail(router, "a-g0")
@@ -167,7 +184,7 @@ def test_the_head_of_a_reply_counts_the_prompt_the_first_token_settles_it_and_th
     account = router.book.account(choice.group)
     router.succeed(choice, 1.0, 1100)
     assert (account.owed, account.held) == (1100, 1100)
-    router.book.grow(choice.charge, 1)
+    router.grow(choice, 1, 2.0)
     assert (account.owed, account.held) == (0, 1101)
     router.end(choice)
     router.end(choice)
@@ -246,7 +263,7 @@ class RandomSchedules(RuleBasedStateMachine):
     def begin(self, which: int, prompt_tokens: int | None, num_tokens: int) -> None:
         choice = self.open[which % len(self.open)]
         self.router.succeed(choice, self.now, prompt_tokens)
-        self.router.book.grow(choice.charge, num_tokens)
+        self.router.grow(choice, num_tokens, self.now)
 
     @rule(which=st.integers(0), has_failed=st.booleans(), twice=st.booleans())
     @precondition(lambda self: self.open)
