@@ -91,6 +91,33 @@ async def test_a_group_of_a_template_from_before_is_asked_as_before(tmp_path: Pa
         assert answer.text.startswith("data: one")
 
 
+async def test_groups_of_both_templates_are_served_at_once(tmp_path: Path) -> None:
+    plain = ScriptedGroup("chat-g1", [[FRAMES_HEAD, opened(), said("one", 1), closed()] for _ in range(40)])
+    async with a_world(tmp_path, Authority()) as world, serving(plain):
+        groups = [
+            {"name": "chat-g0", "host": "127.0.0.1", "port": world.server.port, "tls": True},
+            {"name": "chat-g1", "host": "127.0.0.1", "port": plain.port},
+        ]
+        (tmp_path / "groups.new").write_text(json.dumps({"groups": groups}))
+        (tmp_path / "groups.new").rename(tmp_path / "groups.json")
+        await world.gateway.until_state(lambda told: len(told["models"][MODEL]["groups"]) == 2)
+        answers = set()
+        for number in range(40):
+            body = {**BODY, "prompt": str(number) * 40}
+            asking = asyncio.create_task(world.gateway.http.post(f"{world.gateway.url}/v1/completions", json=body))
+            taking = asyncio.create_task(world.engine.submitted.get())
+            await asyncio.wait({asking, taking}, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                await world.engine.say(taking.result(), " 2", end="<|user|>")
+            taking.cancel()
+            answer = await asking
+            assert answer.status_code == 200
+            answers.add("plain" if "data: one" in answer.text else "tls")
+            if answers == {"plain", "tls"}:
+                return
+        raise AssertionError(f"of 40 requests all went to the group that speaks {answers}")
+
+
 async def test_a_group_that_speaks_tls_gets_nothing_where_no_folder_is_said(tmp_path: Path) -> None:
     async with a_world(tmp_path, Authority(), workers={}, hold={"timeoutSeconds": 0.1}) as world:
         await world.gateway.until_log("group chat-g0 speaks TLS, and the file has no workers.tlsFolder")
