@@ -22,7 +22,7 @@ from glm_gateway.admission.metering import Metering
 from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.usage.config import UsageConfig
-from glm_gateway.usage.journal import Journal
+from glm_gateway.usage.disk.journal import Journal
 from glm_gateway.usage.service import UsageService
 from integration.gateway_world import TOKEN, a_gateway, member
 from integration.no_tls import NO_TLS

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from glm_gateway.usage.config import ExportConfig, Format
+from glm_gateway.usage.disk.journal import Journal
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.exports import AFTER_MIDNIGHT_S, Exports
-from glm_gateway.usage.journal import Journal
 
 MIDNIGHT = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 DAY_S = 86_400

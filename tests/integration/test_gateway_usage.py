@@ -18,8 +18,8 @@ from glm_gateway.limits.memory import MemoryStore
 from glm_gateway.limits.reserve import Refusal, Scope
 from glm_gateway.limits.tokens import Prices, Usage
 from glm_gateway.usage.config import UsageConfig
+from glm_gateway.usage.disk.journal import Journal
 from glm_gateway.usage.entry import Entry
-from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.service import UsageService
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from glm_gateway.usage.config import ExportConfig, Format
+from glm_gateway.usage.disk.files import locked, write_whole
+from glm_gateway.usage.disk.journal import Journal
+from glm_gateway.usage.disk.under_way import first_day
 from glm_gateway.usage.export import as_csv, as_json_lines
-from glm_gateway.usage.files import locked, write_whole
-from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Ledger
-from glm_gateway.usage.under_way import first_day
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 
 from glm_edge.errors.failure import Failure
 from glm_gateway.usage.config import UsageConfig
+from glm_gateway.usage.disk.journal import Journal
+from glm_gateway.usage.disk.under_way import UnderWay
 from glm_gateway.usage.entry import Entry
-from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.query import Json, usage_answer
 from glm_gateway.usage.spent import Spent
-from glm_gateway.usage.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_gateway.limits.tokens import PICO, Usage
+from glm_gateway.usage.disk.journal import Journal
 from glm_gateway.usage.entry import Entry, entry_in, line_of
 from glm_gateway.usage.export import as_csv, as_json_lines
-from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Account, Ledger, Sum
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from glm_gateway.limits.limit import Unit
 from glm_gateway.usage.config import ExportConfig, Format, UsageConfig
+from glm_gateway.usage.disk.journal import Journal
+from glm_gateway.usage.disk.under_way import UnderWay
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.exports import AFTER_MIDNIGHT_S, Exports
-from glm_gateway.usage.journal import Journal
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.service import UsageService
-from glm_gateway.usage.under_way import UnderWay
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = NOON + 12 * 3600

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from glm_gateway.usage.disk.files import locked, sync_folder, write_whole
 from glm_gateway.usage.entry import Entry, entry_in, line_of
-from glm_gateway.usage.files import locked, sync_folder, write_whole
 
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 """The first writer has no number in its files: so they were named before there were several."""

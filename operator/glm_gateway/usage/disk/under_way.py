@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glm_gateway.usage.disk.files import locked, remove, write_whole
+from glm_gateway.usage.disk.journal import Journal, writer_lock
 from glm_gateway.usage.entry import Entry, entry_in, line_of
-from glm_gateway.usage.files import locked, remove, write_whole
-from glm_gateway.usage.journal import Journal, writer_lock
 
 
 class UnderWay:
