@@ -165,13 +165,13 @@ def pair(release: Release) -> Iterator[Deployed]:
 @pytest.fixture
 def all_stories(request: pytest.FixtureRequest) -> None:
     """Leave out what is true only when every story before has run and passed."""
-    files = {item.path for item in request.session.items}
+    files = {item.path.resolve() for item in request.session.items}
     failed = request.session.testsfailed
     if LANES is not None:
         status, others = LANES.second()
         files |= others
         failed = failed or status
-    if request.config.option.keyword or not files.issuperset(Path(__file__).parent.glob("test_*.py")):
+    if request.config.option.keyword or not files.issuperset(Path(__file__).resolve().parent.glob("test_*.py")):
         pytest.skip("true only of a run of all stories, and some were not asked for")
     if failed:
         pytest.skip("true only of a run of all stories, and some did not come to their end")
