@@ -66,7 +66,6 @@ class Generations:
                 self._take(link, message)
             except Exception:
                 log.exception("generation=%s message of the engine failed", link.generation)
-            await asyncio.sleep(0)  # what has piled up is there at once: streams are to be written meanwhile
 
     def _take(self, link: EngineLink, message: FromEngine) -> None:
         match message:

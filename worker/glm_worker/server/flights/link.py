@@ -39,7 +39,11 @@ class EngineLink:
     async def receive(self) -> FromEngine:
         """Return the next message of this generation. Others, and what is no message at all, are logged and dropped."""
         while True:
-            frame: bytes = await self._socket.recv()
+            coming = self._socket.recv()
+            assert isinstance(coming, asyncio.Future)
+            if coming.done():  # it had piled up: streams are written, and others have their turn, between two of those
+                await asyncio.sleep(0)
+            frame: bytes = await coming
             try:
                 message = self._decoder.decode(frame)
             except msgspec.DecodeError as error:
