@@ -6,7 +6,7 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glm_operator.autoscale.constants import DEAF_S
@@ -214,6 +214,19 @@ def test_a_request_of_a_gateway_that_is_gone_counts_still() -> None:
     assert story.moves == [(1, 0)]
 
 
+def test_a_gateway_that_goes_in_silence_may_have_been_asked_until_then() -> None:
+    front = Front({"old": AGateway(BEGAN_S - 86_400.0), "new": AGateway(BEGAN_S - 3600.0)})
+    front.gateways["old"].is_silent = True
+    story = a_story(front).run(60.0, front.seen)
+
+    del front.gateways["old"]
+    story.run(IDLE_AFTER_S - PERIOD_S, front.seen)
+    assert story.moves == []
+
+    story.run(4 * PERIOD_S, front.seen)
+    assert story.moves == [(1, 0)]
+
+
 def test_it_stays_while_what_its_workers_do_is_not_known() -> None:
     story = a_story(Front()).run(1200.0, lambda story: replace(silence(story.serving), asked=asked(says())))
 
@@ -401,6 +414,7 @@ def is_asked(front: Front) -> bool:
 
 
 @settings(max_examples=80, deadline=None)
+@example([("ask", "a", 1), ("silent", "a", 1), ("new", "b", 2), ("gone", "a", 22)], 5.0)
 @given(EVENTS, st.sampled_from([5.0, 60.0, 400.0]))
 def test_it_never_flaps_and_never_goes_while_somebody_may_be_asked_something(events: list[Any], start_s: float) -> None:
     front = Front({"a": AGateway(BEGAN_S - 86_400.0)})
