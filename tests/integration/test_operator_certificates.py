@@ -13,7 +13,7 @@ from cryptography import x509
 from glm_operator import names
 from glm_operator.reconcile.certificates.keeper import Certificates
 from integration.fake_kubernetes import FakeKubernetes, Refused
-from integration.operator_rig import Rig, a_deployment_body, a_rig, set_spec, uids
+from integration.operator_rig import Rig, a_deployment_body, a_rig, revisions, set_spec, uids
 from integration.test_operator_gateway import TO_GATEWAY, TO_GROUPS, selector
 
 KEYS = {"auth": "APIKeys"}
@@ -334,3 +334,45 @@ async def test_a_gateway_that_is_not_wanted_stays_until_groups_can_be_asked_with
     assert not speaks_tls(rig)
     assert selector(rig) == TO_GROUPS
     assert rig.condition("GatewayReady")[1] == "GatewayDisabled"
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["by an edit", "by undo"])
+@pytest.mark.parametrize("without", ["certificates", "gateway"])
+async def test_nobody_goes_back_to_groups_that_speak_tls_where_none_can_ask_them(
+    rig: Rig, without: str, by_name: bool
+) -> None:
+    first: dict[str, Any] = {"limits": {"maxNumSeqs": 8}}
+    set_spec(rig, engine=first)
+    await rig.settle()
+    with_tls = revisions(rig, "statefulsets")["chat-g0"]
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+    await rig.settle()
+    assert speaks_tls(rig)
+    if without == "gateway":
+        set_spec(rig, gateway={"enabled": False})
+    else:
+        await rig.end()
+        rig.certificates = False
+    await rig.settle()
+    adopt(rig)
+    await rig.settle()
+    asked = {names.ADOPT_ANNOTATION: with_tls} if by_name else {}
+    rig.fake.edit("glmdeployments", "chat", lambda body: body["metadata"].setdefault("annotations", {}).update(asked))
+    set_spec(rig, engine=first)
+    await rig.settle()
+    assert not speaks_tls(rig)
+    assert selector(rig) == (TO_GROUPS if without == "gateway" else TO_GATEWAY)
+    assert rig.condition("UpToDate")[:2] == ("True", "UpToDate")
+
+
+async def test_groups_go_back_to_tls_where_their_gateway_can_ask_them(rig: Rig) -> None:
+    first: dict[str, Any] = {"limits": {"maxNumSeqs": 8}}
+    set_spec(rig, engine=first)
+    await rig.settle()
+    before = revisions(rig, "statefulsets")["chat-g0"]
+    set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+    await rig.settle()
+    set_spec(rig, engine=first)
+    await rig.settle()
+    assert speaks_tls(rig)
+    assert revisions(rig, "statefulsets")["chat-g0"] == before, "the very template that was kept"

@@ -13,6 +13,7 @@ from glm_operator.api.spec import MOVES_NOTHING, InvalidSpec, parse_deployment
 from glm_operator.cli.console import CommandError, out, plain_errors
 from glm_operator.manifest import Manifest, merge_patch
 from glm_operator.observe.observed import Record
+from glm_operator.render import speaks_tls
 from glm_operator.rollout.records import is_of
 
 app = typer.Typer(help="See, pause, undo and adopt the rollouts of a GLMDeployment.", no_args_is_help=True)
@@ -167,8 +168,23 @@ def waits_for_revision(body: Manifest, records: tuple[Record, ...]) -> bool:
         deployment = parse_deployment(body)
     except InvalidSpec:
         return False
-    kept = {record.revision for record in records if is_of(record, deployment)}
-    return wanted == found.get("newerRevision") or wanted in kept
+    kept = {record.revision: record for record in records if is_of(record, deployment)}
+    if wanted == found.get("newerRevision"):
+        return True
+    return wanted in kept and not _is_passed_over(kept[wanted], kept.get(found.get("revision")), found)
+
+
+def _is_passed_over(wanted: Record, current: Record | None, found: Manifest) -> bool:
+    """Tell whether what was asked for by name speaks TLS, where nothing is rendered with TLS any more: it is not taken.
+
+    current: what groups move to, of the same spec. found: the status.
+    """
+    is_newest = "newerRevision" not in found
+    return is_newest and current is not None and _speaks_tls(wanted) and not _speaks_tls(current)
+
+
+def _speaks_tls(record: Record) -> bool:
+    return record.template is not None and speaks_tls(record.template["spec"]["template"])
 
 
 def labels_of(selector: str | None) -> dict[str, str] | None:

@@ -20,7 +20,7 @@ from glm_operator.api.spec import MOVES_NOTHING, GLMDeployment, GLMDeploymentSpe
 from glm_operator.layout import Layout, plan
 from glm_operator.manifest import Manifest, hash_of
 from glm_operator.observe.observed import Observed, Record
-from glm_operator.render import group_template, revision_of, template_of
+from glm_operator.render import group_template, revision_of, speaks_tls, template_of
 from glm_operator.render.labels import labels
 from glm_operator.rollout.target import Target
 
@@ -46,11 +46,17 @@ def accept(
 
     wanted: the revision that somebody asked for by name, of this very spec; it may also be the newer rendering.
     adopts: the newer rendering is taken, unless somebody who knew it asked for another one. has_tls: as what is
-    rendered now speaks; what is kept speaks as it did.
+    rendered now speaks; what is kept speaks as it did, unless nobody could ask it any more.
     """
     template = group_template(deployment, layout, has_tls=has_tls)
-    fresh, kept = revision_of(template), templates(observed)
-    of_this_spec = [record for record in observed.records if record.revision in kept and is_of(record, deployment)]
+    fresh, kept, last = revision_of(template), templates(observed), latest(observed.records)
+    of_this_spec = [
+        record
+        for record in observed.records
+        if record.revision in kept
+        and is_of(record, deployment)
+        and (record is last or has_tls or not speaks_tls(kept[record.revision]["spec"]["template"]))
+    ]
     of_this_spec = of_this_spec or _without_records(deployment, observed, kept)
     asked = latest(record for record in of_this_spec if record.revision == wanted)
     record = asked or latest(of_this_spec)
@@ -60,7 +66,6 @@ def accept(
         and record.revision != fresh
         and (wanted == fresh or (adopts and (asked is None or not is_known)))
     )
-    last = latest(observed.records)
     common: dict[str, Any] = {
         "name": deployment.name,
         "namespace": deployment.namespace,

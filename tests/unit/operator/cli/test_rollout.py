@@ -1,5 +1,6 @@
 """What `glm rollout` makes of a status and of records."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from glm_operator.cli.console import CommandError
 from glm_operator.cli.rollout import how_it_stands, labels_of, to_go_back_to, undoing
 from glm_operator.manifest import merge_patch
 from glm_operator.observe.observed import Record
-from unit.operator.operator_builders import a_body, a_target
+from glm_operator.render import group_template
+from unit.operator.operator_builders import a_body, a_deployment, a_layout, a_target
 
 
 def a_record(number: int, revision: str, **spec: Any) -> Record:
@@ -113,3 +115,15 @@ def test_a_rendering_that_was_asked_for_and_is_not_taken_yet_is_waited_for() -> 
     assert how_it_stands(body, RECORDS)[1:] == (False, False), "an undo of an adoption changes no generation"
     body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "of-another-spec"}
     assert how_it_stands(body, RECORDS)[1:] == (True, False)
+
+
+def test_a_revision_with_tls_that_is_not_taken_as_nobody_could_ask_it_is_not_waited_for() -> None:
+    body = a_body_that_says("False", "Settled")
+    body["status"] |= {"revision": "first"}
+    body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "tls"}
+    deployment = a_deployment()
+    template = group_template(deployment, a_layout(deployment), has_tls=True)
+    records = (*RECORDS, replace(a_record(4, "tls"), template=template))
+    assert how_it_stands(body, records)[1:] == (True, False)
+    body["status"]["newerRevision"] = "newer"
+    assert how_it_stands(body, records)[1:] == (False, False), "what is rendered now speaks TLS"
