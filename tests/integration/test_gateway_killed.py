@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,10 @@ async def test_a_budget_counts_what_a_killed_gateway_had_under_way(tmp_path: Pat
             assert reply.status_code == (200 if left else 429)
 
 
-async def test_a_store_is_told_what_a_killed_gateway_could_not_settle(tmp_path: Path) -> None:
-    group, port = ScriptedGroup("g0", [WHOLE, STALLS]), free_port()
+@contextlib.asynccontextmanager
+async def a_store() -> AsyncIterator[tuple[dict[str, Any], Callable[[], Awaitable[int]]]]:
+    """Run one; yield what a gateway's file says of it, and what tells the tokens spent of the budget there."""
+    port = free_port()
     config: dict[str, Any] = {
         "store": {"url": f"redis://127.0.0.1:{port}/0"},
         "quotas": {"groups": {"research": {"monthlyBudget": {"tokens": 10_000}}}},
@@ -142,20 +144,48 @@ async def test_a_store_is_told_what_a_killed_gateway_could_not_settle(tmp_path: 
                 (name,) = await client.keys("glm:spent:*group research")
                 return int(await client.hget(name, "tokens_low"))
 
-            async with serving(group):
-                write_groups(tmp_path / "groups.json", {"g0": group.port})
-                async with a_gateway(tmp_path, "first", **config) as first, killed(tmp_path, first):
-                    pass
-                before = await spent()  # with what the dead one had reserved, which its lease gives back later
-                for name in ("second", "third"):
-                    async with a_gateway(tmp_path, name, **config) as gateway:
-                        await gateway.until("/metrics", "glm_gateway_store_is_up 1.0")
-                        async with asyncio.timeout(DEADLINE_S):
-                            while await spent() != before + PROMPT + CUT_ANSWER:  # noqa: ASYNC110
-                                await asyncio.sleep(0.05)
+            yield config, spent
             await client.aclose()
         finally:
             server.end()
+
+
+async def test_a_store_is_told_what_a_killed_gateway_could_not_settle(tmp_path: Path) -> None:
+    group = ScriptedGroup("g0", [WHOLE, STALLS])
+    async with a_store() as (config, spent), serving(group):
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        async with a_gateway(tmp_path, "first", **config) as first, killed(tmp_path, first):
+            pass
+        assert await spent() > 2 * PROMPT + DONE_ANSWER + CUT_ANSWER, "with what the dead one had reserved"
+        for name in ("second", "third"):
+            async with a_gateway(tmp_path, name, **config) as gateway:
+                await gateway.until("/metrics", "glm_gateway_store_is_up 1.0")
+                async with asyncio.timeout(DEADLINE_S):
+                    while await spent() != 2 * PROMPT + DONE_ANSWER + CUT_ANSWER:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+
+
+async def test_a_store_that_was_told_what_a_request_used_is_not_told_again(tmp_path: Path) -> None:
+    """Its end is in the store, and in no file yet, when its gateway dies."""
+    ends = asyncio.Event()
+    group = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1, 2, 3, 4), said("two", 5), ends, closed()]])
+    async with a_store() as (config, spent), serving(group):
+        write_groups(tmp_path / "groups.json", {"g0": group.port})
+        async with a_gateway(tmp_path, "first", **config) as first:
+            url = f"{first.url}/v1/completions"
+            async with first.http.stream("POST", url, json=ASK, headers=HEADERS) as reply:
+                await until(lambda: under_way(tmp_path) == CUT_ANSWER)
+                ends.set()
+                await reply.aread()
+            first.tell(signal.SIGKILL)
+            await first.ended()
+        before = await spent()
+        assert before == PROMPT + DONE_ANSWER
+        async with a_gateway(tmp_path, "second", **config) as gateway:
+            assert (await used(gateway))[:2] == (1, PROMPT)
+            gateway.tell()
+            assert await gateway.ended() == 0
+        assert await spent() == before
 
 
 async def test_a_gateway_that_ends_well_leaves_nothing_under_way(tmp_path: Path) -> None:

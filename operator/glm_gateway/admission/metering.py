@@ -20,6 +20,7 @@ from glm_gateway.limits.store import Store, StoreGone
 from glm_gateway.limits.tokens import Usage
 from glm_gateway.limits.valkey.metrics import StoreMetrics
 from glm_gateway.limits.valkey.shared import SharedStore
+from glm_gateway.limits.valkey.store import Leased
 from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.proxy.relay.result import Result
 from glm_gateway.surfaces.ask import Ask
@@ -163,7 +164,8 @@ class Metering:
             if used.total and not reserved.is_released:
                 times = now - each.began_at, None
                 entry = _entry_of(reserved, id_, used, now, Outcome.FAILED, times, result.progress.num_times)
-                found.append(msgspec.structs.replace(entry, is_partial=True))
+                lease = reserved.reservation.id if isinstance(reserved.reservation, Leased) else ""
+                found.append(msgspec.structs.replace(entry, is_partial=True, lease=lease))
         return found
 
     async def settle(

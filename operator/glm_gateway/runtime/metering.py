@@ -35,17 +35,23 @@ async def metering_of(config: GatewayConfig, stack: contextlib.AsyncExitStack) -
     stack.push_async_callback(store.close)
     metering = Metering(quotas=config.quotas, store=store, usage=usage)
     if usage is not None:
-        usage.taken_over = lambda entry: _tell(store, entry)  # who lives has told the store itself
+        usage.taken_over = lambda entry: _tell_shared(store, entry)  # who lives has told the store itself
         for entry in usage.found:
-            _tell(store, entry)
+            _tell_shared(store, entry)
         usage.under_way = metering.under_way
     return metering
 
 
-def _tell(store: MemoryStore | SharedStore, entry: Entry) -> None:
+def _tell(here: MemoryStore, entry: Entry) -> None:
     """Have a store count what another process has spent."""
     for scope in scopes_of(entry):
-        store.hear(scope, entry.day[:7], tokens_of(entry), entry.cost)
+        here.hear(scope, entry.day[:7], tokens_of(entry), entry.cost)
+
+
+def _tell_shared(store: SharedStore, entry: Entry) -> None:
+    """Have a store count what a process has spent that died, unless that one had told it."""
+    for scope in scopes_of(entry):
+        store.hear(scope, entry.day[:7], tokens_of(entry), entry.cost, entry.lease)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

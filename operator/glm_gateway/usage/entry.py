@@ -15,7 +15,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     cost: in PICO. outcome: finished, cancelled, failed or refused. ttft_s: to the first byte of an answer.
     is_partial: its gateway died; this is what it had used a second before at most, and any other entry of it counts
-    instead.
+    instead. lease: the id of what was reserved for it then, in a store that replicas share.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     e2e_s: float = 0.0
     num_continued: int = 0
     is_partial: bool = False
+    lease: str = ""
 
     @property
     def usage(self) -> Usage:

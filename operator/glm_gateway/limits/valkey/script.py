@@ -10,7 +10,8 @@ Keys, all behind the prefix:
                       from:JOURNAL, a mark that what this journal has of the month is in the sums
   running:SCOPE       ids of reservations, by the end of their leases; only those whose lease goes on count
   more:SCOPE          the same of what was reserved later for requests that run already, which count once
-  held:SCOPE          what each of these has taken of its month: given back where its gateway is dead for long
+  held:SCOPE          what each of these has taken of its month: given back where its gateway is dead, once another
+                      one says what was used, or after long
   given:SCOPE         ids of which that was given back: who is alive after all pays when it settles
   batch:ID            that a sum of expenses was taken
   gateway:ID          the gateways that are there
@@ -109,15 +110,20 @@ local function take(name, measures)
   redis.call('EXPIRE', where, keep_s)
 end
 
+local function give_back(name, id)
+  local held = key('held', name)
+  local taken = redis.call('HGET', held, id)
+  if taken then
+    local month, a, b, c, d = string.match(taken, '(%S+) (%S+) (%S+) (%S+) (%S+)')
+    spend(name, month, {tokens = {-tonumber(a), -tonumber(b)}, money = {-tonumber(c), -tonumber(d)}})
+  end
+  redis.call('HDEL', held, id)
+end
+
 local function give_back_of_dead(kind, name)
-  local where, held = key(kind, name), key('held', name)
+  local where = key(kind, name)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', where, '-inf', exact(now - KEPT_LAPSED_S))) do
-    local taken = redis.call('HGET', held, id)
-    if taken then
-      local month, a, b, c, d = string.match(taken, '(%S+) (%S+) (%S+) (%S+) (%S+)')
-      spend(name, month, {tokens = {-tonumber(a), -tonumber(b)}, money = {-tonumber(c), -tonumber(d)}})
-    end
-    redis.call('HDEL', held, id)
+    give_back(name, id)
     redis.call('ZREM', where, id)
     redis.call('SADD', key('given', name), id)
     redis.call('EXPIRE', key('given', name), KEPT_BATCH_S)
@@ -225,11 +231,27 @@ local function renew()
   return {'renewed', exact(now), month_of(now)}
 end
 
+local function is_settled(name, lease)
+  if lease == '' then return false end
+  if redis.call('ZREM', key('running', name), lease) == 1 then
+    give_back(name, lease)
+    return false
+  end
+  return redis.call('SREM', key('given', name), lease) == 0
+end
+
 local function owe()
   if redis.call('SET', key('batch', input.id), '1', 'NX', 'EX', KEPT_BATCH_S) then
+    local learned = {}
     for _, scope in ipairs(input.scopes) do
-      if knows(scope.name, scope.month) then spend(scope.name, scope.month, scope.expense)
-      else learn(scope.name, scope.month, scope.prior) end
+      local where = scope.month .. ':' .. scope.name
+      local settled = is_settled(scope.name, scope.lease)
+      if not knows(scope.name, scope.month) then
+        learn(scope.name, scope.month, scope.prior)
+        learned[where] = true
+      elseif not settled and not learned[where] then
+        spend(scope.name, scope.month, scope.expense)
+      end
     end
   end
   return {'owed', exact(now), month_of(now)}

@@ -61,7 +61,7 @@ class SharedStore:
         self._gone_since = 0.0
         self._here = MemoryStore(self._prior_here)
         self._seen: dict[tuple[str, Unit], tuple[str, int]] = {}  # month and sum, as the store had it last
-        self._owed: dict[tuple[str, str], tuple[int, int]] = {}  # by scope and month: tokens and money
+        self._owed: dict[tuple[str, str, str], tuple[int, int]] = {}  # by scope, month, lease: tokens and money
         self._owing: tuple[str, list[Owed]] | None = None  # sent, and not answered
         self._wake = asyncio.Event()
         self._is_closing = False
@@ -120,9 +120,7 @@ class SharedStore:
                 self._note_gone(error)  # it is settled when the store is back
                 return {}
         for scope in reservation.scopes:
-            tokens, money = self._owed.get((scope.name, reservation.month), (0, 0))
-            owed = tokens + used.total, money + scope.limits.prices.cost(used)
-            self._owed[scope.name, reservation.month] = owed
+            self._owe(scope.name, reservation.month, used.total, scope.limits.prices.cost(used))
         if self.is_up:
             self._wake.set()
         return await self._here.settle(reservation, used, now)
@@ -149,11 +147,16 @@ class SharedStore:
             raise StoreGone(self._trouble)
         return await self._here.counters(scopes)
 
-    def hear(self, scope: str, month: str, tokens: int, money: int) -> None:
-        """Add to the store what a process that died had spent and could not settle."""
-        owed = self._owed.get((scope, month), (0, 0))
-        self._owed[scope, month] = owed[0] + tokens, owed[1] + money
+    def hear(self, scope: str, month: str, tokens: int, money: int, lease: str = "") -> None:
+        """Add to the store what a process that died had spent and could not settle. lease: of what it had reserved for
+        that, by which the store knows whether it had.
+        """
+        self._owe(scope, month, tokens, money, lease)
         self._wake.set()
+
+    def _owe(self, scope: str, month: str, tokens: int, money: int, lease: str = "") -> None:
+        owed = self._owed.get((scope, month, lease), (0, 0))
+        self._owed[scope, month, lease] = owed[0] + tokens, owed[1] + money
 
     async def _keep(self) -> None:
         while not self._is_closing:
@@ -186,7 +189,7 @@ class SharedStore:
     async def _hand_over(self) -> None:
         while self._owing is not None or self._owed:
             if self._owing is None:
-                owed = [Owed(scope, month, *sums) for (scope, month), sums in self._owed.items()]
+                owed = [Owed(scope, month, *sums, lease) for (scope, month, lease), sums in self._owed.items()]
                 self._owing, self._owed = (secrets.token_hex(8), owed), {}
             await self._shared.owe(*self._owing)
             self._owing = None

@@ -41,12 +41,17 @@ class Leased(Reservation):
 
 @dataclass(frozen=True)
 class Owed:
-    """Spent of a month while the server was gone, in tokens and in PICO."""
+    """Spent of a month while the server was gone, in tokens and in PICO.
+
+    lease: the id of the reservation that it ends, of a gateway that is dead; one that was settled counts no more.
+    Empty: the server knows of none.
+    """
 
     scope: str
     month: str
     tokens: int
     money: int
+    lease: str = ""
 
 
 class ValkeyStore:
@@ -149,7 +154,8 @@ class ValkeyStore:
             # A journal that is new to the server has all of it already, and where there is none what is owed is all.
             least = {"tokens": digits(max(prior[0], each.tokens)), "money": digits(max(prior[1], each.money))}
             expense = {"tokens": digits(each.tokens), "money": digits(each.money)}
-            scopes.append({"name": each.scope, "month": each.month, "expense": expense, "prior": least})
+            told = {"name": each.scope, "month": each.month, "lease": each.lease, "expense": expense, "prior": least}
+            scopes.append(told)
         await self._call("owe", {"scopes": scopes, "id": batch})
 
     @property
