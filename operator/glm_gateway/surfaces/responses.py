@@ -20,25 +20,31 @@ Json = dict[str, Any]
 PATH = "/v1/responses"
 
 _CREATED, _NUMBER = b"response.created", "sequence_number"
+_NUMBER_SIGN, _END = _NUMBER.encode(), b"\n\n"
 _encode = msgspec.json.encode
 
 
 @dataclass
 class ResponseWords:
-    """What is told of one stream, in whole events. words: of what is no stream."""
+    """What is told of one stream, in any pieces. words: of what is no stream."""
 
     words: Words
     _created: bytes = b""
-    _last: bytes = b""
+    _last: bytes = b""  # what came last of whole events with numbers
+    _torn: bytes = b""  # the beginning of an event
 
     def body(self, failure: Failure) -> tuple[int, bytes]:
         return self.words.body(failure)
 
     def hear(self, told: bytes) -> None:
         """Remember what the client was told."""
+        if self._torn or not told.endswith(_END):  # of a worker without frames
+            told = self._torn + told
+            end = told.rfind(_END) + len(_END) if _END in told else 0
+            told, self._torn = told[:end], told[end:]
         if not self._created and _CREATED in told:
             self._created = told
-        if not told.startswith(b":"):  # a comment
+        if _NUMBER_SIGN in told:  # comments have none, and may come with events
             self._last = told
 
     def event(self, failure: Failure) -> bytes:

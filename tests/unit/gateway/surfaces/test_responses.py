@@ -43,6 +43,27 @@ def test_it_fails_by_its_id_with_the_numbers_that_follow() -> None:
     assert failed == ("response.failed", {"type": "response.failed", "response": response, "sequence_number": 4})
 
 
+ONE, TWO, WAITS = event("x", 1), event("x", 2), b": still here\n\n"
+TOLD = CREATED + ONE + TWO
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (CREATED, ONE, WAITS + TWO),
+        (WAITS + CREATED, ONE, TWO + WAITS),
+        (CREATED + ONE + TWO[:20], TWO[20:]),
+        (TOLD[:30], TOLD[30:-1], TOLD[-1:]),
+        (CREATED, ONE + TWO, b"event: y\n"),
+        (CREATED, ONE + TWO, b""),
+    ],
+)
+def test_numbers_follow_however_the_events_came(told: tuple[bytes, ...]) -> None:
+    error, failed = ends(*told)
+    assert (error[1]["sequence_number"], failed[1]["sequence_number"]) == (3, 4)
+    assert failed[1]["response"]["id"] == "resp_g_1"
+
+
 @pytest.mark.parametrize("told", [(), (b": waiting\n\n",), (b": waiting\n\n", b": waiting\n\n")])
 def test_one_of_which_the_client_knows_nothing_is_an_error_alone(told: tuple[bytes, ...]) -> None:
     ((name, data),) = ends(*told)
