@@ -11,9 +11,13 @@ def split_of(config: NameConfig) -> Split:
     return Split(name=config.name, weights={arm.to: arm.weight for arm in config.arms}, may_fall=config.may_fall)
 
 
+LEAST_OF_OTHERS = 1e-9
+"""Per cent, where the newest revision has all: nobody's, unless it has no group that takes requests."""
+
+
 def canary_of(config: CanaryConfig) -> Split:
     """Return the newest revision of the gateway's file as one arm, and all others together as the other one."""
-    weights = {config.revision: config.weight, OTHERS: 100.0 - config.weight}
+    weights = {config.revision: config.weight, OTHERS: max(100.0 - config.weight, LEAST_OF_OTHERS)}
     return Split(name="canary", weights=weights, may_fall=config.may_fall)
 
 

@@ -105,6 +105,20 @@ def test_callers_of_a_revision_without_a_ready_group_fall_or_wait_as_was_said() 
     assert 0.4 < sum(waiting) / len(MANY) < 0.6
 
 
+def test_where_the_newest_revision_has_all_the_others_serve_while_it_cannot() -> None:
+    down = msgspec.structs.replace(NEW, is_ready=False)
+    assert {routed(a_canary(100), each, [OLD, down]).group for each in MANY} == {"chat-old"}
+    assert {a_canary(100, may_fall=False).route(each, [OLD, down], 0.0) for each in MANY} == {None}
+    assert {a_canary(0).route(each, [msgspec.structs.replace(OLD, is_ready=False), NEW], 0.0) for each in MANY} == {
+        None
+    }
+    router, failing = a_canary(100), [OLD, OLDER, NEW]
+    while (choice := routed(router, MANY[0], failing)).group == "chat-new":
+        router.fail(choice, 0.0)
+        router.end(choice)
+    assert choice.group in ("chat-old", "chat-older"), "who fails is out, and not all callers with it"
+
+
 def test_a_group_that_serves_and_never_said_its_revision_is_none_of_the_newest() -> None:
     counts = Counter(routed(a_canary(10), each, [UNHEARD, NEW]).group for each in MANY)
     assert counts["chat-unheard"] > 0.8 * len(MANY)
