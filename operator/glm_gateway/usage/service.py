@@ -49,6 +49,7 @@ class UsageService:
         self.found: list[Entry] = []
         self._journal = journal
         self._under_way = UnderWay(journal)
+        self._taken: list[Entry] = []  # over from dead processes, and written, and not counted
         self._looked_s = time.monotonic()
         self._config = config
         self._clock = clock
@@ -175,17 +176,17 @@ class UsageService:
 
         What they had ended as well is in the journal. So this counts once, wherever in between it is cut off itself.
         """
-        found: list[Entry] = []
         for orphan in self._under_way.orphans():
             left = orphan.entries()
             known = self._journal.written({each.id for each in left}, min((each.day for each in left), default=""))
             mine = [each for each in left if each.id not in known]
             self._journal.write(mine)
+            self._taken += mine  # at once: what the next look finds written it leaves out
             orphan.forget()
-            found += mine
             logger.warning(
                 "usage: a gateway has died; requests that it had under way count as far as is known: %d", len(mine)
             )
+        found, self._taken = self._taken, []
         return found
 
     async def _tidy(self) -> None:

@@ -23,11 +23,13 @@ class UnderWay:
         self._journal = journal
         self._path = _path(journal.folder, journal.writer)
         self._written: list[Entry] = []
+        self._is_own = False  # what the file has, if it is there
 
     def write(self, entries: Sequence[Entry]) -> bool:
         """Have these on disk in place of those before; return whether anything had to be written."""
         if _said(entries) == _said(self._written):
             return False
+        self._is_own = True  # also where the disk fails behind it
         if entries:
             write_whole(self._path, b"".join(map(line_of, entries)), mode=0o600)
         else:
@@ -37,9 +39,8 @@ class UnderWay:
 
     def orphans(self) -> Iterator["Orphan"]:
         """Yield what processes have left that are dead; nobody else has it meanwhile. At first that of this writer."""
-        own = Orphan(self._path)
-        if not self._written and self._path.exists():
-            yield own
+        if not self._is_own and self._path.exists():
+            yield Orphan(self._path)
         for path in sorted(self._journal.folder.glob("under-way-*.jsonl")):
             number = path.stem.removeprefix("under-way-")
             if path == self._path or not number.isdigit():

@@ -263,6 +263,41 @@ def test_what_a_living_process_has_under_way_is_left_to_it(tmp_path: Path) -> No
     assert _totals(second.service.ledger) == (7, 1)
 
 
+@contextlib.contextmanager
+def failing(call: str) -> Iterator[None]:
+    """Have a call of the system fail."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with patch(call, fail), pytest.raises(OSError, match="Input/output"):
+        yield
+
+
+def test_what_was_taken_over_counts_although_the_disk_failed_in_the_middle(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path)
+    first.used = {"r": 7}
+    first.tick()
+    first.die()
+    with failing("pathlib.Path.unlink"):
+        second.take_over()
+    second.take_over()
+    assert _totals(second.service.ledger) == (7, 1)
+    assert second.service.spent("key a", Unit.TOKENS, "2026-11") == 7
+
+
+def test_a_living_process_takes_nothing_over_from_itself_whatever_its_disk_does(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    process.start()
+    process.used = {"r": 7}
+    with failing("glm_gateway.usage.disk.files.sync_folder"):
+        process.tick()
+    assert (tmp_path / "under-way-0.jsonl").exists()
+    process.take_over()
+    assert _totals(process.service.ledger) == (0, 0)
+    process.die()
+
+
 def test_the_file_of_what_is_under_way_is_as_large_as_that_and_is_gone_at_the_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     under_way = UnderWay(journal)
