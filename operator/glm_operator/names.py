@@ -50,6 +50,9 @@ KEYS_SECRET = "glm-keys"  # noqa: S105 - a name
 AUTHORITY_SECRET = "glm-authority"  # noqa: S105 - a name
 """Secret with what signs the certificates of a namespace's gateways and workers. No pod mounts it."""
 
+WORKERS_VOLUME = "workers"
+"""Volume of a gateway's pod with what it shows to workers: a pod without it can ask no group that speaks TLS."""
+
 WORKER_CONTAINER = "worker"
 GATEWAY_CONTAINER = "gateway"
 

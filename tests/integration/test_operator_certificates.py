@@ -12,6 +12,7 @@ from cryptography import x509
 
 from glm_operator import names
 from glm_operator.reconcile.certificates.keeper import Certificates
+from glm_operator.render import group_template
 from integration.fake_kubernetes import FakeKubernetes, Refused
 from integration.operator_rig import Rig, a_deployment_body, a_rig, revisions, set_spec, uids
 from integration.test_operator_gateway import TO_GATEWAY, TO_GROUPS, selector
@@ -71,6 +72,17 @@ def adopt(rig: Rig) -> None:
             body["metadata"].setdefault("annotations", {}).update({names.ADOPT_ANNOTATION: newer_revision(message)})
         ),
     )
+
+
+def replace_gateway(rig: Rig) -> None:
+    """Have the Deployment's controller make the gateway's pod anew, which the fake one does not of itself."""
+    rig.fake.delete(("pods", "models", "chat-gateway-0x"))
+    rig.fake.step()
+
+
+def other_template(*args: Any, **options: Any) -> dict[str, Any]:
+    template = group_template(*args, **options)
+    return {**template, "spec": {**template["spec"], "podManagementPolicy": "OrderedReady"}}
 
 
 def newer_revision(message: str) -> str:
@@ -299,11 +311,57 @@ async def test_groups_of_before_stay_plain_until_an_edit_and_the_gateway_serves_
         await rig.settle()
         assert uids(rig, "statefulsets") == pods
         assert not speaks_tls(rig)
+        replace_gateway(rig)
+        await rig.settle()
         assert rig.condition("UpToDate")[1] == "NewerRendering"
         assert "workers" in volumes(pod_spec(rig, "deployments", "chat-gateway"))
         set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
         await rig.settle()
         assert speaks_tls(rig)
+
+
+async def test_no_group_speaks_tls_while_a_pod_of_the_gateway_could_not_ask_it() -> None:
+    """As where a quota keeps the gateway's new pod: groups would move on one by one, and the old pod find none."""
+
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        await rig.end()
+        rig.certificates = True
+        set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+        await rig.settle()
+        assert "workers" in volumes(pod_spec(rig, "deployments", "chat-gateway"))
+        assert not speaks_tls(rig)
+        assert rig.condition("UpToDate")[1] == "UpToDate"
+        replace_gateway(rig)
+        await rig.settle()
+        assert rig.condition("UpToDate")[1] == "NewerRendering"
+        adopt(rig)
+        await rig.settle()
+        assert speaks_tls(rig)
+
+
+async def test_an_automatic_adoption_waits_for_the_gateway_and_moves_groups_once() -> None:
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(rollout={"adopt": "Automatic"}))
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        before = revisions(rig, "statefulsets")
+        with pytest.MonkeyPatch.context() as patch:  # this version renders something else as well
+            patch.setattr("glm_operator.rollout.records.group_template", other_template)
+            await rig.end()
+            rig.certificates = True
+            for _ in range(5):
+                await rig.run_pass()
+            assert revisions(rig, "statefulsets") == before
+            assert "waits until each pod of the gateway has its certificate" in rig.condition("UpToDate")[2]
+            replace_gateway(rig)
+            await rig.settle()
+            assert speaks_tls(rig)
+            assert len(rig.fake.names("controllerrevisions")) == 2
 
 
 async def test_without_certificates_groups_that_speak_tls_are_served_until_they_are_moved(rig: Rig) -> None:

@@ -10,7 +10,10 @@ from glm_operator.manifest import Manifest, name_of
 
 @dataclass(frozen=True)
 class GatewayPod:
-    """One pod. digest: of the file that was last said to be brought to it; "" for none."""
+    """One pod. digest: of the file that was last said to be brought to it; "" for none.
+
+    has_certificate: it mounts what it shows to workers, and so may ask those that speak TLS.
+    """
 
     name: str
     uid: str
@@ -18,6 +21,7 @@ class GatewayPod:
     is_ready: bool
     is_leaving: bool
     digest: str = ""
+    has_certificate: bool = False
     trouble: Trouble | None = None
 
     @property
@@ -48,5 +52,8 @@ def _pod(pod: Manifest, trouble: Trouble | None) -> GatewayPod:
         is_ready=conditions.get("Ready", {}).get("status") == "True" and "deletionTimestamp" not in metadata,
         is_leaving="deletionTimestamp" in metadata,
         digest=(metadata.get("annotations") or {}).get(names.CONFIG_ANNOTATION, ""),
+        has_certificate=any(
+            volume.get("name") == names.WORKERS_VOLUME for volume in pod.get("spec", {}).get("volumes") or []
+        ),
         trouble=trouble,
     )

@@ -21,15 +21,18 @@ class Newest:
     wanted_revision: str  # that somebody asked for by name
     has_tls: bool = False  # of groups that are rendered now
 
+    @property
+    def is_automatic(self) -> bool:
+        return self.deployment.spec.rollout.adopt == "Automatic"
+
     def target(self, observed: Observed) -> Target:
         """Return where it takes the groups; also to the rendering of this version, if somebody wants that."""
-        is_automatic = self.deployment.spec.rollout.adopt == "Automatic"
         return records.accept(
             self.deployment,
             self.layout,
             observed,
             wanted=self.wanted_revision,
-            adopts=is_automatic,
+            adopts=self.is_automatic,
             has_tls=self.has_tls,
         )
 

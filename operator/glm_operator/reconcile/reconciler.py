@@ -29,7 +29,7 @@ from glm_operator.reconcile.trial import try_missing_pod, try_target
 from glm_operator.reconcile.writes import Writes, foreign_troubles, plan_of
 from glm_operator.rollout import records
 from glm_operator.rollout.behind import Neighbours
-from glm_operator.rollout.front import FrontPlan, House, front_plan, renders_tls
+from glm_operator.rollout.front import FrontPlan, House, front_plan, renders_tls, will_render_tls
 from glm_operator.rollout.membership import needs_load, staying
 from glm_operator.rollout.steps import Decision, decide, foresee, newcomers
 from glm_operator.rollout.target import Target
@@ -174,6 +174,10 @@ class Reconciler:
             # A paused rollout begins no adoption: it would hold its place among the fleet for as long.
             if found.deployment.spec.rollout.paused:
                 target, waits = found.without_adoption(seen.observed), "waits until the rollout is resumed"
+            elif found.is_automatic and will_render_tls(seen.body, seen.observed, self.house):
+                # Groups would move twice: what is rendered a moment later is another one.
+                target = found.without_adoption(seen.observed)
+                waits = "waits until each pod of the gateway has its certificate for workers"
             elif not self.adoptions.begin(_key(seen.body)):
                 target, waits = found.without_adoption(seen.observed), self.adoptions.waits_for()
         if not is_new(target, seen.observed):

@@ -29,7 +29,6 @@ FILE_FOLDER = "/etc/glm/gateway"
 REQUESTS = {"cpu": "100m", "memory": "192Mi"}
 """Of one pod: what it takes with a few hundred streams."""
 
-WORKERS_VOLUME = "workers"
 TO_WORKERS = "/etc/glm/workers"
 """Folder of the certificate that workers know it by."""
 
@@ -234,7 +233,7 @@ def _volumes(target: GatewayTarget) -> list[tuple[str, str, Manifest]]:
     if places.workers is not None:
         # Optional: it serves groups that speak plain HTTP without it, and takes it up when it comes.
         certificate = {**secret_for(names.gateway_certificate(target.name)), "optional": True}
-        found.append((WORKERS_VOLUME, places.workers, {"secret": certificate}))
+        found.append((names.WORKERS_VOLUME, places.workers, {"secret": certificate}))
     with_keys = [(each.name, each.key_secret_ref) for each in gateway.upstreams if each.key_secret_ref is not None]
     if with_keys:
         found.append(("upstreams", places.upstreams, _projected([(item, path) for path, item in with_keys])))

@@ -81,12 +81,28 @@ def front_plan(
 
 
 def renders_tls(body: Manifest, observed: Observed, house: House) -> bool:
-    """Tell whether groups that are rendered now speak TLS: clients come to a gateway, or will from the first on."""
+    """Tell whether groups that are rendered now speak TLS: clients come to a gateway that can ask them, or will.
+
+    One whose pods cannot be made anew, as for a quota, would find no group any more.
+    """
+    return _is_to_speak_tls(body, observed, house) and _can_ask_by_tls(observed)
+
+
+def will_render_tls(body: Manifest, observed: Observed, house: House) -> bool:
+    """Tell whether groups are rendered with TLS as soon as the gateway's pods are made anew."""
+    return _is_to_speak_tls(body, observed, house) and not _can_ask_by_tls(observed)
+
+
+def _is_to_speak_tls(body: Manifest, observed: Observed, house: House) -> bool:
     name, front = name_of(body), _front(body)
     if not house.certificates or isinstance(front, Trouble) or not front.is_wanted:
         return False
     is_first = ("v1", "Service", name) not in observed.live
-    return _is_behind_gateway(observed, name) or (is_first and records.is_guarded(observed))
+    return _is_behind_gateway(observed, name) or (is_first and (front.says_auth or records.is_guarded(observed)))
+
+
+def _can_ask_by_tls(observed: Observed) -> bool:
+    return all(pod.has_certificate for pod in observed.gateway if not pod.is_leaving)
 
 
 def _front_plan(

@@ -1,10 +1,10 @@
 """What groups and their gateway speak with each other, and what follows from it for the gateway. Pure."""
 
+from glm_operator import names
 from glm_operator.api.front import Front
 from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed
 from glm_operator.render import speaks_tls
-from glm_operator.render.gateway import WORKERS_VOLUME
 from glm_operator.rollout.target import Target
 
 
@@ -21,7 +21,7 @@ def serves_others_by_tls(front: Front, live: Manifest | None) -> bool:
     if front.gateway is None or front.gateway.also_serves is None or live is None:
         return False
     volumes = live["spec"]["template"]["spec"].get("volumes") or []
-    return any(volume.get("name") == WORKERS_VOLUME for volume in volumes)
+    return any(volume.get("name") == names.WORKERS_VOLUME for volume in volumes)
 
 
 def why_it_stays(front: Front, name: str, *, has_tls: bool, are_made: bool) -> str:
