@@ -11,7 +11,6 @@ from typing import Annotated
 import kopf
 import typer
 
-from glm_operator import names
 from glm_operator.cluster import kube
 from glm_operator.cluster.cache import KINDS, Cache
 from glm_operator.cluster.gateway_pages import GatewayPages
@@ -28,14 +27,14 @@ from glm_operator.handlers.autoscaler.board import Board
 from glm_operator.handlers.autoscaler.follower import full_name
 from glm_operator.handlers.autoscaler.scheduler import Autoscaler
 from glm_operator.handlers.loop import Loop
-from glm_operator.handlers.queue import Key, Queue, Urgency
+from glm_operator.handlers.queue import Key, Queue
 from glm_operator.handlers.triggers import build_registry, build_settings, connection_info
+from glm_operator.handlers.wakes import wake
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
 from glm_operator.reconcile.certificates.keeper import Certificates
 from glm_operator.reconcile.reconciler import Reconciler
 from glm_operator.render.policies import Openings
-from glm_operator.rollout.behind import sharers
 from glm_operator.rollout.front import House
 from glm_operator.settings import OperatorSettings, SettingsError, read_settings
 
@@ -90,7 +89,7 @@ async def run(settings: OperatorSettings, stopping: asyncio.Event) -> None:
             gateways=demand,
         )
         watches = [
-            Watch(client, cache, kind, namespace, wake=partial(_wake, queue, cache, kind))
+            Watch(client, cache, kind, namespace, wake=partial(wake, queue, cache, kind))
             for kind in KINDS
             for namespace in settings.namespaces or (None,)
         ]
@@ -165,14 +164,6 @@ def _now() -> datetime:
 
 def _put(cache: Cache, item: Manifest) -> None:
     cache.put(item)
-
-
-def _wake(queue: Queue, cache: Cache, kind: str, name: tuple[str, str]) -> None:
-    """Note that a deployment may have changed: by a person, or something that it owns. Then its sharers, too."""
-    queue.add(Key(*name), Urgency.EDIT if kind == names.KIND else Urgency.EVENT)
-    if kind == names.KIND:
-        for sharer in sharers(name, cache.bodies()):
-            queue.add(Key(*sharer), Urgency.EVENT)
 
 
 async def _list(client: kube.Kube, cache: Cache, namespace: str | None) -> list[Manifest]:

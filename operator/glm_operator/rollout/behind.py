@@ -201,6 +201,13 @@ def _slo(body: Manifest) -> Slo:
         return Slo()
 
 
+def gateways_of(name: tuple[str, str], bodies: Iterable[Manifest]) -> list[tuple[str, str]]:
+    """Return the other deployments whose gateways serve one; none of one that is gone. name: as for sharers."""
+    all_bodies = list(bodies)
+    own = next((body for body in all_bodies if _full_name(body) == name), None)
+    return [_full_name(body) for body in all_bodies if own is not None and selects(body, own)]
+
+
 def sharers(name: tuple[str, str], bodies: Iterable[Manifest]) -> list[tuple[str, str]]:
     """Return the deployments that are looked at when one changes: whose gateways may serve it, and whom its gateway
     serves as well: gateways find these by a Service of their own.
