@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from glm_edge.errors.failure import Failure
 from glm_gateway.usage.config import UsageConfig
 from glm_gateway.usage.disk.journal import Journal
-from glm_gateway.usage.disk.under_way import UnderWay
+from glm_gateway.usage.disk.under_way import Orphan, UnderWay
 from glm_gateway.usage.entry import Entry
 from glm_gateway.usage.ledger import Ledger
 from glm_gateway.usage.query import Json, usage_answer
@@ -177,9 +177,7 @@ class UsageService:
         What they had ended as well is in the journal. So this counts once, wherever in between it is cut off itself.
         """
         for orphan in self._under_way.orphans():
-            left = orphan.entries()
-            known = self._journal.written({each.id for each in left}, min((each.day for each in left), default=""))
-            mine = [each for each in left if each.id not in known]
+            mine = self._unknown_of(orphan)
             self._journal.write(mine)
             self._taken += mine  # at once: what the next look finds written it leaves out
             orphan.forget()
@@ -188,6 +186,30 @@ class UsageService:
             )
         found, self._taken = self._taken, []
         return found
+
+    def _recover_at_start(self) -> tuple[list[Entry], list[Entry]]:
+        """Do the same while nothing else runs, and whatever the disk does; return what is written, and what is not:
+        that is in memory, and on disk before anything takes the place of its file.
+        """
+        try:
+            return self._recover(), []
+        except OSError as error:
+            logger.error(
+                "usage: what a gateway that died had under way cannot be written to %s now: %s",
+                self._config.folder,
+                error.strerror,
+            )
+        written, self._taken = self._taken, []
+        unwritten = [entry for orphan in self._under_way.orphans() for entry in self._unknown_of(orphan)]
+        for entry in unwritten:
+            self._journal.append(entry)
+        return written, unwritten
+
+    def _unknown_of(self, orphan: Orphan) -> list[Entry]:
+        """Return what a dead process has left of requests of which nothing is on disk otherwise. Raises OSError."""
+        left = orphan.entries()
+        known = self._journal.written({each.id for each in left}, min((each.day for each in left), default=""))
+        return [each for each in left if each.id not in known]
 
     async def _tidy(self) -> None:
         """Once a day, drop the days that are over."""
@@ -207,13 +229,16 @@ class UsageService:
 
     def _rebuild(self) -> list[Entry]:
         """Count all that is on disk; return what dead processes had under way. Raises OSError."""
-        found, last = self._recover(), ""
-        for day, entry in self._journal.fresh(_first_of_last_month(self._today())):
+        (written, unwritten), last, since = self._recover_at_start(), "", _first_of_last_month(self._today())
+        for day, entry in self._journal.fresh(since):
             if day != last:
                 self.ledger.forget_ids_before(day)  # the files of a day have all of its entries
                 last = day
             self._count(entry)
-        return found
+        for entry in unwritten:
+            if entry.day >= since:
+                self._count(entry)
+        return [*written, *unwritten]
 
     def _count(self, entry: Entry) -> bool:
         before = self.ledger.partial(entry)

@@ -298,6 +298,33 @@ def test_a_living_process_takes_nothing_over_from_itself_whatever_its_disk_does(
     process.die()
 
 
+def test_a_process_begins_with_what_a_dead_one_left_while_the_disk_takes_nothing(tmp_path: Path) -> None:
+    first = Process(tmp_path)
+    first.used = {"r": 7}
+    first.tick()
+    first.die()
+    second = Process(tmp_path)
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with patch.object(os, "write", full):
+        second.start()
+        assert _totals(second.service.ledger) == (7, 1)
+        second.used = {"s": 3}
+        with pytest.raises(OSError, match="No space"):
+            second.tick()
+        with pytest.raises(OSError, match="No space"):
+            second.take_over()
+    second.take_over()
+    second.tick()
+    assert _totals(second.service.ledger) == (7, 1)
+    second.die()
+    third = Process(tmp_path)
+    third.start()
+    assert _totals(third.service.ledger) == (10, 2)
+
+
 def test_the_file_of_what_is_under_way_is_as_large_as_that_and_is_gone_at_the_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     under_way = UnderWay(journal)
