@@ -74,6 +74,11 @@ def adopt(rig: Rig) -> None:
     )
 
 
+def refuse_secrets(what: str) -> None:
+    if "secrets" in what:
+        raise Refused(403, "Forbidden", 'secrets is forbidden: User "x" cannot create resource "secrets"')
+
+
 def replace_gateway(rig: Rig) -> None:
     """Have the Deployment's controller make the gateway's pod anew, which the fake one does not of itself."""
     rig.fake.delete(("pods", "models", "chat-gateway-0x"))
@@ -196,11 +201,7 @@ async def test_deployments_of_a_namespace_share_an_authority_that_goes_with_the_
 
 
 async def test_without_the_right_everything_else_goes_on_and_the_condition_says_so(rig: Rig) -> None:
-    def refuse(what: str) -> None:
-        if "secrets" in what:
-            raise Refused(403, "Forbidden", 'secrets is forbidden: User "x" cannot create resource "secrets"')
-
-    rig.fake.before_write = refuse
+    rig.fake.before_write = refuse_secrets
     for leaf in LEAFS:
         rig.fake.delete(("secrets", "models", leaf))
     set_spec(rig, engine={"limits": {"maxNumSeqs": 4}}, replicas=2)
@@ -338,6 +339,34 @@ async def test_no_group_speaks_tls_while_a_pod_of_the_gateway_could_not_ask_it()
         replace_gateway(rig)
         await rig.settle()
         assert rig.condition("UpToDate")[1] == "NewerRendering"
+        adopt(rig)
+        await rig.settle()
+        assert speaks_tls(rig)
+
+
+async def test_groups_that_serve_are_not_replaced_by_some_that_would_wait_for_a_secret() -> None:
+    """As after an upgrade where somebody else gives the rights: with one group an edit would end the service."""
+
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body())
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        await rig.end()
+        rig.certificates = True
+        rig.fake.before_write = refuse_secrets
+        await rig.settle()
+        replace_gateway(rig)
+        set_spec(rig, engine={"limits": {"maxNumSeqs": 4}})
+        await rig.settle()
+        assert not speaks_tls(rig)
+        assert rig.condition("GatewayReady")[:2] == ("True", "CertificatesFailed")
+        rig.fake.before_write = lambda _: None
+        rig.now += timedelta(minutes=2)
+        await rig.settle()
+        assert rig.condition("UpToDate")[1] == "NewerRendering"
+        mark = rig.fake.get("pods", "chat-gateway-0x")["metadata"]["annotations"].get(names.CERTIFICATE_ANNOTATION)
+        assert mark, "its gateway is told"
         adopt(rig)
         await rig.settle()
         assert speaks_tls(rig)

@@ -20,7 +20,7 @@ from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
 from glm_operator.observe.report import GroupReport
 from glm_operator.reconcile.adoptions import Adoptions, is_adopting
-from glm_operator.reconcile.certificates.keeper import Certificates
+from glm_operator.reconcile.certificates.keeper import Certificates, Standing
 from glm_operator.reconcile.certificates.pods import may_wait, mounting, tell
 from glm_operator.reconcile.choice import is_new, newest
 from glm_operator.reconcile.ports import Cache, Cluster, Gateways, Leaders, Measurements
@@ -158,15 +158,29 @@ class Reconciler:
         if not front.needs_certificates:
             self.certificates.forget(_key(seen.body))
             return front, None
-        standing = await self.certificates.ensure(seen.body, is_awaited=may_wait(seen.observed))
+        standing = await self._ensured(seen, self.certificates)
+        return replace(front, uncertified=standing.trouble), standing.look_at
+
+    async def _ensured(self, seen: Seen, certificates: Certificates) -> Standing:
+        standing = await certificates.ensure(seen.body, is_awaited=may_wait(seen.observed))
         for use, mark in standing.written.items():
             await tell(self.kube, seen.body, mounting(seen.observed, use), mark)
-        return replace(front, uncertified=standing.trouble), standing.look_at
+        return standing
+
+    async def _renders_tls(self, seen: Seen) -> bool:
+        """Tell whether groups that are rendered now speak TLS; of plain ones not before there are certificates.
+
+        Groups that serve would be replaced by some that wait for a Secret, as where the right to it is missing.
+        """
+        if not renders_tls(seen.body, seen.observed, self.house):
+            return False
+        if self.certificates is None or not records.is_plain(seen.observed):
+            return True
+        return (await self._ensured(seen, self.certificates)).ends is not None
 
     async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
         """Return where the groups go: to the newest spec, or, where that is refused, to the last accepted one."""
-        has_tls = renders_tls(seen.body, seen.observed, self.house)
-        found = newest(seen.body, self.default_image, has_tls=has_tls)
+        found = newest(seen.body, self.default_image, has_tls=await self._renders_tls(seen))
         if isinstance(found, Trouble):
             return Choice(records.restore(seen.body, seen.observed), found)
         target, waits = found.target(seen.observed), ""

@@ -206,6 +206,12 @@ def record(target: Target, observed: Observed, *, is_complete: bool = False) -> 
     }
 
 
+def is_plain(observed: Observed) -> bool:
+    """Tell whether groups of what was accepted last speak plain HTTP."""
+    last = latest(observed.records)
+    return last is not None and not (last.template is not None and speaks_tls(last.template["spec"]["template"]))
+
+
 def is_guarded(observed: Observed) -> bool:
     """Tell whether clients are asked for API keys where access.auth says nothing.
 
