@@ -29,7 +29,7 @@ RECORD_LABEL = f"{GROUP}/accepted-spec"  # on ControllerRevisions that hold an a
 OPERATOR_LABEL = f"{GROUP}/operator"  # on the operator's own pods, by the chart: NetworkPolicies know them by it
 POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"  # set by the StatefulSet controller since Kubernetes 1.28
 
-REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on the record of an accepted spec: the groups wanted with it
+REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on a record: groups wanted; on a gateway's Deployment: pods it was given
 LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and why
 SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available, or: earlier
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts

@@ -442,3 +442,22 @@ async def test_a_deployment_without_groups_is_ready_where_a_request_brings_one(r
     set_spec(rig, scaling={"min": 1, "max": 1})
     await rig.settle()
     assert rig.condition("Ready")[:2] == ("False", "ScaledToZero")
+
+
+async def test_what_a_hand_changed_is_set_right_also_where_an_hpa_says_how_many_pods(rig: Rig) -> None:
+    scale_gateway(rig, 3)
+    await rig.settle()
+    writes = rig.writes
+    await rig.settle()
+    assert rig.writes == writes, "another number is nothing to write of"
+
+    def by_hand(item: dict[str, Any]) -> None:
+        item["spec"]["template"]["spec"]["containers"][0]["image"] = "by-hand:1"
+
+    for number in (3, 4):
+        scale_gateway(rig, number)
+        rig.fake.edit("deployments", "chat-gateway", by_hand)
+        await rig.settle()
+        found = rig.fake.get("deployments", "chat-gateway")["spec"]
+        assert found["template"]["spec"]["containers"][0]["image"] == "operator:1"
+        assert found["replicas"] == number

@@ -107,10 +107,12 @@ def deployment(target: GatewayTarget, live: Manifest | None = None) -> Manifest 
     if is_kept and live is not None and live["spec"].get("replicas") == target.replicas:
         return None
     made = _template(target)
+    # Where the spec says no number, what is found later may be another one: this is the one that was applied.
+    applied = {names.REPLICAS_ANNOTATION: str(target.replicas)} if target.gateway.replicas is None else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {**_metadata(target), "annotations": {names.FRONT_ANNOTATION: front_digest}},
+        "metadata": {**_metadata(target), "annotations": {names.FRONT_ANNOTATION: front_digest, **applied}},
         "spec": {
             "replicas": target.replicas,
             "selector": {"matchLabels": gateway_selector(target.name)},

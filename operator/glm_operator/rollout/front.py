@@ -218,12 +218,16 @@ def _front(body: Manifest) -> Front | Trouble:
 
 def _repair(wanted: GatewayTarget, body: Manifest, live: Manifest | None) -> list[Manifest]:
     """Return the Deployment, if a hand has changed what this version has made; what another one has made is left."""
-    fresh = deployment(wanted)
-    assert fresh is not None
     applied = {} if live is None else live["metadata"].get("annotations") or {}
-    marked = owned(fresh, body)["metadata"]["annotations"][names.APPLIED_ANNOTATION]
+    given = str(applied.get(names.REPLICAS_ANNOTATION, ""))
+    made = deployment(replace(wanted, replicas=int(given)) if given.isdecimal() else wanted)
+    fresh = deployment(wanted)
+    assert made is not None
+    assert fresh is not None
+    marked = owned(made, body)["metadata"]["annotations"][names.APPLIED_ANNOTATION]
     was_made_so = applied.get(names.APPLIED_ANNOTATION) == marked
-    return [fresh] if was_made_so and not is_contained(fresh, live) else []
+    there = {**made, "spec": {**made["spec"], "replicas": wanted.replicas}}
+    return [fresh] if was_made_so and not is_contained(there, live) else []
 
 
 def _never_served(group: ObservedGroup) -> bool:
