@@ -10,7 +10,9 @@ from glm_operator.status.facts import Facts
 def gateway_status(facts: Facts) -> GatewayStatus | None:
     """Return the counts; None while no pod of a gateway has told any, as those of the version before."""
     before = facts.previous.get("gateway") or {}
-    total, known = before.get("cutRequests"), {each["name"]: each["cutRequests"] for each in before.get("pods") or []}
+    total = before.get("cutRequests")
+    told = [each for each in before.get("pods") or [] if {"name", "cutRequests"} <= set(each)]  # not as a hand wrote it
+    known = {each["name"]: each["cutRequests"] for each in told}
     for pod, now in facts.cut.items():
         last = known.get(pod, 0)
         total = (total or 0) + (now - last if now >= last else now)

@@ -48,3 +48,8 @@ def test_what_a_pod_has_told_stays_when_it_is_silent_gone_or_began_anew() -> Non
 def test_pods_that_are_gone_are_kept_nowhere_but_in_the_sum() -> None:
     status = told(told(a=2), b=1)
     assert status["gateway"] == {"cutRequests": 3, "pods": [{"name": "b", "cutRequests": 1}]}
+
+
+def test_what_a_hand_has_written_into_the_status_counts_as_far_as_it_can_be_read() -> None:
+    by_hand = {"gateway": {"cutRequests": 3, "pods": [{}, {"name": "a"}, {"name": "b", "cutRequests": 1}]}}
+    assert num_cut(told(by_hand, a=1, b=2)) == 5
