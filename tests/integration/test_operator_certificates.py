@@ -372,6 +372,31 @@ async def test_groups_that_serve_are_not_replaced_by_some_that_would_wait_for_a_
         assert speaks_tls(rig)
 
 
+async def test_no_group_speaks_tls_while_a_gateway_of_another_deployment_could_not_ask_it() -> None:
+    serves_blue = {"alsoServes": {"selector": {"matchLabels": {"team": "blue"}}}}
+
+    def prepare(fake: FakeKubernetes) -> None:
+        fake.put("glmdeployments", a_body(gateway=serves_blue))
+        blue = a_body("blue")
+        fake.put("glmdeployments", {**blue, "metadata": {**blue["metadata"], "labels": {"team": "blue"}}})
+
+    async with a_rig(prepare) as rig:
+        await rig.settle()
+        await rig.settle("blue")
+        await rig.end()
+        rig.certificates = True
+        await rig.settle()
+        await rig.settle("blue")
+        rig.fake.delete(("pods", "models", "blue-gateway-0x"))
+        set_spec(rig, "blue", engine={"limits": {"maxNumSeqs": 4}})
+        await rig.settle("blue")
+        assert not speaks_tls(rig, "blue-g0")
+        replace_gateway(rig)
+        set_spec(rig, "blue", engine={"limits": {"maxNumSeqs": 5}})
+        await rig.settle("blue")
+        assert speaks_tls(rig, "blue-g0")
+
+
 async def test_an_automatic_adoption_waits_for_the_gateway_and_moves_groups_once() -> None:
     def prepare(fake: FakeKubernetes) -> None:
         fake.put("glmdeployments", a_body(rollout={"adopt": "Automatic"}))

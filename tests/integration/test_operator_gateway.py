@@ -461,3 +461,16 @@ async def test_what_a_hand_changed_is_set_right_also_where_an_hpa_says_how_many_
         found = rig.fake.get("deployments", "chat-gateway")["spec"]
         assert found["template"]["spec"]["containers"][0]["image"] == "operator:1"
         assert found["replicas"] == number
+
+
+async def test_another_deployment_that_cannot_be_read_keeps_its_place_and_harms_nobody(rig: Rig) -> None:
+    await put_other(rig, "other", servedName="blue")
+    set_spec(rig, gateway=BLUE)
+    await rig.settle()
+    assert set(named(rig)) == {"glm-nano", "blue"}
+    (record,) = [name for name in rig.fake.names("controllerrevisions") if name.startswith("other-")]
+    rig.fake.edit("controllerrevisions", record, lambda item: item.update(data="by hand"))
+    set_spec(rig, gateway={**BLUE, "drainSeconds": 77})
+    await rig.settle()
+    assert set(named(rig)) == {"glm-nano", "blue"}
+    assert rig.condition("GatewayReady")[:2] == ("True", "GatewayServes")

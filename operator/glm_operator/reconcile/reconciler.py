@@ -145,7 +145,11 @@ class Reconciler:
         """Return the other deployments, as the watches know them."""
 
         def observed(other: Manifest) -> Observed | None:
-            known = self.cache.seen(*_key(other), self.now())
+            try:
+                known = self.cache.seen(*_key(other), self.now())
+            except Exception:  # whatever somebody wrote into an object of another deployment: its own pass says it
+                logger.exception("%s/%s cannot be read", *_key(other))
+                return None
             return None if known is None else known.observed
 
         are_all = self.cache.is_complete(body["metadata"]["namespace"])
@@ -172,11 +176,14 @@ class Reconciler:
 
         Groups that serve would be replaced by some that wait for a Secret, as where the right to it is missing.
         """
-        if not renders_tls(seen.body, seen.observed, self.house):
+        if not renders_tls(seen.body, seen.observed, self._neighbours(seen.body), self.house):
             return False
         if self.certificates is None or not records.is_plain(seen.observed):
             return True
         return (await self._ensured(seen, self.certificates)).ends is not None
+
+    def _will_render_tls(self, seen: Seen) -> bool:
+        return will_render_tls(seen.body, seen.observed, self._neighbours(seen.body), self.house)
 
     async def _choose(self, seen: Seen, *, may_try: bool) -> Choice:
         """Return where the groups go: to the newest spec, or, where that is refused, to the last accepted one."""
@@ -188,7 +195,7 @@ class Reconciler:
             # A paused rollout begins no adoption: it would hold its place among the fleet for as long.
             if found.deployment.spec.rollout.paused:
                 target, waits = found.without_adoption(seen.observed), "waits until the rollout is resumed"
-            elif found.is_automatic and will_render_tls(seen.body, seen.observed, self.house):
+            elif found.is_automatic and self._will_render_tls(seen):
                 # Groups would move twice: what is rendered a moment later is another one.
                 target = found.without_adoption(seen.observed)
                 waits = "waits until each pod of the gateway has its certificate for workers"

@@ -80,17 +80,17 @@ def front_plan(
     return replace(found, needs_certificates=house.certificates and (has_tls or bool(found.digest)))
 
 
-def renders_tls(body: Manifest, observed: Observed, house: House) -> bool:
+def renders_tls(body: Manifest, observed: Observed, others: Neighbours, house: House) -> bool:
     """Tell whether groups that are rendered now speak TLS: clients come to a gateway that can ask them, or will.
 
     One whose pods cannot be made anew, as for a quota, would find no group any more.
     """
-    return _is_to_speak_tls(body, observed, house) and _can_ask_by_tls(observed)
+    return _is_to_speak_tls(body, observed, house) and _can_ask_by_tls(body, observed, others)
 
 
-def will_render_tls(body: Manifest, observed: Observed, house: House) -> bool:
-    """Tell whether groups are rendered with TLS as soon as the gateway's pods are made anew."""
-    return _is_to_speak_tls(body, observed, house) and not _can_ask_by_tls(observed)
+def will_render_tls(body: Manifest, observed: Observed, others: Neighbours, house: House) -> bool:
+    """Tell whether groups are rendered with TLS as soon as pods of gateways are made anew."""
+    return _is_to_speak_tls(body, observed, house) and not _can_ask_by_tls(body, observed, others)
 
 
 def _is_to_speak_tls(body: Manifest, observed: Observed, house: House) -> bool:
@@ -101,8 +101,11 @@ def _is_to_speak_tls(body: Manifest, observed: Observed, house: House) -> bool:
     return _is_behind_gateway(observed, name) or (is_first and (front.says_auth or records.is_guarded(observed)))
 
 
-def _can_ask_by_tls(observed: Observed) -> bool:
-    return all(pod.has_certificate for pod in observed.gateway if not pod.is_leaving)
+def _can_ask_by_tls(body: Manifest, observed: Observed, others: Neighbours) -> bool:
+    """Tell whether each pod of a gateway that serves these groups has a certificate, as far as that is known."""
+    serving = [observed, *(others.observed(other) for other in others.bodies if selects(other, body))]
+    pods = [pod for each in serving if each is not None for pod in each.gateway]
+    return all(pod.has_certificate for pod in pods if not pod.is_leaving)
 
 
 def _front_plan(
