@@ -475,6 +475,7 @@ async def test_nobody_goes_back_to_groups_that_speak_tls_where_none_can_ask_them
     assert not speaks_tls(rig)
     assert selector(rig) == (TO_GROUPS if without == "gateway" else TO_GATEWAY)
     assert rig.condition("UpToDate")[:2] == ("True", "UpToDate")
+    assert (f"{with_tls}, which was asked for by name, is not taken" in rig.condition("UpToDate")[2]) == by_name
 
 
 async def test_groups_go_back_to_tls_where_their_gateway_can_ask_them(rig: Rig) -> None:

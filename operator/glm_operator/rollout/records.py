@@ -50,13 +50,13 @@ def accept(
     """
     template = group_template(deployment, layout, has_tls=has_tls)
     fresh, kept, last = revision_of(template), templates(observed), latest(observed.records)
+    alike = [record for record in observed.records if record.revision in kept and is_of(record, deployment)]
     of_this_spec = [
         record
-        for record in observed.records
-        if record.revision in kept
-        and is_of(record, deployment)
-        and (record is last or has_tls or not speaks_tls(kept[record.revision]["spec"]["template"]))
+        for record in alike
+        if record is last or has_tls or not speaks_tls(kept[record.revision]["spec"]["template"])
     ]
+    passed_over = {record.revision for record in alike} - {record.revision for record in of_this_spec}
     of_this_spec = of_this_spec or _without_records(deployment, observed, kept)
     asked = latest(record for record in of_this_spec if record.revision == wanted)
     record = asked or latest(of_this_spec)
@@ -74,6 +74,7 @@ def accept(
         "progress_deadline_s": deployment.spec.progress_deadline_s,
         "layout": layout,
         "proven": _proven(observed),
+        "passed_over": wanted if wanted in passed_over else "",
     }
     if record is None or takes_newer:
         found = latest(record for record in of_this_spec if record.revision == fresh)

@@ -29,6 +29,7 @@ class Target:
     is_adopted: bool = False  # the target's record says: its rendering is newer than its spec
     is_adoption: bool = False  # nothing but the rendering differs from what was accepted last
     is_pinned: bool = False  # somebody asked for this revision by name, and not for the newer rendering
+    passed_over: str = ""  # a revision that was asked for by name and is not taken: nobody could ask it by TLS
 
     def manifest(self, group: str, revision: str, annotations: Mapping[str, str]) -> Manifest | None:
         """Return the StatefulSet of a group at a revision; None where nothing says what it is made from."""

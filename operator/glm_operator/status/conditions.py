@@ -176,7 +176,13 @@ def _up_to_date(facts: Facts) -> Condition:
     if silent:
         message = f"no tokens in flight reported by {', '.join(silent[:20])}; a scale-down chooses by index"
         return _say(facts, "UpToDate", "False", "OlderWorkers", message)
-    return _say(facts, "UpToDate", "True", "UpToDate", "groups are rendered as this operator version would")
+    message = "groups are rendered as this operator version would"
+    if facts.target.passed_over:
+        message += (
+            f"; revision {facts.target.passed_over}, which was asked for by name, is not taken: it speaks TLS, and "
+            "there is no gateway with certificates to ask it"
+        )
+    return _say(facts, "UpToDate", "True", "UpToDate", message)
 
 
 def _write_clients_miss(facts: Facts) -> Trouble | None:
