@@ -74,6 +74,11 @@ class Connection(asyncio.Protocol):
         self._can_write.set()
         self._keeps_alive = True
         self.idle_since = self._loop.time()
+        self.is_kept = False  # by a pool, until it is used again
+
+    @property
+    def is_open(self) -> bool:
+        return self._lost is None
 
     @property
     def is_reusable(self) -> bool:
@@ -133,6 +138,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection at once: what the group still writes is for nobody."""
+        self.is_kept = False
         if self._transport is not None:
             self._transport.abort()
 

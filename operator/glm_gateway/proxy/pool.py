@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from glm_gateway.proxy.connection import Connection, UpstreamLost
+from glm_gateway.proxy.opened import Opened
 
 MAX_IDLE = 512
 """As many streams as a group had at once go on without connecting anew; a worker has room for 2,048 connections, and
 closes those that ask for nothing where it has not."""
+
+
+OPENED = Opened()
+"""Files are the process's, so are the connections that have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class Pool:
     patience: Patience = Patience()
     max_idle: int = MAX_IDLE
     server_name: str | None = None
+    opened: Opened = OPENED
     _is_closed: bool = False
     _idle: list[Connection] = field(default_factory=list)  # the one used last is the last
 
@@ -53,6 +59,7 @@ class Pool:
     def done(self, connection: Connection) -> None:
         """Keep a connection for later, or close it where its reply was not read to the end."""
         if connection.is_reusable and not self._is_closed and len(self._idle) < self.max_idle:
+            connection.is_kept = True
             self._idle.append(connection)
         else:
             connection.close()
@@ -68,6 +75,7 @@ class Pool:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
+            connection.is_kept = False
             if connection.is_reusable and now - connection.idle_since < self.patience.idle_s:
                 return connection
             connection.close()
@@ -77,7 +85,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         name = self.server_name if self.tls is not None else None
         try:
-            async with asyncio.timeout(self.patience.connect_s):
+            async with asyncio.timeout(self.patience.connect_s), self.opened.another():
                 _, connection = await loop.create_connection(
                     Connection, self.host, self.port, ssl=self.tls, server_hostname=name
                 )
@@ -86,4 +94,5 @@ class Pool:
             raise UpstreamLost(reason, has_answered=False) from None
         except OSError as error:
             raise UpstreamLost(f"no connection: {error.strerror or error}", has_answered=False) from error
+        self.opened.note(connection)
         return connection
