@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -336,6 +337,9 @@ async def test_no_group_speaks_tls_while_a_pod_of_the_gateway_could_not_ask_it()
         assert "workers" in volumes(pod_spec(rig, "deployments", "chat-gateway"))
         assert not speaks_tls(rig)
         assert rig.condition("UpToDate")[1] == "UpToDate"
+        evicted = copy.deepcopy(rig.fake.get("pods", "chat-gateway-0x"))
+        evicted["metadata"] |= {"name": "evicted", "uid": "evicted"}
+        rig.fake.put("pods", {**evicted, "status": {"phase": "Failed", "reason": "Evicted"}})
         replace_gateway(rig)
         await rig.settle()
         assert rig.condition("UpToDate")[1] == "NewerRendering"

@@ -12,7 +12,8 @@ from glm_operator.manifest import Manifest, name_of
 class GatewayPod:
     """One pod. digest: of the file that was last said to be brought to it; "" for none.
 
-    has_certificate: it mounts what it shows to workers, and so may ask those that speak TLS.
+    has_certificate: it mounts what it shows to workers, and so may ask those that speak TLS. has_ended: for good, as
+    one that was evicted; it stays to be looked at.
     """
 
     name: str
@@ -22,6 +23,7 @@ class GatewayPod:
     is_leaving: bool
     digest: str = ""
     has_certificate: bool = False
+    has_ended: bool = False
     trouble: Trouble | None = None
 
     @property
@@ -52,6 +54,7 @@ def _pod(pod: Manifest, trouble: Trouble | None) -> GatewayPod:
         is_ready=conditions.get("Ready", {}).get("status") == "True" and "deletionTimestamp" not in metadata,
         is_leaving="deletionTimestamp" in metadata,
         digest=(metadata.get("annotations") or {}).get(names.CONFIG_ANNOTATION, ""),
+        has_ended=status.get("phase") in ("Failed", "Succeeded"),
         has_certificate=any(
             volume.get("name") == names.WORKERS_VOLUME for volume in pod.get("spec", {}).get("volumes") or []
         ),

@@ -105,7 +105,7 @@ def _can_ask_by_tls(body: Manifest, observed: Observed, others: Neighbours) -> b
     """Tell whether each pod of a gateway that serves these groups has a certificate, as far as that is known."""
     serving = [observed, *(others.observed(other) for other in others.bodies if selects(other, body))]
     pods = [pod for each in serving if each is not None for pod in each.gateway]
-    return all(pod.has_certificate for pod in pods if not pod.is_leaving)
+    return all(pod.has_certificate for pod in pods if not (pod.is_leaving or pod.has_ended))
 
 
 def _front_plan(
