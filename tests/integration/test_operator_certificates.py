@@ -171,6 +171,16 @@ async def test_a_leaf_that_is_gone_when_a_pod_needs_it_is_made_within_half_a_min
     assert "chat-worker-tls" in rig.fake.names("secrets")
 
 
+async def test_a_certificate_that_is_gone_when_the_gateway_starts_anew_is_made_within_half_a_minute(rig: Rig) -> None:
+    rig.fake.delete(("secrets", "models", "chat-worker-client-tls"))
+    rig.now += timedelta(seconds=31)
+    await rig.run_pass()
+    assert "chat-worker-client-tls" not in rig.fake.names("secrets"), "the pod has what it had"
+    rig.fake.edit("pods", "chat-gateway-0x", lambda pod: pod["status"]["conditions"].pop())  # Ready
+    await rig.run_pass()
+    assert "chat-worker-client-tls" in rig.fake.names("secrets")
+
+
 async def test_a_root_that_ends_within_a_year_gets_one_after_it_that_signs_a_day_later(rig: Rig) -> None:
     first = certificate(rig, "glm-authority", "ca.crt")
     for _ in range(3286 // 50):

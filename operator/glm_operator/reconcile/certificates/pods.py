@@ -29,7 +29,12 @@ def mounting(observed: Observed, use: Use) -> list[Pod]:
 
 
 def may_wait(observed: Observed) -> bool:
-    """Tell whether a pod of a group has a node and does not run yet: it may be its Secret that it waits for."""
+    """Tell whether a pod of a group has a node and does not run yet, or one of the gateway begins: its Secret may miss.
+
+    Pods of the gateway do not wait for theirs, and ask no group that speaks TLS before it comes.
+    """
+    if any(not (pod.is_ready or pod.is_leaving or pod.has_ended) for pod in observed.gateway):
+        return True
     return any(
         pod.is_scheduled and pod.running_since is None and not pod.is_ready and not pod.is_leaving
         for group in observed.groups.values()
