@@ -64,8 +64,8 @@ class Exports:
             os.close(lock)
 
     def _look(self, today: str) -> int:
-        num_written, is_whole = 0, True
         open_since = first_day(self._journal.folder)
+        num_written, is_whole = 0, not "" < open_since < today  # also of a day of which nothing has ended
         for day in self._journal.days():
             if day >= today:
                 break

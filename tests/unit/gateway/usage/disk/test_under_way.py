@@ -356,6 +356,18 @@ def test_a_day_is_exported_when_nothing_of_it_is_under_way_any_more(tmp_path: Pa
     assert ",2,1," in file.read_text(), "two requests, one of which failed"
 
 
+def test_a_day_of_which_no_request_has_ended_is_exported_when_it_is_taken_over(tmp_path: Path) -> None:
+    first, second = Process(tmp_path / "u"), Process(tmp_path / "u")
+    first.used = {"r": 7}
+    first.tick()
+    first.die()
+    config = ExportConfig(folder=tmp_path / "out", formats=(Format.CSV,))
+    exports = Exports(config, second.service.journal, lambda: MIDNIGHT + AFTER_MIDNIGHT_S)
+    assert exports.look() == 0
+    second.take_over()
+    assert exports.look() == 1
+
+
 def test_a_volume_without_locks_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
     def none(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
