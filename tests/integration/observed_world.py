@@ -193,6 +193,12 @@ class World:
         until_s = time.time() + seconds
         await self.until(f"{seconds} s later", lambda: time.time() >= until_s)
 
+    async def until_answered(self, expr: str) -> None:
+        """Wait until Prometheus has something for a query now."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not await self.query(expr):
+                await asyncio.sleep(TICK_S)
+
     async def kill(self, group: str) -> None:
         """End every process of a group as a lost machine does; it stays away until it is revived."""
         for pod in self._pods(group):
