@@ -195,9 +195,10 @@ class World:
 
     async def until_answered(self, expr: str) -> None:
         """Wait until Prometheus has something for a query now."""
-        async with asyncio.timeout(DEADLINE_S):
-            while not await self.query(expr):
-                await asyncio.sleep(TICK_S)
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not await self.query(expr):
+            assert time.monotonic() < deadline_s, f"{expr} had no answer within {DEADLINE_S} s"
+            await asyncio.sleep(TICK_S)
 
     async def kill(self, group: str) -> None:
         """End every process of a group as a lost machine does; it stays away until it is revived."""
