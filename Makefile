@@ -134,8 +134,8 @@ rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test 
 	@promtool test rules tests/rules/*.yaml
 
 .PHONY: integration
-integration: $(INSTALLED) clients ## Real neighbours: gloo ranks, HTTP, processes; three test files at a time, for most of it is waiting
-	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not e2e" tests/integration
+integration: $(INSTALLED) clients ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for much of it is waiting
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" tests/integration
 
 .PHONY: gpu
 gpu: $(INSTALLED) ## Parity and serving on CUDA devices; skips loudly without one

@@ -38,13 +38,16 @@ def test_beside_v1_hierarchies_an_empty_v2_one_does_not_count() -> None:
     assert hierarchies([m for m in mounts if m.kind != "cgroup"]) == [Path("/sys/fs/cgroup/unified")]
 
 
-@pytest.mark.parametrize(("file", "default", "of_four"), [("cpu.shares", "1024", "4096"), ("cpu.weight", "100", "400")])
-def test_all_pods_together_weigh_as_much_as_the_cores_of_the_machine(
-    tmp_path: Path, file: str, default: str, of_four: str
+@pytest.mark.parametrize(
+    ("file", "num_cpus", "weight"),
+    [("cpu.shares", 4, "40960"), ("cpu.weight", 4, "4000"), ("cpu.weight", 64, "10000")],
+)
+def test_all_pods_together_go_before_what_else_runs_as_far_as_a_cgroup_can(
+    tmp_path: Path, file: str, num_cpus: int, weight: str
 ) -> None:
-    (tmp_path / file).write_text(default)
-    weigh(tmp_path, 4)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, of_four)]
+    (tmp_path / file).write_text("100")
+    weigh(tmp_path, num_cpus)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, weight)]
 
 
 def test_a_hierarchy_without_the_cpu_is_left_alone(tmp_path: Path) -> None:
