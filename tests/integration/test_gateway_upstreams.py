@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from glm_gateway.access.keys import Keyring, new_key
 from glm_gateway.admission.gate import Gate
 from glm_gateway.admission.metering import Metering
 from glm_gateway.app import Gateway
+from glm_gateway.hold.room import Bounds
 from glm_gateway.limits.config import QuotasConfig
 from glm_gateway.models.model import Model, Overflow
 from glm_gateway.proxy import plain as proxy_plain
@@ -321,3 +322,60 @@ async def test_who_hangs_up_while_a_server_outside_has_the_request_has_used_the_
             await asyncio.sleep(0.01)
     num_bytes = len(json.dumps({"model": "chat", "messages": ASK, "priority": 1}, separators=(",", ":")))
     assert counters.spent == -(-num_bytes // 4)
+
+
+STREAMED = {"model": "near", "messages": ASK, "stream": True}
+ALICE = {"authorization": "Bearer glm-alice"}
+
+
+async def test_a_stream_that_a_group_has_begun_goes_to_no_server_outside(world: World) -> None:
+    world.near.overflow = Overflow(world.upstream(), after_s=0.0)
+    is_late, got = asyncio.Event(), b""
+    world.group.scripts = [
+        [FRAMES_HEAD, opened(), said("near", 1), is_late, DIE],
+        [FRAMES_HEAD, opened(), said("more", 2), closed()],
+    ]
+    async with world.http.stream("POST", "/v1/chat/completions", json=STREAMED, headers=ALICE) as response:
+        async for data in response.aiter_raw():
+            got += data
+            if b"near" in got and not is_late.is_set():
+                world.near.replace([])
+                is_late.set()
+            elif is_late.is_set():  # it is told that it waits
+                world.near.replace([member("g0", world.group.port)])
+    assert world.far.asked == []
+    assert b"more" in got
+
+
+async def test_a_stream_that_waited_once_waits_as_long_again_when_its_group_is_lost(world: World) -> None:
+    hold_s, is_late, got = 0.5, asyncio.Event(), b""
+    world.near.bound(Bounds(timeout_s=hold_s))
+    world.near.replace([])
+    world.group.scripts = [
+        [FRAMES_HEAD, opened(), said("near", 1), is_late, DIE],
+        [FRAMES_HEAD, opened(), said("more", 2), closed()],
+    ]
+
+    async def read() -> None:
+        nonlocal got
+        async with world.http.stream("POST", "/v1/chat/completions", json=STREAMED, headers=ALICE) as response:
+            async for data in response.aiter_raw():
+                got += data
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        deadline_s = loop.time() + DEADLINE_S
+        while not is_so():
+            assert loop.time() < deadline_s and not reader.done(), got  # noqa: PT018
+            await asyncio.sleep(0.01)
+
+    loop = asyncio.get_running_loop()
+    reader, began_s = asyncio.create_task(read()), loop.time()
+    await until(lambda: len(world.near.room) == 1)
+    world.near.replace([member("g0", world.group.port)])
+    await until(lambda: b"near" in got and loop.time() > began_s + 2 * hold_s)
+    world.near.replace([])
+    is_late.set()
+    await until(lambda: len(world.near.room) == 1)
+    world.near.replace([member("g0", world.group.port)])
+    await asyncio.wait_for(reader, DEADLINE_S)
+    assert b"more" in got

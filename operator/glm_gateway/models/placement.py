@@ -97,7 +97,9 @@ class Placement:
         return self.model.is_leaving(group)
 
     def succeed(self, choice: Choice, prompt_tokens: int | None) -> None:
+        """Note that a reply has begun. From now on only a group can go on with it, and a wait for one begins anew."""
         now = self._loop.time()
+        self.may_go_outside, self._gives_up_s = False, None
         self.model.router.succeed(choice, now, prompt_tokens)
         if prompt_tokens is None:  # a plain reply does not say when its first token comes
             self.model.overload.leave(self._pending)

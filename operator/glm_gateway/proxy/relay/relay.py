@@ -6,6 +6,7 @@ passed on as it comes, and can be asked again only before its first byte.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 from glm_edge.errors.failure import Failure
@@ -24,6 +25,8 @@ from glm_gateway.proxy.relay.reply import Reply
 from glm_gateway.proxy.relay.result import Hooks, Result
 from glm_gateway.routing.pick import Choice
 from glm_gateway.surfaces.usage import Stored
+
+log = logging.getLogger(__name__)
 
 MAX_ASKED = 4
 """Groups that one request is sent to before any of them has said a word of its reply."""
@@ -94,6 +97,9 @@ class Relay:
                 lost.add(choice.group)
                 verdict = self._verdict()
                 if isinstance(verdict, GiveUp):
+                    log.warning(
+                        "group %s lost a reply (%s), which no other takes up: %s", choice.group, loss, verdict.reason
+                    )
                     break
                 continuation = verdict.continuation if isinstance(verdict, GoOn) else None
             finally:
