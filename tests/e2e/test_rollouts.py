@@ -90,6 +90,7 @@ def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
     assert pair.pod_uids() == before
     assert "0/2" in pair.target.kubectl("get", "glmd", "pair", "-n", MODEL_NAMESPACE)
     old = {group["revision"] for group in groups(pair).values()}
+    pair.patch(rollout={"minReadySeconds": 20})  # time to stand between two revisions
     rollout(pair, "resume")
     wait_for(
         "the first group on its way",
@@ -104,6 +105,7 @@ def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
         timeout_s=120,
     )
     callers_get_the_revision_that_was_said(pair, pair.status()["revision"])
+    pair.patch(rollout={"minReadySeconds": None})
     rollout(pair, "resume")
     assert "2/2 up to date, 2/2 ready" in rollout(pair, "status")
     assert not before.items() & pair.pod_uids().items()
