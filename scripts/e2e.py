@@ -2,10 +2,9 @@
 
 `make e2e-long` (--long) tells the long stories instead, and nothing else.
 
-On our own cluster the stories run in two lanes, for they wait more than they work (tests/e2e/lanes.py); with flags for
-pytest, as -k, in one. With E2E_KUBECONFIG they run on that cluster and nothing is brought up or taken down
-(CONTRIBUTING.md). What is left out is said, and appended to the file that STAGES_LEFT_OUT names, for the summary of
-`make test`.
+With --two-lanes they run in two on our own cluster, for they wait more than they work (tests/e2e/lanes.py). With
+E2E_KUBECONFIG they run on that cluster and nothing is brought up or taken down (CONTRIBUTING.md). What is left out is
+said, and appended to the file that STAGES_LEFT_OUT names, for the summary of `make test`.
 """
 
 import json
@@ -40,6 +39,7 @@ SECOND_STORIES = [
 """The second lane's. They share one deployment (`pair`), and the first lane's another (`shared`), which has GPUs."""
 
 LONG = "--long"
+TWO_LANES = "--two-lanes"
 
 
 def is_up() -> bool:
@@ -76,7 +76,7 @@ def is_long() -> bool:
 
 def flags() -> list[str]:
     """Return those that are pytest's."""
-    return [flag for flag in sys.argv[1:] if flag != LONG]
+    return [flag for flag in sys.argv[1:] if flag not in (LONG, TWO_LANES)]
 
 
 def pytest_of(tests: Sequence[str]) -> list[str]:
@@ -177,7 +177,9 @@ def on_own_cluster() -> int:
             cluster(command)
         if is_long():
             return pytest([*GUESTS, *STORIES])
-        return pytest([*OF_OUR_CLUSTER, *GUESTS, *STORIES]) if flags() else in_two_lanes(*lanes_of_stories())
+        if TWO_LANES in sys.argv[1:]:
+            return in_two_lanes(*lanes_of_stories())
+        return pytest([*OF_OUR_CLUSTER, *GUESTS, *STORIES])
     finally:
         if before:
             print(

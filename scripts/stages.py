@@ -113,7 +113,7 @@ STAGES = (
     Stage("unit-rest", "all other pure tests", after=("imports",)),
     Stage("contract", "what types cannot pin", after=("imports",)),
     Stage("gpu", "parity on CUDA", no_gpu, after=UNIT),
-    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=("lifecycle",)),
+    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=("lifecycle", *UNIT)),
     Stage("demo", "what README shows first", is_slow=True, after=(*UNIT, "gpu")),
     Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=(*UNIT, "gpu")),
 )

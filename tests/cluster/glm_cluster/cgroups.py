@@ -39,22 +39,19 @@ def create_cgroups() -> None:
         weigh(point / CGROUP, os.cpu_count() or 1)
 
 
-WEIGHT = 10
-"""Of all pods together for each core, against that of one process group outside of them.
-
-Tests beside the stories are many such groups. Pods take no more than their own limits, and stories wait for them.
-"""
-
 DEFAULTS = (("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000))
 """Of cgroups version 1 and 2: a file, what a new cgroup has, and the most it can have."""
 
 
 def weigh(cgroup: Path, num_cpus: int) -> None:
-    """Let all pods together go before what else runs on the machine: by default they have what one process has."""
+    """Let all pods together have a share of the CPU for each core: by default they have what one process has.
+
+    What else runs on the machine at the same time would starve them. With more, they starve the API server.
+    """
     for name, default, most in DEFAULTS:
         file = cgroup / name
         if file.exists():  # in one hierarchy of version 1 only
-            file.write_text(str(min(default * WEIGHT * num_cpus, most)))
+            file.write_text(str(min(default * num_cpus, most)))
 
 
 def withheld(root: Path) -> set[str]:

@@ -40,9 +40,9 @@ def test_beside_v1_hierarchies_an_empty_v2_one_does_not_count() -> None:
 
 @pytest.mark.parametrize(
     ("file", "num_cpus", "weight"),
-    [("cpu.shares", 4, "40960"), ("cpu.weight", 4, "4000"), ("cpu.weight", 64, "10000")],
+    [("cpu.shares", 4, "4096"), ("cpu.weight", 4, "400"), ("cpu.weight", 128, "10000")],
 )
-def test_all_pods_together_go_before_what_else_runs_as_far_as_a_cgroup_can(
+def test_all_pods_together_weigh_as_much_as_the_cores_of_the_machine_as_far_as_a_cgroup_can(
     tmp_path: Path, file: str, num_cpus: int, weight: str
 ) -> None:
     (tmp_path / file).write_text("100")
