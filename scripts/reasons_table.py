@@ -12,6 +12,9 @@ Start with `kubectl get glmd` (column Reason), then `kubectl describe glmd NAME`
 list and a message with the value. `kubectl glm rollout status NAME` follows a rollout; `history`, `undo`, `pause`,
 `resume` and `adopt` are beside it.
 
+How to give and take keys, set limits and budgets, read usage, the audit log and single traces:
+[gateway.md](gateway.md).
+
 ## Conditions
 
 | Condition | It is True when |
