@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from glm_operator import names
+from integration.certificates_world import a_body, pod_spec, replace_gateway, speaks_tls, volumes
 from integration.fake_kubernetes import FakeKubernetes
 from integration.operator_rig import Rig, a_rig, set_spec
-from integration.test_operator_certificates import a_body, pod_spec, replace_gateway, speaks_tls, volumes
 from integration.test_operator_gateway import TO_GROUPS, selector
 
 STEPS = 20
