@@ -126,7 +126,8 @@ async def a_server(model: Path) -> AsyncIterator[Server]:
         "GLM_HTTP_PORT": str(port),
         "GLM_SERVED_MODEL_NAME": "m",
     }
-    command = [sys.executable, "-m", "glm_worker.supervisor.server_process", "--control-fd", str(theirs.fileno())]
+    module = "glm_worker.supervisor.children.server_process"
+    command = [sys.executable, "-m", module, "--control-fd", str(theirs.fileno())]
     process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
         [*command, "--parent", str(os.getpid()), "--target", TARGET],
         env={**os.environ, **settings},

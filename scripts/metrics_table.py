@@ -15,9 +15,9 @@ from glm_worker.messages import Slo, SloClass
 from glm_worker.server.metrics.telemetry import Gauges
 from glm_worker.server.metrics.telemetry import Telemetry as ServerTelemetry
 from glm_worker.settings import read_settings
-from glm_worker.supervisor.history import History
-from glm_worker.supervisor.telemetry import FollowerTelemetry
-from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry
+from glm_worker.supervisor.evidence.history import History
+from glm_worker.supervisor.management.telemetry import FollowerTelemetry
+from glm_worker.supervisor.management.telemetry import Telemetry as LeaderTelemetry
 
 HEAD = Path(__file__).with_name("metrics_head.md")
 GATEWAY = (

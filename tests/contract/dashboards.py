@@ -16,9 +16,9 @@ from glm_operator.telemetry import Telemetry as OperatorTelemetry
 from glm_worker.messages import Slo, SloClass
 from glm_worker.server.metrics.telemetry import Gauges
 from glm_worker.server.metrics.telemetry import Telemetry as ServerTelemetry
-from glm_worker.supervisor.history import History
-from glm_worker.supervisor.telemetry import FollowerTelemetry
-from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry
+from glm_worker.supervisor.evidence.history import History
+from glm_worker.supervisor.management.telemetry import FollowerTelemetry
+from glm_worker.supervisor.management.telemetry import Telemetry as LeaderTelemetry
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "charts/glm-operator/dashboards"

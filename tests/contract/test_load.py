@@ -14,8 +14,8 @@ from glm_operator import names
 from glm_operator.render.network import service
 from glm_worker.messages import LoadChanged
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.health import Role, management_app
-from glm_worker.supervisor.load import AGAIN_S, LOOK_S, Line, line_of
+from glm_worker.supervisor.management.health import Role, management_app
+from glm_worker.supervisor.management.load import AGAIN_S, LOOK_S, Line, line_of
 
 FULL = LoadChanged(
     in_flight_tokens=7,

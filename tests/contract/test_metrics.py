@@ -16,8 +16,8 @@ from glm_worker.server.metrics.telemetry import Gauges
 from glm_worker.server.metrics.telemetry import Telemetry as ServerTelemetry
 from glm_worker.server.thinking.resolve import Thinking
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.history import History
-from glm_worker.supervisor.telemetry import Telemetry as LeaderTelemetry
+from glm_worker.supervisor.evidence.history import History
+from glm_worker.supervisor.management.telemetry import Telemetry as LeaderTelemetry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -16,7 +16,7 @@ from glm_worker.messages import Policy as WorkerPolicy
 from glm_worker.server import policy as worker
 from glm_worker.server.slo import MAX_BODY_BYTES
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.health import Role, management_app
+from glm_worker.supervisor.management.health import Role, management_app
 from unit.operator.operator_builders import a_deployment, a_layout
 
 TOKENS = st.integers(1, api.MAX_TOKENS)

@@ -57,7 +57,8 @@ async def a_server_process(folder: Path, **settings: str) -> AsyncIterator[Serve
         "GLM_HTTP_PORT": str(port),
         **settings,
     }
-    command = [sys.executable, "-m", "glm_worker.supervisor.server_process", "--control-fd", str(theirs.fileno())]
+    module = "glm_worker.supervisor.children.server_process"
+    command = [sys.executable, "-m", module, "--control-fd", str(theirs.fileno())]
     with log.open("wb") as output:
         popen = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
             [*command, "--parent", str(os.getpid()), "--target", _TARGET],

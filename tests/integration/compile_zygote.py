@@ -19,7 +19,7 @@ from threading import Thread
 
 from glm_worker.messages import CompileAt
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.environment import zygote_environment
+from glm_worker.supervisor.children.environment import zygote_environment
 from glm_worker.supervisor.supervisor import RANK_TARGET
 
 
@@ -53,7 +53,7 @@ def a_zygote(listener: socket.socket) -> Iterator["subprocess.Popen[bytes]"]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fds = [theirs.fileno(), listener.fileno()]
-        command = [sys.executable, "-m", "glm_worker.supervisor.zygote", "--control-fd", str(fds[0])]
+        command = [sys.executable, "-m", "glm_worker.supervisor.children.zygote", "--control-fd", str(fds[0])]
         with subprocess.Popen(
             [*command, "--compile-fd", str(fds[1]), "--parent", str(os.getpid()), "--target", RANK_TARGET],
             env=zygote_environment(WorkerSettings(model="builtin://glm-nano"), os.environ),

@@ -24,7 +24,7 @@ from glm_worker.heartbeat import Phase, RankSlot, create_slots
 from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine, TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.environment import zygote_environment
+from glm_worker.supervisor.children.environment import zygote_environment
 from integration.free_ports import free_port
 from integration.listening import listening
 from integration.rank_pool import hold_torch_to_one_thread

@@ -7,7 +7,7 @@ parent: a test run that is killed leaves nothing, though each pod has a session 
 import sys
 
 from glm_worker.settings import read_settings
-from glm_worker.supervisor.process import die_with_parent
+from glm_worker.supervisor.children.process import die_with_parent
 from glm_worker.supervisor.supervisor import supervise
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from glm_worker.supervisor.evidence.watchdog import LONGEST_TICK_S
 from glm_worker.supervisor.supervisor import RANK_TARGET, SERVER_TARGET
-from glm_worker.supervisor.watchdog import LONGEST_TICK_S
 from integration.no_tls import NO_TLS
 
 ROOT = Path(__file__).parents[2]

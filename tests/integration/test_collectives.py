@@ -11,7 +11,7 @@ from glm_worker.errors import EngineFailed
 from glm_worker.parallel import groups
 from glm_worker.parallel.mesh import Axis
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.environment import zygote_environment
+from glm_worker.supervisor.children.environment import zygote_environment
 from integration.free_ports import free_port
 from integration.listening import listening
 from integration.rank_pool import Rank, RankFailedError, an_assignment, hold_torch_to_one_thread, run_ranks

@@ -13,8 +13,8 @@ from glm_gateway.groups.load import Pace
 from glm_gateway.groups.roster import Roster
 from glm_gateway.models.model import Model
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.health import ManagementServer, Role
-from glm_worker.supervisor.load import Line, LoadBoard
+from glm_worker.supervisor.management.health import ManagementServer, Role
+from glm_worker.supervisor.management.load import Line, LoadBoard
 from integration.free_ports import free_port
 from integration.test_gateway_groups import DEADLINE_S, group_of, until
 

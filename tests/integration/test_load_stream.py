@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from glm_worker.messages import LoadChanged, WatchLoad
-from glm_worker.supervisor.load import MAX_LISTENERS
+from glm_worker.supervisor.management.load import MAX_LISTENERS
 from integration.fake_server import IN_FLIGHT_TOKENS
 from integration.no_tls import NO_TLS
 from integration.pods import LIMIT_S, Group, PodProcess, eventually, running_group

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from glm_worker.supervisor.protocol import TICK_S
+from glm_worker.supervisor.evidence.watchdog import TICK_S
 from integration.few_connections import MOST
 from integration.metrics_text import series_value
 from integration.pods import Group, eventually, running_group

@@ -21,7 +21,7 @@ from glm_worker.request import EngineRequest
 from glm_worker.server.edge.lanes import SHORT_BYTES
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai.completions import intake
-from glm_worker.supervisor import compilers
+from glm_worker.supervisor.children import compilers
 from integration.server_world import DEADLINE_S, MODEL, ScriptedEngine, ServerWorld, a_server, token_ids
 
 USER: list[Any] = [{"role": "user", "content": "What is 1+1?"}]

@@ -17,7 +17,7 @@ from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.model.grammar_vocabulary import grammar_vocabulary, unpack_grammar
 from glm_worker.server.structured.compiler import CompileLimits, Compiler
 from glm_worker.server.structured.recipe import Recipe, SchemaPart
-from glm_worker.supervisor import compilers
+from glm_worker.supervisor.children import compilers
 from integration.compile_zygote import a_zygote, compile_at, listening
 
 NANO = Path(__file__).parents[2] / "worker" / "models" / "glm-nano"

@@ -21,7 +21,7 @@ import pytest
 
 from glm_worker.models import resolve
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor import compilers
+from glm_worker.supervisor.children import compilers
 from integration.metrics_text import series_values
 from integration.pods import LIMIT_S, Group, assert_hung, eventually, running_group
 

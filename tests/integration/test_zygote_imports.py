@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.environment import zygote_environment
+from glm_worker.supervisor.children.environment import zygote_environment
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from glm_worker.supervisor.supervisor import RANK_TARGET
-from glm_worker.supervisor.zygote import ONLY_ON_GPUS, load_target
+from glm_worker.supervisor.children.zygote import ONLY_ON_GPUS, load_target
 
 def num_threads():
     return len(list(Path("/proc/self/task").iterdir()))

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from glm_worker.settings import WorkerSettings, read_settings
-from glm_worker.supervisor.causes import Failure
-from glm_worker.supervisor.children import Child, Children
-from glm_worker.supervisor.pod import Pod
-from glm_worker.supervisor.process import die_with_parent
-from glm_worker.supervisor.protocol import StartGeneration
+from glm_worker.supervisor.children.children import Child, Children
+from glm_worker.supervisor.children.process import die_with_parent
+from glm_worker.supervisor.evidence.causes import Failure
+from glm_worker.supervisor.group.pod import Pod
+from glm_worker.supervisor.group.protocol import StartGeneration
 from glm_worker.supervisor.rundir import RunDir
 
 KILL_LIMIT_S = 5.0

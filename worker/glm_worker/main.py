@@ -8,7 +8,7 @@ from pathlib import Path
 
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.settings import WorkerSettings, read_settings
-from glm_worker.supervisor.causes import EXIT_CONFIG, EXIT_ENGINE
+from glm_worker.supervisor.evidence.causes import EXIT_CONFIG, EXIT_ENGINE
 
 NUM_STARTS = 3
 
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
 
 def _calibrate(settings: WorkerSettings, output: Path, num_starts: int) -> int:
     from glm_worker.engine.calibration import command  # imports torch; serving must not, before it forks
-    from glm_worker.supervisor.environment import child_environment
+    from glm_worker.supervisor.children.environment import child_environment
     from glm_worker.supervisor.supervisor import supervise
 
     try:

@@ -204,7 +204,7 @@ class SetPolicy(msgspec.Struct, frozen=True, tag=True):
 
 
 class CompileAt(msgspec.Struct, frozen=True, tag=True):
-    """Who connects to the Unix socket at path gets a process that compiles grammars (supervisor/compilers.py)."""
+    """Who connects to the Unix socket at path gets a process that compiles grammars (supervisor/children/)."""
 
     path: str
 

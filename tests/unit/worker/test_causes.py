@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from glm_worker.supervisor.causes import (
+from glm_worker.supervisor.evidence.causes import (
     EXIT_CONFIG,
     EXIT_ENGINE,
     Cause,

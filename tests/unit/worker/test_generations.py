@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from glm_worker.supervisor.causes import Cause, Exit, rank_cause
-from glm_worker.supervisor.history import LENGTH, STEADY_S, History, rfc3339
+from glm_worker.supervisor.evidence.causes import Cause, Exit, rank_cause
+from glm_worker.supervisor.evidence.history import LENGTH, STEADY_S, History, rfc3339
 
 KILLED = rank_cause(1, 0, Exit(signal=9), "")
 POD_LOST = Cause(rank=None, pod=1, reason="peer_lost", message="pod 1 is lost")

@@ -7,8 +7,8 @@ import pytest
 from glm_worker.messages import Policy, ReasoningPolicy, Slo, SloClass
 from glm_worker.server.policy import policy_digest
 from glm_worker.server.slo import slo_digest
-from glm_worker.supervisor.kept import kept_policy, kept_slo
 from glm_worker.supervisor.rundir import RunDir
+from glm_worker.supervisor.told.kept import kept_policy, kept_slo
 
 FAST = Slo([SloClass(name="fast", thresholds_s={"ttft": 0.5}, objective=0.99)])
 NONE = Slo([])

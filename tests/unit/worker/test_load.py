@@ -9,9 +9,9 @@ import pytest
 from glm_worker.messages import LoadChanged
 from glm_worker.server.load import LoadTeller
 from glm_worker.server.metrics.prefill_speed import HORIZON_S, PrefillSpeed
-from glm_worker.supervisor import load as board_module
-from glm_worker.supervisor.load import AGAIN_S, LOOK_S, MAX_LISTENERS, Line, LoadBoard, line_of
-from glm_worker.supervisor.load_stream import LoadStream
+from glm_worker.supervisor.management import load as board_module
+from glm_worker.supervisor.management.load import AGAIN_S, LOOK_S, MAX_LISTENERS, Line, LoadBoard, line_of
+from glm_worker.supervisor.management.load_stream import LoadStream
 
 DEADLINE_S = 30.0
 LOAD = LoadChanged(
@@ -157,7 +157,7 @@ async def test_closing_ends_all_streams_and_begins_no_other() -> None:
 
 
 async def test_a_listener_that_does_not_read_is_dropped_and_its_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glm_worker.supervisor.load_stream.WRITE_LIMIT_S", 0.05)
+    monkeypatch.setattr("glm_worker.supervisor.management.load_stream.WRITE_LIMIT_S", 0.05)
     group = Group()
 
     async def send(message: object) -> None:

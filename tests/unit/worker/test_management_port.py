@@ -12,7 +12,7 @@ from glm_worker.errors import RequestRefused
 from glm_worker.messages import Policy, Slo
 from glm_worker.server.policy import policy_digest
 from glm_worker.server.slo import MAX_BODY_BYTES, slo_digest
-from glm_worker.supervisor.health import management_app
+from glm_worker.supervisor.management.health import management_app
 
 TOKEN = "s3cret"
 BEARER = {"authorization": f"Bearer {TOKEN}"}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.protocol import Hello, refusal, terms_of
+from glm_worker.supervisor.group.protocol import Hello, refusal, terms_of
 
 TERMS = {"config.json": "a1b2", "max_num_seqs": "64"}
 

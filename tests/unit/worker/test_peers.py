@@ -3,8 +3,8 @@
 from typing import Any
 
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.peers import SILENT_S, Peers, _Peer
-from glm_worker.supervisor.protocol import Hello, PodOver, StartGeneration, hello_of
+from glm_worker.supervisor.group.peers import SILENT_S, Peers, _Peer
+from glm_worker.supervisor.group.protocol import Hello, PodOver, StartGeneration, hello_of
 
 START = StartGeneration("g-1", "secret", store_port=1, channel_port=2)
 

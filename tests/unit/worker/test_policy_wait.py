@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from glm_worker.supervisor.policy_wait import LIMIT_S, PolicyWait
+from glm_worker.supervisor.told.policy_wait import LIMIT_S, PolicyWait
 
 
 def test_a_group_that_nobody_will_tell_waits_for_nothing() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from glm_worker.supervisor.process import is_exiting, process_state
+from glm_worker.supervisor.children.process import is_exiting, process_state
 
 
 @pytest.fixture

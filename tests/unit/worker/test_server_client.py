@@ -19,9 +19,9 @@ from glm_worker.messages import (
     MetricsRequest,
     ToServer,
 )
-from glm_worker.supervisor.causes import Exit
-from glm_worker.supervisor.children import Child
-from glm_worker.supervisor.server_client import ServerClient
+from glm_worker.supervisor.children.children import Child
+from glm_worker.supervisor.children.server_client import ServerClient
+from glm_worker.supervisor.evidence.causes import Exit
 
 LIMIT_S = 1.0
 

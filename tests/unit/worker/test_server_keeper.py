@@ -1,8 +1,8 @@
 """What is known of a server before there is one."""
 
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.children import Children
-from glm_worker.supervisor.server_keeper import IN_FLIGHT_TOKENS_LIMIT_S, ServerKeeper
+from glm_worker.supervisor.children.children import Children
+from glm_worker.supervisor.children.server_keeper import IN_FLIGHT_TOKENS_LIMIT_S, ServerKeeper
 
 
 def a_keeper() -> ServerKeeper:

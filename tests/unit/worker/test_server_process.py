@@ -7,7 +7,7 @@ import msgspec
 from glm_worker.control import frame_length
 from glm_worker.heartbeat import MESSAGE_BYTES
 from glm_worker.messages import FromServer, ServerFailed
-from glm_worker.supervisor.server_process import tell
+from glm_worker.supervisor.children.server_process import tell
 
 
 def told(message: str) -> str:

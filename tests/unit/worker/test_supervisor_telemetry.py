@@ -3,9 +3,9 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from glm_worker.supervisor.causes import REASONS, Cause
-from glm_worker.supervisor.history import STATES, History, State
-from glm_worker.supervisor.telemetry import FollowerTelemetry, Telemetry
+from glm_worker.supervisor.evidence.causes import REASONS, Cause
+from glm_worker.supervisor.evidence.history import STATES, History, State
+from glm_worker.supervisor.management.telemetry import FollowerTelemetry, Telemetry
 
 IDENTITY = {"namespace": "models", "deployment": "chat", "group": "chat-g1", "revision": "abc"}
 KILLED = Cause(rank=1, pod=0, reason="killed", message="rank 1 was killed")

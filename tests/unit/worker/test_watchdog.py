@@ -1,7 +1,7 @@
 import pytest
 
 from glm_worker.heartbeat import Phase, SlotView
-from glm_worker.supervisor.watchdog import LONGEST_TICK_S, RankReport, Stopwatch, judge, start_limit_cause
+from glm_worker.supervisor.evidence.watchdog import LONGEST_TICK_S, RankReport, Stopwatch, judge, start_limit_cause
 
 LIMIT_S = 30.0
 

@@ -4,7 +4,7 @@ import pytest
 
 from glm_worker import main
 from glm_worker.settings import WorkerSettings, read_settings
-from glm_worker.supervisor.environment import child_environment, zygote_environment
+from glm_worker.supervisor.children.environment import child_environment, zygote_environment
 
 
 @pytest.fixture(autouse=True)

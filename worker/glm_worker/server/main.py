@@ -45,6 +45,7 @@ from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
 from glm_worker.server.flights.journal import Journal, QueueLimits
+from glm_worker.server.flights.margins import HANG_UP_S
 from glm_worker.server.flights.spans import spans_to
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Room
@@ -57,7 +58,6 @@ from glm_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_S = 5
 CLIENT_IDLE_S = 30  # then the kernel asks the client's machine whether it is still there, again and again
 CLIENT_LOST_S = 120  # no answer to that, or what was sent is not taken, for so long: it is gone
 
@@ -119,7 +119,7 @@ async def serve(
             log_config=None,
             **protocol.options(error_of_protocol, connections),
             ssl_context_factory=None if tls is None else lambda *_: tls.context,
-            timeout_graceful_shutdown=SHUTDOWN_S,
+            timeout_graceful_shutdown=HANG_UP_S,
         )
     )
     before_serving()

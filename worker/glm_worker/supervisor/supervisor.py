@@ -12,20 +12,20 @@ import secrets
 from glm_worker.errors import ConfigError
 from glm_worker.server.policy import policy_of
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.causes import EXIT_CONFIG
-from glm_worker.supervisor.children import Children
-from glm_worker.supervisor.follower import Follower
-from glm_worker.supervisor.health import ManagementServer
-from glm_worker.supervisor.leader import Leader
+from glm_worker.supervisor.children.children import Children
+from glm_worker.supervisor.children.process import STOP_SIGNALS, name_process
+from glm_worker.supervisor.evidence.causes import EXIT_CONFIG
+from glm_worker.supervisor.group.follower_pod import FollowerPod
+from glm_worker.supervisor.group.lead_pod import LeadPod
 from glm_worker.supervisor.logs import configure_logging
-from glm_worker.supervisor.process import STOP_SIGNALS, name_process
+from glm_worker.supervisor.management.health import ManagementServer
+from glm_worker.supervisor.margins import KILLED_S
 from glm_worker.supervisor.rundir import RunDir
 
 _log = logging.getLogger("glm_worker.supervisor")
 
 RANK_TARGET = "glm_worker.engine.rank:run_rank"
 SERVER_TARGET = "glm_worker.server.main:run_server"
-KILL_LIMIT_S = 5.0
 
 
 def supervise(settings: WorkerSettings, *, rank_target: str = RANK_TARGET, server_target: str = SERVER_TARGET) -> int:
@@ -48,9 +48,9 @@ async def _supervise(settings: WorkerSettings, rank_target: str, server_target: 
     incarnation = secrets.token_hex(4)
     children = Children()
     run_dir = RunDir.create(settings.run_dir, incarnation)
-    role: Leader | Follower
+    role: LeadPod | FollowerPod
     if settings.is_leader:
-        role = Leader(
+        role = LeadPod(
             settings,
             children,
             run_dir,
@@ -60,7 +60,7 @@ async def _supervise(settings: WorkerSettings, rank_target: str, server_target: 
             policy=policy,
         )
     else:
-        role = Follower(settings, children, run_dir, incarnation, rank_target=rank_target)
+        role = FollowerPod(settings, children, run_dir, incarnation, rank_target=rank_target)
     try:
         management = ManagementServer(settings, role)
         serving = asyncio.create_task(management.serve())
@@ -77,12 +77,12 @@ async def _supervise(settings: WorkerSettings, rank_target: str, server_target: 
             management.stop()
             await serving
     finally:
-        await children.kill_all(KILL_LIMIT_S)
+        await children.kill_all(KILLED_S)
         children.close()
         run_dir.close()
 
 
-async def _run_until_stopped(role: Leader | Follower, running: asyncio.Task[None], stops: "_StopSignals") -> int:
+async def _run_until_stopped(role: LeadPod | FollowerPod, running: asyncio.Task[None], stops: "_StopSignals") -> int:
     first, second = asyncio.create_task(stops.first.wait()), asyncio.create_task(stops.second.wait())
     draining: asyncio.Task[None] | None = None
     try:

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from glm_worker.errors import Overloaded
 from glm_worker.messages import Drain, Drained
 from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.margins import WRITE_OUT_S
 
 log = logging.getLogger(__name__)
 
-WRITE_OUT_S = 2.0  # for the last events, once their requests were ended
 RETRY_AFTER_S = 1  # by then the Service sends clients elsewhere
 
 

@@ -1,4 +1,4 @@
-"""The compile process: recipes in, compiled grammars out. The zygote forks it (supervisor/compilers.py).
+"""The compile process: recipes in, compiled grammars out. The zygote forks it (supervisor/children/compilers.py).
 
 The only module of the server that uses xgrammar, and torch with it; the zygote has imported both. It compiles what
 strangers sent, so the kernel keeps its limits, and it has nothing to lose: it may be killed at any moment.

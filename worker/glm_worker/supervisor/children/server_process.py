@@ -1,0 +1,67 @@
+"""The HTTP server's process, up to the point where it is the server package's business.
+
+Run by the supervisor as `python -m glm_worker.supervisor.children.server_process`. What stops the server at its start
+is told over the control link before the process ends, so that it can be shown as a sentence and not a number.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from glm_worker.control import encode_frame
+from glm_worker.errors import ConfigError
+from glm_worker.heartbeat import cut
+from glm_worker.messages import ServerFailed
+from glm_worker.settings import WorkerSettings, read_settings
+from glm_worker.supervisor.children.process import die_with_parent, ignore_stop_signals, name_process
+from glm_worker.supervisor.evidence.causes import EXIT_CONFIG, EXIT_CRASH
+from glm_worker.supervisor.logs import configure_logging
+
+ServerTarget = Callable[[WorkerSettings, int], None]
+_log = logging.getLogger("glm_worker.server")
+
+
+def main() -> int:
+    """Start as a child of the supervisor; return the exit code."""
+    parser = argparse.ArgumentParser(prog="glm_worker.supervisor.children.server_process")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
+    parser.add_argument("--target", required=True, help="module:function that serves")
+    arguments = parser.parse_args()
+    die_with_parent(arguments.parent)
+    ignore_stop_signals()
+    name_process("glm-server")
+    settings = read_settings()
+    configure_logging(settings, "server")
+    last_word = os.dup(arguments.control_fd)  # the server closes its own
+    try:
+        module, _, function = arguments.target.partition(":")
+        target: ServerTarget = getattr(importlib.import_module(module), function)
+        target(settings, arguments.control_fd)
+    except ConfigError as error:
+        _log.error("the server cannot run: %s", error)
+        tell(last_word, str(error))
+        return EXIT_CONFIG
+    except Exception as error:  # noqa: BLE001 - the outermost frame of its process; logged
+        _log.exception("the server crashed")
+        tell(last_word, f"{type(error).__name__}: {error}")
+        return EXIT_CRASH
+    return 0
+
+
+def tell(control_fd: int, message: str) -> None:
+    """Say why the server cannot go on. Closes the descriptor."""
+    with socket.socket(fileno=control_fd) as sock:
+        sock.setblocking(True)
+        try:
+            sock.sendall(encode_frame(ServerFailed(message=cut(message))))
+        except OSError as error:
+            _log.error("cannot tell the supervisor: %s", error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

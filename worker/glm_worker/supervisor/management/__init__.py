@@ -1,0 +1,1 @@
+"""The management port: probes, metrics, the load, and what may be put."""
