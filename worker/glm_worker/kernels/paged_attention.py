@@ -10,8 +10,10 @@ A sequence's query is the last of its context: query i of Q sees KV positions 0 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -47,32 +49,34 @@ class AttentionPlan:
     @classmethod
     def build(
         cls,
-        cu_query_lens: list[int],
-        context_lens: list[int],
-        block_tables: list[list[int]],
+        cu_query_lens_B1: NDArray[np.int32],
+        context_lens_B: NDArray[np.int32],
+        block_tables_BM: NDArray[np.int32],
         block_size: int,
         device: torch.device,
     ) -> "AttentionPlan":
         """Sort the sequences into decode groups and prefill chunks.
 
         cu_query_lens: where each sequence's tokens begin and the last ones end; context_lens: KV length of each
-        sequence including this step's tokens; block_tables: at least the blocks that hold them.
+        sequence including this step's tokens; block_tables: at least the blocks that hold them, on the host.
         """
         buckets: dict[int, list[int]] = {}  # decode sequences by length, so that padding at most doubles the work
         prefill = []
-        for sequence, context_len in enumerate(context_lens):
+        cu_query_lens, most_blocks = cu_query_lens_B1.tolist(), block_tables_BM.shape[1]
+        for sequence, context_len in enumerate(context_lens_B.tolist()):
             start, end = cu_query_lens[sequence], cu_query_lens[sequence + 1]
             num_blocks = -(-context_len // block_size)
             assert 0 < end - start <= context_len, "a sequence has at least one query token, and KV for each"
-            assert num_blocks <= len(block_tables[sequence]), "a sequence has blocks for all its tokens"
+            assert num_blocks <= most_blocks, "a sequence has blocks for all its tokens"
             if end - start == 1:
                 buckets.setdefault((num_blocks - 1).bit_length(), []).append(sequence)
                 continue
-            table_M = torch.tensor(block_tables[sequence][:num_blocks], device=device)
+            table_M = torch.tensor(block_tables_BM[sequence, :num_blocks], device=device)
             mask = _chunk_mask(end - start, context_len, device)
             prefill.append(PrefillChunk(slice(start, end), table_M, context_len, mask))
         decode = [
-            _decode_group(b, cu_query_lens, context_lens, block_tables, block_size, device) for b in buckets.values()
+            _decode_group(np.array(b), cu_query_lens_B1, context_lens_B, block_tables_BM, block_size, device)
+            for b in buckets.values()
         ]
         return cls(decode, prefill)
 
@@ -144,7 +148,7 @@ def _chunk_mask(query_len: int, context_len: int, device: torch.device) -> "Tens
         return None
     if device.type == "cuda":
         # Flash attention knows this shape of mask; on the CPU it would be made anew in every layer. The zygote of a
-        # worker with GPUs has imported it (supervisor/zygote.py); without GPUs nobody is to pay for it.
+        # worker with GPUs has imported it (supervisor/children/zygote.py); without GPUs nobody is to pay for it.
         from torch.nn.attention.bias import causal_lower_right
 
         return causal_lower_right(query_len, context_len)
@@ -152,16 +156,17 @@ def _chunk_mask(query_len: int, context_len: int, device: torch.device) -> "Tens
 
 
 def _decode_group(
-    sequences: list[int],
-    cu_query_lens: list[int],
-    context_lens: list[int],
-    block_tables: list[list[int]],
+    sequences_B: NDArray[np.int64],
+    cu_query_lens: NDArray[np.int32],
+    context_lens: NDArray[np.int32],
+    block_tables: NDArray[np.int32],
     block_size: int,
     device: torch.device,
 ) -> DecodeGroup:
-    num_blocks = max(-(-context_lens[s] // block_size) for s in sequences)
-    padded = [(block_tables[s] + [0] * num_blocks)[:num_blocks] for s in sequences]
-    lens_B1 = torch.tensor([[context_lens[s]] for s in sequences], device=device)
+    lens_B = context_lens[sequences_B]
+    num_blocks = -(-int(lens_B.max()) // block_size)
+    lens_B1 = torch.from_numpy(lens_B).to(device)[:, None]
     mask_BN = torch.arange(num_blocks * block_size, device=device) < lens_B1
-    rows_B = torch.tensor([cu_query_lens[s] for s in sequences], device=device)
-    return DecodeGroup(rows_B, torch.tensor(padded, device=device), mask_BN[:, None, None, :])
+    rows_B = torch.from_numpy(cu_query_lens[sequences_B]).to(device)
+    tables_BM = torch.from_numpy(block_tables[sequences_B, :num_blocks]).to(device)
+    return DecodeGroup(rows_B, tables_BM, mask_BN[:, None, None, :])
