@@ -50,6 +50,15 @@ RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --i
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/tini-static", "--", "glm-operator"]
 
+# The worker's kernels: compiled here, because their compiler has no business in the image that serves.
+FROM runtime AS kernels
+ARG SSL_CERT_FILE
+COPY locks/kernels.txt /opt/kernels/locks/
+RUN python3 -m venv /opt/kernels && /opt/kernels/bin/pip install --disable-pip-version-check --no-cache-dir \
+    ${SSL_CERT_FILE:+--cert "${SSL_CERT_FILE}"} --require-hashes -r /opt/kernels/locks/kernels.txt
+COPY worker/glm_worker/kernels/cpu /opt/kernels/cpu
+RUN /opt/kernels/bin/python /opt/kernels/cpu/build.py --out /opt/kernels/libglm_kernels.so
+
 FROM runtime AS worker
 ARG SSL_CERT_FILE
 LABEL org.opencontainers.image.title="glm-worker" \
@@ -69,6 +78,7 @@ EXPOSE 8000 9090
 COPY worker/models /app/worker/models
 COPY worker/glm_edge /app/worker/glm_edge
 COPY worker/glm_worker /app/worker/glm_worker
+COPY --from=kernels /opt/kernels/libglm_kernels.so /app/worker/glm_worker/kernels/cpu/libglm_kernels.so
 RUN find /app ! -perm -o=r -exec chmod a+rX {} + && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/tini-static", "--", "glm-worker"]

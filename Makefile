@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+KERNELS := worker/glm_worker/kernels/cpu/libglm_kernels.so
 CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m glm_cluster
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 PYTEST := $(BIN)/python -m pytest
@@ -28,15 +29,15 @@ help: ## List every target
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: $(INSTALLED) ## Serve glm-nano on this machine, chat with it, call a tool, shut down (no root, no cluster)
+demo: $(INSTALLED) $(KERNELS) ## Serve glm-nano on this machine, chat with it, call a tool, shut down (no root, no cluster)
 	@$(BIN)/python examples/demo.py
 
 .PHONY: test
-test: $(INSTALLED) ## Everything below that this machine can run, fast stages first
+test: $(INSTALLED) $(KERNELS) ## Everything below that this machine can run, fast stages first
 	@$(BIN)/python scripts/stages.py
 
 .PHONY: setup
-setup: $(INSTALLED) ## Create .venv with every locked dependency (what the other targets do by themselves)
+setup: $(INSTALLED) $(KERNELS) ## Create .venv with every locked dependency (what the other targets do by themselves)
 
 # One stamp: `uv pip sync` makes the environment exactly what the locks say, then the project itself goes in without dependencies.
 $(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
@@ -46,6 +47,11 @@ $(INSTALLED): locks/dev.txt locks/uv.txt pyproject.toml scripts/prerequisites.sh
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt; }
 	@$(BIN)/uv pip sync --python $(BIN)/python --compile-bytecode --require-hashes locks/dev.txt locks/uv.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The compiler is one of the locked packages. build.py compiles only where a source has changed; the stamp is for make alone.
+$(KERNELS): $(wildcard worker/glm_worker/kernels/cpu/*.[ch]) worker/glm_worker/kernels/cpu/build.py | $(INSTALLED)
+	@$(BIN)/python worker/glm_worker/kernels/cpu/build.py
 	@touch $@
 
 # Clients of other projects, in environments of their own: they pin other versions than ours.
@@ -112,7 +118,7 @@ imports: $(INSTALLED) ## import-linter: who may import whom
 unit: unit-worker unit-rest ## Pure tests: fast each, no processes. In two halves, for handing each to a process of a pool costs more than it
 
 .PHONY: unit-worker
-unit-worker: $(INSTALLED) ## Those of the worker
+unit-worker: $(INSTALLED) $(KERNELS) ## Those of the worker
 	@$(PYTEST) -m "not e2e" tests/unit/worker
 
 .PHONY: unit-rest
@@ -125,7 +131,7 @@ lifecycle: $(INSTALLED) ## A cluster of this machine dies, comes back and goes w
 	@$(PYTEST) tests/integration/test_cluster_down.py
 
 .PHONY: contract
-contract: $(INSTALLED) ## What types cannot pin: CRD, RBAC, chart, environment names, metrics
+contract: $(INSTALLED) $(KERNELS) ## What types cannot pin: CRD, RBAC, chart, environment names, metrics
 	@$(PYTEST) -m "not e2e" tests/contract
 
 .PHONY: rules
@@ -134,7 +140,7 @@ rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test 
 	@promtool test rules tests/rules/*.yaml
 
 .PHONY: integration
-integration: $(INSTALLED) clients ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for much of it is waiting
+integration: $(INSTALLED) $(KERNELS) clients ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for much of it is waiting
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e" tests/integration
 
 .PHONY: gpu
@@ -209,10 +215,10 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 
 .PHONY: bench
-bench: $(INSTALLED) ## Every benchmark; each ends with its JSON lines
+bench: $(INSTALLED) $(KERNELS) ## Every benchmark; each ends with its JSON lines
 	@for script in benchmarks/*.py; do echo "==> $$script"; $(BIN)/python "$$script"; done
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache in the checkout
-	@rm -rf $(VENV) $(CLIENTS) $(PEERS) tests/clients/*/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(KERNELS) $(CLIENTS) $(PEERS) tests/clients/*/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find operator worker tests scripts examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

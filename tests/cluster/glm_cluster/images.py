@@ -18,6 +18,7 @@ from glm_cluster.space import require_space
 
 TAG = "dev"
 STAGES = ("operator", "worker")
+KERNELS = "kernels"  # a stage that the worker's copies from: with a name of its own, or pruning would take its layers
 COLD_BUILD_BYTES = 25 * 10**9
 OUR_CODE = (b"COPY operator/", b"COPY worker/")  # comes after the packages, and takes no room
 """What a first build needs at its peak: the worker's layers lie in the builder, the registry and the node's store."""
@@ -54,7 +55,7 @@ def build_and_push(paths: Paths, checkout: Path = CHECKOUT) -> Images:
     require_space(paths.cache, missing_bytes(paths, checkout), "a build of the images with these packages")
     dockerfile = checkout / "Dockerfile"
     ensure_base_image(paths, base_name(dockerfile.read_text()))
-    for stage in STAGES:
+    for stage in (KERNELS, *STAGES):
         build(paths, stage, checkout)
     Buildah(paths)("rm", "--all")  # of builds that were ended in the middle: they would hold images that nothing needs
     Buildah(paths)("rmi", "--prune")  # what earlier builds left: packages of 5 GB each time that they change
@@ -76,7 +77,7 @@ def build(paths: Paths, stage: str, checkout: Path) -> None:
 
 def first_time(stage: str, log: Path) -> str:
     """Return what to expect of a build without cached layers."""
-    minutes = {"operator": "1 min", "worker": "about 5 min: PyTorch with its CUDA libraries is 5 GB"}[stage]
+    minutes = {"kernels": "1 min", "operator": "1 min", "worker": "about 5 min: PyTorch with its CUDA libraries is 5 GB"}[stage]
     return f" (first time: {minutes}; log in {log})"
 
 
