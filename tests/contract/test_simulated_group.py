@@ -54,7 +54,7 @@ def scheduled(requests: list[Arrival], kv_tokens: int) -> Latencies:
             assert scheduler.add(a_request(str(number), arrival)) is None
         plan = scheduler.schedule()
         now_s += step_s(PREFILL, DECODE, work_of(plan))
-        for output in scheduler.commit({s.request_id: 7 for s in plan.sampled}):
+        for output in scheduler.commit({s.request_id: [7] for s in plan.sampled}):
             first.setdefault(int(output.request_id), now_s)
             last[int(output.request_id)] = now_s
     return {

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from glm_worker.errors import ConfigError
 from glm_worker.kernels.grouped_experts import grouped_experts, grouped_experts_plain
 from glm_worker.kernels.paged_attention import AttentionPlan, paged_attention, paged_attention_plain
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.forward_batch import padded_tables
 from glm_worker.model.glm_moe import build
 from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
@@ -79,7 +81,8 @@ def test_attention_equals_its_definition(
     cu_query_lens = [sum(q for q, _ in batch[:i]) for i in range(len(batch) + 1)]
     q = torch.randn(cu_query_lens[-1], num_heads, head_dim, generator=generator, device=device).bfloat16()
     contexts = [context for _, context in batch]
-    found = paged_attention(q, k, v, AttentionPlan.build(cu_query_lens, contexts, tables, 16, device))
+    lens = np.array(cu_query_lens, dtype=np.int32), np.array(contexts, dtype=np.int32)
+    found = paged_attention(q, k, v, AttentionPlan.build(*lens, padded_tables(tables), 16, device))
     expected = paged_attention_plain(q, k, v, cu_query_lens, contexts, tables)
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
 

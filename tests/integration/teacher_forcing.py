@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import ForwardBatch, HostBatch
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.mesh import Mesh
@@ -55,7 +55,7 @@ def teacher_forced_logits(
     logits: list[list[Tensor]] = [[] for _ in prompts]
     for step in steps:
         batch = _batch(prompts, tables, done, step, block_size, device)
-        parts = model.forward(batch, cache).cpu().split(list(step.values()))
+        parts = model.forward(batch, model.plan(batch), cache).cpu().split(list(step.values()))
         for i, part in zip(step, parts, strict=True):
             logits[i].append(part)
             done[i] += step[i]
@@ -78,12 +78,7 @@ def _batch(
         positions += span
         slots += [tables[i][p // block_size] * block_size + p % block_size for p in span]
         cu_query_lens.append(len(token_ids))
-    return ForwardBatch(
-        token_ids_T=torch.tensor(token_ids, device=device),
-        positions_T=torch.tensor(positions, device=device),
-        slots_T=torch.tensor(slots, device=device),
-        cu_query_lens=cu_query_lens,
-        context_lens=[done[i] + num_tokens for i, num_tokens in step.items()],
-        block_tables=[tables[i] for i in step],
-        logit_rows_S=torch.arange(len(token_ids), device=device),
-    )
+    context_lens = [done[i] + num_tokens for i, num_tokens in step.items()]
+    block_tables, logit_rows = [tables[i] for i in step], range(len(token_ids))
+    host = HostBatch.of(token_ids, positions, slots, cu_query_lens, context_lens, block_tables, logit_rows)
+    return host.on_device(block_size, device)

@@ -17,7 +17,7 @@ import torch
 from glm_worker.heartbeat import Phase
 from glm_worker.messages import Submit
 from glm_worker.model.config import ModelConfig
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import HostBatch
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
 from glm_worker.parallel.groups import Communicator
@@ -81,9 +81,9 @@ def greedy_by_hand(folder: Path, prompt: list[int], num_tokens: int) -> list[int
     for _ in range(num_tokens):
         n = len(tokens)
         kv_cache = KVCache.allocate(config, mesh, 1, n, torch.float32, cpu)
-        every = torch.arange(n)
-        batch = ForwardBatch(torch.tensor(tokens), every, every, [0, n], [n], [[0]], torch.tensor([n - 1]))
-        tokens.append(int(model(batch, kv_cache).argmax()))
+        every = range(n)
+        batch = HostBatch.of(tokens, every, every, [0, n], [n], [[0]], [n - 1]).on_device(n, cpu)
+        tokens.append(int(model(batch, model.plan(batch), kv_cache).argmax()))
     return tokens[len(prompt) :]
 
 

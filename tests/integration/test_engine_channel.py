@@ -110,7 +110,7 @@ def test_ranks_of_one_pod_meet_at_a_file(tmp_path: Path) -> None:
 
 def test_every_follower_receives_every_message_in_order(endpoint: str) -> None:
     commands = [Submit("g-1", a_request("a", [1, 2])), Cancel("g-1", "a")]
-    messages = [KeepAlive(), StepInput(1, [], commands, 0xFFFFFFFF), StepInput(2, [7, 8], [], 0)]
+    messages = [KeepAlive(), StepInput(1, [], commands, 0xFFFFFFFF), StepInput(2, [[7], [8, 9]], [], 0)]
     with a_group(endpoint, [1, 1, 1]) as (group, _):
         for message in messages:
             group.leader.send(message)

@@ -58,7 +58,7 @@ class PretendEngine:
         )
         seconds, began_s = step_s(PREFILL, self.decode, point), self.now_s
         self.now_s += seconds + self.gap_s
-        outputs = self.scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        outputs = self.scheduler.commit({s.request_id: [7] for s in plan.sampled})
         return StepDone(
             generation="g",
             outputs=outputs,
@@ -76,7 +76,7 @@ class PretendEngine:
 
     def run(self, experiment: Experiment) -> list[StepPoint]:
         prompts = [*experiment.prompts, *([experiment.then] if experiment.then else [])]
-        submits = [a_submit(f"{self.now_s}-{i}", n, experiment.max_tokens) for i, n in enumerate(prompts)]
+        submits = [a_submit(f"{self.now_s}-{i}", n, experiment.max_tokens, i) for i, n in enumerate(prompts)]
         reader = PointReader({s.request.request_id: len(s.request.prompt_token_ids) for s in submits})
         for submit in submits[: len(experiment.prompts)]:
             self.scheduler.add(submit.request)
@@ -88,9 +88,13 @@ class PretendEngine:
         return points
 
 
-def a_submit(request_id: str, num_prompt: int, max_tokens: int) -> Submit:
+def a_submit(request_id: str, num_prompt: int, max_tokens: int, priority: int = 0) -> Submit:
     request = EngineRequest(
-        request_id=request_id, prompt_token_ids=[1] * num_prompt, max_tokens=max_tokens, stop_token_ids=[]
+        request_id=request_id,
+        prompt_token_ids=[1] * num_prompt,
+        max_tokens=max_tokens,
+        stop_token_ids=[],
+        priority=priority,
     )
     return Submit("g", request)
 

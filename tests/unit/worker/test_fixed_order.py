@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from glm_worker.kernels.fixed_attention import FixedPlan, fixed_attention, fixed
 from glm_worker.kernels.fixed_order import fixed_sigmoid, whole_rows
 from glm_worker.kernels.paged_attention import paged_attention_plain
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.forward_batch import padded_tables
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
@@ -171,7 +173,8 @@ def test_attention_in_a_fixed_order_equals_its_definition(
     num_tokens = cu_query_lens[-1]
     q = torch.randn(whole_rows(num_tokens), num_heads, 16, generator=generator)
     contexts = [context for _, context in batch]
-    plan = FixedPlan.build(cu_query_lens, contexts, tables, block_size, torch.float32)
+    lens = np.array(cu_query_lens, dtype=np.int32), np.array(contexts, dtype=np.int32)
+    plan = FixedPlan.build(*lens, padded_tables(tables), block_size, torch.float32)
     found = fixed_attention(q, k, v, plan)
     expected = paged_attention_plain(q[:num_tokens], k, v, cu_query_lens, contexts, tables)
     torch.testing.assert_close(found[:num_tokens], expected, atol=2e-6, rtol=2e-6)

@@ -7,7 +7,7 @@ import torch
 
 from glm_worker.heartbeat import RankSlot, create_slots
 from glm_worker.model.config import ModelConfig
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import ForwardBatch, HostBatch
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
@@ -38,33 +38,31 @@ def a_cache() -> KVCache:
 
 
 def one_prompt(num_tokens: int, logit_rows: list[int]) -> ForwardBatch:
-    token_ids = torch.arange(num_tokens) + 5
-    positions = torch.arange(num_tokens)
-    sequences = [list(range(-(-num_tokens // 16)))] if num_tokens else []
-    return ForwardBatch(
-        token_ids_T=token_ids,
-        positions_T=positions,
-        slots_T=positions,
-        cu_query_lens=[0, num_tokens] if num_tokens else [0],
-        context_lens=[num_tokens] if num_tokens else [],
-        block_tables=sequences,
-        logit_rows_S=torch.tensor(logit_rows, dtype=torch.int64),
-    )
+    positions = range(num_tokens)
+    token_ids = [position + 5 for position in positions]
+    tables = [list(range(-(-num_tokens // 16)))] if num_tokens else []
+    lens = [num_tokens] if num_tokens else []
+    return HostBatch.of(token_ids, positions, positions, [0, *lens], lens, tables, logit_rows).on_device(16, CPU)
+
+
+def logits_of(model: GlmMoe, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
+    logits_SV: torch.Tensor = model(batch, model.plan(batch), cache)
+    return logits_SV
 
 
 def test_a_step_without_tokens_gives_no_logits(model: GlmMoe) -> None:
-    assert model(one_prompt(0, []), a_cache()).shape == (0, CONFIG.vocab_size)
+    assert logits_of(model, one_prompt(0, []), a_cache()).shape == (0, CONFIG.vocab_size)
 
 
 def test_a_chunk_whose_logits_nobody_wants_gives_none_but_fills_the_cache(model: GlmMoe) -> None:
     cache = a_cache()
-    assert model(one_prompt(20, []), cache).shape == (0, CONFIG.vocab_size)
+    assert logits_of(model, one_prompt(20, []), cache).shape == (0, CONFIG.vocab_size)
     written = [layer.k.flatten(0, 1).abs().sum((1, 2)) > 0 for layer in cache.layers]
     assert all(slots.tolist() == [True] * 20 + [False] * 44 for slots in written)
 
 
 def test_asked_for_some_rows_gives_those_of_all_in_that_order(model: GlmMoe) -> None:
-    every, some = (model(one_prompt(20, rows), a_cache()) for rows in (list(range(20)), [19, 3]))
+    every, some = (logits_of(model, one_prompt(20, rows), a_cache()) for rows in (list(range(20)), [19, 3]))
     torch.testing.assert_close(some, every[[19, 3]], atol=1e-6, rtol=0)
 
 
@@ -76,7 +74,7 @@ def test_a_lone_rank_says_that_it_is_alive_in_every_layer(folder: Path, tmp_path
     changed_ns = []
     for layer in model.layers:
         layer.register_forward_hook(lambda *_: changed_ns.append(slot.snapshot().changed_ns))
-    model(one_prompt(20, [19]), a_cache())
+    logits_of(model, one_prompt(20, [19]), a_cache())
     assert len(set(changed_ns)) == len(model.layers) > 1
     assert slot.snapshot().changed_ns > changed_ns[-1]  # before the tokens are sampled
     assert not slot.snapshot().in_collective
@@ -107,7 +105,7 @@ def test_a_fixed_order_fills_up_what_a_step_or_its_logits_lack_and_counts_no_loa
     load = fixed.expert_load
     assert load is not None
     for num_tokens, rows in ((0, []), (1, []), (1, [0]), (5, [4, 0]), (8, [7])):
-        assert fixed(one_prompt(num_tokens, rows), a_cache()).shape == (len(rows), CONFIG.vocab_size)
+        assert logits_of(fixed, one_prompt(num_tokens, rows), a_cache()).shape == (len(rows), CONFIG.vocab_size)
         assert sum(load.take()) == num_tokens * CONFIG.num_experts_per_tok * 2  # layers with experts
 
 

@@ -9,10 +9,10 @@ import xgrammar
 
 from glm_worker.engine.channel import FromLeader, KeepAlive, StepInput
 from glm_worker.engine.engine import Engine
-from glm_worker.engine.follow import Follower
+from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import GrammarUnreadable
 from glm_worker.engine.intake import Intake
-from glm_worker.engine.lead import Leader
+from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.sampling.matcher import AnswerMatcher
 from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.errors import EngineFailed
@@ -28,12 +28,16 @@ VOCAB_SIZE = 10
 class FakeRunner:
     """Logits whose greedy token is the position modulo the vocabulary."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: "FakeSlot") -> None:
         self.plans: list[ScheduledBatch] = []
+        self.slot = slot
 
-    def run(self, plan: ScheduledBatch) -> torch.Tensor:
+    def launch(self, plan: ScheduledBatch) -> None:
         self.plans.append(plan)
-        return torch.eye(VOCAB_SIZE)[[s.end % VOCAB_SIZE for s in plan.sampled]]
+        self.slot.beat(plan.step)
+
+    def wait(self) -> torch.Tensor:
+        return torch.eye(VOCAB_SIZE)[[s.end % VOCAB_SIZE for s in self.plans[-1].sampled]]
 
     def expert_tokens_by_rank(self) -> list[int]:
         return [len(self.plans), 0]
@@ -98,14 +102,14 @@ class Pair:
     def __init__(self) -> None:
         limits = SchedulerLimits(max_model_len=64, max_batch_tokens=8, max_num_seqs=4, num_blocks=8, block_size=4)
         self.server, self.channel, self.slots = FakeServer(), FakeChannel(), [FakeSlot(), FakeSlot()]
-        self.runners = [FakeRunner(), FakeRunner()]
+        self.runners = [FakeRunner(slot) for slot in self.slots]
         self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
         self.now_s = 100.0
         sampler = Sampler()
         intake = Intake(ReadGrammars(), sampler, VOCAB_SIZE)  # type: ignore[arg-type]
         link, channel, slot = self.server, self.channel, self.slots[0]
-        self.leader = Leader(self.engines[0], sampler, intake, link, channel, slot, "g-1", self.clock)  # type: ignore[arg-type]
-        self.follower = Follower(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
+        self.leader = LeadRank(self.engines[0], sampler, intake, link, channel, slot, "g-1", self.clock)  # type: ignore[arg-type]
+        self.follower = FollowerRank(self.engines[1], None, self.slots[1], rank=1)  # type: ignore[arg-type]
 
     def clock(self) -> float:
         """A second passes at each look."""
@@ -234,8 +238,8 @@ def test_the_load_of_the_experts_is_read_now_and_then_and_when_the_work_is_done(
 def test_a_step_began_before_it_ran() -> None:
     """Or the time of the step would count as time in the queue."""
     pair = Pair()
-    run = pair.runners[0].run
-    pair.runners[0].run = lambda plan: (pair.clock(), run(plan))[1]  # type: ignore[method-assign]
+    launch = pair.runners[0].launch
+    pair.runners[0].launch = lambda plan: (pair.clock(), launch(plan))[1]  # type: ignore[method-assign]
     pair.turn(a_submit("a"))
     assert (reports(pair)[0].began_s, pair.now_s) == (101.0, 103.0)
 
@@ -355,7 +359,7 @@ def test_an_answer_goes_on_on_all_ranks_from_the_tokens_with_which_it_came() -> 
     pair.turn()
     pair.follow()
     assert outputs_of(pair, "a") == [RequestOutput("a", [4]), RequestOutput("a", [5], "length")]
-    assert [s.token_ids for s in pair.runners[0].plans[0].sequences] == [[1, 1, 2, 3], [1, 1]]
+    assert [list(s.token_ids) for s in pair.runners[0].plans[0].sequences] == [[1, 1, 2, 3], [1, 1]]
     assert pair.runners[1].plans == pair.runners[0].plans
     assert (reports(pair)[0].prefill_tokens, reports(pair)[0].decode_tokens) == (6, 0)
 

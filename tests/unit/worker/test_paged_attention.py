@@ -2,10 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from glm_worker.kernels.paged_attention import AttentionPlan, paged_attention, paged_attention_plain
+from glm_worker.model.forward_batch import padded_tables
 from integration.rank_pool import hold_torch_to_one_thread
 
 hold_torch_to_one_thread()
@@ -21,6 +23,11 @@ BATCHES = {
     "chunks": [(2, 3), (16, 32), (5, 100)],
     "mixed": [(1, 33), (20, 20), (1, 7), (7, 50), (1, 1)],
 }
+
+
+def a_plan(cu_query_lens: list[int], contexts: list[int], tables: list[list[int]], block_size: int) -> AttentionPlan:
+    lens = np.array(cu_query_lens, dtype=np.int32), np.array(contexts, dtype=np.int32)
+    return AttentionPlan.build(*lens, padded_tables(tables), block_size, CPU)
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -45,7 +52,7 @@ def test_attention_equals_its_definition(
     cu_query_lens = [sum(q for q, _ in batch[:i]) for i in range(len(batch) + 1)]
     q = torch.randn(cu_query_lens[-1], num_heads, head_dim, generator=generator).to(dtype)
     contexts = [context for _, context in batch]
-    plan = AttentionPlan.build(cu_query_lens, contexts, tables, block_size, CPU)
+    plan = a_plan(cu_query_lens, contexts, tables, block_size)
     found = paged_attention(q, k, v, plan)
     expected = paged_attention_plain(q, k, v, cu_query_lens, contexts, tables)
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
@@ -54,7 +61,7 @@ def test_attention_equals_its_definition(
 def test_a_long_sequence_does_not_pad_short_ones_to_its_length() -> None:
     contexts = [5, 6, 4000, 7]
     tables = [list(range(-(-n // 16))) for n in contexts]
-    plan = AttentionPlan.build([0, 1, 2, 3, 4], contexts, tables, 16, CPU)
+    plan = a_plan([0, 1, 2, 3, 4], contexts, tables, 16)
     assert sorted(group.block_tables_BM.shape for group in plan.decode) == [(1, 250), (3, 1)]
 
 
@@ -67,4 +74,4 @@ def test_a_batch_that_cannot_be_is_a_bug(
     cu_query_lens: list[int], contexts: list[int], tables: list[list[int]]
 ) -> None:
     with pytest.raises(AssertionError):
-        AttentionPlan.build(cu_query_lens, contexts, tables, 16, CPU)
+        a_plan(cu_query_lens, contexts, tables, 16)

@@ -33,7 +33,7 @@ class StepInput(msgspec.Struct, frozen=True, tag=True):
     """Leader to all: what the next step needs besides what every rank knows."""
 
     step: int
-    token_ids: list[int]  # sampled from the step before, in the order of its logits
+    token_ids: list[list[int]]  # sampled from the step before, in the order of its logits: one or more of each
     commands: list[ToEngine]  # what the server asked since, in order
     digest: int  # of the leader's plans up to this step; a follower whose own differs must not run it
 

@@ -8,7 +8,7 @@ from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
 
 
-class Follower:
+class FollowerRank:
     """A rank that hears of requests from rank 0 only."""
 
     def __init__(self, engine: Engine, channel: FollowerChannel, slot: RankSlot, rank: int) -> None:
@@ -45,5 +45,5 @@ class Follower:
                 f"plans differ: rank 0 is at step {message.step} with digest {message.digest:08x}, "
                 f"rank {self._rank} at step {plan.step} with digest {self._engine.digest:08x}"
             )
-        self._slot.beat(plan.step)
-        self._engine.run(plan)
+        self._engine.launch(plan)
+        self._engine.wait()

@@ -23,7 +23,7 @@ HELD_S = 0.01  # how long an idle group waits for the server while the grammar o
 _NO_STEP = ScheduledBatch(0, (), (), ())
 
 
-class Leader:
+class LeadRank:
     """Rank 0. An idle group waits on the server's socket, never inside a collective."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Leader:
         self._slot = slot
         self._generation = generation
         self._clock = clock
-        self._token_ids: list[int] = []  # sampled in the last step; the followers have not heard of them
+        self._token_ids: list[list[int]] = []  # sampled in the last step; the followers have not heard of them
         self._times = StepTimes()
         self._expert_load_at_s = -math.inf  # when it was read last
         self._commands: list[ToEngine] = []  # obeyed here; the followers have not heard of them
@@ -75,13 +75,13 @@ class Leader:
         """Plan, tell the followers, run, sample, commit, report. Collective with the followers' steps."""
         began_s = self._clock()
         plan = self._engine.plan()
-        self._slot.beat(plan.step)
         self._channel.send(StepInput(plan.step, self._token_ids, self._commands, self._engine.digest))
         self._commands = []
-        logits_SV = self._engine.run(plan)
+        self._engine.launch(plan)
+        logits_SV = self._engine.wait()
         sequences = self._engine.scheduler.sampled
         sampled = self._sampler.sample(logits_SV, sequences)
-        self._token_ids = sampled.token_ids
+        self._token_ids = [[token_id] for token_id in sampled.token_ids]
         outputs += self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
         self._report(outputs, began_s, plan)
 
@@ -104,7 +104,7 @@ class Leader:
     def _end(self, request_id: str, reason: FinishReason) -> None:
         """End a request here; the followers cancel it before their next plan."""
         self._engine.scheduler.cancel(request_id, reason)
-        self._commands.append(Cancel(self._generation, request_id))
+        self._commands.append(Cancel(self._generation, request_id, reason))
 
     def _report(self, outputs: list[RequestOutput], began_s: float, plan: ScheduledBatch = _NO_STEP) -> None:
         for output in outputs:

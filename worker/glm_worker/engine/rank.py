@@ -7,13 +7,14 @@ from typing import NoReturn
 import torch
 
 from glm_worker.assignment import RankAssignment
+from glm_worker.engine.batch import StepRoom
 from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit, torch_dtype
 from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
 from glm_worker.engine.engine import Engine
-from glm_worker.engine.follow import Follower
+from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
-from glm_worker.engine.lead import Leader
+from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.probe import is_deterministic
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
@@ -30,6 +31,7 @@ from glm_worker.models import resolve
 from glm_worker.parallel.device import rank_device
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
+from glm_worker.scheduler.block_manager import blocks_for
 from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.scheduler.scheduler import Scheduler
 from glm_worker.settings import WorkerSettings
@@ -60,7 +62,8 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
     num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
     kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
-    runner = Runner(model, kv_cache, comm, device)
+    room = StepRoom(settings.max_batch_tokens, settings.max_num_seqs, blocks_for(model_len, settings.block_size))
+    runner = Runner(model, kv_cache, comm, device, slot, room)
     runner.warm_up()
     limits = SchedulerLimits(
         max_model_len=model_len,
@@ -82,12 +85,12 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
         )
     slot.ready()
     if isinstance(channel, FollowerChannel):
-        Follower(engine, channel, slot, assignment.rank).serve()
-    server = _connect_server(assignment, limits, load_seconds, deterministic=deterministic)
+        FollowerRank(engine, channel, slot, assignment.rank).serve()
+    server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic)
     sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)
-    Leader(engine, sampler, intake, server, channel, slot, assignment.generation).serve()
+    LeadRank(engine, sampler, intake, server, channel, slot, assignment.generation).serve()
 
 
 def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:
@@ -102,7 +105,7 @@ def _connect_server(
 ) -> ServerLink:
     if assignment.server_endpoint is None:
         raise EngineFailed("rank 0 was not told where the server waits")
-    server = ServerLink(assignment.server_endpoint, assignment.generation)
+    server = ServerLink(assignment.server_endpoint, assignment.generation, slot)
     engine_limits = EngineLimits(
         max_model_len=limits.max_model_len,
         num_blocks=limits.num_blocks,

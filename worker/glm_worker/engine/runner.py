@@ -1,51 +1,83 @@
-"""Runs a plan on this rank's device. The only part of the engine that makes the model's tensors."""
+"""Runs a plan on this rank's device. The only part of the engine that has the model's tensors."""
+
+from collections import deque
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from glm_worker.engine.batch import build
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.engine.batch import BatchBuilder, StepRoom
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.groups import Communicator
 from glm_worker.request import SamplingParams
 from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
 
+Logits: TypeAlias = Tensor
+"""(S, V) in fp32 on the device, a row for each sampled sequence of a step, the same on every rank."""
+
+
+class StepWatch(Protocol):
+    """Told where this rank is in a step; its heartbeat slot is one. What it does inside of collectives tells more."""
+
+    def beat(self, step: int) -> None: ...
+    def alive(self) -> None: ...
+
 
 class Runner:
-    """This rank's part of the model, its KV cache and its device."""
+    """This rank's part of the model, its KV cache and its device. Steps are waited for in the order of their launch."""
 
-    def __init__(self, model: GlmMoe, kv_cache: KVCache, comm: Communicator, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: GlmMoe,
+        kv_cache: KVCache,
+        comm: Communicator,
+        device: torch.device,
+        watch: StepWatch | None = None,
+        room: StepRoom | None = None,
+    ) -> None:
+        """room: the most that a step may need; without it the arrays of steps grow as they must."""
         self._model = model
         self._kv_cache = kv_cache
         self._comm = comm
         self._device = device
+        self._watch = watch
+        self._batches = BatchBuilder(kv_cache.block_size, device, room)
+        self._launched: deque[Logits] = deque()
 
-    def run(self, plan: ScheduledBatch) -> Tensor:
-        """Return logits (S, V) in fp32, a row for each sampled sequence, the same on every rank; fill the KV slots.
-
-        They are there when it returns, not only on their way.
+    def launch(self, plan: ScheduledBatch) -> None:
+        """Give a step to the device, which fills the KV slots. On the CPU it is computed here.
 
         Collective over all ranks, each with the same plan.
         """
-        indices = build(plan.sequences, self._kv_cache.block_size)
-        batch = ForwardBatch(
-            token_ids_T=self._ids(indices.token_ids),
-            positions_T=self._ids(indices.positions),
-            slots_T=self._ids(indices.slots),
-            cu_query_lens=indices.cu_query_lens,
-            context_lens=indices.context_lens,
-            block_tables=indices.block_tables,
-            logit_rows_S=self._ids(indices.logit_rows),
-        )
-        logits_SV: Tensor = self._model(batch, self._kv_cache)
+        if self._watch is not None:
+            self._watch.beat(plan.step)
+        batch = self._batches.build(plan.sequences)
+        step = self._model.plan(batch)
+        self._launched.append(self._model(batch, step, self._kv_cache))
+        if self._watch is not None:
+            self._watch.alive()
+
+    def wait(self) -> Logits:
+        """Return the logits of the oldest launched step. They are there when it returns, not only on their way.
+
+        Collective in effect: on a GPU it waits for the peers that the step waits for.
+        """
+        logits_SV = self._launched.popleft()
         self._comm.settle(self._device)
+        if self._watch is not None:
+            self._watch.alive()
         return logits_SV
+
+    def run(self, plan: ScheduledBatch) -> Logits:
+        """Launch a step and wait for it."""
+        self.launch(plan)
+        return self.wait()
 
     def expert_tokens_by_rank(self) -> list[int]:
         """Return the routed tokens that each rank's experts computed since the last call; none but on rank 0.
 
-        Waits for the device: call it after run, which leaves nothing to wait for.
+        Waits for the device: call it after wait, which leaves nothing to wait for.
         """
         load = self._model.expert_load
         if load is None:
@@ -62,6 +94,3 @@ class Runner:
         sequence = ScheduledSequence("warm-up", 0, [0], [0], is_sampled=True, sampling=SamplingParams())
         self.run(ScheduledBatch(0, (sequence,), (), ()))
         self.expert_tokens_by_rank()  # what no request asked for counts for nobody
-
-    def _ids(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -13,8 +13,10 @@ dim, C blocks in the cache, S slots of a block.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glm_worker.kernels.fixed_order import whole_rows
@@ -56,27 +58,29 @@ class FixedPlan:
     @classmethod
     def build(
         cls,
-        cu_query_lens: list[int],
-        context_lens: list[int],
-        block_tables: list[list[int]],
+        cu_query_lens_B1: NDArray[np.int32],
+        context_lens_B: NDArray[np.int32],
+        block_tables_BM: NDArray[np.int32],
         block_size: int,
         dtype: torch.dtype,
     ) -> "FixedPlan":
         """Sort the sequences into decode groups and tiles of prefills, as AttentionPlan.build has them."""
         buckets: dict[int, list[int]] = {}  # decode sequences by length, so that padding at most doubles the work
         tiles: list[Tile] = []
-        for sequence, context_len in enumerate(context_lens):
+        cu_query_lens, most_blocks = cu_query_lens_B1.tolist(), block_tables_BM.shape[1]
+        for sequence, context_len in enumerate(context_lens_B.tolist()):
             start, end = cu_query_lens[sequence], cu_query_lens[sequence + 1]
-            table = block_tables[sequence]
             assert 0 < end - start <= context_len, "a sequence has at least one query token, and KV for each"
-            assert -(-context_len // block_size) <= len(table), "a sequence has blocks for all its tokens"
+            assert -(-context_len // block_size) <= most_blocks, "a sequence has blocks for all its tokens"
             if end - start == 1:
                 buckets.setdefault(fixed_length(context_len).bit_length(), []).append(sequence)
             else:
-                tiles += _tiles(slice(start, end), context_len, table, block_size, dtype)
+                tiles += _tiles(slice(start, end), context_len, block_tables_BM[sequence], block_size, dtype)
         is_alone = len(buckets) == 1 and not tiles
         decode = [
-            _decode_group(sequences, cu_query_lens, context_lens, block_tables, block_size, dtype, is_alone)
+            _decode_group(
+                np.array(sequences), cu_query_lens_B1, context_lens_B, block_tables_BM, block_size, dtype, is_alone
+            )
             for sequences in buckets.values()
         ]
         return cls(decode, tiles, cu_query_lens[-1])
@@ -113,26 +117,26 @@ def fixed_attention(q_THD: Tensor, k_CSVD: Tensor, v_CSVD: Tensor, plan: FixedPl
 
 
 def _decode_group(
-    sequences: list[int],
-    cu_query_lens: list[int],
-    context_lens: list[int],
-    block_tables: list[list[int]],
+    sequences_B: NDArray[np.int64],
+    cu_query_lens: NDArray[np.int32],
+    context_lens: NDArray[np.int32],
+    block_tables: NDArray[np.int32],
     block_size: int,
     dtype: torch.dtype,
     is_alone: bool,
 ) -> DecodeGroup:
-    lens = [context_lens[sequence] for sequence in sequences]
-    length = fixed_length(max(lens))
-    num_blocks = -(-length // block_size)
-    tables = [(block_tables[sequence] + [0] * num_blocks)[:num_blocks] for sequence in sequences]
+    lens_B = context_lens[sequences_B]
+    length = fixed_length(int(lens_B.max()))
     return DecodeGroup(
-        rows_B=None if is_alone else torch.tensor([cu_query_lens[sequence] for sequence in sequences]),
-        tables_BM=torch.tensor(tables),
-        mask_B11N=_hidden(torch.tensor(lens), length, dtype)[:, None, None, :],
+        rows_B=None if is_alone else torch.from_numpy(cu_query_lens[sequences_B].astype(np.int64)),
+        tables_BM=torch.from_numpy(_cut_or_filled_up(block_tables[sequences_B], -(-length // block_size))),
+        mask_B11N=_hidden(torch.from_numpy(lens_B), length, dtype)[:, None, None, :],
     )
 
 
-def _tiles(rows: slice, context_len: int, table: list[int], block_size: int, dtype: torch.dtype) -> list[Tile]:
+def _tiles(
+    rows: slice, context_len: int, table_M: NDArray[np.int32], block_size: int, dtype: torch.dtype
+) -> list[Tile]:
     tiles = []
     for start in range(rows.start, rows.stop, _TILE):
         stop = min(start + _TILE, rows.stop)
@@ -144,11 +148,19 @@ def _tiles(rows: slice, context_len: int, table: list[int], block_size: int, dty
             Tile(
                 rows=slice(start, stop),
                 num_missing=num_missing,
-                table_1M=torch.tensor([(table + [0] * num_blocks)[:num_blocks]]),
+                table_1M=torch.from_numpy(_cut_or_filled_up(table_M[None], num_blocks)),
                 mask_11QN=_hidden(seen_Q, length, dtype)[None, None],
             )
         )
     return tiles
+
+
+def _cut_or_filled_up(tables_BM: NDArray[np.int32], num_blocks: int) -> NDArray[np.int32]:
+    """Return rows of num_blocks blocks: the last vector may reach past the last block of a context, into block 0."""
+    missing = num_blocks - tables_BM.shape[1]
+    if missing > 0:
+        return np.pad(tables_BM, ((0, 0), (0, missing)))
+    return np.ascontiguousarray(tables_BM[:, :num_blocks])
 
 
 def _hidden(num_seen_X: Tensor, length: int, dtype: torch.dtype) -> Tensor:

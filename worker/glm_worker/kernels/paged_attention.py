@@ -167,6 +167,6 @@ def _decode_group(
     num_blocks = -(-int(lens_B.max()) // block_size)
     lens_B1 = torch.from_numpy(lens_B).to(device)[:, None]
     mask_BN = torch.arange(num_blocks * block_size, device=device) < lens_B1
-    rows_B = torch.from_numpy(cu_query_lens[sequences_B]).to(device)
+    rows_B = torch.from_numpy(cu_query_lens[sequences_B].astype(np.int64)).to(device)
     tables_BM = torch.from_numpy(block_tables[sequences_B, :num_blocks]).to(device)
     return DecodeGroup(rows_B, tables_BM, mask_BN[:, None, None, :])

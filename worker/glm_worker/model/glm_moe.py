@@ -60,32 +60,36 @@ class GlmMoe(nn.Module):
         self.fixed_order = fixed_order
 
     @torch.inference_mode()
-    def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
+    def plan(self, batch: ForwardBatch) -> AttentionStep:
+        """Return what the layers share in the step of a batch. Looks at the host's arrays only; not collective."""
+        positions_T = with_whole_rows(batch.positions_T) if self.fixed_order else batch.positions_T
+        dtype = self.embed_tokens.weight.dtype
+        host = batch.host
+        lens = host.cu_query_lens_B1, host.context_lens_B, host.block_tables_BM, batch.block_size
+        return AttentionStep(
+            rotation=Rotation(positions_T, self.config.rotary_dim, self.config.rope_theta, dtype),
+            slots_T=batch.slots_T,
+            plan=FixedPlan.build(*lens, dtype)
+            if self.fixed_order
+            else AttentionPlan.build(*lens, batch.positions_T.device),
+        )
+
+    @torch.inference_mode()
+    def forward(self, batch: ForwardBatch, step: AttentionStep, kv_cache: KVCache) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the batch's keys and values in the cache.
 
-        Collective over all ranks, each with the same batch.
+        step: what plan returned for this batch. Collective over all ranks, each with the same batch.
         """
-        token_ids_T, positions_T, logit_rows_S = batch.token_ids_T, batch.positions_T, batch.logit_rows_S
+        token_ids_T, logit_rows_S = batch.token_ids_T, batch.logit_rows_S
         if self.fixed_order:
-            token_ids_T, positions_T, logit_rows_S = map(with_whole_rows, (token_ids_T, positions_T, logit_rows_S))
+            token_ids_T, logit_rows_S = map(with_whole_rows, (token_ids_T, logit_rows_S))
         x_TD = self.embed_tokens(token_ids_T)
-        step = AttentionStep(
-            rotation=Rotation(positions_T, self.config.rotary_dim, self.config.rope_theta, x_TD.dtype),
-            slots_T=batch.slots_T,
-            plan=self._plan(batch, kv_cache.block_size, x_TD),
-        )
         for layer, kv in zip(self.layers, kv_cache.layers, strict=True):
             x_TD = layer(x_TD, step, kv)
         if self.expert_load is not None:
             self.expert_load.count(len(batch.token_ids_T))
         logits_SV: Tensor = self.lm_head(self.norm(x_TD[logit_rows_S]))
         return logits_SV[: len(batch.logit_rows_S)].float()
-
-    def _plan(self, batch: ForwardBatch, block_size: int, x_TD: Tensor) -> AttentionPlan | FixedPlan:
-        lens = batch.cu_query_lens, batch.context_lens, batch.block_tables
-        if not self.fixed_order:
-            return AttentionPlan.build(*lens, block_size, x_TD.device)
-        return FixedPlan.build(*lens, block_size, x_TD.dtype)
 
 
 def build(

@@ -50,7 +50,7 @@ def foretell(
             seconds += step_s(prefill, decode, _point(plan))
             tokens += plan.decode_tokens
         has_token = has_token or bool(plan.sampled)
-        scheduler.commit({sequence.request_id: 0 for sequence in plan.sampled})
+        scheduler.commit({sequence.request_id: [0] for sequence in plan.sampled})
     return Foretold(seconds, tokens)
 
 
