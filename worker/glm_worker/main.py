@@ -1,16 +1,22 @@
-"""Command line of the worker: `serve` and `calibrate`, each with a flag for every field of WorkerSettings."""
+"""Command line of the worker: `serve`, `calibrate` and `check`, with flags for the fields of WorkerSettings."""
 
 import argparse
 import functools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.settings import WorkerSettings, read_settings
 from glm_worker.supervisor.evidence.causes import EXIT_CONFIG, EXIT_ENGINE
 
 NUM_STARTS = 3
+OF_A_MODEL = ("model", "device", "dtype", "threads_per_rank", "deterministic", "max_model_len")
+"""Settings that say what is computed, and how."""
+
+EXIT_UNREADABLE = 2  # of check, where 1 says that the checkpoint differs
 
 
 def main() -> None:
@@ -24,6 +30,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
     flags = vars(_parser().parse_args(arguments))
     command = flags.pop("command")
+    if command == "check":
+        return _check(flags)
     output, num_starts = flags.pop("output", None), flags.pop("starts", NUM_STARTS)
     try:
         settings = read_settings(**flags)
@@ -35,6 +43,18 @@ def run(arguments: list[str]) -> int:
     from glm_worker.supervisor.supervisor import supervise  # --help and wrong settings need none of it
 
     return supervise(settings)
+
+
+def _check(flags: dict[str, Any]) -> int:
+    options = {name: flags.pop(name) for name in ("reference", "num_layers", "prompt_file", "as_json")}
+    try:
+        settings = read_settings(**flags)
+    except ConfigError as error:
+        print(f"glm-worker: {error}", file=sys.stderr)  # noqa: T201 - no logging before there are settings
+        return EXIT_UNREADABLE
+    from glm_worker.check.command import CheckOptions, check  # imports torch; --help needs none of it
+
+    return check(settings, CheckOptions(**options))
 
 
 def _calibrate(settings: WorkerSettings, output: Path, num_starts: int) -> int:
@@ -75,12 +95,44 @@ def _parser() -> argparse.ArgumentParser:
         "--starts", type=_count, default=NUM_STARTS, metavar="N", help=f"cold starts to measure (default: {NUM_STARTS})"
     )
     for of_a_group in (serve, calibrate):
-        _add_settings(of_a_group)
+        _add_settings(of_a_group, WorkerSettings.model_fields)
+    _add_check(commands)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    for name, field in WorkerSettings.model_fields.items():
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser(
+        "check",
+        help="compare a checkpoint with transformers' own implementation",
+        description="Compute prompts with a checkpoint's first layers here, and with transformers' own implementation,"
+        " and compare every layer, the logits and the likeliest tokens. Exit code: 0 where they are the same within"
+        " what the type allows, 1 where they differ, 2 where the checkpoint cannot be read.",
+    )
+    check.add_argument(
+        "--layers",
+        dest="num_layers",
+        type=_count,
+        metavar="N",
+        help="first layers that are compared (default: as many as fit into memory)",
+    )
+    check.add_argument(
+        "--prompt-file",
+        type=Path,
+        metavar="FILE",
+        help="a prompt a line: plain text, or an object with messages or prompt (default: prompts of our own)",
+    )
+    check.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        help="the checkpoint that transformers reads, as one before its conversion (default: the same)",
+    )
+    check.add_argument("--json", dest="as_json", action="store_true", help="print one line of JSON in place of a table")
+    _add_settings(check, OF_A_MODEL)
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    for name in names:
+        field = WorkerSettings.model_fields[name]
         flag = f"--{name.replace('_', '-')}"
         default = "required" if field.is_required() else f"default: {field.default!s}"
         parser.add_argument(

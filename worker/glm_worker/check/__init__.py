@@ -1,0 +1,1 @@
+"""`glm-worker check`: a checkpoint computed here, beside the same weights computed by transformers."""

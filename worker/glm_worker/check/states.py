@@ -1,0 +1,37 @@
+"""What one side made of the prompts.
+
+Shape suffixes: T tokens of all prompts, D hidden size, S sampled, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class States:
+    """Rows stand prompt by prompt, in the order of their tokens: those of the prompt and all generated but the last.
+
+    hidden_TD: what enters the first layer, and what each layer returns, as many as layers and one more. logits_SV: in
+    fp32, of what follows each prompt and each generated token.
+    """
+
+    hidden_TD: list[Tensor]
+    logits_SV: Tensor
+
+
+@dataclass(frozen=True)
+class Text:
+    """One prompt and what our side generated for it, greedily."""
+
+    prompt: list[int]
+    generated: list[int]
+
+    @property
+    def computed(self) -> list[int]:
+        """The tokens that have hidden states: nothing is computed of the last one."""
+        return self.prompt + self.generated[:-1]
+
+    @property
+    def num_sampled(self) -> int:
+        return len(self.generated)
