@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-import zmq
-
 from glm_worker.assignment import RankAssignment
+from glm_worker.engine.server_link import ServerLink
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.heartbeat import RankSlot
-from glm_worker.messages import EngineLimits, EngineReady, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.messages import EngineLimits, EngineReady, RequestOutput, StepDone, Submit
 from glm_worker.settings import WorkerSettings
 
 _CONNECT_LIMIT_S = 60.0
@@ -101,20 +99,17 @@ def whisper(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
 
 def answer(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
     """Answer each request with one token a step until it has max_tokens, as an engine of one rank."""
-    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     assert assignment.server_endpoint is not None
-    sock.connect(assignment.server_endpoint)
+    server = ServerLink(assignment.server_endpoint, assignment.generation, slot)
     limits = EngineLimits(max_model_len=4096, num_blocks=512, block_size=16, max_num_seqs=8)
-    ready = EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0)
-    sock.send(msgspec.msgpack.encode(ready))
+    server.send(EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0))
     slot.ready()
     left: dict[str, int] = {}  # tokens to come, by request
     for number in itertools.count(1):
         began_s = time.monotonic()
         slot.idle()
         scheduled = []
-        while sock.poll(20 if not left else 5):
-            command = msgspec.msgpack.decode(sock.recv(), type=ToEngine)
+        for command in server.receive(0.005 if left else 0.02):
             if isinstance(command, Submit):
                 left[command.request.request_id] = command.request.max_tokens
                 scheduled.append(command.request.request_id)
@@ -135,7 +130,7 @@ def answer(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot)
             scheduled=scheduled,
         )
         if outputs:
-            sock.send(msgspec.msgpack.encode(done))
+            server.send(done)
 
 
 def refuse(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> None:
@@ -191,17 +186,17 @@ def _serve(assignment: RankAssignment, slot: RankSlot, step: Callable[[Ring, int
     ring = Ring(assignment, slot)
     slot.loading(100, 100)
     ring.collective()
+    server: ServerLink | None = None
     if assignment.server_endpoint is not None:
-        sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
-        sock.connect(assignment.server_endpoint)
+        server = ServerLink(assignment.server_endpoint, assignment.generation, slot)
         limits = EngineLimits(max_model_len=16, num_blocks=1, block_size=16)
-        sock.send(
-            msgspec.msgpack.encode(EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0))
-        )
+        server.send(EngineReady(generation=assignment.generation, limits=limits, load_seconds=0.0))
     slot.ready()
     number = 0
     while True:
         number += 1
+        if server is not None:
+            server.receive(0)
         step(ring, number)
 
 

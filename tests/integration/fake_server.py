@@ -87,6 +87,15 @@ def never_listening(settings: WorkerSettings, control_fd: int) -> None:
     threading.Event().wait()
 
 
+def once_only(settings: WorkerSettings, control_fd: int) -> None:
+    """Serve, if no server of this run folder did so before and left its note; else fail at once."""
+    note = settings.run_dir / "served-once"
+    if note.exists():
+        raise ConfigError(f"{note} is there")
+    note.touch()
+    run_server(settings, control_fd)
+
+
 def refuse(settings: WorkerSettings, control_fd: int) -> None:
     """Fail at once, as with a tokenizer that is missing."""
     raise ConfigError(f"no tokenizer in {settings.model}")

@@ -137,6 +137,16 @@ class Group:
 
         return self._waited(look)
 
+    def served_again(self, server: psutil.Process) -> dict[str, Any]:
+        """Wait until another server than this one serves; return what /group shows."""
+
+        def look() -> dict[str, Any]:
+            is_another = any(each.name() == "glm-server" and each != server for each in self.leader.process.children())
+            group = self.leader.group() if is_another else {}
+            return group if group.get("state") == "serving" else {}
+
+        return self._waited(look)
+
     def last_end(self, generation: str) -> dict[str, Any]:
         """Wait until this generation has ended; return its cause."""
 

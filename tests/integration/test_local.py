@@ -31,7 +31,7 @@ from glm_operator.local.up import Started, bring_up, wait_until_ready
 from glm_operator.manifest import Manifest
 from glm_operator.observe.report import policy_digest
 from glm_operator.render import render
-from glm_worker.supervisor.group.lead_pod import NUM_PORT_PAIRS
+from glm_worker.supervisor.group.attempts import NUM_PORT_PAIRS
 from integration.local_world import stop_all
 from unit.operator.operator_builders import a_body
 

@@ -129,19 +129,50 @@ def test_a_stopped_zygote_is_found_and_replaced(computing: Group) -> None:
     computing.serving(after=before)
 
 
-def test_a_killed_server_ends_the_generation_and_comes_back(computing: Group) -> None:
-    before = computing.serving()["generation"]
-    computing.leader.child("server").kill()
-    cause = computing.last_end(before)
-    assert (cause["rank"], cause["reason"], cause["signal"]) == (None, "server_died", 9)
-    computing.serving(after=before)
+def test_a_killed_server_is_replaced_before_ranks_that_go_on(computing: Group) -> None:
+    before = computing.serving()
+    ranks = [computing.rank(number).pid for number in (0, 1)]
+    server = computing.leader.child("server")
+    server.kill()
+    after = computing.served_again(server)
+    assert after["generation"] == before["generation"]
+    assert [computing.rank(number).pid for number in (0, 1)] == ranks
+    assert after["server_deaths"] == before["server_deaths"] + 1
+    assert f"process {server.pid}) was killed by signal 9" in after["last_server_death"]
 
 
-def test_a_stopped_server_is_found_and_replaced(computing: Group) -> None:
-    before = computing.serving()["generation"]
-    computing.leader.child("server").suspend()
-    assert computing.last_end(before)["reason"] == "server_died"
-    computing.serving(after=before)
+def test_a_server_that_hangs_is_killed_and_replaced_before_ranks_that_go_on(computing: Group) -> None:
+    before = computing.serving()
+    server = computing.leader.child("server")
+    server.suspend()
+    after = computing.served_again(server)
+    assert after["generation"] == before["generation"]
+    assert "had not answered its supervisor for 2 s" in after["last_server_death"]
+    text = computing.leader.get("/metrics").text
+    assert series_value(text, "glm_server_deaths_total") >= 1
+    assert series_value(text, "glm_server_recovery_seconds_count") >= 1
+
+
+def test_servers_that_die_as_they_start_leave_a_loaded_generation_alone(tmp_path: Path) -> None:
+    target = "integration.fake_server:once_only"
+    with running_group(tmp_path, rank_target=COMPUTE, server_target=target) as group:
+        before = group.serving()
+        rank = group.rank(0).pid
+        group.leader.child("server").kill()
+        page = eventually(lambda: _page_after(group, num_deaths=4))
+        assert page["generation"] == before["generation"]
+        assert group.rank(0).pid == rank
+        said = group.leader.get("/readyz")
+        assert (said.status_code, "wait for the next server" in said.text) == (503, True)
+        (folder,) = group.run_dir.glob("served-*")
+        folder.unlink()
+        assert group.serving()["generation"] == before["generation"]
+        assert group.rank(0).pid == rank
+
+
+def _page_after(group: Group, num_deaths: int) -> dict[str, Any]:
+    page = group.leader.group()
+    return page if page["server_deaths"] >= num_deaths and page["state"] == "backing_off" else {}
 
 
 def test_the_group_page_asks_the_server_for_its_tokens_in_flight(computing: Group) -> None:

@@ -15,6 +15,11 @@ class RankAssignment(msgspec.Struct, frozen=True, kw_only=True):
     leader_host: str  # name or address of pod 0
     store_port: int  # torch's store of this generation, hosted by rank 0
     channel_port: int  # the step channel of this generation, bound by rank 0
-    server_endpoint: str | None  # ipc:// endpoint where the server waits; rank 0 only
+    server_endpoint: str | None  # ipc:// endpoint where the first server waits; rank 0 only (endpoint_of)
     slots_path: str  # file of heartbeat slots of this pod and generation
     num_local_slots: int
+
+
+def endpoint_of(endpoint: str, server: int) -> str:
+    """Return where a server waits for rank 0. endpoint: where the first one of the supervisor's life does."""
+    return endpoint if server == 0 else f"{endpoint}.{server}"

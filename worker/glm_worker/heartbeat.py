@@ -1,7 +1,7 @@
 """Heartbeat slots: what each rank of a pod last did, in shared memory.
 
 One file a generation, one fixed-size slot a local rank, mapped by the rank (the only writer) and by its supervisor
-(the only reader). A write is a few stores into mapped memory: no system call and no lock, so a rank may do it in every
+(the only reader). One field goes the other way: which server rank 0 is to speak with. A write is a few stores into mapped memory: no system call and no lock, so a rank may do it in every
 step. A read may fall between two stores of one update; it is evidence for the watchdog, not a transaction. What must
 not be seen half done is ordered: a message is written before the phase that makes it count, the time of change last.
 
@@ -41,6 +41,7 @@ class _Field(IntEnum):
     done_bytes = 6
     total_bytes = 7
     message_len = 8
+    server = 9  # written by the supervisor
 
 
 class SlotView(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankSlot:
-    """One slot of the file. The rank writes; the supervisor only calls snapshot."""
+    """One slot of the file. The rank writes; the supervisor only calls snapshot and meet."""
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         self._memory = memory
@@ -122,6 +123,15 @@ class RankSlot:
         self._set(_Field.message_len, len(data))
         self._set(_Field.phase, Phase.failed)
         self._touch()
+
+    def meet(self, server: int) -> None:
+        """Tell rank 0 which server it is to speak with from now on: of the one before nothing is obeyed any more."""
+        self._set(_Field.server, server)
+
+    @property
+    def server(self) -> int:
+        """Which server rank 0 is to speak with: 0 is the first of this supervisor's life."""
+        return self._get(_Field.server)
 
     def snapshot(self) -> SlotView:
         """Return what the slot says now."""

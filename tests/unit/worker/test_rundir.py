@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_worker.assignment import endpoint_of
 from glm_worker.errors import ConfigError
 from glm_worker.supervisor.rundir import RunDir
 
@@ -49,17 +50,18 @@ def test_a_generation_leaves_nothing_behind(tmp_path: Path) -> None:
     run_dir = RunDir.create(tmp_path, "one")
     run_dir.slots("one-1").touch()
     (run_dir.make_meeting("one-1") / "store").touch()
-    Path(run_dir.endpoint("one-1").removeprefix("ipc://")).touch()
+    for server in (0, 1, 12):
+        Path(endpoint_of(run_dir.endpoint("one-1"), server).removeprefix("ipc://")).touch()
     run_dir.forget("one-1")
     assert [path.name for path in run_dir.path.iterdir()] == ["lock"]
     run_dir.close()
 
 
 def test_every_socket_has_room_below_a_root_that_is_just_short_enough(tmp_path: Path) -> None:
-    root = tmp_path / ("x" * (107 - len("/01234567/engine-01234567-9999999.sock") - len(str(tmp_path)) - 1))
+    root = tmp_path / ("x" * (107 - len("/01234567/engine-01234567-9999999.9999") - len(str(tmp_path)) - 1))
     run_dir = RunDir.create(root, "01234567")
     steps = run_dir.make_meeting("01234567-9999999") / "steps"
-    engine = run_dir.endpoint("01234567-9999999").removeprefix("ipc://")
+    engine = endpoint_of(run_dir.endpoint("01234567-9999999"), 9999).removeprefix("ipc://")
     assert max(len(str(steps)), len(engine)) == 107
     run_dir.close()
 

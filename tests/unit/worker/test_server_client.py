@@ -20,7 +20,7 @@ from glm_worker.messages import (
     ToServer,
 )
 from glm_worker.supervisor.children.children import Child
-from glm_worker.supervisor.children.server_client import ServerClient
+from glm_worker.supervisor.children.server_client import ServerClient, ServerEvents
 from glm_worker.supervisor.evidence.causes import Exit
 
 LIMIT_S = 1.0
@@ -35,7 +35,8 @@ async def a_server() -> AsyncIterator[tuple[ServerClient, ControlLink[ToServer]]
         await ControlLink.open(ours, FromServer),
         await ControlLink.open(theirs, ToServer),
     )
-    client = ServerClient(child, link, on_serving=lambda _: None, on_answer=lambda _: None, on_change=lambda: None)
+    events = ServerEvents(on_serving=lambda _: None, on_answer=lambda _: None, on_change=lambda: None)
+    client = ServerClient(child, link, events)
     yield client, server
     server.close()
     if not child.ended.done():

@@ -2,6 +2,7 @@
 
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.children.children import Children
+from glm_worker.supervisor.children.server_client import ServerEvents
 from glm_worker.supervisor.children.server_keeper import IN_FLIGHT_TOKENS_LIMIT_S, ServerKeeper
 
 
@@ -11,10 +12,8 @@ def a_keeper() -> ServerKeeper:
         WorkerSettings(model="builtin://glm-nano"),
         Children(),
         "no.module:serves",
-        on_serving=lambda _: None,
-        on_answer=lambda _: None,
-        on_change=lambda: None,
-        on_failure=lambda _: None,
+        ServerEvents(on_serving=lambda _: None, on_answer=lambda _: None, on_change=lambda: None),
+        on_end=lambda _: None,
     )
 
 

@@ -101,7 +101,7 @@ def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> Leade
 
 
 def _connect_server(
-    assignment: RankAssignment, limits: SchedulerLimits, load_seconds: float, *, deterministic: bool
+    assignment: RankAssignment, slot: RankSlot, limits: SchedulerLimits, load_seconds: float, *, deterministic: bool
 ) -> ServerLink:
     if assignment.server_endpoint is None:
         raise EngineFailed("rank 0 was not told where the server waits")

@@ -14,7 +14,7 @@ from pathlib import Path
 from glm_worker.errors import ConfigError
 
 _LOCK = "lock"
-_LONGEST_SOCKET_NAME = "engine-01234567-9999999.sock"  # and as long as the step channel's, ranks-01234567-9999999/steps
+_LONGEST_SOCKET_NAME = "engine-01234567-9999999.9999"  # and as long as the step channel's, ranks-01234567-9999999/steps
 _SUN_PATH_BYTES = 107  # sockaddr_un.sun_path without its final zero byte
 
 
@@ -57,8 +57,8 @@ class RunDir:
         return self.path / f"slots-{generation}"
 
     def endpoint(self, generation: str) -> str:
-        """Return where the server waits for rank 0 of a generation."""
-        return f"ipc://{self.path}/engine-{generation}.sock"
+        """Return where the first server waits for rank 0 of a generation; endpoint_of has those that follow."""
+        return f"ipc://{self.path}/engine-{generation}"
 
     @property
     def compile_path(self) -> str:
@@ -82,7 +82,9 @@ class RunDir:
         """Remove what a generation left."""
         shutil.rmtree(self._meeting(generation), ignore_errors=True)
         self.slots(generation).unlink(missing_ok=True)
-        Path(self.endpoint(generation).removeprefix("ipc://")).unlink(missing_ok=True)
+        first = Path(self.endpoint(generation).removeprefix("ipc://"))
+        for bound in (first, *self.path.glob(f"{first.name}.*")):
+            bound.unlink(missing_ok=True)
 
     def _meeting(self, generation: str) -> Path:
         return self.path / f"ranks-{generation}"

@@ -62,7 +62,7 @@ async def _supervise(settings: WorkerSettings, rank_target: str, server_target: 
     else:
         role = FollowerPod(settings, children, run_dir, incarnation, rank_target=rank_target)
     try:
-        management = ManagementServer(settings, role)
+        management = ManagementServer(settings, role.page)
         serving = asyncio.create_task(management.serve())
         running = asyncio.create_task(role.run())
         _log.info("incarnation %s, pod %d of %d", incarnation, settings.pod_index, settings.num_pods)

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -42,6 +43,15 @@ _Question = MetricsRequest | InFlightTokensRequest
 _Reply = MetricsReply | InFlightTokensReply
 
 
+@dataclass(frozen=True)
+class ServerEvents:
+    """Who is told what a server says. on_serving, on_answer: of which generation; on_change: look again."""
+
+    on_serving: Callable[[str], None]
+    on_answer: Callable[[str], None]
+    on_change: Callable[[], None]
+
+
 class ServerClient:
     """One server process, from its start to its end."""
 
@@ -49,29 +59,30 @@ class ServerClient:
         self,
         child: Child,
         link: ControlLink[FromServer],
-        on_serving: Callable[[str], None],
-        on_answer: Callable[[str], None],
-        on_change: Callable[[], None],
+        events: ServerEvents,
     ) -> None:
         self.pid = child.pid
         self.started_s = time.monotonic()
         self.ended: asyncio.Future[Exit] = child.ended
         self.is_listening = False
         self.has_served = False
+        self.has_answered = False
+        self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # of one that stands by
         self.full_because: str | None = None  # a sentence while it takes no further connection
         self.was_told_to_drain = False
         self.load: LoadChanged | None = None  # as it was said last, at load_s
         self.load_s = 0.0
         self._child = child
         self._link = link
-        self._on_serving = on_serving
-        self._on_answer = on_answer
-        self._on_change = on_change
+        self._events = events
+        self._listens_since_s: float | None = None
+        self._ended_s: float | None = None
         self._last_word = ""
         self._drained: asyncio.Future[Drained] = asyncio.get_running_loop().create_future()
         self._awaited: dict[int, asyncio.Future[_Reply]] = {}  # by the id of the question
         self._ids = itertools.count()
         self._reader = asyncio.create_task(self._read())
+        self.ended.add_done_callback(self._note_end)
 
     @classmethod
     async def start(
@@ -79,21 +90,34 @@ class ServerClient:
         children: Children,
         settings: WorkerSettings,
         server_target: str,
-        on_serving: Callable[[str], None],
-        on_answer: Callable[[str], None],
-        on_change: Callable[[], None],
+        events: ServerEvents,
+        *,
+        is_spare: bool = False,
     ) -> "ServerClient":
-        """Start the process. It is up when is_listening says so."""
+        """Start the process. It is up when is_listening says so. is_spare: it stands by until it is told something."""
         ours, theirs = socket.socketpair()
         with theirs:
             environment = child_environment(settings, os.environ)
             module = "glm_worker.supervisor.children.server_process"
-            child = children.spawn_python("server", module, ["--target", server_target], environment, theirs)
-        return cls(child, await ControlLink.open(ours, FromServer), on_serving, on_answer, on_change)
+            arguments = ["--target", server_target, *(["--stand-by"] if is_spare else [])]
+            child = children.spawn_python("server", module, arguments, environment, theirs)
+        return cls(child, await ControlLink.open(ours, FromServer), events)
 
     @property
     def is_alive(self) -> bool:
         return not self.ended.done()
+
+    @property
+    def listened_s(self) -> float | None:
+        """How long its port has been open, or was; None: it never was."""
+        if self._listens_since_s is None:
+            return None
+        return (self._ended_s or time.monotonic()) - self._listens_since_s
+
+    def take(self) -> None:
+        """Have this process, which stood by, be the server; what it is told next makes it begin."""
+        self.started_s = time.monotonic()
+        self.taken.set_result(None)
 
     def cause_of_end(self) -> Cause:
         """Describe the end. Needs the process to have ended."""
@@ -175,12 +199,10 @@ class ServerClient:
             case ServerReady(port=port):
                 _log.info("the server listens on port %d", port)
                 self.is_listening = True
-                self._on_change()
-            case EngineServing(generation=generation):
-                self.has_served = True
-                self._on_serving(generation)
-            case FirstAnswer(generation=generation):
-                self._on_answer(generation)
+                self._listens_since_s = time.monotonic()
+                self._events.on_change()
+            case EngineServing() | FirstAnswer():
+                self._note_service(message)
             case Full(reason=reason):
                 self._note_room(reason)
             case MetricsReply(id=number) | InFlightTokensReply(id=number):
@@ -192,6 +214,19 @@ class ServerClient:
                     self._drained.set_result(message)
             case ServerFailed(message=last_word):
                 self._last_word = last_word
+
+    def _note_service(self, message: EngineServing | FirstAnswer) -> None:
+        if not self.is_alive:
+            return  # its last words: nobody serves now
+        if isinstance(message, EngineServing):
+            self.has_served = True
+            self._events.on_serving(message.generation)
+        else:
+            self.has_answered = True
+            self._events.on_answer(message.generation)
+
+    def _note_end(self, _: asyncio.Future[Exit]) -> None:
+        self._ended_s = time.monotonic()
 
     def _note_reply(self, number: int, message: _Reply) -> None:
         if (reply := self._awaited.get(number)) is not None and not reply.done():

@@ -1,9 +1,15 @@
-"""Keeps an HTTP server running beside the generations, and drains it when asked."""
+"""Keeps an HTTP server running beside the generations, and drains it when asked.
+
+A server that dies takes its requests along and nothing else: the generation goes on, and the next server has to be
+there within a second. So another process stands by that has imported all of it.
+"""
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -11,8 +17,9 @@ from glm_worker.messages import LoadChanged, WatchLoad
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
 from glm_worker.supervisor.children.children import Children
-from glm_worker.supervisor.children.server_client import ServerClient
+from glm_worker.supervisor.children.server_client import ServerClient, ServerEvents
 from glm_worker.supervisor.evidence.causes import Cause
+from glm_worker.supervisor.evidence.server_deaths import ServerDeaths
 
 _log = logging.getLogger("glm_worker.supervisor")
 
@@ -30,24 +37,28 @@ class ServerKeeper:
         settings: WorkerSettings,
         children: Children,
         server_target: str,
+        events: ServerEvents,
         *,
-        on_serving: Callable[[str], None],
-        on_answer: Callable[[str], None],
-        on_change: Callable[[], None],
-        on_failure: Callable[[Cause], None],
+        on_end: Callable[[Cause], None],
         first_words: Callable[[], list[msgspec.Struct]] = list,
     ) -> None:
-        """first_words: what each server is told as it starts, before anything else."""
-        self.start_seconds: float | None = None  # of the last server that came to listen
+        """on_end: told of each server that ended without being told to, after number has become the next one's.
+
+        first_words: what each server is told as it starts, before anything else.
+        """
+        self.number = 0  # of the server that there is, or that comes next; a generation may meet several
+        self.deaths = ServerDeaths(settings.backoff_base_s, settings.backoff_max_s)
+        self.retry_at_s: float | None = None  # while the next server is put off
         self._settings = settings
         self._children = children
         self._target = server_target
-        self._on_serving = on_serving
-        self._on_answer = on_answer
-        self._on_change = on_change
-        self._on_failure = on_failure
+        self._events = dataclasses.replace(events, on_serving=self._note_serving)
+        self._on_serving = events.on_serving
+        self._on_end = on_end
         self._first_words = first_words
         self._server: ServerClient | None = None
+        self._spare: ServerClient | None = None
+        self._wants_spare = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
         self._drain_lag_s = 0.0
         self._is_load_watched = False
@@ -62,14 +73,10 @@ class ServerKeeper:
         return self._server.full_because if self._server is not None and self.is_listening else None
 
     async def keep(self) -> None:
-        """Have a server for as long as this runs: start another when it ends, with backoff if it never listened."""
-        settings = self._settings
-        num_failures = 0
+        """Have a server for as long as this runs: start another when it ends, with backoff if it never worked."""
         while True:
-            await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
-            self._server = server = await ServerClient.start(
-                self._children, settings, self._target, self._on_serving, self._on_answer, self._on_change
-            )
+            await self._back_off()
+            self._server = server = await self._next_server()
             for message in self._first_words():
                 server.send(message)
             if self._is_load_watched:
@@ -78,10 +85,35 @@ class ServerKeeper:
                 await asyncio.shield(server.ended)
             finally:
                 await server.close()
-            num_failures = 0 if server.is_listening else num_failures + 1
+            self.number += 1
             if not server.was_told_to_drain:
-                self._on_failure(server.cause_of_end())
-            self._on_change()
+                cause = server.cause_of_end()
+                self.deaths.note(cause, listened_s=server.listened_s, has_answered=server.has_answered)
+                self._on_end(cause)
+            self._events.on_change()
+
+    async def stand_by(self) -> None:
+        """Have a process that can become the next server at once, from when the one before it has served."""
+        settings = self._settings
+        num_failures = 0
+        while True:
+            await self._wants_spare.wait()
+            await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
+            self._wants_spare.clear()
+            spare = self._spare = await self._start(is_spare=True)
+            waited: set[asyncio.Future[Any]] = {spare.ended, spare.taken}
+            try:
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not spare.taken.done():
+                    self._spare = None
+                    await spare.close()
+            if spare.taken.done():
+                num_failures = 0
+                continue
+            num_failures += 1
+            _log.warning("the process that stands by for the server (%d) %s", spare.pid, spare.ended.result())
+            self._wants_spare.set()
 
     async def watch(self) -> None:
         """Kill a server that does not answer, or never comes to listen: it would hold its clients for ever."""
@@ -97,7 +129,7 @@ class ServerKeeper:
                 continue
             if await server.metrics(limit_s) is None and not server.ended.done():
                 _log.error("the server (process %d) has not answered for %.0f s; killing it", server.pid, limit_s)
-                server.kill()
+                server.kill(f"it had not answered its supervisor for {limit_s:g} s")
 
     def send(self, message: msgspec.Struct) -> None:
         """Tell the server, if there is one."""
@@ -145,6 +177,33 @@ class ServerKeeper:
         if self._server is not None and self._server.was_told_to_drain:
             self._server.kill()
             self._server = None  # it listens until the kernel has killed it, but no generation may start with it
+
+    def _note_serving(self, generation: str) -> None:
+        if self._spare is None:
+            self._wants_spare.set()
+        self._on_serving(generation)
+
+    async def _back_off(self) -> None:
+        wait_s = self.deaths.wait_s
+        if wait_s == 0.0:
+            return
+        _log.warning("%d servers in a row never worked; the next is in %.1f s", self.deaths.in_a_row, wait_s)
+        self.retry_at_s = time.monotonic() + wait_s
+        try:
+            await asyncio.sleep(wait_s)
+        finally:
+            self.retry_at_s = None
+
+    async def _next_server(self) -> ServerClient:
+        """Return the process that stands by, or another one."""
+        spare, self._spare = self._spare, None
+        if spare is None or spare.ended.done():
+            return await self._start(is_spare=False)
+        spare.take()
+        return spare
+
+    async def _start(self, *, is_spare: bool) -> ServerClient:
+        return await ServerClient.start(self._children, self._settings, self._target, self._events, is_spare=is_spare)
 
     async def _drain_once(self, lag_s: float) -> None:
         server = self._server

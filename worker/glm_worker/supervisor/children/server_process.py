@@ -31,16 +31,21 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     parser.add_argument("--target", required=True, help="module:function that serves")
+    parser.add_argument("--stand-by", action="store_true", help="import all, and begin when the supervisor speaks")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     ignore_stop_signals()
-    name_process("glm-server")
+    name_process("glm-stand-by" if arguments.stand_by else "glm-server")
     settings = read_settings()
     configure_logging(settings, "server")
     last_word = os.dup(arguments.control_fd)  # the server closes its own
     try:
         module, _, function = arguments.target.partition(":")
         target: ServerTarget = getattr(importlib.import_module(module), function)
+        if arguments.stand_by:
+            if not wait_for_a_word(arguments.control_fd):
+                return 0
+            name_process("glm-server")
         target(settings, arguments.control_fd)
     except ConfigError as error:
         _log.error("the server cannot run: %s", error)
@@ -51,6 +56,16 @@ def main() -> int:
         tell(last_word, f"{type(error).__name__}: {error}")
         return EXIT_CRASH
     return 0
+
+
+def wait_for_a_word(control_fd: int) -> bool:
+    """Wait until the supervisor says something, and leave it there to be read; False: it has gone."""
+    with socket.socket(fileno=os.dup(control_fd)) as sock:
+        sock.setblocking(True)
+        try:
+            return bool(sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
 
 def tell(control_fd: int, message: str) -> None:

@@ -43,12 +43,13 @@ class History:
         self.consecutive_start_failures = 0
         self.deaths_while_serving = 0
         self._ready_s = 0.0  # of the current generation
+        self._serving_since = 0.0
         self._has_answered = False
 
     @property
     def serving_since(self) -> float:
         """Since when the current generation serves; only while one does."""
-        return self._ready_s
+        return self._serving_since
 
     @property
     def current(self) -> Generation | None:
@@ -64,9 +65,14 @@ class History:
         assert self.current is not None
         self.current.ready_at = rfc3339(now)
         self._ready_s, self._has_answered = now, False
+        self._serving_since = now
+
+    def resume(self, now: float) -> None:
+        """Note that the current generation serves again, with another server."""
+        self._serving_since = now
 
     def interrupt(self, now: float) -> None:
-        """Note that the generation that served does so no more: the group starts again."""
+        """Note that the generation that served does so no more: another starts, or another server for it."""
         self.starting_since = now
 
     def answer(self, now: float) -> None:

@@ -92,6 +92,11 @@ class FollowerPod:
             self._link.close()
 
     @property
+    def page(self) -> "FollowerPod":
+        """What its management port shows: itself."""
+        return self
+
+    @property
     def is_ready(self) -> bool:
         """Whether this pod takes part in a group that serves (or is interrupted shortly)."""
         return self._leader_is_ready and not self._is_leaving and self._link is not None

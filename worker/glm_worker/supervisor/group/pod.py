@@ -94,8 +94,8 @@ class Pod:
                     zygote.is_told = True  # of one that we kill there is nothing to tell
                     await zygote.close()
 
-    def start(self, start: StartGeneration) -> None:
-        """Fork the ranks. Needs can_start."""
+    def start(self, start: StartGeneration, *, server: int = 0) -> None:
+        """Fork the ranks. Needs can_start. server: which one rank 0 is to meet, where that is here."""
         assert self.can_start
         self._forker = self._zygote
         assert self._forker is not None
@@ -107,6 +107,7 @@ class Pod:
         meeting_dir = str(self._run_dir.make_meeting(generation)) if settings.num_pods == 1 else None
         first = settings.pod_index * settings.ranks_per_pod
         self._ranks = {first + local: _Rank(RankSlot.open(slots, local)) for local in range(settings.ranks_per_pod)}
+        self.meet(server)
         for local, rank in enumerate(self._ranks):
             self._forker.fork(
                 RankAssignment(
@@ -124,6 +125,11 @@ class Pod:
                     num_local_slots=settings.ranks_per_pod,
                 )
             )
+
+    def meet(self, server: int) -> None:
+        """Have rank 0 speak with this server from now on, if it is here."""
+        if 0 in self._ranks:
+            self._ranks[0].slot.meet(server)
 
     async def end(self) -> list[Failure]:
         """Kill the ranks, wait until they are gone, and return what had failed before we killed."""

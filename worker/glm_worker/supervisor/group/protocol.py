@@ -30,7 +30,6 @@ _EQUAL_SETTINGS = (
 )
 _CONFIG = "config.json"
 _UNREADABLE = "unreadable"
-READY_GRACE_S = 10.0  # a new generation this short changes no readiness: requests wait in the server's journal
 
 # follower -> leader
 

@@ -66,6 +66,15 @@ class Telemetry:
             buckets=_RECOVERY_BUCKETS,
             registry=self._registry,
         )
+        self._server_deaths = Counter(
+            "glm_server_deaths", "HTTP servers that ended without being told to.", registry=self._registry
+        )
+        self._server_recovery = Histogram(
+            "glm_server_recovery_seconds",
+            "From the end of a server to the next that serves the same generation.",
+            buckets=_RECOVERY_BUCKETS,
+            registry=self._registry,
+        )
         self._is_cold = True
         for reason in REASONS:
             self._ends.labels(reason)
@@ -83,6 +92,13 @@ class Telemetry:
             self._cold_start.labels("import").set(import_s or 0.0)
             self._cold_start.labels("generation").set(start_s)
             self._cold_start.labels("total").set(cold_start_s)
+
+    def server_died(self) -> None:
+        self._server_deaths.inc()
+
+    def server_replaced(self, seconds: float) -> None:
+        """Record that a generation serves again, with another server."""
+        self._server_recovery.observe(seconds)
 
     def ended(self, cause: Cause) -> None:
         self._ends.labels(cause.reason).inc()

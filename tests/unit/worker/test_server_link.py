@@ -1,0 +1,125 @@
+"""Rank 0 and the servers that it meets in one generation: of one that was replaced nothing is obeyed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from glm_worker.assignment import endpoint_of
+from glm_worker.engine.server_link import ServerLink
+from glm_worker.heartbeat import RankSlot, create_slots
+from glm_worker.messages import Cancel, EngineLimits, EngineReady, FromEngine, RequestOutput, StepDone, Submit
+from glm_worker.request import EngineRequest
+
+LIMIT_S = 20.0
+READY = EngineReady(
+    generation="g-1", limits=EngineLimits(max_model_len=64, num_blocks=4, block_size=16), load_seconds=3.0
+)
+
+
+class Rank:
+    """Rank 0 of a generation, and the servers that come and go before it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        create_slots(folder / "slots", 1)
+        self.slot = RankSlot.open(folder / "slots", 0)
+        self.endpoint = f"ipc://{folder}/engine"
+        self._stack = stack
+        self.link = ServerLink(self.endpoint, "g-1", self.slot)
+        self.link.send(READY)
+
+    def server(self, number: int) -> "zmq.Socket[bytes]":
+        """Start a server, of which the supervisor has told in the slot or will."""
+        bound = self._stack.enter_context(zmq.Context.instance().socket(zmq.PAIR))
+        bound.setsockopt(zmq.LINGER, 0)
+        bound.setsockopt(zmq.RCVTIMEO, int(LIMIT_S * 1000))
+        bound.bind(endpoint_of(self.endpoint, number))
+        return bound
+
+
+@pytest.fixture
+def rank(tmp_path: Path) -> Iterator[Rank]:
+    with ExitStack() as stack:
+        rank = Rank(tmp_path, stack)
+        yield rank
+        rank.link.close()
+
+
+def submitted(name: str) -> bytes:
+    request = EngineRequest(request_id=name, prompt_token_ids=[1, 2], max_tokens=3, stop_token_ids=[])
+    return msgspec.msgpack.encode(Submit("g-1", request))
+
+
+def done(*outputs: RequestOutput, num_preemptions: int = 0) -> StepDone:
+    return StepDone(
+        generation="g-1",
+        outputs=list(outputs),
+        step=1,
+        began_s=0.0,
+        num_running=0,
+        num_waiting=0,
+        num_tokens_waiting=0,
+        kv_blocks_used=0,
+        num_preemptions=num_preemptions,
+    )
+
+
+def heard(server: "zmq.Socket[bytes]") -> FromEngine:
+    message: FromEngine = msgspec.msgpack.decode(server.recv(), type=FromEngine)
+    return message
+
+
+def test_a_server_that_comes_after_another_is_told_what_the_generation_can_do(rank: Rank) -> None:
+    assert heard(rank.server(0)) == READY
+    rank.slot.meet(1)
+    assert rank.link.receive(0) == []
+    assert heard(rank.server(1)) == READY
+
+
+def test_what_a_replaced_server_had_asked_for_is_cancelled_but_what_has_ended(rank: Rank) -> None:
+    server = rank.server(0)
+    for name in ("a", "b", "c"):
+        server.send(submitted(name))
+    commands = rank.link.receive(LIMIT_S)
+    while len(commands) < 3:
+        commands += rank.link.receive(LIMIT_S)
+    rank.link.send(done(RequestOutput("b", [5], "stop"), RequestOutput("c", [5])))
+    rank.slot.meet(1)
+    assert rank.link.receive(0) == [Cancel("g-1", "a"), Cancel("g-1", "c")]
+
+
+def test_nothing_of_a_replaced_server_is_obeyed(rank: Rank) -> None:
+    old = rank.server(0)
+    assert heard(old) == READY
+    rank.slot.meet(1)
+    old.send(submitted("late"))
+    assert rank.link.receive(0) == []
+    new = rank.server(1)
+    assert heard(new) == READY
+    new.send(submitted("fresh"))
+    (command,) = rank.link.receive(LIMIT_S)
+    assert isinstance(command, Submit)
+    assert command.request.request_id == "fresh"
+
+
+def test_what_is_sent_before_the_next_server_is_there_reaches_it_in_order(rank: Rank) -> None:
+    rank.slot.meet(3)
+    rank.link.receive(0)
+    rank.link.send(done(num_preemptions=0))
+    server = rank.server(3)
+    assert heard(server) == READY
+    assert isinstance(heard(server), StepDone)
+
+
+def test_a_server_counts_no_preemption_that_another_has_counted(rank: Rank) -> None:
+    first = rank.server(0)
+    rank.link.send(done(num_preemptions=5))
+    assert [heard(first), heard(first)] == [READY, done(num_preemptions=5)]
+    rank.slot.meet(1)
+    rank.link.receive(0)
+    second = rank.server(1)
+    rank.link.send(done(num_preemptions=7))
+    assert [heard(second), heard(second)] == [READY, done(num_preemptions=2)]
