@@ -1,4 +1,7 @@
-"""The life of a rank: meet the others, load, agree on the KV blocks, serve. The zygote forks into run_rank."""
+"""The life of a rank: meet the others, load, agree on the KV blocks, serve. The zygote forks into run_rank.
+
+Who serves in a process of its own (offline/) takes rank_of, and has the rank turn as long as it likes.
+"""
 
 import logging
 import time
@@ -45,6 +48,14 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     Raises ConfigError for a model or device that can never work, EngineFailed when this rank cannot go on. The caller
     puts the message into the slot and ends the process.
     """
+    rank_of(settings, assignment, slot).serve()
+
+
+def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot) -> LeadRank | FollowerRank:
+    """Return this rank of a generation, loaded and known to the others and to the server. Collective over all ranks.
+
+    Raises as run_rank does.
+    """
     began = time.monotonic()
     torch.set_num_threads(settings.threads_per_rank)
     device = rank_device(settings.device, assignment.local_rank)
@@ -85,12 +96,12 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
         )
     slot.ready()
     if isinstance(channel, FollowerChannel):
-        FollowerRank(engine, channel, slot, assignment.rank).serve()
+        return FollowerRank(engine, channel, slot, assignment.rank)
     server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic)
     sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)
-    LeadRank(engine, sampler, intake, server, channel, slot, assignment.generation).serve()
+    return LeadRank(engine, sampler, intake, server, channel, slot, assignment.generation)
 
 
 def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> LeaderChannel | FollowerChannel:
