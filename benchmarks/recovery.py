@@ -1,12 +1,13 @@
-"""How long a group is out of service when one of its ranks is killed.
+"""How long a group is out of service when one of its ranks, or its HTTP server, is killed.
 
-Measured, for each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, on CPU; with
---device cuda for each rank of one pod with a rank a GPU, on two GPUs or the only one:
-- ours: `glm-worker serve`. From SIGKILL of the rank to the first right answer of a POST /v1/chat/completions sent after
-  it, retried at once on any error.
+Measured, for the server and each rank of 1 pod x 2 ranks and of 2 pods x 1 rank, all on this machine, glm-nano, on CPU;
+with --device cuda for those of one pod with a rank a GPU, on two GPUs or the only one:
+- ours: `glm-worker serve`. From SIGKILL of the process to the first right answer of a POST /v1/chat/completions sent
+  after it, retried at once on any error. The server is killed when another process stands by, as in a group that has
+  served for some seconds; its death must end no generation.
 - peer: the same model code under torchrun (torch's elastic agent, one agent a pod; peers/elastic_worker.py), monitor
   interval 0.1 s, c10d rendezvous, a fresh store for each attempt. From SIGKILL of the rank to the first right answer on
-  rank 0's socket, retried likewise.
+  rank 0's socket, retried likewise. It has no server to kill.
 An answer counts when it contains --expect. Both are warm: the kill falls into an idle group that has answered before.
 A group that does not answer within 120 s counts with 120 s, and is started anew for the next kill.
 
@@ -29,14 +30,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import psutil
 
 ELASTIC_WORKER = Path(__file__).resolve().parent / "peers/elastic_worker.py"
-GOAL_S = 3.0
+CUDA_GOAL_S = 3.0
+CPU_GOALS_S = {1: 1.0, 2: 1.5}  # by pods
+SERVER_GOAL_S = 1.5
+SERVER, STAND_BY = "glm-server", "glm-stand-by"  # names of processes
 START_LIMIT_S = 300.0
 GIVE_UP_S = 120.0
+
+
+Victim = int | Literal["server"]
+"""Who is killed: a rank by its number, or the HTTP server."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +87,33 @@ class Group:
             time.sleep(0.005)
         return time.monotonic() - began
 
-    def rank(self, number: int) -> psutil.Process:
-        """Return the process of a rank."""
+    def victim(self, victim: Victim) -> psutil.Process:
+        """Return the process of a rank, or the server once another stands by."""
+        if victim == "server":
+            self._found(lambda process: process.name() == STAND_BY, STAND_BY)
+            return self._found(lambda process: process.name() == SERVER, SERVER)
+        return self._found(lambda process: self._rank_of(process) == victim, f"rank {victim}")
+
+    def ranks(self) -> set[int]:
+        """Return the processes of the ranks."""
+        found = set()
+        for root in self._roots:
+            for process in psutil.Process(root.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if self._rank_of(process) is not None:
+                        found.add(process.pid)
+        return found
+
+    def _found(self, is_it: Callable[[psutil.Process], bool], what: str) -> psutil.Process:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             for root in self._roots:
                 for process in psutil.Process(root.pid).children(recursive=True):
                     with contextlib.suppress(psutil.Error):
-                        if self._rank_of(process) == number:
+                        if is_it(process):
                             return process
             time.sleep(0.05)
-        raise SystemExit(f"there is no rank {number}")
+        raise SystemExit(f"there is no {what}")
 
 
 @contextlib.contextmanager
@@ -148,7 +173,7 @@ def elastic_group(question: Question, pods: int, ranks_per_pod: int, folder: Pat
 
 @dataclass
 class Result:
-    """What the kills of one rank took; those that were not recovered from count with GIVE_UP_S."""
+    """What the kills of one process took; those that were not recovered from count with GIVE_UP_S."""
 
     seconds: list[float]
     num_lost: int
@@ -158,20 +183,24 @@ def measure(
     name: str,
     start: Callable[[Path], contextlib.AbstractContextManager[Group]],
     expect: str,
-    num_ranks: int,
+    victims: list[Victim],
     num_kills: int,
-) -> dict[int, Result]:
-    """Kill each of the ranks num_kills times; return what came of it, by rank."""
-    results: dict[int, Result] = {}
+) -> dict[Victim, Result]:
+    """Kill each of these num_kills times; return what came of it."""
+    results: dict[Victim, Result] = {}
     with contextlib.ExitStack() as stack:
         group = _started(name, start, stack, expect)
-        for rank in range(num_ranks):
-            result = results[rank] = Result([], 0)
+        for victim in victims:
+            result = results[victim] = Result([], 0)
             while len(result.seconds) < num_kills:
                 if group.wait_for_answer(expect, GIVE_UP_S) is None:
                     raise SystemExit(f"{name}: a group that was answering does not any more")
-                group.rank(rank).kill()
+                process = group.victim(victim)
+                ranks = group.ranks()
+                process.kill()
                 seconds = group.wait_for_answer(expect, GIVE_UP_S)
+                if victim == "server" and group.ranks() != ranks:
+                    raise SystemExit(f"{name}: the death of the server ended the generation")
                 result.seconds.append(GIVE_UP_S if seconds is None else seconds)
                 if seconds is None:
                     result.num_lost += 1
@@ -179,7 +208,7 @@ def measure(
                     group = _started(name, start, stack, expect)
             p50, p95, most = (percentile(result.seconds, p) for p in (50, 95, 100))
             said = f"p50 {p50:.2f} s, p95 {p95:.2f} s, max {most:.2f} s, {result.num_lost} not recovered from"
-            print(f"{name}, rank {rank}: {num_kills} kills, {said}", flush=True)
+            print(f"{name}, {_named(victim)}: {num_kills} kills, {said}", flush=True)
     return results
 
 
@@ -245,7 +274,7 @@ def _free_port() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="of each rank in each shape")
+    parser.add_argument("--kills", type=int, default=20, help="of the server and of each rank, in each shape")
     parser.add_argument("--peer-kills", type=int, default=5, help="the same for torch's elastic agent; 0 leaves it out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", default="builtin://glm-nano")
@@ -270,14 +299,16 @@ def main() -> int:
         ) -> contextlib.AbstractContextManager[Group]:
             return elastic_group(question, pods, ranks, folder)
 
-        num_ranks = pods * ranks_per_pod
-        our_results = measure(f"glm-worker, {shape}", ours, question.expect, num_ranks, arguments.kills)
-        peer_results: dict[int, Result] = {}
+        ranks: list[Victim] = list(range(pods * ranks_per_pod))
+        our_results = measure(f"glm-worker, {shape}", ours, question.expect, ["server", *ranks], arguments.kills)
+        peer_results: dict[Victim, Result] = {}
         if arguments.peer_kills:
-            peer_results = measure(f"torchrun, {shape}", peer, question.expect, num_ranks, arguments.peer_kills)
-        lines += [
-            _line(question.device, shape, rank, result, peer_results.get(rank)) for rank, result in our_results.items()
-        ]
+            peer_results = measure(f"torchrun, {shape}", peer, question.expect, ranks, arguments.peer_kills)
+        for victim, result in our_results.items():
+            goal_s = SERVER_GOAL_S if victim == "server" else _rank_goal_s(question.device, pods)
+            lines.append(
+                _line(f"{question.device}, {shape}, {_named(victim)}", goal_s, result, peer_results.get(victim))
+            )
     for line in lines:
         print(json.dumps(line))
     return 0 if all(line["met"] for line in lines) else 1
@@ -295,18 +326,25 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _line(device: str, shape: str, rank: int, ours: Result, peer: Result | None) -> dict[str, object]:
+def _named(victim: Victim) -> str:
+    return "server" if victim == "server" else f"rank {victim}"
+
+
+def _rank_goal_s(device: str, pods: int) -> float:
+    return CUDA_GOAL_S if device == "cuda" else CPU_GOALS_S[pods]
+
+
+def _line(case: str, goal_s: float, ours: Result, peer: Result | None) -> dict[str, object]:
     seconds = percentile(ours.seconds, 95)
     peer_seconds = percentile(peer.seconds, 95) if peer else None
     return {
         "bench": "recovery",
-        "metric": f"p95 seconds from SIGKILL to the next right answer, {device}, {shape}, rank {rank}, "
-        f"{len(ours.seconds)} kills",
+        "metric": f"p95 seconds from SIGKILL to the next right answer, {case}, {len(ours.seconds)} kills",
         "ours": round(seconds, 3),
         "peer": peer_seconds and round(peer_seconds, 3),
         "ratio": peer_seconds and round(peer_seconds / seconds, 1),
-        "goal": GOAL_S,
-        "met": seconds <= GOAL_S and not ours.num_lost,
+        "goal": goal_s,
+        "met": seconds <= goal_s and not ours.num_lost,
         "lost": ours.num_lost,
         "peer_lost": peer and peer.num_lost,
     }

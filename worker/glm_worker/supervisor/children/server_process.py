@@ -35,7 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     ignore_stop_signals()
-    name_process("glm-stand-by" if arguments.stand_by else "glm-server")
+    name_process("glm-next-server" if arguments.stand_by else "glm-server")
     settings = read_settings()
     configure_logging(settings, "server")
     last_word = os.dup(arguments.control_fd)  # the server closes its own
@@ -43,6 +43,7 @@ def main() -> int:
         module, _, function = arguments.target.partition(":")
         target: ServerTarget = getattr(importlib.import_module(module), function)
         if arguments.stand_by:
+            name_process("glm-stand-by")
             if not wait_for_a_word(arguments.control_fd):
                 return 0
             name_process("glm-server")
