@@ -18,6 +18,11 @@ class ExpertLoad:
         self._one = torch.ones((), dtype=torch.int64, device=device)
         self._chosen_TK: list[Tensor] = []  # a layer each, of the step that runs
 
+    @property
+    def counts(self) -> Tensor:
+        """The counts themselves, (E,) int64, for kernels that add to them."""
+        return self._tokens_E
+
     def note(self, expert_ids_TK: Tensor) -> None:
         """Keep the choices of one layer."""
         self._chosen_TK.append(expert_ids_TK)

@@ -3,14 +3,19 @@
 Shape suffixes: T tokens of the step, D hidden size, S rows whose logits are wanted, V vocabulary.
 """
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
+from glm_worker.kernels.cpu.decoder import DecoderKernels
+from glm_worker.kernels.cpu.library import KernelsUnavailable, Team, load
 from glm_worker.kernels.fixed_attention import FixedPlan
 from glm_worker.kernels.fixed_order import with_whole_rows
 from glm_worker.kernels.paged_attention import AttentionPlan
 from glm_worker.model.attention import Attention, AttentionStep
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.cpu_decoder import CpuDecoder, CpuStep
 from glm_worker.model.expert_load import ExpertLoad
 from glm_worker.model.forward_batch import ForwardBatch
 from glm_worker.model.kv_cache import KVCache, LayerKV
@@ -19,6 +24,8 @@ from glm_worker.model.moe import Experts, MoE, Router
 from glm_worker.parallel.dispatch import AllReduceDispatcher, Dispatcher, LocalDispatcher
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
+
+_log = logging.getLogger("glm_worker.model")
 
 
 class DecoderLayer(nn.Module):
@@ -54,14 +61,42 @@ class GlmMoe(nn.Module):
         self.config = config
         self.embed_tokens = embed_tokens
         self.layers = nn.ModuleList(layers)
+        self._layers = tuple(layers)  # the same, with their type
         self.norm = norm
         self.lm_head = lm_head
         self.expert_load = expert_load  # None: rank 0 counts, and this is another one
         self.fixed_order = fixed_order
+        self._decoder: CpuDecoder | None = None
+
+    @property
+    def kernels(self) -> str:
+        """What computes the layers: torch, or the instruction set of the kernels in C."""
+        return "torch" if self._decoder is None else self._decoder.name
+
+    def use_kernels(self, num_threads: int) -> None:
+        """Compute by the kernels in C from now on, where this CPU and this package have them; parameters are set.
+
+        Call it in the process that computes: its threads do not survive a fork.
+        """
+        weight = self.embed_tokens.weight
+        if weight.device.type != "cpu":
+            return
+        try:
+            kernels = DecoderKernels(load(), Team(num_threads))
+        except KernelsUnavailable as error:
+            _log.warning("torch computes the layers, several times slower than the kernels in C: %s", error)
+            return
+        layers = [(layer.attention, layer.mlp, layer.attention_norm, layer.mlp_norm) for layer in self._layers]
+        self._decoder = CpuDecoder(
+            self.config, self.embed_tokens, layers, self.norm, self.lm_head, self.expert_load, kernels
+        )
+        _log.info("kernels in C compute the layers: %s with %d threads, %s", kernels.isa, num_threads, weight.dtype)
 
     @torch.inference_mode()
-    def plan(self, batch: ForwardBatch) -> AttentionStep:
+    def plan(self, batch: ForwardBatch) -> AttentionStep | CpuStep:
         """Return what the layers share in the step of a batch. Looks at the host's arrays only; not collective."""
+        if self._decoder is not None:
+            return self._decoder.plan(batch)
         positions_T = with_whole_rows(batch.positions_T) if self.fixed_order else batch.positions_T
         dtype = self.embed_tokens.weight.dtype
         host = batch.host
@@ -75,11 +110,14 @@ class GlmMoe(nn.Module):
         )
 
     @torch.inference_mode()
-    def forward(self, batch: ForwardBatch, step: AttentionStep, kv_cache: KVCache) -> Tensor:
+    def forward(self, batch: ForwardBatch, step: AttentionStep | CpuStep, kv_cache: KVCache) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the batch's keys and values in the cache.
 
         step: what plan returned for this batch. Collective over all ranks, each with the same batch.
         """
+        if isinstance(step, CpuStep):
+            assert self._decoder is not None, "only a decoder in C plans such steps"
+            return self._decoder.forward(step, kv_cache)
         token_ids_T, logit_rows_S = batch.token_ids_T, batch.logit_rows_S
         if self.fixed_order:
             token_ids_T, logit_rows_S = map(with_whole_rows, (token_ids_T, logit_rows_S))

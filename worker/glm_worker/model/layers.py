@@ -109,12 +109,17 @@ class MLP(nn.Module):
         return out_TD
 
 
+def rotation_angles(positions_T: Tensor, rotary_dim: int, theta: float) -> Tensor:
+    """Return (T, rotary_dim / 2) in fp32: by how much each pair of dims is rotated."""
+    dims = torch.arange(0, rotary_dim, 2, dtype=torch.float, device=positions_T.device)
+    return positions_T[:, None].float() * (1.0 / theta ** (dims / rotary_dim))
+
+
 class Rotation:
     """Cosines and sines of a step's positions, computed once for all layers. NeoX halves, first R dims of a head."""
 
     def __init__(self, positions_T: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype) -> None:
-        dims = torch.arange(0, rotary_dim, 2, dtype=torch.float, device=positions_T.device)
-        angles_TR = (positions_T[:, None].float() * (1.0 / theta ** (dims / rotary_dim))).repeat(1, 2)
+        angles_TR = rotation_angles(positions_T, rotary_dim, theta).repeat(1, 2)
         self.rotary_dim = rotary_dim
         self.cos_T1R = angles_TR.cos().to(dtype).unsqueeze(1)
         self.sin_T1R = angles_TR.sin().to(dtype).unsqueeze(1)
