@@ -96,7 +96,7 @@ def run(engine: Engine, request: EngineRequest) -> list[int]:
     while engine.scheduler.has_work:
         plan = engine.plan()
         logits_SV = engine.run(plan)
-        ids = draw(logits_SV, [each.sampling for each in plan.sampled], [each.end for each in plan.sampled])
+        ids = draw(logits_SV, [each.sampling for each in plan.sampled], [each.end for each in plan.sampled]).token_ids
         for output in engine.commit(ids):
             tokens += output.token_ids
     return tokens

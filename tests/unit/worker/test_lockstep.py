@@ -1,5 +1,6 @@
 """Leader and followers stay equal, or the follower says so before it runs. Sockets and device are stood in for."""
 
+import math
 from concurrent.futures import Future
 
 import msgspec
@@ -14,7 +15,7 @@ from glm_worker.engine.grammars import GrammarUnreadable
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.sampling.matcher import AnswerMatcher
-from glm_worker.engine.sampling.sampler import Sampler
+from glm_worker.engine.sampling.sampler import BROKEN, Sampler
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams
@@ -152,8 +153,8 @@ def test_a_follower_makes_the_plans_of_the_leader() -> None:
         pair.turn()
     pair.follow()
     assert pair.runners[1].plans == pair.runners[0].plans
-    assert len(pair.runners[0].plans) == 4
-    assert pair.slots[1].signs == [1, 2, 3, 4]
+    assert len(pair.runners[0].plans) == 5
+    assert pair.slots[1].signs == [1, 2, 3, 4, 5]
 
 
 def test_what_was_asked_while_idle_reaches_the_followers_with_the_next_step() -> None:
@@ -345,6 +346,51 @@ def test_nothing_is_kept_of_requests_that_have_ended() -> None:
         pair.turn()
     sampler = pair.leader._sampler
     assert (sampler._rows, sampler._matchers) == ({}, {})
+
+
+def breaks(runner: FakeRunner, step: int, row: int) -> None:
+    """Let the logits of one row of one step be no numbers."""
+    wait = runner.wait
+
+    def broken() -> torch.Tensor:
+        logits_SV = wait()
+        if runner.plans[-1].step == step:
+            logits_SV[row] = math.nan
+        return logits_SV
+
+    runner.wait = broken  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("max_tokens", [2, 9])  # the broken token would have been the last, or not
+def test_a_broken_row_fails_its_request_on_all_ranks_and_its_blocks_are_zeroed(max_tokens: int) -> None:
+    pair = Pair()
+    breaks(pair.runners[0], step=2, row=0)
+    pair.turn(a_submit("a", max_tokens), a_submit("b", max_tokens=4))
+    (held,) = (list(s.block_table) for s in pair.runners[0].plans[0].sequences if s.request_id == "a")
+    for _ in range(2):
+        pair.turn()
+    pair.turn(a_submit("c", max_tokens=1))
+    pair.follow()
+    first, last = outputs_of(pair, "a")
+    assert (first.token_ids, last) == ([2], RequestOutput("a", [], "failed", error=BROKEN))
+    assert [output.token_ids for output in outputs_of(pair, "b")] == [[2], [3], [4], [5]]
+    assert [output.token_ids for output in outputs_of(pair, "c")] == [[2]]
+    assert [plan.zeroed for plan in pair.runners[1].plans] == [(), (), tuple(held), ()]
+    assert pair.runners[1].plans == pair.runners[0].plans
+    for engine in pair.engines:
+        engine.scheduler.check()
+
+
+def test_a_row_that_breaks_with_the_only_request_is_zeroed_before_the_next_one() -> None:
+    pair = Pair()
+    breaks(pair.runners[0], step=1, row=0)
+    pair.turn(a_submit("a"))
+    assert outputs_of(pair, "a") == [RequestOutput("a", [], "failed", error=BROKEN)]
+    pair.turn(a_submit("b", max_tokens=1))
+    pair.follow()
+    assert outputs_of(pair, "b") == [RequestOutput("b", [2], "length")]
+    assert [len(plan.zeroed) for plan in pair.runners[1].plans] == [0, 1]
+    assert pair.runners[1].plans == pair.runners[0].plans
 
 
 def resuming(submit: Submit, answer: list[int]) -> Submit:

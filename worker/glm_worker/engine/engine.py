@@ -50,9 +50,10 @@ class Engine:
         return self._runner.wait()
 
     def commit(self, token_ids: Sequence[Sequence[int]]) -> list[RequestOutput]:
-        """Take what was sampled from the oldest launched step, in the order of its logits: at least a token each.
+        """Take what was sampled from the oldest launched step, in the order of its logits.
 
-        Where nothing was launched there is nothing to take.
+        That is at least a token each; nothing for a sequence that must be cancelled before the next plan. Where nothing
+        was launched there is nothing to take.
         """
         sampled = self._launched.popleft().sampled if self._launched else []
         if len(token_ids) != len(sampled):

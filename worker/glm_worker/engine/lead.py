@@ -55,6 +55,11 @@ class LeadRank:
         while True:
             self.turn()
 
+    def close(self) -> None:
+        """Leave the server and the followers, where the process goes on without this rank."""
+        self._server.close()
+        self._channel.close()
+
     def turn(self) -> None:
         """Take what the server sent, waiting for it if there is nothing to do, and run a step if there is."""
         is_busy = self._engine.scheduler.has_work
@@ -77,11 +82,14 @@ class LeadRank:
         plan = self._engine.plan()
         self._channel.send(StepInput(plan.step, self._token_ids, self._commands, self._engine.digest))
         self._commands = []
+        self._server.begin(plan)
         self._engine.launch(plan)
         logits_SV = self._engine.wait()
         sequences = self._engine.scheduler.sampled
         sampled = self._sampler.sample(logits_SV, sequences)
         self._token_ids = [[token_id] for token_id in sampled.token_ids]
+        for index in sampled.failed:
+            self._token_ids[index] = []  # or what counts for nothing might end it as if it had not failed
         outputs += self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
         self._report(outputs, began_s, plan)
 

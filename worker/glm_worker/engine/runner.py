@@ -52,6 +52,8 @@ class Runner:
         """
         if self._watch is not None:
             self._watch.beat(plan.step)
+        if plan.zeroed:
+            self._kv_cache.zero(plan.zeroed)
         batch = self._batches.build(plan.sequences)
         step = self._model.plan(batch)
         self._launched.append(self._model(batch, step, self._kv_cache))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glm_worker.kernels.fixed_order import whole_rows
+from glm_worker.kernels.paged_attention import own_blocks
 
 _SPLIT = 512  # positions that torch's kernel takes at once
 _PIECE = 192  # positions that a matrix product of MKL adds up in one go: up to 384 it would halve what is left
@@ -33,7 +34,7 @@ class DecodeGroup:
     """Sequences with one query token each, of similar length, computed as one batch."""
 
     rows_B: Tensor | None  # of the step's tokens; None: these are all, in this order
-    tables_BM: Tensor  # padded with block 0, whose positions the mask hides
+    tables_BM: Tensor  # padded with each sequence's first block, whose positions the mask hides
     mask_B11N: Tensor
 
 
@@ -129,7 +130,7 @@ def _decode_group(
     length = fixed_length(int(lens_B.max()))
     return DecodeGroup(
         rows_B=None if is_alone else torch.from_numpy(cu_query_lens[sequences_B].astype(np.int64)),
-        tables_BM=torch.from_numpy(_cut_or_filled_up(block_tables[sequences_B], -(-length // block_size))),
+        tables_BM=torch.from_numpy(_cut_or_filled_up(block_tables[sequences_B], lens_B, length, block_size)),
         mask_B11N=_hidden(torch.from_numpy(lens_B), length, dtype)[:, None, None, :],
     )
 
@@ -142,25 +143,27 @@ def _tiles(
         stop = min(start + _TILE, rows.stop)
         end = context_len - (rows.stop - stop)
         length = fixed_length(end)
-        num_blocks, num_missing = -(-length // block_size), whole_rows(stop - start) - (stop - start)
+        num_missing = whole_rows(stop - start) - (stop - start)
         seen_Q = torch.arange(end - (stop - start) + 1, end + num_missing + 1)
         tiles.append(
             Tile(
                 rows=slice(start, stop),
                 num_missing=num_missing,
-                table_1M=torch.from_numpy(_cut_or_filled_up(table_M[None], num_blocks)),
+                table_1M=torch.from_numpy(_cut_or_filled_up(table_M[None], np.array([end]), length, block_size)),
                 mask_11QN=_hidden(seen_Q, length, dtype)[None, None],
             )
         )
     return tiles
 
 
-def _cut_or_filled_up(tables_BM: NDArray[np.int32], num_blocks: int) -> NDArray[np.int32]:
-    """Return rows of num_blocks blocks: the last vector may reach past the last block of a context, into block 0."""
-    missing = num_blocks - tables_BM.shape[1]
+def _cut_or_filled_up(
+    tables_BM: NDArray[np.int32], context_lens_B: NDArray[np.int32], length: int, block_size: int
+) -> NDArray[np.int32]:
+    """Return the blocks of length positions: the last vector may reach past the last block of a context."""
+    missing = -(-length // block_size) - tables_BM.shape[1]
     if missing > 0:
-        return np.pad(tables_BM, ((0, 0), (0, missing)))
-    return np.ascontiguousarray(tables_BM[:, :num_blocks])
+        tables_BM = np.pad(tables_BM, ((0, 0), (0, missing)))
+    return own_blocks(tables_BM[:, : -(-length // block_size)], context_lens_B, block_size)
 
 
 def _hidden(num_seen_X: Tensor, length: int, dtype: torch.dtype) -> Tensor:

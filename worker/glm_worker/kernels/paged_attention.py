@@ -25,7 +25,7 @@ class DecodeGroup:
     """Sequences with one query token each, of similar length, computed as one padded batch."""
 
     rows_B: Tensor  # of the step's tokens
-    block_tables_BM: Tensor  # padded with block 0, whose positions the mask hides
+    block_tables_BM: Tensor  # padded with each sequence's first block, whose positions the mask hides
     mask_B11N: Tensor
 
 
@@ -79,6 +79,15 @@ class AttentionPlan:
             for b in buckets.values()
         ]
         return cls(decode, prefill)
+
+
+def own_blocks(tables_BM: NDArray[np.int32], context_lens_B: NDArray[np.int32], block_size: int) -> NDArray[np.int32]:
+    """Return tables whose blocks past a context are the sequence's first.
+
+    What is hidden weighs 0, and 0 times NaN is NaN: a sequence that broke must not reach others by their padding.
+    """
+    is_needed_BM = np.arange(tables_BM.shape[1]) < -(-context_lens_B // block_size)[:, None]
+    return np.where(is_needed_BM, tables_BM, tables_BM[:, :1])
 
 
 def paged_attention(q_THD: Tensor, k_PSVD: Tensor, v_PSVD: Tensor, plan: AttentionPlan) -> Tensor:
@@ -168,5 +177,5 @@ def _decode_group(
     lens_B1 = torch.from_numpy(lens_B).to(device)[:, None]
     mask_BN = torch.arange(num_blocks * block_size, device=device) < lens_B1
     rows_B = torch.from_numpy(cu_query_lens[sequences_B].astype(np.int64)).to(device)
-    tables_BM = torch.from_numpy(block_tables[sequences_B, :num_blocks]).to(device)
+    tables_BM = torch.from_numpy(own_blocks(block_tables[sequences_B, :num_blocks], lens_B, block_size)).to(device)
     return DecodeGroup(rows_B, tables_BM, mask_BN[:, None, None, :])

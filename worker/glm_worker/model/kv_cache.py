@@ -3,6 +3,7 @@ business: the scheduler's block manager keeps those books."""
 
 import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,14 @@ class KVCache:
         shape = (2, num_blocks, block_size, num_heads, config.head_dim)
         tensors = [_zeros(shape, dtype, device) for _ in range(config.num_hidden_layers)]
         return cls([LayerKV(kv[0], kv[1]) for kv in tensors], num_blocks, block_size)
+
+    @torch.inference_mode()
+    def zero(self, blocks: Sequence[int]) -> None:
+        """Fill blocks with zeros in every layer, so that what is not finite in them reaches no later owner."""
+        ids = torch.tensor(blocks, device=self.layers[0].k.device)
+        for layer in self.layers:
+            layer.k.index_fill_(0, ids, 0)
+            layer.v.index_fill_(0, ids, 0)
 
     @staticmethod
     def bytes_per_block(config: ModelConfig, mesh: Mesh, block_size: int, dtype: torch.dtype) -> int:

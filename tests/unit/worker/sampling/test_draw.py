@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -9,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.engine.sampling.draw import draw
+from glm_worker.engine.sampling.draw import Drawn, draw
 from glm_worker.engine.sampling.randomness import uniform
-from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -46,9 +46,15 @@ def random_logits(num_rows: int, vocab_size: int, seed: int = 0, scale: float = 
     return torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
 
 
+def tokens(logits: torch.Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+    drawn = draw(logits, params, positions)
+    assert drawn.broken == []
+    return drawn.token_ids
+
+
 def draw_many(row: list[float], params: SamplingParams, num_draws: int) -> Counter[int]:
     logits = torch.tensor(row).expand(num_draws, -1)
-    return Counter(draw(logits, [params] * num_draws, range(num_draws)))
+    return Counter(tokens(logits, [params] * num_draws, range(num_draws)))
 
 
 params_of_all_kinds = st.builds(
@@ -70,7 +76,7 @@ def test_any_batch_gives_the_tokens_of_the_definition(
     logits = logits.round() if has_ties else logits
     positions = [seed + i for i in range(len(params))]
     expected = [plain_sample(row, p, at) for row, p, at in zip(logits.tolist(), params, positions, strict=True)]
-    assert draw(logits, params, positions) == expected
+    assert tokens(logits, params, positions) == expected
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 5.0])  # 0: all equal, so no leading candidates stand out
@@ -90,16 +96,16 @@ def test_a_vocabulary_wider_than_the_candidates_gives_the_tokens_of_the_definiti
 ) -> None:
     logits = random_logits(8, 3000, scale=scale)
     expected = [plain_sample(row, params, position) for position, row in enumerate(logits.tolist())]
-    assert draw(logits, [params] * 8, range(8)) == expected
+    assert tokens(logits, [params] * 8, range(8)) == expected
 
 
 def test_a_result_does_not_depend_on_batch_or_order() -> None:
     kinds = [GREEDY, SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(top_k=5), SamplingParams(min_p=0.1)]
     params = [msgspec.structs.replace(kind, seed=seed) for seed, kind in enumerate(kinds * 4)]
     logits = random_logits(len(params), 5000, scale=1.0)
-    together = draw(logits, params, range(len(params)))
-    alone = [draw(logits[i : i + 1], [params[i]], [i])[0] for i in range(len(params))]
-    reverse = draw(logits.flip(0), params[::-1], range(len(params))[::-1])
+    together = tokens(logits, params, range(len(params)))
+    alone = [tokens(logits[i : i + 1], [params[i]], [i])[0] for i in range(len(params))]
+    reverse = tokens(logits.flip(0), params[::-1], range(len(params))[::-1])
     assert together == alone == reverse[::-1]
 
 
@@ -107,7 +113,7 @@ def test_a_result_does_not_depend_on_batch_or_order() -> None:
 def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
     logits = torch.full((1, 1000), tied - 1)
     logits[0, [17, 400, 999]] = tied
-    assert draw(logits, [GREEDY], [0]) == [17]
+    assert tokens(logits, [GREEDY], [0]) == [17]
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-45, 1e-40, 1e-20, 1e-6, 1e-5, 1e-4])
@@ -115,13 +121,13 @@ def test_greedy_takes_the_lowest_id_of_equal_logits(tied: float) -> None:
 def test_next_to_no_temperature_only_the_best_token_is_drawn(temperature: float, filters: dict[str, float]) -> None:
     params = [SamplingParams(temperature=temperature, seed=seed, **filters) for seed in range(20)]
     logits_SV = torch.tensor([[1.0, 3.0, 2.9, -40.0]]).expand(20, 4)
-    assert draw(logits_SV, params, range(20)) == [1] * 20
+    assert tokens(logits_SV, params, range(20)) == [1] * 20
 
 
 def test_greedy_ignores_filters_and_seed() -> None:
     logits = random_logits(1, 100)
     odd = SamplingParams(temperature=0, top_p=0.1, top_k=3, min_p=0.9, seed=5)
-    assert draw(logits, [odd], [3]) == draw(logits, [GREEDY], [0])
+    assert tokens(logits, [odd], [3]) == tokens(logits, [GREEDY], [0])
 
 
 @pytest.mark.parametrize(
@@ -166,18 +172,47 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
 
 
 def test_no_rows_give_no_tokens() -> None:
-    assert draw(torch.empty(0, 10), [], []) == []
+    assert draw(torch.empty(0, 10), [], []) == Drawn([], [])
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf])
-@pytest.mark.parametrize("params", [GREEDY, SamplingParams()])
-def test_logits_that_are_no_numbers_stop_the_engine(broken: float, params: SamplingParams) -> None:
-    logits = random_logits(3, 50)
-    logits[1, 20] = broken
-    with pytest.raises(EngineFailed, match=r"rows \[1\] of 3 are not finite"):
-        draw(logits, [params] * 3, range(3))
+KINDS = {
+    "greedy": GREEDY,
+    "drawn": SamplingParams(),
+    "top_p": SamplingParams(top_p=0.9),
+    "top_k": SamplingParams(top_k=7),
+    "min_p": SamplingParams(min_p=0.1),
+    "all": SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0.01),
+}
 
 
-def test_a_row_without_any_possible_token_stops_the_engine() -> None:
-    with pytest.raises(EngineFailed, match=r"rows \[0\] of 1"):
-        draw(torch.full((1, 4), -math.inf), [GREEDY], [0])
+def broken_rows(vocab_size: int) -> dict[str, torch.Tensor]:
+    row = random_logits(1, vocab_size, seed=5)[0]
+    some_nan, some_inf = row.clone(), row.clone()
+    some_nan[vocab_size // 2], some_inf[vocab_size - 1] = math.nan, math.inf
+    return {
+        "a NaN": some_nan,
+        "only NaN": torch.full_like(row, math.nan),
+        "an infinity": some_inf,
+        "nothing possible": torch.full_like(row, -math.inf),
+    }
+
+
+@pytest.mark.parametrize("vocab_size", [50, 3000])
+@pytest.mark.parametrize("name", broken_rows(2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_row_is_named_and_changes_no_other(kind: str, name: str, vocab_size: int) -> None:
+    """Whatever it asks for, and whatever the others do."""
+    params = [msgspec.structs.replace(each, seed=n) for n, each in enumerate(KINDS.values())]
+    logits = random_logits(len(params), vocab_size)
+    whole = draw(logits, params, range(len(params)))
+    beside = torch.cat([logits[:3], broken_rows(vocab_size)[name][None], logits[3:]])
+    drawn = draw(beside, [*params[:3], KINDS[kind], *params[3:]], [0, 1, 2, 99, 3, 4, 5])
+    assert (whole.broken, drawn.broken) == ([], [3])
+    assert [*drawn.token_ids[:3], *drawn.token_ids[4:]] == whole.token_ids
+
+
+def test_many_broken_rows_are_all_named() -> None:
+    logits = torch.full((40, 2000), math.nan)
+    logits[7] = random_logits(1, 2000)[0]
+    drawn = draw(logits, [SamplingParams(top_p=0.5)] * 40, range(40))
+    assert drawn.broken == [row for row in range(40) if row != 7]

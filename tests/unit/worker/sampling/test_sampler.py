@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from glm_worker.engine.sampling.draw import draw
-from glm_worker.engine.sampling.sampler import Sampled, Sampler
-from glm_worker.errors import EngineFailed
+from glm_worker.engine.sampling.sampler import BROKEN, Sampled, Sampler
 from glm_worker.messages import TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.scheduler.sequence import SequenceState
@@ -187,7 +186,7 @@ def test_a_plain_batch_is_drawn_from_the_logits_as_they_are() -> None:
     before_SV = logits_SV.clone()
     params = [sequence.request.sampling for sequence in sequences]
     sampled = Sampler().sample(logits_SV, sequences)
-    assert sampled == Sampled(draw(before_SV, params, [3, 3, 3]))
+    assert sampled == Sampled(draw(before_SV, params, [3, 3, 3]).token_ids)
     assert logits_SV.equal(before_SV)
 
 
@@ -239,7 +238,7 @@ def test_min_tokens_yields_to_a_grammar_that_is_complete() -> None:
     sampler, sequence = a_sampler(request, regex="ab"), a_sequence(request)
     for _ in range(3):
         step(sampler, [sequence])
-    assert sequence.token_ids[3:5] == [A, B]
+    assert list(sequence.token_ids[3:5]) == [A, B]
     assert (sequence.token_ids[5] in STOPS, sequence.finish_reason) == (True, "stop")
 
 
@@ -265,7 +264,7 @@ def test_an_answer_that_no_stop_token_can_end_is_over_when_its_grammar_is() -> N
     sampler, sequence = a_sampler(request, regex="ab"), a_sequence(request)
     assert step(sampler, [sequence]).is_over == set()
     assert step(sampler, [sequence]).is_over == {0}
-    assert sequence.token_ids[3:] == [A, B]
+    assert list(sequence.token_ids[3:]) == [A, B]
 
 
 def test_a_grammar_that_cannot_go_on_fails_its_request_and_no_other() -> None:
@@ -289,12 +288,23 @@ def test_an_id_may_be_used_again_when_it_was_forgotten() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_stop_the_engine(broken: float) -> None:
-    sequence = a_sequence(a_request(bad_words=[[A]]))
-    logits_SV = logits_of([sequence])
-    logits_SV[0, B] = broken
-    with pytest.raises(EngineFailed, match="not finite"):
-        Sampler().sample(logits_SV, [sequence])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_broken_row_fails_its_request_and_no_other(name: str, broken: float) -> None:
+    """Beside a request of every kind, its own included."""
+    requests = [msgspec.structs.replace(REQUESTS[name], request_id="broken"), *REQUESTS.values()]
+    expected = a_sampler(*requests[1:]).sample(*both(requests[1:]))
+    logits_SV, sequences = both(requests)
+    logits_SV[0] = broken
+    sampled = a_sampler(*requests).sample(logits_SV, sequences)
+    assert sampled.failed == {0: BROKEN}
+    assert sampled.token_ids[1:] == expected.token_ids
+    assert {row - 1: each for row, each in sampled.logprobs.items() if row} == expected.logprobs
+    assert {row - 1 for row in sampled.is_over if row} == expected.is_over
+
+
+def both(requests: Sequence[EngineRequest]) -> tuple[torch.Tensor, list[SequenceState]]:
+    sequences = [a_sequence(request) for request in requests]
+    return logits_of(sequences), sequences
 
 
 def test_logits_of_an_inference_are_changed_in_place() -> None:

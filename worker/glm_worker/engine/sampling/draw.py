@@ -17,38 +17,44 @@ import torch
 from torch import Tensor
 
 from glm_worker.engine.sampling.randomness import uniform
-from glm_worker.errors import EngineFailed
 from glm_worker.request import SamplingParams
 
+_ROWS_AT_ONCE = {"cpu": 8}  # whose intermediate results fit a core's cache; a GPU takes all of them
 NUM_CANDIDATES = 1024  # filters nearly always keep fewer, and sorting 150,000 tokens of a row is slow
 LEAST_TEMPERATURE = 1e-5  # below it only the best token has any weight, and near 1e-46 fp32 would divide by zero
 
 
-def draw(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came of the rows of a step."""
+
+    token_ids: list[int]  # of each row; of a broken one it means nothing
+    broken: list[int]  # rows whose largest logit is not a finite number
+
+
+def draw(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> Drawn:
     """Return a token for each row.
 
     logits_SV: fp32. positions: where in its sequence each sampled token will stand.
-    Raises EngineFailed if the largest logit of a row is not a finite number.
     """
     if not params:
-        return []
+        return Drawn([], [])
     best_S, token_ids_S = logits_SV.max(dim=1)  # the first of equals; NaN if there is one
-    if not bool(best_S.isfinite().all()):
-        rows = (~best_S.isfinite()).nonzero().flatten().tolist()
-        raise EngineFailed(
-            f"the largest logits of rows {rows} of {len(params)} are not finite: broken weights or arithmetic"
-        )
+    is_broken_S = ~best_S.isfinite()
     drawn = [i for i, p in enumerate(params) if p.temperature >= LEAST_TEMPERATURE]
     for rows, draw_rows in (
         ([i for i in drawn if not _has_filter(params[i])], _draw_unfiltered),
         ([i for i in drawn if _has_filter(params[i])], _draw_filtered),
     ):
-        if rows:
-            rows_S = torch.tensor(rows, device=logits_SV.device)
-            rules = _Rules.of([params[i] for i in rows], [positions[i] for i in rows], logits_SV)
+        size = _ROWS_AT_ONCE.get(logits_SV.device.type, len(rows))
+        for begin in range(0, len(rows), max(size, 1)):
+            some = rows[begin : begin + size]
+            rows_S = torch.tensor(some, device=logits_SV.device)
+            rules = _Rules.of([params[i] for i in some], [positions[i] for i in some], logits_SV)
             token_ids_S[rows_S] = draw_rows(logits_SV[rows_S], rules)
-    token_ids: list[int] = token_ids_S.tolist()
-    return token_ids
+    both_2S = torch.stack([token_ids_S, is_broken_S.long()])  # in one copy from the device
+    token_ids, is_broken = both_2S.tolist()
+    return Drawn(token_ids, [row for row, is_so in enumerate(is_broken) if is_so])
 
 
 def _has_filter(params: SamplingParams) -> bool:
@@ -162,4 +168,5 @@ def _draw(weights_SC: Tensor, rules: _Rules) -> Tensor:
     # Rounding may lift the target to the total, and past every index
     target_S1 = torch.minimum(target_S1, torch.nextafter(total_S1, torch.zeros_like(total_S1)))
     # right: the first whose sum is above the target, so never one of weight 0
-    return torch.searchsorted(cumulated_SC, target_S1, right=True)[:, 0]
+    indices_S: Tensor = torch.searchsorted(cumulated_SC, target_S1, right=True)[:, 0]
+    return indices_S.clamp_(max=weights_SC.shape[1] - 1)  # of a broken row it may be past the end

@@ -28,6 +28,8 @@ from glm_worker.engine.sampling.row import Row, asks_nothing
 from glm_worker.messages import TokenLogprobs
 from glm_worker.scheduler.sequence import SequenceState
 
+BROKEN = "the model computed no number for the next token of this request (NaN or infinity): retry it once"
+
 
 @dataclass(slots=True)
 class Sampled:
@@ -60,7 +62,7 @@ class Sampler:
         """Return a token for each row. Changes the logits.
 
         logits_SV: fp32, a row for each sequence, in this order; each token will stand at the end of its sequence.
-        Raises EngineFailed if the largest logit of a row is not a finite number.
+        A request whose row is broken (its largest logit is not a finite number) fails, and no other.
         """
         asking = self._asking(sequences, logits_SV.shape[1])
         failed = _keep_up(asking)
@@ -68,7 +70,9 @@ class Sampler:
         free = {index: row for index, row in asking.items() if index not in failed and not _is_forced(row)}
         failed |= _change(logits_SV, free)
         params = [sequence.request.sampling for sequence in sequences]
-        sampled = Sampled(draw(logits_SV, params, [sequence.num_tokens for sequence in sequences]), failed=failed)
+        drawn = draw(logits_SV, params, [sequence.num_tokens for sequence in sequences])
+        failed |= dict.fromkeys(drawn.broken, BROKEN)
+        sampled = Sampled(drawn.token_ids, failed=failed)
         for index, row in asking.items():
             if row.thought is not None and (forced := row.thought.forced_id) is not None:
                 sampled.token_ids[index] = forced
