@@ -11,6 +11,7 @@ from glm_worker.server.text.deltas import Answer, Delta, assemble
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, Tag, tag_ids
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, State
+from glm_worker.server.text.stop_words import StopWords
 from glm_worker.server.text.tokenizer import Tokenizer
 
 WEATHER: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -40,7 +41,7 @@ def a_reader(
         tokenizer(),
         tags,
         lambda: Grammar(state, tools, **of_grammar),
-        stop_strings=stops,
+        stops=StopWords(stops),
         stop_token_ids=checkpoint().stop_token_ids,
     )
 

@@ -206,7 +206,7 @@ def test_an_empty_prompt_is_refused(prompt: Any) -> None:
 def test_a_text_prompt_is_taken_as_it_is() -> None:
     job = a_completion(prompt="2+2=", stop="\n")
     assert job.prompt_token_ids == tokenizer().encode("2+2=")
-    assert job.stop_strings == ("\n",)
+    assert job.stops.strings == ("\n",)
     assert not job.tags
 
 

@@ -165,7 +165,7 @@ def test_sampling_and_stops_are_the_requests() -> None:
     order = order_of(temperature=0.5, top_p=0.9, top_k=7, stop_sequences=["\n\nHuman:"], stream=True)
     (job,) = order.jobs
     assert (job.sampling.temperature, job.sampling.top_p, job.sampling.top_k) == (0.5, 0.9, 7)
-    assert (job.stop_strings, job.max_tokens, order.stream) == (("\n\nHuman:",), 100, True)
+    assert (job.stops.strings, job.max_tokens, order.stream) == (("\n\nHuman:",), 100, True)
 
 
 def test_an_answer_longer_than_the_room_ends_where_that_does() -> None:

@@ -28,6 +28,7 @@ from glm_worker.server.text.deltas import assemble
 from glm_worker.server.text.lexer import THINK_TAGS, TOOL_TAGS, tag_ids
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, State
+from glm_worker.server.text.stop_words import NO_STOPS
 from glm_worker.server.text.tokenizer import Tokenizer
 from unit.worker.grammar_walk import NANO, STOPS, call_tokens, compiled, text_of, tokenizer, walk
 from unit.worker.schema_maker import make_schema
@@ -250,7 +251,7 @@ def read_arguments(token_ids: list[int], schema: Json) -> object:
         read,
         tags,
         lambda: Grammar(State.CONTENT, {"f": parameters_of(schema)}),
-        stop_strings=(),
+        stops=NO_STOPS,
         stop_token_ids=tuple(STOPS),
     )
     answer = assemble(reader.feed([*token_ids, 1012], "stop"))

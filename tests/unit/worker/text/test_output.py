@@ -8,6 +8,7 @@ from glm_worker.messages import TokenLogprobs
 from glm_worker.server.text.deltas import Answer, Content, Delta, TokenLogprob, assemble
 from glm_worker.server.text.output import OutputReader
 from glm_worker.server.text.parsing import Grammar, PlainText, State
+from glm_worker.server.text.stop_words import NO_STOPS, StopWords
 from unit.worker.server_builders import TOOLS, a_reader, checkpoint, stop_id, tokenizer
 
 
@@ -55,7 +56,7 @@ def test_every_token_of_the_content_has_a_logprob_and_no_other(raw: str, content
 
 def test_the_bytes_of_a_character_that_is_never_completed_have_logprobs() -> None:
     first = tokenizer().encode("🙂")[0]
-    for reader in (a_reader({}), OutputReader(tokenizer(), {}, PlainText, stop_strings=(), stop_token_ids=())):
+    for reader in (a_reader({}), OutputReader(tokenizer(), {}, PlainText, stops=NO_STOPS, stop_token_ids=())):
         answer = assemble(reader.feed([first], "length", [TokenLogprobs(-0.5, 1)]))
         assert (answer.content, [entry.token_id for entry in answer.logprobs]) == ("\ufffd", [first])
 
@@ -68,7 +69,7 @@ def test_a_newline_that_is_text_has_a_logprob(of_grammar: dict[str, bool]) -> No
 
 def test_a_token_without_text_is_told_in_a_completion() -> None:
     ids = [*tokenizer().encode("a"), stop_id(), *tokenizer().encode("b")]
-    reader = OutputReader(tokenizer(), {}, PlainText, stop_strings=(), stop_token_ids=())
+    reader = OutputReader(tokenizer(), {}, PlainText, stops=NO_STOPS, stop_token_ids=())
     assert logprobs_of(reader, [*ids, *tokenizer().encode("c")])[: len(ids)] == ids
 
 
@@ -83,7 +84,7 @@ def test_the_tokens_of_a_call_have_no_logprobs() -> None:
 
 
 def test_a_completion_tells_every_token_before_the_text_that_it_adds() -> None:
-    reader = OutputReader(tokenizer(), {}, PlainText, stop_strings=(), stop_token_ids=checkpoint().stop_token_ids)
+    reader = OutputReader(tokenizer(), {}, PlainText, stops=NO_STOPS, stop_token_ids=checkpoint().stop_token_ids)
     ids = tokenizer().encode("1 2")
     deltas = reader.feed(ids, "length", [TokenLogprobs(-1.0, 1)] * len(ids))
     assert [isinstance(delta, TokenLogprob) for delta in deltas] == [True, False] * len(ids)
@@ -123,7 +124,7 @@ def test_no_token_behind_a_stop_string_has_a_logprob_however_the_tokens_come(
             tokenizer(),
             checkpoint().think_tags | checkpoint().tool_tags if of_chat else {},
             lambda: Grammar(State.CONTENT, TOOLS) if of_chat else PlainText(),
-            stop_strings=(stop,),
+            stops=StopWords((stop,)),
             stop_token_ids=checkpoint().stop_token_ids,
         )
 
@@ -161,7 +162,7 @@ def test_a_stop_of_the_clients_own_is_told_and_the_checkpoints_is_not() -> None:
             tokenizer(),
             checkpoint().tool_tags,
             lambda: Grammar(State.CONTENT, TOOLS),
-            stop_strings=("END",),
+            stops=StopWords(("END",)),
             stop_token_ids=ids,
             client_stop_ids=(colon,),
         )
@@ -180,7 +181,7 @@ def hiding(state: State = State.CONTENT, stops: tuple[str, ...] = (), *ids: int,
         tokenizer(),
         checkpoint().think_tags | checkpoint().tool_tags,
         lambda: Grammar(state, TOOLS),
-        stop_strings=stops,
+        stops=StopWords(stops),
         stop_token_ids=checkpoint().stop_token_ids,
         client_stop_ids=ids,
         **of,
@@ -263,7 +264,7 @@ def test_a_hidden_thought_is_no_text_of_a_completion() -> None:
         tokenizer(),
         checkpoint().think_tags,
         PlainText,
-        stop_strings=("hm",),
+        stops=StopWords(("hm",)),
         stop_token_ids=checkpoint().stop_token_ids,
         hides_reasoning=True,
     )
@@ -279,7 +280,7 @@ def test_a_call_that_the_clients_stop_token_cuts_is_not_finished() -> None:
         tokenizer(),
         checkpoint().tool_tags,
         lambda: Grammar(State.CONTENT, TOOLS),
-        stop_strings=(),
+        stops=NO_STOPS,
         stop_token_ids=(*checkpoint().stop_token_ids, colon),
         client_stop_ids=(colon,),
     )

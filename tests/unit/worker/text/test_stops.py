@@ -1,6 +1,7 @@
 """Stop strings end an answer before their first character, however the text arrives."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 
 from glm_worker.server.text.deltas import Answer, Call, assemble
 from glm_worker.server.text.lexer import Piece, Tag
+from glm_worker.server.text.stop_words import StopWords
 from glm_worker.server.text.stops import StopScanner
 from unit.worker.server_builders import a_reader, read, tokenizer
 
 
 def scanned(parts: list[str], stops: list[str]) -> tuple[str, str | None]:
-    scanner = StopScanner(stops)
+    scanner = StopScanner(StopWords(stops))
     pieces = [piece for part in parts for piece in scanner.feed([Piece(part)])]
     return "".join(piece.text for piece in pieces + scanner.finish()), scanner.hit
 
@@ -48,14 +50,52 @@ def test_how_the_text_is_cut_does_not_matter(text: str, stops: list[str], random
     assert not any(stop in kept for stop in stops)
 
 
+def plainly(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """Return the same, found the slow way: at each character, every string."""
+    for end in range(1, len(text) + 1):
+        found = [stop for stop in stops if text[:end].endswith(stop)]
+        if found:
+            longest = max(found, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text("ab]^-", max_size=24), st.lists(st.text("ab]^-", min_size=1, max_size=6), max_size=5))
+def test_the_automaton_finds_what_a_plain_search_finds(text: str, stops: list[str]) -> None:
+    assert scanned([text], stops) == scanned(list(text), stops) == plainly(text, stops)
+
+
+class Counted(dict[int, int]):
+    """Counts how often it is looked into."""
+
+    num_looks = 0
+
+    def get(self, key: int, default: Any = None) -> Any:
+        self.num_looks += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("num_chars", [1000, 2000, 4000])
+def test_long_stop_strings_of_which_nothing_but_the_end_is_missing_cost_two_looks_a_character(num_chars: int) -> None:
+    stops = StopWords([f"{'a' * 1000}{end}" for end in "bcdefghijklmnopq"])
+    scanner = StopScanner(stops)
+    looked = stops._beyond = Counted(stops._beyond)
+    for _ in range(num_chars):
+        scanner.feed([Piece("a")])
+        assert len(scanner._held) <= 1001
+    assert scanner.num_released == num_chars - min(num_chars, 1000)
+    assert looked.num_looks <= 2 * num_chars
+
+
 def test_only_what_may_become_a_stop_string_is_held_back() -> None:
-    scanner = StopScanner(["\n\nUser"])
+    scanner = StopScanner(StopWords(["\n\nUser"]))
     assert scanner.feed([Piece("Hello\n")]) == [Piece("Hello")]
     assert scanner.feed([Piece("there")]) == [Piece("\n"), Piece("there")]
 
 
 def test_a_tag_is_never_cut() -> None:
-    scanner = StopScanner(["k>x"])
+    scanner = StopScanner(StopWords(["k>x"]))
     assert scanner.feed([Piece("a"), Piece("<think>", Tag.THINK)]) == [Piece("a")]
     assert scanner.feed([Piece("y")]) == [Piece("<think>", Tag.THINK), Piece("y")]
 

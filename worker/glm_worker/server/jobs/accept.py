@@ -32,6 +32,7 @@ from glm_worker.server.structured.answers import recipe_of
 from glm_worker.server.structured.formats import Choice, Regex
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.parsing import State, initial_state, state_after
+from glm_worker.server.text.stop_words import StopWords
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
 from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
 from glm_worker.server.thinking.thought import thought_of
@@ -192,7 +193,7 @@ def _order(
         "stop_token_ids": stop_token_ids,
         "client_stop_ids": client_stop_ids,
         "hides_reasoning": hides_reasoning,
-        "stop_strings": wishes.stop_strings,
+        "stops": StopWords(wishes.stop_strings),
         "tokenizer": checkpoint.tokenizer,
         "min_tokens": wishes.min_tokens,
         "bad_words": bad_words,

@@ -12,6 +12,7 @@ from glm_worker.server.text.argument_types import Tools
 from glm_worker.server.text.lexer import Tag
 from glm_worker.server.text.output import OutputGrammar, OutputReader
 from glm_worker.server.text.parsing import Grammar, PlainText, State
+from glm_worker.server.text.stop_words import StopWords
 from glm_worker.server.text.tokenizer import Tokenizer
 
 
@@ -47,7 +48,7 @@ class Job:
     max_tokens: int | None  # None: what the prompt leaves
     sampling: SamplingParams
     stop_token_ids: tuple[int, ...]  # all that the engine ends the answer at
-    stop_strings: tuple[str, ...]
+    stops: StopWords
     tokenizer: Tokenizer
     tags: Mapping[int, Tag]
     state: State
@@ -86,7 +87,7 @@ class Job:
             self.tokenizer,
             self.tags,
             grammar,
-            stop_strings=self.stop_strings,
+            stops=self.stops,
             stop_token_ids=self.stop_token_ids,
             client_stop_ids=self.client_stop_ids,
             hides_reasoning=self.hides_reasoning,

@@ -1,5 +1,6 @@
 """Which tokens of an answer are its content, and when their logprobs may be told: before the text that they add."""
 
+from collections import deque
 from typing import NamedTuple
 
 from glm_worker.server.text.deltas import TokenLogprob
@@ -24,11 +25,15 @@ class ContentLogprobs:
         """may_be_cut: a stop string may still cut what is content."""
         self._may_be_cut = may_be_cut
         self._open: list[_Due] = []
-        self._due: list[_Due] = []
+        self._due: deque[_Due] = deque()  # those that begin first come first
 
     def note(self, entry: TokenLogprob, begins_at: int, *, has_text: bool = True) -> None:
         """Note a token that may be content. has_text: what has none waits for nothing."""
-        (self._open if has_text or self._open else self._due).append(_Due(entry, begins_at))
+        due = _Due(entry, begins_at)
+        if has_text or self._open:
+            self._open.append(due)
+        else:
+            self._due.append(due)
 
     def settle(self, state: State, *, is_content: bool, is_new: bool = False) -> None:
         """Say what has become of the tokens that are open.
@@ -46,9 +51,7 @@ class ContentLogprobs:
 
         num_released: the characters of the answer that were let through. is_over: and nothing was cut.
         """
-        if is_over or not self._may_be_cut:
-            num_told = len(self._due)
-        else:
-            num_told = sum(due.begins_at < num_released for due in self._due)
-        told, self._due = self._due[:num_told], self._due[num_told:]
-        return [due.entry for due in told]
+        told: list[TokenLogprob] = []
+        while self._due and (is_over or not self._may_be_cut or self._due[0].begins_at < num_released):
+            told.append(self._due.popleft().entry)
+        return told

@@ -48,21 +48,28 @@ class Lexer:
         self._tokenizer = tokenizer
         self._tags = tags
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._is_inside = False  # of a character
 
     @property
     def is_inside_character(self) -> bool:
         """Whether the newest token has ended inside of a character."""
-        return bool(self._utf8.getstate()[0])
+        return self._is_inside
 
     def feed(self, token_id: int) -> list[Piece]:
         tag = self._tags.get(token_id)
         if tag is not None:
             return [*self.finish(), Piece(tag.value, tag)]
+        if not self._is_inside and (whole := self._tokenizer.text_of(token_id)) is not None:
+            return [Piece(whole)] if whole else []
         text = self._utf8.decode(self._tokenizer.bytes_of(token_id))
+        self._is_inside = bool(self._utf8.getstate()[0])
         return [Piece(text)] if text else []
 
     def finish(self) -> list[Piece]:
         """Give out the bytes of a character that will not be completed."""
+        if not self._is_inside:
+            return []
         text = self._utf8.decode(b"", final=True)
         self._utf8.reset()
+        self._is_inside = False
         return [Piece(text)] if text else []

@@ -9,6 +9,7 @@ from glm_worker.server.text.content_logprobs import ContentLogprobs
 from glm_worker.server.text.deltas import Content, Delta, FinishReason, TokenLogprob
 from glm_worker.server.text.lexer import Lexer, Piece, Tag
 from glm_worker.server.text.parsing import State
+from glm_worker.server.text.stop_words import StopWords
 from glm_worker.server.text.stops import StopScanner
 from glm_worker.server.text.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ class OutputReader:
         tags: Mapping[int, Tag],
         make_grammar: Callable[[], OutputGrammar],
         *,
-        stop_strings: Sequence[str],
+        stops: StopWords,
         stop_token_ids: Sequence[int],
         client_stop_ids: Sequence[int] = (),
         hides_reasoning: bool = False,
@@ -55,16 +56,17 @@ class OutputReader:
         self._tokenizer = tokenizer
         self._tags = tags
         self._lexer = Lexer(tokenizer, tags)
-        self._stops = StopScanner(stop_strings)
+        self._stops = StopScanner(stops)
         self._grammar = make_grammar()
         # Which state a token has. Stop strings hold text back from the grammar, and then it is behind the tokens.
-        self._tracker = make_grammar() if stop_strings else self._grammar
+        self._tracker = make_grammar() if stops else self._grammar
         self._stop_token_ids = frozenset(stop_token_ids)
         self._client_stop_ids = frozenset(client_stop_ids)
         self._hides_reasoning = hides_reasoning
         self._is_hidden = hides_reasoning and self._grammar.state is State.REASONING  # where the newest text is
         self._min_tokens = min_tokens
-        self._logprobs = ContentLogprobs(may_be_cut=bool(stop_strings))
+        self._logprobs = ContentLogprobs(may_be_cut=bool(stops))
+        self._is_plain = not stops and not hides_reasoning  # and no logprobs have come
         self._num_undecided_tokens = 0
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
@@ -80,9 +82,13 @@ class OutputReader:
         logprobs: of each token, where they were asked for.
         """
         deltas: list[Delta] = []
+        self._is_plain = self._is_plain and not logprobs
         for number, token_id in enumerate(token_ids):
             if self.finish_reason is not None:
                 return deltas
+            if self._is_plain and (ended is None or number < len(token_ids) - 1):
+                deltas += self._plain(token_id)
+                continue
             is_stop = ended == "stop" and number == len(token_ids) - 1 and token_id in self._stop_token_ids
             is_stop = is_stop or self._is_found_stop(token_id)
             added = self._token(token_id, logprobs[number] if logprobs else None, is_stop=is_stop)
@@ -95,6 +101,13 @@ class OutputReader:
             is_own_end = ended == "stop" and self.stop is None
             end = self._finish("stop" if ended == "stop" or self._stops.hit else "length", is_stop=is_own_end)
             deltas += [*self._told_logprobs(), *rest, *end]
+        return deltas
+
+    def _plain(self, token_id: int) -> list[Delta]:
+        """Return what a token adds that cannot end the answer, where nothing but the grammar reads it."""
+        before, pieces = self._grammar.state, self._lexer.feed(token_id)
+        deltas = self._grammar.feed(pieces[0]) if len(pieces) == 1 else self._pieces(pieces)
+        self._count(before, self._tags.get(token_id), pieces)
         return deltas
 
     def _is_found_stop(self, token_id: int) -> bool:

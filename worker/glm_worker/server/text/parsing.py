@@ -72,8 +72,10 @@ class _Prose:
         if not visible:
             self._held.append(text)
             return ""
-        visible = "".join([*self._held, visible])
-        self._held = [text[len(text.rstrip()) :]]
+        rest = text[len(visible) :]
+        if self._held:
+            visible = "".join([*self._held, visible])
+        self._held = [rest] if rest else []
         self._has_text = True
         return visible
 
@@ -118,6 +120,8 @@ class Grammar:
 
     def feed(self, piece: Piece) -> list[Delta]:
         """Return what a piece adds to the answer."""
+        if piece.tag is None and self._call is None:
+            return self._prose(piece.text)
         return self._read(marked(piece))
 
     def finish(self, *, is_complete: bool) -> list[Delta]:

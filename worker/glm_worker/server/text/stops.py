@@ -6,18 +6,24 @@ them alone is none. The first one that is complete ends the answer before its fi
 become one is held back.
 """
 
-from collections.abc import Sequence
+from collections import deque
 
 from glm_worker.server.text.lexer import Piece
+from glm_worker.server.text.stop_words import StopWords
 
 
 class StopScanner:
-    """Lets pieces through up to the first stop string. How the text is cut into pieces does not change the result."""
+    """Lets pieces through up to the first stop string. How the text is cut into pieces does not change the result.
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
-        self._held: list[Piece] = []
-        self._formal: list[tuple[int, int]] = []  # newlines of the format in what is held: first and after last
+    Looks at each character once, and moves each piece once.
+    """
+
+    def __init__(self, stops: StopWords) -> None:
+        self._stops = stops
+        self._state = 0  # of the stops, after all that came in
+        self._held: deque[Piece] = deque()
+        self._num_held = 0  # characters
+        self._formal = (0, 0)  # the newest newlines of the format: first and after last
         self.hit: str | None = None
         self.num_taken = 0  # characters that came in
         self.num_released = 0  # characters that were let through
@@ -27,74 +33,85 @@ class StopScanner:
 
         num_formal: how many characters they begin with that are newlines of the format.
         """
-        begin, self.num_taken = self.num_taken, self.num_taken + _length(pieces)
+        begin = self.num_taken
+        for piece in pieces:
+            self.num_taken += len(piece.text)
         if not self._stops:
-            return self._released(pieces)
+            self.num_released = self.num_taken
+            return pieces
         if self.hit is not None:
             return []
-        self._held += pieces
-        text = "".join(piece.text for piece in self._held)
-        self._note_formal(begin, begin + num_formal, self.num_taken - len(text))
-        found = [(at, stop) for stop in self._stops if (at := self._find(stop, text)) >= 0]
-        if found:
-            start, self.hit = min(found, key=lambda hit: (hit[0] + len(hit[1]), hit[0]))
-            released, _ = _split(self._held, start)
-            self._held = []
-            return self._released(released)
-        released, self._held = _split(self._held, len(text) - self._num_open(text))
-        return self._released(released)
+        if num_formal:
+            is_more = self._formal[1] == begin
+            self._formal = (self._formal[0] if is_more else begin, begin + num_formal)
+        for piece in pieces:
+            self._held.append(piece)
+            self._num_held += len(piece.text)
+            start = self._scan(piece.text, begin)
+            begin += len(piece.text)
+            if start is not None:
+                released = self._release(start - self.num_released)
+                self._held.clear()
+                self._num_held = 0
+                return released
+        return self._release(self._num_held - self._stops.depth[self._state])
 
     def skip(self, piece: Piece) -> list[Piece]:
         """Let a piece through in which stop strings do not count, and what was held back before it."""
         self.num_taken += len(piece.text)
-        return [] if self.hit is not None else [*self.finish(), *self._released([piece])]
+        if self.hit is not None:
+            return []
+        released = [*self.finish(), piece]
+        self.num_released += len(piece.text)
+        return released
 
     def finish(self) -> list[Piece]:
         """Give out what was held back: the answer is over, so it is no stop string."""
-        released, self._held = self._held, []
-        return self._released(released)
+        released = list(self._held)
+        self._held.clear()
+        self.num_released += self._num_held
+        self._num_held = self._state = 0
+        return released
 
-    def _note_formal(self, begin: int, end: int, held_begin: int) -> None:
-        self._formal = [(first, last) for first, last in self._formal if last > held_begin]
-        if self._formal and self._formal[-1][1] == begin:
-            self._formal[-1] = self._formal[-1][0], end
-        elif begin < end:
-            self._formal.append((begin, end))
+    def _scan(self, text: str, begin: int) -> int | None:
+        """Read on through a text. Return where the stop string begins that is complete in it, if one is.
 
-    def _find(self, stop: str, text: str) -> int:
-        """Return where a stop string is in the text that is held, -1 if nowhere."""
-        held_begin = self.num_taken - len(text)
-        at = text.find(stop)
-        while at >= 0 and any(b <= held_begin + at and held_begin + at + len(stop) <= e for b, e in self._formal):
-            at = text.find(stop, at + 1)
-        return at
+        begin: of the text, as all places here in characters of the answer.
+        """
+        stops, state, at = self._stops, self._state, 0
+        while at < len(text):
+            if not state:
+                at = stops.begin(text, at)
+                if at == len(text):
+                    break
+            state = stops.after(state, text[at])
+            at += 1
+            found = stops.found[state]
+            if found is not None:
+                start, end = begin + at - len(found), begin + at
+                if not (self._formal[0] <= start and end <= self._formal[1]):
+                    self._state, self.hit = state, found
+                    return start
+        self._state = state
+        return None
 
-    def _released(self, pieces: list[Piece]) -> list[Piece]:
-        self.num_released += _length(pieces)
-        return pieces
+    def _release(self, length: int) -> list[Piece]:
+        """Let so many characters through of what is held. A tag is never cut: it stays as a whole."""
+        released: list[Piece] = []
+        while self._held:
+            piece = self._held[0]
+            size = len(piece.text)
+            if size > length:
+                if piece.tag is None and length > 0:
+                    released.append(Piece(piece.text[:length]))
+                    self._held[0] = Piece(piece.text[length:])
+                    self._let(length)
+                break
+            released.append(self._held.popleft())
+            self._let(size)
+            length -= size
+        return released
 
-    def _num_open(self, text: str) -> int:
-        """Return the length of the longest end of text that begins a stop string."""
-        longest = min(len(text), max(len(stop) for stop in self._stops) - 1)
-        for length in range(longest, 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stops):
-                return length
-        return 0
-
-
-def _length(pieces: Sequence[Piece]) -> int:
-    return sum(len(piece.text) for piece in pieces)
-
-
-def _split(pieces: list[Piece], length: int) -> tuple[list[Piece], list[Piece]]:
-    """Cut after length characters. A tag is never cut: it goes to the second half as a whole."""
-    first: list[Piece] = []
-    for position, piece in enumerate(pieces):
-        if len(piece.text) <= length:
-            first.append(piece)
-            length -= len(piece.text)
-        elif piece.tag is not None or length == 0:
-            return first, pieces[position:]
-        else:
-            return [*first, Piece(piece.text[:length])], [Piece(piece.text[length:]), *pieces[position + 1 :]]
-    return first, []
+    def _let(self, num_chars: int) -> None:
+        self._num_held -= num_chars
+        self.num_released += num_chars

@@ -28,6 +28,7 @@ class Tokenizer:
         self.added_tokens = tuple(token.content for token in inner.get_added_tokens_decoder().values())
         self._special_ids = {id_ for id_, token in inner.get_added_tokens_decoder().items() if token.special}
         self._bytes_of: dict[int, bytes] = {}
+        self._text_of: dict[int, str | None] = {}
         self.size = inner.get_vocab_size(with_added_tokens=True)
         self.longest_token_bytes = _longest_token_bytes(inner)
 
@@ -76,6 +77,19 @@ class Tokenizer:
         if known is None:
             known = self._bytes_of[token_id] = self._look_up(token_id)
         return known
+
+    def text_of(self, token_id: int) -> str | None:
+        """Return what a token adds to the text, where it is whole characters; None where it has a part of one."""
+        try:
+            return self._text_of[token_id]
+        except KeyError:
+            pass
+        try:
+            text = self._text_of[token_id] = self.bytes_of(token_id).decode()
+        except UnicodeDecodeError:
+            self._text_of[token_id] = None
+            return None
+        return text
 
     def name_of(self, token_id: int) -> str:
         """Return a token as people read it: its text, and what special tokens are written as."""
