@@ -15,6 +15,7 @@ from glm_worker.server.openai.completions.replies import CompletionReplies
 from glm_worker.server.text.deltas import Content, Delta, Reasoning, TokenLogprob, ToolArguments, ToolCall
 from unit.worker.orders import chat_of, completion_of
 from unit.worker.server_builders import stop_id, tokenizer
+from unit.worker.told import told
 
 USER = {"role": "user", "content": "hi"}
 
@@ -34,7 +35,7 @@ def an_ending(reason: Any = "stop", *, num_tokens: int = 5, num_reasoning: int =
 
 
 def payloads(events: Sequence[Event]) -> list[dict[str, Any]]:
-    return [event.data for event in events if isinstance(event.data, dict)]
+    return told(events)
 
 
 def choices(events: Sequence[Event]) -> list[dict[str, Any]]:

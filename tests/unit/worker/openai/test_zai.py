@@ -18,6 +18,7 @@ from glm_worker.server.refusals import parse
 from glm_worker.server.text.deltas import Content, Delta, ToolArguments, ToolCall
 from unit.worker.orders import a_context
 from unit.worker.server_builders import checkpoint
+from unit.worker.told import told
 
 USER = {"role": "user", "content": "hi"}
 CALLS: list[Delta] = [
@@ -44,7 +45,7 @@ def an_ending(num_tokens: int = 5) -> Ending:
 
 
 def data(events: list[Event]) -> list[dict[str, Any]]:
-    return [event.data for event in events if isinstance(event.data, dict)]
+    return told(events)
 
 
 def told_calls(events: list[Event]) -> list[dict[str, Any]]:

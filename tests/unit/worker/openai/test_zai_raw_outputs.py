@@ -13,6 +13,7 @@ from glm_worker.server.text.output import OutputReader
 from unit.worker.orders import chat_of
 from unit.worker.server_builders import checkpoint, stop_id, tokenizer
 from unit.worker.text.raw_outputs import OUTPUTS, Said
+from unit.worker.told import told
 
 
 def an_order(said: Said) -> Order:
@@ -51,10 +52,9 @@ def in_chunks(order: Order, groups: Sequence[list[int]]) -> dict[str, Any]:
         events += streamed.chunks(0, reader.feed(group, "stop" if number == len(groups) - 1 else None))
     events += streamed.ending(0, ending_of(reader))
     chat: dict[str, Any] = {"tool_calls": []}
-    for event in events:
-        assert isinstance(event.data, dict)
-        (choice,) = event.data["choices"]
-        chat |= {"finish_reason": choice["finish_reason"], "usage": event.data.get("usage")}
+    for chunk in told(events):
+        (choice,) = chunk["choices"]
+        chat |= {"finish_reason": choice["finish_reason"], "usage": chunk.get("usage")}
         for key, value in choice["delta"].items():
             chat[key] = chat.get(key, "") + value if key != "tool_calls" else [*chat[key], *value]
     for number, call in enumerate(chat["tool_calls"]):

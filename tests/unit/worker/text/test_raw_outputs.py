@@ -18,6 +18,7 @@ from glm_worker.server.text.parsing import Grammar
 from unit.worker.orders import chat_of
 from unit.worker.server_builders import a_reader, checkpoint, stop_id, tokenizer
 from unit.worker.text.raw_outputs import KNOWN_THREADS, OUTPUTS, THREADS, Said
+from unit.worker.told import told
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def chat_in_chunks(order: Order, groups: list[list[int]]) -> dict[str, Any]:
     for number, group in enumerate(groups):
         events += replies.chunks(0, reader.feed(group, "stop" if number == len(groups) - 1 else None))
     events += replies.ending(0, ending_of(reader))
-    chunks: list[Any] = [event.data for event in events]
+    chunks: list[Any] = told(events)
     chat: dict[str, Any] = {}
     calls: list[dict[str, Any]] = []
     for chunk in chunks:

@@ -15,8 +15,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from glm_worker.errors import DeadlinePassed
-from glm_worker.server.flights.flight import Ended, Flight
+from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.news import News
 from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
 from glm_worker.server.flights.served import Served
 from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
@@ -81,6 +82,7 @@ class Exchange(Response):
             await self._miss_deadline(send)
         finally:
             watcher.cancel()
+            flights[0].news.close()
             for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
                 self._flights.cancel(flight)
             self._spans.record(self._served(flights, headers, began_ns))
@@ -140,12 +142,11 @@ class Exchange(Response):
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, flights: list[Flight], send: Send) -> None:
-        changed = flights[0].changed
+        news = flights[0].news
         endings: dict[int, Ending] = {}
         while not is_cancelled(flights):
-            changed.clear()
-            failed = next((flight.ended.error for flight in flights if flight.ended and flight.ended.error), None)
-            if failed is not None:
+            news.clear()
+            if (failed := error_of(flights)) is not None:
                 await self._fail(failed, send)
                 return
             events = self._events(flights, endings)
@@ -157,7 +158,8 @@ class Exchange(Response):
                 await send({"type": "http.response.body", "body": lines(events), "more_body": not is_over})
             if is_over:
                 return
-            await self._wait(changed, send)
+            if not news.is_set:
+                await self._wait(news, send)
 
     def _events(self, flights: list[Flight], endings: dict[int, Ending]) -> list[Event]:
         """Take what is new, and return it in the surface's words. endings: of answers that are told to their end."""
@@ -176,15 +178,11 @@ class Exchange(Response):
         visible = self._visible(deltas)
         return self._replies.chunks(index, visible) if visible else []
 
-    async def _wait(self, changed: asyncio.Event, send: Send) -> None:
-        """Wait until something has changed, and meanwhile show that the connection lives."""
-        while not changed.is_set():
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S if self._has_started else HEADERS_AFTER_S):
-                    await changed.wait()
-            except TimeoutError:
-                await self._start(send)
-                await send({"type": "http.response.body", "body": self._waiting, "more_body": True})
+    async def _wait(self, news: News, send: Send) -> None:
+        """Wait until there is something new, and meanwhile show that the connection lives."""
+        while not await news.wait(KEEP_ALIVE_S if self._has_started else HEADERS_AFTER_S):
+            await self._start(send)
+            await send({"type": "http.response.body", "body": self._waiting, "more_body": True})
 
     async def _start(self, send: Send) -> None:
         if self._has_started:
@@ -208,21 +206,28 @@ class Exchange(Response):
 
 
 async def _wait_all(flights: list[Flight]) -> None:
-    changed = flights[0].changed  # one for all flights of an order
+    news = flights[0].news  # one for all flights of an order
     while not _is_over(flights):
-        changed.clear()
-        await changed.wait()
+        news.clear()
+        await news.wait()
 
 
 def _is_over(flights: list[Flight]) -> bool:
     """Tell whether every flight has ended, or one of them badly."""
-    ends = [flight.ended for flight in flights]
-    return all(ends) or any(ended is not None and ended.error is not None for ended in ends)
+    return all(flight.ended is not None for flight in flights) or error_of(flights) is not None
+
+
+def error_of(flights: list[Flight]) -> Exception | None:
+    """Return what the first flight that failed has failed with."""
+    for flight in flights:  # asked for each token of each stream: no generator, no list
+        if flight.ended is not None and flight.ended.error is not None:
+            return flight.ended.error
+    return None
 
 
 def is_cancelled(flights: list[Flight]) -> bool:
-    return any(flight.ended == Ended() for flight in flights)
+    return any(flight.ended is not None and flight.ended.is_cancelled for flight in flights)
 
 
 def lines(events: list[Event]) -> bytes:
-    return b"".join(event.line for event in events)
+    return events[0].line if len(events) == 1 else b"".join([event.line for event in events])

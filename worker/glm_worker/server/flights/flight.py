@@ -1,6 +1,5 @@
 """One request in flight: what has been read of its answer and not been sent yet, its end, and its times."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import msgspec
 from glm_edge.metrics.promises import Latencies, is_missed
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest
+from glm_worker.server.flights.news import News
 from glm_worker.server.flights.replies import Ending
 from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room
@@ -25,6 +25,10 @@ class Ended:
     finish_reason: FinishReason | None = None
     error: Exception | None = None
 
+    @property
+    def is_cancelled(self) -> bool:
+        return self.finish_reason is None and self.error is None
+
 
 class Flight:
     """Filled by the engine's side, emptied by the client's side; both live in one event loop."""
@@ -34,10 +38,10 @@ class Flight:
         job: Job,
         now: float,
         measures: ClassMeasures,
-        changed: asyncio.Event | None = None,
+        news: News | None = None,
         so_far: ReadSoFar | None = None,
     ) -> None:
-        """changed: set whenever there is something to take or the flight has ended; one for all flights of an order.
+        """news: set whenever there is something to take or the flight has ended; one for all flights of an order.
 
         so_far: what another group has written. An answer that was whole there is whole here.
 
@@ -46,7 +50,7 @@ class Flight:
         """
         assert (so_far is None) == (job.begun is None)
         self.job = job
-        self.changed = changed or asyncio.Event()
+        self.news = news or News()
         self.reader = job.reader() if so_far is None else so_far.reader
         self.ended: Ended | None = None
         self.times = RequestTimes(now, measures)
@@ -77,12 +81,12 @@ class Flight:
         if self.spell is not None and output.logprobs:
             deltas = [self.spell(delta) if isinstance(delta, TokenLogprob) else delta for delta in deltas]
         self._deltas += deltas
-        self.changed.set()
+        self.news.set()
 
     def end(self, ended: Ended) -> None:
         assert self.ended is None
         self.ended = ended
-        self.changed.set()
+        self.news.set()
 
     @property
     def ending(self) -> Ending:
@@ -171,8 +175,9 @@ class RequestTimes:
         return is_new
 
     def _judge_if_missed(self, now: float) -> None:
-        thresholds_s = {} if self._promise is None else self._promise.thresholds_s
-        if is_missed(thresholds_s, ttft=self.ttft, ttfa=self._ttfa, age_s=now - self.arrival):
+        if self._promise is None or self._is_judged:
+            return
+        if is_missed(self._promise.thresholds_s, ttft=self.ttft, ttfa=self._ttfa, age_s=now - self.arrival):
             self._judge(None)
 
     def _judge(self, measured: Latencies | None) -> None:

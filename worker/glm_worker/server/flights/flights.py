@@ -4,7 +4,6 @@ Owns the journal and carries out what it decides. Everything here is synchronous
 no client ever sees a state between two decisions.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestR
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.journal import Journal
+from glm_worker.server.flights.news import News
 from glm_worker.server.flights.replies import Generated
 from glm_worker.server.flights.so_far import ReadSoFar
 from glm_worker.server.jobs.job import Job, Room, room_of
@@ -146,13 +146,13 @@ class Flights:
             self._telemetry.ended("refused")
             measures[0].judge(measures[0].promise, None)
             raise
-        now, changed = self._clock(), asyncio.Event()
+        now, news = self._clock(), News()
         flights = []
         read_of: Sequence[ReadSoFar | None] = so_far or [None] * len(jobs)
         for job, measured, read in zip(jobs, measures, read_of, strict=True):
             self._telemetry.admitted(thinking=job.thinking)
             measured.received(len(job.prompt_token_ids))
-            flight = Flight(job, now - age_s, measured, changed, read)
+            flight = Flight(job, now - age_s, measured, news, read)
             flights.append(flight)
             if flight.ended is None:
                 self._flights[job.id] = flight
@@ -216,16 +216,23 @@ class Flights:
         self._telemetry.step(done, time.time())
         for request_id in done.scheduled:
             self._schedule(request_id, done.began_s)
+        num_tokens = num_reasoning = 0
         for output in done.outputs:
             flight = self._flights.get(output.request_id)
             if flight is None:
                 continue
             self._schedule(output.request_id, done.began_s)
+            reader = flight.reader
+            before, reasoning_before = reader.num_tokens, reader.num_reasoning_tokens
             try:
-                self._read(flight, output, now)
+                self._read(flight, output, now, before)
             except Exception as error:
                 log.exception("request=%s cannot be read", output.request_id)
                 self.fail(flight, error)
+            num_tokens += reader.num_tokens - before
+            num_reasoning += reader.num_reasoning_tokens - reasoning_before
+        self._telemetry.reasoning_tokens.inc(num_reasoning)  # once a step: each takes a lock
+        self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
 
     def gauges(self) -> Gauges:
         """Return what stands now. What is held or on its way to the engine waits, though the engine does not know.
@@ -283,7 +290,7 @@ class Flights:
         if (flight := self._flights.get(request_id)) is not None and flight.times.scheduled(began_s):
             self._telemetry.prompt_tokens.inc(len(flight.job.prompt_token_ids))
 
-    def _read(self, flight: Flight, output: RequestOutput, now: float) -> None:
+    def _read(self, flight: Flight, output: RequestOutput, now: float, tokens_before: int) -> None:
         if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
             raise EngineFailed(f"the engine gave up request {output.request_id}")
         if output.finish_reason == "failed":  # this one only: the engine goes on, and the sentence is for the client
@@ -291,12 +298,8 @@ class Flights:
             self._end(flight, "failed", Ended(error=error), engine_has_it=False)
             return
         reader = flight.reader
-        before, reasoning_before = reader.num_tokens, reader.num_reasoning_tokens
         flight.read(output)
-        num_tokens, num_reasoning = reader.num_tokens - before, reader.num_reasoning_tokens - reasoning_before
-        self._telemetry.reasoning_tokens.inc(num_reasoning)
-        self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
-        flight.times.tokens(now, num_tokens, has_answer=reader.has_answer)
+        flight.times.tokens(now, reader.num_tokens - tokens_before, has_answer=reader.has_answer)
         if reader.finish_reason is not None:
             self.num_finished += 1
             self._telemetry.finished(reader.finish_reason)

@@ -3,7 +3,6 @@
 What another group has begun is read again and told to nobody; then the reply goes on as if it had been begun here.
 """
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 
@@ -11,9 +10,10 @@ from starlette.types import Send
 
 from glm_edge.frames import FRAMES_TYPE, Close, Fail, Frame, Idle, Meaning, Open, Tokens, encode
 from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded
-from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, encoded, is_cancelled, lines
+from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, encoded, error_of, is_cancelled, lines
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
+from glm_worker.server.flights.news import News
 from glm_worker.server.flights.replies import Answered, Ending, Replies
 from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
 from glm_worker.server.flights.spans import NO_SPANS, Spans
@@ -45,17 +45,16 @@ class FramedExchange(Exchange):
 
     async def _write(self, flights: list[Flight], send: Send) -> None:
         await self._open(flights, send)
-        changed = flights[0].changed
+        news = flights[0].news
         while not is_cancelled(flights):
-            changed.clear()
-            failed = next((flight.ended.error for flight in flights if flight.ended and flight.ended.error), None)
-            if failed is not None:
+            news.clear()
+            if (failed := error_of(flights)) is not None:
                 await self._fail(failed, send)
                 return
             await self._tell(flights, send)
             if all(flight.ended for flight in flights):
                 return
-            await self._wait(changed, send)
+            await self._wait(news, send)
 
     async def _read_so_far(self) -> list[ReadSoFar]:
         """Return what another group has written of each answer. The replies of a stream take it, and nobody is told."""
@@ -129,13 +128,9 @@ class FramedExchange(Exchange):
         )
         await self._frame(send, meaning, told, more=False)
 
-    async def _wait(self, changed: asyncio.Event, send: Send) -> None:
-        while not changed.is_set():
-            try:
-                async with asyncio.timeout(SIGN_OF_LIFE_S):
-                    await changed.wait()
-            except TimeoutError:
-                await self._frame(send, Idle(), self._waiting if self._order.stream else b"")
+    async def _wait(self, news: News, send: Send) -> None:
+        while not await news.wait(SIGN_OF_LIFE_S):
+            await self._frame(send, Idle(), self._waiting if self._order.stream else b"")
 
     async def _miss_deadline(self, send: Send) -> None:
         assert self._order.deadline_s is not None

@@ -1,6 +1,6 @@
 """What a surface makes of answers: the one seam between flights and the words of a vendor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -40,19 +40,34 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One server-sent event. data: JSON, or the text of a mark; name: of the event, where a surface names them."""
+    """One server-sent event. data: JSON, also as it is written, or the text of a mark; name: where it has one."""
 
-    data: Json | str
+    data: Json | msgspec.Raw | str
     name: str | None = None
 
     @property
     def line(self) -> bytes:
         data = self.data.encode() if isinstance(self.data, str) else _encode(self.data)
-        name = b"" if self.name is None else b"event: " + self.name.encode() + b"\n"
-        return name + b"data: " + data + b"\n\n"
+        if self.name is None:
+            return b"data: %b\n\n" % data
+        return b"event: %b\ndata: %b\n\n" % (self.name.encode(), data)
 
 
 DONE = Event("[DONE]")
+
+
+class Blank:
+    """JSON that differs in one text only. Most events of a stream are that: the same but for a word."""
+
+    __slots__ = ("_after", "_before")
+    _MARK = "\x00here\x00"  # in JSON an escape, which no text of ours has
+
+    def __init__(self, make: Callable[[str], Json]) -> None:
+        """make: returns the JSON with a text in it, once."""
+        self._before, self._after = _encode(make(self._MARK)).split(_encode(self._MARK))
+
+    def filled(self, text: str) -> msgspec.Raw:
+        return msgspec.Raw(b"%b%b%b" % (self._before, _encode(text), self._after))
 
 
 class Replies(Protocol):

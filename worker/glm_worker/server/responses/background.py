@@ -96,11 +96,11 @@ class BackgroundResponse:
     async def _answer(self) -> None:
         flight = self._flight
         while flight.ended is None:
-            flight.changed.clear()
+            flight.news.clear()
             if self.log is not None:
                 self._take(self.log)
             if flight.ended is None:
-                await flight.changed.wait()
+                await flight.news.wait()
         if flight.ended.error is not None:
             self._fail(flight.ended.error)
         elif flight.ended.finish_reason is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from glm_worker.server.flights.replies import Answered, Ending, Event
+from glm_worker.server.flights.replies import Answered, Blank, Ending, Event
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai.logprobs import chat_logprobs, spelled_in_chat
 from glm_worker.server.openai.stream import StreamedReplies
@@ -29,6 +29,7 @@ class ChatReplies(StreamedReplies):
         """progress: given when every chunk is to have the usage so far."""
         super().__init__(order, model, created, "chat.completion.chunk", progress)
         self._has_begun: set[int] = set()
+        self._blanks: dict[tuple[int, type[Delta]], Blank] = {}
 
     def body(self, answers: Sequence[Answered]) -> Json:
         choices = [self._whole(index, assemble(deltas), ending) for index, (deltas, ending) in enumerate(answers)]
@@ -36,6 +37,8 @@ class ChatReplies(StreamedReplies):
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def chunks(self, index: int, deltas: Sequence[Delta]) -> list[Event]:
+        if len(deltas) == 1 and (event := self._at_once(index, deltas[0])) is not None:
+            return [event]
         tokens = [delta for delta in deltas if isinstance(delta, TokenLogprob)]
         told = merged(delta for delta in deltas if not isinstance(delta, TokenLogprob))
         choices = [self._choice(index, delta) for delta in self._deltas(index, told)]
@@ -47,6 +50,21 @@ class ChatReplies(StreamedReplies):
                 choices += of_content
             of_content[-1]["logprobs"] = self._logprobs(tokens)
         return self._told(index, [*self._begin(index), *choices])
+
+    def _at_once(self, index: int, delta: Delta) -> Event | None:
+        """Return the chunk of a text that is told as all those before it; None where there is more to tell."""
+        if not isinstance(delta, Content | Reasoning) or self._progress is not None or index not in self._has_begun:
+            return None
+        blank = self._blanks.get((index, type(delta)))
+        if blank is None:
+            kind = type(delta)
+            blank = self._blanks[index, kind] = Blank(lambda text: self._with_usage(index, kind(text)))
+        return Event(blank.filled(delta.text))
+
+    def _with_usage(self, index: int, delta: Delta) -> Json:
+        (event,) = self._told(index, [self._choice(index, self._delta(index, delta))])
+        assert isinstance(event.data, dict)
+        return event.data
 
     def ending(self, index: int, ending: Ending) -> list[Event]:
         return self._told(index, [*self._begin(index), self._choice(index, {}, ending)], ending)

@@ -49,6 +49,9 @@ class ZaiReplies(ChatReplies):
     def failure(self, failure: Failure) -> list[Event]:
         return [Event(error_body(failure))]
 
+    def _at_once(self, index: int, delta: Delta) -> Event | None:
+        return None if index in self._calls else super()._at_once(index, delta)
+
     def _deltas(self, index: int, deltas: Sequence[Delta]) -> list[Json]:
         if self._streams_arguments:
             return super()._deltas(index, deltas)
