@@ -35,8 +35,11 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """reason: what it ends with. failed: what was computed for it may not be finite."""
+
     generation: str
     request_id: str
+    reason: FinishReason = "cancelled"
 
 
 ToEngine = Submit | Cancel
@@ -68,6 +71,7 @@ class RequestOutput(msgspec.Struct, frozen=True):
     A stop token that ended the request is the last of token_ids: the server needs to know which one it was.
     logprobs: one for each token where the request asks for them, else none.
     error: the cause where finish_reason is failed, a sentence without anything of prompt or answer.
+    cached_tokens: in the first output of a request that has tokens: of its prompt, found computed.
     """
 
     request_id: str
@@ -75,6 +79,17 @@ class RequestOutput(msgspec.Struct, frozen=True):
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = []
     error: str | None = None
+    cached_tokens: int = 0
+
+
+class StepBegins(msgspec.Struct, frozen=True, tag=True):
+    """Before a step that computes requests which the step before did not: if the generation dies, one of those that
+    are computed may be why.
+    """
+
+    generation: str
+    scheduled: list[str]  # for the first time, or again after they were preempted
+    preempted: list[str]
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
@@ -102,7 +117,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     expert_tokens_by_rank: list[int] = []  # routed tokens by expert rank since the last report; empty: none this time
 
 
-FromEngine = EngineReady | StepDone
+FromEngine = EngineReady | StepBegins | StepDone
 
 
 # operator -> supervisor, as JSON over HTTP, and on to the server

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepBegins, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.journal import Journal, QueueLimits
@@ -61,6 +61,9 @@ class World:
         self.engine = RecordingEngine(generation)
         self.flights.serve(self.engine, limits)
         return self.engine
+
+    def begin_step(self, *scheduled: Flight) -> None:
+        self.flights.begin_step(StepBegins(self.engine.generation, [flight.job.id for flight in scheduled], []))
 
     def step(self, *outputs: RequestOutput, **gauges: Any) -> None:
         values = {

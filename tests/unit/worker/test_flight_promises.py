@@ -131,6 +131,7 @@ def test_what_fails_or_finds_no_room_missed_its_promise(end: str) -> None:
         case "lost":
             for generation in ("g1", "g2"):
                 world.serve(generation)
+                world.begin_step(flight)
                 world.flights.lose(generation, "gone")
         case "too small":
             world.serve(limits=EngineLimits(max_model_len=64, num_blocks=1, block_size=16))

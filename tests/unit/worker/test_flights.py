@@ -78,6 +78,48 @@ def test_an_answer_goes_on_in_the_next_generation_from_the_tokens_that_are_there
     assert world.outcomes() == {"finished": 1}
 
 
+def test_a_request_that_only_waited_outlives_any_number_of_generations() -> None:
+    world = World()
+    flight = world.flights.admit(a_job())
+    for number in range(5):
+        assert world.serve(f"g{number}").submitted == [flight.job.id]
+        world.flights.lose(f"g{number}", "rank 1 was killed")
+    assert flight.ended is None
+
+
+def test_what_was_computed_when_its_generation_died_goes_on_one_at_a_time_after_what_waited() -> None:
+    world = World()
+    world.serve()
+    first, second, waiting = (world.flights.admit(a_job()) for _ in range(3))
+    world.begin_step(first, second)
+    world.flights.lose("g1", "rank 1 was killed")
+    engine = world.serve("g2")
+    assert engine.submitted == [waiting.job.id, first.job.id]
+    world.begin_step(waiting, first)
+    world.step(tokens(first, " 4"))
+    assert engine.submitted == [waiting.job.id, first.job.id]
+    world.step(tokens(first, " 5"))
+    assert engine.submitted == [waiting.job.id, first.job.id, second.job.id]
+
+
+@pytest.mark.parametrize("end", ["finished", "cancelled", "failed"])
+def test_the_end_of_one_on_trial_lets_the_next_one_go_also_while_no_step_is_done(end: str) -> None:
+    world = World()
+    world.serve()
+    first, second = (world.flights.admit(a_job()) for _ in range(2))
+    world.begin_step(first, second)
+    world.flights.lose("g1", "rank 1 was killed")
+    engine = world.serve("g2")
+    match end:
+        case "finished":
+            world.step(tokens(first, " 4", "stop"))
+        case "cancelled":
+            world.flights.cancel(first)
+        case "failed":
+            world.flights.fail(first, EngineFailed("the engine gave up"))
+    assert engine.submitted == [first.job.id, second.job.id]
+
+
 def test_a_second_loss_fails_it_and_only_the_log_has_the_cause(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = World()
@@ -85,6 +127,7 @@ def test_a_second_loss_fails_it_and_only_the_log_has_the_cause(caplog: pytest.Lo
     for generation in ("g1", "g2"):
         world.serve(generation)
         assert flight.ended is None
+        world.begin_step(flight)
         world.flights.lose(generation, "rank 1 was killed")
     assert flight.ended is not None
     assert isinstance(flight.ended.error, GenerationLost)
@@ -264,9 +307,11 @@ def test_a_request_that_has_ended_has_no_token_in_flight(end: str) -> None:
     world = World()
     world.serve()
     flight = world.flights.admit(a_job())
+    world.begin_step(flight)
     world.flights.lose("g1", "gone")
     world.serve("g2")
     other = world.flights.admit(a_job())
+    world.begin_step(flight)
     world.step(tokens(flight, " 4"))
     match end:
         case "finished":

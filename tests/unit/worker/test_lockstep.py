@@ -52,6 +52,9 @@ class FakeServer:
         self.timeouts: list[float] = []
         self.sent: list[FromEngine] = []
 
+    def begin(self, plan: ScheduledBatch) -> None:
+        """Hear which step begins."""
+
     def receive(self, timeout_s: float) -> list[ToEngine]:
         self.timeouts.append(timeout_s)
         return self.commands.pop(0) if self.commands else []

@@ -11,8 +11,18 @@ import zmq
 from glm_worker.assignment import endpoint_of
 from glm_worker.engine.server_link import ServerLink
 from glm_worker.heartbeat import RankSlot, create_slots
-from glm_worker.messages import Cancel, EngineLimits, EngineReady, FromEngine, RequestOutput, StepDone, Submit
-from glm_worker.request import EngineRequest
+from glm_worker.messages import (
+    Cancel,
+    EngineLimits,
+    EngineReady,
+    FromEngine,
+    RequestOutput,
+    StepBegins,
+    StepDone,
+    Submit,
+)
+from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
 
 LIMIT_S = 20.0
 READY = EngineReady(
@@ -103,6 +113,39 @@ def test_nothing_of_a_replaced_server_is_obeyed(rank: Rank) -> None:
     (command,) = rank.link.receive(LIMIT_S)
     assert isinstance(command, Submit)
     assert command.request.request_id == "fresh"
+
+
+def test_a_step_says_whom_it_computes_where_these_are_others_than_before(rank: Rank) -> None:
+    server = rank.server(0)
+    steps = [
+        a_step("a", "b", first=("a", "b")),
+        a_step("a", "b"),
+        a_step("a", preempted=("b",)),
+        a_step("a"),
+        a_step("a", "b"),
+        a_step("a", "b"),
+    ]
+    for step in steps:
+        rank.link.begin(step)
+    rank.link.send(done())
+    said = [heard(server) for _ in range(5)]
+    assert said == [
+        READY,
+        StepBegins("g-1", ["a", "b"], []),
+        StepBegins("g-1", [], ["b"]),
+        StepBegins("g-1", ["b"], []),
+        done(),
+    ]
+
+
+def a_step(*names: str, first: tuple[str, ...] = (), preempted: tuple[str, ...] = ()) -> ScheduledBatch:
+    sequences = tuple(
+        ScheduledSequence(
+            request_id=name, start=0, token_ids=[1], block_table=[0], is_sampled=True, sampling=SamplingParams()
+        )
+        for name in names
+    )
+    return ScheduledBatch(step=1, sequences=sequences, first_scheduled=first, preempted=preempted)
 
 
 def test_what_is_sent_before_the_next_server_is_there_reaches_it_in_order(rank: Rank) -> None:

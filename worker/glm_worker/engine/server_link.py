@@ -11,7 +11,8 @@ import zmq
 from glm_worker.assignment import endpoint_of
 from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
-from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine
+from glm_worker.messages import Cancel, EngineReady, FromEngine, StepBegins, StepDone, Submit, ToEngine
+from glm_worker.scheduler.plan import ScheduledBatch
 
 RETRY_MS = 10  # between two tries to connect: a server that starts binds at any moment
 
@@ -28,6 +29,7 @@ class ServerLink:
         self._decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
         self._ready: EngineReady | None = None
         self._asked: set[str] = set()  # ids of requests that the server has submitted and that have not ended
+        self._preempted: set[str] = set()  # ids of requests that were, and have not been scheduled since
         self._num_preemptions = 0  # as sent last
         self._preemptions_before = 0  # those that servers before this one were told of
         self._server = slot.server
@@ -41,6 +43,16 @@ class ServerLink:
             case StepDone():
                 message = self._noted(message)
         self._socket.send(self._encoder.encode(message))
+
+    def begin(self, plan: ScheduledBatch) -> None:
+        """Say which requests the step that begins computes, where these are others than in the step before."""
+        scheduled = [*plan.first_scheduled]
+        if self._preempted:
+            scheduled += [each.request_id for each in plan.sequences if each.request_id in self._preempted]
+            self._preempted.difference_update(scheduled)
+        self._preempted.update(plan.preempted)
+        if scheduled or plan.preempted:
+            self.send(StepBegins(self._generation, scheduled, list(plan.preempted)))
 
     def receive(self, timeout_s: float) -> list[ToEngine]:
         """Return all commands of this generation that have come, after waiting at most timeout_s for the first.
@@ -93,6 +105,7 @@ class ServerLink:
         for output in done.outputs:
             if output.finish_reason is not None:
                 self._asked.discard(output.request_id)
+                self._preempted.discard(output.request_id)
         self._num_preemptions = done.num_preemptions
         if self._preemptions_before:
             return msgspec.structs.replace(done, num_preemptions=done.num_preemptions - self._preemptions_before)

@@ -13,6 +13,7 @@ from glm_worker.messages import (
     FromEngine,
     GenerationEnded,
     GenerationStarting,
+    StepBegins,
     StepDone,
 )
 from glm_worker.server.flights.flights import Flights
@@ -74,6 +75,8 @@ class Generations:
                 self._flights.deterministic = deterministic
                 self._flights.serve(link, limits)
                 self._announce(EngineServing(link.generation))
+            case StepBegins():
+                self._flights.begin_step(message)
             case StepDone():
                 self._flights.step(message)
                 if self._flights.num_finished and not self._has_answered:

@@ -1,8 +1,13 @@
 """The books of requests in flight: which generation runs each one, and what happens to it when that generation dies.
 
-A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once. One whose
-generation died goes on in the next one, once: a second loss ends it. A request that kills the ranks that run it would
-otherwise kill every generation.
+A pure state machine: no clock, no sockets, no text. Every request that is admitted ends exactly once, and goes on in
+the next generation when its own dies. But one that kills the ranks that compute it would kill every generation. So:
+
+- Who only waited for its turn is never blamed, however often that happens.
+- Who was computed in the step that died is a suspect. Suspects go last, one at a time: each is on trial until it has
+  survived what may have killed (TRIAL_OUTPUTS). Who was suspected twice is on trial for as long as it runs.
+- When a generation dies while a suspect on trial is computed, that one is to blame, and ends. The others go on as they
+  are: a third death is the least that it takes to end somebody who has nothing to do with any.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +15,7 @@ from dataclasses import dataclass
 
 from glm_worker.errors import Overloaded, RequestRefused
 
-MAX_RUNS = 2
+TRIAL_OUTPUTS = 2  # the first comes of all tokens that it had, the second of the token that came of these
 RETRY_AFTER_S = 1  # a queue this size moves on within a second
 
 
@@ -48,8 +53,11 @@ class Entry:
     id: str
     num_prompt_tokens: int
     generation: str | None = None
-    num_runs: int = 0
     is_waiting: bool = True
+    is_computed: bool = False  # in the step that is under way, as far as is known; not while it is preempted
+    is_suspect: bool = False  # was computed in a step that died, and has not been cleared
+    num_suspicions: int = 0
+    num_outputs: int = 0  # while on trial
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Journal:
         self._entries: dict[str, Entry] = {}
         self._num_waiting = 0
         self._num_tokens_waiting = 0
+        self._on_trial: str | None = None
+        self._num_suspects_held = 0
         self.generation: str | None = None  # the one that serves
 
     def __len__(self) -> int:
@@ -126,31 +136,72 @@ class Journal:
         self.generation = generation
 
     def due(self) -> list[str]:
-        """Return the held requests, oldest first, that must be submitted to the serving generation now, once."""
+        """Return the held requests that must be submitted to the serving generation now, once.
+
+        Oldest first; then a suspect, if none is on trial: the least suspected, and the oldest of these.
+        """
         if self.generation is None:
             return []
         held = [entry for entry in self._entries.values() if entry.generation is None]
-        for entry in held:
+        due = [entry for entry in held if not entry.is_suspect]
+        suspects = [entry for entry in held if entry.is_suspect]
+        if suspects and self._on_trial is None:
+            suspect = min(suspects, key=lambda entry: entry.num_suspicions)
+            self._on_trial, suspect.num_outputs = suspect.id, 0
+            self._num_suspects_held -= 1
+            due.append(suspect)
+        for entry in due:
             entry.generation = self.generation
-            entry.num_runs += 1
-        return [entry.id for entry in held]
+        return [entry.id for entry in due]
+
+    @property
+    def has_due(self) -> bool:
+        """Whether `due` would return a suspect: the trial before is over. What else is held is due when it is held."""
+        return bool(self._num_suspects_held) and self._on_trial is None and self.generation is not None
 
     def held(self) -> list[str]:
         """Return the requests that no generation has, oldest first."""
         return [entry.id for entry in self._entries.values() if entry.generation is None]
 
     def schedule(self, request_id: str) -> None:
-        """Note that the engine has begun to compute a request: it waits no more."""
+        """Note that the engine has begun to compute a request: it waits no more. Said again it changes nothing."""
         entry = self._entries.get(request_id)
         if entry is not None and entry.is_waiting and entry.generation is not None:
             self._count(entry, -1)
             entry.is_waiting = False
+            entry.is_computed = True
+
+    def compute(self, request_id: str) -> None:
+        """Note that the step that begins computes a request, for the first time or again after it was preempted."""
+        self.schedule(request_id)
+        entry = self._entries.get(request_id)
+        if entry is not None and entry.generation is not None:
+            entry.is_computed = True
+
+    def preempt(self, request_id: str) -> None:
+        """Note that the engine computes a request no more until it is scheduled again."""
+        if (entry := self._entries.get(request_id)) is not None:
+            entry.is_computed = False
+
+    def put_out(self, request_id: str) -> None:
+        """Note that a step has brought something of a request: one on trial may be cleared by it."""
+        if request_id != self._on_trial:
+            return
+        entry = self._entries[request_id]
+        entry.num_outputs += 1
+        if entry.num_suspicions < 2 and entry.num_outputs >= TRIAL_OUTPUTS:
+            entry.is_suspect = False
+            self._on_trial = None
 
     def end(self, request_id: str) -> str | None:
         """Take a request out, and return the generation that has it, if one does. The caller notes the outcome."""
         entry = self._entries.pop(request_id)
         if entry.is_waiting:
             self._count(entry, -1)
+        if entry.is_suspect and entry.generation is None:
+            self._num_suspects_held -= 1
+        if request_id == self._on_trial:
+            self._on_trial = None
         return entry.generation
 
     def lose(self, generation: str) -> Losses:
@@ -158,18 +209,17 @@ class Journal:
         losses = Losses([], [])
         if self.generation == generation:
             self.generation = None
-        for entry in list(self._entries.values()):
-            if entry.generation != generation:
-                continue
-            if entry.num_runs >= MAX_RUNS:
+        lost = [entry for entry in self._entries.values() if entry.generation == generation]
+        to_blame = [entry for entry in lost if entry.is_computed and entry.id == self._on_trial]
+        for entry in lost:
+            if entry in to_blame:
                 self.end(entry.id)
                 losses.failed.append(entry.id)
             else:
-                entry.generation = None
-                if not entry.is_waiting:
-                    entry.is_waiting = True
-                    self._count(entry, +1)
+                self._hold(entry, is_suspected=entry.is_computed and not to_blame)
                 losses.held.append(entry.id)
+        if lost:
+            self._on_trial = None
         return losses
 
     def check(self) -> None:
@@ -180,7 +230,23 @@ class Journal:
         for entry in self._entries.values():
             assert entry.generation in (None, self.generation), "a dead generation keeps no request"
             assert entry.generation is not None or entry.is_waiting, "what nobody runs waits"
-            assert entry.generation is None or 1 <= entry.num_runs <= MAX_RUNS
+            assert not entry.is_computed or (entry.generation is not None and not entry.is_waiting)
+            assert not entry.is_suspect or entry.generation is None or entry.id == self._on_trial, "one at a time"
+        assert self._on_trial is None or self._entries[self._on_trial].is_suspect
+        suspects = [entry for entry in self._entries.values() if entry.is_suspect and entry.generation is None]
+        assert self._num_suspects_held == len(suspects)
+
+    def _hold(self, entry: Entry, *, is_suspected: bool) -> None:
+        """Take a request back from a generation that is dead."""
+        entry.generation = None
+        entry.is_computed = False
+        if not entry.is_waiting:
+            entry.is_waiting = True
+            self._count(entry, +1)
+        if is_suspected:
+            entry.is_suspect = True
+            entry.num_suspicions += 1
+        self._num_suspects_held += entry.is_suspect
 
     def _num_running(self) -> int:
         return len(self._entries) - self._num_waiting
