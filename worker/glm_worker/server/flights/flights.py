@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
-from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepBegins, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.journal import Journal
 from glm_worker.server.flights.news import News
@@ -192,7 +192,7 @@ class Flights:
         self._submit_due()
 
     def lose(self, generation: str, cause: str) -> None:
-        """A generation is dead. Its requests go on in the next one, once; who was lost before ends with an error.
+        """A generation is dead. Its requests go on in the next one; who is to blame for it ends with an error.
 
         cause: names pods and ranks, so it is for the log.
         """
@@ -209,6 +209,13 @@ class Flights:
             num_held, num_failed = len(losses.held), len(losses.failed)
             log.info("generation=%s lost: %d requests held, %d failed: %s", generation, num_held, num_failed, cause)
 
+    def begin_step(self, begins: StepBegins) -> None:
+        """Note which requests the serving engine computes from now on: who may be why it dies."""
+        for request_id in begins.preempted:
+            self._journal.preempt(request_id)
+        for request_id in begins.scheduled:
+            self._journal.compute(request_id)
+
     def step(self, done: StepDone) -> None:
         """Take what one step of the serving engine brought. Outputs of requests that have ended are dropped."""
         now = self._clock()
@@ -222,6 +229,7 @@ class Flights:
             if flight is None:
                 continue
             self._schedule(output.request_id, done.began_s)
+            self._journal.put_out(output.request_id)
             reader = flight.reader
             before, reasoning_before = reader.num_tokens, reader.num_reasoning_tokens
             try:
@@ -233,6 +241,8 @@ class Flights:
             num_reasoning += reader.num_reasoning_tokens - reasoning_before
         self._telemetry.reasoning_tokens.inc(num_reasoning)  # once a step: each takes a lock
         self._telemetry.answer_tokens.inc(num_tokens - num_reasoning)
+        if self._journal.has_due:
+            self._submit_due()
 
     def gauges(self) -> Gauges:
         """Return what stands now. What is held or on its way to the engine waits, though the engine does not know.
@@ -327,6 +337,8 @@ class Flights:
         self._telemetry.ended(outcome)
         if outcome in ("failed", "refused"):  # it had been admitted
             flight.times.failed()
+        if self._journal.has_due:
+            self._submit_due()
 
 
 def _unavailable(retry_after_s: int) -> Overloaded:
