@@ -54,11 +54,23 @@ class Outcome(NamedTuple):
 
 
 def compare(
-    steps: list[Step], case: Case, rank: Rank, dtype: torch.dtype = torch.float32, *, fixed_order: bool = False
+    steps: list[Step],
+    case: Case,
+    rank: Rank,
+    dtype: torch.dtype = torch.float32,
+    *,
+    fixed_order: bool = False,
+    kernel_threads: int = 0,
 ) -> Outcome:
-    """Run on a rank: load its part of the model, feed the prompts in these steps, compare."""
+    """Run on a rank: load its part of the model, feed the prompts in these steps, compare.
+
+    kernel_threads: of the kernels in C; 0: torch computes.
+    """
     config = ModelConfig.read(case.folder)
     model = load_model(case.folder, config, rank.mesh, rank.comm, rank.device, dtype, fixed_order=fixed_order)
+    if kernel_threads:
+        model.use_kernels(kernel_threads)
+        assert model.kernels.startswith("cpu-"), "the library is there, or this would compare torch with itself"
     logits = torch.cat(teacher_forced_logits(model, rank.mesh, case.prompts, steps))
     expected = torch.cat(case.expected)
     allowed, best_two = tolerance(expected), expected.topk(2).values

@@ -77,6 +77,10 @@ def test_any_mesh_and_any_division_into_steps_give_the_logits_of_the_oracle(
         nano = cases["glm-nano"]
         mixed = mixed_steps(nano.prompts, seed=world_size)
         found["glm-nano, mixed steps in a fixed order"] = compare(mixed, nano, rank, fixed_order=True)
+        for name, case in cases.items():
+            found[f"{name}, kernels"] = compare(mixed_steps(case.prompts, seed=9), case, rank, kernel_threads=1)
+        bits = [compare(steps, nano, rank, kernel_threads=2).digest for steps in (mixed, whole_prompts(nano.prompts))]
+        assert bits == 2 * [found["glm-nano, kernels"].digest], "steps and threads change no bit"
         return found
 
     ranks = run_ranks(outcomes, world_size, tensor_parallel)  # all models in one run: forking ranks costs the most

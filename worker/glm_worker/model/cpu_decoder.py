@@ -152,12 +152,12 @@ class CpuDecoder:
         return self._comm.all_gather(logits_SV, Axis.TP)[:, : self._config.vocab_size]
 
     def _exchanges(self, num_tokens: int) -> Iterator[tuple[int, Axis]]:
-        """Yield the stages before which ranks add up, and over which of them."""
-        sizes = self._comm.mesh.size(Axis.TP), self._comm.mesh.size(Axis.EP)
+        """Yield the stages before which ranks add up, and over which of them. One rank has its watch told thereby."""
+        is_alone = self._comm.mesh.world_size == 1
         for layer, is_sparse in enumerate(self._is_sparse):
-            if sizes[0] > 1:
+            if self._comm.mesh.size(Axis.TP) > 1:
                 yield 2 * layer + 1, Axis.TP
-            if (sizes[1] > 1 and is_sparse) or num_tokens >= _LONG_STEP:
+            if num_tokens >= _LONG_STEP if is_alone else is_sparse:
                 yield 2 * layer + 2, Axis.EP
 
     def _layer(self, attention: Attention, mlp: MLP | MoE, attention_norm: RMSNorm, mlp_norm: RMSNorm) -> LayerWeights:
