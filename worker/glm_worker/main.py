@@ -1,4 +1,4 @@
-"""Command line of the worker: `serve`, `calibrate` and `check`, with flags for the fields of WorkerSettings."""
+"""Command line of the worker: `serve` and what else can be done with a model, with flags for WorkerSettings' fields."""
 
 import argparse
 import functools
@@ -16,6 +16,13 @@ NUM_STARTS = 3
 OF_A_MODEL = ("model", "device", "dtype", "threads_per_rank", "deterministic", "max_model_len")
 """Settings that say what is computed, and how."""
 
+OF_AN_ENGINE = (
+    *OF_A_MODEL, "served_model_name", "max_batch_tokens", "max_num_seqs", "block_size", "kv_cache_bytes",
+    "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold", "reasoning_max_tokens",
+    "reasoning_effort_tokens",
+)  # fmt: skip
+"""Those that say something to an engine without a group: offline/settings.py takes no others."""
+
 EXIT_UNREADABLE = 2  # of check, where 1 says that the checkpoint differs
 
 
@@ -32,6 +39,10 @@ def run(arguments: list[str]) -> int:
     command = flags.pop("command")
     if command == "check":
         return _check(flags)
+    if command == "batch":
+        from glm_worker.offline.batch.command import batch  # imports torch; --help needs none of it
+
+        return batch(flags.pop("requests"), flags.pop("answers"), flags)
     output, num_starts = flags.pop("output", None), flags.pop("starts", NUM_STARTS)
     try:
         settings = read_settings(**flags)
@@ -97,7 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     for of_a_group in (serve, calibrate):
         _add_settings(of_a_group, WorkerSettings.model_fields)
     _add_check(commands)
+    _add_batch(commands)
     return parser
+
+
+def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="answer a file of requests, in OpenAI's batch format",
+        description="Answer the requests of a file on this machine, one rank without a server. Answers are written as"
+        " they come, in any order; to end it and start it again is to go on. Exit code: 0 where every request has an"
+        " answer, 1 where some of these are errors, 2 where a file, a setting or the model cannot be used, 70 where the"
+        " engine failed, 130 when interrupted.",
+    )
+    batch.add_argument("requests", type=Path, metavar="IN", help="a request a line: custom_id, method, url, body")
+    batch.add_argument("answers", type=Path, metavar="OUT", help="the file that answers are added to")
+    _add_settings(batch, OF_AN_ENGINE)
 
 
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,0 +1,1 @@
+"""`glm-worker batch`: requests in a file, answers in another, in OpenAI's batch format."""
