@@ -1,6 +1,75 @@
 """What the engine knows of a request: token ids and numbers, no text."""
 
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
 import msgspec
+
+
+class TokenIds(msgspec.Struct, frozen=True, array_like=True, eq=False):
+    """Many token ids as the bytes of int32, little-endian: a sequence of ints that costs 4 bytes for each of them.
+
+    Equal to every sequence of the same ints. numpy and array read the bytes themselves.
+    """
+
+    data: bytes
+
+    @classmethod
+    def of(cls, token_ids: "Ids") -> "TokenIds":
+        """Return these ids; a TokenIds is returned as it is. Raises OverflowError for one of more than 32 bits."""
+        if isinstance(token_ids, TokenIds):
+            return token_ids
+        return cls((token_ids if isinstance(token_ids, array) else array("i", token_ids)).tobytes())
+
+    @property
+    def _view(self) -> "memoryview[int]":
+        return memoryview(self.data).cast("i")
+
+    def __len__(self) -> int:
+        return len(self.data) // 4
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[int]: ...
+    def __getitem__(self, place: int | slice) -> int | list[int]:
+        return self._view[place].tolist() if isinstance(place, slice) else self._view[place]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._view)
+
+    def __contains__(self, token_id: object) -> bool:
+        return token_id in self._view
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, TokenIds):
+            return self.data == other.data
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(int.__eq__, self, other))
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __repr__(self) -> str:
+        return f"TokenIds({len(self)} ids)"  # it may land in a log, where prompts have no place
+
+    def count(self, token_id: int) -> int:
+        return self._view.tolist().count(token_id)
+
+    def index(self, token_id: int) -> int:
+        return self._view.tolist().index(token_id)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"version": 3, "shape": (len(self),), "typestr": "<i4", "data": self.data}
+
+
+Sequence.register(TokenIds)
+
+if TYPE_CHECKING:
+    Ids = TokenIds | Sequence[int]
+else:
+    Ids = TokenIds  # what messages carry
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +119,13 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to continue.
 
     The server has checked that len(prompt_token_ids) >= 1, max_tokens >= 1 and that both together fit the model.
+
+    prompt_token_ids: any sequence of ints, kept as TokenIds. cache_seed, block_hashes: scheduler/prefix.py; a request
+    without a seed neither finds KV blocks that others have left nor leaves its own.
     """
 
     request_id: str
-    prompt_token_ids: list[int]
+    prompt_token_ids: Ids
     max_tokens: int  # answer tokens at most, thinking included
     stop_token_ids: list[int]  # the checkpoint's EOS list, unless the client asked to ignore it, and the client's own
     sampling: SamplingParams = SamplingParams()
@@ -67,3 +139,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     # Generated for this request before, in another group or generation. They count in everything as if they had been
     # generated here, and are not put out again: the sequence begins like one that was preempted after them.
     answer_token_ids: list[int] = []
+    cache_seed: bytes = b""  # 32 bytes: whose blocks it may share
+    block_hashes: bytes = b""  # 32 bytes for each full block of the prompt; empty: the engine makes them
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "prompt_token_ids", TokenIds.of(self.prompt_token_ids))

@@ -51,7 +51,7 @@ def step(scheduler: Scheduler, token_id: int = 7) -> list[RequestOutput]:
     """Run one step in which every sequence samples the same token."""
     plan = scheduler.schedule()
     scheduler.check()
-    outputs = scheduler.commit({s.request_id: token_id for s in plan.sampled})
+    outputs = scheduler.commit({s.request_id: [token_id] for s in plan.sampled})
     scheduler.check()
     return outputs
 
@@ -59,7 +59,7 @@ def step(scheduler: Scheduler, token_id: int = 7) -> list[RequestOutput]:
 def test_a_prompt_is_computed_at_once_and_then_one_token_a_step() -> None:
     scheduler = a_scheduler(a_request("a", num_prompt=3))
     assert chunks(scheduler.schedule()) == [("a", 0, 3)]
-    scheduler.commit({"a": 7})
+    scheduler.commit({"a": [7]})
     plan = scheduler.schedule()
     assert chunks(plan) == [("a", 3, 4)]
     assert list(plan.sequences[0].token_ids) == [7]
@@ -71,7 +71,7 @@ def test_a_prompt_longer_than_the_budget_is_computed_in_chunks_and_samples_after
     for _ in range(3):
         plan = scheduler.schedule()
         seen.append((chunks(plan), [s.is_sampled for s in plan.sequences]))
-        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.commit({s.request_id: [7] for s in plan.sampled})
     assert seen == [([("a", 0, 4)], [False]), ([("a", 4, 8)], [False]), ([("a", 8, 9)], [True])]
 
 
@@ -112,7 +112,7 @@ def test_requests_are_admitted_by_priority_then_deadline_then_arrival() -> None:
     while scheduler.has_work:
         plan = scheduler.schedule()
         admitted += plan.first_scheduled
-        scheduler.commit({s.request_id: STOP for s in plan.sampled})
+        scheduler.commit({s.request_id: [STOP] for s in plan.sampled})
     assert admitted == ["now", "sooner", "soon", "first", "second", "late"]
 
 
@@ -131,7 +131,7 @@ def test_the_least_important_is_preempted_though_it_is_the_oldest() -> None:
     step(scheduler)
     plan = scheduler.schedule()
     assert (chunks(plan), plan.preempted) == ([("b", 1, 2), ("a", 2, 3)], ())
-    scheduler.commit({"a": 7, "b": 7})
+    scheduler.commit({"a": [7], "b": [7]})
     plan = scheduler.schedule()
     assert (chunks(plan), plan.preempted) == ([("b", 2, 3)], ("a",))
 
@@ -144,7 +144,7 @@ def test_the_prompt_of_an_important_newcomer_halts_no_answer() -> None:
     for _ in range(3):
         plan = scheduler.schedule()
         seen.append(chunks(plan))
-        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.commit({s.request_id: [7] for s in plan.sampled})
     assert seen == [[("a", 3, 4), ("b", 0, 3)], [("a", 4, 5), ("b", 3, 6)], [("a", 5, 6), ("b", 6, 9)]]
 
 
@@ -158,7 +158,7 @@ def test_deadlines_do_not_starve_a_request_without_one(patience_steps: int, is_s
         scheduler.add(a_request(f"hurried-{number}", max_tokens=2, deadline_ms=number))
         plan = scheduler.schedule()
         served += plan.first_scheduled
-        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.commit({s.request_id: [7] for s in plan.sampled})
         scheduler.check()
     assert ("patient" in served) == is_served
     assert not is_served or served.index("patient") <= patience_steps
@@ -171,7 +171,7 @@ def test_a_lower_priority_waits_as_long_as_higher_ones_come() -> None:
         scheduler.add(a_request(f"high-{number}"))
         plan = scheduler.schedule()
         assert "low" not in plan.first_scheduled
-        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.commit({s.request_id: [7] for s in plan.sampled})
 
 
 def test_max_tokens_is_exact() -> None:
@@ -217,7 +217,7 @@ def test_a_request_cancelled_while_it_runs_on_the_device_delivers_nothing_more()
     scheduler.schedule()
     scheduler.cancel("a")
     scheduler.check()
-    assert scheduler.commit({"a": 7, "b": 7}) == [RequestOutput("b", [7], None)]
+    assert scheduler.commit({"a": [7], "b": [7]}) == [RequestOutput("b", [7], None)]
     scheduler.check()
 
 
@@ -226,7 +226,7 @@ def test_an_id_may_be_used_again_after_a_cancel_even_before_the_commit() -> None
     scheduler.schedule()
     scheduler.cancel("a")
     scheduler.add(a_request("a", num_prompt=2))
-    assert scheduler.commit({"a": 7}) == []
+    assert scheduler.commit({"a": [7]}) == []
     assert chunks(scheduler.schedule()) == [("a", 0, 2)]
 
 
@@ -245,12 +245,12 @@ def test_the_newest_is_preempted_and_goes_on_where_it_was() -> None:
     plan = scheduler.schedule()
     assert (chunks(plan), plan.preempted) == ([("a", 3, 4)], ("b",))
     assert (scheduler.num_preemptions, scheduler.num_tokens_waiting) == (1, 3)
-    scheduler.commit({"a": 13})
+    scheduler.commit({"a": [13]})
     scheduler.cancel("a")
     plan = scheduler.schedule()
     assert list(plan.sequences[0].token_ids) == [1, 11, 12]  # the prompt and what was delivered, computed again
     assert plan.first_scheduled == ()  # its queue time has ended before
-    assert scheduler.commit({"b": 13}) == [RequestOutput("b", [13], None)]
+    assert scheduler.commit({"b": [13]}) == [RequestOutput("b", [13], None)]
 
 
 def test_first_scheduled_names_a_request_in_the_step_of_its_first_chunk_only() -> None:
@@ -292,7 +292,7 @@ def test_misuse_is_named() -> None:
     with pytest.raises(EngineFailed, match="step 1 was not committed"):
         scheduler.schedule()
     with pytest.raises(EngineFailed, match=r"wanted tokens for \['a'\] and got \['b'\]"):
-        scheduler.commit({"b": 7})
+        scheduler.commit({"b": [7]})
 
 
 def test_check_finds_blocks_of_a_sequence_that_does_not_run() -> None:
@@ -323,7 +323,7 @@ def test_a_prompt_is_prefill_to_its_last_token_and_what_follows_is_decode() -> N
     kinds = []
     for _ in range(3):
         plan = scheduler.schedule()
-        scheduler.commit({s.request_id: 7 for s in plan.sampled})
+        scheduler.commit({s.request_id: [7] for s in plan.sampled})
         kinds.append((plan.prefill_tokens, plan.decode_tokens, scheduler.num_prompt_tokens_left))
     assert kinds == [(16, 0, 1), (1, 0, 0), (0, 1, 0)]
 
@@ -334,7 +334,7 @@ def test_a_step_says_how_much_of_it_is_prefill_and_how_much_decode() -> None:
     scheduler.add(a_request("b", num_prompt=20))
     plan = scheduler.schedule()
     assert (plan.prefill_tokens, plan.decode_tokens) == (15, 1)
-    scheduler.commit({"a": 7})
+    scheduler.commit({"a": [7]})
     assert scheduler.num_prompt_tokens_left == 5
 
 
@@ -346,6 +346,6 @@ def test_what_a_preempted_request_computes_again_is_prefill() -> None:
     scheduler.cancel("a")
     plan = scheduler.schedule()
     assert (plan.prefill_tokens, plan.decode_tokens) == (3, 0)  # a token of the prompt and two that were delivered
-    scheduler.commit({"b": 13})
+    scheduler.commit({"b": [13]})
     plan = scheduler.schedule()
     assert (plan.prefill_tokens, plan.decode_tokens) == (0, 1)

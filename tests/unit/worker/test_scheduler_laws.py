@@ -1,9 +1,12 @@
 """Laws of the scheduler over random schedules: arrivals, cancels at any point, tiny block pools, chunked prefill, and
 answers that go on elsewhere: after a cancel, or when the whole scheduler is lost with its blocks.
 
-The model is a function from (request, position) to a token, and the KV cache an array that remembers which token of
-which request was written to each slot. So a block that is lost, shared or not computed again after a preemption shows
-up as a context that does not read back, and a token delivered twice or never as an answer that differs.
+The model is a function from (request, position) to a token, and the KV cache an array that remembers for each slot
+whose it is and all tokens up to it. So a block that is lost, shared wrongly or not computed again after a preemption
+shows up as a context that does not read back, and a token delivered twice or never as an answer that differs.
+
+Prompts are of few kinds, so that many begin alike, and some go on with what another request was asked and answered, as
+the next turn of a chat does. Requests are of two tenants or of nobody: blocks of one are not for the other.
 
 There are two worlds: one in which all requests are equal, and come first who came first; and one with priorities and
 deadlines.
@@ -19,12 +22,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from glm_worker.messages import RequestOutput
-from glm_worker.request import EngineRequest, SamplingParams
+from glm_worker.request import EngineRequest, SamplingParams, TokenIds
 from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
 from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.scheduler.scheduler import Scheduler
 
 STOP = 0
+BROKEN = "NaN"
+TENANTS = st.sampled_from(["a", "b", None])
 
 
 def next_token(request: EngineRequest, position: int) -> int:
@@ -49,12 +55,6 @@ def ending_of(request: EngineRequest, answer: Sequence[int]) -> str | None:
     return "length" if len(answer) == request.max_tokens else None
 
 
-def step_bound(request: EngineRequest, limits: SchedulerLimits) -> int:
-    """Steps a request needs at most once it is the oldest."""
-    num_tokens = len(request.prompt_token_ids) + request.max_tokens
-    return -(-num_tokens // limits.max_batch_tokens) + request.max_tokens
-
-
 @dataclass
 class Received:
     """What came out for one request."""
@@ -66,6 +66,12 @@ class Received:
     num_given: int = 0  # tokens of token_ids with which the request came
     num_first_scheduled: int = 0
     num_computed: int = 0
+    num_found: int | None = None  # tokens that were there when it was computed for the first time
+    cached_tokens: list[int] = field(default_factory=list)  # as said, in each output with tokens
+
+    @property
+    def owner(self) -> object:
+        return self.request.cache_seed or self.request.request_id
 
 
 class RandomSchedules(RuleBasedStateMachine):
@@ -97,26 +103,50 @@ class RandomSchedules(RuleBasedStateMachine):
         self.plan = None
         self.arrived_steps: dict[str, int] = {}
         self.digests = (0, 0)
-        self.kv: list[tuple[str, int, int] | None] = [None] * (self.limits.num_blocks * self.limits.block_size)
+        self.kv: list[tuple[object, ...] | str | None] = [None] * (self.limits.num_blocks * self.limits.block_size)
 
-    @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans())
-    def arrive(self, num_prompt: int, max_tokens: int, can_stop: bool) -> None:
-        self.submit(num_prompt, max_tokens, can_stop)
+    @rule(
+        num_prompt=st.integers(1, 10),
+        max_tokens=st.integers(1, 10),
+        can_stop=st.booleans(),
+        kind=st.integers(0, 2),
+        tenant=TENANTS,
+    )
+    def arrive(self, num_prompt: int, max_tokens: int, can_stop: bool, kind: int, tenant: str | None) -> None:
+        self.add(self.request([1000 * kind + i for i in range(num_prompt)], max_tokens, can_stop, tenant))
 
-    def submit(
-        self, num_prompt: int, max_tokens: int, can_stop: bool, priority: int = 0, deadline_ms: int | None = None
-    ) -> None:
+    @rule(pick=st.integers(0, 10**6), max_tokens=st.integers(1, 5), num_more=st.integers(1, 3), tenant=TENANTS)
+    @precondition(lambda self: self.received)
+    def go_on_chatting(self, pick: int, max_tokens: int, num_more: int, tenant: str | None) -> None:
+        """The next turn: all that was asked and answered so far, and something new."""
+        past = self.received[f"r{pick % len(self.received)}"]
+        prompt = [*past.request.prompt_token_ids, *past.token_ids, *range(-num_more, 0)]
+        self.add(self.request(prompt, max_tokens, True, tenant))
+
+    def request(
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        can_stop: bool,
+        tenant: str | None = None,
+        priority: int = 0,
+        deadline_ms: int | None = None,
+    ) -> EngineRequest:
+        """tenant: None: it shares nothing."""
         number = len(self.received)
-        request = EngineRequest(
+        seed = b"" if tenant is None else seed_of(tenant)
+        hashes = hashes_of(TokenIds.of(prompt), seed, self.limits.block_size) if seed and number % 2 else b""
+        return EngineRequest(
             request_id=f"r{number}",
-            prompt_token_ids=[1000 * number + i for i in range(num_prompt)],
+            prompt_token_ids=prompt,
             max_tokens=max_tokens,
             stop_token_ids=[STOP] if can_stop else [],
-            sampling=SamplingParams(seed=number),
+            sampling=SamplingParams(seed=number % 3),
             priority=priority,
             deadline_ms=deadline_ms,
+            cache_seed=seed,
+            block_hashes=hashes,
         )
-        self.add(request)
 
     def add(self, request: EngineRequest) -> None:
         self.arrived_steps[request.request_id] = self.scheduler.step
@@ -131,14 +161,7 @@ class RandomSchedules(RuleBasedStateMachine):
     @rule(num_prompt=st.integers(1, 10), max_tokens=st.integers(1, 10), can_stop=st.booleans(), share=st.floats(0, 1))
     def arrive_resumed(self, num_prompt: int, max_tokens: int, can_stop: bool, share: float) -> None:
         """One that has a part of its answer from elsewhere, or all of it."""
-        number = len(self.received)
-        request = EngineRequest(
-            request_id=f"r{number}",
-            prompt_token_ids=[1000 * number + i for i in range(num_prompt)],
-            max_tokens=max_tokens,
-            stop_token_ids=[STOP] if can_stop else [],
-            sampling=SamplingParams(seed=number),
-        )
+        request = self.request(list(range(num_prompt)), max_tokens, can_stop, "a")
         tokens, _ = whole_answer(request)
         self.add(msgspec.structs.replace(request, answer_token_ids=tokens[: round(share * len(tokens))]))
 
@@ -175,18 +198,40 @@ class RandomSchedules(RuleBasedStateMachine):
         assert request_id not in self.scheduler.blocks.holders()
         self.take([output] if output else [])
 
-    @rule()
-    def go_on(self) -> None:
+    @rule(pick=st.integers(0, 10**6))
+    @precondition(lambda self: self.received)
+    def fail(self, pick: int) -> None:
+        """A request breaks: what only it holds is no number any more."""
+        request_id = f"r{pick % len(self.received)}"
+        received = self.received[request_id]
+        if received.endings:
+            return
+        received.is_cancelled = True
+        held = self.scheduler.blocks._tables
+        others = {block for other, table in held.items() if other != request_id for block in table}
+        size = self.limits.block_size
+        for block in set(held.get(request_id, [])) - others:
+            self.kv[block * size : (block + 1) * size] = [BROKEN] * size
+        output = self.scheduler.cancel(request_id, "failed")
+        assert output == self.twin.cancel(request_id, "failed")
+        assert output is not None
+        self.take([output])
+        event("failed")
+
+    @rule(max_prefill_tokens=st.none() | st.integers(1, 5))
+    def go_on(self, max_prefill_tokens: int | None = None) -> None:
         """Half a step: arrivals and cancels also fall between the plan and its commit."""
         if self.plan is None:
-            self.schedule()
+            self.schedule(max_prefill_tokens)
         else:
             self.run_and_commit(self.plan)
 
-    def schedule(self) -> None:
+    def schedule(self, max_prefill_tokens: int | None) -> None:
         had_work, before = self.scheduler.has_work, self.scheduler.blocks.holders()
-        plan, twin_plan = self.scheduler.schedule(), self.twin.schedule()
+        plan, twin_plan = self.scheduler.schedule(max_prefill_tokens), self.twin.schedule(max_prefill_tokens)
         self.scheduler.check()
+        self.zero(plan)
+        self.prompts_take_no_more_than_they_may(plan, max_prefill_tokens)
         self.digests = (plan.digest(self.digests[0]), twin_plan.digest(self.digests[1]))
         assert plan == twin_plan
         assert self.digests[0] == self.digests[1]
@@ -201,6 +246,20 @@ class RandomSchedules(RuleBasedStateMachine):
             event("preempted")
         if plan.sequences:
             self.plan = plan
+
+    def zero(self, plan: ScheduledBatch) -> None:
+        """Zero what is to be zeroed; then nobody who runs holds anything that is broken."""
+        size = self.limits.block_size
+        for block in plan.zeroed:
+            self.kv[block * size : (block + 1) * size] = [None] * size
+        for table in self.scheduler.blocks._tables.values():
+            assert all(BROKEN not in self.kv[block * size : (block + 1) * size] for block in table)
+
+    def prompts_take_no_more_than_they_may(self, plan: ScheduledBatch, max_prefill_tokens: int | None) -> None:
+        """One token before the end of a prompt counts as one of an answer."""
+        prefills = [len(s.token_ids) for s in plan.sequences if not s.is_decode and len(s.token_ids) > 1]
+        if max_prefill_tokens is not None:
+            assert sum(prefills) <= max_prefill_tokens
 
     def rank(self, request_id: str) -> tuple[int, float, int]:
         request = self.received[request_id].request
@@ -221,10 +280,21 @@ class RandomSchedules(RuleBasedStateMachine):
         assert all(self.rank(loser) > self.rank(other) for loser in lost for other in running)
         admitted = running - before
         assert not (admitted and lost)
-        assert all(self.rank(newcomer) < self.rank(other) for newcomer in admitted for other in waiting)
+        for newcomer in admitted:
+            for other in waiting:
+                if self.rank(newcomer) > self.rank(other):
+                    self.may_overtake(newcomer, other, plan)
         for request_id in lost:
             self.received[request_id].num_computed = 0
         self.prompts_halt_no_answer(before - lost, planned)
+
+    def may_overtake(self, newcomer: str, other: str, plan: ScheduledBatch) -> None:
+        """Only within a priority, and only one of another size while a prefill of its own size takes tokens."""
+        assert self.rank(newcomer)[0] == self.rank(other)[0]
+        overtaken = next(s for s in self.scheduler._waiting if s.request_id == other)
+        prefills = {s.request_id for s in plan.sequences if not s.is_decode}
+        assert any(s.lane == overtaken.lane and s.request_id in prefills for s in self.scheduler._running)
+        event("overtaken")
 
     def prompts_halt_no_answer(self, running: set[str], planned: set[str]) -> None:
         decoding = {request_id for request_id in running if self.num_uncomputed(request_id) == 1}
@@ -237,7 +307,7 @@ class RandomSchedules(RuleBasedStateMachine):
 
     def run_and_commit(self, plan: ScheduledBatch) -> None:
         self.run_plan(plan)
-        sampled = {s.request_id: next_token(self.received[s.request_id].request, s.end) for s in plan.sampled}
+        sampled = {s.request_id: [next_token(self.received[s.request_id].request, s.end)] for s in plan.sampled}
         outputs = self.scheduler.commit(sampled)
         assert outputs == self.twin.commit(sampled)
         self.plan = None
@@ -248,14 +318,23 @@ class RandomSchedules(RuleBasedStateMachine):
         """Write the KV of the step, then read back the whole context of every sequence that is still wanted."""
         sequences = [s for s in plan.sequences if not self.received[s.request_id].endings]
         size = self.limits.block_size
+        tables = self.scheduler.blocks._tables
         for s in sequences:
-            for position, token in enumerate(s.token_ids, start=s.start):
-                self.kv[s.block_table[position // size] * size + position % size] = (s.request_id, position, token)
+            received = self.received[s.request_id]
+            known = [*received.request.prompt_token_ids, *received.token_ids]
+            assert list(s.token_ids) == known[s.start : s.end]
+            for position in range(s.start, s.end):
+                block = s.block_table[position // size]
+                assert not any(block in table for other, table in tables.items() if other != s.request_id), "shared"
+                self.kv[block * size + position % size] = (received.owner, *known[: position + 1])
+            if received.num_found is None:
+                received.num_found = s.start
+                event("found" if s.start else "nothing found")
         for s in sequences:
             received = self.received[s.request_id]
             known = [*received.request.prompt_token_ids, *received.token_ids]
             context = [self.kv[s.block_table[i // size] * size + i % size] for i in range(s.end)]
-            assert context == [(s.request_id, i, known[i]) for i in range(s.end)]
+            assert context == [(received.owner, *known[: i + 1]) for i in range(s.end)]
             assert s.is_sampled == (s.end == len(known))
             received.num_computed = s.end
 
@@ -265,6 +344,8 @@ class RandomSchedules(RuleBasedStateMachine):
             received = self.received[output.request_id]
             assert not received.endings, "a finished request is never named again"
             received.token_ids += output.token_ids
+            if output.token_ids:
+                received.cached_tokens.append(output.cached_tokens)
             if output.finish_reason is not None:
                 received.endings.append(output.finish_reason)
 
@@ -286,9 +367,13 @@ class RandomSchedules(RuleBasedStateMachine):
 
     def ended_once_and_right(self, received: Received) -> None:
         assert len(received.endings) == 1
+        if received.cached_tokens:
+            assert received.num_found is not None
+            said = min(received.num_found, len(received.request.prompt_token_ids))
+            assert received.cached_tokens == [said, *[0] * (len(received.cached_tokens) - 1)]
         tokens, reason = whole_answer(received.request)
         if received.is_cancelled:
-            assert received.endings == ["cancelled"]
+            assert received.endings in (["cancelled"], ["failed"])
             assert received.token_ids == tokens[: len(received.token_ids)]
             assert received.num_first_scheduled <= 1
         elif why_it_never_fits(received.request, self.limits) is not None:
@@ -305,12 +390,7 @@ class EqualRequests(RandomSchedules):
     def important_go_first(self, plan: ScheduledBatch, before: set[str]) -> None:
         super().important_go_first(plan, before)
         unfinished = [request_id for request_id, r in self.received.items() if not r.endings]
-        planned = [s.request_id for s in plan.sequences]
-        assert planned == unfinished[: len(planned)]
         assert not unfinished or unfinished[0] not in plan.preempted
-
-    def steps_left(self, unfinished: list[EngineRequest]) -> int:
-        return sum(step_bound(request, self.limits) for request in unfinished)
 
 
 class ImportantRequests(RandomSchedules):
@@ -324,7 +404,8 @@ class ImportantRequests(RandomSchedules):
     def arrive_important(
         self, num_prompt: int, max_tokens: int, can_stop: bool, priority: int, deadline_ms: int | None
     ) -> None:
-        self.submit(num_prompt, max_tokens, can_stop, priority, deadline_ms)
+        prompt = list(range(num_prompt))
+        self.add(self.request(prompt, max_tokens, can_stop, "a", priority, deadline_ms))
 
 
 LAWS = settings(max_examples=140, stateful_step_count=80, deadline=None, derandomize=True)

@@ -80,6 +80,7 @@ class Driver:
             max_tokens=max_tokens,
             stop_token_ids=[],
             sampling=SamplingParams(seed=number),
+            priority=number,  # one after the other, whatever their lengths: so the counts of a step say whose they are
         )
 
     def _steps(self) -> Iterator[StepDone]:

@@ -1,7 +1,7 @@
 """What each step computed and how long its turn took, read from what the engine reports. Pure.
 
-The engine reports counts; which request they belong to follows from its policy: first come, first served. That holds
-for requests that are never preempted, which is for the experiments to see to.
+The engine reports counts; which request they belong to follows from its policy: the most important first. That holds
+for requests of different priorities that are never preempted, which is for the experiments to see to.
 """
 
 from collections.abc import Mapping, Sequence

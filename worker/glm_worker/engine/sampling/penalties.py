@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_worker.request import SamplingParams
+from glm_worker.request import Ids, SamplingParams
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -20,7 +20,7 @@ _LARGEST = torch.finfo(torch.float32).max
 class TokenCounts:
     """How often each token was generated; those of the prompt are known with 0. Each token stands in it once."""
 
-    def __init__(self, prompt_token_ids: Sequence[int], without: Collection[int] = ()) -> None:
+    def __init__(self, prompt_token_ids: Ids, without: Collection[int] = ()) -> None:
         """without: ids that are not counted."""
         known = np.setdiff1d(
             np.asarray(prompt_token_ids, dtype=np.int64), np.fromiter(without, dtype=np.int64, count=len(without))
@@ -65,7 +65,7 @@ def has_penalty(params: SamplingParams) -> bool:
     return bool(params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1)
 
 
-def counts_for(params: SamplingParams, prompt_token_ids: Sequence[int]) -> TokenCounts:
+def counts_for(params: SamplingParams, prompt_token_ids: Ids) -> TokenCounts:
     """Return the counts at the beginning of an answer. Only the repetition penalty asks for the prompt."""
     return TokenCounts(prompt_token_ids if params.repetition_penalty != 1 else (), params.unpenalised_ids)
 
