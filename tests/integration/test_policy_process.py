@@ -77,9 +77,10 @@ def test_who_lacks_the_token_or_sends_nonsense_changes_nothing(group: Group) -> 
 
 def test_a_server_that_starts_again_has_the_policy_before_anything_else(group: Group) -> None:
     digest = tell(group, HIDDEN)
-    before = group.serving()["generation"]
-    group.leader.child("server").kill()
-    assert group.serving(after=before)["policy_digest"] == digest
+    group.serving()
+    server = group.leader.child("server")
+    server.kill()
+    assert group.served_again(server)["policy_digest"] == digest
     assert words(group)[0] == "SetPolicy hidden"
     assert policies(group) == ["SetPolicy hidden"]
 
@@ -136,8 +137,9 @@ def test_the_real_server_answers_by_the_policy_at_once_and_after_it_was_killed(t
             tell(group, {"reasoning": {"default": mode}})
             eventually(lambda said=said: thinking(group) == said)  # type: ignore[misc]
         assert group.leader.group()["generation"] == before
-        group.leader.child("server").kill()
-        group.serving(after=before)
+        server = group.leader.child("server")
+        server.kill()
+        group.served_again(server)
         assert thinking(group) == "disabled by=policy", "the first answer of the new server is by it"
 
 
@@ -171,8 +173,8 @@ def test_a_group_that_nobody_tells_is_ready_all_the_same_and_shows_reasoning_to_
         assert group.leader.group()["awaits_policy"] is True
         assert policies(group) == ["SetPolicy hidden"]
         eventually(lambda: "nobody has put a policy for 10 s" in group.leader.log.read_text())
-        generation = group.leader.group()["generation"]
-        group.leader.child("server").kill()
-        group.serving(after=generation)
+        server = group.leader.child("server")
+        server.kill()
+        group.served_again(server)
         assert readiness(group) == (200, "serving"), "it waits once"
         assert policies(group) == ["SetPolicy hidden"]

@@ -113,9 +113,10 @@ def test_who_lacks_the_token_or_sends_nonsense_changes_nothing(group: Group) -> 
 def test_a_server_that_starts_again_has_the_promises(group: Group) -> None:
     digest = promise(group, GOLD)
     ask(group, **{"x-tier": "gold"})
-    before = group.serving()["generation"]
-    group.leader.child("server").kill()
-    assert group.serving(after=before)["slo_digest"] == digest
+    group.serving()
+    server = group.leader.child("server")
+    server.kill()
+    assert group.served_again(server)["slo_digest"] == digest
     assert value(group, of_class(RECEIVED, "gold")) == 0
     ask(group, **{"x-tier": "gold"})
     assert value(group, of_class(RECEIVED, "gold")) == 1
