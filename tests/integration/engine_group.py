@@ -21,7 +21,7 @@ import zmq
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.rank import run_rank
 from glm_worker.heartbeat import Phase, RankSlot, create_slots
-from glm_worker.messages import Cancel, EngineReady, FromEngine, StepDone, Submit, ToEngine, TokenLogprobs
+from glm_worker.messages import Cancel, EngineReady, FromEngine, StepBegins, StepDone, Submit, ToEngine, TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.children.environment import zygote_environment
@@ -109,6 +109,8 @@ class EngineGroup:
         """Take in steps until the condition holds."""
         while not condition():
             step = self.receive()
+            if isinstance(step, StepBegins):
+                continue
             assert isinstance(step, StepDone)
             self.steps.append(step)
             for output in step.outputs:

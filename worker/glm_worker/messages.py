@@ -55,6 +55,7 @@ class EngineReady(msgspec.Struct, frozen=True, tag=True):
     limits: EngineLimits
     load_seconds: float
     deterministic: bool = False  # what a request computes depends on nothing but itself: seen here, not only intended
+    kernels: str = ""  # what computes the layers: torch, cpu-<instruction set>, ...; empty: unknown
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

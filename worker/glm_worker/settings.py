@@ -26,7 +26,8 @@ class WorkerSettings(BaseSettings):
     served_model_name: str = Field("", description="Name clients use; empty: the folder's name.")
     device: Device = Field("cpu", description="Explicit: a CUDA device that is missing is an error, never a fall-back.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on cuda, float32 on cpu (bf16 is slower there)."
+        "auto",
+        description="auto: bfloat16 on cuda, and on cpu where checkpoint and products of the CPU are; else float32.",
     )
 
     # The group: one copy of the model over num_pods pods of ranks_per_pod ranks
@@ -39,7 +40,12 @@ class WorkerSettings(BaseSettings):
     ranks_per_pod: int = Field(1, ge=1)
     tensor_parallel: int = Field(1, ge=1, description="Attention heads are split over this many; divides the ranks.")
     expert_parallel: int = Field(0, ge=0, description="Experts are split over all ranks: their number, or 0.")
-    threads_per_rank: int = Field(1, ge=1, description="CPU threads of torch in each rank.")
+    threads_per_rank: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of each rank; 0: on cpu the CPUs that the pod may use, its quota counted, divided by"
+        " its ranks, at least 1; on cuda 1.",
+    )
 
     # Addresses
     host: str = Field(
@@ -87,6 +93,11 @@ class WorkerSettings(BaseSettings):
         0,
         ge=0,
         description="KV cache of one rank; 0: on cuda what weights and the largest step leave, on cpu 256 MiB.",
+    )
+    prefix_cache: bool = Field(
+        True,
+        description="Whether requests of a tenant share the KV blocks of prompts that begin alike, and what was computed"
+        " once is kept until its room is needed. Which tokens are sampled does not change, up to rounding.",
     )
     max_waiting_requests: int = Field(256, ge=0, description="Past this the answer is 503 with Retry-After.")
     max_waiting_tokens: int = Field(1_048_576, ge=0, description="Prompt tokens that may wait; past this 503.")

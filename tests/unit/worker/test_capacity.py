@@ -1,14 +1,12 @@
 """Numbers from settings, checkpoint and device: limits are explicit, and what cannot be is refused with a sentence."""
 
 import pytest
-import torch
 
 from glm_worker.engine.capacity import (
     cache_bytes,
     max_model_len,
     num_blocks_that_fit,
     room_beside_largest_step,
-    torch_dtype,
 )
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.model.config import ModelConfig
@@ -19,21 +17,6 @@ MIB = 2**20
 
 def some_settings(**changes: object) -> WorkerSettings:
     return WorkerSettings(model="/nowhere", **changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "expected"),
-    [
-        ("cpu", "auto", torch.float32),
-        ("cuda", "auto", torch.bfloat16),
-        ("cpu", "bfloat16", torch.bfloat16),
-        ("cuda", "float32", torch.float32),
-    ],
-)
-def test_auto_is_the_fast_type_of_the_device_and_a_choice_is_kept(
-    device: str, dtype: str, expected: torch.dtype
-) -> None:
-    assert torch_dtype(some_settings(device=device, dtype=dtype)) == expected
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 100), (99, 99), (100, 100)])

@@ -14,7 +14,7 @@ from glm_worker.check.oracle import Oracle
 from glm_worker.check.ours import check_names, computed_here
 from glm_worker.check.report import Report
 from glm_worker.check.room import free_bytes_of, layers_that_fit, leading_layers, weights_bytes
-from glm_worker.engine.capacity import torch_dtype
+from glm_worker.engine.numerics import threads_of_rank, torch_dtype
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.model.config import ModelConfig
 from glm_worker.models import resolve
@@ -54,7 +54,7 @@ def check(settings: WorkerSettings, options: CheckOptions) -> int:
 
 def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Report:
     """Compute the prompts on both sides, one after the other, and judge. Raises ConfigError for what cannot be read."""
-    torch.set_num_threads(settings.threads_per_rank)
+    torch.set_num_threads(threads_of_rank(settings))
     folder = resolve(settings.model)
     reference = folder if options.reference is None else resolve(options.reference)
     config = ModelConfig.read(folder)
@@ -66,7 +66,7 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
         else prompts_of.prompts_of(options.prompt_file, checkpoint)
     )
     prompts = [prompt[: checkpoint.max_model_len - NUM_GENERATED] for prompt in prompts]
-    device, dtype = rank_device(settings.device, 0), torch_dtype(settings)
+    device, dtype = rank_device(settings.device, 0), torch_dtype(settings, config)
     num_tokens = sum(len(prompt) + NUM_GENERATED for prompt in prompts)
     num_layers = _num_layers(options.num_layers, config, dtype, device, num_tokens)
     cut = leading_layers(config, num_layers)

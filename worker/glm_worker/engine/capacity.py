@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
-
 from glm_worker.errors import ConfigError, EngineFailed
 from glm_worker.model.config import ModelConfig
 from glm_worker.scheduler.block_manager import blocks_for
@@ -11,13 +9,6 @@ from glm_worker.settings import WorkerSettings
 
 CPU_CACHE_BYTES = 256 * 2**20
 CUDA_SPARE_SHARE = 0.02  # of the device: for what its libraries load later, and for gaps between allocations
-
-
-def torch_dtype(settings: WorkerSettings) -> torch.dtype:
-    """Return the type of weights and cache."""
-    if settings.dtype == "auto":
-        return torch.bfloat16 if settings.device == "cuda" else torch.float32
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
 
 
 def max_model_len(settings: WorkerSettings, config: ModelConfig) -> int:

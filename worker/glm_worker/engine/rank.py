@@ -11,13 +11,14 @@ import torch
 
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.batch import StepRoom
-from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit, torch_dtype
+from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit
 from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
+from glm_worker.engine.numerics import threads_of_rank, torch_dtype
 from glm_worker.engine.probe import is_deterministic
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
@@ -57,17 +58,22 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     Raises as run_rank does.
     """
     began = time.monotonic()
-    torch.set_num_threads(settings.threads_per_rank)
+    threads = threads_of_rank(settings)
+    torch.set_num_threads(threads)
     device = rank_device(settings.device, assignment.local_rank)
-    dtype = torch_dtype(settings)
     mesh = Mesh(assignment.world_size, settings.tensor_parallel, assignment.rank)
     folder = resolve(settings.model)
     config = ModelConfig.read(folder)
+    dtype = torch_dtype(settings, config)
     model_len = max_model_len(settings, config)
     channel = _open_channel(settings, assignment)
     comm = Communicator.connect(assignment, mesh, device, slot)
     fixed_order = settings.deterministic and device.type == "cpu"
     model = load_model(folder, config, mesh, comm, device, dtype, slot.loading, fixed_order=fixed_order)
+    model.use_kernels(threads)
+    by_torch = model.kernels == "torch"
+    if not by_torch:
+        torch.set_num_threads(1)  # it has little left to do, and its threads would be in the way of the kernels'
 
     num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, dtype, device))
     bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
@@ -83,9 +89,9 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
         num_blocks=num_blocks,
         block_size=settings.block_size,
     )
-    # Several threads divide large steps at places of their own, which a probe of small ones does not see
+    # Threads of torch divide large steps at places of their own, which a probe of small ones does not see
     deterministic = (
-        fixed_order and settings.threads_per_rank == 1 and is_deterministic(runner, limits, config.vocab_size)
+        fixed_order and not (by_torch and threads > 1) and is_deterministic(runner, limits, config.vocab_size)
     )
     engine = Engine(Scheduler(limits), runner)
     load_seconds = time.monotonic() - began
@@ -97,7 +103,7 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     slot.ready()
     if isinstance(channel, FollowerChannel):
         return FollowerRank(engine, channel, slot, assignment.rank)
-    server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic)
+    server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic, kernels=model.kernels)
     sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)
@@ -112,7 +118,13 @@ def _open_channel(settings: WorkerSettings, assignment: RankAssignment) -> Leade
 
 
 def _connect_server(
-    assignment: RankAssignment, slot: RankSlot, limits: SchedulerLimits, load_seconds: float, *, deterministic: bool
+    assignment: RankAssignment,
+    slot: RankSlot,
+    limits: SchedulerLimits,
+    load_seconds: float,
+    *,
+    deterministic: bool,
+    kernels: str,
 ) -> ServerLink:
     if assignment.server_endpoint is None:
         raise EngineFailed("rank 0 was not told where the server waits")
@@ -129,6 +141,7 @@ def _connect_server(
             limits=engine_limits,
             load_seconds=load_seconds,
             deterministic=deterministic,
+            kernels=kernels,
         )
     )
     return server

@@ -74,6 +74,9 @@ class ModelConfig(BaseModel):
     rope_theta: float = Field(gt=0)
     partial_rotary_factor: float = Field(0.5, gt=0, le=1, description="Share of head_dim that is rotated.")
     max_position_embeddings: Count
+    dtype: str = Field(
+        "", validation_alias=AliasChoices("dtype", "torch_dtype"), description="Of the weights, as in bfloat16."
+    )
     rms_norm_eps: float = Field(gt=0)
     num_mtp_layers: int = Field(
         0,

@@ -1,0 +1,75 @@
+"""What a rank computes with: the type of its weights, and how many threads, from settings, checkpoint and machine."""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import torch
+
+from glm_worker.kernels.cpu import library
+from glm_worker.model.config import ModelConfig
+from glm_worker.settings import WorkerSettings
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def torch_dtype(settings: WorkerSettings, config: ModelConfig) -> torch.dtype:
+    """Return the type of weights and cache.
+
+    auto on a CPU is bf16 only where the checkpoint has no more and the CPU multiplies bf16 itself: elsewhere it would
+    cost precision and win nothing, for there each weight is made fp32 before it is used.
+    """
+    if settings.dtype != "auto":
+        return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    if settings.device == "cuda":
+        return torch.bfloat16
+    is_faster = library.is_available() and library.load().has_bf16_products
+    return torch.bfloat16 if is_faster and config.dtype == "bfloat16" else torch.float32
+
+
+def threads_of_rank(settings: WorkerSettings, cpus: int | None = None) -> int:
+    """Return the CPU threads of a rank: what is asked for, or its even share of the CPUs that its pod may use.
+
+    Where torch computes the layers, one: several divide sums at places that neighbours decide. cpus: None: as they are.
+    """
+    if settings.threads_per_rank:
+        return settings.threads_per_rank
+    if settings.device != "cpu" or not library.is_available():
+        return 1
+    num_pods_here = settings.num_pods if _is_loopback(settings.leader_host) else 1
+    return max(1, (usable_cpus() if cpus is None else cpus) // (settings.ranks_per_pod * num_pods_here))
+
+
+def usable_cpus(cgroups: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how many CPUs this process may use at once, at least 1: those it may run on, and its cgroups' quotas."""
+    num_cpus = len(os.sched_getaffinity(0))
+    return max(1, min([num_cpus, *(int(quota) for quota in _quotas(cgroups, membership))]))
+
+
+def _quotas(cgroups: Path, membership: Path) -> list[float]:
+    """Return the quotas in CPUs of the process's cgroup and of all above it; in a container its own is the root."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line.partition("::")[2] for line in lines if line.startswith("0::")), "/")
+    folder = cgroups / own.strip("/")
+    folders = [folder, *folder.parents] if folder.is_relative_to(cgroups) else [cgroups]
+    found = [_quota(each) for each in folders if each.is_relative_to(cgroups)]
+    return [quota for quota in found if quota is not None]
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether the group's pods are all on this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
