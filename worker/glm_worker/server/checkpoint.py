@@ -135,11 +135,11 @@ class Checkpoint:
             max_model_len=max_model_len or config.max_position_embeddings,
             think_tags=tag_ids(tokenizer, THINK_TAGS),
             tool_tags=tag_ids(tokenizer, TOOL_TAGS),
-            fingerprint=_fingerprint(folder),
+            fingerprint=fingerprint_of(folder),
         )
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint_of(folder: Path) -> str:
     """Return a digest of the folder's text files, of the names and sizes of its weights, and of this program.
 
     Weights of the same names and sizes are taken for the same: to read them all would take minutes at each start.

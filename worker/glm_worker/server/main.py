@@ -38,7 +38,7 @@ from glm_worker.messages import (
 from glm_worker.models import resolve
 from glm_worker.server.app import error_of_protocol, make_app
 from glm_worker.server.backend import Backend
-from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.checkpoint import Checkpoint, fingerprint_of
 from glm_worker.server.edge import memory
 from glm_worker.server.edge.tls import TlsFolder
 from glm_worker.server.flights.draining import Drainer, OpenExchanges
@@ -69,13 +69,33 @@ def run_server(settings: WorkerSettings, control_fd: int) -> None:
         runner.run(serve(settings, control_fd, before_serving=memory.settle))
 
 
+def prepare(settings: WorkerSettings) -> None:
+    """Read what takes long, in a process that stands by for a server: the tokenizer of a large model takes a second."""
+    folder = resolve(settings.model)
+    _prepared[folder] = _read(folder, settings)
+
+
+_prepared: dict[Path, Checkpoint] = {}  # by folder; what changes there meanwhile is read again
+
+
+def _read(folder: Path, settings: WorkerSettings) -> Checkpoint:
+    return Checkpoint.read(folder, name=settings.served_model_name, max_model_len=settings.max_model_len)
+
+
+def _checkpoint(folder: Path, settings: WorkerSettings) -> Checkpoint:
+    """Return the checkpoint, as it was prepared where nothing of it has changed since."""
+    prepared = _prepared.pop(folder, None)
+    is_same = prepared is not None and prepared.fingerprint == fingerprint_of(folder)
+    return prepared if prepared is not None and is_same else _read(folder, settings)
+
+
 async def serve(
     settings: WorkerSettings, control: int | socket.socket, *, before_serving: Callable[[], None] = lambda: None
 ) -> None:
     """Serve in the running loop until the control link closes. before_serving: called when all is made that stays."""
     folder = resolve(settings.model)
     tls = TlsFolder(Path(settings.tls_folder)) if settings.tls_folder else None
-    checkpoint = Checkpoint.read(folder, name=settings.served_model_name, max_model_len=settings.max_model_len)
+    checkpoint = _checkpoint(folder, settings)
     listener = _listen(settings.host, settings.http_port)
     link: ControlLink[ToServer] = await ControlLink.open(control, ToServer)
     telemetry = Telemetry(checkpoint.name, settings.identity)

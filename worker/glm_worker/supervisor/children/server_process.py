@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 from glm_worker.control import encode_frame
 from glm_worker.errors import ConfigError
@@ -41,8 +42,10 @@ def main() -> int:
     last_word = os.dup(arguments.control_fd)  # the server closes its own
     try:
         module, _, function = arguments.target.partition(":")
-        target: ServerTarget = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
+        target: ServerTarget = getattr(imported, function)
         if arguments.stand_by:
+            prepare_for(settings, imported)
             name_process("glm-stand-by")
             if not wait_for_a_word(arguments.control_fd):
                 return 0
@@ -57,6 +60,16 @@ def main() -> int:
         tell(last_word, f"{type(error).__name__}: {error}")
         return EXIT_CRASH
     return 0
+
+
+def prepare_for(settings: WorkerSettings, module: ModuleType) -> None:
+    """Let the module of the target read ahead, if it has a prepare. What stops that stops the server later."""
+    if (prepare := getattr(module, "prepare", None)) is None:
+        return
+    try:
+        prepare(settings)
+    except (ConfigError, OSError) as error:
+        _log.warning("nothing is read ahead for the next server: %s", error)
 
 
 def wait_for_a_word(control_fd: int) -> bool:
