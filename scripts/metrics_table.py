@@ -35,6 +35,8 @@ UNITS = (
     ("prompt_tokens_received", "tokens"),
     ("tokens_waiting", "tokens"),
     ("tokens_left", "tokens"),
+    ("prefix_cache_queries", "tokens"),
+    ("prefix_cache_hits", "tokens"),
     ("connections", "connections"),
     ("requests", "requests"),
     ("requests_received", "requests"),

@@ -1,7 +1,9 @@
 """What becomes of requests in flight: submitted, answered, cancelled, lost and run again; and how they are counted."""
 
 import logging
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
@@ -394,3 +396,34 @@ def test_room_is_told_from_the_first_generation_on() -> None:
     assert world.flights.gauges().max_running == 2
     world.flights.lose("g1", "gone")
     assert world.flights.gauges().num_blocks == 100, "a cache that is started again is no smaller"
+
+
+def test_what_a_cache_had_of_a_prompt_is_counted_once_and_told_in_the_end() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(replace(a_job(), cache_seed=b"s"))
+    world.step(msgspec.structs.replace(tokens(flight, " 4"), cached_tokens=2))
+    world.step(tokens(flight, " 5", "stop"))
+    assert flight.ending.num_cached_tokens == 2
+    assert world.value('glm_prefix_cache_queries_total{model="m"}') == prompt_len(flight)
+    assert world.value('glm_prefix_cache_hits_total{model="m"}') == 2
+    assert world.value('vllm:prefix_cache_hits_total{engine="0",model_name="m"}') == 2
+
+
+def test_a_request_that_shares_nothing_is_looked_up_nowhere() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(tokens(flight, " 4", "stop"))
+    assert world.value('glm_prefix_cache_queries_total{model="m"}') == 0
+
+
+def test_an_answer_that_went_on_elsewhere_tells_what_was_found_when_it_began() -> None:
+    world = World()
+    world.serve()
+    flight = world.flights.admit(a_job())
+    world.step(msgspec.structs.replace(tokens(flight, " 4"), cached_tokens=2))
+    world.flights.lose("g1", "test")
+    world.serve("g2")
+    world.step(tokens(flight, " 5", "stop"))
+    assert flight.ending.num_cached_tokens == 2

@@ -9,12 +9,15 @@ import pytest
 
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits, Policy, ReasoningPolicy
-from glm_worker.request import SamplingParams
+from glm_worker.request import EngineRequest, SamplingParams, TokenIds
+from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.server.checkpoint import GenerationDefaults
 from glm_worker.server.jobs.accept import accept_chat
+from glm_worker.server.jobs.context import Caller, Rules
 from glm_worker.server.jobs.conversation import AssistantTurn, Conversation, Said
 from glm_worker.server.jobs.job import Job, Room, room_of
 from glm_worker.server.jobs.wishes import Wishes
+from glm_worker.server.openai.completions.intake import completion_order
 from glm_worker.server.structured.formats import Choice, Regex
 from glm_worker.server.text.chat import ChatTemplate
 from glm_worker.server.text.deltas import assemble
@@ -336,3 +339,19 @@ def test_text_of_a_given_form_is_told_with_the_newlines_that_it_begins_with(cont
     order = accept_chat(conversation, Wishes(), a_context(), order_id="o")
     answer = assemble(order.jobs[0].reader().feed([*tokenizer().encode("<think>hm</think>\n1"), stop_id()], "stop"))
     assert (answer.reasoning, answer.content) == ("hm", "\n1")
+
+
+def test_prompts_are_hashed_in_the_blocks_of_the_group_for_their_tenant_and_not_at_all_without_a_cache() -> None:
+    def request_of(tenant: str, block_size: int) -> EngineRequest:
+        caller, rules = Caller(request_id="r", tenant=tenant), Rules(prefix_block_size=block_size)
+        context = replace(a_context(rules=rules), caller=caller)
+        body = {"model": "glm-nano", "prompt": list(range(5, 14)), "n": 2}
+        jobs = completion_order(json.dumps(body).encode(), context).jobs
+        first, second = (job.engine_request(Room(100)) for job in jobs)
+        assert first.block_hashes == second.block_hashes
+        return first
+
+    request = request_of("t", 4)
+    assert request.block_hashes == hashes_of(TokenIds.of(range(5, 14)), seed_of("t"), 4)
+    assert request.cache_seed == seed_of("t") != request_of("", 4).cache_seed == seed_of("")
+    assert (request_of("t", 0).cache_seed, request_of("t", 0).block_hashes) == (b"", b"")

@@ -1,12 +1,17 @@
 """What the scheduler promises, one example a promise. The laws over random schedules are in test_scheduler_laws.py."""
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from glm_worker.errors import EngineFailed
 from glm_worker.messages import EngineLimits, RequestOutput
 from glm_worker.request import EngineRequest
+from glm_worker.scheduler.lanes import lane_of, short_tokens
 from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
 from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.scheduler.scheduler import Scheduler
 
 STOP = 99
@@ -33,6 +38,13 @@ def a_request(
         stop_token_ids=[STOP],
         priority=priority,
         deadline_ms=deadline_ms,
+    )
+
+
+def a_shared(request_id: str, prompt: Sequence[int], max_tokens: int = 4, *, tenant: str = "") -> EngineRequest:
+    """A request that shares blocks."""
+    return msgspec.structs.replace(
+        a_request(request_id, 1, max_tokens), prompt_token_ids=prompt, cache_seed=seed_of(tenant)
     )
 
 
@@ -349,3 +361,159 @@ def test_what_a_preempted_request_computes_again_is_prefill() -> None:
     scheduler.commit({"b": [13]})
     plan = scheduler.schedule()
     assert (plan.prefill_tokens, plan.decode_tokens) == (0, 1)
+
+
+def finish(scheduler: Scheduler, token_id: int = 7) -> list[ScheduledBatch]:
+    """Run until nothing is left; return the plans."""
+    plans = []
+    while scheduler.has_work:
+        plans.append(scheduler.schedule())
+        scheduler.check()
+        scheduler.commit({s.request_id: [token_id] for s in plans[-1].sampled})
+        scheduler.check()
+    return plans
+
+
+def test_the_next_turn_of_a_chat_computes_only_what_is_new() -> None:
+    scheduler = a_scheduler(a_shared("a", range(10, 19), 4))
+    finish(scheduler)
+    scheduler.add(a_shared("b", [*range(10, 19), 7, 7, 7, 7, 1, 2], 2))  # 15 tokens; 12 of them are computed, 3 blocks
+    plan = scheduler.schedule()
+    assert chunks(plan) == [("b", 12, 15)]
+    assert scheduler.commit({"b": [7]}) == [RequestOutput("b", [7], None, cached_tokens=12)]
+    assert step(scheduler) == [RequestOutput("b", [7], "length")]
+
+
+def test_the_last_token_of_a_prompt_that_is_there_is_computed_in_a_block_of_its_own() -> None:
+    scheduler = a_scheduler(a_shared("a", range(8), 8))
+    step(scheduler)
+    table = list(scheduler.blocks.table("a"))
+    scheduler.add(a_shared("b", range(8), 8))
+    plan = scheduler.schedule()
+    assert chunks(plan) == [("a", 8, 9), ("b", 4, 8)]
+    shared, own = plan.sequences[1].block_table
+    assert shared == table[0]
+    assert own not in table
+
+
+@pytest.mark.parametrize(("tenant", "start"), [("", 8), ("t", 0)])
+def test_blocks_of_one_tenant_are_not_for_another(tenant: str, start: int) -> None:
+    scheduler = a_scheduler(a_shared("a", range(9), 1))
+    finish(scheduler)
+    scheduler.add(a_shared("b", range(9), 1, tenant=tenant))
+    assert chunks(scheduler.schedule()) == [("b", start, 9)]
+
+
+def test_a_request_without_a_seed_shares_nothing() -> None:
+    scheduler = a_scheduler(a_request("a", 9, 1))
+    finish(scheduler)
+    assert scheduler.blocks.num_cached == 0
+    scheduler.add(a_request("b", 9, 1))
+    assert chunks(scheduler.schedule()) == [("b", 0, 9)]
+
+
+def test_hashes_that_came_with_a_request_are_those_of_the_engine() -> None:
+    scheduler = a_scheduler(a_shared("a", range(9), 1))
+    finish(scheduler)
+    hashed = a_shared("b", range(9), 1)
+    hashes = hashes_of(hashed.prompt_token_ids, hashed.cache_seed, 4)  # type: ignore[arg-type]
+    scheduler.add(msgspec.structs.replace(hashed, block_hashes=hashes))
+    assert chunks(scheduler.schedule()) == [("b", 8, 9)]
+
+
+def test_a_preempted_sequence_finds_what_nobody_needed_meanwhile() -> None:
+    # 5 blocks of 2: both have two, a takes the fifth, and b, which wants it next, must go.
+    first, second = a_shared("a", [1, 2, 3, 4], 5), a_shared("b", [5, 6, 7], 5)
+    scheduler = a_scheduler(first, second, of=limits(num_blocks=5, block_size=2))
+    step(scheduler, 11)
+    step(scheduler, 12)
+    assert scheduler.schedule().preempted == ("b",)
+    scheduler.commit({"a": [13]})
+    scheduler.cancel("a")
+    plan = scheduler.schedule()
+    assert (chunks(plan), list(plan.sequences[0].token_ids)) == ([("b", 4, 5)], [12])
+    (output,) = scheduler.commit({"b": [13]})
+    assert output.cached_tokens == 0  # of the first time, and said then
+
+
+def test_a_cancelled_request_leaves_what_it_has_computed_for_others() -> None:
+    scheduler = a_scheduler(a_shared("a", range(9), 4))
+    step(scheduler)
+    scheduler.cancel("a")
+    assert (scheduler.blocks.num_used, scheduler.blocks.num_cached) == (0, 2)
+
+
+def test_a_failed_request_leaves_nothing_and_its_blocks_are_zeroed_before_the_next_step() -> None:
+    scheduler = a_scheduler(a_shared("a", range(9), 4))
+    step(scheduler)
+    blocks = set(scheduler.blocks.table("a"))
+    scheduler.cancel("a", "failed")
+    scheduler.check()
+    scheduler.add(a_shared("b", range(9), 4))
+    plan = scheduler.schedule()
+    assert (set(plan.zeroed), chunks(plan)) == (blocks, [("b", 0, 9)])
+    scheduler.commit({"b": [7]})
+    assert scheduler.schedule().zeroed == ()
+
+
+def test_several_tokens_of_a_step_are_taken_up_to_the_end_of_the_answer() -> None:
+    scheduler = a_scheduler(a_request("a", 3, 9))
+    scheduler.schedule()
+    assert scheduler.commit({"a": [7, 8]}) == [RequestOutput("a", [7, 8], None)]
+    scheduler.check()
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.decode_tokens) == ([("a", 3, 5)], 1)
+    assert scheduler.commit({"a": [5, STOP, 6]}) == [RequestOutput("a", [5, STOP], "stop")]
+    scheduler.check()
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "lane"), [(1, 0), (512, 0), (513, 1), (2048, 1), (2049, 2), (8192, 2), (8193, 3), (131_072, 4)]
+)
+def test_a_lane_has_prefills_of_like_size(num_tokens: int, lane: int) -> None:
+    assert lane_of(num_tokens, short_tokens(2048)) == lane
+
+
+def test_a_long_prompt_does_not_hold_up_a_short_one_nor_a_middling_one() -> None:
+    scheduler = a_scheduler(a_request("long", 200, 1), of=limits(max_model_len=300, num_blocks=99))
+    step(scheduler)
+    scheduler.add(a_request("short", 4, 1))
+    scheduler.add(a_request("middling", 9, 1))
+    assert chunks(scheduler.schedule()) == [("long", 16, 23), ("short", 0, 4), ("middling", 0, 5)]
+    scheduler.commit({"short": [7]})
+    plan = scheduler.schedule()
+    assert chunks(plan) == [("long", 23, 35), ("middling", 5, 9)]
+
+
+def test_of_prompts_of_like_size_one_is_begun_at_a_time() -> None:
+    scheduler = a_scheduler(a_request("a", 40, 1), a_request("b", 60, 1), of=limits(max_model_len=99, num_blocks=99))
+    assert chunks(scheduler.schedule()) == [("a", 0, 16)]
+    assert scheduler.num_waiting == 1
+
+
+def test_a_prompt_that_is_mostly_cached_is_a_short_one() -> None:
+    of = limits(max_model_len=300, num_blocks=199)
+    scheduler = a_scheduler(a_shared("a", range(100), 1), of=of)
+    finish(scheduler)
+    scheduler.add(a_request("long", 200, 1))
+    step(scheduler)
+    scheduler.add(a_shared("b", range(102), 1))
+    assert chunks(scheduler.schedule()) == [("long", 16, 30), ("b", 100, 102)]
+
+
+def test_a_higher_priority_takes_all_tokens_that_it_needs() -> None:
+    scheduler = a_scheduler(a_request("low", 40, 1, priority=1), of=limits(max_model_len=99, num_blocks=99))
+    step(scheduler)
+    scheduler.add(a_request("high", 30, 1))
+    assert chunks(scheduler.schedule()) == [("high", 0, 16)]
+    scheduler.commit({})
+    assert chunks(scheduler.schedule()) == [("high", 16, 30), ("low", 16, 18)]
+
+
+def test_a_step_can_be_held_to_fewer_tokens_of_prompts_and_decodes_are_not() -> None:
+    scheduler = a_scheduler(a_request("a"))
+    step(scheduler)
+    scheduler.add(a_request("b", num_prompt=9))
+    assert chunks(scheduler.schedule(max_prefill_tokens=2)) == [("a", 3, 4), ("b", 0, 2)]
+    scheduler.commit({"a": [7]})
+    assert chunks(scheduler.schedule(max_prefill_tokens=0)) == [("a", 4, 5), ("b", 2, 3)]  # one at least

@@ -102,7 +102,9 @@ async def serve(
     limits = QueueLimits(settings.max_waiting_requests, settings.max_waiting_tokens, settings.max_num_seqs)
     flights = Flights(Journal(limits), telemetry, Room(checkpoint.max_model_len))
     rules = Rules(
-        control_tokens_are_text=settings.control_tokens == "text", any_tool_name=settings.undeclared_tools == "call"
+        control_tokens_are_text=settings.control_tokens == "text",
+        any_tool_name=settings.undeclared_tools == "call",
+        prefix_block_size=settings.block_size if settings.prefix_cache else 0,
     )
     policy = LivePolicy(policy_of(settings))
     compiler = Compiler(folder)

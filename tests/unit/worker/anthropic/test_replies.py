@@ -147,6 +147,14 @@ def test_usage_is_exact_at_the_beginning_and_at_the_end() -> None:
     }
 
 
+def test_what_was_read_from_the_cache_is_no_part_of_the_input() -> None:
+    order = order_of()
+    num_prompt = len(order.jobs[0].prompt_token_ids)
+    ending = replace(ENDING, num_cached_tokens=num_prompt - 1)
+    *_, delta = (data_of(event) for event in MessageReplies(order, "m", 0).ending(0, ending))
+    assert (delta["usage"]["input_tokens"], delta["usage"]["cache_read_input_tokens"]) == (1, num_prompt - 1)
+
+
 def test_log_probabilities_are_no_blocks() -> None:
     assert whole(TokenLogprob(1, -0.5), Content("a"))["content"] == [{"type": "text", "text": "a"}]
 

@@ -67,6 +67,13 @@ def test_every_answer_is_a_choice_with_its_own_end() -> None:
     assert body["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
 
 
+def test_of_a_prompt_with_several_answers_what_one_of_them_computed_was_not_cached() -> None:
+    order = completion_of({"model": "glm-nano", "prompt": ["x", "y"], "n": 2})
+    found = [0, 1, 1, 1]  # the first answer to x computed it; y was there
+    answers = [Answered([], replace(an_ending(), num_cached_tokens=number)) for number in found]
+    assert CompletionReplies(order, "m", 1).body(answers)["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+
+
 def test_the_usage_has_all_its_numbers_in_both_apis() -> None:
     for replies in (ChatReplies(a_chat(), "m", 1), CompletionReplies(a_completion(), "m", 1)):
         usage = replies.body([Answered([Content("a")], an_ending())])["usage"]

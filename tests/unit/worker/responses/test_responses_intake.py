@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from glm_worker.errors import RequestRefused
 from glm_worker.request import EngineRequest
+from glm_worker.server.flights.replies import Answered, Ending
 from glm_worker.server.jobs.conversation import AssistantTurn, PastCall, Said, ToolResult
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.responses.ids import ResponseId, digits_of, tag_of
 from glm_worker.server.responses.intake import _item, _read
 from glm_worker.server.responses.opaque import seal, unseal
+from glm_worker.server.responses.replies import ResponseReplies
 from glm_worker.server.responses.turns import Placed, turns_of
 from unit.worker.orders import chat_job
 from unit.worker.responses.response_builders import accepted, streamed, whole
@@ -198,3 +200,9 @@ def test_a_stream_names_its_end() -> None:
     ids = tokenizer().encode("1 2")
     assert streamed(accepted(), [ids], "length")[-1]["type"] == "response.incomplete"
     assert streamed(accepted(), [[*ids, stop_id()]])[-1]["type"] == "response.completed"
+
+
+def test_the_usage_of_a_response_says_what_of_its_prompt_was_cached() -> None:
+    ending = Ending(reason="stop", num_prompt_tokens=9, num_tokens=2, num_reasoning_tokens=0, num_cached_tokens=4)
+    usage = ResponseReplies(accepted(), "m", 0).body([Answered([], ending)])["usage"]
+    assert (usage["input_tokens"], usage["input_tokens_details"]) == (9, {"cached_tokens": 4})

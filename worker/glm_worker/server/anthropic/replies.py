@@ -76,11 +76,15 @@ class MessageReplies:
                 return "end_turn" if sequence is None else "stop_sequence"
 
     def _usage(self, ending: Ending | None) -> Json:
-        """Return the counts so far. There is no cache of prompts, so nothing is written to it or read from it."""
+        """Return the counts so far: what was read from the cache is no part of the input, and only its end says it.
+
+        Writing to the cache costs nobody anything, so nothing counts as written.
+        """
+        num_cached = 0 if ending is None else ending.num_cached_tokens
         return {
-            "input_tokens": self._order.num_prompt_tokens,
+            "input_tokens": self._order.num_prompt_tokens - num_cached,
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": num_cached,
             "output_tokens": 0 if ending is None else ending.num_tokens,
             "output_tokens_details": {"thinking_tokens": 0 if ending is None else ending.num_reasoning_tokens},
         }

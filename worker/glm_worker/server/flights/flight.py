@@ -59,6 +59,7 @@ class Flight:
         self.engine_end: str | None = (
             None if so_far is None else so_far.engine_end
         )  # why the engine ended it, if it has
+        self.num_cached_tokens: int | None = None  # of the prompt, as it was found first; None: no token has come
         self.spell: Spell | None = None
         self._deltas: list[Delta] = [] if so_far is None else so_far.deltas
         if self.reader.finish_reason is not None:
@@ -75,6 +76,8 @@ class Flight:
 
     def read(self, output: RequestOutput) -> None:
         """Take new tokens of the engine."""
+        if self.num_cached_tokens is None and output.token_ids:
+            self.num_cached_tokens = output.cached_tokens
         self.token_ids += output.token_ids
         self.engine_end = output.finish_reason
         deltas = self.reader.feed(output.token_ids, output.finish_reason, output.logprobs)
@@ -98,6 +101,7 @@ class Flight:
             num_prompt_tokens=len(self.job.prompt_token_ids),
             num_tokens=self.reader.num_tokens,
             num_reasoning_tokens=self.reader.num_reasoning_tokens,
+            num_cached_tokens=self.num_cached_tokens or 0,
             stop=self.reader.stop,
         )
 

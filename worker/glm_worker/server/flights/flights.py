@@ -95,7 +95,10 @@ class Flights:
     def progress(self, job_id: str) -> Generated | None:
         """Return what a job has generated so far in this run; None when it is over."""
         flight = self._flights.get(job_id)
-        return None if flight is None else Generated(flight.reader.num_tokens, flight.reader.num_reasoning_tokens)
+        if flight is None:
+            return None
+        reader = flight.reader
+        return Generated(reader.num_tokens, reader.num_reasoning_tokens, flight.num_cached_tokens or 0)
 
     def close(self, retry_after_s: int) -> None:
         """Admit nothing from now on."""
@@ -308,7 +311,10 @@ class Flights:
             self._end(flight, "failed", Ended(error=error), engine_has_it=False)
             return
         reader = flight.reader
+        is_first = flight.num_cached_tokens is None
         flight.read(output)
+        if is_first and flight.num_cached_tokens is not None and flight.job.cache_seed:
+            self._telemetry.looked_up(len(flight.job.prompt_token_ids), flight.num_cached_tokens)
         flight.times.tokens(now, reader.num_tokens - tokens_before, has_answer=reader.has_answer)
         if reader.finish_reason is not None:
             self.num_finished += 1

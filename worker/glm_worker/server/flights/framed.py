@@ -121,7 +121,7 @@ class FramedExchange(Exchange):
         num_reasoning = sum(ending.num_reasoning_tokens for ending in endings)
         meaning = Close(
             num_prompt_tokens=self._order.num_prompt_tokens,
-            num_cached_tokens=0,
+            num_cached_tokens=self._order.num_cached_tokens([ending.num_cached_tokens for ending in endings]),
             num_reasoning_tokens=num_reasoning,
             num_answer_tokens=sum(ending.num_tokens for ending in endings) - num_reasoning,
             reasons=[ending.reason for ending in endings],

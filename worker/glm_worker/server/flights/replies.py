@@ -21,6 +21,7 @@ class Ending:
     num_prompt_tokens: int
     num_tokens: int
     num_reasoning_tokens: int
+    num_cached_tokens: int = 0  # of the prompt, that were computed for another request before
     stop: str | int | None = None  # what the client asked to stop at, and was met: a string or a token id
 
 
@@ -29,6 +30,7 @@ class Generated(NamedTuple):
 
     num_tokens: int
     num_reasoning_tokens: int
+    num_cached_tokens: int = 0  # of its prompt
 
 
 class Answered(NamedTuple):

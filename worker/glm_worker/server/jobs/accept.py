@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from glm_worker.errors import RequestRefused
-from glm_worker.request import SamplingParams
+from glm_worker.request import SamplingParams, TokenIds
+from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.jobs.context import Context
 from glm_worker.server.jobs.conversation import (
@@ -204,9 +205,13 @@ def _order(
         **of_job,
     }
     seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
+    block_size = context.rules.prefix_block_size
+    cache_seed = seed_of(context.caller.tenant) if block_size else b""
+    packed = [TokenIds.of(token_ids) for token_ids in prompts]
+    hashes = [hashes_of(token_ids, cache_seed, block_size) if block_size else b"" for token_ids in packed]
     answers = [
-        (token_ids, state, number)
-        for token_ids, state in zip(prompts, states, strict=True)
+        (token_ids, block_hashes, state, number)
+        for token_ids, block_hashes, state in zip(packed, hashes, states, strict=True)
         for number in range(wishes.num_answers)
     ]
     begun = context.begun
@@ -216,7 +221,7 @@ def _order(
             code="cannot_continue",
             status=409,
         )
-    seeds = [(seed + number) & _SEED_MASK for _, _, number in answers] if begun is None else begun.seeds
+    seeds = [(seed + number) & _SEED_MASK for *_, number in answers] if begun is None else begun.seeds
     jobs = tuple(
         Job(
             id=_job_id(order_id, index, len(answers), is_begun=begun is not None),
@@ -224,9 +229,11 @@ def _order(
             state=state,
             sampling=_sampling(wishes, checkpoint, seeds[index]),
             begun=None if begun is None else begun.answers[index],
+            cache_seed=cache_seed,
+            block_hashes=block_hashes,
             **shared,
         )
-        for index, (token_ids, state, _) in enumerate(answers)
+        for index, (token_ids, block_hashes, state, _) in enumerate(answers)
     )
     return Order(
         id=order_id,

@@ -31,6 +31,7 @@ class Rules:
 
     control_tokens_are_text: bool = True  # in what clients send
     any_tool_name: bool = False  # whether a call of a tool that is not on offer is passed on
+    prefix_block_size: int = 0  # tokens of the KV blocks that requests of a tenant share; 0: they share none
 
 
 @dataclass(frozen=True, kw_only=True)

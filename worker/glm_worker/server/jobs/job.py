@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glm_edge.frames import AnswerSoFar
 from glm_worker.errors import RequestRefused
 from glm_worker.messages import EngineLimits
-from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams, Thought
+from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams, Thought, TokenIds
 from glm_worker.server.jobs.wishes import CHAT_NAMES, ParamNames
 from glm_worker.server.text.argument_types import Tools
 from glm_worker.server.text.lexer import Tag
@@ -44,7 +44,7 @@ class Job:
     id: str
     is_chat: bool
     thinking: bool
-    prompt_token_ids: list[int]
+    prompt_token_ids: TokenIds
     max_tokens: int | None  # None: what the prompt leaves
     sampling: SamplingParams
     stop_token_ids: tuple[int, ...]  # all that the engine ends the answer at
@@ -67,6 +67,8 @@ class Job:
     thought: Thought | None = None
     grammar: AnswerGrammar | None = None
     begun: AnswerSoFar | None = None  # by another group
+    cache_seed: bytes = b""  # whose KV blocks it may share (scheduler/prefix.py); empty: nobody's
+    block_hashes: bytes = b""  # of the prompt, with that seed
     params: ParamNames = CHAT_NAMES
 
     def reader(self) -> OutputReader:
@@ -123,4 +125,6 @@ class Job:
             deadline_ms=self.deadline_ms,
             thought=self.thought,
             grammar=self.grammar,
+            cache_seed=self.cache_seed,
+            block_hashes=self.block_hashes,
         )

@@ -1,7 +1,7 @@
 """One accepted request: the jobs of its answers, and how they are to be told."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from glm_worker.request import AnswerGrammar
@@ -64,6 +64,18 @@ class Order:
         """Tokens of the prompts, each counted once however many answers it has."""
         prompts = {id(job.prompt_token_ids): job for job in self.jobs}
         return sum(len(job.prompt_token_ids) for job in prompts.values())
+
+    def num_cached_tokens(self, of_answers: Sequence[int]) -> int:
+        """Return how many tokens of the prompts were not computed. of_answers: those of the prompt of each answer.
+
+        A prompt is counted once, as the answer had it that found least: of four answers to a new prompt one computes
+        it, and the others find it.
+        """
+        least: dict[int, int] = {}
+        for job, num_cached in zip(self.jobs, of_answers, strict=True):
+            prompt = id(job.prompt_token_ids)
+            least[prompt] = min(num_cached, least.get(prompt, num_cached))
+        return sum(least.values())
 
     def with_grammar(self, grammar: AnswerGrammar) -> "Order":
         return replace(self, jobs=tuple(replace(job, grammar=grammar) for job in self.jobs))

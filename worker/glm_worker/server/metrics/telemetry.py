@@ -66,7 +66,8 @@ class Telemetry:
         )
         self._tokens_waiting = self._gauge("glm_num_tokens_waiting", "Prompt tokens of the requests that wait.")
         self._uncached_waiting = self._gauge(
-            "glm_prompt_tokens_waiting", "Prompt tokens that no cache holds, of the requests that wait."
+            "glm_prompt_tokens_waiting",
+            "Prompt tokens of the requests that wait; what a cache has of them is seen when they begin.",
         )
         self._uncached_left = self._gauge(
             "glm_prompt_tokens_left", "Prompt tokens that are not computed yet, of the requests that run."
@@ -80,6 +81,12 @@ class Telemetry:
         )
         self.connections = self._gauge("glm_http_connections", "Connections of clients that are open.")
         self.prompt_tokens = self._counter("glm_prompt_tokens", "Tokens of prompts that the engine began with.")
+        self._prefix_queries = self._counter(
+            "glm_prefix_cache_queries", "Tokens of prompts that were looked up in the cache of prefixes."
+        )
+        self._prefix_hits = self._counter(
+            "glm_prefix_cache_hits", "Tokens of prompts that the cache had, so they were not computed."
+        )
         self.reasoning_tokens, self.answer_tokens = self._counters(
             "glm_generation_tokens", "Tokens generated, thinking and answer apart.", "kind", ("reasoning", "answer")
         )
@@ -126,6 +133,11 @@ class Telemetry:
         """Count a request as it is admitted."""
         (self._thinking if thinking else self._not_thinking).inc()
 
+    def looked_up(self, num_prompt_tokens: int, num_cached_tokens: int) -> None:
+        """Count what the cache of prefixes had of a prompt; once for each request, when its first token is there."""
+        self._prefix_queries.inc(num_prompt_tokens)
+        self._prefix_hits.inc(num_cached_tokens)
+
     def generation_began(self) -> None:
         """The engine's own counts begin anew."""
         self._preemptions_seen = 0
@@ -163,7 +175,7 @@ class Telemetry:
         self._max_running.set(gauges.max_running)
         self._oldest_waiting.set(gauges.oldest_waiting_s)
         self._tokens_waiting.set(gauges.num_tokens_waiting)
-        self._uncached_waiting.set(gauges.num_tokens_waiting)  # all of them: there is no cache of prompts
+        self._uncached_waiting.set(gauges.num_tokens_waiting)  # all of them: nobody has looked them up yet
         self._uncached_left.set(gauges.num_tokens_left)
         self._in_flight.set(gauges.in_flight_tokens)
         self._kv_usage.set(gauges.kv_cache_usage)

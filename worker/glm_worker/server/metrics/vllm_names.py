@@ -15,6 +15,8 @@ TWINS: Mapping[str, str] = {
     "glm_prompt_tokens": "vllm:prompt_tokens",
     "glm_generation_tokens": "vllm:generation_tokens",
     "glm_preemptions": "vllm:num_preemptions",
+    "glm_prefix_cache_queries": "vllm:prefix_cache_queries",
+    "glm_prefix_cache_hits": "vllm:prefix_cache_hits",
     "glm_finished_requests": "vllm:request_success",
 }
 """Family names without the `_total` of counters."""

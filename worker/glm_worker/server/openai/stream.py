@@ -7,7 +7,7 @@ from glm_edge.errors.failure import Failure
 from glm_edge.errors.openai import error_body
 from glm_worker.server.flights.replies import DONE, Ending, Event, Generated
 from glm_worker.server.jobs.order import Order
-from glm_worker.server.openai.usage import Progress, usage, usage_of
+from glm_worker.server.openai.usage import Progress, generated_in, usage, usage_of
 
 Json = dict[str, Any]
 
@@ -50,14 +50,14 @@ class StreamedReplies:
         if not counted:
             self._held = chunks
             return []
-        so_far = usage(self._order.num_prompt_tokens, self._generated)
+        so_far = usage(self._order, self._generated)
         return [Event({**chunk, "usage": so_far}) for chunk in chunks]
 
     def _count(self, index: int, ending: Ending | None) -> bool:
         """Note what the answer has so far, and return whether that is known."""
         assert self._progress is not None
         if ending is not None:
-            generated: Generated | None = Generated(ending.num_tokens, ending.num_reasoning_tokens)
+            generated: Generated | None = generated_in(ending)
         else:
             generated = self._progress(self._order.jobs[index].id)
         if generated is not None:

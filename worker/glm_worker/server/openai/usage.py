@@ -1,6 +1,6 @@
 """What a request took, in OpenAI's shape: at the end, and so far where that is asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from glm_worker.server.flights.replies import Ending, Generated
@@ -14,17 +14,25 @@ Progress = Callable[[str], Generated | None]
 
 
 def usage_of(order: Order, endings: Sequence[Ending]) -> Json:
-    return usage(order.num_prompt_tokens, [Generated(each.num_tokens, each.num_reasoning_tokens) for each in endings])
+    """Return the usage of answers that are complete."""
+    return usage(order, [generated_in(ending) for ending in endings])
 
 
-def usage(num_prompt_tokens: int, answers: Iterable[Generated]) -> Json:
-    """Return the usage object. cached_tokens is 0: nothing of a prompt is kept from one request for another."""
-    answers = list(answers)
+def generated_in(ending: Ending) -> Generated:
+    """Return what an answer that is complete has generated."""
+    return Generated(ending.num_tokens, ending.num_reasoning_tokens, ending.num_cached_tokens)
+
+
+def usage(order: Order, answers: Sequence[Generated]) -> Json:
+    """Return the usage object of what each answer has so far."""
+    num_prompt_tokens = order.num_prompt_tokens
     num_tokens = sum(answer.num_tokens for answer in answers)
     return {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_tokens,
         "total_tokens": num_prompt_tokens + num_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": order.num_cached_tokens([answer.num_cached_tokens for answer in answers])
+        },
         "completion_tokens_details": {"reasoning_tokens": sum(answer.num_reasoning_tokens for answer in answers)},
     }

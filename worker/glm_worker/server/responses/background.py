@@ -125,6 +125,7 @@ class BackgroundResponse:
             num_prompt_tokens=len(flight.job.prompt_token_ids),
             num_tokens=flight.reader.num_tokens,
             num_reasoning_tokens=flight.reader.num_reasoning_tokens,
+            num_cached_tokens=flight.num_cached_tokens or 0,
         )
         self._replies.cancelled(self._visible(flight.take()), ending)
 

@@ -128,7 +128,7 @@ def _ids_of(request: TokenizeRequest, context: Context) -> list[int]:
             thinking=request.thinking_wish(),
             goes_on=request.goes_on,
         )
-        return accept_chat(conversation, Wishes(), context, order_id="tokenize").jobs[0].prompt_token_ids
+        return list(accept_chat(conversation, Wishes(), context, order_id="tokenize").jobs[0].prompt_token_ids)
     if not request.prompt:
         return []
     checkpoint.check_length(request.prompt, "prompt")
