@@ -7,6 +7,8 @@ the watch all the same that it moves on, or a long step would look like a hang.
 """
 
 import hashlib
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +24,8 @@ from glm_worker.parallel.mesh import Axis, Mesh
 if TYPE_CHECKING:
     from glm_worker.assignment import RankAssignment
 
+LOOK_S = 0.01
+CONNECT_LIMIT_S = 2.0  # an address that does not answer is tried again
 TIMEOUT = timedelta(days=7)  # never the first to notice: start_limit_s ends who does not meet, heartbeats who hangs
 
 
@@ -141,6 +145,8 @@ def _file_store(assignment: "RankAssignment", folder: str) -> dist.Store:  # typ
 
 
 def _tcp_store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name-defined]
+    if assignment.rank != 0:
+        _wait_for_port(assignment.leader_host, assignment.store_port)
     return dist.TCPStore(  # type: ignore[attr-defined]
         assignment.leader_host,
         assignment.store_port,
@@ -149,6 +155,17 @@ def _tcp_store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name
         timeout=TIMEOUT,
         wait_for_workers=False,
     )
+
+
+def _wait_for_port(host: str, port: int) -> None:
+    """Return when somebody listens there. torch, if it comes a moment too early, waits half a second to look again."""
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_LIMIT_S).close()
+        except OSError:  # nobody yet, or no such name yet; start_limit_s ends who waits for ever
+            time.sleep(LOOK_S)
+        else:
+            return
 
 
 def _all_reduce_in_order(x: Tensor, group: dist.ProcessGroup, num_ranks: int) -> None:
