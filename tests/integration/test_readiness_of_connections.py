@@ -52,10 +52,11 @@ def test_a_group_is_not_ready_while_its_server_allows_no_further_connection(tmp_
 
 def test_a_new_server_has_room_whatever_the_one_before_had(tmp_path: Path) -> None:
     with running_group(tmp_path, **FAKE_RANKS) as group, contextlib.ExitStack() as stack:
-        generation = group.serving()["generation"]
+        group.serving()
         for _ in range(MOST):
             stack.enter_context(asking((group.leader.host, 8000)))
         eventually(lambda: readiness(group)[0] == 503)
-        group.leader.child("server").kill()
-        group.serving(after=generation)
+        server = group.leader.child("server")
+        server.kill()
+        group.served_again(server)
         eventually(lambda: readiness(group) == (200, "serving\n"))
