@@ -210,7 +210,7 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@echo litellm-proxy > .peers-excluded.in; printf '%s\n' 'litellm-enterprise>=0.1' 'litellm-proxy-extras>=0.4' > .peers-loose.in
 	@$(LOCK) --upgrade --no-annotate --excludes .peers-excluded.in --override .peers-loose.in .peers.in -o locks/peers.txt
 	@rm .peers*.in
-	@echo "ziglang" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/kernels.txt
+	@echo "ziglang>=0.17" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/kernels.txt
 	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 

@@ -42,6 +42,5 @@ class WithLibrary(Distribution):
 
 setup(
     distclass=WithLibrary,
-    setup_requires=["ziglang>=0.17"],
     cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
 )
