@@ -29,7 +29,7 @@ CERTIFICATE_FOLDER = "/etc/glm/tls"
 
 PROBE_TIMEOUT_S = 5
 DEFAULT_KV_BYTES_ON_CPU = 256 * 2**20  # the worker's own default
-BASE_MEMORY_BYTES = 512 * 2**20  # supervisor, server and one imported torch, shared by the forked ranks
+BASE_MEMORY_BYTES = 512 * 2**20  # supervisor, server, its stand-by, and one imported torch that forked ranks share
 
 
 def pod_template(
