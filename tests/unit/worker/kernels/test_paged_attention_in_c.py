@@ -211,6 +211,10 @@ def good_arguments() -> tuple[Tensor, Tensor, Tensor, Sequences]:
     ("change", "complaint"),
     [
         ({"q": torch.zeros(3, 5, 16)}, "5 query heads: expected a multiple of the 2 KV heads"),
+        (
+            {n: torch.zeros(3, 2 if n == "q" else 8, 2, 257)[:, 0 if n == "q" else slice(None)] for n in "qkv"},
+            "1 to 256",
+        ),
         ({"q": torch.zeros(3, 4, 16).bfloat16()}, "q is torch.bfloat16 on cpu: expected torch.float32"),
         ({"q": torch.zeros(3, 16, 4).transpose(1, 2)}, "q has strides"),
         ({"q": torch.zeros(2, 4, 16)}, "from 0 to 3: expected 0 to 2 tokens"),

@@ -16,7 +16,9 @@ enum {
     MAX_ROWS = 96, /* of a tile */
     STRIP = 32, /* positions whose keys are turned at once */
     PIECE = 64, /* positions whose values are packed at once */
+    AHEAD = 64, /* positions whose keys are asked for before they are needed */
     SCORE_STRIDE = SPLIT + 16, /* floats; not a power of two, for the sake of the cache's sets */
+    Q_STRIDE = 256 + 16, /* the most that a head dim is, and some for the same reason */
     LOAD_COST = 16, /* reading a split costs as much as computing so many rows of it */
 };
 static const int64_t MAX_PARTIAL_BYTES = 64 << 20;
@@ -44,7 +46,7 @@ typedef struct {
 } tile;
 
 typedef struct {
-    float *q; /* (rows, dim), scaled */
+    float *q; /* (rows, Q_STRIDE), scaled */
     float *scores; /* (rows, SCORE_STRIDE), then weights */
     float *keys; /* (head_dim, STRIP) */
     float *values; /* strips of the dims, each (PIECE, its lanes) */
@@ -193,15 +195,16 @@ GLM_INLINE void pack_16_keys(const glm_attention_args *a, const int64_t *starts,
 }
 
 /* Write the keys of up to STRIP positions as (head_dim, STRIP). */
-GLM_INLINE void pack_keys(const plan *p, const int64_t *starts, int count, int is_bf16, float *keys) {
+__attribute__((noinline)) static void pack_keys(const plan *p, const int64_t *starts, int count, int is_bf16, float *keys) {
     const glm_attention_args *a = p->a;
-    for (int n = 0; n < count; n += VF_LANES)
-        if (count - n >= VF_LANES) pack_16_keys(a, starts + n, VF_LANES, is_bf16, keys + n);
-        else pack_16_keys(a, starts + n, count - n, is_bf16, keys + n);
+    int n = 0;
+    for (; n + VF_LANES <= count; n += VF_LANES)
+        if (is_bf16) pack_16_keys(a, starts + n, VF_LANES, 1, keys + n);
+        else pack_16_keys(a, starts + n, VF_LANES, 0, keys + n);
+    if (n < count) pack_16_keys(a, starts + n, count - n, is_bf16, keys + n);
 }
 
-/* Write the values of up to PIECE positions as strips of BLOCK_VECS vectors of dims, each (PIECE, its lanes). */
-GLM_INLINE void pack_values(const plan *p, const int64_t *starts, int count, int is_bf16, float *values) {
+GLM_INLINE void pack_values_as(const plan *p, const int64_t *starts, int count, int is_bf16, float *values) {
     const glm_attention_args *a = p->a;
     const int64_t width = BLOCK_VECS * VF_LANES, whole = a->head_dim / width * width;
     for (int n = 0; n < count; n++) {
@@ -215,6 +218,14 @@ GLM_INLINE void pack_values(const plan *p, const int64_t *starts, int count, int
     }
 }
 
+/* Write the values of up to PIECE positions as strips of BLOCK_VECS vectors of dims, each (PIECE, its lanes). */
+__attribute__((noinline)) static void pack_values(
+    const plan *p, const int64_t *starts, int count, int is_bf16, float *values
+) {
+    if (is_bf16) pack_values_as(p, starts, count, 1, values);
+    else pack_values_as(p, starts, count, 0, values);
+}
+
 /* Ask for one head's vectors of some positions: they lie apart, which the CPU does not foresee. */
 GLM_INLINE void fetch(const void *cache, const int64_t *starts, int64_t count, int64_t head_dim, int is_bf16) {
     const int64_t size = is_bf16 ? 2 : 4;
@@ -226,7 +237,7 @@ GLM_INLINE void fetch(const void *cache, const int64_t *starts, int64_t count, i
 
 /* scores[r][0 .. 16 vecs) = q[r] . keys */
 GLM_INLINE void score_block(
-    const float *q, int64_t dim, const float *keys, int64_t head_dim, float *scores, int rows, int vecs
+    const float *q, const float *keys, int64_t head_dim, float *scores, int rows, int vecs
 ) {
     vf sum[BLOCK_ROWS][BLOCK_VECS];
     for (int r = 0; r < rows; r++)
@@ -235,7 +246,7 @@ GLM_INLINE void score_block(
         vf k[BLOCK_VECS];
         for (int v = 0; v < vecs; v++) k[v] = vf_load(keys + d * STRIP + v * VF_LANES);
         for (int r = 0; r < rows; r++) {
-            const vf x = vf_set(q[r * dim + d]);
+            const vf x = vf_set(q[r * Q_STRIDE + d]);
             for (int v = 0; v < vecs; v++) sum[r][v] = vf_fma(x, k[v], sum[r][v]);
         }
     }
@@ -274,16 +285,16 @@ GLM_INLINE void value_block(
 #define EACH_BLOCK(CASE) EACH_ROWS(CASE, 1)
 #endif
 
-static void scores_of(
-    const float *q, int64_t dim, const float *keys, int64_t head_dim, float *scores, int rows, int vecs
+__attribute__((noinline)) static void scores_of(
+    const float *q, const float *keys, int64_t head_dim, float *scores, int rows, int vecs
 ) {
 #define CASE(r, v) \
-    case r * 4 + v: score_block(q, dim, keys, head_dim, scores, r, v); break;
+    case r * 4 + v: score_block(q, keys, head_dim, scores, r, v); break;
     switch (rows * 4 + vecs) { EACH_BLOCK(CASE) }
 #undef CASE
 }
 
-static void values_of(
+__attribute__((noinline)) static void values_of(
     const float *weights, const float *values, int64_t width, int64_t from, int64_t to, float *part, int64_t dim,
     int rows, int vecs
 ) {
@@ -311,6 +322,16 @@ GLM_INLINE void weigh(float *scores, int64_t count, float *top, float *weight) {
     const vf w = vf_select(is_there, vf_exp(vf_load(scores + last) - vf_set(*top)), vf_zero());
     vf_store(scores + last, w);
     *weight = vf_sum(sum + w);
+}
+
+/* Positions of the split that begins at `start` which a row sees. */
+GLM_INLINE int64_t seen_of(const tile *t, int64_t row, int64_t start) {
+    return glm_max(0, glm_min(SPLIT, t->first_seen + row / t->num_heads - start));
+}
+
+__attribute__((noinline)) static void weigh_rows(const tile *t, int64_t start, int64_t row, int64_t end, workspace *w) {
+    for (; row < end; row++)
+        weigh(w->scores + row * SCORE_STRIDE, seen_of(t, row, start), w->part_top + row, w->part_weight + row);
 }
 
 /* Join what a split gave to what the splits before it gave. */
@@ -346,27 +367,25 @@ static void load_queries(const plan *p, const tile *t, workspace *w) {
             (t->first_head + row % t->num_heads) * (int64_t)a->head_dim;
         for (int64_t d = 0; d < a->head_dim; d += VF_LANES) {
             const int64_t lanes = a->head_dim - d;
-            vf_store(w->q + row * p->dim + d, (lanes >= VF_LANES ? vf_load(q + d) : vf_load_first(q + d, lanes)) * scale);
+            vf_store(w->q + row * Q_STRIDE + d, (lanes >= VF_LANES ? vf_load(q + d) : vf_load_first(q + d, lanes)) * scale);
         }
     }
 }
 
-/* Positions of the split that begins at `start` which a row sees. */
-GLM_INLINE int64_t seen_of(const tile *t, int64_t row, int64_t start) {
-    return glm_max(0, glm_min(SPLIT, t->first_seen + row / t->num_heads - start));
-}
-
 /* Compute one split for the tile's rows that see any of it. Returns the first of those rows. */
-GLM_INLINE int64_t attend(const plan *p, const tile *t, int64_t split, workspace *w, int is_bf16) {
+static int64_t attend_split(const plan *p, const tile *t, int64_t split, workspace *w) {
+    const int is_bf16 = p->a->kv_dtype == GLM_BF16;
     const int64_t start = split * SPLIT, dim = p->dim, num_rows = t->num_tokens * t->num_heads;
     const int64_t count = seen_of(t, num_rows - 1, start);
     const int64_t first_row = glm_max(0, start + 1 - t->first_seen) * t->num_heads;
-    int64_t starts[SPLIT];
+    const int64_t next = glm_min(AHEAD, seen_of(t, num_rows - 1, start + SPLIT)); /* of the next split */
+    int64_t starts[SPLIT], next_starts[AHEAD];
     find_positions(p, t, start, count, starts);
+    find_positions(p, t, start + SPLIT, next, next_starts);
+    fetch(p->a->k_cache, starts, glm_min(AHEAD, count), p->a->head_dim, is_bf16);
     for (int64_t n = 0; n < count; n += STRIP) {
         const int here = (int)glm_min(STRIP, count - n);
-        if (n == 0) fetch(p->a->k_cache, starts, here, p->a->head_dim, is_bf16);
-        fetch(p->a->k_cache, starts + n + here, glm_min(STRIP, count - n - here), p->a->head_dim, is_bf16);
+        fetch(p->a->k_cache, starts + n + AHEAD, glm_min(STRIP, count - n - AHEAD), p->a->head_dim, is_bf16);
         fetch(p->a->v_cache, starts + n, here, p->a->head_dim, is_bf16);
         pack_keys(p, starts + n, here, is_bf16, w->keys);
         for (int64_t row = first_row; row < num_rows; row += BLOCK_ROWS) {
@@ -374,16 +393,17 @@ GLM_INLINE int64_t attend(const plan *p, const tile *t, int64_t split, workspace
             const int64_t seen = seen_of(t, row + rows - 1, start) - n;
             for (int64_t m = 0; m < glm_min(here, seen); m += BLOCK_VECS * VF_LANES) {
                 const int64_t vecs = glm_min(BLOCK_VECS, glm_div_up(glm_min(here, seen) - m, VF_LANES));
-                scores_of(w->q + row * dim, dim, w->keys + m, p->a->head_dim, w->scores + row * SCORE_STRIDE + n + m,
+                scores_of(w->q + row * Q_STRIDE, w->keys + m, p->a->head_dim, w->scores + row * SCORE_STRIDE + n + m,
                           rows, (int)vecs);
             }
         }
     }
-    for (int64_t row = first_row; row < num_rows; row++)
-        weigh(w->scores + row * SCORE_STRIDE, seen_of(t, row, start), w->part_top + row, w->part_weight + row);
+    weigh_rows(t, start, first_row, num_rows, w);
     memset(w->part + first_row * dim, 0, (size_t)((num_rows - first_row) * dim) * sizeof(float));
     for (int64_t piece = 0; piece < count; piece += PIECE) {
         const int64_t end = glm_min(count, piece + PIECE);
+        const int64_t soon = piece * AHEAD / SPLIT; /* the next split's first positions, in as many pieces as this one */
+        fetch(p->a->k_cache, next_starts + soon, glm_min(PIECE * AHEAD / SPLIT, next - soon), p->a->head_dim, is_bf16);
         pack_values(p, starts + piece, (int)(end - piece), is_bf16, w->values);
         for (int64_t d = 0; d < dim; d += BLOCK_VECS * VF_LANES) {
             const int64_t width = glm_min(BLOCK_VECS * VF_LANES, dim - d);
@@ -405,10 +425,6 @@ GLM_INLINE int64_t attend(const plan *p, const tile *t, int64_t split, workspace
         }
     }
     return first_row;
-}
-
-static int64_t attend_split(const plan *p, const tile *t, int64_t split, workspace *w) {
-    return p->a->kv_dtype == GLM_BF16 ? attend(p, t, split, w, 1) : attend(p, t, split, w, 0);
 }
 
 /* All splits of a job, one after the other. */
@@ -458,7 +474,7 @@ static void join_row(const plan *p, const tile *t, int64_t row, const float *par
 
 static workspace make_workspace(const plan *p, glm_team *team, int thread) {
     const int64_t rows = MAX_ROWS, dim = p->dim;
-    const int64_t sizes[] = {rows * dim, rows * SCORE_STRIDE, dim * STRIP, dim * PIECE, rows * dim, rows * dim, 4 * rows};
+    const int64_t sizes[] = {rows * Q_STRIDE, rows * SCORE_STRIDE, dim * STRIP, dim * PIECE, rows * dim, rows * dim, 4 * rows};
     int64_t total = 0;
     for (int i = 0; i < 7; i++) total += sizes[i];
     float *memory = glm_scratch(team, thread, (size_t)total * sizeof(float)), *at[7];

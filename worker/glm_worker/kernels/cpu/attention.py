@@ -18,6 +18,7 @@ from torch import Tensor
 from glm_worker.kernels.cpu.library import BF16, F32, Library, Team, load
 
 SPLIT: Final = 256  # positions whose sums stand alone before they join, as in attention.c
+MAX_HEAD_DIM: Final = 256
 
 _DTYPES: Final = {torch.float32: F32, torch.bfloat16: BF16}
 _LINE: Final = 64  # bytes
@@ -91,6 +92,8 @@ def paged_attention(
     _expect("q", q_THD, (num_tokens, num_heads, head_dim), torch.float32, rows_apart=True)
     _expect("k", k_PSVD, (num_blocks, block_size, num_kv_heads, head_dim), *_DTYPES)
     _expect("v", v_PSVD, tuple(k_PSVD.shape), k_PSVD.dtype)
+    if not 0 < head_dim <= MAX_HEAD_DIM:
+        raise ValueError(f"head_dim is {head_dim}: allowed are 1 to {MAX_HEAD_DIM}")
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads} query heads: expected a multiple of the {num_kv_heads} KV heads")
     sequences.check(num_tokens, num_blocks, block_size)
