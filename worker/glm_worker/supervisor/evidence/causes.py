@@ -13,7 +13,8 @@ import msgspec
 
 Reason = Literal["exited", "killed", "hung", "peer_lost", "server_died", "failed"]
 """exited: a rank returned or left with a code and no word; killed: by a signal that was not ours; hung: stood still, we
-killed it; peer_lost: a pod went silent or away; server_died: the HTTP server's process ended; failed: said why."""
+killed it; peer_lost: a pod went silent or away; server_died: the HTTP server's process ended before there was a
+generation, which outlives it otherwise; failed: said why."""
 
 REASONS: tuple[Reason, ...] = ("exited", "killed", "hung", "peer_lost", "server_died", "failed")
 

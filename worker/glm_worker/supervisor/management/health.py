@@ -10,7 +10,7 @@ Anyone may read. Only who knows GLM_MANAGEMENT_TOKEN may put promises or a polic
 /metrics this process's metrics and the server's.
 /group   the group as its leader sees it: state, load progress, the tokens in flight (null while the server does not
          answer), the digests of its promises and of its policy (null before the first), whether a first policy is
-         awaited, the last generations and why each ended.
+         awaited, how many servers died and how the last did, the last generations and why each ended.
 /load    what the group carries: lines of JSON, one when something changed and at least every second, at most ten a
          second (load.py has the fields). null is not known. A few may listen at once; the next ones get 503.
 /slo     PUT: promises in place of those before (docs/design/0007-autoscaling.md); the answer has their digest.
