@@ -45,8 +45,11 @@ class ServerProcess(ServerWorld):
 
 
 @contextlib.asynccontextmanager
-async def a_server_process(folder: Path, **settings: str) -> AsyncIterator[ServerProcess]:
-    """Run the server as the supervisor does. folder: for sockets and the log. settings: GLM_… variables."""
+async def a_server_process(folder: Path, *, target: str = _TARGET, **settings: str) -> AsyncIterator[ServerProcess]:
+    """Run the server as the supervisor does. folder: for sockets and the log. settings: GLM_… variables.
+
+    target: module:function that serves.
+    """
     ours, theirs = socket.socketpair()
     port = free_port()
     log = folder / "server.log"
@@ -61,7 +64,7 @@ async def a_server_process(folder: Path, **settings: str) -> AsyncIterator[Serve
     command = [sys.executable, "-m", module, "--control-fd", str(theirs.fileno())]
     with log.open("wb") as output:
         popen = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
-            [*command, "--parent", str(os.getpid()), "--target", _TARGET],
+            [*command, "--parent", str(os.getpid()), "--target", target],
             env=variables,
             pass_fds=[theirs.fileno()],
             stdout=output,

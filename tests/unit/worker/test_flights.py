@@ -9,6 +9,7 @@ import pytest
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import EngineLimits, RequestOutput, Submit
 from glm_worker.server.flights.flight import Ended
+from glm_worker.server.text.deltas import assemble
 from unit.worker.flights_world import World, a_job, prompt_len, text, tokens
 from unit.worker.server_builders import tokenizer
 
@@ -427,3 +428,16 @@ def test_an_answer_that_went_on_elsewhere_tells_what_was_found_when_it_began() -
     world.serve("g2")
     world.step(tokens(flight, " 5", "stop"))
     assert flight.ending.num_cached_tokens == 2
+
+
+def test_what_nobody_takes_before_its_end_is_kept_in_few_long_deltas() -> None:
+    world = World()
+    world.serve(limits=EngineLimits(max_model_len=50_000, num_blocks=4_000, block_size=16))
+    flight = world.flights.admit(a_job(max_tokens=20_000))
+    (word,) = tokenizer().encode("a")
+    for _ in range(20_000):
+        world.step(RequestOutput(flight.job.id, [word]))
+    deltas = flight.take()
+    assert len(deltas) <= 1024 + 20
+    assert assemble(deltas).content == "a" * 20_000
+    assert flight.take() == []

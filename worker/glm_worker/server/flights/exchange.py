@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from glm_worker.errors import DeadlinePassed
+from glm_worker.server.edge.long_json import parts_of
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.news import News
@@ -22,6 +22,7 @@ from glm_worker.server.flights.replies import Answered, Ending, Event, Replies
 from glm_worker.server.flights.served import Served
 from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
 from glm_worker.server.flights.spans import NO_SPANS, Spans
+from glm_worker.server.flights.whole import made_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.text.deltas import Delta, Reasoning
@@ -29,7 +30,6 @@ from glm_worker.server.text.deltas import Delta, Reasoning
 HEADERS_AFTER_S = 1.0  # a stream without anything to tell sends its headers then
 KEEP_ALIVE_S = 15.0  # between two comments while there is nothing to tell
 
-encoded = msgspec.json.Encoder().encode
 _WAITING = b": waiting\n\n"
 JSON = [(b"content-type", b"application/json")]
 EVENTS = [
@@ -135,11 +135,12 @@ class Exchange(Response):
         if is_cancelled(flights):  # the client is gone
             return
         answers = [Answered(self._visible(flight.take()), flight.ending) for flight in flights]
-        body = encoded(self._replies.body(answers))
-        headers = [*JSON, *self._own_headers, (b"content-length", str(len(body)).encode())]
+        parts = await made_of(answers, lambda: parts_of(self._replies.body(answers)))
+        headers = [*JSON, *self._own_headers, (b"content-length", str(sum(map(len, parts))).encode())]
         self._has_started = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        for number, part in enumerate(parts, start=1):
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
     async def _stream(self, flights: list[Flight], send: Send) -> None:
         news = flights[0].news

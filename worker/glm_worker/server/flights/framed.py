@@ -10,13 +10,15 @@ from starlette.types import Send
 
 from glm_edge.frames import FRAMES_TYPE, Close, Fail, Frame, Idle, Meaning, Open, Tokens, encode
 from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded
-from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, encoded, error_of, is_cancelled, lines
+from glm_worker.server.edge.long_json import parts_of
+from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, error_of, is_cancelled, lines
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.news import News
 from glm_worker.server.flights.replies import Answered, Ending, Replies
 from glm_worker.server.flights.so_far import ReadSoFar, read_so_far
 from glm_worker.server.flights.spans import NO_SPANS, Spans
+from glm_worker.server.flights.whole import made_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 
@@ -117,7 +119,7 @@ class FramedExchange(Exchange):
             told = lines(self._replies.closing(endings))
         else:
             answers = [Answered(self._visible(flight.take()), flight.ending) for flight in flights]
-            told = encoded(self._replies.body(answers))
+            told = b"".join(await made_of(answers, lambda: parts_of(self._replies.body(answers))))
         num_reasoning = sum(ending.num_reasoning_tokens for ending in endings)
         meaning = Close(
             num_prompt_tokens=self._order.num_prompt_tokens,

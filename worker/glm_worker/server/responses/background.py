@@ -14,6 +14,7 @@ from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.replies import Answered, Ending
 from glm_worker.server.flights.served import Served
 from glm_worker.server.flights.spans import Spans
+from glm_worker.server.flights.whole import made_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.responses.event_log import EventLog
@@ -110,7 +111,8 @@ class BackgroundResponse:
             self.log.add(self._replies.ending(0, flight.ending))
             self.log.add(self._replies.closing([flight.ending]))
         else:
-            self._replies.body([Answered(self._visible(flight.take()), flight.ending)])
+            answers = [Answered(self._visible(flight.take()), flight.ending)]
+            await made_of(answers, lambda: self._replies.body(answers))
 
     def _take(self, told: EventLog) -> None:
         """Tell what is new."""

@@ -183,7 +183,7 @@ class _Endpoints:
         return Response(told, media_type="application/json", headers=all_headers)
 
     def _replies(self, asked: Accepted, keep: Callable[[Json], None]) -> ResponseReplies:
-        return ResponseReplies(asked, self._backend.checkpoint.name, asked.order.created, keep)
+        return ResponseReplies(asked, self._backend.checkpoint.name, asked.order.created, _in_loop(keep))
 
     def _keep(self, asked: Accepted, response: Json) -> None:
         self._store.keep(asked.id, asked.tenant, asked.items, response)
@@ -203,6 +203,23 @@ class _Endpoints:
         self._store.sweep()
         if len(self._store):
             self._sweep_later()
+
+
+def _in_loop(keep: Callable[[Json], None]) -> Callable[[Json], None]:
+    """Return what keeps in this loop's thread, whichever calls it. Of a long answer that is another one, which has to
+    wake the loop next, so the response is kept before anybody is told of it.
+    """
+    loop = asyncio.get_running_loop()
+
+    def kept(response: Json) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            loop.call_soon_threadsafe(keep, response)
+        else:
+            keep(response)
+
+    return kept
 
 
 def _keep_nothing(_: Json) -> None:

@@ -9,7 +9,7 @@ from glm_worker.server.flights.replies import DONE, Ending, Event
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.openai.usage import Progress, usage_of
-from glm_worker.server.text.deltas import Call, Delta, ToolArguments, ToolCall
+from glm_worker.server.text.deltas import Delta, ToolArguments, ToolCall
 
 Json = dict[str, Any]
 
@@ -28,7 +28,8 @@ class ZaiReplies(ChatReplies):
         super().__init__(order, model, created, progress)
         self._head["request_id"] = request_id
         self._streams_arguments = streams_arguments
-        self._calls: dict[int, tuple[int, Call]] = {}  # by answer: number and call that is not told yet
+        # By answer: number, name and texts of the arguments of a call that is not told yet
+        self._calls: dict[int, tuple[int, str, list[str]]] = {}
         self._endings: dict[int, Ending] = {}
 
     def ending(self, index: int, ending: Ending) -> list[Event]:
@@ -60,9 +61,9 @@ class ZaiReplies(ChatReplies):
             match delta:
                 case ToolCall(number, name):
                     told += self._whole_call(index)
-                    self._calls[index] = (number, Call(name))
+                    self._calls[index] = (number, name, [])
                 case ToolArguments(_, text):
-                    self._calls[index][1].arguments += text
+                    self._calls[index][2].append(text)
                 case _:
                     told += [*self._whole_call(index), *super()._deltas(index, [delta])]
         return told
@@ -71,5 +72,5 @@ class ZaiReplies(ChatReplies):
         """Return the call that has not been told yet, if there is one: it is complete."""
         if index not in self._calls:
             return []
-        number, call = self._calls.pop(index)
-        return [{"tool_calls": [{"index": number, **self._call(index, number, call.name, call.arguments)}]}]
+        number, name, arguments = self._calls.pop(index)
+        return [{"tool_calls": [{"index": number, **self._call(index, number, name, "".join(arguments))}]}]
