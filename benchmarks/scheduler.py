@@ -1,8 +1,8 @@
 """What a step costs beside the model: scheduling, building the batch, sampling and messages, at 256 running requests.
 
-Rank 0's real loop over real scheduler, batch arrays, sampler and msgpack. Only the model is stood in for, by logits that
-were made before, as wide as those of the 172 M model (32,000), and the sockets, by encoders whose bytes go nowhere. A
-case for each way to sample. Each part is measured by itself, as CPU time of the process, and the median of the steps
+Rank 0's real loop over real scheduler, batch arrays, sampler and msgpack. Only the model is stood in for, by logits
+made before, as wide as those of the 172 M model (32,000), and the sockets, by encoders whose bytes go nowhere. A case
+for each way to sample. Each part is measured by itself, as CPU time of the process, and the median of the steps
 counts. In the same run the 172 M model (benchmarks/models.py --kind bench-172m) decodes 256 sequences at once; what a
 step costs is told as a share of the two together.
 
@@ -30,6 +30,7 @@ from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
+from glm_worker.kernels.cpu.sample import sample_kernel
 from glm_worker.messages import StepDone, Submit
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.kv_cache import KVCache
@@ -84,7 +85,7 @@ class Meter:
 
 
 class LogitsRunner:
-    """A runner without a model. The logits differ from step to step: a row of the last step comes to another sequence."""
+    """A runner without a model."""
 
     def __init__(self, num_sequences: int) -> None:
         self._batches = BatchBuilder(BLOCK_SIZE, CPU, StepRoom(4096, num_sequences, 64))
@@ -136,7 +137,8 @@ def of_kind(sampling: SamplingParams, num_running: int, num_steps: int) -> dict[
         num_blocks=(num_running + 2) * blocks_each,
         block_size=BLOCK_SIZE,
     )
-    runner, ends, sampler, meter = LogitsRunner(num_running), Ends(), Sampler(), Meter()
+    runner, ends, meter = LogitsRunner(num_running), Ends(), Meter()
+    sampler = Sampler(sample_kernel(1))
     channel = Ends()
     scheduler = Scheduler(limits)
     engine = Engine(scheduler, runner)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from glm_worker.engine.server_link import ServerLink
 from glm_worker.engine.trial import room_on_gpu
 from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
+from glm_worker.kernels.cpu.sample import sample_kernel
 from glm_worker.messages import EngineLimits, EngineReady
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.grammar_vocabulary import grammar_vocabulary
@@ -104,7 +105,8 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     if isinstance(channel, FollowerChannel):
         return FollowerRank(engine, channel, slot, assignment.rank)
     server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic, kernels=model.kernels)
-    sampler, grammars = Sampler(), Grammars(lambda: grammar_vocabulary(folder))
+    sampler = Sampler(sample_kernel(threads) if device.type == "cpu" else None)
+    grammars = Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)
     return LeadRank(engine, sampler, intake, server, channel, slot, assignment.generation)

@@ -1,8 +1,11 @@
-"""Sampling against the definition, written plainly here, and against the probabilities it should have."""
+"""Sampling against the definition, written plainly here, and against the probabilities it should have.
+
+In torch, and by the kernel of each instruction set that this machine has.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -10,11 +13,42 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_worker.engine.sampling.draw import Drawn, draw
+from glm_worker.engine.sampling import draw as drawing
+from glm_worker.engine.sampling.draw import Drawn
 from glm_worker.engine.sampling.randomness import uniform
+from glm_worker.kernels.cpu.library import Team, available_isas, is_available, load
+from glm_worker.kernels.cpu.sample import SampleKernel
 from glm_worker.request import SamplingParams
+from integration.rank_pool import hold_torch_to_one_thread
+
+hold_torch_to_one_thread()
 
 GREEDY = SamplingParams(temperature=0)
+
+
+WAYS = ["torch", *(available_isas() if is_available() else [])]
+
+
+class Way:
+    """What draws in the test that runs. Hypothesis wants no fixture that is made for each test."""
+
+    kernel: SampleKernel | None = None
+
+
+@pytest.fixture(params=WAYS, autouse=True, scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param != "torch":
+        Way.kernel = SampleKernel(load(request.param), Team(2))
+    yield request.param
+    Way.kernel = None
+
+
+def draw(logits: torch.Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> Drawn:
+    return drawing.draw(logits, params, positions, Way.kernel)
+
+
+def test_the_kernels_are_there(way: str) -> None:
+    assert is_available() or way == "torch", "no library: the kernels are not tested"
 
 
 def plain_sample(row: list[float], params: SamplingParams, position: int) -> int:

@@ -13,10 +13,14 @@ Shape suffixes: S rows, V vocabulary, C candidates of a row, best first. Rows ha
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glm_worker.engine.sampling.randomness import uniform
+from glm_worker.kernels.cpu.sample import BROKEN as BROKEN_ROW
+from glm_worker.kernels.cpu.sample import SampleKernel
 from glm_worker.request import SamplingParams
 
 _ROWS_AT_ONCE = {"cpu": 8}  # whose intermediate results fit a core's cache; a GPU takes all of them
@@ -32,13 +36,22 @@ class Drawn:
     broken: list[int]  # rows whose largest logit is not a finite number
 
 
-def draw(logits_SV: Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> Drawn:
+def draw(
+    logits_SV: Tensor,
+    params: Sequence[SamplingParams],
+    positions: Sequence[int],
+    kernel: SampleKernel | None = None,
+) -> Drawn:
     """Return a token for each row.
 
-    logits_SV: fp32. positions: where in its sequence each sampled token will stand.
+    logits_SV: fp32. positions: where in its sequence each sampled token will stand. kernel: draws in place of torch,
+    for logits on the CPU.
     """
     if not params:
         return Drawn([], [])
+    if kernel is not None:
+        token_ids = kernel.draw(logits_SV, _rules_table(params, positions, logits_SV.shape[1])).tolist()
+        return Drawn(token_ids, [row for row, id_ in enumerate(token_ids) if id_ == BROKEN_ROW])
     best_S, token_ids_S = logits_SV.max(dim=1)  # the first of equals; NaN if there is one
     is_broken_S = ~best_S.isfinite()
     drawn = [i for i, p in enumerate(params) if p.temperature >= LEAST_TEMPERATURE]
@@ -61,6 +74,20 @@ def _has_filter(params: SamplingParams) -> bool:
     return params.min_p > 0 or params.top_k > 0 or params.top_p < 1
 
 
+def _rules_table(params: Sequence[SamplingParams], positions: Sequence[int], vocab_size: int) -> NDArray[np.float64]:
+    """Return what is asked of each row: temperature (0: greedy), min_p, top_k, top_p and its random number.
+
+    A filter that is off is 0, top_p 1.
+    """
+    rows = [
+        (p.temperature, p.min_p, min(p.top_k, vocab_size), p.top_p, uniform(p.seed, position))
+        if p.temperature >= LEAST_TEMPERATURE
+        else (0.0, 0.0, 0, 1.0, 0.0)
+        for p, position in zip(params, positions, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class _Rules:
     """What is asked of each row, and its random number: columns on the device of the logits."""
@@ -73,12 +100,8 @@ class _Rules:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], positions: Sequence[int], logits_SV: Tensor) -> "_Rules":
-        vocab_size = logits_SV.shape[1]
-        rows = [
-            (p.temperature, p.min_p, min(p.top_k or vocab_size, vocab_size), p.top_p, uniform(p.seed, position))
-            for p, position in zip(params, positions, strict=True)
-        ]
-        table_S5 = torch.tensor(rows, dtype=torch.float64, device=logits_SV.device)
+        table_S5 = torch.from_numpy(_rules_table(params, positions, logits_SV.shape[1])).to(logits_SV.device)
+        table_S5[:, 2].masked_fill_(table_S5[:, 2] == 0, logits_SV.shape[1])
         return cls(*table_S5[:, :, None].unbind(dim=1))
 
     def of_rows(self, rows_S: Tensor) -> "_Rules":

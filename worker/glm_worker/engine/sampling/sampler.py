@@ -25,6 +25,7 @@ from glm_worker.engine.sampling.logprobs import Logprobs
 from glm_worker.engine.sampling.matcher import AnswerMatcher, GrammarFailed, apply_masks
 from glm_worker.engine.sampling.penalties import Penalised, penalise
 from glm_worker.engine.sampling.row import Row, asks_nothing
+from glm_worker.kernels.cpu.sample import SampleKernel
 from glm_worker.messages import TokenLogprobs
 from glm_worker.scheduler.sequence import SequenceState
 
@@ -44,7 +45,9 @@ class Sampled:
 class Sampler:
     """Rank 0's. It knows a request from its first sampled token to forget()."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: SampleKernel | None = None) -> None:
+        """kernel: draws in place of torch; the logits are on the CPU then."""
+        self._kernel = kernel
         self._rows: dict[str, Row | None] = {}  # None: it asks for nothing
         self._matchers: dict[str, AnswerMatcher] = {}  # of the requests that have a grammar
 
@@ -70,7 +73,7 @@ class Sampler:
         free = {index: row for index, row in asking.items() if index not in failed and not _is_forced(row)}
         failed |= _change(logits_SV, free)
         params = [sequence.request.sampling for sequence in sequences]
-        drawn = draw(logits_SV, params, [sequence.num_tokens for sequence in sequences])
+        drawn = draw(logits_SV, params, [sequence.num_tokens for sequence in sequences], self._kernel)
         failed |= dict.fromkeys(drawn.broken, BROKEN)
         sampled = Sampled(drawn.token_ids, failed=failed)
         for index, row in asking.items():
