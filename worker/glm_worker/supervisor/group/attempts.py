@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,11 +19,10 @@ from glm_worker.heartbeat import Phase
 from glm_worker.messages import GenerationEnded, GenerationStarting
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.backoff import backoff_s
-from glm_worker.supervisor.children.server_keeper import ServerKeeper
 from glm_worker.supervisor.evidence.causes import Cause, Failure, primary
 from glm_worker.supervisor.evidence.watchdog import start_limit_cause
-from glm_worker.supervisor.group.peers import Peers, lost_pod
-from glm_worker.supervisor.group.pod import Pod
+from glm_worker.supervisor.group.crew import Crew
+from glm_worker.supervisor.group.peers import lost_pod
 from glm_worker.supervisor.group.protocol import StartGeneration
 from glm_worker.supervisor.group.release import Release
 from glm_worker.supervisor.group.standing import Standing
@@ -36,15 +34,6 @@ _log = logging.getLogger("glm_worker.supervisor")
 END_LIMIT_S = 7.0  # for followers to confirm that their ranks are dead; longer than they need to give up a zygote
 NUM_PORT_PAIRS = 32  # settings.rendezvous_port is the first of twice as many
 SECRET_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Whom a generation takes: the ranks of this pod, those of the others, and the server."""
-
-    pod: Pod
-    peers: Peers
-    server: ServerKeeper
 
 
 class _GenerationOver(Exception):

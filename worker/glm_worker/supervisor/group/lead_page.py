@@ -6,7 +6,7 @@ from typing import Any
 from glm_worker.messages import Policy, Slo
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.evidence.history import State
-from glm_worker.supervisor.group.attempts import Crew
+from glm_worker.supervisor.group.crew import Crew
 from glm_worker.supervisor.group.release import Release
 from glm_worker.supervisor.group.standing import Standing
 from glm_worker.supervisor.management.load import Line, LoadBoard, line_of

@@ -11,7 +11,8 @@ from glm_worker.supervisor.children.children import Children
 from glm_worker.supervisor.children.server_client import ServerEvents
 from glm_worker.supervisor.children.server_keeper import ServerKeeper
 from glm_worker.supervisor.evidence.causes import Cause, Failure
-from glm_worker.supervisor.group.attempts import Attempts, Crew
+from glm_worker.supervisor.group.attempts import Attempts
+from glm_worker.supervisor.group.crew import Crew
 from glm_worker.supervisor.group.lead_page import LeadPage
 from glm_worker.supervisor.group.peers import Peers
 from glm_worker.supervisor.group.pod import Pod

@@ -8,7 +8,8 @@ from glm_worker.messages import Unavailable
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.evidence.causes import Cause
 from glm_worker.supervisor.evidence.watchdog import TICK_S, judge
-from glm_worker.supervisor.group.attempts import Attempts, Crew
+from glm_worker.supervisor.group.attempts import Attempts
+from glm_worker.supervisor.group.crew import Crew
 from glm_worker.supervisor.group.lead_page import LeadPage
 from glm_worker.supervisor.group.protocol import Status
 from glm_worker.supervisor.group.release import Release
