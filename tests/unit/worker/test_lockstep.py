@@ -103,8 +103,9 @@ class ReadGrammars:
 class Pair:
     """Rank 0 and rank 1. turn() runs rank 0; follow() lets rank 1 hear what was sent since."""
 
-    def __init__(self) -> None:
-        limits = SchedulerLimits(max_model_len=64, max_batch_tokens=8, max_num_seqs=4, num_blocks=8, block_size=4)
+    def __init__(self, max_batch_tokens: int = 8) -> None:
+        num_blocks = 8 if max_batch_tokens == 8 else 32
+        limits = SchedulerLimits(64, max_batch_tokens, max_num_seqs=4, num_blocks=num_blocks, block_size=4)
         self.server, self.channel, self.slots = FakeServer(), FakeChannel(), [FakeSlot(), FakeSlot()]
         self.runners = [FakeRunner(slot) for slot in self.slots]
         self.engines = [Engine(Scheduler(limits), runner) for runner in self.runners]  # type: ignore[arg-type]
@@ -221,6 +222,21 @@ def test_the_times_of_prefill_and_decode_are_those_of_the_step() -> None:
     pair.turn(a_submit("b", num_prompt=5))
     kinds = [(step.prefill_tokens, step.decode_tokens, step.prefill_s, step.decode_s) for step in reports(pair)]
     assert kinds == [(2, 0, 1.0, 0.0), (0, 1, 0.0, 1.0), (5, 1, 0.0, 1.0)]  # every step takes a second
+
+
+def test_how_much_of_a_prompt_fits_beside_decodes_is_rank_0s_to_say() -> None:
+    """Its clock says so, and no other rank's: a follower has none here, and makes the same plans."""
+    pair = Pair(max_batch_tokens=64)
+    pair.turn(a_submit("a", max_tokens=9))
+    pair.turn()  # a step that only decodes, of a second, as each
+    pair.turn(a_submit("b", num_prompt=40))
+    for _ in range(4):
+        pair.turn()
+    told = [step.max_prefill_tokens for step in pair.channel.sent if isinstance(step, StepInput)]
+    pair.follow()
+    assert told[:3] == [None, None, 16]
+    assert [len(s.token_ids) for plan in pair.runners[1].plans for s in plan.sequences if s.request_id == "b"][0] == 16
+    assert pair.runners[1].plans == pair.runners[0].plans
 
 
 def test_a_report_without_a_step_is_nobodys_time() -> None:

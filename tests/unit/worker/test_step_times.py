@@ -79,3 +79,43 @@ def test_the_two_times_are_never_negative_and_add_up_to_the_step(steps: list[tup
         assert decode_s >= 0
         if prefill_tokens or decode_rows:
             assert prefill_s + decode_s == pytest.approx(step_s)
+
+
+def test_prompts_are_not_bounded_while_nobody_decodes_or_nothing_is_known() -> None:
+    times = StepTimes()
+    assert times.max_prefill_tokens(4) is None
+    times.split(1.0, 1000, 0)
+    assert times.max_prefill_tokens(4) is None  # how long a decode takes is not known
+    times.split(0.02, 0, 4)
+    assert times.max_prefill_tokens(0) is None
+    assert times.max_prefill_tokens(4) is not None
+
+
+def test_a_prompt_beside_decodes_gets_the_time_of_a_step_of_decodes() -> None:
+    times = after((4, 0.020), (4, 0.020))
+    times.split(0.1, 1000, 0)  # 0.1 ms a token, in small chunks twice that until it was seen
+    assert times.max_prefill_tokens(4) == 96
+    for _ in range(30):
+        times.split(0.020 + 96 * 0.0001, 96, 4)
+    assert times.max_prefill_tokens(4) == 192
+
+
+def test_a_prompt_always_gets_on() -> None:
+    times = after((1, 0.001))
+    times.split(10.0, 10, 0)
+    assert times.max_prefill_tokens(1) == 16
+
+
+@pytest.mark.parametrize("token_s", [1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("rows", [1, 32])
+def test_steps_with_a_long_prompt_take_twice_those_without_one(rows: int, token_s: float) -> None:
+    """A device whose decode step takes 5 ms and 0.5 ms a row."""
+    decode_s = 0.005 + 0.0005 * rows
+    times = after((rows, decode_s), (rows + 1, decode_s + 0.0005))
+    steps = []
+    for _ in range(100):
+        tokens = min(2048, times.max_prefill_tokens(rows) or 2048)
+        steps.append(decode_s + tokens * token_s)
+        times.split(steps[-1], tokens, rows)
+    least_s = decode_s + 16 * token_s
+    assert all(step_s <= max(2.001 * decode_s, 1.001 * least_s) for step_s in steps[1:])

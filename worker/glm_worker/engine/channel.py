@@ -36,6 +36,7 @@ class StepInput(msgspec.Struct, frozen=True, tag=True):
     token_ids: list[list[int]]  # sampled from the step before, in the order of its logits: one or more of each
     commands: list[ToEngine]  # what the server asked since, in order
     digest: int  # of the leader's plans up to this step; a follower whose own differs must not run it
+    max_prefill_tokens: int | None = None  # of prompts in this step: by the leader's clock, which is nobody else's
 
 
 class KeepAlive(msgspec.Struct, frozen=True, tag=True):

@@ -34,9 +34,9 @@ class Engine:
                 outputs.append(output)
         return outputs
 
-    def plan(self) -> ScheduledBatch:
-        """Plan the next step and note its digest."""
-        plan = self.scheduler.schedule()
+    def plan(self, max_prefill_tokens: int | None = None) -> ScheduledBatch:
+        """Plan the next step and note its digest. max_prefill_tokens: as Scheduler.schedule has it."""
+        plan = self.scheduler.schedule(max_prefill_tokens)
         self.digest = plan.digest(self.digest)
         return plan
 

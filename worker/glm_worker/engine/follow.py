@@ -39,7 +39,7 @@ class FollowerRank:
             )
         self._engine.commit(message.token_ids)
         self._engine.obey(message.commands)
-        plan = self._engine.plan()
+        plan = self._engine.plan(message.max_prefill_tokens)
         if (plan.step, self._engine.digest) != (message.step, message.digest):
             raise EngineFailed(
                 f"plans differ: rank 0 is at step {message.step} with digest {message.digest:08x}, "

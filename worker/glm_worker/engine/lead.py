@@ -47,6 +47,7 @@ class LeadRank:
         self._clock = clock
         self._token_ids: list[list[int]] = []  # sampled in the last step; the followers have not heard of them
         self._times = StepTimes()
+        self._num_decoding = 0  # requests that got a token in the last step, and go on
         self._expert_load_at_s = -math.inf  # when it was read last
         self._commands: list[ToEngine] = []  # obeyed here; the followers have not heard of them
 
@@ -79,8 +80,11 @@ class LeadRank:
     def _step(self, outputs: list[RequestOutput]) -> None:
         """Plan, tell the followers, run, sample, commit, report. Collective with the followers' steps."""
         began_s = self._clock()
-        plan = self._engine.plan()
-        self._channel.send(StepInput(plan.step, self._token_ids, self._commands, self._engine.digest))
+        max_prefill_tokens = self._times.max_prefill_tokens(self._num_decoding)
+        plan = self._engine.plan(max_prefill_tokens)
+        self._channel.send(
+            StepInput(plan.step, self._token_ids, self._commands, self._engine.digest, max_prefill_tokens)
+        )
         self._commands = []
         self._server.begin(plan)
         self._engine.launch(plan)
@@ -90,7 +94,9 @@ class LeadRank:
         self._token_ids = [[token_id] for token_id in sampled.token_ids]
         for index in sampled.failed:
             self._token_ids[index] = []  # or what counts for nothing might end it as if it had not failed
-        outputs += self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
+        new = self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
+        self._num_decoding = sum([output.finish_reason is None for output in new])
+        outputs += new
         self._report(outputs, began_s, plan)
 
     def _with_more(

@@ -3,11 +3,17 @@
 A step often computes chunks of prompts and one token for each of many running requests at once, and the device does not
 say which of them took how long. Steps that only decode say what such rows take alone; in a mixed step the decode rows
 are charged that, and the prompts the rest. So both times always add up to the step, and a step of one kind is its own.
+
+By the same numbers the prompts of the next step are bounded: who decodes waits no longer than twice a step of decodes.
 """
 
 from dataclasses import dataclass
 
 FORGET = 0.995  # weight of a step against the next one: about the last 200 count
+FORGET_SPEED = 0.8  # the same of the speed of prompts, which changes with the size of their chunks and their contexts
+LONGER = 2.0  # how much longer than one of decodes alone a step with prompts beside them may take
+LEAST_PREFILL = 16  # tokens; also what others are rounded to: less of a prompt costs a step and brings little
+CAUTION = 2.0  # how much more a token costs in a small chunk than in a whole step, until that was seen
 LEAST_SPREAD = 1e-3  # variance of the rows, in rows squared, below which a slope cannot be told
 
 
@@ -16,6 +22,8 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._sums = _Sums()
+        self._alone = _Speed()  # of prompts in steps of their own
+        self._beside = _Speed()  # of prompts beside decodes
 
     def split(self, step_s: float, prefill_tokens: int, decode_rows: int) -> tuple[float, float]:
         """Return the seconds of prefill and of decode of one step, and learn from it if it only decoded.
@@ -24,12 +32,45 @@ class StepTimes:
         nobody's time: (0, 0).
         """
         if decode_rows == 0:
-            return (step_s, 0.0) if prefill_tokens else (0.0, 0.0)
+            if not prefill_tokens:
+                return 0.0, 0.0
+            self._alone = self._alone.with_step(prefill_tokens, step_s)
+            return step_s, 0.0
         if prefill_tokens == 0:
             self._sums = self._sums.with_step(decode_rows, step_s)
             return 0.0, step_s
         decode_s = min(step_s, self._sums.decode_s(decode_rows, prefill_tokens, step_s))
+        if self._sums.weight:
+            self._beside = self._beside.with_step(prefill_tokens, step_s - decode_s)
         return step_s - decode_s, decode_s
+
+    def max_prefill_tokens(self, decode_rows: int) -> int | None:
+        """Return how many prompt tokens the next step should have at most beside so many decodes.
+
+        None: as many as there is room for, because nobody decodes, or because too little is known yet.
+        """
+        token_s = self._beside.token_s or CAUTION * self._alone.token_s
+        if not decode_rows or not self._sums.weight or not token_s:
+            return None
+        base_s, per_row_s = self._sums.line()
+        wanted = int((LONGER - 1) * (base_s + per_row_s * decode_rows) / token_s)
+        return max(LEAST_PREFILL, wanted - wanted % LEAST_PREFILL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """Weighted sums over steps."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def token_s(self) -> float:
+        """Seconds a token; 0 while unknown."""
+        return self.seconds / self.tokens if self.tokens else 0.0
+
+    def with_step(self, tokens: int, seconds: float) -> "_Speed":
+        return _Speed(FORGET_SPEED * self.tokens + tokens, FORGET_SPEED * self.seconds + seconds)
 
 
 @dataclass(frozen=True, slots=True)
