@@ -25,6 +25,7 @@ import msgspec
 import torch
 
 from glm_worker.engine.batch import BatchBuilder, StepRoom
+from glm_worker.engine.channel import Report
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
@@ -125,6 +126,9 @@ class Ends:
 
     def idle(self) -> None:
         pass
+
+    def reports(self) -> list[tuple[int, Report]]:
+        return []
 
 
 def of_kind(sampling: SamplingParams, num_running: int, num_steps: int) -> dict[str, float]:

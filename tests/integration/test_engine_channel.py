@@ -1,20 +1,24 @@
 """The step channel over real sockets. Each end runs in a thread of its own."""
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
 from glm_worker.engine.channel import (
+    MAX_ERROR_CHARS,
     MAX_LOADED_BYTES,
     FollowerChannel,
     KeepAlive,
     LeaderChannel,
     Loaded,
+    Report,
     StepInput,
 )
 from glm_worker.errors import EngineFailed
@@ -116,6 +120,24 @@ def test_every_follower_receives_every_message_in_order(endpoint: str) -> None:
             group.leader.send(message)
         for follower in group.followers:
             assert [follower.receive(DEADLINE_S) for _ in messages] == messages
+
+
+def test_a_follower_can_report_and_strangers_cannot(endpoint: str) -> None:
+    with a_group(endpoint, [5, 4, 3]) as (group, _), a_stranger(endpoint) as stranger:
+        assert group.leader.reports() == []
+        group.followers[0].send(Loaded(4))  # said again: its answer was on the way
+        group.followers[0].report("a", "it is broken")
+        group.followers[1].report("b", "x" * 10_000)
+        stranger.send(msgspec.msgpack.encode(Report("c", "believe me")))
+        reports: list[tuple[int, Report]] = []
+        deadline = time.monotonic() + DEADLINE_S
+        while len(reports) < 2:
+            assert time.monotonic() < deadline
+            reports += group.leader.reports()
+        assert sorted(reports, key=lambda report: report[0]) == [
+            (1, Report("a", "it is broken")),
+            (2, Report("b", "x" * MAX_ERROR_CHARS)),
+        ]
 
 
 def test_a_follower_that_hears_nothing_waits_no_longer_than_it_wants(endpoint: str) -> None:

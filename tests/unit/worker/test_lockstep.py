@@ -8,7 +8,7 @@ import pytest
 import torch
 import xgrammar
 
-from glm_worker.engine.channel import FromLeader, KeepAlive, StepInput
+from glm_worker.engine.channel import FromLeader, KeepAlive, Report, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import GrammarUnreadable
@@ -66,9 +66,14 @@ class FakeServer:
 class FakeChannel:
     def __init__(self) -> None:
         self.sent: list[FromLeader] = []
+        self.reported: list[tuple[int, Report]] = []
 
     def send(self, message: FromLeader) -> None:
         self.sent.append(message)
+
+    def reports(self) -> list[tuple[int, Report]]:
+        reported, self.reported = self.reported, []
+        return reported
 
 
 class FakeSlot:
@@ -235,7 +240,7 @@ def test_how_much_of_a_prompt_fits_beside_decodes_is_rank_0s_to_say() -> None:
     told = [step.max_prefill_tokens for step in pair.channel.sent if isinstance(step, StepInput)]
     pair.follow()
     assert told[:3] == [None, None, 16]
-    assert [len(s.token_ids) for plan in pair.runners[1].plans for s in plan.sequences if s.request_id == "b"][0] == 16
+    assert [len(s.token_ids) for s in pair.runners[1].plans[2].sequences] == [1, 16]
     assert pair.runners[1].plans == pair.runners[0].plans
 
 
@@ -398,6 +403,22 @@ def test_a_broken_row_fails_its_request_on_all_ranks_and_its_blocks_are_zeroed(m
     assert pair.runners[1].plans == pair.runners[0].plans
     for engine in pair.engines:
         engine.scheduler.check()
+
+
+def test_a_request_with_which_a_follower_cannot_go_on_fails_on_all_ranks() -> None:
+    pair = Pair()
+    pair.turn(a_submit("a", max_tokens=9), a_submit("b", max_tokens=3))
+    pair.channel.reported = [(1, Report("a", "its adapter is broken")), (1, Report("gone", "it is late"))]
+    for _ in range(3):
+        pair.turn()
+    pair.follow()
+    first, last = outputs_of(pair, "a")
+    assert (first.token_ids, last.token_ids, last.finish_reason) == ([2], [], "failed")
+    assert last.error == "rank 1 could not go on with this request: its adapter is broken"
+    assert [output.token_ids for output in outputs_of(pair, "b")] == [[2], [3], [4]]
+    assert pair.runners[1].plans == pair.runners[0].plans
+    assert [len(plan.sequences) for plan in pair.runners[1].plans] == [2, 1, 1]
+    assert outputs_of(pair, "gone") == []
 
 
 def test_a_row_that_breaks_with_the_only_request_is_zeroed_before_the_next_one() -> None:

@@ -14,13 +14,24 @@ from glm_worker.errors import EngineFailed
 from glm_worker.messages import ToEngine
 
 REPEAT_S = 0.25  # of a sign of life: half of what an idle rank may be silent
-MAX_LOADED_BYTES = 1024  # all that rank 0 is ever sent is Loaded; who sends more is hung up on
+MAX_LOADED_BYTES = 1024  # of what rank 0 is ever sent; who sends more is hung up on
+MAX_ERROR_CHARS = 200  # of a report: in UTF-8 and with an id beside it below the bytes of a message
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """Follower to leader: my weights are loaded, and this many KV blocks fit beside them."""
 
     num_blocks: int
+
+
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """Follower to leader: this rank cannot go on with a request, though it keeps step.
+
+    Rank 0 fails the request on all ranks, by a command of a later step. A rank that cannot keep step ends instead.
+    """
+
+    request_id: str
+    error: str  # a sentence without anything of prompt or answer
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +55,7 @@ class KeepAlive(msgspec.Struct, frozen=True, tag=True):
 
 
 FromLeader = Begin | StepInput | KeepAlive
+FromFollower = Loaded | Report
 
 
 def step_endpoint(assignment: RankAssignment, host: str) -> str:
@@ -63,6 +75,7 @@ class LeaderChannel:
     def __init__(self, endpoint: str, secret: str, world_size: int) -> None:
         self._names = {_name(secret, rank): rank for rank in range(1, world_size)}
         self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[FromFollower] = msgspec.msgpack.Decoder(FromFollower)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         if not self._names:
             return
@@ -79,16 +92,33 @@ class LeaderChannel:
 
     def agree(self, num_blocks: int) -> int:
         """Wait until every rank has loaded; return, and tell all, the least number of blocks."""
-        decoder = msgspec.msgpack.Decoder(Loaded)
         loaded: dict[int, int] = {0: num_blocks}
         while len(loaded) <= len(self._names):
-            name, *frames = self._socket.recv_multipart()
-            rank = self._names.get(name)
-            if rank is not None:  # else a stranger, or a follower of another generation, which will find its own leader
-                loaded[rank] = decoder.decode(frames[0]).num_blocks
+            heard = self._hear(*self._socket.recv_multipart())
+            if heard is not None and isinstance(heard[1], Loaded):
+                loaded[heard[0]] = heard[1].num_blocks
         least = min(loaded.values())
         self.send(Begin(least))
         return least
+
+    def reports(self) -> list[tuple[int, Report]]:
+        """Return what followers have reported since, with their ranks; never waits."""
+        found: list[tuple[int, Report]] = []
+        while self._names:
+            try:
+                heard = self._hear(*self._socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                break
+            if heard is not None and isinstance(heard[1], Report):  # Loaded is said until it was answered
+                found.append((heard[0], heard[1]))
+        return found
+
+    def _hear(self, name: bytes, *frames: bytes) -> "tuple[int, FromFollower] | None":
+        """Return who said what; None for a stranger, or a follower of another generation, which will find its own
+        leader.
+        """
+        rank = self._names.get(name)
+        return None if rank is None else (rank, self._decoder.decode(frames[0]))
 
     def send(self, message: FromLeader) -> None:
         """Send to every follower, without waiting."""
@@ -126,7 +156,11 @@ class FollowerChannel:
             if message is not None:
                 raise EngineFailed("rank 0 has begun, and this rank was not told: its connection broke in between")
 
-    def send(self, message: Loaded) -> None:
+    def report(self, request_id: str, error: str) -> None:
+        """Tell rank 0 that this rank cannot go on with a request."""
+        self.send(Report(request_id, error[:MAX_ERROR_CHARS]))
+
+    def send(self, message: FromFollower) -> None:
         self._socket.send(msgspec.msgpack.encode(message))
 
     def receive(self, timeout_s: float) -> FromLeader | None:

@@ -68,6 +68,7 @@ class LeadRank:
         commands, outputs = self._intake.take(self._server.receive(0 if is_busy else idle_s))
         self._commands += commands
         outputs += self._engine.obey(commands)
+        outputs += self._failed_elsewhere()
         if self._engine.scheduler.has_work:
             self._step(outputs)
             return
@@ -115,10 +116,20 @@ class LeadRank:
             self._end(request_id, "failed")
         return outputs
 
-    def _end(self, request_id: str, reason: FinishReason) -> None:
-        """End a request here; the followers cancel it before their next plan."""
-        self._engine.scheduler.cancel(request_id, reason)
+    def _failed_elsewhere(self) -> list[RequestOutput]:
+        """End the requests with which a follower cannot go on; return their last outputs."""
+        outputs = []
+        for rank, report in self._channel.reports():
+            if self._end(report.request_id, "failed"):  # else it has ended meanwhile
+                error = f"rank {rank} could not go on with this request: {report.error}"
+                outputs.append(RequestOutput(report.request_id, [], "failed", error=error))
+        return outputs
+
+    def _end(self, request_id: str, reason: FinishReason) -> bool:
+        """End a request here, and say whether it was not over; the followers cancel it before their next plan."""
+        was_over = self._engine.scheduler.cancel(request_id, reason) is None
         self._commands.append(Cancel(self._generation, request_id, reason))
+        return not was_over
 
     def _report(self, outputs: list[RequestOutput], began_s: float, plan: ScheduledBatch = _NO_STEP) -> None:
         for output in outputs:
