@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Event
 
 import httpx
 import pytest
@@ -38,9 +39,9 @@ def answer(group: Group) -> str:
     return str(response.json()["choices"][0]["message"]["content"])
 
 
-def read_until_cut(group: Group) -> int:
-    """Stream an answer that does not end by itself; return how many events came before its server was gone."""
-    num_events = 0
+def read_until_cut(group: Group, has_begun: Event) -> str:
+    """Stream an answer that is long; return its finish reason, nothing where its server was gone before."""
+    reason = ""
     fields = {"stream": True, "max_tokens": 1900, "ignore_eos": True}
     with (
         suppress(httpx.TransportError),
@@ -48,8 +49,9 @@ def read_until_cut(group: Group) -> int:
     ):
         for line in response.iter_lines():
             if line.startswith("data: {") and json.loads(line[6:]).get("choices"):
-                num_events += 1
-    return num_events
+                has_begun.set()
+                reason = json.loads(line[6:])["choices"][0]["finish_reason"] or reason
+    return reason
 
 
 def gauge(group: Group, name: str) -> float | None:
@@ -65,14 +67,15 @@ def test_streams_end_with_their_server_and_the_generation_answers_before_the_nex
     ranks = {number: group.rank(number).pid for number in (0, 1)}
     server = group.leader.child("server")
     with ThreadPoolExecutor(NUM_STREAMS) as pool:
-        streams = [pool.submit(read_until_cut, group) for _ in range(NUM_STREAMS)]
-        eventually(lambda: gauge(group, "glm_num_requests_running") == NUM_STREAMS)
+        begun = [Event() for _ in range(NUM_STREAMS)]
+        streams = [pool.submit(read_until_cut, group, has_begun) for has_begun in begun]
+        assert all(has_begun.wait(ANSWER_LIMIT_S) for has_begun in begun)
         if how == "killed":
             server.kill()
         else:
             server.suspend()
         after = group.served_again(server)
-        assert all(stream.result() > 0 for stream in streams)
+        assert [stream.result() for stream in streams] == [""] * NUM_STREAMS
     assert (after["generation"], after["deaths_while_serving"]) == (
         before["generation"],
         before["deaths_while_serving"],
@@ -82,3 +85,20 @@ def test_streams_end_with_their_server_and_the_generation_answers_before_the_nex
     assert answer(group) == right
     eventually(lambda: gauge(group, "glm_num_requests_running") == 0)
     assert eventually(lambda: group.leader.get("/readyz").status_code == 200)
+
+
+def test_the_next_server_finds_what_prompts_before_it_have_left_in_the_cache(group: Group) -> None:
+    group.serving()
+    conversation = [{"role": "user", "content": "Add these numbers: " + ", ".join(map(str, range(100)))}]
+    assert cached_tokens(group, conversation) == 0
+    server = group.leader.child("server")
+    server.kill()
+    group.served_again(server)
+    assert cached_tokens(group, conversation) > 100
+
+
+def cached_tokens(group: Group, messages: list[dict[str, str]]) -> int:
+    asked = body(messages=messages, max_tokens=4, ignore_eos=True)
+    response = httpx.post(url(group), json=asked, timeout=ANSWER_LIMIT_S)
+    assert response.status_code == 200, response.text
+    return int(response.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
