@@ -4,8 +4,8 @@
  * and added up by one tree. That order is the same whatever tile computes it, so the bits of a row depend on that row
  * alone. With products of bf16, rows of x are rounded to bf16 first.
  *
- * A tile is MR rows of x times NR rows of W, as many as registers hold. While it is computed, the rows of W that come
- * next are fetched: one row of x leaves the cores idle without that.
+ * A tile is MR rows of x times NR rows of W, as many as registers hold. While the last rows of x meet a tile of W, a
+ * later one is fetched: one row of x alone would wait for memory half of the time.
  */
 #include "linear.h"
 
@@ -20,7 +20,10 @@ enum { MR = 2, NR = 3 };
 #else
 enum { MR = 2, NR = 2 };
 #endif
-enum { ROWS = 64, LINE_BYTES = 64 };
+enum { ROWS = 64 };
+
+/* Loops over accumulators must be unrolled, or these are no registers. */
+#define UNROLLED _Pragma("clang loop unroll(full)")
 
 #if defined(__AVX512BF16__)
 enum { HAS_BF16_PRODUCTS = 1 };
@@ -38,29 +41,30 @@ GLM_INLINE vf weights_first(const void *row, int64_t k, int64_t n, int dtype) {
                             : vf_load_bf16_first((const uint16_t *)row + k, n);
 }
 
-/* One tile. x: mr rows; w: nr rows, `ahead` is where the next ones begin, or NULL. */
+/* One tile. x: mr rows; w: nr rows. ahead: what to fetch into the second cache, two tiles on, or NULL; it may lie past
+ * the end of W, for fetching ahead never faults. */
 GLM_INLINE void tile(const void *const *x, const char *w, size_t w_bytes, const char *ahead, int64_t k, int mr, int nr,
                      int dtype, vf acc[MR][NR]) {
-    for (int m = 0; m < mr; m++)
-        for (int n = 0; n < nr; n++) acc[m][n] = vf_zero();
+    UNROLLED for (int m = 0; m < mr; m++)
+        UNROLLED for (int n = 0; n < nr; n++) acc[m][n] = vf_zero();
 #if defined(__AVX512BF16__)
     if (dtype == GLM_BF16) {
         int64_t i = 0;
         for (; i + 32 <= k; i += 32) {
             __m512bh xs[MR];
-            for (int m = 0; m < mr; m++) xs[m] = (__m512bh)_mm512_loadu_si512((const uint16_t *)x[m] + i);
-            for (int n = 0; n < nr; n++) {
+            UNROLLED for (int m = 0; m < mr; m++) xs[m] = (__m512bh)_mm512_loadu_si512((const uint16_t *)x[m] + i);
+            UNROLLED for (int n = 0; n < nr; n++) {
                 const char *at = w + (size_t)n * w_bytes + 2 * i;
                 __m512bh ws = (__m512bh)_mm512_loadu_si512(at);
                 if (ahead) __builtin_prefetch(ahead + (size_t)n * w_bytes + 2 * i, 0, 2);
-                for (int m = 0; m < mr; m++) acc[m][n] = (vf)_mm512_dpbf16_ps((__m512)acc[m][n], xs[m], ws);
+                UNROLLED for (int m = 0; m < mr; m++) acc[m][n] = (vf)_mm512_dpbf16_ps((__m512)acc[m][n], xs[m], ws);
             }
         }
         if (i < k) { /* x has zeros behind its end, W the next row */
             __mmask32 mask = ((__mmask32)1 << (k - i)) - 1;
-            for (int n = 0; n < nr; n++) {
+            UNROLLED for (int n = 0; n < nr; n++) {
                 __m512bh ws = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + (size_t)n * w_bytes + 2 * i);
-                for (int m = 0; m < mr; m++) {
+                UNROLLED for (int m = 0; m < mr; m++) {
                     __m512bh xs = (__m512bh)_mm512_maskz_loadu_epi16(mask, (const uint16_t *)x[m] + i);
                     acc[m][n] = (vf)_mm512_dpbf16_ps((__m512)acc[m][n], xs, ws);
                 }
@@ -73,26 +77,61 @@ GLM_INLINE void tile(const void *const *x, const char *w, size_t w_bytes, const 
     const int64_t width = dtype == GLM_F32 ? 4 : 2;
     for (; i + VF_LANES <= k; i += VF_LANES) {
         vf xs[MR];
-        for (int m = 0; m < mr; m++) xs[m] = vf_load((const float *)x[m] + i);
-        for (int n = 0; n < nr; n++) {
+        UNROLLED for (int m = 0; m < mr; m++) xs[m] = vf_load((const float *)x[m] + i);
+        UNROLLED for (int n = 0; n < nr; n++) {
             vf ws = weights(w + (size_t)n * w_bytes, i, dtype);
             if (ahead) __builtin_prefetch(ahead + (size_t)n * w_bytes + width * i, 0, 2);
-            for (int m = 0; m < mr; m++) acc[m][n] = vf_fma(xs[m], ws, acc[m][n]);
+            UNROLLED for (int m = 0; m < mr; m++) acc[m][n] = vf_fma(xs[m], ws, acc[m][n]);
         }
     }
     if (i < k)
-        for (int n = 0; n < nr; n++) {
+        UNROLLED for (int n = 0; n < nr; n++) {
             vf ws = weights_first(w + (size_t)n * w_bytes, i, k - i, dtype);
-            for (int m = 0; m < mr; m++) acc[m][n] = vf_fma(vf_load_first((const float *)x[m] + i, k - i), ws, acc[m][n]);
+            UNROLLED for (int m = 0; m < mr; m++) acc[m][n] = vf_fma(vf_load_first((const float *)x[m] + i, k - i), ws, acc[m][n]);
         }
+}
+
+/* Sums of 16 vectors at once, by the very tree of vf_sum: each step halves all of them. */
+GLM_INLINE vf halves8(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
+GLM_INLINE vf halves4(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+
+GLM_INLINE vf halves2(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+}
+
+GLM_INLINE vf halves1(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+/* The sums of the first n of 16 vectors; the others are not looked at. */
+GLM_INLINE vf sums(const vf *x, int n) {
+    vf a[16], b[8], c[4], d[2];
+    UNROLLED for (int i = 0; i < 16; i++) a[i] = i < n ? x[i] : vf_zero();
+    UNROLLED for (int i = 0; i < 8; i++) b[i] = 2 * i < n ? halves8(a[2 * i], a[2 * i + 1]) : vf_zero();
+    UNROLLED for (int i = 0; i < 4; i++) c[i] = 4 * i < n ? halves4(b[2 * i], b[2 * i + 1]) : vf_zero();
+    UNROLLED for (int i = 0; i < 2; i++) d[i] = 8 * i < n ? halves2(c[2 * i], c[2 * i + 1]) : vf_zero();
+    return halves1(d[0], d[1]);
 }
 
 GLM_INLINE void tile_and_store(const void *const *x, float *const *y, const float *bias, const char *w, size_t w_bytes,
                                const char *ahead, int64_t k, int mr, int nr, int dtype) {
-    vf acc[MR][NR];
+    vf acc[MR][NR], packed[MR * NR];
+    float out[(MR * NR + 15) / 16 * 16];
     tile(x, w, w_bytes, ahead, k, mr, nr, dtype, acc);
-    for (int m = 0; m < mr; m++)
-        for (int n = 0; n < nr; n++) y[m][n] = vf_sum(acc[m][n]) + (bias ? bias[n] : 0.0f);
+    UNROLLED for (int m = 0; m < mr; m++)
+        UNROLLED for (int n = 0; n < nr; n++) packed[m * nr + n] = acc[m][n];
+    UNROLLED for (int i = 0; i < mr * nr; i += 16) vf_store(out + i, sums(packed + i, mr * nr - i < 16 ? mr * nr - i : 16));
+    UNROLLED for (int m = 0; m < mr; m++)
+        UNROLLED for (int n = 0; n < nr; n++) y[m][n] = out[m * nr + n] + (bias ? bias[n] : 0.0f);
 }
 
 /* Tiles of every height and width, so that each is unrolled whole. */
@@ -134,7 +173,10 @@ static const uint16_t *rounded_rows(glm_team *team, int thread, const glm_linear
         const float *x = a->x + (a->rows ? a->rows[m] : m) * a->x_stride;
         uint16_t *to = rounded + (m - m0) * stride;
         int64_t i = 0;
-        for (; i + VF_LANES <= a->k; i += VF_LANES) vf_store_bf16(to + i, vf_load(x + i));
+#if defined(__AVX512BF16__)
+        for (; i + VF_LANES <= a->k; i += VF_LANES)
+            _mm256_storeu_si256((__m256i *)(to + i), (__m256i)_mm512_cvtneps_pbh((__m512)vf_load(x + i)));
+#endif
         for (; i < a->k; i++) to[i] = bf16_from_f32(x[i]);
     }
     return rounded;
@@ -159,8 +201,7 @@ void GLM_FN(linear_tile)(glm_team *team, int thread, const glm_linear_args *a, i
                                       : a->x + (a->rows ? a->rows[m + i] : m + i) * a->x_stride;
                     y[i] = a->y + (m + i) * a->y_stride + n;
                 }
-                const int is_last = m + MR >= m_end;
-                const char *ahead = is_last && n + 2 * NR <= n1 ? w + (size_t)(n + NR) * w_bytes : NULL;
+                const char *ahead = m + MR >= m_end ? w + (size_t)(n + 2 * NR) * w_bytes : NULL;
                 (is_bf16 ? tile_bf16 : tile_f32)(x, y, a->bias ? a->bias + n : NULL, w + (size_t)n * w_bytes, w_bytes,
                                                  ahead, a->k, mr, nr);
             }
