@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from glm_worker.engine.memory import largest_step, room_on_gpu
 from glm_worker.engine.runner import Runner
-from glm_worker.engine.trial import largest_step, room_on_gpu
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model

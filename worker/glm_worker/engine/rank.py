@@ -11,19 +11,18 @@ import torch
 
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.batch import StepRoom
-from glm_worker.engine.capacity import cache_bytes, max_model_len, num_blocks_that_fit
 from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
+from glm_worker.engine.memory import cache_bytes, max_model_len, num_blocks_that_fit, room_on_gpu
 from glm_worker.engine.numerics import threads_of_rank, torch_dtype
 from glm_worker.engine.probe import is_deterministic
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
 from glm_worker.engine.server_link import ServerLink
-from glm_worker.engine.trial import room_on_gpu
 from glm_worker.errors import EngineFailed
 from glm_worker.heartbeat import RankSlot
 from glm_worker.kernels.cpu.sample import sample_kernel

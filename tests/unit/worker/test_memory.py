@@ -2,8 +2,9 @@
 
 import pytest
 
-from glm_worker.engine.capacity import (
+from glm_worker.engine.memory import (
     cache_bytes,
+    largest_step,
     max_model_len,
     num_blocks_that_fit,
     room_beside_largest_step,
@@ -62,3 +63,18 @@ def test_a_cache_without_a_single_block_is_refused_and_whoever_chose_it_is_named
         num_blocks_that_fit(some_settings(kv_cache_bytes=99), 99, bytes_per_block=100, model_len=64)
     with pytest.raises(EngineFailed, match="99 bytes are left for the KV cache, and one block needs 100"):
         num_blocks_that_fit(some_settings(), 99, bytes_per_block=100, model_len=64)
+
+
+@pytest.mark.parametrize(
+    ("max_batch_tokens", "max_num_seqs", "model_len", "num_tokens"),
+    [(2048, 64, 4096, 2048), (2048, 64, 100, 2048), (2048, 2, 100, 200), (16, 64, 4096, 16), (16, 1, 1, 1)],
+)
+def test_the_largest_step(max_batch_tokens: int, max_num_seqs: int, model_len: int, num_tokens: int) -> None:
+    settings = WorkerSettings(model="/nowhere", max_batch_tokens=max_batch_tokens, max_num_seqs=max_num_seqs)
+    step = largest_step(settings, model_len)
+    assert step.num_tokens == num_tokens
+    assert len(step.sampled) == len(step.sequences) == min(max_num_seqs, max_batch_tokens)
+    assert all(1 <= len(sequence.token_ids) <= model_len for sequence in step.sequences)
+    assert all(len(s.block_table) * settings.block_size >= s.end for s in step.sequences)
+    block_ids = [block for sequence in step.sequences for block in sequence.block_table]
+    assert len(block_ids) == len(set(block_ids))
