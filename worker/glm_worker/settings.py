@@ -94,10 +94,15 @@ class WorkerSettings(BaseSettings):
         ge=0,
         description="KV cache of one rank; 0: on cuda what weights and the largest step leave, on cpu 256 MiB.",
     )
+    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Type of the KV cache; auto: that of the weights. bfloat16 beside float32 weights holds twice the"
+        " tokens, and keys and values keep 8 bits.",
+    )
     prefix_cache: bool = Field(
         True,
-        description="Whether requests of a tenant share the KV blocks of prompts that begin alike, and what was computed"
-        " once is kept until its room is needed. Which tokens are sampled does not change, up to rounding.",
+        description="Whether requests of a tenant share the KV blocks of prompts that begin alike, and what was"
+        " computed once is kept until its room is needed. Which tokens are sampled does not change, up to rounding.",
     )
     max_waiting_requests: int = Field(256, ge=0, description="Past this the answer is 503 with Retry-After.")
     max_waiting_tokens: int = Field(1_048_576, ge=0, description="Prompt tokens that may wait; past this 503.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm_worker.engine.numerics import threads_of_rank, torch_dtype, usable_cpus
+from glm_worker.engine.numerics import kv_dtype, threads_of_rank, torch_dtype, usable_cpus
 from glm_worker.kernels.cpu import library
 from glm_worker.model.config import ModelConfig
 from glm_worker.settings import WorkerSettings
@@ -91,3 +91,10 @@ def test_a_machine_without_cgroups_has_the_cpus_that_it_may_run_on(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(5))
     assert usable_cpus(tmp_path / "none", tmp_path / "none either") == 5
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_the_cache_has_the_type_of_the_weights_or_the_one_that_is_asked_for(weights: torch.dtype) -> None:
+    assert kv_dtype(some_settings(), weights) == weights
+    assert kv_dtype(some_settings(kv_cache_dtype="bfloat16"), weights) == torch.bfloat16
+    assert kv_dtype(some_settings(kv_cache_dtype="float32"), weights) == torch.float32

@@ -96,6 +96,27 @@ def test_blocks_that_a_broken_sequence_has_left_are_zeroed_before_the_next_owner
         assert layer.v.isfinite().all()
 
 
+@pytest.mark.parametrize("kernels", ["torch", "torch in a fixed order", "C"])
+def test_a_cache_of_bf16_beside_weights_of_fp32_gives_the_logits_to_the_precision_of_bf16(
+    folder: Path, kernels: str
+) -> None:
+    """bf16 keeps 8 bits; keys and values alone are rounded, so little of it reaches the logits."""
+    model = a_model(folder, fixed_order=kernels != "torch")
+    if kernels == "C":
+        model.use_kernels(1)
+        assert model.kernels != "torch"
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        cache = KVCache.allocate(CONFIG, Mesh(), 16, BLOCK_SIZE, dtype, CPU)
+        runner = Runner(model, cache, Communicator.single(), CPU)
+        table = list(range(10))
+        runner.run(a_step(a_run("a", 0, list(range(30)), table)))
+        rows.append(runner.run(a_step(a_run("a", 30, [30], table), a_run("b", 0, [3, 4], [12]))))
+        assert cache.layers[0].k.dtype == dtype
+    error = (rows[1] - rows[0]).norm(dim=1) / rows[0].norm(dim=1)
+    assert 0 < error.max() < 0.03
+
+
 def test_steps_are_waited_for_in_the_order_of_their_launch(folder: Path) -> None:
     model = a_model(folder, fixed_order=False)
     plans = [a_step(a_run("a", 0, [1, 2], [1])), a_step(a_run("b", 0, [3], [2]), a_run("c", 0, [4, 5], [3]))]

@@ -99,7 +99,7 @@ def room_on_gpu(
     comm: Communicator,
     settings: WorkerSettings,
     model_len: int,
-    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
     device: torch.device,
 ) -> int:
     """Return the bytes that a KV cache can have on the GPU that holds the model. Collective: it runs the largest step.
@@ -109,7 +109,7 @@ def room_on_gpu(
     step = largest_step(settings, model_len)
     num_blocks = 1 + max(max(sequence.block_table) for sequence in step.sequences)
     try:
-        kv_cache = KVCache.allocate(model.config, mesh, num_blocks, settings.block_size, dtype, device)
+        kv_cache = KVCache.allocate(model.config, mesh, num_blocks, settings.block_size, kv_dtype, device)
         step_bytes = _peak_bytes(Runner(model, kv_cache, comm, device), step, device)
     except torch.OutOfMemoryError as error:
         raise EngineFailed(f"the weights leave no room for the largest step, let alone a KV cache: {error}") from error

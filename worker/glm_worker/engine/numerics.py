@@ -14,7 +14,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def torch_dtype(settings: WorkerSettings, config: ModelConfig) -> torch.dtype:
-    """Return the type of weights and cache.
+    """Return the type of the weights.
 
     auto on a CPU is bf16 only where the checkpoint has no more and the CPU multiplies bf16 itself: elsewhere it would
     cost precision and win nothing, for there each weight is made fp32 before it is used.
@@ -25,6 +25,13 @@ def torch_dtype(settings: WorkerSettings, config: ModelConfig) -> torch.dtype:
         return torch.bfloat16
     is_faster = library.is_available() and library.load().has_bf16_products
     return torch.bfloat16 if is_faster and config.dtype == "bfloat16" else torch.float32
+
+
+def kv_dtype(settings: WorkerSettings, weights: torch.dtype) -> torch.dtype:
+    """Return the type of the KV cache: what is asked for, or that of the weights."""
+    if settings.kv_cache_dtype == "auto":
+        return weights
+    return torch.bfloat16 if settings.kv_cache_dtype == "bfloat16" else torch.float32
 
 
 def threads_of_rank(settings: WorkerSettings, cpus: int | None = None) -> int:

@@ -18,7 +18,7 @@ from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.memory import cache_bytes, max_model_len, num_blocks_that_fit, room_on_gpu
-from glm_worker.engine.numerics import threads_of_rank, torch_dtype
+from glm_worker.engine.numerics import kv_dtype, threads_of_rank, torch_dtype
 from glm_worker.engine.probe import is_deterministic
 from glm_worker.engine.runner import Runner
 from glm_worker.engine.sampling.sampler import Sampler
@@ -75,10 +75,11 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     if not by_torch:
         torch.set_num_threads(1)  # it has little left to do, and its threads would be in the way of the kernels'
 
-    num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, dtype, device))
-    bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, dtype)
+    of_cache = kv_dtype(settings, dtype)
+    num_bytes = cache_bytes(settings, lambda: room_on_gpu(model, mesh, comm, settings, model_len, of_cache, device))
+    bytes_per_block = KVCache.bytes_per_block(config, mesh, settings.block_size, of_cache)
     num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
-    kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, dtype, device)
+    kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, of_cache, device)
     room = StepRoom(settings.max_batch_tokens, settings.max_num_seqs, blocks_for(model_len, settings.block_size))
     runner = Runner(model, kv_cache, comm, device, slot, room)
     runner.warm_up()

@@ -180,7 +180,9 @@ def _attend_decode(q_BHD: Tensor, k_CSVD: Tensor, v_CSVD: Tensor, group: DecodeG
     if missing := whole_rows(group_size) - group_size:
         q_BVRD = F.pad(q_BVRD, (0, 0, 0, missing))
     length = group.mask_B11N.shape[-1]
-    k_BVND, v_BVND = (_gather(cache, group.tables_BM, length).transpose(1, 2) for cache in (k_CSVD, v_CSVD))
+    k_BVND, v_BVND = (
+        _gather(cache, group.tables_BM, length).to(q_BHD.dtype).transpose(1, 2) for cache in (k_CSVD, v_CSVD)
+    )
     return _attend(q_BVRD, k_BVND, v_BVND, group.mask_B11N)[:, :, :group_size].flatten(1, 2)
 
 
@@ -192,7 +194,10 @@ def _attend_tile(q_QHD: Tensor, k_CSVD: Tensor, v_CSVD: Tensor, tile: Tile) -> T
     q_VGQD = q_QHD.view(len(q_QHD), num_kv_heads, -1, q_QHD.shape[-1]).permute(1, 2, 0, 3)
     length = tile.mask_11QN.shape[-1]
     k_VGND, v_VGND = (
-        _gather(cache, tile.table_1M, length)[0].transpose(0, 1)[:, None].expand(-1, q_VGQD.shape[1], -1, -1)
+        _gather(cache, tile.table_1M, length)[0]
+        .to(q_QHD.dtype)
+        .transpose(0, 1)[:, None]
+        .expand(-1, q_VGQD.shape[1], -1, -1)
         for cache in (k_CSVD, v_CSVD)
     )
     return _attend(q_VGQD, k_VGND, v_VGND, tile.mask_11QN).permute(2, 0, 1, 3).flatten(1, 2)[:num_wanted]

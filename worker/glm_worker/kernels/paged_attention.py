@@ -129,13 +129,13 @@ def _attend_decode(q_BHD: Tensor, k_PSVD: Tensor, v_PSVD: Tensor, group: DecodeG
     # With one query token, the heads that share a KV head can stand where query tokens stand: K and V are not repeated
     num_sequences, _, head_dim = q_BHD.shape
     q_BVGD = q_BHD.view(num_sequences, k_PSVD.shape[2], -1, head_dim)
-    k_BVND, v_BVND = (_gather(cache, group.block_tables_BM).transpose(1, 2) for cache in (k_PSVD, v_PSVD))
+    k_BVND, v_BVND = (_gather(cache, group.block_tables_BM, q_BHD.dtype).transpose(1, 2) for cache in (k_PSVD, v_PSVD))
     return F.scaled_dot_product_attention(q_BVGD, k_BVND, v_BVND, attn_mask=group.mask_B11N).flatten(1, 2)
 
 
 def _attend_prefill(q_QHD: Tensor, k_PSVD: Tensor, v_PSVD: Tensor, chunk: PrefillChunk) -> Tensor:
     k_1VND, v_1VND = (
-        _gather(cache, chunk.block_table_M)[: chunk.context_len].transpose(0, 1).unsqueeze(0)
+        _gather(cache, chunk.block_table_M, q_QHD.dtype)[: chunk.context_len].transpose(0, 1).unsqueeze(0)
         for cache in (k_PSVD, v_PSVD)
     )
     q_1HQD = q_QHD.transpose(0, 1).unsqueeze(0)
@@ -146,10 +146,10 @@ def _attend_prefill(q_QHD: Tensor, k_PSVD: Tensor, v_PSVD: Tensor, chunk: Prefil
     return out_1HQD.squeeze(0).transpose(0, 1)
 
 
-def _gather(cache_PSVD: Tensor, block_tables_M: Tensor) -> Tensor:
-    """Return the keys or values of the blocks in order: (..., M) -> (..., M * S, V, D)."""
+def _gather(cache_PSVD: Tensor, block_tables_M: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the keys or values of the blocks in order, in the type of the queries: (..., M) -> (..., M * S, V, D)."""
     blocks = cache_PSVD.index_select(0, block_tables_M.flatten())  # several times faster than indexing on the CPU
-    return blocks.view(*block_tables_M.shape[:-1], -1, *cache_PSVD.shape[2:])
+    return blocks.view(*block_tables_M.shape[:-1], -1, *cache_PSVD.shape[2:]).to(dtype)
 
 
 def _chunk_mask(query_len: int, context_len: int, device: torch.device) -> "Tensor | CausalBias | None":

@@ -21,9 +21,9 @@ class LayerKV:
     v: Tensor
 
     def write(self, slots_T: Tensor, k_TVD: Tensor, v_TVD: Tensor) -> None:
-        """Store each token's key and value in its slot. slots_T holds no slot twice."""
-        self.k.flatten(0, 1).index_copy_(0, slots_T, k_TVD)
-        self.v.flatten(0, 1).index_copy_(0, slots_T, v_TVD)
+        """Store each token's key and value in its slot, in the cache's own type. slots_T holds no slot twice."""
+        self.k.flatten(0, 1).index_copy_(0, slots_T, k_TVD.to(self.k.dtype))
+        self.v.flatten(0, 1).index_copy_(0, slots_T, v_TVD.to(self.v.dtype))
 
 
 @dataclass(frozen=True)

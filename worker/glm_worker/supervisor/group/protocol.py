@@ -23,6 +23,7 @@ _EQUAL_SETTINGS = (
     "device",
     "dtype",
     "kv_cache_bytes",
+    "kv_cache_dtype",
     "max_batch_tokens",
     "max_model_len",
     "max_num_seqs",
