@@ -54,7 +54,8 @@ def check(settings: WorkerSettings, options: CheckOptions) -> int:
 
 def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Report:
     """Compute the prompts on both sides, one after the other, and judge. Raises ConfigError for what cannot be read."""
-    torch.set_num_threads(threads_of_rank(settings))
+    threads = threads_of_rank(settings)
+    torch.set_num_threads(threads)
     folder = resolve(settings.model)
     reference = folder if options.reference is None else resolve(options.reference)
     config = ModelConfig.read(folder)
@@ -72,7 +73,7 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
     cut = leading_layers(config, num_layers)
     size = f"{num_layers} of {config.num_hidden_layers} layers, {weights_bytes(cut, num_layers, dtype) / 2**30:.1f} GiB"
     say(f"computing here: {size}")
-    texts, ours = computed_here(
+    here = computed_here(
         folder,
         cut,
         prompts,
@@ -80,21 +81,23 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
         dtype=dtype,
         device=device,
         fixed_order=settings.deterministic and device.type == "cpu",
+        num_threads=threads,
         progress=_Tenths(say).tell,
     )
     say("computing with transformers: the same")
-    alone, fed = Oracle(reference, num_layers, dtype, device).computed(texts, ours)
+    alone, fed = Oracle(reference, num_layers, dtype, device).computed(here.texts, here.states)
     kinds = ["dense" if config.is_dense(layer_id) else "experts" for layer_id in range(num_layers)]
     return Report(
         model=str(folder),
         reference=str(reference),
         dtype=str(dtype).removeprefix("torch."),
         device=settings.device,
+        kernels=here.kernels,
         num_layers=num_layers,
         num_layers_of_checkpoint=config.num_hidden_layers,
         num_prompts=len(prompts),
-        num_tokens=len(ours.hidden_TD[0]),
-        verdict=judged(ours, alone, fed, bounds_of(dtype), kinds),
+        num_tokens=len(here.states.hidden_TD[0]),
+        verdict=judged(here.states, alone, fed, bounds_of(dtype), kinds),
     )
 
 

@@ -1,8 +1,8 @@
-"""Our side of the comparison: the scheduler and the runner that serve, with a listener at every layer."""
+"""Our side of the comparison: the scheduler, the runner and the kernels that serve, heard at every layer."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from glm_worker.engine.runner import Runner
 from glm_worker.errors import ConfigError
 from glm_worker.messages import Submit
 from glm_worker.model.config import ModelConfig
-from glm_worker.model.glm_moe import GlmMoe, build
+from glm_worker.model.glm_moe import build
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.tensor_map import is_mtp, tensor_names, tensor_reads
 from glm_worker.model.weights import Checkpoint, fill
@@ -27,6 +27,15 @@ from glm_worker.scheduler.scheduler import Scheduler
 BLOCK_SIZE = 16
 STEP_TOKENS = 256  # so that longer prompts are computed in chunks, as when they are served
 Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What was generated for the prompts, the states on the way, and what computed them: torch, or kernels by name."""
+
+    texts: list[Text]
+    states: States
+    kernels: str
 
 
 def check_names(folder: Path, config: ModelConfig) -> None:
@@ -49,17 +58,20 @@ def computed_here(
     dtype: torch.dtype,
     device: torch.device,
     fixed_order: bool,
+    num_threads: int,
     progress: Progress,
-) -> tuple[list[Text], States]:
+) -> Computed:
     """Return what is generated for the prompts, all at once, and every hidden state on the way. config: as cut."""
     mesh, comm = Mesh(), Communicator.single()
     model = build(config, mesh, comm, device, dtype, fixed_order=fixed_order)
     fill(model, Checkpoint(folder), tensor_reads(config, mesh), progress)
+    model.use_kernels(num_threads)
     limits = _limits(prompts, num_generated)
     kv_cache = KVCache.allocate(config, mesh, limits.num_blocks, BLOCK_SIZE, dtype, device)
     engine = Engine(Scheduler(limits), Runner(model, kv_cache, comm, device))
     spans = _spans([len(prompt) + num_generated - 1 for prompt in prompts])
-    listener = _Listener(model, num_rows=spans[-1].stop)
+    listener = _Listener(num_rows=spans[-1].stop)
+    model.hear = listener.keep
     logits: list[list[Tensor]] = [[] for _ in prompts]
     generated: list[list[int]] = [[] for _ in prompts]
     engine.obey([Submit("check", _request(i, prompt, num_generated)) for i, prompt in enumerate(prompts)])
@@ -73,31 +85,20 @@ def computed_here(
             logits[int(sequence.request_id)].append(row)
             generated[int(sequence.request_id)].append(token_id)
         engine.commit([[token_id] for token_id in ids])
-    listener.close()
     texts = [Text(prompt, after) for prompt, after in zip(prompts, generated, strict=True)]
-    return texts, States(listener.hidden_TD, torch.stack([row for rows in logits for row in rows]))
+    states = States(listener.hidden_TD, torch.stack([row for rows in logits for row in rows]))
+    return Computed(texts, states, model.kernels)
 
 
 class _Listener:
     """Keeps what enters the first layer and what each layer returns, in rows that are set before each step."""
 
-    def __init__(self, model: GlmMoe, num_rows: int) -> None:
+    def __init__(self, num_rows: int) -> None:
         self.rows: list[int] = []
         self.hidden_TD: list[Tensor] = []
         self._num_rows = num_rows
-        first = model.layers[0]
-        self._hooks = [first.register_forward_pre_hook(lambda _, args: self._keep(0, args[0]))]
-        for number, layer in enumerate(model.layers, 1):
-            self._hooks.append(layer.register_forward_hook(self._of(number)))
 
-    def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _of(self, number: int) -> Callable[[torch.nn.Module, Any, Tensor], None]:
-        return lambda _, __, out: self._keep(number, out)
-
-    def _keep(self, number: int, x_TD: Tensor) -> None:
+    def keep(self, number: int, x_TD: Tensor) -> None:
         if number == len(self.hidden_TD):
             self.hidden_TD.append(torch.empty(self._num_rows, x_TD.shape[-1], dtype=x_TD.dtype))
         # A step may have rows beyond its tokens, that fill it up

@@ -16,6 +16,7 @@ class Report:
     reference: str
     dtype: str
     device: str
+    kernels: str  # what computed our side
     num_layers: int
     num_layers_of_checkpoint: int
     num_prompts: int
@@ -51,7 +52,8 @@ class Report:
         rows = [_HEAD, *(_row(place) for place in self.verdict.places), _row(self.verdict.logits)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-        what = f"{self.num_layers} of {self.num_layers_of_checkpoint} layers in {self.dtype} on {self.device}"
+        where = f"in {self.dtype} on {self.device} by {self.kernels}"
+        what = f"{self.num_layers} of {self.num_layers_of_checkpoint} layers {where}"
         clear = f"{greedy.num_clear_equal} of {greedy.num_clear} that rounding cannot change"
         head = [f"{self.model}: {what}; {self.num_prompts} prompts, {self.num_tokens} tokens"]
         if self.reference != self.model:

@@ -19,7 +19,7 @@ from glm_worker.kernels.cpu.library import BF16, F32
 from glm_worker.model.attention import Attention
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.expert_load import ExpertLoad
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import ForwardBatch, Hear
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.layers import MLP, Embedding, RMSNorm, VocabParallelHead, rotation_angles
 from glm_worker.model.moe import MoE
@@ -133,23 +133,39 @@ class CpuDecoder:
         args.experts_scratch = self._room("experts", experts // 4 + 1)
         return CpuStep(args, batch)
 
-    def forward(self, step: CpuStep, kv_cache: KVCache) -> Tensor:
+    def forward(self, step: CpuStep, kv_cache: KVCache, hear: Hear | None = None) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the step's keys and values in the cache.
 
-        Collective over all ranks, each with the same batch.
+        hear: of one rank alone. Collective over all ranks, each with the same batch.
         """
         self._bind(kv_cache)
         args, num_tokens = step.args, step.args.num_tokens
         logits_SV = torch.empty(args.num_rows, self._model.vocab_rows)
         args.logits = logits_SV.data_ptr()
-        delta_TD = self._buffers["delta"][: num_tokens * self._config.hidden_size].view(num_tokens, -1)
-        begin = 0
-        for end, axis in self._exchanges(num_tokens):
+        delta_TD = self._rows("delta", num_tokens)
+        begin = 0 if hear is None else self._run_aloud(args, hear)
+        for end, axis in self._exchanges(num_tokens) if begin == 0 else ():
             self._kernels.run(self._model, args, begin, end)
             self._comm.all_reduce(delta_TD, axis)
             begin = end
         self._kernels.run(self._model, args, begin, 2 * len(self._weights) + 1)
         return self._comm.all_gather(logits_SV, Axis.TP)[:, : self._config.vocab_size]
+
+    def _run_aloud(self, args: StepArgs, hear: Hear) -> int:
+        """Run all stages but the head's, one by one, and return that one's number. For one rank alone."""
+        assert self._comm.mesh.world_size == 1, "between its stages ranks add up"
+        x_TD, delta_TD = (self._rows(name, args.num_tokens) for name in ("x", "delta"))
+        head = 2 * len(self._weights)
+        for stage in range(head):
+            self._kernels.run(self._model, args, stage, stage + 1)
+            if stage == 0:
+                hear(0, x_TD)
+            elif stage % 2:
+                hear(stage // 2 + 1, x_TD + delta_TD)  # which the next stage would add
+        return head
+
+    def _rows(self, name: str, num_tokens: int) -> Tensor:
+        return self._buffers[name][: num_tokens * self._config.hidden_size].view(num_tokens, -1)
 
     def _exchanges(self, num_tokens: int) -> Iterator[tuple[int, Axis]]:
         """Yield the stages before which ranks add up, and over which of them. One rank has its watch told thereby."""

@@ -3,13 +3,18 @@
 Shape suffixes: T tokens of the step, B sequences, M blocks of the longest of them, S rows whose logits are wanted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Hear: TypeAlias = Callable[[int, Tensor], object]
+"""Told what enters the first layer, with 0, and what layer i returns, with i + 1: (T, D), maybe with rows beyond the
+step's tokens. Who wants to keep it copies it."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from glm_worker.model.attention import Attention, AttentionStep
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.cpu_decoder import CpuDecoder, CpuStep
 from glm_worker.model.expert_load import ExpertLoad
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import ForwardBatch, Hear
 from glm_worker.model.kv_cache import KVCache, LayerKV
 from glm_worker.model.layers import MLP, Embedding, Placement, RMSNorm, Rotation, RowParallelLinear, VocabParallelHead
 from glm_worker.model.moe import Experts, MoE, Router
@@ -67,6 +67,7 @@ class GlmMoe(nn.Module):
         self.expert_load = expert_load  # None: rank 0 counts, and this is another one
         self.fixed_order = fixed_order
         self._decoder: CpuDecoder | None = None
+        self.hear: Hear | None = None  # for whoever compares layers; none where it serves
 
     @property
     def kernels(self) -> str:
@@ -117,13 +118,17 @@ class GlmMoe(nn.Module):
         """
         if isinstance(step, CpuStep):
             assert self._decoder is not None, "only a decoder in C plans such steps"
-            return self._decoder.forward(step, kv_cache)
+            return self._decoder.forward(step, kv_cache, self.hear)
         token_ids_T, logit_rows_S = batch.token_ids_T, batch.logit_rows_S
         if self.fixed_order:
             token_ids_T, logit_rows_S = map(with_whole_rows, (token_ids_T, logit_rows_S))
         x_TD = self.embed_tokens(token_ids_T)
-        for layer, kv in zip(self.layers, kv_cache.layers, strict=True):
+        if self.hear is not None:
+            self.hear(0, x_TD)
+        for number, (layer, kv) in enumerate(zip(self.layers, kv_cache.layers, strict=True), 1):
             x_TD = layer(x_TD, step, kv)
+            if self.hear is not None:
+                self.hear(number, x_TD)
         if self.expert_load is not None:
             self.expert_load.count(len(batch.token_ids_T))
         logits_SV: Tensor = self.lm_head(self.norm(x_TD[logit_rows_S]))

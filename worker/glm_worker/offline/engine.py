@@ -146,6 +146,8 @@ class Engine:
         try:
             while (part := self._group.run(parts.get()).result()) is not None:
                 for chunk in _chunks(part):
+                    if "error" in chunk:
+                        self.check()  # knows more of it
                     yield from pieces_of(chunk)
             self.check()
             if not reply.result().is_events:  # refused before it began

@@ -76,11 +76,13 @@ class LocalGroup:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def check(self) -> None:
-        """Raise what the rank failed of: an error of ours as it is, another one as EngineFailed."""
+        """Raise what the rank failed of: an error of ours as it is, another one, and being closed, as EngineFailed."""
         if isinstance(self.failure, GlmWorkerError):
             raise self.failure
         if self.failure is not None:
             raise EngineFailed(f"the engine failed: {type(self.failure).__name__}: {self.failure}") from self.failure
+        if self._is_closed:
+            raise EngineFailed("the engine is closed; make another one")
 
     def close(self) -> None:
         """End what is in flight, and both threads. Again, it does nothing."""
@@ -111,6 +113,7 @@ class LocalGroup:
             rules=Rules(
                 control_tokens_are_text=settings.control_tokens == "text",
                 any_tool_name=settings.undeclared_tools == "call",
+                prefix_block_size=settings.block_size if settings.prefix_cache else 0,
             ),
             policy=lambda: policy,
             grammars=Grammars(self._compiler),
