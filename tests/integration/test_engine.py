@@ -127,7 +127,7 @@ def test_chunks_preemptions_and_ranks_change_no_token(
         assert last.num_preemptions > 0
         assert (last.kv_blocks_used, last.num_running, last.num_waiting, last.num_tokens_waiting) == (0, 0, 0, 0)
         scheduled = [request_id for step in group.steps for request_id in step.scheduled]
-        assert scheduled == [request.request_id for request in named(REQUESTS, "tight")]
+        assert sorted(scheduled) == sorted(request.request_id for request in named(REQUESTS, "tight"))  # once each
         assert all(slot.snapshot().step == last.step for slot in group.slots)
         assert_work_adds_up(group, world_size)
 

@@ -517,3 +517,18 @@ def test_a_step_can_be_held_to_fewer_tokens_of_prompts_and_decodes_are_not() -> 
     assert chunks(scheduler.schedule(max_prefill_tokens=2)) == [("a", 3, 4), ("b", 0, 2)]
     scheduler.commit({"a": [7]})
     assert chunks(scheduler.schedule(max_prefill_tokens=0)) == [("a", 4, 5), ("b", 2, 3)]  # one at least
+
+
+def test_several_answers_to_a_new_prompt_compute_it_once() -> None:
+    scheduler = a_scheduler(*(a_shared(name, range(9), 2) for name in "abc"))
+    assert chunks(scheduler.schedule()) == [("a", 0, 9)]
+    scheduler.commit({"a": [7]})
+    assert chunks(scheduler.schedule()) == [("a", 9, 10), ("b", 8, 9), ("c", 8, 9)]
+
+
+def test_an_important_request_does_not_wait_for_the_prompt_of_a_lesser_one() -> None:
+    scheduler = a_scheduler(a_shared("low", range(40), 2), of=limits(max_model_len=99, num_blocks=99))
+    step(scheduler)
+    important = msgspec.structs.replace(a_shared("high", range(40), 2), priority=-1)
+    scheduler.add(important)
+    assert chunks(scheduler.schedule()) == [("high", 16, 32)]

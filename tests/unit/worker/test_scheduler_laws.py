@@ -289,9 +289,17 @@ class RandomSchedules(RuleBasedStateMachine):
         self.prompts_halt_no_answer(before - lost, planned)
 
     def may_overtake(self, newcomer: str, other: str, plan: ScheduledBatch) -> None:
-        """Only within a priority, and only one of another size while a prefill of its own size takes tokens."""
-        assert self.rank(newcomer)[0] == self.rank(other)[0]
+        """Only within a priority, and only one of another size while a prefill of its own size takes tokens, or one
+        whose next block is being computed for another.
+        """
         overtaken = next(s for s in self.scheduler._waiting if s.request_id == other)
+        size = self.limits.block_size
+        missing = next(overtaken.keys(size, len(self.scheduler.blocks.found(overtaken.keys(size)))), None)
+        coming = [s for s in self.scheduler._running if s.shares and (s.num_published + 1) * size <= s.num_tokens]
+        if missing in [s.key(s.num_published, size) for s in coming]:
+            event("waits for a block")
+            return
+        assert self.rank(newcomer)[0] == self.rank(other)[0]
         prefills = {s.request_id for s in plan.sequences if not s.is_decode}
         assert any(s.lane == overtaken.lane and s.request_id in prefills for s in self.scheduler._running)
         event("overtaken")

@@ -10,7 +10,8 @@ those of different sizes side by side, so a long one does not hold up every newe
 
 A sequence is admitted with blocks for all its known tokens, so a prefill that has begun is never cut short by its own
 size; those blocks of its beginning that others have left or hold are found and not computed again, all but its last
-token. Who does not get the blocks is overtaken by nobody. A waiting sequence preempts nobody, however important.
+token. It waits while the next of them is being computed for another. Who does not get the blocks is overtaken by
+nobody. A waiting sequence preempts nobody, however important.
 
 When blocks run out the least important running sequence is preempted: it loses its blocks, waits in its place in the
 order and goes on later, its sampled tokens kept. What nobody needed meanwhile it finds again. Each time that it was
@@ -59,6 +60,9 @@ class Scheduler:
         self._running: list[SequenceState] = []  # by rank
         self._patient: deque[SequenceState] = deque()  # by arrival; those that have ended are dropped late
         self._planned: list[tuple[SequenceState, ScheduledSequence]] = []  # scheduled, not yet committed
+        self._coming: dict[
+            bytes, int
+        ] = {}  # keys of blocks that the step being planned may fill, and for which priority
 
     @property
     def has_work(self) -> bool:
@@ -244,6 +248,10 @@ class Scheduler:
     def _plan_prefills(self, prefills: list[SequenceState], budget: int, *, admits: bool) -> list[SequenceState]:
         """Plan running prefills and newcomers, one priority after the other; return the newcomers."""
         newcomers: list[SequenceState] = []
+        self._coming = {}
+        if self._waiting:
+            for sequence in prefills:
+                self._expect(sequence)
         while budget and (prefills or (admits and self._waiting)):
             heads = [*prefills[:1], *(self._waiting[:1] if admits else ())]
             priority = min(sequence.rank[0] for sequence in heads)
@@ -281,6 +289,9 @@ class Scheduler:
             found = self._find(sequence)
             if found is None:
                 return False
+            if self._is_coming(sequence, len(found)):
+                place += 1
+                continue
             if not shares.is_open(sequence.lane):  # as much is to be computed as was not to be expected
                 if not shares.has(sequence.lane):
                     break  # nobody overtakes it: it goes first when the rest is shared
@@ -289,7 +300,20 @@ class Scheduler:
             self._begin(place, found)
             shares.give(sequence)
             newcomers.append(sequence)
+            self._expect(sequence)
         return True
+
+    def _expect(self, sequence: SequenceState) -> None:
+        """Note the next block that a prefill fills: who waits for just this one finds it in a step or two."""
+        block_size, index = self.limits.block_size, sequence.num_published
+        if sequence.shares and (index + 1) * block_size <= len(sequence.token_ids):
+            key = sequence.key(index, block_size)
+            self._coming[key] = min(sequence.rank[0], self._coming.get(key, sequence.rank[0]))
+
+    def _is_coming(self, sequence: SequenceState, num_found: int) -> bool:
+        """Whether the next block that a waiting sequence needs is being computed, for somebody no less important."""
+        key = next(sequence.keys(self.limits.block_size, num_found), None)
+        return key in self._coming and self._coming[key] <= sequence.rank[0]
 
     def _find(self, sequence: SequenceState) -> list[int] | None:
         """Return the blocks that hold the beginning of a waiting sequence. None: there are too few for the rest."""
