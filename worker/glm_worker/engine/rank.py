@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import torch
 
+from glm_edge.kept_memory import keep_freed_memory
 from glm_worker.assignment import RankAssignment
 from glm_worker.engine.batch import StepRoom
 from glm_worker.engine.channel import FollowerChannel, LeaderChannel, step_endpoint
@@ -40,6 +41,10 @@ from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.scheduler.scheduler import Scheduler
 from glm_worker.settings import WorkerSettings
 
+KEPT_BYTES, LARGE_BYTES = 2**30, 2**29
+"""Of memory that a rank on a CPU has freed and keeps. A step's logits and activations are tens of MB, which the system
+would clear anew in every step: 39 MB of logits take 18 ms that way, and 2 ms where they lay before."""
+
 _log = logging.getLogger("glm_worker.rank")
 
 
@@ -58,6 +63,8 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     Raises as run_rank does.
     """
     began = time.monotonic()
+    if settings.device == "cpu":
+        keep_freed_memory(KEPT_BYTES, LARGE_BYTES)
     threads = threads_of_rank(settings)
     torch.set_num_threads(threads)
     device = rank_device(settings.device, assignment.local_rank)
