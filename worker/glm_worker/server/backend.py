@@ -18,8 +18,9 @@ from glm_worker.errors import DeadlinePassed, Overloaded, RequestRefused
 from glm_worker.messages import Policy
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.edge.body import ClientGone, read_body
+from glm_worker.server.edge.body_room import FREE_BYTES, BodyRoom
 from glm_worker.server.edge.bounds import check_json
-from glm_worker.server.edge.lanes import Lanes
+from glm_worker.server.edge.lanes import Lanes, is_quick
 from glm_worker.server.flights.draining import OpenWork
 from glm_worker.server.flights.exchange import Exchange
 from glm_worker.server.flights.flight import RequestTimes
@@ -67,6 +68,7 @@ class Backend:
     group: str = "local"
     gateway_token: str = ""
     spans: Spans = NO_SPANS
+    bodies: BodyRoom = field(default_factory=BodyRoom)
     lanes: Lanes = field(default_factory=Lanes)
     work: OpenWork = field(default_factory=OpenWork)
     said: set[str] = field(default_factory=set)  # that was written to the log, once
@@ -89,10 +91,21 @@ class Backend:
     async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
-            body, context = self._split(await read_body(request.receive, self.checkpoint), request, context)
-            return await self.lanes.run(body, lambda: _taken_in(body, intake, context))
+            with self.bodies.reading() as reading:
+                if _num_declared(request.headers) > FREE_BYTES:
+                    self._check_room()
+                sent = await read_body(request.receive, self.checkpoint, reading)
+                body, context = self._split(sent, request, context)
+                if len(body) > FREE_BYTES:
+                    self._check_room()  # the queue may have filled while it came
+                return await self.taken(body, lambda: _taken_in(body, intake, context), request.receive)
         except RequestRefused:
             self.telemetry.ended("refused")
+            raise
+        except Overloaded:
+            self.telemetry.ended("refused")
+            thinks = self.checkpoint.traits.thinks_by_default  # what the body says is not known
+            RequestTimes(context.arrived_s, self.telemetry.class_of(thinking=thinks, headers=request.headers)).failed()
             raise
         except ClientGone:
             self.telemetry.ended("cancelled")
@@ -100,6 +113,19 @@ class Backend:
         except Exception:
             self.telemetry.ended("failed")
             raise
+
+    async def taken(self, body: bytes, work: Callable[[], Result], receive: Receive) -> Result:
+        """Return what the work makes of a body, in a thread where that is long. Raises ClientGone, and then it is not
+        done where its turn has not come.
+        """
+        if is_quick(body):
+            return await self.lanes.run(body, work)
+        return await _unless_gone(self.lanes.run(body, work), receive)
+
+    def _check_room(self) -> None:
+        """Raise Overloaded where no request would be admitted now. Then nothing is made of a long one either."""
+        if (obstacle := self.flights.no_room) is not None:
+            raise obstacle
 
     async def ready(self, order: Order, headers: Headers, receive: Receive | None = None) -> Order:
         """Return the order with its grammar compiled, if it has one. Counts what was decided about thinking.
@@ -196,6 +222,12 @@ class Backend:
 def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:
     check_json(body)
     return intake(body, context)
+
+
+def _num_declared(headers: Headers) -> int:
+    """Return how long a body is to be, as its client says; 0 where it does not."""
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
 
 
 async def _unless_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

@@ -1,13 +1,15 @@
 """Bodies are read at once or one after the other, and none behind bodies of another order of size."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from typing import Any
 
 import pytest
 
-from glm_worker.server.edge.lanes import HUGE_BYTES, QUICK_BYTES, Lanes, is_quick
+from glm_worker.errors import Overloaded
+from glm_worker.server.edge.lanes import HUGE_BYTES, QUICK_BYTES, SHORT_BYTES, Lanes, is_quick
 from glm_worker.server.edge.memory import LARGE_BYTES, Memory
 
 DEADLINE_S = 60.0
@@ -90,3 +92,38 @@ def test_only_short_bodies_of_plain_fields_are_quick(fields: dict[str, Any], qui
 )
 def test_a_body_that_hides_its_fields_is_not_quick(body: bytes) -> None:
     assert not is_quick(body)
+
+
+async def test_who_leaves_before_its_turn_costs_nothing() -> None:
+    lanes, begun, go_on, done = Lanes(), threading.Event(), threading.Event(), list[int]()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    body = b" " * (SHORT_BYTES + 1)
+    holding = asyncio.create_task(lanes.run(body, hold))
+    await asyncio.to_thread(begun.wait, 10)
+    leaving = asyncio.create_task(lanes.run(body, lambda: done.append(1)))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await leaving
+    go_on.set()
+    await holding
+    await lanes.run(body, lambda: done.append(2))
+    assert done == [2]
+
+
+async def test_more_than_may_wait_in_a_lane_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glm_worker.server.edge.lanes.MOST_WAITING", 2)
+    lanes, go_on = Lanes(), threading.Event()
+    body = b" " * (SHORT_BYTES + 1)
+    waiting = [asyncio.create_task(lanes.run(body, lambda: go_on.wait(10))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as error:
+        await lanes.run(body, lambda: None)
+    assert error.value.retry_after_s > 0
+    go_on.set()
+    await asyncio.gather(*waiting)
+    await lanes.run(body, lambda: None)

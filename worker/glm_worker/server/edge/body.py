@@ -5,8 +5,9 @@ import asyncio
 from starlette.types import Receive
 
 from glm_edge.http.heads import MAX_BODY_BYTES, TOO_LARGE
-from glm_worker.errors import RequestRefused
+from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.server.checkpoint import Checkpoint
+from glm_worker.server.edge.body_room import RETRY_AFTER_S, STALLED_S, Reading
 
 IDLE_S = 30.0  # between two parts of a body
 TOTAL_S = 300.0  # for the whole of it
@@ -16,16 +17,21 @@ class ClientGone(Exception):
     """The connection closed before the body was complete."""
 
 
-async def read_body(receive: Receive, checkpoint: Checkpoint) -> bytes:
-    """Return the whole body. Raises ClientGone, and RequestRefused when it is too long or too slow.
+async def read_body(receive: Receive, checkpoint: Checkpoint, reading: Reading) -> bytes:
+    """Return the whole body. Raises ClientGone, RequestRefused when it is too long or too slow, and Overloaded.
 
     Parsing megabytes holds up all streams, so what cannot fit is refused unparsed. A client that has sent it all reads
     the answer, so the rest is read too: the connection ends what does not end.
     """
     try:
         async with asyncio.timeout(TOTAL_S):
-            return await _read(receive, checkpoint)
+            return await _read(receive, checkpoint, reading)
     except TimeoutError:
+        if reading.gives_way:
+            raise Overloaded(
+                f"no part of the body came for {STALLED_S:g} seconds, and others need its place; try again",
+                retry_after_s=RETRY_AFTER_S,
+            ) from None
         raise RequestRefused(
             f"the body did not come: a part of it within {IDLE_S:g} seconds, and all within {TOTAL_S:g}, are allowed",
             code="request_timeout",
@@ -33,21 +39,23 @@ async def read_body(receive: Receive, checkpoint: Checkpoint) -> bytes:
         ) from None
 
 
-async def _read(receive: Receive, checkpoint: Checkpoint) -> bytes:
+async def _read(receive: Receive, checkpoint: Checkpoint, reading: Reading) -> bytes:
     enough = min(checkpoint.max_prompt_json_bytes or MAX_BODY_BYTES, MAX_BODY_BYTES)
     chunks: list[bytes] = []
     num_bytes = 0
     while True:
-        async with asyncio.timeout(IDLE_S):
+        async with asyncio.timeout(IDLE_S) as reading.waits:
             message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk: bytes = message.get("body", b"")
         num_bytes += len(chunk)
         if num_bytes <= enough:
+            reading.grow(len(chunk))
             chunks.append(chunk)
         else:
             chunks.clear()
+            reading.drop()
         if not message.get("more_body", False):
             break
     if num_bytes > MAX_BODY_BYTES:
@@ -58,4 +66,5 @@ async def _read(receive: Receive, checkpoint: Checkpoint) -> bytes:
             f" JSON are read; the body has {num_bytes}",
             code="context_length_exceeded",
         )
+    reading.complete()
     return b"".join(chunks)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
+from glm_worker.errors import Overloaded
 from glm_worker.server.edge.memory import Memory
 
 Result = TypeVar("Result")
@@ -20,6 +21,8 @@ Result = TypeVar("Result")
 QUICK_BYTES = 2 * 2**10  # a hundred clients at once may send as much
 SHORT_BYTES = 16 * 2**10
 HUGE_BYTES = 2**20
+MOST_WAITING = 256  # in one lane; a short body takes some 10 ms
+RETRY_AFTER_S = 2
 # Of a short body with no other fields than these the text is all the work. What is not here may have a schema, a
 # grammar or a pattern in it, which can be seconds of work in 10 KB, or names what is stored, whatever its size.
 QUICK_FIELDS = frozenset({
@@ -37,20 +40,41 @@ class Lanes:
 
     def __init__(self, memory: Memory | None = None) -> None:
         self._memory = memory or Memory()
-        self._short, self._large, self._huge = (
-            ThreadPoolExecutor(1, f"reads-{size}-bodies") for size in ("short", "large", "huge")
-        )
+        self._short, self._large, self._huge = (_Lane(size) for size in ("short", "large", "huge"))
 
     async def run(self, body: bytes, work: Callable[[], Result]) -> Result:
-        """Return what the work makes of a body, or raise what it raises: at once, or when its turn has come."""
+        """Return what the work makes of a body, or raise what it raises: at once, or when its turn has come.
+
+        Cancelled before its turn it is never done. Raises Overloaded where too many wait for theirs.
+        """
         if is_quick(body):
             return work()
         num_bytes = len(body)
         lane = self._short if num_bytes <= SHORT_BYTES else self._large if num_bytes <= HUGE_BYTES else self._huge
         try:
-            return await asyncio.get_running_loop().run_in_executor(lane, copy_context().run, work)
+            return await lane.run(work)
         finally:
             self._memory.freed(num_bytes)
+
+
+class _Lane:
+    """One thread, and those that wait for it."""
+
+    def __init__(self, size: str) -> None:
+        self._size = size
+        self._thread = ThreadPoolExecutor(1, f"reads-{size}-bodies")
+        self._num_waiting = 0  # those whose turn it is as well
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        if self._num_waiting >= MOST_WAITING:
+            raise Overloaded(
+                f"{self._num_waiting} {self._size} requests wait to be read; try again", retry_after_s=RETRY_AFTER_S
+            )
+        self._num_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, work)
+        finally:
+            self._num_waiting -= 1
 
 
 def is_quick(body: bytes) -> bool:

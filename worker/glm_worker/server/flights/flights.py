@@ -92,6 +92,13 @@ class Flights:
             return Overloaded("no generation serves yet; requests wait for one", retry_after_s=1)
         return None
 
+    @property
+    def no_room(self) -> Overloaded | None:
+        """Why nothing would be admitted now, whatever it is. None: something may be."""
+        if not self.admits:
+            return self.obstacle
+        return self._journal.full
+
     def progress(self, job_id: str) -> Generated | None:
         """Return what a job has generated so far in this run; None when it is over."""
         flight = self._flights.get(job_id)

@@ -110,16 +110,22 @@ class Journal:
         """Return the request that has waited longest since it arrived, of those that no step has computed."""
         return next((entry.id for entry in self._entries.values() if entry.is_waiting), None)
 
+    @property
+    def full(self) -> Overloaded | None:
+        """Why no request is admitted now, however short it is; None: one may be."""
+        if self._num_waiting_with_one() <= self._limits.max_waiting_requests:
+            return None
+        return Overloaded(
+            f"the queue is full: {self._num_waiting} requests wait, {self._limits.max_waiting_requests} may",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
     def admit(self, request_id: str, num_prompt_tokens: int) -> None:
         """Take a request in, held until `due` is asked. Raises Overloaded when too much waits already."""
         assert request_id not in self._entries
-        free_places = 0 if self.generation is None else max(0, self._limits.max_num_seqs - self._num_running())
-        waiting = self._num_waiting + 1 - free_places
-        if waiting > self._limits.max_waiting_requests:
-            raise Overloaded(
-                f"the queue is full: {self._num_waiting} requests wait, {self._limits.max_waiting_requests} may",
-                retry_after_s=RETRY_AFTER_S,
-            )
+        if (full := self.full) is not None:
+            raise full
+        waiting = self._num_waiting_with_one()
         tokens = self._num_tokens_waiting + num_prompt_tokens
         if waiting > 0 and self._num_waiting and tokens > self._limits.max_waiting_tokens:
             raise Overloaded(
@@ -247,6 +253,11 @@ class Journal:
             entry.is_suspect = True
             entry.num_suspicions += 1
         self._num_suspects_held += entry.is_suspect
+
+    def _num_waiting_with_one(self) -> int:
+        """Return how many would wait with one more, without those that the engine has a free place for."""
+        free_places = 0 if self.generation is None else max(0, self._limits.max_num_seqs - self._num_running())
+        return self._num_waiting + 1 - free_places
 
     def _num_running(self) -> int:
         return len(self._entries) - self._num_waiting

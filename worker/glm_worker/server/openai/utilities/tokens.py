@@ -98,10 +98,11 @@ async def _answered(request: Request, backend: Backend, work: Callable[[bytes, C
     """Return the JSON of what work makes of the body, in a thread where that is long."""
     context = backend.context(request)
     try:
-        body = await read_body(request.receive, backend.checkpoint)
+        with backend.bodies.reading() as reading:
+            body = await read_body(request.receive, backend.checkpoint, reading)
+            reply = await backend.taken(body, lambda: json_of(work(body, context)), request.receive)
     except ClientGone:
         return Response(status_code=499)  # nobody reads it
-    reply = await backend.lanes.run(body, lambda: json_of(work(body, context)))
     return Response(reply, media_type="application/json", headers={"x-request-id": context.caller.request_id})
 
 

@@ -1,0 +1,106 @@
+"""All bodies together have a bound; short ones never meet it, and those that stand still give way."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from starlette.types import Message
+
+from glm_worker.errors import Overloaded, RequestRefused
+from glm_worker.server.edge.body import read_body
+from glm_worker.server.edge.body_room import FREE_BYTES, STALLED_S, BodyRoom, Reading
+from unit.worker.server_builders import checkpoint
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Client:
+    """Sends what it is told to, part by part."""
+
+    def __init__(self, room: BodyRoom) -> None:
+        self.sent: asyncio.Queue[Message] = asyncio.Queue()
+        self.reading = room.reading()
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> bytes:
+        with self.reading:
+            return await read_body(self.sent.get, checkpoint(), self.reading)
+
+    async def send(self, num_bytes: int, *, more: bool = True) -> None:
+        self.sent.put_nowait({"type": "http.request", "body": b"x" * num_bytes, "more_body": more})
+        await until(lambda: self.sent.empty())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_the_first_bytes_of_a_body_count_for_nothing() -> None:
+    room = BodyRoom(num_bytes=0)
+    clients = [Client(room) for _ in range(50)]
+    for client in clients:
+        await client.send(FREE_BYTES, more=False)
+    assert [len(await client.task) for client in clients] == [FREE_BYTES] * 50
+    assert room.num_bytes == 0
+
+
+async def test_what_is_past_the_bound_of_all_bodies_is_told_to_come_again() -> None:
+    room = BodyRoom(num_bytes=1000)
+    first, second = Client(room), Client(room)
+    await first.send(FREE_BYTES + 600)
+    await second.send(FREE_BYTES + 500)
+    with pytest.raises(Overloaded) as error:
+        await second.task
+    assert error.value.retry_after_s > 0
+    assert room.num_bytes == 600
+    await first.send(0, more=False)
+    assert len(await first.task) == FREE_BYTES + 600
+    assert room.num_bytes == 0
+
+
+async def test_who_sends_nothing_for_a_while_gives_way_to_who_sends() -> None:
+    clock = Clock()
+    room = BodyRoom(num_bytes=1000, clock=clock)
+    slow, live = Client(room), Client(room)
+    await slow.send(FREE_BYTES + 900)
+    clock.now += STALLED_S + 0.1
+    await live.send(FREE_BYTES + 800)
+    with pytest.raises(Overloaded, match="no part of the body came"):
+        await slow.task
+    await live.send(0, more=False)
+    assert len(await live.task) == FREE_BYTES + 800
+
+
+async def test_a_body_that_has_all_come_and_waits_for_us_gives_way_to_nobody() -> None:
+    clock = Clock()
+    room = BodyRoom(num_bytes=1000, clock=clock)
+    with Reading(room) as waiting:
+        waiting.grow(FREE_BYTES + 900)
+        waiting.complete()
+        clock.now += 100
+        late = Client(room)
+        await late.send(FREE_BYTES + 900)
+        with pytest.raises(Overloaded):
+            await late.task
+        assert not waiting.gives_way
+        assert room.num_bytes == 900
+
+
+async def test_a_body_that_is_too_long_for_the_model_takes_no_room() -> None:
+    room = BodyRoom()
+    client = Client(room)
+    for _ in range(64):
+        await client.send(256 * 2**10)
+    assert room.num_bytes == 0
+    await client.send(0, more=False)
+    with pytest.raises(RequestRefused):
+        await client.task
