@@ -39,6 +39,7 @@ ELASTIC_WORKER = Path(__file__).resolve().parent / "peers/elastic_worker.py"
 CUDA_GOAL_S = 3.0
 CPU_GOALS_S = {1: 1.0, 2: 1.5}  # by pods
 SERVER_GOAL_S = 1.5
+MOST_LOAD = 0.7
 SERVER, STAND_BY = "glm-server", "glm-stand-by"  # names of processes
 START_LIMIT_S = 300.0
 GIVE_UP_S = 120.0
@@ -177,6 +178,7 @@ class Result:
 
     seconds: list[float]
     num_lost: int
+    undisturbed: list[float]  # of the same answer, before each kill
 
 
 def measure(
@@ -191,10 +193,13 @@ def measure(
     with contextlib.ExitStack() as stack:
         group = _started(name, start, stack, expect)
         for victim in victims:
-            result = results[victim] = Result([], 0)
+            result = results[victim] = Result([], 0, [])
             while len(result.seconds) < num_kills:
-                if group.wait_for_answer(expect, GIVE_UP_S) is None:
+                group.wait_for_answer(expect, GIVE_UP_S)  # the first one after a death may wait for what is left of it
+                undisturbed_s = group.wait_for_answer(expect, GIVE_UP_S)
+                if undisturbed_s is None:
                     raise SystemExit(f"{name}: a group that was answering does not any more")
+                result.undisturbed.append(undisturbed_s)
                 process = group.victim(victim)
                 ranks = group.ranks()
                 process.kill()
@@ -208,6 +213,7 @@ def measure(
                     group = _started(name, start, stack, expect)
             p50, p95, most = (percentile(result.seconds, p) for p in (50, 95, 100))
             said = f"p50 {p50:.2f} s, p95 {p95:.2f} s, max {most:.2f} s, {result.num_lost} not recovered from"
+            said += f"; the answer alone takes {percentile(result.undisturbed, 50):.2f} s"
             print(f"{name}, {_named(victim)}: {num_kills} kills, {said}", flush=True)
     return results
 
@@ -280,10 +286,13 @@ def main() -> int:
     parser.add_argument("--model", default="builtin://glm-nano")
     parser.add_argument("--question", default="What is 12+30?")
     parser.add_argument("--expect", default="42")
+    parser.add_argument("--beside-load", action="store_true", help="measure also while something else runs")
     arguments = parser.parse_args()
     question = Question(arguments.model, arguments.device, arguments.question, arguments.expect)
     cores, load = os.cpu_count(), os.getloadavg()[0]
     print(f"{cores} cores, load {load:.1f}, {question.device}")
+    if load > MOST_LOAD and not arguments.beside_load:
+        raise SystemExit(f"the load is {load:.1f}; at most {MOST_LOAD} is quiet enough to measure (or --beside-load)")
     print(f"question {question.text!r}, right when it contains {question.expect!r}")
     lines = []
     for pods, ranks_per_pod in _shapes(question.device):
@@ -341,6 +350,7 @@ def _line(case: str, goal_s: float, ours: Result, peer: Result | None) -> dict[s
         "bench": "recovery",
         "metric": f"p95 seconds from SIGKILL to the next right answer, {case}, {len(ours.seconds)} kills",
         "ours": round(seconds, 3),
+        "answer_alone": round(percentile(ours.undisturbed, 50), 3),
         "peer": peer_seconds and round(peer_seconds, 3),
         "ratio": peer_seconds and round(peer_seconds / seconds, 1),
         "goal": goal_s,
