@@ -109,13 +109,36 @@ def test_a_prompt_always_gets_on() -> None:
 @pytest.mark.parametrize("token_s", [1e-5, 1e-4, 1e-3])
 @pytest.mark.parametrize("rows", [1, 32])
 def test_steps_with_a_long_prompt_take_twice_those_without_one(rows: int, token_s: float) -> None:
-    """A device whose decode step takes 5 ms and 0.5 ms a row."""
+    """A device whose decode step takes 5 ms and 0.5 ms a row, and where a small chunk costs what its tokens cost."""
     decode_s = 0.005 + 0.0005 * rows
     times = after((rows, decode_s), (rows + 1, decode_s + 0.0005))
+    times.split(512 * token_s, 512, 0)
     steps = []
     for _ in range(100):
         tokens = min(2048, times.max_prefill_tokens(rows) or 2048)
         steps.append(decode_s + tokens * token_s)
         times.split(steps[-1], tokens, rows)
     least_s = decode_s + 16 * token_s
-    assert all(step_s <= max(2.001 * decode_s, 1.001 * least_s) for step_s in steps[1:])
+    assert all(step_s <= max(2.001 * decode_s, 1.001 * least_s) for step_s in steps)
+    assert token_s == 1e-3 or steps[-1] > 1.7 * decode_s
+
+
+def test_where_a_chunk_costs_much_to_begin_with_it_has_tokens_enough_to_be_worth_it() -> None:
+    """As where a chunk has all experts read: 16 tokens would take 16 ms, and 64 take 20 ms."""
+    times = after((8, 0.017), (8, 0.017))
+    times.split(0.015 + 512 * 0.0001, 512, 0)
+    tokens = 0
+    for _ in range(20):
+        tokens = times.max_prefill_tokens(8) or 0
+        times.split(0.017 + 0.015 + tokens * 0.0001, tokens, 8)
+    assert tokens == 64
+
+
+def test_a_step_that_was_measured_wrongly_lets_no_whole_prompt_in() -> None:
+    times = after((4, 0.020), (4, 0.020))
+    times.split(0.1, 1000, 0)
+    for _ in range(10):
+        times.split(0.020 + 96 * 0.0001, 96, 4)
+    for _ in range(10):
+        times.split(0.019, 96, 4)  # faster than the decodes alone
+    assert (times.max_prefill_tokens(4) or 0) <= 192

@@ -4,7 +4,8 @@ A step often computes chunks of prompts and one token for each of many running r
 say which of them took how long. Steps that only decode say what such rows take alone; in a mixed step the decode rows
 are charged that, and the prompts the rest. So both times always add up to the step, and a step of one kind is its own.
 
-By the same numbers the prompts of the next step are bounded: who decodes waits no longer than twice a step of decodes.
+By the same numbers the prompts of the next step are bounded: who decodes waits no longer than twice a step of decodes,
+or than some tens of tokens take where fewer would cost nearly as much.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 FORGET = 0.995  # weight of a step against the next one: about the last 200 count
 FORGET_SPEED = 0.8  # the same of the speed of prompts, which changes with the size of their chunks and their contexts
 LONGER = 2.0  # how much longer than one of decodes alone a step with prompts beside them may take
-LEAST_PREFILL = 16  # tokens; also what others are rounded to: less of a prompt costs a step and brings little
+LEAST_PREFILL = 16  # tokens; also what others are rounded to
+MOST_FOR_LITTLE = 64  # tokens that a step may have in any case, where it costs more to begin with a prompt than these
+GROWTH = 2  # times what the step before had: one that was measured wrongly must not let a whole prompt in
 CAUTION = 2.0  # how much more a token costs in a small chunk than in a whole step, until that was seen
 LEAST_SPREAD = 1e-3  # variance of the rows, in rows squared, below which a slope cannot be told
 
@@ -49,20 +52,31 @@ class StepTimes:
 
         None: as many as there is room for, because nobody decodes, or because too little is known yet.
         """
-        token_s = self._beside.token_s or CAUTION * self._alone.token_s
+        beside, alone_s = self._beside, self._alone.token_s
+        token_s = max(beside.token_s, alone_s) if beside.tokens else CAUTION * alone_s
         if not decode_rows or not self._sums.weight or not token_s:
             return None
         base_s, per_row_s = self._sums.line()
-        wanted = int((LONGER - 1) * (base_s + per_row_s * decode_rows) / token_s)
-        return max(LEAST_PREFILL, wanted - wanted % LEAST_PREFILL)
+        wanted = (LONGER - 1) * (base_s + per_row_s * decode_rows) / token_s
+        if beside.tokens:
+            wanted = min(wanted, GROWTH * beside.mean_tokens)
+            if alone_s:  # with seconds = begin + tokens * alone_s: as many tokens as take as long as to begin
+                wanted = max(wanted, min(MOST_FOR_LITTLE, beside.mean_tokens * (token_s / alone_s - 1)))
+        return max(LEAST_PREFILL, int(wanted) // LEAST_PREFILL * LEAST_PREFILL)
 
 
 @dataclass(frozen=True, slots=True)
 class _Speed:
     """Weighted sums over steps."""
 
+    weight: float = 0.0
     tokens: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens a step."""
+        return self.tokens / self.weight
 
     @property
     def token_s(self) -> float:
@@ -70,7 +84,11 @@ class _Speed:
         return self.seconds / self.tokens if self.tokens else 0.0
 
     def with_step(self, tokens: int, seconds: float) -> "_Speed":
-        return _Speed(FORGET_SPEED * self.tokens + tokens, FORGET_SPEED * self.seconds + seconds)
+        return _Speed(
+            FORGET_SPEED * self.weight + 1,
+            FORGET_SPEED * self.tokens + tokens,
+            FORGET_SPEED * self.seconds + seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
