@@ -1,5 +1,7 @@
 """Rank 0 and the servers that it meets in one generation: of one that was replaced nothing is obeyed."""
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,6 +88,15 @@ def test_a_server_that_comes_after_another_is_told_what_the_generation_can_do(ra
     assert heard(rank.server(0)) == READY
     rank.slot.meet(1)
     assert rank.link.receive(0) == []
+    assert heard(rank.server(1)) == READY
+
+
+def test_a_rank_that_waits_for_commands_meets_another_server_meanwhile(rank: Rank) -> None:
+    assert heard(rank.server(0)) == READY
+    threading.Timer(0.2, rank.slot.meet, [1]).start()
+    began_s = time.monotonic()
+    assert rank.link.receive(LIMIT_S) == []
+    assert time.monotonic() - began_s < LIMIT_S / 2
     assert heard(rank.server(1)) == READY
 
 

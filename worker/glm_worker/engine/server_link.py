@@ -14,6 +14,7 @@ from glm_worker.heartbeat import RankSlot
 from glm_worker.messages import Cancel, EngineReady, FromEngine, StepBegins, StepDone, Submit, ToEngine
 from glm_worker.scheduler.plan import ScheduledBatch
 
+LOOK_MS = 50  # between two looks at the slot while there is nothing to do
 RETRY_MS = 10  # between two tries to connect: a server that starts binds at any moment
 
 
@@ -59,12 +60,11 @@ class ServerLink:
 
         When another server takes the place of the one before, everything that this had asked for is cancelled.
         """
+        has_come = not timeout_s or self._has_come(int(timeout_s * 1000))
         if self._slot.server != self._server:
             return self._meet_the_next()
         commands: list[ToEngine] = []
-        if timeout_s and not self._socket.poll(int(timeout_s * 1000)):
-            return commands
-        while True:
+        while has_come:
             try:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -77,10 +77,20 @@ class ServerLink:
                 if isinstance(command, Submit):
                     self._asked.add(command.request.request_id)
                 commands.append(command)
+        return commands
 
     def close(self) -> None:
         """Speak with no server any more."""
         self._socket.close()
+
+    def _has_come(self, timeout_ms: int) -> bool:
+        """Wait until a message has come; False: the time is over, or another server is to be met."""
+        for waited_ms in range(0, timeout_ms, LOOK_MS):
+            if self._slot.server != self._server:
+                return False
+            if self._socket.poll(min(LOOK_MS, timeout_ms - waited_ms)):
+                return True
+        return False
 
     def _meet_the_next(self) -> list[ToEngine]:
         self._socket.close()
