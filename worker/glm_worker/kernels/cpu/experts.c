@@ -1,13 +1,13 @@
 /* Router and routed experts of a sparse MoE layer.
  *
- * A token's bits depend on that token alone. Every dot product adds the same 16 partial sums in one order of k and joins
- * them in one tree, whatever tile of rows and tokens it is computed in; and what a token's experts say is added in the
- * order of their ids, the shared expert last. Tiles differ between instruction sets, and so do sums where weights are
- * bfloat16 and the CPU multiplies pairs of them (AVX512-BF16: activations are rounded to bfloat16 there).
+ * A token's bits depend on that token alone. Every dot product adds the same 16 partial sums in one order of k and
+ * joins them in one tree, whatever tile of rows and tokens it is computed in; and what a token's experts say is added in
+ * the order of their ids, the shared expert last. Tiles differ between instruction sets, and so do sums where weights
+ * are bfloat16 and the CPU multiplies pairs of them (AVX512-BF16: activations are rounded to bfloat16 there).
  *
- * The layer goes in three steps with a barrier after each of the first two: bucket the copies of tokens by expert; gate,
- * up and SiLU of the touched experts, in chunks of rows of weights; down, in chunks of the hidden size, each over all
- * touched experts, so that nobody else adds to the same element. Weights are read once per block of tokens.
+ * The layer goes in three steps with a barrier after each of the first two: bucket the copies of tokens by expert;
+ * gate, up and SiLU of the touched experts, in chunks of rows of weights; down, in chunks of the hidden size, each over
+ * all touched experts, so that nobody else adds to the same element. Weights are read once per block of tokens.
  */
 #include "experts.h"
 
@@ -42,7 +42,7 @@ enum {
 /* What is multiplied: floats by floats, bfloat16 weights by floats, bfloat16 by bfloat16. */
 enum kind { FLOATS, WIDENED, BF16_PAIRS };
 
-/* Add four vectors' worth of the tree of vf_sum to 16 vectors at once: lane j of the result is the sum of x[j]. */
+/* Return the sums of 16 vectors, each by the tree of vf_sum: lane j is that of x[j]. */
 GLM_INLINE vf sums_of_16(const vf *x) {
     vf a[8], b[4], c[2];
     for (int j = 0; j < 8; j++)
@@ -58,126 +58,124 @@ GLM_INLINE vf sums_of_16(const vf *x) {
            __builtin_shufflevector(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
 
-/* out[token * rows + row] = w[row] . x[token]. rows, tokens, kind and prefetches are constants where it is inlined.
+/* Add the products of a vector's elements from k on to the sums, of fewer where `length` ends. */
+GLM_INLINE void add_products(const enum kind kind, const int rows, const int tokens, const void *const *w,
+                             const void *const *x, int64_t k, int64_t length, vf *sums, const int height) {
+#if MULTIPLIES_BF16
+    if (kind == BF16_PAIRS) {
+        const __mmask32 is_there = length - k < 32 ? (1u << (length - k)) - 1 : 0xffffffffu;
+        __m512bh row_w[ROWS];
+#pragma clang loop unroll(full)
+        for (int r = 0; r < rows; r++)
+            row_w[r] = (__m512bh)_mm512_maskz_loadu_epi16(is_there, (const uint16_t *)w[r] + k);
+#pragma clang loop unroll(full)
+        for (int t = 0; t < tokens; t++) {
+            __m512bh token_x = (__m512bh)_mm512_loadu_si512((const uint16_t *)x[t] + k);
+#pragma clang loop unroll(full)
+            for (int r = 0; r < rows; r++)
+                sums[t * height + r] = (vf)_mm512_dpbf16_ps((__m512)sums[t * height + r], row_w[r], token_x);
+        }
+        return;
+    }
+#endif
+    const int64_t left = length - k;
+    vf row_w[ROWS];
+#pragma clang loop unroll(full)
+    for (int r = 0; r < rows; r++) {
+        const float *floats = (const float *)w[r] + k;
+        const uint16_t *halves = (const uint16_t *)w[r] + k;
+        if (kind == FLOATS)
+            row_w[r] = left < 16 ? vf_load_first(floats, left) : vf_load(floats);
+        else
+            row_w[r] = left < 16 ? vf_load_bf16_first(halves, left) : vf_load_bf16(halves);
+    }
+#pragma clang loop unroll(full)
+    for (int t = 0; t < tokens; t++) {
+        vf token_x = left < 16 ? vf_load_first((const float *)x[t] + k, left) : vf_load((const float *)x[t] + k);
+#pragma clang loop unroll(full)
+        for (int r = 0; r < rows; r++) sums[t * height + r] = vf_fma(row_w[r], token_x, sums[t * height + r]);
+    }
+}
+
+/* Add all products of rows and tokens to their sums. */
+GLM_INLINE void add_all(const enum kind kind, const int rows, const int tokens, const void *const *w,
+                        const void *const *x, int64_t length, vf *sums, const int height) {
+    const int64_t step = kind == BF16_PAIRS ? 32 : 16;
+    int64_t k = 0;
+    for (; k + step <= length; k += step) add_products(kind, rows, tokens, w, x, k, k + step, sums, height);
+    if (k < length) add_products(kind, rows, tokens, w, x, k, length, sums, height);
+}
+
+/* out[token * rows + row] = w[row] . x[token]. rows, tokens, kind and streams are constants where it is inlined.
  *
- * x of BF16_PAIRS has zeros up to a whole vector. With prefetches, what lies `ahead` bytes behind each row is asked for.
+ * x of BF16_PAIRS has zeros up to a whole vector. Weights that come from memory are read row by row (streams): the CPU
+ * fetches ahead of one stream twice as fast as of several. Those that lie in the cache are read side by side, so that
+ * every token's element serves all rows.
  */
-GLM_INLINE void tile(const enum kind kind, const int rows, const int tokens, const int prefetches, const void *const *w,
-                     const void *const *x, int64_t length, int64_t ahead, float *out) {
+GLM_INLINE void tile(const enum kind kind, const int rows, const int tokens, const int streams, const void *const *w,
+                     const void *const *x, int64_t length, float *out) {
     vf sums[MAX_SUMS];
 #pragma clang loop unroll(full)
     for (int j = 0; j < MAX_SUMS; j++) sums[j] = vf_zero();
-#if MULTIPLIES_BF16
-    if (kind == BF16_PAIRS) {
-        int64_t k = 0;
-        for (; k < length; k += 32) {
-            __m512bh row_w[ROWS];
+    if (streams) {
 #pragma clang loop unroll(full)
-            for (int r = 0; r < rows; r++) {
-                if (k + 32 <= length) {
-                    memcpy(&row_w[r], (const uint16_t *)w[r] + k, 64);
-                } else {
-                    memset(&row_w[r], 0, 64);
-                    memcpy(&row_w[r], (const uint16_t *)w[r] + k, (size_t)(length - k) * 2);
-                }
-                if (prefetches) __builtin_prefetch((const char *)w[r] + ahead + k * 2);
-            }
-#pragma clang loop unroll(full)
-            for (int t = 0; t < tokens; t++) {
-                __m512bh token_x;
-                memcpy(&token_x, (const uint16_t *)x[t] + k, 64);
-#pragma clang loop unroll(full)
-                for (int r = 0; r < rows; r++)
-                    sums[t * rows + r] = (vf)_mm512_dpbf16_ps((__m512)sums[t * rows + r], row_w[r], token_x);
-            }
-        }
-    } else
-#endif
-    {
-        int64_t whole = length & ~(int64_t)15;
-        for (int64_t k = 0; k < whole; k += 16) {
-            vf row_w[ROWS];
-#pragma clang loop unroll(full)
-            for (int r = 0; r < rows; r++) {
-                row_w[r] = kind == FLOATS ? vf_load((const float *)w[r] + k) : vf_load_bf16((const uint16_t *)w[r] + k);
-                if (prefetches) __builtin_prefetch((const char *)w[r] + ahead + k * (kind == FLOATS ? 4 : 2));
-            }
-#pragma clang loop unroll(full)
-            for (int t = 0; t < tokens; t++) {
-                vf token_x = vf_load((const float *)x[t] + k);
-#pragma clang loop unroll(full)
-                for (int r = 0; r < rows; r++) sums[t * rows + r] = vf_fma(row_w[r], token_x, sums[t * rows + r]);
-            }
-        }
-        if (whole < length) {
-            vf token_x[TOKENS];
-#pragma clang loop unroll(full)
-            for (int t = 0; t < tokens; t++) token_x[t] = vf_load_first((const float *)x[t] + whole, length - whole);
-#pragma clang loop unroll(full)
-            for (int r = 0; r < rows; r++) {
-                vf row_w = kind == FLOATS ? vf_load_first((const float *)w[r] + whole, length - whole)
-                                          : vf_load_bf16_first((const uint16_t *)w[r] + whole, length - whole);
-#pragma clang loop unroll(full)
-                for (int t = 0; t < tokens; t++) sums[t * rows + r] = vf_fma(row_w, token_x[t], sums[t * rows + r]);
-            }
-        }
+        for (int r = 0; r < rows; r++) add_all(kind, 1, tokens, w + r, x, length, sums + r, rows);
+    } else {
+        add_all(kind, rows, tokens, w, x, length, sums, rows);
     }
-    vf_store(out, sums_of_16(sums));
-    if (rows * tokens > 16) vf_store(out + 16, sums_of_16(sums + 16));
+#pragma clang loop unroll(full)
+    for (int j = 0; j < rows * tokens; j += 16) vf_store(out + j, sums_of_16(sums + j));
 }
 
-typedef void (*tile_function)(const void *const *w, const void *const *x, int64_t length, int64_t ahead, float *out);
+typedef void (*tile_function)(const void *const *w, const void *const *x, int64_t length, float *out);
 
-#define TILE(kind, rows, tokens)                                                                                     \
-    static void tile_##kind##_##rows##_##tokens(const void *const *w, const void *const *x, int64_t length,          \
-                                                int64_t ahead, float *out) {                                         \
-        tile(kind, rows, tokens, 0, w, x, length, ahead, out);                                                       \
-    }                                                                                                                \
-    static void fetching_##kind##_##rows##_##tokens(const void *const *w, const void *const *x, int64_t length,      \
-                                                    int64_t ahead, float *out) {                                     \
-        tile(kind, rows, tokens, 1, w, x, length, ahead, out);                                                       \
+#define NAME(kind, rows, tokens, streams) tile_##kind##_##rows##_##tokens##_##streams
+#define TILE(kind, rows, tokens, streams)                                                                      \
+    static void NAME(kind, rows, tokens, streams)(const void *const *w, const void *const *x, int64_t length,  \
+                                                  float *out) {                                                \
+        tile(kind, rows, tokens, streams, w, x, length, out);                                                  \
     }
+/* X(kind, rows, tokens, streams) of each number of tokens. */
 #if defined(__AVX512F__)
-#define TILES(kind)                                                                                                  \
-    TILE(kind, 6, 1) TILE(kind, 6, 2) TILE(kind, 6, 3) TILE(kind, 6, 4)                                              \
-    TILE(kind, 2, 1) TILE(kind, 2, 2) TILE(kind, 2, 3) TILE(kind, 2, 4)                                              \
-    TILE(kind, 1, 1) TILE(kind, 1, 2) TILE(kind, 1, 3) TILE(kind, 1, 4)
-#define ROW_OF(name, kind, rows)                                                                                     \
-    { name##_##kind##_##rows##_1, name##_##kind##_##rows##_2, name##_##kind##_##rows##_3, name##_##kind##_##rows##_4 }
-#define TABLE(name, kind) {ROW_OF(name, kind, 1), ROW_OF(name, kind, 2), ROW_OF(name, kind, 6)}
+#define EACH_TOKENS(X, kind, rows, s) X(kind, rows, 1, s) X(kind, rows, 2, s) X(kind, rows, 3, s) X(kind, rows, 4, s)
+#define EACH_HEIGHT(Y, kind) Y(kind, 1) Y(kind, 2) Y(kind, 6)
 enum { NUM_HEIGHTS = 3 };
 #elif defined(__AVX2__) || defined(__aarch64__)
-#define TILES(kind)                                                                                                  \
-    TILE(kind, 2, 1) TILE(kind, 2, 2) TILE(kind, 2, 3)                                                               \
-    TILE(kind, 1, 1) TILE(kind, 1, 2) TILE(kind, 1, 3)
-#define ROW_OF(name, kind, rows) {name##_##kind##_##rows##_1, name##_##kind##_##rows##_2, name##_##kind##_##rows##_3}
-#define TABLE(name, kind) {ROW_OF(name, kind, 1), ROW_OF(name, kind, 2)}
+#define EACH_TOKENS(X, kind, rows, s) X(kind, rows, 1, s) X(kind, rows, 2, s) X(kind, rows, 3, s)
+#define EACH_HEIGHT(Y, kind) Y(kind, 1) Y(kind, 2)
 enum { NUM_HEIGHTS = 2 };
 #else
-#define TILES(kind) TILE(kind, 2, 1) TILE(kind, 1, 1)
-#define ROW_OF(name, kind, rows) {name##_##kind##_##rows##_1}
-#define TABLE(name, kind) {ROW_OF(name, kind, 1), ROW_OF(name, kind, 2)}
+#define EACH_TOKENS(X, kind, rows, s) X(kind, rows, 1, s)
+#define EACH_HEIGHT(Y, kind) Y(kind, 1) Y(kind, 2)
 enum { NUM_HEIGHTS = 2 };
 #endif
+#define TILES_OF(kind, rows) EACH_TOKENS(TILE, kind, rows, 0) EACH_TOKENS(TILE, kind, rows, 1)
+#define TILES(kind) EACH_HEIGHT(TILES_OF, kind)
+#define ENTRY(kind, rows, tokens, streams) NAME(kind, rows, tokens, streams),
+#define ENTRIES_OF(kind, rows) {{EACH_TOKENS(ENTRY, kind, rows, 0)}, {EACH_TOKENS(ENTRY, kind, rows, 1)}},
 
-#if MULTIPLIES_BF16
-#define OF_BF16 BF16_PAIRS
-#else
-#define OF_BF16 WIDENED
-#endif
 TILES(FLOATS)
 #if MULTIPLIES_BF16
+#define OF_BF16(X) EACH_HEIGHT(X, BF16_PAIRS)
 TILES(BF16_PAIRS)
 #else
+#define OF_BF16(X) EACH_HEIGHT(X, WIDENED)
 TILES(WIDENED)
 #endif
 
-/* By dtype, whether it prefetches, height (1, 2 or ROWS rows), tokens - 1. */
-#define TABLE_OF(name, kind) TABLE(name, kind)
-static const tile_function tiles[2][2][NUM_HEIGHTS][TOKENS] = {
-    [GLM_F32] = {TABLE_OF(tile, FLOATS), TABLE_OF(fetching, FLOATS)},
-    [GLM_BF16] = {TABLE_OF(tile, OF_BF16), TABLE_OF(fetching, OF_BF16)},
-};
+/* By dtype, height (1, 2 or ROWS rows), whether it streams, tokens - 1. */
+static const tile_function tiles[2][NUM_HEIGHTS][2][TOKENS] = {
+    [GLM_F32] = {EACH_HEIGHT(ENTRIES_OF, FLOATS)}, [GLM_BF16] = {OF_BF16(ENTRIES_OF)}};
+
+/* Return how many rows the next tile takes where `left` are left. */
+GLM_INLINE int height_of(int64_t left) { return left >= ROWS ? ROWS : left >= 2 ? 2 : 1; }
+
+/* out[token * rows + row] = w[row] . x[token] */
+GLM_INLINE void multiply(int32_t dtype, int rows, int tokens, int streams, const void *const *w, const void *const *x,
+                         int64_t length, float *out) {
+    int height = rows == 1 ? 0 : rows == 2 ? 1 : NUM_HEIGHTS - 1;
+    tiles[dtype][height][streams][tokens - 1](w, x, length, out);
+}
 
 /* The router. */
 
@@ -185,15 +183,14 @@ static const tile_function tiles[2][2][NUM_HEIGHTS][TOKENS] = {
 static void score(const glm_router_args *a, int64_t first, int64_t end, int64_t first_row, int64_t end_row) {
     float out[MAX_SUMS];
     for (int64_t row = first_row; row < end_row;) {
-        int height = end_row - row >= ROWS ? NUM_HEIGHTS - 1 : end_row - row >= 2 ? 1 : 0;
-        int rows = height == 0 ? 1 : height == 1 ? 2 : ROWS;
+        int rows = height_of(end_row - row);
         const void *w[ROWS];
         for (int r = 0; r < rows; r++) w[r] = a->weight + (row + r) * a->hidden;
         for (int64_t token = first; token < end;) {
             int num = (int)glm_min(TOKENS, end - token);
             const void *x[TOKENS];
             for (int t = 0; t < num; t++) x[t] = a->x + (token + t) * a->x_stride;
-            tiles[GLM_F32][0][height][num - 1](w, x, a->hidden, 0, out);
+            multiply(GLM_F32, rows, num, token == first, w, x, a->hidden, out);
             for (int t = 0; t < num; t++)
                 memcpy(a->scores + (token + t) * a->num_experts + row, out + t * rows, (size_t)rows * sizeof(float));
             token += num;
@@ -392,15 +389,13 @@ static void gate_and_up(const glm_experts_args *a, const room *room, const exper
                 w[pairs + p] = e->gate_up + (e->width + pair + p) * row_bytes;
             }
             for (int64_t token = 0; token < num_here;) {
-                int num = (int)glm_min(TOKENS, num_here - token);
+                int num = (int)glm_min(TOKENS, num_here - token), streams = block == 0 && token == 0;
                 const void *x[TOKENS];
                 for (int t = 0; t < num; t++) {
                     int64_t row = block + token + t;
                     x[t] = base_x + (e->tokens ? e->tokens[row] : row) * x_bytes;
                 }
-                int fetches = block == 0 && token == 0;
-                tiles[a->w_dtype][fetches][pairs == PAIRS ? NUM_HEIGHTS - 1 : 1][num - 1](w, x, a->hidden, pairs * row_bytes,
-                                                                                        out);
+                multiply(a->w_dtype, 2 * pairs, num, streams, w, x, a->hidden, out);
                 for (int t = 0; t < num; t++) {
                     for (int p = 0; p < pairs; p++) {
                         gate[token + t][pair - first_pair + p] = out[t * 2 * pairs + p];
@@ -436,15 +431,14 @@ static void down(const glm_experts_args *a, const expert_rows *e, int64_t first_
     for (int64_t block = 0; block < e->num; block += BLOCK_TOKENS) {
         int64_t block_end = glm_min(block + BLOCK_TOKENS, e->num);
         for (int64_t row = first_row; row < end_row;) {
-            int height = end_row - row >= ROWS ? NUM_HEIGHTS - 1 : end_row - row >= 2 ? 1 : 0;
-            int rows = height == 0 ? 1 : height == 1 ? 2 : ROWS;
+            int rows = height_of(end_row - row);
             const void *w[ROWS];
             for (int r = 0; r < rows; r++) w[r] = e->down + (row + r) * row_bytes;
             for (int64_t copy = block; copy < block_end;) {
                 int num = (int)glm_min(TOKENS, block_end - copy);
                 const void *x[TOKENS];
                 for (int t = 0; t < num; t++) x[t] = e->hidden + (copy + t) * e->hidden_bytes;
-                tiles[a->w_dtype][copy == 0][height][num - 1](w, x, e->width, rows * row_bytes, out);
+                multiply(a->w_dtype, rows, num, copy == 0, w, x, e->width, out);
                 for (int t = 0; t < num; t++) {
                     float weight = e->weights ? e->weights[copy + t] : 1.0f;
                     float *y = a->y + (e->tokens ? e->tokens[copy + t] : copy + t) * a->y_stride + row;

@@ -1,7 +1,7 @@
-"""Router and routed experts of a sparse MoE layer, in C (experts.c): what a rank's part of the layer says of each token.
+"""Router and routed experts of a sparse MoE layer, in C (experts.c): what a rank's part of it says of each token.
 
-Shape suffixes: T tokens, D hidden size, E experts of the model, K experts a token, L experts of this rank, I width of an
-expert, S width of the shared expert.
+Shape suffixes: T tokens, D hidden size, E experts of the model, K experts a token, L experts of this rank, I width of
+an expert, S width of the shared expert.
 
 The bits of a token depend on that token only: on nobody else in the step, nor on the number of threads.
 """
