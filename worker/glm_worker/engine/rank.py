@@ -54,6 +54,8 @@ def run_rank(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlo
     Raises ConfigError for a model or device that can never work, EngineFailed when this rank cannot go on. The caller
     puts the message into the slot and ends the process.
     """
+    if settings.device == "cpu":
+        keep_freed_memory(KEPT_BYTES, LARGE_BYTES)
     rank_of(settings, assignment, slot).serve()
 
 
@@ -63,8 +65,6 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     Raises as run_rank does.
     """
     began = time.monotonic()
-    if settings.device == "cpu":
-        keep_freed_memory(KEPT_BYTES, LARGE_BYTES)
     threads = threads_of_rank(settings)
     torch.set_num_threads(threads)
     device = rank_device(settings.device, assignment.local_rank)
