@@ -27,7 +27,8 @@ def random_experts(
     num: int, hidden: int, width: int, shared: int = 0, dtype: torch.dtype = FP32, first_expert: int = 0
 ) -> ExpertWeights:
     def made(*shape: int) -> Tensor:
-        return (torch.randn(*shape) * shape[-1] ** -0.5).to(dtype)
+        weights: Tensor = (torch.randn(*shape) * shape[-1] ** -0.5).to(dtype)
+        return weights
 
     return ExpertWeights(
         made(num, 2 * width, hidden),
@@ -277,7 +278,7 @@ def test_what_the_kernel_would_read_wrongly_is_refused(wrong: dict[str, Tensor],
         "weights_TK": torch.ones(2, 1),
     }
     with pytest.raises(ValueError, match=message):
-        feed_forward(TEAMS[1], experts=random_experts(2, 8, 4), **(right | wrong))
+        feed_forward(TEAMS[1], **(right | wrong), experts=random_experts(2, 8, 4))  # type: ignore[arg-type]
 
 
 def test_weights_of_two_dtypes_are_refused() -> None:
