@@ -10,7 +10,7 @@ from glm_worker.messages import EngineLimits, RequestOutput
 from glm_worker.request import EngineRequest
 from glm_worker.scheduler.lanes import lane_of, short_tokens
 from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
-from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.plan import UNKNOWN_TOKEN, ScheduledBatch
 from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.scheduler.scheduler import Scheduler
 
@@ -532,3 +532,62 @@ def test_an_important_request_does_not_wait_for_the_prompt_of_a_lesser_one() -> 
     important = msgspec.structs.replace(a_shared("high", range(40), 2), priority=-1)
     scheduler.add(important)
     assert chunks(scheduler.schedule()) == [("high", 16, 32)]
+
+
+def ahead(*requests: EngineRequest, of: SchedulerLimits | None = None) -> Scheduler:
+    """A scheduler that plans a step while another runs."""
+    scheduler = Scheduler(of or limits(), max_uncommitted=2)
+    for request in requests:
+        assert scheduler.add(request) is None
+    return scheduler
+
+
+def test_a_step_can_be_planned_before_the_tokens_of_the_last_one_are_known() -> None:
+    scheduler = ahead(a_request("a", 3, 3))
+    first, second = scheduler.schedule(), scheduler.schedule()
+    scheduler.check()
+    assert (chunks(first), chunks(second)) == ([("a", 0, 3)], [("a", 3, 4)])
+    assert list(second.sequences[0].token_ids) == [UNKNOWN_TOKEN]
+    assert scheduler.commit({"a": [7]}) == [RequestOutput("a", [7], None)]
+    assert list(scheduler.schedule().sequences[0].token_ids) == [UNKNOWN_TOKEN]
+    scheduler.check()
+    assert scheduler.commit({"a": [8]}) == [RequestOutput("a", [8], None)]
+    assert scheduler.commit({"a": [9]}) == [RequestOutput("a", [9], "length")]
+
+
+def test_no_step_is_planned_where_all_wait_for_what_is_not_committed() -> None:
+    scheduler = ahead(a_request("a", 3, 1))
+    assert scheduler.schedule().step == 1
+    assert (scheduler.schedule().sequences, scheduler.step) == ((), 1)
+    assert scheduler.commit({"a": [7]}) == [RequestOutput("a", [7], "length")]
+
+
+def test_what_was_planned_behind_a_stop_token_counts_for_nothing() -> None:
+    scheduler = ahead(a_request("a", 3, 9))
+    scheduler.schedule()
+    scheduler.schedule()
+    assert scheduler.commit({"a": [STOP]}) == [RequestOutput("a", [STOP], "stop")]
+    scheduler.check()
+    assert (scheduler.commit({"a": [7]}), scheduler.blocks.num_used) == ([], 0)
+
+
+def test_nobody_is_preempted_for_a_step_that_is_planned_ahead() -> None:
+    # 4 blocks of 2: each has two, and both want a third in the fourth step.
+    scheduler = ahead(a_request("a", 2, 4), a_request("b", 2, 4), of=limits(num_blocks=4, block_size=2))
+    scheduler.schedule()
+    scheduler.schedule()
+    scheduler.commit({"a": [7], "b": [7]})
+    scheduler.schedule()
+    scheduler.commit({"a": [7], "b": [7]})
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.preempted, scheduler.step) == ([], (), 3)
+    scheduler.commit({"a": [7], "b": [7]})
+    assert scheduler.schedule().preempted == ("b",)
+
+
+def test_several_tokens_cannot_come_where_the_next_step_counts_on_one() -> None:
+    scheduler = ahead(a_request("a", 3, 9))
+    scheduler.schedule()
+    scheduler.schedule()
+    with pytest.raises(EngineFailed, match="2 tokens of a came, and the next step counts on one"):
+        scheduler.commit({"a": [7, 8]})

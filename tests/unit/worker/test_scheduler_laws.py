@@ -8,6 +8,9 @@ shows up as a context that does not read back, and a token delivered twice or ne
 Prompts are of few kinds, so that many begin alike, and some go on with what another request was asked and answered, as
 the next turn of a chat does. Requests are of two tenants or of nobody: blocks of one are not for the other.
 
+The device computes a step when it is planned. In half of the worlds the next step is planned before the tokens of the
+last one are known to the schedulers.
+
 There are two worlds: one in which all requests are equal, and come first who came first; and one with priorities and
 deadlines.
 """
@@ -24,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from glm_worker.messages import RequestOutput
 from glm_worker.request import EngineRequest, SamplingParams, TokenIds
 from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
-from glm_worker.scheduler.plan import ScheduledBatch
+from glm_worker.scheduler.plan import UNKNOWN_TOKEN, ScheduledBatch
 from glm_worker.scheduler.prefix import hashes_of, seed_of
 from glm_worker.scheduler.scheduler import Scheduler
 
@@ -66,6 +69,7 @@ class Received:
     num_given: int = 0  # tokens of token_ids with which the request came
     num_first_scheduled: int = 0
     num_computed: int = 0
+    on_device: list[int] = field(default_factory=list)  # the answer as the device has it, ahead of what came out
     num_found: int | None = None  # tokens that were there when it was computed for the first time
     cached_tokens: list[int] = field(default_factory=list)  # as said, in each output with tokens
 
@@ -80,10 +84,11 @@ class RandomSchedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.received: dict[str, Received] = {}
-        self.plan: ScheduledBatch | None = None
+        self.sampled: list[dict[str, list[int]]] = []  # in each step that is not committed
         self.num_steps = 0
 
     @initialize(
+        max_uncommitted=st.integers(1, 2),
         max_batch_tokens=st.integers(1, 12),
         max_num_seqs=st.integers(1, 5),
         num_blocks=st.integers(1, 8),
@@ -91,16 +96,25 @@ class RandomSchedules(RuleBasedStateMachine):
         patience_steps=st.integers(1, 30),
     )
     def start(
-        self, max_batch_tokens: int, max_num_seqs: int, num_blocks: int, block_size: int, patience_steps: int
+        self,
+        max_batch_tokens: int,
+        max_num_seqs: int,
+        num_blocks: int,
+        block_size: int,
+        patience_steps: int,
+        max_uncommitted: int,
     ) -> None:
+        self.max_uncommitted = max_uncommitted
         self.limits = SchedulerLimits(30, max_batch_tokens, max_num_seqs, num_blocks, block_size)
         self.patience_steps = patience_steps
         self.begin_anew()
 
     def begin_anew(self) -> None:
         """Let there be schedulers that know of nothing, and empty blocks."""
-        self.scheduler, self.twin = (Scheduler(self.limits, self.patience_steps) for _ in range(2))
-        self.plan = None
+        self.scheduler, self.twin = (
+            Scheduler(self.limits, self.patience_steps, max_uncommitted=self.max_uncommitted) for _ in range(2)
+        )
+        self.sampled = []
         self.arrived_steps: dict[str, int] = {}
         self.digests = (0, 0)
         self.kv: list[tuple[object, ...] | str | None] = [None] * (self.limits.num_blocks * self.limits.block_size)
@@ -151,7 +165,7 @@ class RandomSchedules(RuleBasedStateMachine):
     def add(self, request: EngineRequest) -> None:
         self.arrived_steps[request.request_id] = self.scheduler.step
         given = request.answer_token_ids
-        self.received[request.request_id] = Received(request, list(given), num_given=len(given))
+        self.received[request.request_id] = Received(request, list(given), num_given=len(given), on_device=list(given))
         output = self.scheduler.add(request)
         assert output == self.twin.add(request)
         is_over = ending_of(request, given) is not None
@@ -218,13 +232,13 @@ class RandomSchedules(RuleBasedStateMachine):
         self.take([output])
         event("failed")
 
-    @rule(max_prefill_tokens=st.none() | st.integers(1, 5))
-    def go_on(self, max_prefill_tokens: int | None = None) -> None:
+    @rule(max_prefill_tokens=st.none() | st.integers(1, 5), looks_ahead=st.booleans())
+    def go_on(self, max_prefill_tokens: int | None = None, looks_ahead: bool = False) -> None:
         """Half a step: arrivals and cancels also fall between the plan and its commit."""
-        if self.plan is None:
+        if not self.sampled or (looks_ahead and len(self.sampled) < self.max_uncommitted):
             self.schedule(max_prefill_tokens)
         else:
-            self.run_and_commit(self.plan)
+            self.commit()
 
     def schedule(self, max_prefill_tokens: int | None) -> None:
         had_work, before = self.scheduler.has_work, self.scheduler.blocks.holders()
@@ -235,17 +249,22 @@ class RandomSchedules(RuleBasedStateMachine):
         self.digests = (plan.digest(self.digests[0]), twin_plan.digest(self.digests[1]))
         assert plan == twin_plan
         assert self.digests[0] == self.digests[1]
-        assert bool(plan.sequences) == had_work
+        is_ahead = bool(self.sampled)
+        assert bool(plan.sequences) == had_work or is_ahead
         assert plan.num_tokens <= self.limits.max_batch_tokens
         assert len(plan.sequences) <= self.scheduler.num_running <= self.limits.max_num_seqs
         assert all(len(s.token_ids) >= 1 for s in plan.sequences)
-        self.important_go_first(plan, before)
+        if is_ahead:
+            assert not plan.preempted
+            event("ahead" if plan.sequences else "nothing ahead")
+        else:
+            self.important_go_first(plan, before)
         for request_id in plan.first_scheduled:
             self.received[request_id].num_first_scheduled += 1
         if plan.preempted:
             event("preempted")
         if plan.sequences:
-            self.plan = plan
+            self.sampled.append(self.run_plan(plan))
 
     def zero(self, plan: ScheduledBatch) -> None:
         """Zero what is to be zeroed; then nobody who runs holds anything that is broken."""
@@ -311,26 +330,25 @@ class RandomSchedules(RuleBasedStateMachine):
 
     def num_uncomputed(self, request_id: str) -> int:
         received = self.received[request_id]
-        return len(received.request.prompt_token_ids) + len(received.token_ids) - received.num_computed
+        return len(received.request.prompt_token_ids) + len(received.on_device) - received.num_computed
 
-    def run_and_commit(self, plan: ScheduledBatch) -> None:
-        self.run_plan(plan)
-        sampled = {s.request_id: [next_token(self.received[s.request_id].request, s.end)] for s in plan.sampled}
+    def commit(self) -> None:
+        sampled = self.sampled.pop(0)
         outputs = self.scheduler.commit(sampled)
         assert outputs == self.twin.commit(sampled)
-        self.plan = None
         self.num_steps += 1
         self.take(outputs)
 
-    def run_plan(self, plan: ScheduledBatch) -> None:
-        """Write the KV of the step, then read back the whole context of every sequence that is still wanted."""
-        sequences = [s for s in plan.sequences if not self.received[s.request_id].endings]
-        size = self.limits.block_size
+    def run_plan(self, plan: ScheduledBatch) -> dict[str, list[int]]:
+        """Write the KV of the step, then read back the whole context of every sequence; return what is sampled."""
+        size, sampled = self.limits.block_size, {}
         tables = self.scheduler.blocks._tables
-        for s in sequences:
+        for s in plan.sequences:
             received = self.received[s.request_id]
-            known = [*received.request.prompt_token_ids, *received.token_ids]
-            assert list(s.token_ids) == known[s.start : s.end]
+            known = self.on_device(received)
+            num_told = len(received.request.prompt_token_ids) + len(received.token_ids)
+            told = [token if i < num_told else UNKNOWN_TOKEN for i, token in enumerate(known)]
+            assert list(s.token_ids) == told[s.start : s.end]
             for position in range(s.start, s.end):
                 block = s.block_table[position // size]
                 assert not any(block in table for other, table in tables.items() if other != s.request_id), "shared"
@@ -338,13 +356,20 @@ class RandomSchedules(RuleBasedStateMachine):
             if received.num_found is None:
                 received.num_found = s.start
                 event("found" if s.start else "nothing found")
-        for s in sequences:
+        for s in plan.sequences:
             received = self.received[s.request_id]
-            known = [*received.request.prompt_token_ids, *received.token_ids]
+            known = self.on_device(received)
             context = [self.kv[s.block_table[i // size] * size + i % size] for i in range(s.end)]
             assert context == [(received.owner, *known[: i + 1]) for i in range(s.end)]
             assert s.is_sampled == (s.end == len(known))
             received.num_computed = s.end
+            if s.is_sampled:
+                sampled[s.request_id] = [next_token(received.request, s.end)]
+                received.on_device += sampled[s.request_id]
+        return sampled
+
+    def on_device(self, received: Received) -> list[int]:
+        return [*received.request.prompt_token_ids, *received.on_device]
 
     def take(self, outputs: list[RequestOutput]) -> None:
         self.scheduler.check()
@@ -362,7 +387,7 @@ class RandomSchedules(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         last_step = self.num_steps + self.steps_left([r.request for r in self.received.values() if not r.endings])
-        while self.scheduler.has_work or self.plan is not None:
+        while self.scheduler.has_work or self.sampled:
             self.go_on()
             assert self.num_steps <= last_step + 1, "starvation"
         assert self.scheduler.blocks.num_used == 0

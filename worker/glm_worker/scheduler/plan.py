@@ -10,6 +10,9 @@ import msgspec
 
 from glm_worker.request import SamplingParams
 
+UNKNOWN_TOKEN = -1
+"""In place of a token that the step before samples: the plan was made before that step was committed."""
+
 
 class ScheduledSequence(msgspec.Struct, frozen=True, gc=False):
     """A run of tokens of one sequence, from position start on. A struct, because a step makes hundreds of them."""

@@ -1,7 +1,9 @@
 """Owns the requests between arrival and end: continuous batching over paged KV blocks.
 
 A step is schedule(), run on the device (not here), commit(). Between any two calls requests may be added and cancelled.
-The same calls in the same order give the same plans, so every rank runs its own copy and no plan crosses the wire.
+The same calls in the same order give the same plans, so every rank runs its own copy and no plan crosses the wire. A
+step may be planned while the one before runs: then the tokens that this one samples are not known, and stand as such in
+the plan. Such a plan preempts nobody, for the commit may free what it lacks.
 
 Policy: the most important first: by priority, then deadline, then arrival. A step first gives one token to each running
 sequence that decodes, in that order. What is left of the budget goes to prefills: a higher priority takes what it needs
@@ -35,7 +37,7 @@ from glm_worker.request import EngineRequest
 from glm_worker.scheduler.block_manager import BlockManager, blocks_for
 from glm_worker.scheduler.lanes import LaneShares, lane_of, short_tokens
 from glm_worker.scheduler.limits import SchedulerLimits, why_it_never_fits
-from glm_worker.scheduler.plan import ScheduledBatch, ScheduledSequence
+from glm_worker.scheduler.plan import UNKNOWN_TOKEN, ScheduledBatch, ScheduledSequence
 from glm_worker.scheduler.prefix import KEY_BYTES
 from glm_worker.scheduler.sequence import SequenceState
 
@@ -47,8 +49,12 @@ _rank = attrgetter("rank")
 class Scheduler:
     """Every public method leaves the books balanced; check() raises if one did not."""
 
-    def __init__(self, limits: SchedulerLimits, patience_steps: int = PATIENCE_STEPS) -> None:
+    def __init__(
+        self, limits: SchedulerLimits, patience_steps: int = PATIENCE_STEPS, *, max_uncommitted: int = 1
+    ) -> None:
+        """max_uncommitted: steps that may be planned and not committed; 2 to plan one while another runs."""
         self.limits = limits
+        self._max_uncommitted = max_uncommitted
         self._patience_steps = patience_steps
         self._short = short_tokens(limits.max_batch_tokens)
         self.blocks = BlockManager(limits.num_blocks, limits.block_size)
@@ -59,7 +65,8 @@ class Scheduler:
         self._waiting: list[SequenceState] = []  # by rank
         self._running: list[SequenceState] = []  # by rank
         self._patient: deque[SequenceState] = deque()  # by arrival; those that have ended are dropped late
-        self._planned: list[tuple[SequenceState, ScheduledSequence]] = []  # scheduled, not yet committed
+        self._planned: list[tuple[SequenceState, ScheduledSequence]] = []  # of the step that is planned last
+        self._uncommitted: deque[list[tuple[SequenceState, ScheduledSequence]]] = deque()
         self._coming: dict[
             bytes, int
         ] = {}  # keys of blocks that the step being planned may fill, and for which priority
@@ -119,18 +126,20 @@ class Scheduler:
         return RequestOutput(request_id, [], reason)
 
     def schedule(self, max_prefill_tokens: int | None = None) -> ScheduledBatch:
-        """Plan the next step. The plan is empty exactly when no request is left; else commit() must follow it.
+        """Plan the next step; commit() must follow it, unless it is empty. A plan is empty when no request is left, or
+        all that are left wait for what is not committed; then it is no step.
 
         max_prefill_tokens: of prompts, at least 1; so that a step takes no longer than decodes can bear.
         """
-        if self._planned:
+        if len(self._uncommitted) >= self._max_uncommitted:
             raise EngineFailed(f"step {self.step} was not committed before the next was planned")
         if not self._sequences:
             return ScheduledBatch(self.step, (), (), ())
         self.step += 1
+        self._planned = []
         self._end_patience()
         prefills, preempted = self._plan_decodes()
-        budget = self.limits.max_batch_tokens - len(self._planned)
+        budget = self.limits.max_batch_tokens - sum([len(scheduled.token_ids) for _, scheduled in self._planned])
         if max_prefill_tokens is not None:
             budget = min(budget, max(1, max_prefill_tokens))
         newcomers = self._plan_prefills(prefills, budget, admits=not preempted)
@@ -139,22 +148,28 @@ class Scheduler:
             if not sequence.was_scheduled:
                 sequence.was_scheduled = True
                 first_scheduled.append(sequence.request_id)
+        if not self._planned and self._uncommitted:
+            self.step -= 1
+            return ScheduledBatch(self.step, (), (), ())
+        self._uncommitted.append(self._planned)
         planned = tuple([scheduled for _, scheduled in self._planned])
         zeroed = self.blocks.take_unclean()
         return ScheduledBatch(self.step, planned, tuple(first_scheduled), tuple(preempted), zeroed)
 
     @property
     def sampled(self) -> list[SequenceState]:
-        """The sequences of the plan whose next token is to be sampled, in the order of their logits."""
-        return [sequence for sequence, scheduled in self._planned if scheduled.is_sampled]
+        """The sequences of the oldest uncommitted plan whose next token is sampled, in the order of their logits."""
+        planned = self._uncommitted[0] if self._uncommitted else []
+        return [sequence for sequence, scheduled in planned if scheduled.is_sampled]
 
     def commit(self, sampled: Mapping[str, Sequence[int]]) -> list[RequestOutput]:
-        """Take the sampled tokens of the plan and return what is new, in the order of the plan.
+        """Take the sampled tokens of the oldest uncommitted plan and return what is new, in the order of the plan.
 
         sampled: one or several tokens for each sequence of the plan that is_sampled; those of requests cancelled
-        meanwhile are dropped, and those behind the end of an answer. Finished sequences free their blocks.
+        meanwhile are dropped, and those behind the end of an answer. Finished sequences free their blocks. Where the
+        next step is planned already, there is one token for each.
         """
-        planned, self._planned = self._planned, []
+        planned = self._uncommitted.popleft() if self._uncommitted else []
         wanted = {scheduled.request_id for _, scheduled in planned if scheduled.is_sampled}
         if wanted != sampled.keys():
             raise EngineFailed(f"step {self.step} wanted tokens for {sorted(wanted)} and got {sorted(sampled)}")
@@ -163,9 +178,9 @@ class Scheduler:
         for sequence, scheduled in planned:
             if sequence.finish_reason is not None:
                 continue  # cancelled while it ran
-            end = sequence.num_computed = scheduled.start + len(scheduled.token_ids)
-            if end >= (sequence.num_published + 1) * block_size:
-                self._publish(sequence)
+            num_full = (scheduled.start + len(scheduled.token_ids)) // block_size
+            if num_full > sequence.num_published:
+                self._publish(sequence, num_full)
             if scheduled.is_sampled:
                 outputs.append(self._append(sequence, sampled[scheduled.request_id]))
         return outputs
@@ -192,10 +207,10 @@ class Scheduler:
                 held[s.request_id] * block_size >= s.num_computed for s in self._running
             ),
             "no block is held in vain": all(
-                held[s.request_id] <= blocks_for(s.num_tokens, block_size) for s in self._running
+                held[s.request_id] <= blocks_for(s.num_tokens + s.num_unknown, block_size) for s in self._running
             ),
             "waiting sequences have nothing computed": all(
-                s.num_computed == 0 and s.block_table is None for s in self._waiting
+                s.num_computed == s.num_unknown == 0 and s.block_table is None for s in self._waiting
             ),
             "something is left to compute": all(s.num_uncomputed >= 1 for s in order),
             "what others can find is computed": all(
@@ -228,15 +243,20 @@ class Scheduler:
         decodes: list[SequenceState] = []
         prefills: list[SequenceState] = []
         for sequence in self._running:
-            is_next = len(sequence.token_ids) - sequence.num_computed == 1
+            num_unknown = sequence.num_unknown
+            is_next = len(sequence.token_ids) + num_unknown - sequence.num_computed == 1
+            if num_unknown and sequence.num_generated + num_unknown >= sequence.request.max_tokens:
+                continue  # the commit ends it
             (decodes if is_next or sequence.num_computed >= sequence.num_prefill else prefills).append(sequence)
         budget, block_size = self.limits.max_batch_tokens, self.limits.block_size
         for sequence in decodes:
-            num_tokens, table = len(sequence.token_ids), sequence.block_table
+            num_tokens, table = len(sequence.token_ids) + sequence.num_unknown, sequence.block_table
             if not budget or table is None:  # preempted, as everybody behind it
                 break
             if num_tokens > len(table) * block_size:
                 while sequence.block_table is not None and not self.blocks.grow(sequence.request_id, num_tokens):
+                    if self._uncommitted:
+                        return prefills, preempted
                     preempted.append(self._preempt_last())
                 if sequence.block_table is None:  # it was the last one itself
                     break
@@ -349,22 +369,26 @@ class Scheduler:
     def _plan(self, sequence: SequenceState, num_new: int) -> None:
         start, tokens = sequence.num_computed, sequence.token_ids
         assert sequence.block_table is not None
-        end = start + num_new
+        end = sequence.num_computed = start + num_new
+        is_sampled = end == len(tokens) + sequence.num_unknown
+        sequence.num_unknown += is_sampled
+        new_tokens = tokens[start:end]
+        if end > len(tokens):
+            new_tokens.append(UNKNOWN_TOKEN)
         scheduled = ScheduledSequence(
             sequence.request_id,
             start,
-            tokens[start:end],
+            new_tokens,
             sequence.block_table,
-            end == len(tokens),
+            is_sampled,
             sequence.request.sampling,
             start >= sequence.num_prefill,
         )
         self._planned.append((sequence, scheduled))
 
-    def _publish(self, sequence: SequenceState) -> None:
+    def _publish(self, sequence: SequenceState, num_full: int) -> None:
         """Let others find the blocks that a sequence has filled."""
         block_size, table = self.limits.block_size, sequence.block_table
-        num_full = sequence.num_computed // block_size
         if sequence.shares and table is not None:
             for index in range(sequence.num_published, num_full):
                 self.blocks.publish(table[index], sequence.key(index, block_size))
@@ -372,6 +396,9 @@ class Scheduler:
 
     def _append(self, sequence: SequenceState, sampled: Sequence[int]) -> RequestOutput:
         """Add what was sampled, up to the end of the answer; return what is new."""
+        sequence.num_unknown -= 1
+        if len(sampled) > 1 and sequence.num_unknown:
+            raise EngineFailed(f"{len(sampled)} tokens of {sequence.request_id} came, and the next step counts on one")
         token_ids, finish_reason = [], None
         for token_id in sampled:
             token_ids.append(token_id)

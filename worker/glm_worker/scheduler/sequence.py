@@ -25,7 +25,10 @@ class SequenceState:
     token_ids: "array[int]" = field(init=False)  # prompt, then every token of the answer so far
     num_prompt: int = field(init=False)
     stop_token_ids: frozenset[int] = field(init=False)
-    num_computed: int = 0  # the first num_computed tokens are in the KV cache
+    num_computed: int = (
+        0  # the first num_computed tokens are in the KV cache, or a step that was planned puts them there
+    )
+    num_unknown: int = 0  # tokens that planned steps sample, behind token_ids
     num_prefill: int = 0  # tokens that were known when it was admitted last: the prompt, after a preemption more
     lane: int = 0  # of its prefill (lanes.py)
     block_table: list[int] | None = None  # the live one of the block manager; None: it waits
@@ -64,7 +67,7 @@ class SequenceState:
     @property
     def num_uncomputed(self) -> int:
         """Tokens to compute before the next one can be sampled: 1 in decode, more in prefill."""
-        return len(self.token_ids) - self.num_computed
+        return len(self.token_ids) + self.num_unknown - self.num_computed
 
     @property
     def num_prefill_left(self) -> int:
