@@ -180,3 +180,9 @@ def test_the_size_of_the_cache_is_told_as_tokens_and_as_routers_read_it() -> Non
     assert list(found["glm_kv_cache_tokens"].values()) == [1600]
     labels = {"engine": "0", "model_name": "m", "block_size": "16", "num_gpu_blocks": "100"}
     assert found["vllm:cache_config_info"] == {frozenset(labels.items()): 1}
+
+
+@pytest.mark.parametrize("kernels", ["", "torch", "cpu-avx512bf16"])
+def test_what_computes_the_layers_is_a_label(kernels: str) -> None:
+    found = samples(Telemetry("m"), Gauges(kernels=kernels))
+    assert found["glm_kernels_info"] == {frozenset({("kernels", kernels), ("model", "m")}): 1}

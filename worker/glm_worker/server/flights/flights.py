@@ -57,6 +57,7 @@ class Flights:
         self._suspended_for_s: int | None = None
         self._suspended_by = ""
         self.num_finished = 0  # by the generation that serves
+        self.kernels = ""  # what computes the layers; empty: none has served, or it does not say
         self.deterministic: bool | None = None  # whether its answers depend on their requests alone; None: none served
 
     def __len__(self) -> int:
@@ -274,6 +275,7 @@ class Flights:
             max_running=(limits and limits.max_num_seqs) or known.max_running,
             block_size=0 if limits is None else limits.block_size,
             num_blocks=0 if limits is None else limits.num_blocks,
+            kernels=self.kernels,
         )
         if step is None or limits is None:
             return here

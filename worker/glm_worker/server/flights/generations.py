@@ -70,9 +70,10 @@ class Generations:
 
     def _take(self, link: EngineLink, message: FromEngine) -> None:
         match message:
-            case EngineReady(limits=limits, load_seconds=seconds, deterministic=deterministic):
+            case EngineReady(limits=limits, load_seconds=seconds, deterministic=deterministic, kernels=kernels):
                 log.info("generation=%s serves after %.1f s of loading: %s", link.generation, seconds, limits)
                 self._flights.deterministic = deterministic
+                self._flights.kernels = kernels
                 self._flights.serve(link, limits)
                 self._announce(EngineServing(link.generation))
             case StepBegins():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from glm_edge.metrics.exposition import Exposition, without_created
 from glm_worker.messages import Slo, StepDone
@@ -38,6 +38,7 @@ class Gauges:
     block_size: int = 0
     num_blocks: int = 0  # 0: not known yet
     max_running: int = 0
+    kernels: str = ""  # what computes the layers; empty: not known
 
 
 class Telemetry:
@@ -184,7 +185,18 @@ class Telemetry:
         plain = without_created(self._registry.collect())
         twins = [named for family in [*self._classes.totals(), *plain] if (named := twin(family)) is not None]
         config = cache_config(self._model, block_size=gauges.block_size, num_blocks=gauges.num_blocks)
-        return [*self._classes.collect(), *plain, *self.thinking.collect(), *twins, config]
+        own = [*self._classes.collect(), *plain, *self.thinking.collect(), self._kernels(gauges.kernels)]
+        return [*own, *twins, config]
+
+    def _kernels(self, kernels: str) -> Metric:
+        family = GaugeMetricFamily(
+            "glm_kernels_info",
+            "Always 1. Label: what computes the layers, torch or the kernels of an instruction set (cpu-avx512bf16 and"
+            " the like); empty before the first generation serves.",
+            labels=["model", "kernels"],
+        )
+        family.add_metric([self._model, kernels], 1)
+        return family
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ("model",), registry=self._registry).labels(self._model)
