@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -25,6 +26,13 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120.0
 FLAGS = ("--model", "builtin://glm-nano", "--threads-per-rank", "1")
 Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_zmq_threads_are_left() -> Iterator[None]:
+    """Other tests fork, which is safe only beside no threads."""
+    yield
+    zmq.Context.instance().term()
 
 
 def a_chat(number: int, **changes: object) -> Json:

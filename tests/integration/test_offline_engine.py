@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import zmq
 
 from glm_worker import Engine
 from glm_worker.errors import ConfigError, DeadlinePassed, EngineFailed, RequestRefused
@@ -33,6 +34,13 @@ TOOL = {
 
 def asking(text: str) -> list[dict[str, object]]:
     return [{"role": "user", "content": text}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_zmq_threads_are_left() -> Iterator[None]:
+    """Other tests fork, which is safe only beside no threads."""
+    yield
+    zmq.Context.instance().term()
 
 
 @pytest.fixture(scope="module")

@@ -76,9 +76,10 @@ class LeaderChannel:
         self._names = {_name(secret, rank): rank for rank in range(1, world_size)}
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[FromFollower] = msgspec.msgpack.Decoder(FromFollower)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: zmq.Socket[bytes] | None = None
         if not self._names:
             return
+        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # never block on a slow follower: its own watchdog judges it
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_LOADED_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -93,7 +94,7 @@ class LeaderChannel:
     def agree(self, num_blocks: int) -> int:
         """Wait until every rank has loaded; return, and tell all, the least number of blocks."""
         loaded: dict[int, int] = {0: num_blocks}
-        while len(loaded) <= len(self._names):
+        while self._socket is not None and len(loaded) <= len(self._names):
             heard = self._hear(*self._socket.recv_multipart())
             if heard is not None and isinstance(heard[1], Loaded):
                 loaded[heard[0]] = heard[1].num_blocks
@@ -104,7 +105,7 @@ class LeaderChannel:
     def reports(self) -> list[tuple[int, Report]]:
         """Return what followers have reported since, with their ranks; never waits."""
         found: list[tuple[int, Report]] = []
-        while self._names:
+        while self._socket is not None:
             try:
                 heard = self._hear(*self._socket.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
@@ -122,12 +123,15 @@ class LeaderChannel:
 
     def send(self, message: FromLeader) -> None:
         """Send to every follower, without waiting."""
+        if self._socket is None:
+            return
         frame = self._encoder.encode(message)
         for name in self._names:
             self._socket.send_multipart([name, frame])
 
     def close(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 class FollowerChannel:
