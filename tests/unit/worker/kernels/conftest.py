@@ -1,4 +1,4 @@
-"""KERNELS_UNDER_TEST names another library than the package's: `make sanitize` tests one that undefined behaviour ends."""
+"""KERNELS_UNDER_TEST names a library other than the package's: that of `make sanitize`."""
 
 import os
 from pathlib import Path

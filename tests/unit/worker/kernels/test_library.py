@@ -62,7 +62,7 @@ def test_a_library_that_is_missing_or_broken_is_said_to_be(
 
 def test_the_library_is_that_of_the_sources() -> None:
     """Or the tests beside this one test something else: `make setup` builds it."""
-    assert build.is_built(library.PATH, build.Recipe(platform.machine(), sanitized=False).key)
+    assert build.is_built(library.PATH, build.Recipe(build.read_sources(), platform.machine(), sanitized=False).key)
 
 
 def test_the_same_sources_give_the_same_bytes_and_are_built_once(

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,7 +26,7 @@ FLAGS = (
     *("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-g0"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-pass-failed", "-Wno-psabi"),
 )
-SANITIZE = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-fno-sanitize=alignment")
+SANITIZE = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-O1")
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "generic": ("-mcpu=x86_64",),
@@ -37,15 +37,23 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "aarch64": {"generic": ()},
 }
 
+_MOST_WORDS = 4000  # characters of what the compiler says
+
 
 class BuildError(Exception):
     """The compiler is missing, does not know this machine, or refused a source; its words are in the message."""
+
+
+def read_sources() -> dict[str, bytes]:
+    """Return the sources by name, as they are now: what is compiled is what the key speaks of."""
+    return {path.name: path.read_bytes() for path in sorted([*FOLDER.glob("*.[ch]"), FOLDER / "build.py"])}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is built, and everything that decides its bytes."""
 
+    sources: Mapping[str, bytes]
     machine: str  # as platform.machine() has it
     sanitized: bool  # whether undefined behaviour ends the process
 
@@ -53,8 +61,8 @@ class Recipe:
     def key(self) -> str:
         """Return what the library of these sources carries: a hash of all that made it."""
         digest = hashlib.sha256()
-        for path in sorted([*FOLDER.glob("*.[ch]"), FOLDER / "build.py"]):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+        for name, content in self.sources.items():
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
         digest.update(f"{self.machine} {self.sanitized} {version('ziglang')}".encode())
         return f"glm-kernels-{digest.hexdigest()}"
 
@@ -65,7 +73,7 @@ class Recipe:
 
     def compilations(self) -> Iterable[tuple[str, str, tuple[str, ...]]]:
         """Return (source, name of the object, flags)."""
-        for source in sorted(path.name for path in FOLDER.glob("*.c")):
+        for source in (name for name in self.sources if name.endswith(".c")):
             stem = source.removesuffix(".c")
             if source in COMMON:
                 yield source, f"{stem}.o", (f'-DGLM_KEY="{self.key}"',)
@@ -82,20 +90,20 @@ def build(library: Path = LIBRARY, *, sanitized: bool = False) -> bool:
     machine = platform.machine()
     if machine not in VARIANTS:
         raise BuildError(f"no kernels for {machine}; there are some for {', '.join(VARIANTS)}")
-    recipe = Recipe(machine, sanitized)
+    recipe = Recipe(read_sources(), machine, sanitized)
     if is_built(library, recipe.key):
         return False
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".kernels-") as scratch:
         folder = Path(scratch)
+        for name, content in recipe.sources.items():
+            (folder / name).write_bytes(content)
         jobs = list(recipe.compilations())
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            made = pool.map(lambda job: _zig([*recipe.flags, *job[2], "-c", job[0], "-o", str(folder / job[1])]), jobs)
-            list(made)
-        objects = [str(folder / job[1]) for job in jobs]
-        made_library = folder / library.name
-        _zig([*recipe.flags, "-shared", "-s", "-Wl,--build-id=none", "-lpthread", *objects, "-o", str(made_library)])
-        made_library.replace(library)
+            list(pool.map(lambda job: _zig([*recipe.flags, *job[2], "-c", job[0], "-o", job[1]], folder), jobs))
+        objects = [job[1] for job in jobs]
+        _zig([*recipe.flags, "-shared", "-s", "-Wl,--build-id=none", "-lpthread", *objects, "-o", "made.so"], folder)
+        (folder / "made.so").replace(library)
     return True
 
 
@@ -104,11 +112,11 @@ def is_built(library: Path, key: str) -> bool:
     return library.is_file() and key.encode() in library.read_bytes()
 
 
-def _zig(arguments: Sequence[str]) -> None:
+def _zig(arguments: Sequence[str], folder: Path) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+        raise BuildError(f"{' '.join(command)} failed:\n{done.stderr.strip()[:_MOST_WORDS]}")
 
 
 def main() -> None:
