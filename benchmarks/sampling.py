@@ -28,6 +28,7 @@ import torch
 from glm_worker.engine.sampling.draw import draw
 from glm_worker.engine.sampling.matcher import AnswerMatcher
 from glm_worker.engine.sampling.sampler import Sampler
+from glm_worker.kernels.cpu.sample import sample_kernel
 from glm_worker.model.grammar_vocabulary import grammar_vocabulary, load_xgrammar
 from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams, Thought
 from glm_worker.scheduler.sequence import SequenceState
@@ -40,6 +41,7 @@ EOS = VOCAB_SIZE - 1
 PROMPT, ANSWER = 2000, 500  # tokens that a row has, for penalties and bad words
 GOAL_PLAIN, GOAL_GRAMMAR = 1.02, 0.05
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33), "OMP_NUM_THREADS": "1"}
+KERNEL = sample_kernel(1)  # as ranks on CPUs have it
 WARM = SamplingParams(temperature=0.8, seed=1)
 SCHEMA = {
     "type": "object",
@@ -109,7 +111,7 @@ class Batch:
     def __init__(
         self, request: EngineRequest, num_rows: int, grammar: xgrammar.CompiledGrammar, vocab_size: int
     ) -> None:
-        self.sampler = Sampler()
+        self.sampler = Sampler(KERNEL)
         self.sequences = []
         for number in range(num_rows):
             own = msgspec.structs.replace(
@@ -117,7 +119,7 @@ class Batch:
             )
             sequence = SequenceState(own, arrival=number)
             if own.grammar is None:
-                sequence.token_ids += [random.randrange(vocab_size - 1) for _ in range(ANSWER)]
+                sequence.token_ids.extend([random.randrange(vocab_size - 1) for _ in range(ANSWER)])
             else:
                 self.sampler.expect(own.request_id, AnswerMatcher(grammar, own))
             self.sequences.append(sequence)
@@ -161,7 +163,7 @@ def of_features(num_rows: int, rounds: int, grammar: xgrammar.CompiledGrammar) -
 
     def bare(logits_SV: torch.Tensor) -> float:
         began = time.process_time()
-        draw(logits_SV, params, [sequence.num_tokens for sequence in plain.sequences])
+        draw(logits_SV, params, [sequence.num_tokens for sequence in plain.sequences], KERNEL)
         return time.process_time() - began
 
     first_s, second_s, third_s, last_s = alternated([bare, plain.step, plain.step, bare], logits_SV, 2 * rounds)

@@ -10,6 +10,7 @@ from torch import Tensor
 from glm_worker.kernels.cpu.library import KernelsUnavailable, Library, Team, load
 
 BROKEN: Final = -1
+_ROWS_FOR_TEAM = 8  # fewer are drawn before other threads have woken up
 
 
 class _SampleArgs(ctypes.Structure):
@@ -29,7 +30,7 @@ class SampleKernel:
     """Draws with a team of threads."""
 
     def __init__(self, library: Library, team: Team) -> None:
-        self._team = team
+        self._team, self._alone = team, Team(1)
         self._sample = library.function("glm_sample", (ctypes.c_void_p, ctypes.c_void_p))
 
     def draw(self, logits_SV: Tensor, rules_S5: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -52,7 +53,8 @@ class SampleKernel:
             stride=logits_SV.stride(0),
         )
         if num_rows:
-            self._sample(self._team.pointer, ctypes.byref(args))
+            team = self._team if num_rows >= _ROWS_FOR_TEAM else self._alone
+            self._sample(team.pointer, ctypes.byref(args))
         return token_ids_S
 
 
