@@ -13,12 +13,12 @@ from glm_worker.settings import WorkerSettings, read_settings
 from glm_worker.supervisor.evidence.causes import EXIT_CONFIG, EXIT_ENGINE
 
 NUM_STARTS = 3
-OF_A_MODEL = ("model", "device", "dtype", "threads_per_rank", "deterministic", "max_model_len")
+OF_A_MODEL = ("model", "device", "dtype", "kv_cache_dtype", "threads_per_rank", "deterministic", "max_model_len")
 """Settings that say what is computed, and how."""
 
 OF_AN_ENGINE = (
     *OF_A_MODEL, "served_model_name", "max_batch_tokens", "max_num_seqs", "block_size", "kv_cache_bytes",
-    "kv_cache_dtype", "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold",
+    "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold",
     "reasoning_max_tokens", "reasoning_effort_tokens",
 )  # fmt: skip
 """Those that say something to an engine without a group: offline/settings.py takes no others."""

@@ -61,5 +61,6 @@ _BOUNDS = {
 }
 
 
-def bounds_of(dtype: torch.dtype) -> Bounds:
-    return _BOUNDS[dtype]
+def bounds_of(weights: torch.dtype, kv_cache: torch.dtype) -> Bounds:
+    """Return what two types allow together: what the coarser one does."""
+    return _BOUNDS[min(weights, kv_cache, key=lambda dtype: dtype.itemsize)]

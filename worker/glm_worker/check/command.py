@@ -14,7 +14,7 @@ from glm_worker.check.oracle import Oracle
 from glm_worker.check.ours import check_names, computed_here
 from glm_worker.check.report import Report
 from glm_worker.check.room import free_bytes_of, layers_that_fit, leading_layers, weights_bytes
-from glm_worker.engine.numerics import threads_of_rank, torch_dtype
+from glm_worker.engine.numerics import kv_dtype, threads_of_rank, torch_dtype
 from glm_worker.errors import ConfigError, RequestRefused
 from glm_worker.model.config import ModelConfig
 from glm_worker.models import resolve
@@ -68,6 +68,7 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
     )
     prompts = [prompt[: checkpoint.max_model_len - NUM_GENERATED] for prompt in prompts]
     device, dtype = rank_device(settings.device, 0), torch_dtype(settings, config)
+    of_cache = kv_dtype(settings, dtype)
     num_tokens = sum(len(prompt) + NUM_GENERATED for prompt in prompts)
     num_layers = _num_layers(options.num_layers, config, dtype, device, num_tokens)
     cut = leading_layers(config, num_layers)
@@ -79,6 +80,7 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
         prompts,
         num_generated=NUM_GENERATED,
         dtype=dtype,
+        kv_dtype=of_cache,
         device=device,
         fixed_order=settings.deterministic and device.type == "cpu",
         num_threads=threads,
@@ -90,15 +92,19 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
     return Report(
         model=str(folder),
         reference=str(reference),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=_named(dtype) if of_cache == dtype else f"{_named(dtype)} with a KV cache in {_named(of_cache)}",
         device=settings.device,
         kernels=here.kernels,
         num_layers=num_layers,
         num_layers_of_checkpoint=config.num_hidden_layers,
         num_prompts=len(prompts),
         num_tokens=len(here.states.hidden_TD[0]),
-        verdict=judged(here.states, alone, fed, bounds_of(dtype), kinds),
+        verdict=judged(here.states, alone, fed, bounds_of(dtype, of_cache), kinds),
     )
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class _Tenths:

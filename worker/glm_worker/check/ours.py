@@ -56,6 +56,7 @@ def computed_here(
     *,
     num_generated: int,
     dtype: torch.dtype,
+    kv_dtype: torch.dtype,
     device: torch.device,
     fixed_order: bool,
     num_threads: int,
@@ -67,7 +68,7 @@ def computed_here(
     fill(model, Checkpoint(folder), tensor_reads(config, mesh), progress)
     model.use_kernels(num_threads)
     limits = _limits(prompts, num_generated)
-    kv_cache = KVCache.allocate(config, mesh, limits.num_blocks, BLOCK_SIZE, dtype, device)
+    kv_cache = KVCache.allocate(config, mesh, limits.num_blocks, BLOCK_SIZE, kv_dtype, device)
     engine = Engine(Scheduler(limits), Runner(model, kv_cache, comm, device))
     spans = _spans([len(prompt) + num_generated - 1 for prompt in prompts])
     listener = _Listener(num_rows=spans[-1].stop)

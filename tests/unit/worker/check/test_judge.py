@@ -27,7 +27,7 @@ def moved(states: States, place: int, share: float, tokens: slice = slice(None))
 
 
 def verdict_of(ours: States, fed: States, alone: States | None = None, dtype: torch.dtype = FP32) -> Verdict:
-    return judged(ours, alone or fed, fed, bounds_of(dtype), KINDS)
+    return judged(ours, alone or fed, fed, bounds_of(dtype, dtype), KINDS)
 
 
 def test_equal_states_are_the_same() -> None:
@@ -109,3 +109,7 @@ def test_another_choice_counts_only_where_it_is_clear() -> None:
     swapped[0, 7], swapped[0, 9] = logits[0, 9].item(), logits[0, 7].item()
     greedy = verdict_of(States(hidden, swapped), States(hidden, logits)).greedy
     assert (greedy.num_places, greedy.num_equal, greedy.num_clear, greedy.num_clear_equal) == (2, 1, 1, 1)
+
+
+def test_a_coarser_cache_has_the_bounds_of_its_type() -> None:
+    assert bounds_of(FP32, BF16) == bounds_of(BF16, BF16) != bounds_of(FP32, FP32)
