@@ -101,7 +101,7 @@ class Checkpoint:
 
     def check_length(self, text: str, param: str) -> None:
         """Refuse a text that cannot fit before the work of encoding it. Raises RequestRefused, naming the parameter."""
-        min_tokens = self.tokenizer.min_tokens(text)
+        min_tokens = self.tokenizer.min_tokens(text, self.max_model_len)
         if min_tokens >= self.max_model_len:
             raise RequestRefused(
                 f"this model's maximum context length is {self.max_model_len} tokens; the {param} alone has at least"

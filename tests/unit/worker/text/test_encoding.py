@@ -60,3 +60,18 @@ def test_many_threads_may_encode_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = [pool.submit(TOKENIZER.encode, text) for _ in range(16)]
         assert len({tuple(each.result(DEADLINE_S)) for each in found}) == 1
+
+
+@pytest.mark.parametrize("sentence", ["The answer is 42. ", "12 + 30 = 42\n", "数字 und Wörter ", "    x = y\n", "a"])
+def test_of_a_text_that_is_far_too_long_no_more_is_encoded_than_shows_it(sentence: str) -> None:
+    text = sentence * (1_000_000 // len(sentence))
+    enough = 2_000
+    known = TOKENIZER.min_tokens(text, enough)
+    assert known >= enough
+    assert known <= len(TOKENIZER.encode(text))
+
+
+def test_a_text_that_is_not_too_long_is_never_taken_for_one() -> None:
+    for text in ("The answer is 42. " * 500, " " * 200_000, "The answer is 42. " * 20_000):
+        num_tokens = len(TOKENIZER.encode(text))
+        assert TOKENIZER.min_tokens(text, num_tokens + 1) <= num_tokens

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from glm_worker.errors import Overloaded
 from glm_worker.server.edge.memory import Memory
+from glm_worker.server.text.encoding import give_way
 
 Result = TypeVar("Result")
 
@@ -62,7 +63,7 @@ class _Lane:
 
     def __init__(self, size: str) -> None:
         self._size = size
-        self._thread = ThreadPoolExecutor(1, f"reads-{size}-bodies")
+        self._thread = ThreadPoolExecutor(1, f"reads-{size}-bodies", initializer=give_way)
         self._num_waiting = 0  # those whose turn it is as well
 
     async def run(self, work: Callable[[], Result]) -> Result:

@@ -68,12 +68,15 @@ def ids_of(prompt: Prompt, param: str, checkpoint: Checkpoint) -> list[int]:
 def _check_texts(conversation: Conversation, checkpoint: Checkpoint) -> None:
     """Refuse texts that cannot fit before the work of rendering them. Of an answer a template may leave out a part."""
     texts = [turn.text.strip() for turn in conversation.turns if not isinstance(turn, AssistantTurn)]
-    _check_fits(sum(map(checkpoint.tokenizer.min_tokens, texts)), conversation.params.prompt, checkpoint)
+    num_tokens = 0
+    for text in texts:
+        num_tokens += checkpoint.tokenizer.min_tokens(text, max(0, checkpoint.max_model_len - num_tokens))
+    _check_fits(num_tokens, conversation.params.prompt, checkpoint)
 
 
 def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
     """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
-    _check_fits(checkpoint.tokenizer.min_tokens(text), param, checkpoint)
+    _check_fits(checkpoint.tokenizer.min_tokens(text, checkpoint.max_model_len), param, checkpoint)
 
 
 def _check_fits(min_tokens: int, param: str, checkpoint: Checkpoint) -> None:

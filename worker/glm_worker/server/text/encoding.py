@@ -17,14 +17,15 @@ NICENESS = 5  # more than the loop's: a third of its share where both want one c
 _NICEST = 19
 
 
-def _give_way() -> None:
+def give_way() -> None:
+    """Have this thread give way to the loop's, as one that works on long texts."""
     own = threading.get_native_id()
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.setpriority(os.PRIO_PROCESS, own, min(os.getpriority(os.PRIO_PROCESS, own) + NICENESS, _NICEST))
 
 
 # A long text need not wait for a huge one.
-_threads = ThreadPoolExecutor(2, "encodes-long-texts", initializer=_give_way)
+_threads = ThreadPoolExecutor(2, "encodes-long-texts", initializer=give_way)
 
 
 def token_ids_of(inner: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:

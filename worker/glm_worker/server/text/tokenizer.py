@@ -15,6 +15,9 @@ from glm_worker.errors import ConfigError
 from glm_worker.server.text.control_tokens import runs
 from glm_worker.server.text.encoding import token_ids_of
 
+_PART_CHARS = 64 * 2**10
+_CUT_TOKENS = 64  # more than a cut through a word can add
+_CHARS_A_TOKEN = 6  # more than prose and code have
 # One text is one thread's work, ours. The library's own pool would let a long text hold up the short ones behind it.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -62,10 +65,22 @@ class Tokenizer:
         normalizer = self._inner.normalizer
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
-    def min_tokens(self, text: str) -> int:
-        """Return a number of tokens that text has at least, without encoding it; 0 when nothing can be said."""
+    def min_tokens(self, text: str, enough: int | None = None) -> int:
+        """Return a number of tokens that text has at least, without encoding it; 0 when nothing can be said.
+
+        enough: whether it has as many is to be known. Of a text so long that it surely seems so, parts are encoded
+        until they have as many: what is far too long costs no more than what is just too long.
+        """
         longest = self.longest_token_bytes
-        return 0 if longest is None else -(-len(text.encode()) // longest)
+        known = 0 if longest is None else -(-len(text.encode()) // longest)
+        if enough is None or known >= enough or len(text) <= _CHARS_A_TOKEN * enough + _PART_CHARS:
+            return known
+        num = 0
+        for at in range(0, len(text), _PART_CHARS):
+            num += len(token_ids_of(self._inner, text[at : at + _PART_CHARS])) - _CUT_TOKENS
+            if num >= enough:
+                return num
+        return max(known, num)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token given by its text, or None when the vocabulary has none."""
