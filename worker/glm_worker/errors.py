@@ -4,6 +4,7 @@ GlmWorkerError
 ├── ConfigError        settings or a model folder that can never work; the process exits at once
 ├── RequestRefused     the client asked for something it may not have (4xx); carries status, param and code
 ├── Overloaded         no room now (503); carries retry_after_s
+├── AnswerFailed       an answer cannot go on by a fault of ours, and the others do (500)
 ├── GenerationLost     the ranks that computed an answer died twice, and it does not go on (503)
 └── EngineFailed       this rank cannot go on; its generation ends and the next one starts
 """
@@ -42,6 +43,10 @@ class DeadlinePassed(GlmWorkerError):
 
     def __init__(self, deadline_s: float) -> None:
         super().__init__(f"the answer was not complete within the {deadline_s:g} seconds that the request allows")
+
+
+class AnswerFailed(GlmWorkerError):
+    """One answer that the engine cannot go on with, though nothing is wrong with its request. Others go on."""
 
 
 class GenerationLost(GlmWorkerError):

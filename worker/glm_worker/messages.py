@@ -71,7 +71,8 @@ class RequestOutput(msgspec.Struct, frozen=True):
 
     A stop token that ended the request is the last of token_ids: the server needs to know which one it was.
     logprobs: one for each token where the request asks for them, else none.
-    error: the cause where finish_reason is failed, a sentence without anything of prompt or answer.
+    error: the cause where finish_reason is failed, a sentence without anything of prompt or answer. is_fault: it is
+    ours, and not of what the request asks for.
     cached_tokens: in the first output of a request that has tokens: of its prompt, found computed.
     """
 
@@ -81,6 +82,7 @@ class RequestOutput(msgspec.Struct, frozen=True):
     logprobs: list[TokenLogprobs] = []
     error: str | None = None
     cached_tokens: int = 0
+    is_fault: bool = False
 
 
 class StepBegins(msgspec.Struct, frozen=True, tag=True):

@@ -10,7 +10,7 @@ import msgspec
 from glm_worker.engine.channel import REPEAT_S, KeepAlive, LeaderChannel, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.intake import Intake
-from glm_worker.engine.sampling.sampler import Sampled, Sampler
+from glm_worker.engine.sampling.sampler import BROKEN, Sampled, Sampler
 from glm_worker.engine.server_link import ServerLink
 from glm_worker.engine.step_times import StepTimes
 from glm_worker.heartbeat import RankSlot
@@ -112,7 +112,7 @@ class LeadRank:
                 self._end(sequences[index].request_id, "stop")
         for index, error in sampled.failed.items():
             request_id = sequences[index].request_id
-            outputs[index] = RequestOutput(request_id, [], "failed", error=error)
+            outputs[index] = RequestOutput(request_id, [], "failed", error=error, is_fault=error == BROKEN)
             self._end(request_id, "failed")
         return outputs
 
@@ -122,7 +122,7 @@ class LeadRank:
         for rank, report in self._channel.reports():
             if self._end(report.request_id, "failed"):  # else it has ended meanwhile
                 error = f"rank {rank} could not go on with this request: {report.error}"
-                outputs.append(RequestOutput(report.request_id, [], "failed", error=error))
+                outputs.append(RequestOutput(report.request_id, [], "failed", error=error, is_fault=True))
         return outputs
 
     def _end(self, request_id: str, reason: FinishReason) -> bool:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from glm_edge.errors.failure import Failure
-from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded, RequestRefused
+from glm_worker.errors import AnswerFailed, DeadlinePassed, GenerationLost, Overloaded, RequestRefused
 
 Request = TypeVar("Request", bound=BaseModel)
 Json = dict[str, Any]
@@ -41,6 +41,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(
                 503, error.message, "service_unavailable", code="overloaded", retry_after_s=error.retry_after_s
             )
+        case AnswerFailed():
+            return Failure(500, str(error), "internal_error", code="answer_failed")
         case GenerationLost():
             return Failure(503, str(error), "service_unavailable", code="generation_lost", retry_after_s=1)
         case DeadlinePassed():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
+from glm_worker.errors import AnswerFailed, EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepBegins, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
 from glm_worker.server.flights.journal import Journal
@@ -316,8 +316,13 @@ class Flights:
         if output.finish_reason == "cancelled":  # and nobody here asked for it: those flights have ended
             raise EngineFailed(f"the engine gave up request {output.request_id}")
         if output.finish_reason == "failed":  # this one only: the engine goes on, and the sentence is for the client
-            error = RequestRefused(output.error or "the engine cannot answer this request", code="cannot_be_answered")
-            self._end(flight, "failed", Ended(error=error), engine_has_it=False)
+            cause = output.error or "the engine cannot answer this request"
+            if output.is_fault:
+                log.error("request=%s failed: %s", output.request_id, cause)
+                ended = Ended(error=AnswerFailed(cause))
+            else:
+                ended = Ended(error=RequestRefused(cause, code="cannot_be_answered"))
+            self._end(flight, "failed", ended, engine_has_it=False)
             return
         reader = flight.reader
         is_first = flight.num_cached_tokens is None
