@@ -115,6 +115,12 @@ class WorkerSettings(BaseSettings):
         " contexts of 193 to 383 tokens. On cuda it does nothing.",
     )
 
+    cuda_kernels: Literal["auto", "torch", "triton"] = Field(
+        "auto",
+        description="What computes the layers on cuda. triton: kernels of our own, and graphs for decode steps; no GPU"
+        " has run them yet. auto: torch, until one has. On cpu it must be auto.",
+    )
+
     # What chats mean
     control_tokens: Literal["text", "token"] = Field(
         "text",
@@ -221,6 +227,8 @@ class WorkerSettings(BaseSettings):
             raise ValueError(
                 f"tensor_parallel {self.tensor_parallel} does not divide the group's {self.world_size} ranks"
             )
+        if self.cuda_kernels != "auto" and self.device != "cuda":
+            raise ValueError(f"cuda_kernels {self.cuda_kernels} is for device cuda; on {self.device} use auto")
         if self.expert_parallel not in (0, self.world_size):
             raise ValueError(
                 f"expert_parallel {self.expert_parallel} is not the group's {self.world_size} ranks;"

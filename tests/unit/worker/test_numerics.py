@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from glm_worker.engine.numerics import kv_dtype, threads_of_rank, torch_dtype, usable_cpus
+from glm_worker.errors import ConfigError
 from glm_worker.kernels.cpu import library
 from glm_worker.model.config import ModelConfig
-from glm_worker.settings import WorkerSettings
+from glm_worker.settings import WorkerSettings, read_settings
 
 
 def some_settings(**changes: object) -> WorkerSettings:
@@ -98,3 +99,14 @@ def test_the_cache_has_the_type_of_the_weights_or_the_one_that_is_asked_for(weig
     assert kv_dtype(some_settings(), weights) == weights
     assert kv_dtype(some_settings(kv_cache_dtype="bfloat16"), weights) == torch.bfloat16
     assert kv_dtype(some_settings(kv_cache_dtype="float32"), weights) == torch.float32
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_kernels_of_gpus_are_refused_on_a_cpu(kernels: str) -> None:
+    with pytest.raises(ConfigError, match=f"cuda_kernels {kernels} is for device cuda; on cpu use auto"):
+        read_settings(model="builtin://glm-nano", cuda_kernels=kernels)
+    assert read_settings(model="builtin://glm-nano", device="cuda", cuda_kernels=kernels).cuda_kernels == kernels
+
+
+def test_kernels_that_no_gpu_has_run_are_not_the_default() -> None:
+    assert read_settings(model="builtin://glm-nano", device="cuda").cuda_kernels == "auto"

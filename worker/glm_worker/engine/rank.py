@@ -29,6 +29,7 @@ from glm_worker.heartbeat import RankSlot
 from glm_worker.kernels.cpu.sample import sample_kernel
 from glm_worker.messages import EngineLimits, EngineReady
 from glm_worker.model.config import ModelConfig
+from glm_worker.model.decode_graphs import GraphRoom
 from glm_worker.model.grammar_vocabulary import grammar_vocabulary
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.model.weights import load_model
@@ -78,6 +79,8 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     fixed_order = settings.deterministic and device.type == "cpu"
     model = load_model(folder, config, mesh, comm, device, dtype, slot.loading, fixed_order=fixed_order)
     model.use_kernels(threads)
+    if settings.cuda_kernels == "triton":
+        model.use_triton()
     by_torch = model.kernels == "torch"
     if not by_torch:
         torch.set_num_threads(1)  # it has little left to do, and its threads would be in the way of the kernels'
@@ -90,6 +93,7 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     room = StepRoom(settings.max_batch_tokens, settings.max_num_seqs, blocks_for(model_len, settings.block_size))
     runner = Runner(model, kv_cache, comm, device, slot, room)
     runner.warm_up()
+    model.capture_graphs(kv_cache, GraphRoom(room.num_sequences, room.num_blocks, settings.block_size), slot.loading)
     limits = SchedulerLimits(
         max_model_len=model_len,
         max_batch_tokens=settings.max_batch_tokens,

@@ -4,6 +4,7 @@ Shape suffixes: T tokens of the step, D hidden size, S rows whose logits are wan
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ from glm_worker.model.moe import Experts, MoE, Router
 from glm_worker.parallel.dispatch import AllReduceDispatcher, Dispatcher, LocalDispatcher
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
+
+if TYPE_CHECKING:
+    from glm_worker.model.cuda_decoder import CudaDecoder, CudaStep
+    from glm_worker.model.decode_graphs import GraphRoom, Tell
 
 _log = logging.getLogger("glm_worker.model")
 
@@ -67,11 +72,14 @@ class GlmMoe(nn.Module):
         self.expert_load = expert_load  # None: rank 0 counts, and this is another one
         self.fixed_order = fixed_order
         self._decoder: CpuDecoder | None = None
+        self._cuda: CudaDecoder | None = None
         self.hear: Hear | None = None  # for whoever compares layers; none where it serves
 
     @property
     def kernels(self) -> str:
         """What computes the layers: torch, or the instruction set of the kernels in C."""
+        if self._cuda is not None:
+            return "triton"
         return "torch" if self._decoder is None else self._decoder.name
 
     def use_kernels(self, num_threads: int) -> None:
@@ -93,9 +101,33 @@ class GlmMoe(nn.Module):
         )
         _log.info("kernels in C compute the layers: %s with %d threads, %s", kernels.isa, num_threads, weight.dtype)
 
+    def use_triton(self) -> None:
+        """Compute by the kernels in Triton from now on; parameters are set and on a GPU."""
+        from glm_worker.model.cuda_decoder import CudaDecoder  # imports Triton, which nobody else is to wait for
+
+        layers = [(layer.attention, layer.mlp, layer.attention_norm, layer.mlp_norm) for layer in self._layers]
+        self._cuda = CudaDecoder(self.config, self.embed_tokens, layers, self.norm, self.lm_head, self.expert_load)
+        _log.warning("kernels in Triton compute the layers: they were checked by an interpreter, and by no GPU yet")
+
+    def capture_graphs(self, kv_cache: KVCache, room: "GraphRoom", tell: "Tell") -> None:
+        """Have decode steps computed by CUDA graphs over this cache, where Triton computes the layers. Collective.
+
+        tell: how many are captured, and of how many. What they hold of the GPU's memory is logged.
+        """
+        if self._cuda is None:
+            return
+        from glm_worker.model.decode_graphs import CudaCapture
+
+        free_bytes = torch.cuda.mem_get_info()[0]
+        self._cuda.capture(kv_cache, room, CudaCapture(), tell)
+        held = (free_bytes - torch.cuda.mem_get_info()[0]) / 2**20
+        _log.info("decode steps of %s sequences are CUDA graphs, which hold %.0f MiB", self._cuda.graph_sizes, held)
+
     @torch.inference_mode()
-    def plan(self, batch: ForwardBatch) -> AttentionStep | CpuStep:
+    def plan(self, batch: ForwardBatch) -> "AttentionStep | CpuStep | CudaStep":
         """Return what the layers share in the step of a batch. Looks at the host's arrays only; not collective."""
+        if self._cuda is not None:
+            return self._cuda.plan(batch)
         if self._decoder is not None:
             return self._decoder.plan(batch)
         positions_T = with_whole_rows(batch.positions_T) if self.fixed_order else batch.positions_T
@@ -111,11 +143,14 @@ class GlmMoe(nn.Module):
         )
 
     @torch.inference_mode()
-    def forward(self, batch: ForwardBatch, step: AttentionStep | CpuStep, kv_cache: KVCache) -> Tensor:
+    def forward(self, batch: ForwardBatch, step: "AttentionStep | CpuStep | CudaStep", kv_cache: KVCache) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the batch's keys and values in the cache.
 
         step: what plan returned for this batch. Collective over all ranks, each with the same batch.
         """
+        if self._cuda is not None:
+            assert not isinstance(step, AttentionStep | CpuStep), "a decoder in Triton plans its own steps"
+            return self._cuda.forward(step, kv_cache)
         if isinstance(step, CpuStep):
             assert self._decoder is not None, "only a decoder in C plans such steps"
             return self._decoder.forward(step, kv_cache, self.hear)

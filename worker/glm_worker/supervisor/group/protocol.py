@@ -20,6 +20,7 @@ from glm_worker.supervisor.evidence.watchdog import RankReport
 
 _EQUAL_SETTINGS = (
     "block_size",
+    "cuda_kernels",
     "device",
     "dtype",
     "kv_cache_bytes",
