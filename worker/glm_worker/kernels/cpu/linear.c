@@ -13,7 +13,9 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
+#if defined(GLM_SMALL_TILES)
+enum { MR = 2, NR = 2 };
+#elif defined(__AVX512F__)
 enum { MR = 4, NR = 6 };
 #elif defined(__AVX2__)
 enum { MR = 2, NR = 3 };
