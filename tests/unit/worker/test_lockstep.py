@@ -396,7 +396,7 @@ def test_a_broken_row_fails_its_request_on_all_ranks_and_its_blocks_are_zeroed(m
     pair.turn(a_submit("c", max_tokens=1))
     pair.follow()
     first, last = outputs_of(pair, "a")
-    assert (first.token_ids, last) == ([2], RequestOutput("a", [], "failed", error=BROKEN))
+    assert (first.token_ids, last) == ([2], RequestOutput("a", [], "failed", error=BROKEN, is_fault=True))
     assert [output.token_ids for output in outputs_of(pair, "b")] == [[2], [3], [4], [5]]
     assert [output.token_ids for output in outputs_of(pair, "c")] == [[2]]
     assert [plan.zeroed for plan in pair.runners[1].plans] == [(), (), tuple(held), ()]
@@ -425,7 +425,7 @@ def test_a_row_that_breaks_with_the_only_request_is_zeroed_before_the_next_one()
     pair = Pair()
     breaks(pair.runners[0], step=1, row=0)
     pair.turn(a_submit("a"))
-    assert outputs_of(pair, "a") == [RequestOutput("a", [], "failed", error=BROKEN)]
+    assert outputs_of(pair, "a") == [RequestOutput("a", [], "failed", error=BROKEN, is_fault=True)]
     pair.turn(a_submit("b", max_tokens=1))
     pair.follow()
     assert outputs_of(pair, "b") == [RequestOutput("b", [2], "length")]
