@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glm_worker.kernels.cpu.large_pages import prefer_large_pages
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Axis
 
@@ -23,7 +24,9 @@ class Placement:
     fixed_order: bool = False  # whether a row's bits must not depend on its neighbours; on a CPU only
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
-        return nn.Parameter(torch.empty(shape, device=self.device, dtype=dtype or self.dtype), requires_grad=False)
+        tensor = torch.empty(shape, device=self.device, dtype=dtype or self.dtype)
+        prefer_large_pages(tensor)
+        return nn.Parameter(tensor, requires_grad=False)
 
 
 class Linear(nn.Module):
