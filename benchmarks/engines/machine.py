@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from glm_worker.kernels.cpu.large_pages import prefer_large_pages
+
 MOST_LOAD = 0.5
 QUIET_WITHIN_S = 180.0
 _BUFFER_BYTES = 512 * 2**20  # many times the caches
@@ -34,10 +36,12 @@ def wait_until_quiet(within_s: float = QUIET_WITHIN_S) -> float:
 def read_bandwidth(threads: int, rounds: int = 7) -> float:
     """Return the bytes/s at which threads can read memory: the best of some sums over a large buffer of fp32.
 
-    Its pages are of the usual size, as those of weights are.
+    It lies in large pages where the system has some: then no engine can do better by asking for them.
     """
     torch.set_num_threads(threads)
-    buffer = torch.ones(_BUFFER_BYTES // 4)
+    buffer = torch.empty(_BUFFER_BYTES // 4)
+    prefer_large_pages(buffer)
+    buffer.fill_(1.0)
     best_s = float("inf")
     for _ in range(rounds):
         began_s = time.perf_counter()
