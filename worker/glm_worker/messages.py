@@ -117,6 +117,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     prefill_s: float = 0.0  # the time of this step that is theirs
     decode_tokens: int = 0  # tokens that this step generated for requests past their prompt
     decode_s: float = 0.0  # the time of this step that is theirs; both together are the time of the step
+    num_cached_waiting: int = 0  # of num_tokens_waiting, those that were cached when their requests came
     expert_tokens_by_rank: list[int] = []  # routed tokens by expert rank since the last report; empty: none this time
 
 

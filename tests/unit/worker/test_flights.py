@@ -441,3 +441,11 @@ def test_what_nobody_takes_before_its_end_is_kept_in_few_long_deltas() -> None:
     assert len(deltas) <= 1024 + 20
     assert assemble(deltas).content == "a" * 20_000
     assert flight.take() == []
+
+
+def test_tokens_that_the_cache_has_of_waiting_prompts_are_not_to_be_computed() -> None:
+    world = World()
+    world.serve()
+    world.step(num_waiting=2, num_tokens_waiting=30, num_cached_waiting=16)
+    assert world.value('glm_num_tokens_waiting{model="m"}') == 30
+    assert world.value('glm_prompt_tokens_waiting{model="m"}') == 14

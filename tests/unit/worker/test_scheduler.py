@@ -591,3 +591,12 @@ def test_several_tokens_cannot_come_where_the_next_step_counts_on_one() -> None:
     scheduler.schedule()
     with pytest.raises(EngineFailed, match="2 tokens of a came, and the next step counts on one"):
         scheduler.commit({"a": [7, 8]})
+
+
+def test_what_the_cache_has_of_waiting_prompts_is_known_when_they_come() -> None:
+    scheduler = a_scheduler(a_shared("a", range(9), 1), of=limits(max_num_seqs=1))
+    finish(scheduler)
+    scheduler.add(a_request("b"))
+    scheduler.add(a_shared("c", range(10), 1))
+    scheduler.schedule()
+    assert (scheduler.num_tokens_waiting, scheduler.num_cached_waiting) == (10, 8)

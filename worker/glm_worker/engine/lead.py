@@ -147,6 +147,7 @@ class LeadRank:
                 num_running=scheduler.num_running,
                 num_waiting=scheduler.num_waiting,
                 num_tokens_waiting=scheduler.num_tokens_waiting,
+                num_cached_waiting=scheduler.num_cached_waiting,
                 kv_blocks_used=scheduler.blocks.num_used,
                 num_preemptions=scheduler.num_preemptions,
                 scheduled=list(plan.first_scheduled),

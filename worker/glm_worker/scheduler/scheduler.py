@@ -85,8 +85,13 @@ class Scheduler:
 
     @property
     def num_tokens_waiting(self) -> int:
-        """Tokens of the waiting sequences. How many of them a cache holds is seen when they are admitted."""
+        """Tokens of the waiting sequences."""
         return sum([len(sequence.token_ids) for sequence in self._waiting])
+
+    @property
+    def num_cached_waiting(self) -> int:
+        """Of these, the ones that the cache had when it was looked up last. They may be gone when it is their turn."""
+        return sum([sequence.num_expected for sequence in self._waiting])
 
     @property
     def num_prompt_tokens_left(self) -> int:
@@ -105,8 +110,7 @@ class Scheduler:
         block_size = self.limits.block_size
         if len(request.block_hashes) != KEY_BYTES * (sequence.num_prompt // block_size):
             sequence.forget_keys()
-        num_found = len(self.blocks.found(sequence.keys(block_size)))
-        sequence.lane = lane_of(sequence.num_tokens - num_found * block_size, self._short)
+        self._expect_cached(sequence, len(self.blocks.found(sequence.keys(block_size))))
         self._num_arrived += 1
         self._sequences[request.request_id] = sequence
         insort(self._waiting, sequence, key=_rank)
@@ -344,12 +348,17 @@ class Scheduler:
         if spare and sequence.num_wanted + spare > num_free and not self.blocks.has(sequence.next_key):
             return None  # as before: a long one has many keys to look up
         found = self.blocks.found(sequence.keys(block_size))
-        sequence.lane = lane_of(sequence.num_tokens - len(found) * block_size, self._short)
+        self._expect_cached(sequence, len(found))
         wanted = self.blocks.num_to_take(sequence.num_tokens, found)
         if not spare or wanted + spare <= num_free:
             return found
         sequence.num_wanted, sequence.next_key = wanted, next(sequence.keys(block_size, len(found)), None)
         return None
+
+    def _expect_cached(self, sequence: SequenceState, num_blocks: int) -> None:
+        """Note how much of a waiting sequence the cache has, and so which lane its prefill is in."""
+        sequence.num_expected = num_blocks * self.limits.block_size
+        sequence.lane = lane_of(sequence.num_tokens - sequence.num_expected, self._short)
 
     def _begin(self, place: int, found: list[int]) -> None:
         """Let a waiting sequence run, with these blocks and others."""
@@ -415,7 +424,7 @@ class Scheduler:
         """Take the blocks of the least important running sequence and let it wait in its place."""
         sequence = self._running.pop()
         self.blocks.free(sequence.request_id)
-        sequence.lane = lane_of(sequence.num_tokens - sequence.num_published * self.limits.block_size, self._short)
+        self._expect_cached(sequence, sequence.num_published if sequence.shares else 0)
         sequence.block_table = None
         sequence.num_computed = sequence.num_published = 0
         sequence.num_preemptions += 1

@@ -33,6 +33,7 @@ class SequenceState:
     lane: int = 0  # of its prefill (lanes.py)
     block_table: list[int] | None = None  # the live one of the block manager; None: it waits
     num_published: int = 0  # blocks of it that others can find
+    num_expected: int = 0  # tokens that a cache had of it when it came, or was preempted, or asked for blocks last
     num_cached: int = 0  # prompt tokens that it found computed when it was admitted first
     num_preemptions: int = 0
     num_wanted: int = 0  # free blocks that it did not get when it was to be admitted

@@ -223,7 +223,7 @@ def _load(backend: Backend) -> LoadChanged:
     gauges, is_served = flights.gauges(), flights.is_served
     return LoadChanged(
         in_flight_tokens=gauges.in_flight_tokens,
-        tokens_to_prefill=gauges.num_tokens_waiting + gauges.num_tokens_left,
+        tokens_to_prefill=gauges.num_uncached_waiting + gauges.num_tokens_left,
         oldest_waiting_s=round(gauges.oldest_waiting_s, 3),
         max_running=gauges.max_running,
         num_waiting=gauges.num_waiting,

@@ -284,6 +284,7 @@ class Flights:
             num_running=step.num_running,
             num_waiting=max(step.num_waiting, here.num_waiting),  # the engine also counts preempted ones
             num_tokens_waiting=max(step.num_tokens_waiting, here.num_tokens_waiting),
+            num_cached_waiting=step.num_cached_waiting,
             num_tokens_left=step.num_prompt_tokens_left,  # what is on its way to the engine waits
             kv_cache_usage=step.kv_blocks_used / limits.num_blocks,
         )

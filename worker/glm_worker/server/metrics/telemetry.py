@@ -31,6 +31,7 @@ class Gauges:
     num_running: int = 0
     num_waiting: int = 0
     num_tokens_waiting: int = 0
+    num_cached_waiting: int = 0  # of these, the ones that a cache has
     kv_cache_usage: float = 0.0
     oldest_waiting_s: float = 0.0
     num_tokens_left: int = 0  # not yet computed, of the requests that run
@@ -39,6 +40,11 @@ class Gauges:
     num_blocks: int = 0  # 0: not known yet
     max_running: int = 0
     kernels: str = ""  # what computes the layers; empty: not known
+
+    @property
+    def num_uncached_waiting(self) -> int:
+        """Tokens that the waiting requests will have to compute."""
+        return max(0, self.num_tokens_waiting - self.num_cached_waiting)
 
 
 class Telemetry:
@@ -68,7 +74,7 @@ class Telemetry:
         self._tokens_waiting = self._gauge("glm_num_tokens_waiting", "Prompt tokens of the requests that wait.")
         self._uncached_waiting = self._gauge(
             "glm_prompt_tokens_waiting",
-            "Prompt tokens of the requests that wait; what a cache has of them is seen when they begin.",
+            "Prompt tokens of the requests that wait, without those that the cache of prefixes had when they came.",
         )
         self._uncached_left = self._gauge(
             "glm_prompt_tokens_left", "Prompt tokens that are not computed yet, of the requests that run."
@@ -176,7 +182,7 @@ class Telemetry:
         self._max_running.set(gauges.max_running)
         self._oldest_waiting.set(gauges.oldest_waiting_s)
         self._tokens_waiting.set(gauges.num_tokens_waiting)
-        self._uncached_waiting.set(gauges.num_tokens_waiting)  # all of them: nobody has looked them up yet
+        self._uncached_waiting.set(gauges.num_uncached_waiting)
         self._uncached_left.set(gauges.num_tokens_left)
         self._in_flight.set(gauges.in_flight_tokens)
         self._kv_usage.set(gauges.kv_cache_usage)
