@@ -95,9 +95,10 @@ def run(engine: Engine, request: EngineRequest) -> list[int]:
     tokens: list[int] = []
     while engine.scheduler.has_work:
         plan = engine.plan()
-        logits_SV = engine.run(plan)
+        engine.launch(plan)
+        logits_SV = engine.wait()
         ids = draw(logits_SV, [each.sampling for each in plan.sampled], [each.end for each in plan.sampled]).token_ids
-        for output in engine.commit(ids):
+        for output in engine.commit([[token_id] for token_id in ids]):
             tokens += output.token_ids
     return tokens
 
