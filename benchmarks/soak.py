@@ -13,8 +13,8 @@ the time, so that processes are as old in one fifth as in the other.
 - blocks lost, left in flight: KV blocks in use and tokens in flight, by /metrics, before each kill of a rank and at the
   end, when all clients wait. What only the cache of prefixes holds is free.
 - memory growth: mean resident memory of a role (supervisor, server, each rank) in the last fifth against the second,
-  of processes older than a sixth of a fifth. Told as well, without a goal: the last fifth of its longest life against
-  the second. --no-kills makes that the whole time.
+  of processes older than a sixth of a fifth. Told as well, without a goal: the same of what is theirs of shared pages
+  (PSS), and the last fifth of a role's longest life against the second. --no-kills makes that the whole time.
 
 Ends with a JSON line a number. There is no peer.
 """
@@ -33,7 +33,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -41,10 +41,11 @@ from recovery import GIVE_UP_S, SERVER, Group, Question, Victim, loopback_addres
 
 QUESTION = Question("builtin://glm-nano", "cpu", "What is 12+30?", "42")
 NUM_RANKS = 2
-KV_CACHE_BYTES = 12 * 2**20
+KV_CACHE_BYTES = 8 * 2**20  # two requests of the longest in float32
 BLOCK_SIZE = 16
 GROWTH_GOAL = 0.05
 IDLE_WITHIN_S = 20.0
+LOADED_S = 5.0  # a process younger than this may still be loading
 SERVER_AWAY_S = 3.0  # what fails within this of its death was lost by it
 CANCELLED_PART, STREAMED_PART = 0.15, 0.6
 MIB = 2**20
@@ -164,7 +165,7 @@ class Client:
             raise NoAnswer(type(error).__name__, is_cut=True) from error
 
     async def metrics(self, *names: str) -> list[float]:
-        """Return these gauges. Raises httpx.HTTPError while nobody answers, LookupError for one that is missing."""
+        """Return these values. Raises httpx.HTTPError while nobody answers, LookupError for one that is missing."""
         lines = (await self._http.get(self._metrics_url)).raise_for_status().text.splitlines()
         found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines if "{" in line}
         return [found[name] for name in names]
@@ -300,6 +301,8 @@ class Soak:
             if time.monotonic() > deadline_s + GIVE_UP_S:
                 raise SystemExit("the metrics do not answer")
             await asyncio.sleep(0.1)
+        preemptions, hits = await self._client.metrics("glm_preemptions_total", "glm_prefix_cache_hits_total")
+        print(f"idle; this server saw {preemptions:.0f} preemptions, {hits:.0f} tokens out of the cache", flush=True)
         self.counts.num_checks += 1
         self.counts.blocks += round(usage * num_tokens / BLOCK_SIZE)
         self.counts.in_flight += max(in_flight, num_running)
@@ -419,8 +422,19 @@ def kills_of(seconds: float) -> list[tuple[float, Victim]]:
     return [((fifth + place) * fifth_s, victim) for fifth in range(5) for place, victim in places]
 
 
-def growth(samples: Iterable[Sample], began_s: float, seconds: float) -> tuple[float, float, float] | None:
-    """Return mean RSS in the second and last fifth of a stretch of time, and the mean PSS of the last."""
+class Means(NamedTuple):
+    """Of the samples of some time. Bytes."""
+
+    rss: float
+    pss: float
+
+    @classmethod
+    def of(cls, samples: list[Sample]) -> "Means":
+        return cls(statistics.fmean(each.rss for each in samples), statistics.fmean(each.pss for each in samples))
+
+
+def fifths(samples: Iterable[Sample], began_s: float, seconds: float) -> tuple[Means, Means] | None:
+    """Return what was in the second and in the last fifth of a stretch of time, None where nothing was."""
     second, last = [], []
     for each in samples:
         fifth = (each.at_s - began_s) / seconds * 5
@@ -430,8 +444,7 @@ def growth(samples: Iterable[Sample], began_s: float, seconds: float) -> tuple[f
             last.append(each)
     if not second or not last:
         return None
-    rss_before, rss_after = (statistics.fmean(each.rss for each in part) for part in (second, last))
-    return rss_before, rss_after, statistics.fmean(each.pss for each in last)
+    return Means.of(second), Means.of(last)
 
 
 def memory_lines(samples: list[Sample], seconds: float) -> list[Json]:
@@ -439,26 +452,25 @@ def memory_lines(samples: list[Sample], seconds: float) -> list[Json]:
     lines = []
     for role in dict.fromkeys(each.role for each in samples):
         of_role = [each for each in samples if each.role == role]
-        found = growth([each for each in of_role if each.age_s > seconds / 30], 0.0, seconds)
+        found = fifths([each for each in of_role if each.age_s > max(seconds / 30, LOADED_S)], 0.0, seconds)
         if found is None:
             print(f"{role}: too seldom there to compare", flush=True)
             if role in JUDGED:
                 lines.append(_line(f"memory growth, {role}", None, GROWTH_GOAL, is_met=False))
             continue
-        before, after, pss = found
+        before, after = found
         pid, _ = Counter(each.pid for each in of_role).most_common(1)[0]
         life = [each for each in of_role if each.pid == pid]
         life_s = life[-1].at_s - life[0].at_s
-        within = growth(life, life[0].at_s, max(life_s, 1e-9))
-        in_life = within and within[1] / within[0] - 1
-        print(
-            f"{role}: {before / MIB:.1f} MiB in the second fifth, {after / MIB:.1f} in the last (PSS {pss / MIB:.1f});"
-            f" longest life {life_s:.0f} s{'' if in_life is None else f', {in_life:+.1%} in it'}",
-            flush=True,
-        )
+        within = fifths(life, life[0].at_s, max(life_s, 1e-9))
+        in_life = within and within[1].rss / within[0].rss - 1
+        rss, pss = (f"{first / MIB:.1f} MiB, then {then / MIB:.1f}" for first, then in zip(before, after, strict=True))
+        told = "" if in_life is None else f", {in_life:+.1%} in it"
+        print(f"{role}: {rss} (PSS {pss}); longest life {life_s:.0f} s{told}", flush=True)
         if role in JUDGED:
-            grown = after / before - 1
+            grown = after.rss / before.rss - 1
             lines.append(_line(f"memory growth, {role}", grown, GROWTH_GOAL, is_met=grown <= GROWTH_GOAL))
+            lines.append(_line(f"memory growth by PSS, {role}", after.pss / before.pss - 1, None))
             lines.append(_line(f"memory growth in the longest life ({life_s:.0f} s), {role}", in_life, None))
     return lines
 
