@@ -45,7 +45,7 @@ def test_a_completion_has_text_alone() -> None:
 )
 def test_an_error_is_raised_as_what_it_is(status: int, error: dict[str, str], kind: type[Exception]) -> None:
     body = json.dumps({"error": {"message": "a sentence", **error}}).encode()
-    with pytest.raises(kind, match="^a sentence$") as raised:
+    with pytest.raises(kind, match=r"^a sentence$") as raised:
         result_of(status, body)
     if isinstance(raised.value, RequestRefused):
         assert (raised.value.status, raised.value.code, raised.value.param) == (
