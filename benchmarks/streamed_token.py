@@ -64,12 +64,13 @@ async def cpu_us(server: Server, row: Row, num_steps: int) -> float:
     data = json.dumps({"model": "m", "stream": True, limit: 20_000, **row.body}).encode()
     head = b"POST %s HTTP/1.1\r\nhost: m\r\ncontent-length: %d\r\n\r\n" % (row.path.encode(), len(data))
     ids, writers, readers = list[str](), [], []
-    for _ in range(row.num_streams):
+    came = [0] * row.num_streams  # bytes
+    for number in range(row.num_streams):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(head + data)
         ids.append((await server.next_request()).request_id)
         writers.append(writer)
-        readers.append(asyncio.create_task(_drained(reader)))
+        readers.append(asyncio.create_task(_drained(reader, came, number)))
     words = _words(server)
     spent = 0.0
     for number in range(-WARM_UP_STEPS, num_steps):
@@ -79,6 +80,8 @@ async def cpu_us(server: Server, row: Row, num_steps: int) -> float:
         await server.say([RequestOutput(each, [token]) for each in ids])
         await asyncio.sleep(STEP_S)
     spent += _cpu_s(server)
+    if min(came) < 20 * num_steps:  # of each token an event
+        raise SystemExit(f"{row.name}: a stream got {min(came)} bytes for {num_steps} tokens; this measures nothing")
     for task, stream in zip(readers, writers, strict=True):
         assert not task.done(), "a stream has ended"
         task.cancel()
@@ -93,10 +96,10 @@ def _words(server: Server) -> Iterator[int]:
         yield from ids
 
 
-async def _drained(reader: asyncio.StreamReader) -> None:
+async def _drained(reader: asyncio.StreamReader, came: list[int], number: int) -> None:
     with contextlib.suppress(asyncio.CancelledError):
-        while await reader.read(2**16):
-            pass
+        while part := await reader.read(2**16):
+            came[number] += len(part)
 
 
 def _cpu_s(server: Server) -> float:
