@@ -125,6 +125,10 @@ unit-worker: $(INSTALLED) $(KERNELS) ## Those of the worker
 unit-rest: $(INSTALLED) ## All others
 	@$(PYTEST) -m "not e2e" --ignore=tests/unit/worker tests/unit
 
+.PHONY: sanitize
+sanitize: $(INSTALLED) ## Tests of the kernels in C where undefined behaviour and steps outside of a buffer end the process
+	@$(BIN)/python scripts/sanitize.py
+
 .PHONY: lifecycle
 lifecycle: $(INSTALLED) ## A cluster of this machine dies, comes back and goes without a trace; none may be up
 	@$(CLUSTER) programs
@@ -211,6 +215,7 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@$(LOCK) --upgrade --no-annotate --excludes .peers-excluded.in --override .peers-loose.in .peers.in -o locks/peers.txt
 	@rm .peers*.in
 	@echo "ziglang>=0.17" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/kernels.txt
+	@printf '%s\n' cmake ninja gguf llama-cpp-python scikit-build-core | $(LOCK) --upgrade --no-annotate - -o locks/engine-peers.txt
 	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 

@@ -112,6 +112,7 @@ STAGES = (
     Stage("unit-worker", "pure tests of the worker", after=("imports",)),
     Stage("unit-rest", "all other pure tests", after=("imports",)),
     Stage("contract", "what types cannot pin", after=("imports",)),
+    Stage("sanitize", "kernels in C, where faults end them", after=("unit-worker",)),
     Stage("gpu", "parity on CUDA", no_gpu, after=UNIT),
     Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=("lifecycle", *UNIT)),
     Stage("demo", "what README shows first", is_slow=True, after=(*UNIT, "gpu")),
