@@ -1,9 +1,10 @@
 """Heartbeat slots: what each rank of a pod last did, in shared memory.
 
-One file a generation, one fixed-size slot a local rank, mapped by the rank (the only writer) and by its supervisor
-(the only reader). One field goes the other way: which server rank 0 is to speak with. A write is a few stores into mapped memory: no system call and no lock, so a rank may do it in every
-step. A read may fall between two stores of one update; it is evidence for the watchdog, not a transaction. What must
-not be seen half done is ordered: a message is written before the phase that makes it count, the time of change last.
+One file a generation, one fixed-size slot a local rank, mapped by the rank (the only writer) and by its supervisor (the
+only reader). One field goes the other way: which server rank 0 is to speak with. A write is a few stores into mapped
+memory: no system call and no lock, so a rank may do it in every step. A read may fall between two stores of one update;
+it is evidence for the watchdog, not a transaction. What must not be seen half done is ordered: a message is written
+before the phase that makes it count, the time of change last.
 
 Each field is an aligned native 64-bit integer, which this hardware stores in one go.
 """

@@ -77,7 +77,7 @@ def build(paths: Paths, stage: str, checkout: Path) -> None:
 
 def first_time(stage: str, log: Path) -> str:
     """Return what to expect of a build without cached layers."""
-    minutes = {"kernels": "1 min", "operator": "1 min", "worker": "about 5 min: PyTorch with its CUDA libraries is 5 GB"}[stage]
+    minutes = "about 5 min: PyTorch with its CUDA libraries is 5 GB" if stage == "worker" else "1 min"
     return f" (first time: {minutes}; log in {log})"
 
 

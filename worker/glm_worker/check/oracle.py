@@ -1,6 +1,5 @@
 """The other side: transformers' own Glm4MoeForCausalLM with the first layers of a checkpoint."""
 
-import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,11 +98,11 @@ def _keep(kept: _Kept, number: int) -> Callable[[torch.nn.Module, Any, Any], Non
 
 
 def _transformers() -> Any:
-    """Return the library, quiet. Not imported by name: what serves must never load it, and a contract says so."""
+    """Return the library, quiet. Imported here: it takes seconds, and may fail for a reason to tell."""
     try:
-        transformers = importlib.import_module("transformers")
+        import transformers
     except ImportError as error:
         raise ConfigError(f"transformers cannot be imported: {error}; the worker's extra installs it") from error
-    transformers.utils.logging.set_verbosity_error()  # it reports each tensor that it skips
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it reports each tensor that it skips
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return transformers
