@@ -41,13 +41,17 @@ from recovery import GIVE_UP_S, SERVER, Group, Question, Victim, loopback_addres
 
 QUESTION = Question("builtin://glm-nano", "cpu", "What is 12+30?", "42")
 NUM_RANKS = 2
-KV_CACHE_BYTES = 8 * 2**20  # two requests of the longest in float32
+KV_CACHE_BYTES, MAX_MODEL_LEN = (
+    6 * 2**20,
+    1536,
+)  # the cache holds one request of the longest in float32, two in bfloat16
 BLOCK_SIZE = 16
 GROWTH_GOAL = 0.05
 IDLE_WITHIN_S = 20.0
 LOADED_S = 5.0  # a process younger than this may still be loading
 SERVER_AWAY_S = 3.0  # what fails within this of its death was lost by it
 CANCELLED_PART, STREAMED_PART = 0.15, 0.6
+STAY_S = 2.0  # mean, of those that go away
 MIB = 2**20
 JUDGED = ("supervisor", SERVER, *(f"glm-rank-{rank}" for rank in range(NUM_RANKS)))
 Json = dict[str, Any]
@@ -347,7 +351,7 @@ class Soak:
         ask = Ask("cancelled", _body(text, max_tokens=1200, ignore_eos=True))
         async with self._allowed():
             try:
-                async with asyncio.timeout(self._random.expovariate(1.5)):
+                async with asyncio.timeout(self._random.expovariate(1 / STAY_S)):
                     await self._answer(ask, stream=self._random.random() < STREAMED_PART)
             except TimeoutError:
                 self.counts.num_cancelled += 1
@@ -510,10 +514,11 @@ async def run(host: str, group: Group, arguments: argparse.Namespace) -> list[Js
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--clients", type=int, default=8, help="that ask at once")
+    parser.add_argument("--clients", type=int, default=10, help="that ask at once")
     parser.add_argument("--no-kills", action="store_true", help="one generation, one server, all the time")
     arguments = parser.parse_args()
-    os.environ |= {"GLM_KV_CACHE_BYTES": str(KV_CACHE_BYTES), "GLM_BLOCK_SIZE": str(BLOCK_SIZE)}
+    limits = {"KV_CACHE_BYTES": KV_CACHE_BYTES, "BLOCK_SIZE": BLOCK_SIZE, "MAX_MODEL_LEN": MAX_MODEL_LEN}
+    os.environ |= {f"GLM_{name}": str(value) for name, value in limits.items()}
     host = loopback_address()
     with tempfile.TemporaryDirectory() as folder, our_group(QUESTION, [host], NUM_RANKS, Path(folder)) as group:
         if group.wait_for_answer(QUESTION.expect, GIVE_UP_S) is None:
