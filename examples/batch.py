@@ -20,8 +20,8 @@ def main(folder: Path) -> int:
     command = ["batch", str(requests), str(answers), "--model", "builtin://glm-nano"]
     code = subprocess.run([sys.executable, "-m", "glm_worker.main", *command], check=False).returncode
 
-    for line in answers.read_text().splitlines():
-        answer = json.loads(line)
+    for written in answers.read_text().splitlines():
+        answer = json.loads(written)
         print(answer["custom_id"], answer["response"]["body"]["choices"][0]["message"]["content"])
     return code
 

@@ -19,4 +19,6 @@ def test_the_package_and_the_chart_have_the_version_that_workers_tell() -> None:
 def test_nothing_that_runs_in_an_image_asks_for_metadata_of_the_package() -> None:
     sources = [*(ROOT / "worker").rglob("glm_*/**/*.py"), *(ROOT / "operator").rglob("glm_*/**/*.py")]
     assert sources
-    assert [path for path in sources if "importlib.metadata" in path.read_text()] == []
+    asking = [path for path in sources if "importlib.metadata" in path.read_text()]
+    # Not run there but where the library is built, and what it asks for is the compiler's version
+    assert asking == [ROOT / "worker/glm_worker/kernels/cpu/build.py"]
