@@ -112,7 +112,7 @@ types: $(INSTALLED) ## mypy --strict on both packages, the scripts, the benchmar
 
 .PHONY: imports
 imports: $(INSTALLED) ## import-linter: who may import whom
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 
 .PHONY: unit
 unit: unit-worker unit-rest ## Pure tests: fast each, no processes. In two halves, for handing each to a process of a pool costs more than it

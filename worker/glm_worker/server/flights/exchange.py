@@ -14,7 +14,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from glm_worker.errors import DeadlinePassed
-from glm_worker.server.edge.long_json import parts_of
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.news import News
@@ -26,6 +25,7 @@ from glm_worker.server.flights.whole import made_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
 from glm_worker.server.text.deltas import Delta, Reasoning
+from glm_worker.server.text.long_json import parts_of
 
 HEADERS_AFTER_S = 1.0  # a stream without anything to tell sends its headers then
 KEEP_ALIVE_S = 15.0  # between two comments while there is nothing to tell

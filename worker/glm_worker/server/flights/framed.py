@@ -10,7 +10,6 @@ from starlette.types import Send
 
 from glm_edge.frames import FRAMES_TYPE, Close, Fail, Frame, Idle, Meaning, Open, Tokens, encode
 from glm_worker.errors import DeadlinePassed, GenerationLost, Overloaded
-from glm_worker.server.edge.long_json import parts_of
 from glm_worker.server.flights.exchange import EVENTS, JSON, Exchange, error_of, is_cancelled, lines
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
@@ -21,6 +20,7 @@ from glm_worker.server.flights.spans import NO_SPANS, Spans
 from glm_worker.server.flights.whole import made_of
 from glm_worker.server.jobs.order import Order
 from glm_worker.server.refusals import failure_of
+from glm_worker.server.text.long_json import parts_of
 
 SIGN_OF_LIFE_S = 10.0  # between two frames, however long a step or a thought takes: a gateway waits for three
 

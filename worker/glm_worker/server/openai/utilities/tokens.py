@@ -10,7 +10,6 @@ from glm_worker.errors import RequestRefused
 from glm_worker.server.backend import Backend
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
-from glm_worker.server.edge.long_json import json_of
 from glm_worker.server.edge.openapi import described
 from glm_worker.server.fields import Items, Strict, conflict
 from glm_worker.server.jobs.accept import accept_chat, check_model
@@ -23,6 +22,7 @@ from glm_worker.server.openai.chat.messages import AssistantMessage, Message, tu
 from glm_worker.server.openai.chat.tools import Tools, offered
 from glm_worker.server.openai.thinking import ThinkingFields
 from glm_worker.server.refusals import parse
+from glm_worker.server.text.long_json import json_of
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from glm_worker.server.edge.long_json import json_of, parts_of
+from glm_worker.server.text.long_json import json_of, parts_of
 
 
 @pytest.mark.parametrize("length", [0, 1, 8191, 8192, 8193, 30_000])
