@@ -1,6 +1,7 @@
 """Clients that come at a rate of their own, whatever the answers take: open-loop load, as users make it."""
 
 import contextlib
+import itertools
 import math
 import threading
 import time
@@ -63,15 +64,23 @@ class Arrivals:
 
 @contextlib.contextmanager
 def arriving(
-    deployed: Deployed, *, rate: float, question: str = QUESTION, right: str = RIGHT, **parameters: Any
+    deployed: Deployed,
+    *,
+    rate: float,
+    question: str = QUESTION,
+    right: str = RIGHT,
+    are_alike: bool = True,
+    **parameters: Any,
 ) -> Iterator[Arrivals]:
     """Send `rate` requests a second, each on a connection of its own and without retries, until the block is left.
 
+    are_alike: False: each conversation begins with a turn of its own, so that no cache of prefixes saves work.
     parameters: more of the request, as the client of OpenAI takes them. All that was sent is answered when this
     returns.
     """
     arrivals, is_over = Arrivals(rate), threading.Event()
-    asked = {"messages": [{"role": "user", "content": question}]}
+    asked = {"messages": [{"role": "user", "content": question}], **parameters}
+    numbers = itertools.count()
     with (
         deployed.target.base_url(deployed.name, deployed.namespace) as url,
         ThreadPoolExecutor(MOST_AT_ONCE) as threads,
@@ -79,7 +88,8 @@ def arriving(
 
         def ask(request: Request) -> None:
             try:
-                content, end = _stream(url, request, {**asked, **parameters})
+                own = [] if are_alike else _turn_of(next(numbers))
+                content, end = _stream(url, request, {**asked, "messages": [*own, *asked["messages"]]})
                 if right not in content or end not in ("stop", "length"):
                     arrivals.failures.append(f"{end}: {content}")
             except (openai.OpenAIError, httpx.HTTPError) as error:
@@ -111,6 +121,10 @@ def arriving(
         finally:
             is_over.set()
             sender.join()
+
+
+def _turn_of(number: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"What is {number}+1?"}, {"role": "assistant", "content": f"{number + 1}"}]
 
 
 def _stream(url: str, request: Request, parameters: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
 """Chats kept open while the cluster changes under them: streams that count, and a client that asks all along."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,13 @@ PAUSE_S = 0.3
 """Between two questions that are asked all along. Without it they take the CPU that new pods start with."""
 
 ANSWER_LIMIT_S = 120.0
-RIGHT = ", ".join(map(str, range(1, 101)))
+
+
+def counted(end: int) -> str:
+    return ", ".join(map(str, range(1, end + 1)))
+
+
+RIGHT = counted(100)
 
 
 class Chats:
@@ -30,7 +37,8 @@ class Chats:
     def __init__(self, deployed: Deployed, threads: ThreadPoolExecutor) -> None:
         self._deployed = deployed
         self._threads = threads
-        self._answers: list[Future[tuple[str, str]]] = []
+        self._answers: list[tuple[int, Future[tuple[str, str]]]] = []  # how far to count, and what came
+        self._ends = itertools.cycle(range(100, 89, -1))  # not all alike, or all would go to the group that knows them
 
     def open_on(self, *pods: str) -> None:
         """Open chats until each of these leading pods computes MIN_RUNNING of them."""
@@ -73,18 +81,20 @@ class Chats:
         """Whether this pod computes MIN_RUNNING chats; if not, open one more, which any pod of the Service may get."""
         if self._deployed.metric(leader, RUNNING) >= MIN_RUNNING:
             return True
-        self._answers.append(self._threads.submit(self._deployed.answer, QUESTION))
+        end = next(self._ends)
+        self._answers.append((end, self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.")))
         return False
 
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong."""
-        assert [answer.result(ANSWER_LIMIT_S)[1] for answer in self._answers] == [RIGHT] * len(self._answers)
+        for end, answer in self._answers:
+            assert answer.result(ANSWER_LIMIT_S)[1] == counted(end)
 
     def assert_none_is_silent(self) -> None:
         """Wait for all of them; fail when one neither came out right nor was told of an error."""
-        for answer in self._answers:
+        for end, answer in self._answers:
             error = answer.exception(ANSWER_LIMIT_S)
-            assert isinstance(error, openai.APIError) or answer.result()[1] == RIGHT
+            assert isinstance(error, openai.APIError) or answer.result()[1] == counted(end)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ ASKED = {
         {"role": "user", "content": "What is 12+30?"},
     ],
     "max_tokens": 8,
+    "are_alike": False,
 }
 """A long conversation and a short answer: work for the engine, and little for clients and servers on the same cores.
 

@@ -15,7 +15,7 @@ def test_the_image_checks_the_shipped_model_against_transformers(release: Releas
     target.apply(_checker(target.worker_image))
 
     def phase() -> str:
-        return str(target.read("pod", POD, MODEL_NAMESPACE)["status"].get("phase"))
+        return str(target.read("pods", POD, MODEL_NAMESPACE)["status"].get("phase"))
 
     try:
         wait_for("the end of the check", lambda: phase() in ("Succeeded", "Failed"), timeout_s=180)
