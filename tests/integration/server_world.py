@@ -47,7 +47,7 @@ from glm_worker.server.text.tokenizer import Tokenizer
 from glm_worker.settings import WorkerSettings
 from integration.compile_zygote import compile_at
 from integration.free_ports import free_port
-from integration.metrics_text import series_value
+from integration.metrics_text import series_value, series_values
 from integration.no_tls import NO_TLS
 
 DEADLINE_S = 60.0  # an upper bound for machines under load; nothing here takes as long
@@ -171,6 +171,18 @@ class ServerWorld:
         await engine.close()
         self._control.send(GenerationEnded(generation=engine.generation, cause=cause))
         await self.metrics()
+
+    async def kill_computing(self, engine: ScriptedEngine, cause: str = "rank 1 was killed") -> None:
+        """End a generation that computes the request that it was sent last: that one is to blame where it is on trial.
+
+        The server knows of the step before it knows of the end, which comes to it another way.
+        """
+        num_steps = sum(series_values(await self.metrics(), "glm_engine_steps_total"))
+        await engine.begin(await engine.next_request())
+        async with asyncio.timeout(DEADLINE_S):
+            while sum(series_values(await self.metrics(), "glm_engine_steps_total")) == num_steps:
+                pass
+        await self.kill(engine, cause)
 
     async def metrics(self) -> str:
         self._control.send(MetricsRequest(id=5))

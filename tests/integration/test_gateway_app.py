@@ -53,8 +53,7 @@ class World:
         server = self.servers[self.engines.index(engine)]
         await server.kill(engine)
         again = await server.serve("g-again")
-        await again.next_request()
-        await server.kill(again)
+        await server.kill_computing(again)
 
 
 @pytest_asyncio.fixture

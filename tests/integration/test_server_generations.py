@@ -104,8 +104,7 @@ async def test_a_stream_that_is_lost_twice_ends_with_an_error_event(world: Serve
     await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(token_ids(" 4")))
     await world.kill(engine, "rank 1 was killed by signal 9")
     again = await world.serve("g-2")
-    await again.next_request()
-    await world.kill(again, "rank 1 was killed by signal 9")
+    await world.kill_computing(again, "rank 1 was killed by signal 9")
     response = await asked
     assert response.status_code == 200
     *said, last = events(response)
@@ -123,8 +122,7 @@ async def test_the_openai_client_raises_on_that_event(world: ServerWorld) -> Non
     await anext(stream)
     await world.kill(engine)
     again = await world.serve("g-2")
-    await again.next_request()
-    await world.kill(again)
+    await world.kill_computing(again)
     with pytest.raises(openai.APIError, match="the group that wrote this answer failed"):
         [chunk async for chunk in stream]
 
@@ -133,9 +131,7 @@ async def test_the_openai_client_raises_on_that_event(world: ServerWorld) -> Non
 async def test_a_second_loss_is_a_503(world: ServerWorld, stream: bool) -> None:
     asked = ask(world, stream=stream)
     for generation in ("g-1", "g-2"):
-        engine = await world.serve(generation)
-        await engine.next_request()
-        await world.kill(engine)
+        await world.kill_computing(await world.serve(generation))
     response = await asked
     assert response.status_code == 503
     assert response.headers["retry-after"]

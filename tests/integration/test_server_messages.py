@@ -333,8 +333,7 @@ async def test_a_stream_that_is_lost_twice_ends_with_an_error_event(
     assert (await anext(stream)).type == "message_start"
     await world.kill(engine)
     again = await world.serve("g-2")
-    await again.next_request()
-    await world.kill(again)
+    await world.kill_computing(again)
     with pytest.raises(anthropic.APIStatusError) as caught:
         async for _ in stream:
             pass

@@ -344,8 +344,7 @@ async def test_a_stream_that_fails_says_so_twice(world: ServerWorld, engine: Scr
     assert events[-1].type == "response.output_text.delta"
     await world.kill(engine)
     again = await world.serve("g-2")
-    await again.next_request()
-    await world.kill(again)
+    await world.kill_computing(again)
     events += [event async for event in stream]
     error, failed = events[-2:]
     assert (error.type, error.code) == ("error", "generation_lost")  # type: ignore[union-attr]

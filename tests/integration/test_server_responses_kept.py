@@ -351,8 +351,7 @@ async def test_a_stream_whose_engine_dies_twice_is_kept_as_failed(world: ServerW
     assert events[-1].type == "response.output_text.delta"
     await world.kill(engine)
     again = await world.serve("g-2")
-    await again.next_request()
-    await world.kill(again)
+    await world.kill_computing(again)
     events += [event async for event in stream]
     assert [event.type for event in events[-2:]] == ["error", "response.failed"]
     found = await world.openai.responses.retrieve(events[0].response.id)

@@ -72,7 +72,7 @@ async function countTokens() {
   const messages = user('What is 12+30?');
   const counted = await client.messages.countTokens({ model: MODEL, messages });
   const message = await client.messages.create({ ...asked, max_tokens: 1, messages });
-  return { counted: counted.input_tokens, billed: message.usage.input_tokens };
+  return { counted: counted.input_tokens, billed: message.usage.input_tokens + (message.usage.cache_read_input_tokens ?? 0) };
 }
 
 const limited = { model: MODEL, messages: user('What is 12+30?'), max_tokens: 20 };

@@ -142,7 +142,8 @@ def count_tokens() -> dict[str, Any]:
     question = user("What is the weather in Paris?")
     counted = client.messages.count_tokens(model=MODEL, messages=question, tools=[WEATHER])
     message = client.messages.create(model=MODEL, max_tokens=1, messages=question, tools=[WEATHER])
-    return {"counted": counted.input_tokens, "billed": message.usage.input_tokens, "stop_reason": message.stop_reason}
+    billed = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+    return {"counted": counted.input_tokens, "billed": billed, "stop_reason": message.stop_reason}
 
 
 def too_long() -> dict[str, Any]:
