@@ -138,12 +138,12 @@ class Group:
         return self._waited(look)
 
     def served_again(self, server: psutil.Process) -> dict[str, Any]:
-        """Wait until another server than this one serves; return what /group shows."""
+        """Wait until this server is known to be dead and another one serves; return what /group shows."""
 
         def look() -> dict[str, Any]:
-            is_another = any(each.name() == "glm-server" and each != server for each in self.leader.process.children())
-            group = self.leader.group() if is_another else {}
-            return group if group.get("state") == "serving" else {}
+            group = self.leader.group()
+            is_known = f"process {server.pid})" in (group.get("last_server_death") or "")
+            return group if is_known and group.get("state") == "serving" else {}
 
         return self._waited(look)
 
