@@ -27,7 +27,7 @@ from integration.tiny_models import NANO
 
 MOST_S = 0.050
 STILL_HELD = {"5 MB of other letters"}
-"""A fault that is known and not mended: 56 to 86 ms beside other work, in a call that keeps Python's lock. Told only."""
+"""A fault that is known, not mended: 56 to 86 ms beside other work, in a call that keeps Python's lock. Told only."""
 
 TRIES = 3
 MAX_LEN = 131_072
