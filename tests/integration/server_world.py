@@ -172,13 +172,15 @@ class ServerWorld:
         self._control.send(GenerationEnded(generation=engine.generation, cause=cause))
         await self.metrics()
 
-    async def kill_computing(self, engine: ScriptedEngine, cause: str = "rank 1 was killed") -> None:
-        """End a generation that computes the request that it was sent last: that one is to blame where it is on trial.
+    async def kill_computing(
+        self, engine: ScriptedEngine, cause: str = "rank 1 was killed", *, request: EngineRequest | None = None
+    ) -> None:
+        """End a generation that computes a request, by default the next: that one is to blame where it is on trial.
 
         The server knows of the step before it knows of the end, which comes to it another way.
         """
         num_steps = sum(series_values(await self.metrics(), "glm_engine_steps_total"))
-        await engine.begin(await engine.next_request())
+        await engine.begin(request or await engine.next_request())
         async with asyncio.timeout(DEADLINE_S):
             while sum(series_values(await self.metrics(), "glm_engine_steps_total")) == num_steps:
                 pass

@@ -258,8 +258,7 @@ async def test_ranks_that_die_twice_are_told_as_what_another_group_can_mend(grou
         again = await first.world.serve("g-2")
         request = await again.next_request()
         assert request.answer_token_ids == token_ids(" 2")[:1]
-        await again.begin(request)
-        await first.world.kill(again)
+        await first.world.kill_computing(again, request=request)
         await begun.rest()
     failed = begun.progress.failed
     assert failed is not None
