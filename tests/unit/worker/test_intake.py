@@ -234,6 +234,15 @@ def test_a_prompt_whose_bytes_could_fit_is_tokenised() -> None:
         job.engine_request(Room(2048))
 
 
+def test_a_prompt_of_far_too_many_tokens_is_refused_before_its_ids_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glm_worker.server.jobs.prompt._SOME_IDS", 4000)
+    a_completion(prompt="x" * 4000)
+    for prompt in ("x" * 4001, [1] * 4001):
+        with pytest.raises(RequestRefused, match=r"maximum context length is 2048 tokens.*at least 4001$") as caught:
+            a_completion(prompt=prompt)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+
+
 def test_a_long_model_name_is_told_in_short() -> None:
     with pytest.raises(RequestRefused) as caught:
         chat_job(json.dumps({"model": "m" * 3000, "messages": [USER]}).encode(), checkpoint())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from glm_worker.errors import RequestRefused
@@ -12,10 +13,13 @@ from glm_worker.server.jobs.job import Room
 from glm_worker.server.refusals import shortened
 from glm_worker.server.text.chat import Message, in_call_order
 from glm_worker.server.text.control_tokens import as_sent, disarmed, without_switch
+from glm_worker.server.text.encoding import TooManyTokens
 from glm_worker.server.thinking.resolve import Thinking
 
 Prompt = str | Sequence[int]
 """A text, or token ids."""
+
+_SOME_IDS = 2**18  # are made, packed and hashed in no time; millions would hold the event loop meanwhile
 
 
 def rendered(
@@ -47,14 +51,16 @@ def rendered(
 def encoded(prompt: str, param: str, checkpoint: Checkpoint) -> list[int]:
     """Return the token ids of a rendered prompt."""
     _check_length(as_sent(prompt), param, checkpoint)
-    return _some(checkpoint.tokenizer.encode_prompt(prompt), param)
+    return _encoded(partial(checkpoint.tokenizer.encode_prompt, prompt), param, checkpoint)
 
 
 def ids_of(prompt: Prompt, param: str, checkpoint: Checkpoint) -> list[int]:
     """Return the token ids of a text, special tokens included, or the ids themselves, checked."""
     if isinstance(prompt, str):
         _check_length(prompt, param, checkpoint)
-        return _some(checkpoint.tokenizer.encode(prompt, add_special_tokens=True), param)
+        return _encoded(partial(checkpoint.tokenizer.encode, prompt, add_special_tokens=True), param, checkpoint)
+    if len(prompt) > _most_ids(checkpoint):
+        raise _too_long(len(prompt), param, checkpoint)
     for token_id in prompt:
         if not 0 <= token_id < checkpoint.vocab_size:
             raise RequestRefused(
@@ -75,17 +81,33 @@ def _check_texts(conversation: Conversation, checkpoint: Checkpoint) -> None:
 
 
 def _check_length(text: str, param: str, checkpoint: Checkpoint) -> None:
-    """Refuse a prompt that cannot fit before the work of encoding it; engine_request is exact."""
+    """Refuse a prompt that cannot fit before the work of encoding it. Encoding looks again."""
     _check_fits(checkpoint.tokenizer.min_tokens(text, checkpoint.max_model_len), param, checkpoint)
 
 
 def _check_fits(min_tokens: int, param: str, checkpoint: Checkpoint) -> None:
     if min_tokens >= checkpoint.max_model_len:
-        raise RequestRefused(
-            f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",
-            param=param,
-            code="context_length_exceeded",
-        )
+        raise _too_long(min_tokens, param, checkpoint)
+
+
+def _too_long(min_tokens: int, param: str, checkpoint: Checkpoint) -> RequestRefused:
+    return RequestRefused(
+        f"{Room(checkpoint.max_model_len)}; the prompt alone has at least {min_tokens}",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
+def _encoded(encode: Callable[..., list[int]], param: str, checkpoint: Checkpoint) -> list[int]:
+    """Return what encode makes. What is a little too long is left to engine_request: it names the answer's as well."""
+    try:
+        return _some(encode(most=_most_ids(checkpoint)), param)
+    except TooManyTokens as error:
+        raise _too_long(error.num_tokens, param, checkpoint) from error
+
+
+def _most_ids(checkpoint: Checkpoint) -> int:
+    return max(_SOME_IDS, checkpoint.max_model_len)
 
 
 def _some(token_ids: list[int], param: str) -> list[int]:

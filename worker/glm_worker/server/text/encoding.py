@@ -28,11 +28,27 @@ def give_way() -> None:
 _threads = ThreadPoolExecutor(2, "encodes-long-texts", initializer=give_way)
 
 
-def token_ids_of(inner: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
-    """Return the token ids of a text. Only the library's batch calls let go of the GIL, so that other threads run."""
+class TooManyTokens(Exception):
+    """A text has more tokens than were asked for; the message is how many."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(num_tokens)
+        self.num_tokens = num_tokens
+
+
+def token_ids_of(
+    inner: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False, most: int | None = None
+) -> list[int]:
+    """Return the token ids of a text. Only the library's batch calls let go of the GIL, so that other threads run.
+
+    Raises TooManyTokens for more than most: a list of millions of ints holds the lock for as long as it is made.
+    """
     if len(text) < LONG_CHARACTERS:
         (encoding,) = inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
     else:
         encode = _threads.submit(inner.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
         (encoding,) = encode.result()
-    return list(encoding.ids)
+    if most is not None and len(encoding) > most:
+        raise TooManyTokens(len(encoding))
+    token_ids: list[int] = encoding.ids  # a list of its own: the library makes it here
+    return token_ids

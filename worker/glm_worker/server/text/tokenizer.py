@@ -13,7 +13,7 @@ import tokenizers
 
 from glm_worker.errors import ConfigError
 from glm_worker.server.text.control_tokens import runs
-from glm_worker.server.text.encoding import token_ids_of
+from glm_worker.server.text.encoding import TooManyTokens, token_ids_of
 
 _PART_CHARS = 64 * 2**10
 _CUT_TOKENS = 64  # more than a cut through a word can add
@@ -49,15 +49,23 @@ class Tokenizer:
             raise ConfigError(f"{path}: decoder {decoder.get('type')} is not supported; GLM tokenizers use ByteLevel")
         return cls(inner)
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Return the token ids of text. Takes seconds for megabytes: encode long texts in a thread."""
-        return token_ids_of(self._inner, text, add_special_tokens=add_special_tokens)
+    def encode(self, text: str, *, add_special_tokens: bool = False, most: int | None = None) -> list[int]:
+        """Return the token ids of text. Takes seconds for megabytes: encode long texts in a thread.
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the token ids of a rendered prompt. What was disarmed in it is encoded as the text that it is."""
+        Raises TooManyTokens for more than most.
+        """
+        return token_ids_of(self._inner, text, add_special_tokens=add_special_tokens, most=most)
+
+    def encode_prompt(self, text: str, *, most: int | None = None) -> list[int]:
+        """Return the token ids of a rendered prompt. What was disarmed in it is encoded as the text that it is.
+
+        Raises TooManyTokens as soon as there are more than most.
+        """
         token_ids: list[int] = []
         for run, is_plain in runs(text, self.added_tokens):
-            token_ids += token_ids_of(self._plain if is_plain else self._inner, run)
+            token_ids += token_ids_of(self._plain if is_plain else self._inner, run, most=most)
+            if most is not None and len(token_ids) > most:
+                raise TooManyTokens(len(token_ids))
         return token_ids
 
     def normalized(self, text: str) -> str:
