@@ -1,7 +1,7 @@
 """The ranks of one generation for tests of the engine: real processes, gloo and ZMQ; the test stands for the server.
 
-Ranks are forked from this process, which has torch: rank_pool says beside which threads, and why that is safe. Those of
-ZMQ are not among them: its context is made after the last fork of a group and ended before the first of the next.
+Ranks are forked as the product's are: by a process of one thread that has torch and has computed nothing. This one may
+have the threads of whatever ran in it before, and a rank would wait for ever for a lock that one of them held.
 """
 
 import multiprocessing
@@ -27,11 +27,12 @@ from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.children.environment import zygote_environment
 from integration.free_ports import free_port
 from integration.listening import listening
-from integration.rank_pool import hold_torch_to_one_thread
 
 GENERATION = "test-1"
 DEADLINE_S = 120.0
 GREEDY = SamplingParams(temperature=0)
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(["glm_worker.engine.rank"])
 
 
 def a_request(
@@ -129,12 +130,24 @@ class EngineGroup:
         return answers
 
 
+def as_they_are() -> None:
+    """Change nothing in a rank."""
+
+
 @contextmanager
 def engine_group(
-    folder: Path, world_size: int = 1, *, num_pods: int = 1, host: str = "127.0.0.1", **settings: object
+    folder: Path,
+    world_size: int = 1,
+    *,
+    num_pods: int = 1,
+    host: str = "127.0.0.1",
+    changed: Callable[[], None] = as_they_are,
+    **settings: object,
 ) -> Iterator[tuple[EngineGroup, EngineReady]]:
-    """Start the ranks, wait until they serve, and kill them in the end. host: where those of several pods meet."""
-    hold_torch_to_one_thread()
+    """Start the ranks, wait until they serve, and kill them in the end.
+
+    host: where those of several pods meet. changed: a function of a module, called in each rank before it begins.
+    """
     run_dir = Path(tempfile.mkdtemp(prefix="glm-"))  # short: the path of an ipc socket has 107 bytes at most
     all_settings = WorkerSettings(
         model=str(folder), host=host, num_pods=num_pods, ranks_per_pod=world_size // num_pods, **settings
@@ -142,7 +155,8 @@ def engine_group(
     slots_path, endpoint = run_dir / "slots", f"ipc://{run_dir}/engine"
     create_slots(slots_path, world_size)
     ports = free_port(), free_port()
-    processes = []
+    environment = zygote_environment(all_settings, os.environ)
+    processes: list[BaseProcess] = []
     for rank in range(world_size):
         assignment = RankAssignment(
             rank=rank,
@@ -158,7 +172,7 @@ def engine_group(
             slots_path=str(slots_path),
             num_local_slots=world_size,
         )
-        process = multiprocessing.get_context("fork").Process(target=_rank_main, args=(all_settings, assignment))
+        process = FORKING.Process(target=_rank_main, args=(all_settings, assignment, environment, changed))
         process.start()
         processes.append(process)
     slots = [RankSlot.open(slots_path, rank) for rank in range(world_size)]
@@ -182,8 +196,12 @@ def engine_group(
         shutil.rmtree(run_dir)
 
 
-def _rank_main(settings: WorkerSettings, assignment: RankAssignment) -> None:
-    os.environ.update(zygote_environment(settings, os.environ))
+def _rank_main(
+    settings: WorkerSettings, assignment: RankAssignment, environment: dict[str, str], changed: Callable[[], None]
+) -> None:
+    os.environ.clear()  # it is that of the process that forks, from when that began
+    os.environ.update(environment)
+    changed()
     slot = RankSlot.open(assignment.slots_path, assignment.local_rank)
     slot.begin()
     try:

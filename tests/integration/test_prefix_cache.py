@@ -5,20 +5,22 @@ Prompts are rendered by the server's own code, turn after turn as a client sends
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from glm_worker.kernels.cpu.library import KernelsUnavailable
-from glm_worker.messages import Policy
+from glm_worker.kernels.cpu.library import KernelsUnavailable, Library
+from glm_worker.messages import EngineReady, Policy
+from glm_worker.model import glm_moe
 from glm_worker.request import EngineRequest
 from glm_worker.server.checkpoint import Checkpoint
 from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.openai.chat.intake import chat_order
 from glm_worker.server.text import deltas
-from integration.engine_group import Answer, EngineGroup, engine_group
+from integration.engine_group import Answer, EngineGroup, as_they_are, engine_group
 from integration.tiny_models import NANO
 
 BLOCK_SIZE = 4
@@ -26,6 +28,7 @@ SETTINGS: Any = {"block_size": BLOCK_SIZE, "threads_per_rank": 1, "dtype": "floa
 CHECKPOINT = Checkpoint.read(NANO, name="glm-nano", max_model_len=2048)
 QUESTIONS = ("What is 12+30?", "What is the capital of France?", "And what is 7+8?")
 Messages = list[dict[str, Any]]
+Engine = tuple[EngineGroup, EngineReady]
 
 
 @dataclass
@@ -90,22 +93,28 @@ def chat(group: EngineGroup, name: str, **how: Any) -> list[Turn]:
     return turns
 
 
-@pytest.fixture(scope="module", params=["torch", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Let all ranks compute by torch, or by the kernels in C."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "torch":
-            patch.setattr("glm_worker.model.glm_moe.load", unavailable)
-        yield request.param
+def without_kernels() -> None:
+    """Let a rank compute by torch, as where the kernels in C cannot be loaded."""
+    glm_moe.load = _unavailable
 
 
-def unavailable() -> None:
+def _unavailable() -> Library:
     raise KernelsUnavailable("not wanted here")
+
+
+@pytest.fixture(scope="module", params=["torch", "cpu"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    """What all ranks compute by."""
+    return str(request.param)
+
+
+def engine_by(kernels: str, world_size: int = 1, **settings: Any) -> AbstractContextManager[Engine]:
+    return engine_group(NANO, world_size, changed=without_kernels if kernels == "torch" else as_they_are, **settings)
 
 
 @pytest.fixture(scope="module")
 def group(kernels: str) -> Iterator[EngineGroup]:
-    with engine_group(NANO, **SETTINGS) as (group, ready):
+    with engine_by(kernels, **SETTINGS) as (group, ready):
         assert ready.kernels.startswith(kernels)
         assert ready.deterministic
         yield group
@@ -156,11 +165,14 @@ def together(group: EngineGroup, prefix: str) -> tuple[list[EngineRequest], Sequ
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_tokens_are_the_same_preempted_found_again_and_undisturbed(group: EngineGroup, world_size: int) -> None:
+def test_tokens_are_the_same_preempted_found_again_and_undisturbed(
+    group: EngineGroup, kernels: str, world_size: int
+) -> None:
     requests, undisturbed = together(group, f"undisturbed-{world_size}")
     num_blocks = max(len(each.prompt_token_ids) for each in requests) + 60 // BLOCK_SIZE
     settings = SETTINGS | {"kv_cache_bytes": num_blocks * block_bytes()}
-    with engine_group(NANO, world_size, **settings) as (tight, ready):
+    with engine_by(kernels, world_size, **settings) as (tight, ready):
+        assert ready.kernels.startswith(kernels)
         assert ready.limits.num_blocks == num_blocks
         first, second = (together(tight, name)[1] for name in ("first", "second"))
         last = tight.steps[-1]
