@@ -115,7 +115,7 @@ class ScriptedEngine:
         self._reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reader
-        self._socket.close()
+        self._socket.close(linger=1000)  # what was said arrives, as of a process that is killed
 
     async def _send(self, message: msgspec.Struct) -> None:
         await self._socket.send(msgspec.msgpack.encode(message))

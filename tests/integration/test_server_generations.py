@@ -82,6 +82,22 @@ async def test_an_answer_that_was_half_computed_goes_on_in_the_next_generation(
     assert await world.value(f'glm_requests_total{{model="{MODEL}",outcome="finished"}}') == 1
 
 
+async def test_tokens_that_nobody_had_read_when_their_generation_died_are_not_computed_again(
+    world: ServerWorld,
+) -> None:
+    first = await world.serve("g-1")
+    asked = ask(world)
+    request = await first.next_request()
+    said = " 4" * 200
+    await first.say(request, said)
+    await world.kill(first)
+    second = await world.serve("g-2")
+    again = await second.next_request()
+    assert again.answer_token_ids == token_ids(" 4") * 200
+    await second.say(again, " 5", end="<|user|>")
+    assert (await asked).json()["choices"][0]["text"] == said + " 5"
+
+
 async def test_a_thought_that_was_begun_goes_on_in_the_next_generation(world: ServerWorld) -> None:
     first = await world.serve("g-1")
     messages: Any = [{"role": "user", "content": "hi"}]

@@ -120,20 +120,20 @@ class LocalGroup:
             started=int(time.time()),
         )
         generations = Generations(flights, lambda _: self._serves.set())
-        generations.start(GenerationStarting(GENERATION, endpoint))
+        await generations.start(GenerationStarting(GENERATION, endpoint))
         return make_app(backend), flights, generations
 
     def _on_end(self, failure: BaseException | None) -> None:
         """Note why the rank has ended, and end what waits for it. Runs in its thread."""
         if failure is not None:
             self.failure = failure
-            self._loop.call_soon_threadsafe(self._lose)
+            self.run(self._lose())
         self._serves.set()
 
-    def _lose(self) -> None:
+    async def _lose(self) -> None:
         self._flights.fail_all(EngineFailed("the engine failed"))
         self._flights.close(retry_after_s=0)
-        self._generations.end(GenerationEnded(GENERATION, f"{type(self.failure).__name__}"))
+        await self._generations.end(GenerationEnded(GENERATION, f"{type(self.failure).__name__}"))
 
     async def _end(self) -> None:
         self._flights.fail_all(EngineFailed("the engine is closed"))

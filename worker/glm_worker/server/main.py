@@ -184,9 +184,9 @@ async def _follow(
     while (message := await link.receive()) is not None:
         match message:
             case GenerationStarting():
-                generations.start(message)
+                await generations.start(message)
             case GenerationEnded():
-                generations.end(message)
+                await generations.end(message)
             case Unavailable(reason=reason, retry_after_s=retry_after_s):
                 flights.suspend(reason, retry_after_s)
             case Drain():

@@ -26,7 +26,14 @@ class EngineLink:
         self._socket = context.socket(zmq.PAIR)
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._departures = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._coming: asyncio.Future[Any] | None = None
         self._socket.bind(endpoint)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether anything has arrived that receive has not returned, while somebody receives."""
+        return self._coming is None or self._coming.done() or bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def send(self, message: ToEngine) -> None:
         """Queue a message at once, in order. After close it goes nowhere: the generation is dead."""
@@ -41,6 +48,7 @@ class EngineLink:
         while True:
             coming = self._socket.recv()
             assert isinstance(coming, asyncio.Future)
+            self._coming = coming
             if coming.done():  # it had piled up: streams are written, and others have their turn, between two of those
                 await asyncio.sleep(0)
             frame: bytes = await coming
@@ -53,7 +61,13 @@ class EngineLink:
                 return message
             log.warning("generation=%s drops a message of generation %s", self.generation, message.generation)
 
+    async def left(self) -> None:
+        """Return when the engine's end is closed: whatever it said has arrived by then. Once."""
+        await self._departures.recv_multipart()
+
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._departures.close(linger=0)
         self._socket.close()
 
 
