@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import ResponseUsage
 
 from glm_worker.errors import RequestRefused
 from glm_worker.request import EngineRequest
@@ -205,4 +206,7 @@ def test_a_stream_names_its_end() -> None:
 def test_the_usage_of_a_response_says_what_of_its_prompt_was_cached() -> None:
     ending = Ending(reason="stop", num_prompt_tokens=9, num_tokens=2, num_reasoning_tokens=0, num_cached_tokens=4)
     usage = ResponseReplies(accepted(), "m", 0).body([Answered([], ending)])["usage"]
-    assert (usage["input_tokens"], usage["input_tokens_details"]) == (9, {"cached_tokens": 4})
+    read = ResponseUsage.model_validate(usage)  # with all that the client requires
+    assert read.model_dump(exclude_unset=True) == usage
+    assert (read.input_tokens, read.input_tokens_details.cached_tokens) == (9, 4)
+    assert read.input_tokens_details.cache_write_tokens == 0

@@ -131,7 +131,7 @@ ANSWER_SCHEMAS: Json = {
                 {"type": "null"},
                 _object(
                     input_tokens=_COUNT,
-                    input_tokens_details=_object(cached_tokens=_COUNT),
+                    input_tokens_details=_object(cached_tokens=_COUNT, cache_write_tokens=_COUNT),
                     output_tokens=_COUNT,
                     output_tokens_details=_object(reasoning_tokens=_COUNT),
                     total_tokens=_COUNT,

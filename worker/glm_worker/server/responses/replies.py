@@ -123,7 +123,7 @@ class ResponseReplies:
     def _usage(self, ending: Ending) -> Json:
         return {
             "input_tokens": ending.num_prompt_tokens,
-            "input_tokens_details": {"cached_tokens": ending.num_cached_tokens},
+            "input_tokens_details": {"cached_tokens": ending.num_cached_tokens, "cache_write_tokens": 0},
             "output_tokens": ending.num_tokens,
             "output_tokens_details": {"reasoning_tokens": ending.num_reasoning_tokens},
             "total_tokens": ending.num_prompt_tokens + ending.num_tokens,
