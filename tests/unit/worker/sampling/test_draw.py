@@ -245,6 +245,27 @@ def test_a_broken_row_is_named_and_changes_no_other(kind: str, name: str, vocab_
     assert [*drawn.token_ids[:3], *drawn.token_ids[4:]] == whole.token_ids
 
 
+def test_the_token_of_a_broken_row_is_one_of_the_vocabulary() -> None:
+    """It means nothing, and somebody may still look it up."""
+    drawn = draw(torch.full((2, 50), math.nan), [GREEDY, SamplingParams(top_p=0.5)], [0, 1])
+    assert (drawn.broken, set(drawn.token_ids) <= set(range(50))) == ([0, 1], True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_sorted_whole_give_the_tokens_of_their_leading_candidates(
+    kind: str, scale: float, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that is not asked sorts them so."""
+    if way != "torch":
+        pytest.skip("the kernel has one way")
+    logits = random_logits(3, 3000, scale=scale)
+    params = [msgspec.structs.replace(KINDS[kind], seed=n) for n in range(3)]
+    leading = tokens(logits, params, range(3))
+    monkeypatch.setattr(drawing, "NUM_CANDIDATES", 3000)
+    assert tokens(logits, params, range(3)) == leading
+
+
 def test_many_broken_rows_are_all_named() -> None:
     logits = torch.full((40, 2000), math.nan)
     logits[7] = random_logits(1, 2000)[0]

@@ -9,6 +9,7 @@ import torch
 
 from glm_worker.engine.sampling.draw import draw
 from glm_worker.engine.sampling.sampler import BROKEN, Sampled, Sampler
+from glm_worker.kernels.cpu.sample import SampleKernel, sample_kernel
 from glm_worker.messages import TokenLogprobs
 from glm_worker.request import EngineRequest, SamplingParams
 from glm_worker.scheduler.sequence import SequenceState
@@ -63,8 +64,8 @@ REGEX = "(a|b|c|[0-9]){1,30}"
 NUM_TOKENS = 25
 
 
-def a_sampler(*requests: EngineRequest, regex: str = REGEX) -> Sampler:
-    sampler = Sampler()
+def a_sampler(*requests: EngineRequest, regex: str = REGEX, kernel: SampleKernel | None = None) -> Sampler:
+    sampler = Sampler(kernel)
     for request in requests:
         if request.grammar is not None:
             matcher = a_matcher(request, regex)
@@ -287,15 +288,17 @@ def test_an_id_may_be_used_again_when_it_was_forgotten() -> None:
     assert sampler.sample(logits_of([second]), [second]).token_ids == [A]
 
 
+@pytest.mark.parametrize("way", ["torch", "C"])
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_broken_row_fails_its_request_and_no_other(name: str, broken: float) -> None:
+def test_a_broken_row_fails_its_request_and_no_other(name: str, broken: float, way: str) -> None:
     """Beside a request of every kind, its own included."""
+    kernel = sample_kernel(1) if way == "C" else None
     requests = [msgspec.structs.replace(REQUESTS[name], request_id="broken"), *REQUESTS.values()]
-    expected = a_sampler(*requests[1:]).sample(*both(requests[1:]))
+    expected = a_sampler(*requests[1:], kernel=kernel).sample(*both(requests[1:]))
     logits_SV, sequences = both(requests)
     logits_SV[0] = broken
-    sampled = a_sampler(*requests).sample(logits_SV, sequences)
+    sampled = a_sampler(*requests, kernel=kernel).sample(logits_SV, sequences)
     assert sampled.failed == {0: BROKEN}
     assert sampled.token_ids[1:] == expected.token_ids
     assert {row - 1: each for row, each in sampled.logprobs.items() if row} == expected.logprobs

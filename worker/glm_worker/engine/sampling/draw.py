@@ -12,6 +12,8 @@ Shape suffixes: S rows, V vocabulary, C candidates of a row, best first. Rows ha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +34,17 @@ LEAST_TEMPERATURE = 1e-5  # below it only the best token has any weight, and nea
 class Drawn:
     """What came of the rows of a step."""
 
-    token_ids: list[int]  # of each row; of a broken one it means nothing
+    token_ids: list[int]  # of each row; of a broken one it means nothing, and is in the vocabulary all the same
     broken: list[int]  # rows whose largest logit is not a finite number
+
+    @classmethod
+    def of(cls, token_ids_S: Tensor) -> "Drawn":
+        """Return what draw_on_device returned; on a GPU it is waited for."""
+        token_ids: list[int] = token_ids_S.tolist()
+        broken = [row for row, id_ in enumerate(token_ids) if id_ == BROKEN_ROW]
+        for row in broken:
+            token_ids[row] = 0
+        return cls(token_ids, broken)
 
 
 def draw(
@@ -47,27 +58,49 @@ def draw(
     logits_SV: fp32. positions: where in its sequence each sampled token will stand. kernel: draws in place of torch,
     for logits on the CPU.
     """
+    return Drawn.of(draw_on_device(logits_SV, params, positions, kernel, asks_host=True))
+
+
+def draw_on_device(
+    logits_SV: Tensor,
+    params: Sequence[SamplingParams],
+    positions: Sequence[int],
+    kernel: SampleKernel | None = None,
+    *,
+    asks_host: bool,
+) -> Tensor:
+    """Return a token for each row where the logits are, (S,) int64; BROKEN_ROW for a broken one.
+
+    asks_host: whether filters may look at the device to see if the leading candidates suffice, which on a GPU waits
+    for all that was launched. Else they sort every row whole.
+    """
     if not params:
-        return Drawn([], [])
+        return torch.empty(0, dtype=torch.int64, device=logits_SV.device)
     if kernel is not None:
-        token_ids = kernel.draw(logits_SV, _rules_table(params, positions, logits_SV.shape[1])).tolist()
-        return Drawn(token_ids, [row for row, id_ in enumerate(token_ids) if id_ == BROKEN_ROW])
+        return torch.from_numpy(kernel.draw(logits_SV, _rules_table(params, positions, logits_SV.shape[1])))
+    device, vocab_size = logits_SV.device, logits_SV.shape[1]
+    num_candidates = min(NUM_CANDIDATES, vocab_size) if asks_host or device.type == "cpu" else vocab_size
     best_S, token_ids_S = logits_SV.max(dim=1)  # the first of equals; NaN if there is one
     is_broken_S = ~best_S.isfinite()
     drawn = [i for i, p in enumerate(params) if p.temperature >= LEAST_TEMPERATURE]
+    unfiltered, filtered = ([i for i in drawn if _has_filter(params[i]) == has] for has in (False, True))
     for rows, draw_rows in (
-        ([i for i in drawn if not _has_filter(params[i])], _draw_unfiltered),
-        ([i for i in drawn if _has_filter(params[i])], _draw_filtered),
+        (unfiltered, _draw_unfiltered),
+        (filtered, partial(_draw_filtered, num_candidates=num_candidates)),
     ):
-        size = _ROWS_AT_ONCE.get(logits_SV.device.type, len(rows))
+        size = _ROWS_AT_ONCE.get(device.type, len(rows))
         for begin in range(0, len(rows), max(size, 1)):
             some = rows[begin : begin + size]
-            rows_S = torch.tensor(some, device=logits_SV.device)
+            rows_S = to_device(np.array(some), device)
             rules = _Rules.of([params[i] for i in some], [positions[i] for i in some], logits_SV)
             token_ids_S[rows_S] = draw_rows(logits_SV[rows_S], rules)
-    both_2S = torch.stack([token_ids_S, is_broken_S.long()])  # in one copy from the device
-    token_ids, is_broken = both_2S.tolist()
-    return Drawn(token_ids, [row for row, is_so in enumerate(is_broken) if is_so])
+    return token_ids_S.masked_fill_(is_broken_S, BROKEN_ROW)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor there. On a GPU nothing is waited for: a plain copy would wait for all launched."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _has_filter(params: SamplingParams) -> bool:
@@ -100,7 +133,7 @@ class _Rules:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], positions: Sequence[int], logits_SV: Tensor) -> "_Rules":
-        table_S5 = torch.from_numpy(_rules_table(params, positions, logits_SV.shape[1])).to(logits_SV.device)
+        table_S5 = to_device(_rules_table(params, positions, logits_SV.shape[1]), logits_SV.device)
         table_S5[:, 2].masked_fill_(table_S5[:, 2] == 0, logits_SV.shape[1])
         return cls(*table_S5[:, :, None].unbind(dim=1))
 
@@ -115,10 +148,10 @@ def _draw_unfiltered(logits_SV: Tensor, rules: _Rules) -> Tensor:
     return _draw(_weights(logits_SV, best_S1, rules), rules)
 
 
-def _draw_filtered(logits_SV: Tensor, rules: _Rules) -> Tensor:
+def _draw_filtered(logits_SV: Tensor, rules: _Rules, num_candidates: int) -> Tensor:
     """Draw from what the filters keep, best first. Rows that need more than the leading candidates are sorted whole."""
     vocab_size = logits_SV.shape[1]
-    values_SC, ids_SC = _best_candidates(logits_SV, min(NUM_CANDIDATES, vocab_size))
+    values_SC, ids_SC = _best_candidates(logits_SV, num_candidates)
     weights_SC = _weights(values_SC, values_SC[:, :1], rules)
     if values_SC.shape[1] == vocab_size:
         total_S1 = weights_SC.sum(dim=1, keepdim=True)
@@ -126,7 +159,7 @@ def _draw_filtered(logits_SV: Tensor, rules: _Rules) -> Tensor:
         total_S1 = _weights(logits_SV, values_SC[:, :1], rules).sum(dim=1, keepdim=True)
     num_kept_S1, is_sure_S = _num_kept(values_SC, weights_SC, total_S1, rules, vocab_size)
     token_ids_S = _draw_leading(ids_SC, weights_SC, num_kept_S1, rules)
-    if not bool(is_sure_S.all()):
+    if num_candidates < vocab_size and not bool(is_sure_S.all()):
         rows_S = (~is_sure_S).nonzero().flatten()
         values_SC, ids_SC = _best_candidates(logits_SV[rows_S], vocab_size)
         rules = rules.of_rows(rows_S)
