@@ -37,15 +37,19 @@ ASKED = {
 What glm-nano makes of it is not judged here, but that it answers to the end.
 """
 
-CALM, LOAD = 0.3, 1.9
-"""Arrivals, in shares of what one group answers. Three groups carry the load with room for its unevenness."""
+CALM, LOAD, MOST_GROUPS = 0.3, 2.15, 3
+"""Arrivals, in shares of what one group answers, and the groups that the load wants.
+
+Three carry it with a quarter to spare, and two are well below it: what one group can do differs by some 15 per cent
+between two moments of a machine on which other tests run.
+"""
 
 TTFT_S = 4.0
 SPEC = {
     "slo": {"classes": [{"name": "chat", "ttft": f"{TTFT_S:g}s"}]},
     "scaling": {
         "mode": "Observe",
-        "max": 4,
+        "max": MOST_GROUPS,
         "targetUtilization": 70,
         "warmUpSeconds": 5,
         "down": {"stabilizationSeconds": 10, "periodSeconds": 5},
@@ -139,7 +143,7 @@ def test_groups_follow_the_load_and_nothing_else(
         arrivals.rate = LOAD * one_group
         wait_for("more groups wanted", lambda: watcher.groups() > 1, timeout_s=60)
         decided_s = time.monotonic() - loaded_s
-        watcher.until(3, timeout_s=60)
+        watcher.until(MOST_GROUPS, timeout_s=60)
         promised.wait_settled("3/3", timeout_s=180)
         ready_s = time.monotonic() - loaded_s
         scraping.kill()
@@ -216,7 +220,7 @@ def test_an_edited_promise_reaches_workers_within_seconds_and_restarts_nothing(
 
     def has_edges() -> bool:
         query = 'glm_time_to_first_token_seconds_bucket{deployment="promised",slo_class="chat",le=~"0.35|0.7|1.4"}'
-        return len(scraping.query(query)) == 3
+        return {series["metric"]["le"] for series in scraping.query(query)} == {"0.35", "0.7", "1.4"}
 
     wait_for("edges at the promise, its half and its double", has_edges, timeout_s=30)
     assert scraping.value('max(glm_slo_threshold_seconds{deployment="promised",slo_class="think",signal="ttfa"})') == 3
