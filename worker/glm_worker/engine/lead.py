@@ -12,6 +12,7 @@ from glm_worker.engine.engine import Engine
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.sampling.sampler import BROKEN, Sampled, Sampler
 from glm_worker.engine.server_link import ServerLink
+from glm_worker.engine.soundness import Soundness
 from glm_worker.engine.step_times import StepTimes
 from glm_worker.heartbeat import RankSlot
 from glm_worker.messages import Cancel, FinishReason, RequestOutput, StepDone, ToEngine
@@ -47,6 +48,7 @@ class LeadRank:
         self._clock = clock
         self._token_ids: list[list[int]] = []  # sampled in the last step; the followers have not heard of them
         self._times = StepTimes()
+        self._soundness = Soundness()
         self._num_decoding = 0  # requests that got a token in the last step, and go on
         self._expert_load_at_s = -math.inf  # when it was read last
         self._commands: list[ToEngine] = []  # obeyed here; the followers have not heard of them
@@ -104,6 +106,7 @@ class LeadRank:
         self, sampled: Sampled, sequences: Sequence[SequenceState], outputs: list[RequestOutput]
     ) -> list[RequestOutput]:
         """Return the outputs of a step with what the sampler says of their requests, one for each sequence."""
+        self._soundness.note(len(sequences), sum([error == BROKEN for error in sampled.failed.values()]))
         for index, logprobs in sampled.logprobs.items():
             outputs[index] = msgspec.structs.replace(outputs[index], logprobs=[logprobs])
         for index in sampled.is_over:

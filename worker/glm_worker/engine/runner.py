@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from glm_worker.engine.batch import BatchBuilder, StepRoom
+from glm_worker.engine.soundness import check_first
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.groups import Communicator
@@ -91,8 +92,9 @@ class Runner:
     def warm_up(self) -> None:
         """Run a token through the model, so that what is broken or slow for the first time is so before requests come.
 
-        Collective. It writes to a slot of block 0, which every later owner writes before it reads.
+        Collective. It writes to a slot of block 0, which every later owner writes before it reads. Raises EngineFailed
+        where nothing but NaN or infinity comes of it.
         """
         sequence = ScheduledSequence("warm-up", 0, [0], [0], is_sampled=True, sampling=SamplingParams())
-        self.run(ScheduledBatch(0, (sequence,), (), ()))
+        check_first(self.run(ScheduledBatch(0, (sequence,), (), ())))
         self.expert_tokens_by_rank()  # what no request asked for counts for nobody
