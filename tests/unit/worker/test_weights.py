@@ -1,16 +1,18 @@
 """Loading: a rank reads its own bytes only, and whatever does not fit the configuration is named."""
 
 import json
+import os
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from glm_worker.errors import ConfigError
-from glm_worker.model import weights
+from glm_worker.model import transfer
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.glm_moe import GlmMoe, build
 from glm_worker.model.tensor_map import tensor_reads
@@ -31,10 +33,24 @@ def load(folder: Path, mesh: Mesh | None = None, dtype: torch.dtype = torch.floa
     return load_model(folder, ModelConfig.read(folder), mesh or Mesh(), Communicator.single(), CPU, dtype)
 
 
-def filled(folder: Path, mesh: Mesh) -> tuple[GlmMoe, Checkpoint]:
-    model, checkpoint = build(CONFIG, mesh, Communicator.single(), CPU, torch.float32), Checkpoint(folder)
-    fill(model, checkpoint, tensor_reads(CONFIG, mesh), lambda done, total: None)
-    return model, checkpoint
+def a_model(mesh: Mesh | None = None) -> GlmMoe:
+    return build(CONFIG, mesh or Mesh(), Communicator.single(), CPU, torch.float32)
+
+
+def filled(folder: Path, mesh: Mesh) -> GlmMoe:
+    model = a_model(mesh)
+    fill(model, Checkpoint(folder), tensor_reads(CONFIG, mesh), lambda done, total: None)
+    return model
+
+
+@contextmanager
+def threads_of_torch(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
@@ -43,48 +59,48 @@ def write(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     return folder
 
 
-class CountedFile:
-    """A safetensors file that counts what is taken out of it, whatever the reader says of itself."""
+def bytes_by_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count from now on what the system is asked for of each tensor, whatever the reader says of itself."""
+    places, counted, preadv = {}, Counter[str](), os.preadv
+    for path in folder.glob("*.safetensors"):
+        header = path.read_bytes()
+        first = 8 + int.from_bytes(header[:8], "little")
+        for name, entry in json.loads(header[8:first]).items():
+            if name != "__metadata__":
+                places[name] = path.name, *(first + offset for offset in entry["data_offsets"])
 
-    num_bytes = 0
+    def noted(descriptor: int, buffers: list[memoryview], begin: int) -> int:
+        num_read = preadv(descriptor, buffers, begin)
+        end, file = begin + num_read, Path(f"/proc/self/fd/{descriptor}").readlink().name
+        counted.update(
+            {
+                name: min(end, last) - max(begin, first)
+                for name, (where, first, last) in places.items()
+                if where == file and first < end and begin < last
+            }
+        )
+        return num_read
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._file = safe_open(*arguments, **options)
-
-    def keys(self) -> list[str]:
-        return list(self._file.keys())
-
-    def get_slice(self, name: str) -> "CountedSlice":
-        return CountedSlice(self._file.get_slice(name))
-
-
-class CountedSlice:
-    def __init__(self, view: Any) -> None:
-        self._view = view
-        self.get_shape, self.get_dtype = view.get_shape, view.get_dtype
-
-    def __getitem__(self, part: Any) -> torch.Tensor:
-        tensor: torch.Tensor = self._view[part]
-        CountedFile.num_bytes += tensor.nbytes
-        return tensor
+    monkeypatch.setattr(os, "preadv", noted)
+    return counted
 
 
 @pytest.mark.parametrize(("world_size", "tensor_parallel"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 4)])
 def test_a_rank_reads_the_bytes_of_its_experts_and_heads_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, tensor_parallel: int
 ) -> None:
-    monkeypatch.setattr(weights, "safe_open", CountedFile)
     folder = write_checkpoint(tmp_path, RAW, num_shards=3)
     tensors = random_tensors(CONFIG)
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
     split = re.compile(r"\.([qkvo]_proj)\.")
     vocab_row = CONFIG.hidden_size * 4
+    counted = bytes_by_tensor(folder, monkeypatch)
     for rank in range(world_size):
         mesh = Mesh(world_size, tensor_parallel, rank)
-        CountedFile.num_bytes = 0
-        _, checkpoint = filled(folder, mesh)
+        counted.clear()
+        filled(folder, mesh)
         own = {f".experts.{expert}." for expert in mesh.experts(CONFIG.n_routed_experts)}
-        expert_names = {name for name in checkpoint.names_read if ".experts." in name}
+        expert_names = {name for name in counted if ".experts." in name}
         assert {re.search(r"\.experts\.\d+\.", name)[0] for name in expert_names} == own
         experts = sum(size for name, size in sizes.items() if ".experts." in name) // world_size
         attention = sum(size for name, size in sizes.items() if split.search(name)) // tensor_parallel
@@ -94,7 +110,101 @@ def test_a_rank_reads_the_bytes_of_its_experts_and_heads_and_no_others(
             for name, size in sizes.items()
             if ".experts." not in name and not split.search(name) and name != "lm_head.weight"
         )
-        assert CountedFile.num_bytes == checkpoint.bytes_read == experts + attention + head + rest
+        assert counted.total() == experts + attention + head + rest
+
+
+@pytest.mark.parametrize("piece_bytes", [None, 192])
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize(("world_size", "tensor_parallel"), [(1, 1), (2, 2), (4, 2), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_parameters_are_what_torch_makes_of_the_tensors_whatever_the_types_pieces_and_threads(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: torch.dtype,
+    dtype: torch.dtype,
+    world_size: int,
+    tensor_parallel: int,
+    num_threads: int,
+    piece_bytes: int | None,
+) -> None:
+    if piece_bytes:  # less than a row of some tensors, and a few rows of others
+        monkeypatch.setattr(transfer, "DIRECT_BYTES", piece_bytes)
+        monkeypatch.setattr(transfer, "BUFFER_BYTES", piece_bytes)
+    folder = write_checkpoint(tmp_path, RAW, num_shards=2, dtype=stored)
+    tensors = random_tensors(CONFIG, dtype=stored)
+    for rank in {0, world_size - 1}:
+        mesh = Mesh(world_size, tensor_parallel, rank)
+        with threads_of_torch(num_threads):
+            model = load(folder, mesh, dtype)
+        expected = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+        for read in tensor_reads(CONFIG, mesh):
+            part = range(read.shape[read.dim]) if read.part is None else read.part
+            target = expected[read.parameter] if read.expert is None else expected[read.parameter][read.expert]
+            target[read.first_row : read.first_row + read.part_shape[0]] = tensors[read.name].narrow(
+                read.dim, part.start, len(part)
+            )
+        rows = len(mesh.vocab(CONFIG.vocab_size))  # those after them are padding, and unset
+        for name, parameter in model.named_parameters():
+            if name == "lm_head.weight":
+                assert torch.equal(parameter[:rows], expected[name][:rows])
+            else:
+                assert torch.equal(parameter, expected[name]), name
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_threads_of_torch_are_as_before_after_loading_and_after_what_cannot_be_loaded(
+    tmp_path: Path, num_threads: int
+) -> None:
+    folder = write_checkpoint(tmp_path, RAW)
+    with threads_of_torch(num_threads):
+        load(folder)
+        assert torch.get_num_threads() == num_threads
+        checkpoint = Checkpoint(folder)
+        os.truncate(folder / "model.safetensors", 50_000)
+        with pytest.raises(ConfigError, match="cut off"):
+            fill(a_model(), checkpoint, tensor_reads(CONFIG, Mesh()), lambda done, total: None)
+        assert torch.get_num_threads() == num_threads
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_file_that_gets_shorter_while_it_is_read_is_named(tmp_path: Path, num_threads: int) -> None:
+    file = write_checkpoint(tmp_path, RAW) / "model.safetensors"
+    checkpoint = Checkpoint(tmp_path)
+    os.truncate(file, file.stat().st_size - 100)
+    with (
+        threads_of_torch(num_threads),
+        pytest.raises(ConfigError, match=r"model\.safetensors is damaged or cut off: it ends at byte \d+"),
+    ):
+        fill(a_model(), checkpoint, tensor_reads(CONFIG, Mesh()), lambda done, total: None)
+
+
+def test_files_are_closed_once_the_model_is_loaded(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, RAW, num_shards=3)
+    load(folder)
+    opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.is_relative_to(folder.resolve())]
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not forget peaks")
+@pytest.mark.parametrize(("stored", "dtype"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)])
+def test_loading_never_takes_more_memory_than_the_parameters_and_some_buffers(
+    tmp_path: Path, stored: torch.dtype, dtype: torch.dtype
+) -> None:
+    raw = a_config(vocab_size=50_000, hidden_size=256)
+    write_checkpoint(tmp_path, raw, dtype=stored)
+    Path("/proc/self/clear_refs").write_text("5")  # from here on a new peak is looked for
+    before = memory_bytes("VmRSS")
+    model = load(tmp_path, dtype=dtype)
+    num_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    assert num_bytes > 100 * 2**20
+    assert memory_bytes("VmHWM") - before < 1.15 * num_bytes
+
+
+def memory_bytes(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
 
 
 def test_every_element_of_every_parameter_is_filled(tmp_path: Path) -> None:
@@ -136,10 +246,11 @@ def test_progress_begins_at_zero_never_falls_and_ends_at_the_total(tmp_path: Pat
     assert len(set(totals)) == 1
 
 
-def test_mtp_tensors_are_known_and_left_unread(tmp_path: Path) -> None:
+def test_mtp_tensors_are_known_and_left_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = random_tensors(CONFIG) | {"model.layers.3.eh_proj.weight": torch.zeros(64, 128)}
-    _, checkpoint = filled(write(tmp_path, tensors), Mesh())
-    assert not any(name.startswith("model.layers.3.") for name in checkpoint.names_read)
+    counted = bytes_by_tensor(write(tmp_path, tensors), monkeypatch)
+    filled(tmp_path, Mesh())
+    assert set(counted) == tensors.keys() - {"model.layers.3.eh_proj.weight"}
 
 
 def test_a_missing_tensor_is_named_even_on_a_rank_that_would_not_read_it(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ Shape suffixes: T tokens, D hidden size, H heads, R rotated dims of a head, I wi
 Parameters are allocated, not initialised: weights.py fills them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glm_worker.kernels.cpu.large_pages import prefer_large_pages
+from glm_worker.kernels.cpu.large_pages import Slabs
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Axis
 
@@ -22,10 +22,12 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     fixed_order: bool = False  # whether a row's bits must not depend on its neighbours; on a CPU only
+    slabs: Slabs = field(default_factory=Slabs, repr=False, compare=False)  # of a CPU; one behind the other
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
-        tensor = torch.empty(shape, device=self.device, dtype=dtype or self.dtype)
-        prefer_large_pages(tensor)
+        dtype = dtype or self.dtype
+        is_near = self.device.type == "cpu"
+        tensor = self.slabs.empty(shape, dtype) if is_near else torch.empty(shape, device=self.device, dtype=dtype)
         return nn.Parameter(tensor, requires_grad=False)
 
 

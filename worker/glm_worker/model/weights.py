@@ -6,66 +6,62 @@ missing or cut off) is a ConfigError naming it, before the model runs.
 
 import json
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from glm_worker.errors import ConfigError
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.glm_moe import GlmMoe, build
+from glm_worker.model.safetensors_file import SafetensorsFile, StoredTensor
 from glm_worker.model.tensor_map import TensorRead, is_mtp, tensor_names, tensor_reads
+from glm_worker.model.transfer import Piece, Target, transfer
 from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
 
 Progress = Callable[[int, int], object]
 """Called with the bytes done and the bytes in total."""
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 INDEX = "model.safetensors.index.json"
 
 
 class Checkpoint:
-    """The tensors of a checkpoint folder by name. Files are mapped into memory when first needed."""
+    """The tensors of a checkpoint folder by name. Files are opened when first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.bytes_read = 0
-        self.names_read: set[str] = set()
-        self._handles: dict[str, Any] = {}  # safe_open, whose methods are not typed
+        self._opened: dict[str, SafetensorsFile] = {}
         self._files = self._list_files()
 
     @property
     def names(self) -> set[str]:
         return set(self._files)
 
-    def num_bytes(self, read: TensorRead) -> int:
-        """Return what a read costs. Raises ConfigError if the tensor is not as the configuration says."""
-        view = self._view(read)
-        shape, dtype = tuple(view.get_shape()), view.get_dtype()
-        if shape != read.shape:
+    def piece(self, read: TensorRead, target: Target) -> Piece:
+        """Return what a read takes from its file. Raises ConfigError if the tensor is not as the configuration says."""
+        file = self._open(self._files[read.name])
+        stored = file.tensors.get(read.name)
+        if stored is None:
+            raise ConfigError(f"{file.path}: tensor {read.name} is missing; {INDEX} says that it is there")
+        if stored.shape != read.shape:
             raise ConfigError(
-                f"{self._where(read)} has the shape {list(shape)}; config.json asks for {list(read.shape)}"
+                f"{file.path}: tensor {read.name} has the shape {list(stored.shape)}; "
+                f"config.json asks for {list(read.shape)}"
             )
-        if dtype not in ITEM_BYTES:
-            raise ConfigError(f"{self._where(read)} has the type {dtype}; supported are {', '.join(ITEM_BYTES)}")
-        return read.num_elements * ITEM_BYTES[dtype]
-
-    def read(self, read: TensorRead) -> Tensor:
-        """Return the wanted part of a tensor; the rest of it is not touched."""
-        view = self._view(read)
-        part = slice(None) if read.part is None else slice(read.part.start, read.part.stop)
-        tensor: Tensor = view[part] if read.dim == 0 else view[:, part]
-        self.bytes_read += tensor.nbytes
-        self.names_read.add(read.name)
-        return tensor
+        if stored.dtype not in DTYPES:
+            raise ConfigError(
+                f"{file.path}: tensor {read.name} has the type {stored.dtype}; supported are {', '.join(DTYPES)}"
+            )
+        dtype = DTYPES[stored.dtype]
+        begins, run_len = _runs(read, stored, dtype.itemsize)
+        return Piece(file, dtype, begins, run_len, target, _first_element(read, target))
 
     def _list_files(self) -> dict[str, str]:
         index = self.folder / INDEX
         if not index.exists():
-            return dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
+            return dict.fromkeys(self._open("model.safetensors").tensors, "model.safetensors")
         try:
             files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -75,25 +71,10 @@ class Checkpoint:
                 raise ConfigError(f"{self.folder / file} is missing; {INDEX} names it")
         return dict(files)
 
-    def _open(self, file: str) -> Any:
-        if file not in self._handles:
-            path = self.folder / file
-            try:
-                self._handles[file] = safe_open(path, framework="pt")
-            except FileNotFoundError as error:
-                raise ConfigError(f"{path} is missing; weights are read from safetensors files only") from error
-            except (OSError, SafetensorError) as error:
-                raise ConfigError(f"{path} is damaged or cut off: {error}") from error
-        return self._handles[file]
-
-    def _view(self, read: TensorRead) -> Any:
-        try:
-            return self._open(self._files[read.name]).get_slice(read.name)
-        except SafetensorError as error:
-            raise ConfigError(f"{self._where(read)} is missing; {INDEX} says that it is there") from error
-
-    def _where(self, read: TensorRead) -> str:
-        return f"{self.folder / self._files[read.name]}: tensor {read.name}"
+    def _open(self, file: str) -> SafetensorsFile:
+        if file not in self._opened:
+            self._opened[file] = SafetensorsFile(self.folder / file)
+        return self._opened[file]
 
 
 def load_model(
@@ -117,22 +98,33 @@ def load_model(
 def fill(model: GlmMoe, checkpoint: Checkpoint, reads: list[TensorRead], progress: Progress) -> None:
     """Fill every parameter of the model from the checkpoint."""
     _check_names(checkpoint, model.config)
-    total = sum(checkpoint.num_bytes(read) for read in reads)
-    parameters = dict(model.named_parameters())
+    targets = {name: Target(parameter) for name, parameter in model.named_parameters()}
+    pieces = [checkpoint.piece(read, targets[read.parameter]) for read in reads]
+    total = sum(piece.num_bytes for piece in pieces)
     progress(0, total)
-    for read in reads:
-        rows = _rows(parameters[read.parameter], read)
-        rows.copy_(checkpoint.read(read))
-        progress(checkpoint.bytes_read, total)
+    transfer(pieces, lambda done: progress(done, total))
+    progress(total, total)
 
 
 def _nobody(done_bytes: int, total_bytes: int) -> None:
     pass
 
 
-def _rows(parameter: Tensor, read: TensorRead) -> Tensor:
-    target = parameter if read.expert is None else parameter[read.expert]
-    return target[read.first_row : read.first_row + read.part_shape[0]]
+def _runs(read: TensorRead, stored: StoredTensor, item_bytes: int) -> tuple[range, int]:
+    """Return where each run of the wanted part begins in the file, and the elements of a run. Columns: a run a row."""
+    start = 0 if read.part is None else read.part.start
+    row_bytes = prod(read.shape[1:]) * item_bytes
+    if read.dim == 0:
+        begin = stored.begin + start * row_bytes
+        return range(begin, begin + 1), read.num_elements
+    begin = stored.begin + start * item_bytes
+    return range(begin, begin + read.shape[0] * row_bytes, row_bytes), read.part_shape[1]
+
+
+def _first_element(read: TensorRead, target: Target) -> int:
+    """Return where in the target the rows of a read begin."""
+    expert = 0 if read.expert is None else read.expert * target.stride
+    return expert + read.first_row * prod(read.part_shape[1:])
 
 
 def _check_names(checkpoint: Checkpoint, config: ModelConfig) -> None:
