@@ -585,6 +585,27 @@ def test_nobody_is_preempted_for_a_step_that_is_planned_ahead() -> None:
     assert scheduler.schedule().preempted == ("b",)
 
 
+def test_a_step_ahead_that_lacks_a_block_for_one_is_no_step_for_anybody() -> None:
+    """Or whoever lacks it stood still while the others have blocks: only a plan with no step before it may preempt."""
+    # 3 blocks of 4: both are full, and want the third one.
+    scheduler = ahead(a_request("a", 4, 5), a_request("b", 4, 5), of=limits(num_blocks=3))
+    scheduler.schedule()
+    plan = scheduler.schedule()
+    assert (chunks(plan), scheduler.step, scheduler.blocks.num_free) == ([], 1, 1)
+    scheduler.check()
+    scheduler.commit({"a": [7], "b": [7]})
+    plan = scheduler.schedule()
+    assert (chunks(plan), plan.preempted) == ([("a", 4, 5)], ("b",))
+
+
+def test_a_step_ahead_leaves_blocks_that_are_on_their_way_to_who_computes_them() -> None:
+    scheduler = ahead(a_shared("a", range(9), 3), a_shared("b", range(9), 3))
+    assert chunks(scheduler.schedule()) == [("a", 0, 9)]
+    assert chunks(scheduler.schedule()) == [("a", 9, 10)]
+    scheduler.commit({"a": [7]})
+    assert chunks(scheduler.schedule()) == [("a", 10, 11), ("b", 8, 9)]
+
+
 def test_several_tokens_cannot_come_where_the_next_step_counts_on_one() -> None:
     scheduler = ahead(a_request("a", 3, 9))
     scheduler.schedule()

@@ -256,6 +256,7 @@ class RandomSchedules(RuleBasedStateMachine):
         assert all(len(s.token_ids) >= 1 for s in plan.sequences)
         if is_ahead:
             assert not plan.preempted
+            self.nobody_is_left_behind(plan, before)
             event("ahead" if plan.sequences else "nothing ahead")
         else:
             self.important_go_first(plan, before)
@@ -322,6 +323,16 @@ class RandomSchedules(RuleBasedStateMachine):
         prefills = {s.request_id for s in plan.sequences if not s.is_decode}
         assert any(s.lane == overtaken.lane and s.request_id in prefills for s in self.scheduler._running)
         event("overtaken")
+
+    def nobody_is_left_behind(self, plan: ScheduledBatch, before: set[str]) -> None:
+        """A step that is planned ahead computes all who decode and do not end with the step before, or is none."""
+        going_on = {
+            request_id
+            for request_id in before
+            if len(self.received[request_id].on_device) < self.received[request_id].request.max_tokens
+        }
+        if plan.sequences:
+            self.prompts_halt_no_answer(going_on, {s.request_id for s in plan.sequences})
 
     def prompts_halt_no_answer(self, running: set[str], planned: set[str]) -> None:
         decoding = {request_id for request_id in running if self.num_uncomputed(request_id) == 1}

@@ -3,7 +3,8 @@
 A step is schedule(), run on the device (not here), commit(). Between any two calls requests may be added and cancelled.
 The same calls in the same order give the same plans, so every rank runs its own copy and no plan crosses the wire. A
 step may be planned while the one before runs: then the tokens that this one samples are not known, and stand as such in
-the plan. Such a plan preempts nobody, for the commit may free what it lacks.
+the plan. Such a plan preempts nobody, for the commit may free what it lacks: where decodes lack blocks it is empty, and
+the next one, made when all is committed, preempts.
 
 Policy: the most important first: by priority, then deadline, then arrival. A step first gives one token to each running
 sequence that decodes, in that order. What is left of the budget goes to prefills: a higher priority takes what it needs
@@ -131,13 +132,13 @@ class Scheduler:
 
     def schedule(self, max_prefill_tokens: int | None = None) -> ScheduledBatch:
         """Plan the next step; commit() must follow it, unless it is empty. A plan is empty when no request is left, or
-        all that are left wait for what is not committed; then it is no step.
+        all that are left, or one that lacks a block, wait for what is not committed; then it is no step.
 
         max_prefill_tokens: of prompts, at least 1; so that a step takes no longer than decodes can bear.
         """
         if len(self._uncommitted) >= self._max_uncommitted:
             raise EngineFailed(f"step {self.step} was not committed before the next was planned")
-        if not self._sequences:
+        if not self._sequences or (self._uncommitted and self._lacks_blocks()):
             return ScheduledBatch(self.step, (), (), ())
         self.step += 1
         self._planned = []
@@ -165,6 +166,10 @@ class Scheduler:
         """The sequences of the oldest uncommitted plan whose next token is sampled, in the order of their logits."""
         planned = self._uncommitted[0] if self._uncommitted else []
         return [sequence for sequence, scheduled in planned if scheduled.is_sampled]
+
+    def newest_sampled(self) -> list[tuple[SequenceState, ScheduledSequence]]:
+        """Return the sequences of the newest plan whose next token is sampled, and what was planned of each."""
+        return [planned for planned in self._planned if planned[1].is_sampled]
 
     def commit(self, sampled: Mapping[str, Sequence[int]]) -> list[RequestOutput]:
         """Take the sampled tokens of the oldest uncommitted plan and return what is new, in the order of the plan.
@@ -224,6 +229,20 @@ class Scheduler:
         if broken := [claim for claim, holds in claims.items() if not holds]:
             raise EngineFailed(f"the scheduler's books after step {self.step} break: {'; '.join(broken)}")
 
+    def _lacks_blocks(self) -> bool:
+        """Whether those that decode need more blocks for a token each than are free."""
+        block_size = self.limits.block_size
+        if self.blocks.num_free >= len(self._running):  # each needs one at most
+            return False
+        num_missing = sum(
+            [
+                sequence.num_tokens + sequence.num_unknown > len(sequence.block_table or ()) * block_size
+                for sequence in self._running
+                if not (sequence.num_unknown and sequence.has_last_token_on_its_way)
+            ]
+        )
+        return num_missing > self.blocks.num_free
+
     def _end_patience(self) -> None:
         """Let those go before all deadlines of their priority that came patience_steps ago."""
         while self._patient and (
@@ -249,7 +268,7 @@ class Scheduler:
         for sequence in self._running:
             num_unknown = sequence.num_unknown
             is_next = len(sequence.token_ids) + num_unknown - sequence.num_computed == 1
-            if num_unknown and sequence.num_generated + num_unknown >= sequence.request.max_tokens:
+            if num_unknown and sequence.has_last_token_on_its_way:
                 continue  # the commit ends it
             (decodes if is_next or sequence.num_computed >= sequence.num_prefill else prefills).append(sequence)
         budget, block_size = self.limits.max_batch_tokens, self.limits.block_size
@@ -259,8 +278,6 @@ class Scheduler:
                 break
             if num_tokens > len(table) * block_size:
                 while sequence.block_table is not None and not self.blocks.grow(sequence.request_id, num_tokens):
-                    if self._uncommitted:
-                        return prefills, preempted
                     preempted.append(self._preempt_last())
                 if sequence.block_table is None:  # it was the last one itself
                     break
@@ -274,7 +291,8 @@ class Scheduler:
         newcomers: list[SequenceState] = []
         self._coming = {}
         if self._waiting:
-            for sequence in prefills:
+            on_their_way = [s for planned in self._uncommitted for s, _ in planned if s.finish_reason is None]
+            for sequence in (*prefills, *on_their_way):
                 self._expect(sequence)
         while budget and (prefills or (admits and self._waiting)):
             heads = [*prefills[:1], *(self._waiting[:1] if admits else ())]

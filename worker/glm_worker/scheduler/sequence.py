@@ -71,6 +71,11 @@ class SequenceState:
         return len(self.token_ids) + self.num_unknown - self.num_computed
 
     @property
+    def has_last_token_on_its_way(self) -> bool:
+        """Whether what planned steps sample of it is the rest of what was asked for."""
+        return self.num_generated + self.num_unknown >= self.request.max_tokens
+
+    @property
     def num_prefill_left(self) -> int:
         """Tokens of the prefill that are not computed yet; of a waiting sequence this is not known."""
         return max(0, self.num_prefill - self.num_computed)
