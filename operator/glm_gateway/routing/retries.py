@@ -1,4 +1,4 @@
-"""Whether a request that failed goes to another group: a budget for all of them, so that no outage doubles the load."""
+"""How many requests that failed go to another group: a budget for all of them, so that no outage doubles the load."""
 
 from collections import deque
 
@@ -7,21 +7,7 @@ SHARE = 0.1
 LEAST = 3
 """Retries in a window that are allowed whatever the number of requests is: else a quiet gateway could do none."""
 
-MAX_TRIES = 3
-"""Of one request, the first included."""
-
 _BUCKET_S = 1.0
-
-
-def is_worth_retrying(status: int | None, *, num_tries: int, has_sent: bool) -> bool:
-    """Tell whether another try may help. status: None when there was no reply at all.
-
-    Not after a byte of the reply went to the client: then it is a continuation or an error. Not for what the client got
-    wrong (4xx, 429 included: it is told when to come back), nor for what no other group can do (501, 505).
-    """
-    if has_sent or num_tries >= MAX_TRIES:
-        return False
-    return status is None or (status >= 500 and status not in (501, 505))
 
 
 class RetryBudget:
