@@ -109,7 +109,7 @@ async def test_a_stream_survives_the_death_of_its_group(world: World, is_lost: b
         if "one" in seen:
             break
     counts = world.gateway.telemetry.exposition()
-    assert b'glm_gateway_continuations_total{model="glm-nano"} 0.0' in counts
+    assert b'glm_gateway_continuations_total{model="glm-nano",outcome="taken_up"} 0.0' in counts
     if is_lost:
         await world.lose(engine)
         engine, again = await world.next_request()
@@ -121,7 +121,8 @@ async def test_a_stream_survives_the_death_of_its_group(world: World, is_lost: b
     assert seen.split() == ["one", "two"]
     counts = world.gateway.telemetry.exposition()
     assert b'glm_gateway_requests_total{api="openai",model="glm-nano",outcome="finished"} 1.0' in counts
-    assert b'glm_gateway_continuations_total{model="glm-nano"} %d.0' % is_lost in counts
+    assert b'glm_gateway_continuations_total{model="glm-nano",outcome="taken_up"} %d.0' % is_lost in counts
+    assert b'glm_gateway_continuations_total{model="glm-nano",outcome="given_up"} 0.0' in counts
     assert b'glm_gateway_time_to_first_token_seconds_count{model="glm-nano",slo_class="default"} 1.0' in counts
 
 

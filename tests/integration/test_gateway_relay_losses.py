@@ -43,6 +43,7 @@ async def test_a_stream_whose_group_is_lost_goes_on_at_another_one(end: object) 
         1,
         4,
     )
+    assert relay.result.progress.num_taken_up == 1
     assert [name for name, _ in places.failed] == ["g0"]
 
 

@@ -42,7 +42,8 @@ class Progress:
 
     bounds: Bounds
     began_s: float
-    num_times: int = 0  # that another group went on
+    num_times: int = 0  # that another group was to go on
+    num_taken_up: int = 0  # that one did
     opened: Open | None = None
     closed: Close | None = None
     failed: Fail | None = None
@@ -56,6 +57,7 @@ class Progress:
         """Note a frame whose bytes the client gets. What a later group opens with is what the first one did."""
         match meaning:
             case Open():
+                self.num_taken_up += self.opened is not None
                 self.opened = self.opened or meaning
             case Tokens():
                 for index, ids in meaning.ids:

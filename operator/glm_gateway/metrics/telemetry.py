@@ -74,7 +74,7 @@ class Telemetry:
         self._classes: dict[str, ModelClasses] = {}
         self._requests = self._counter("requests", "Requests that have ended.", "api", "outcome")
         self._continued = self._counter(
-            "continuations", "Replies that another group was to go on with, each time counted."
+            "continuations", "Replies that another group was to go on with, each time counted.", "outcome"
         )
         self._drained = self._counter(
             "drain_cuts", "Requests that ended in an error, as the drain of their group was over before they were."
@@ -155,7 +155,9 @@ class Telemetry:
     def ended(self, model: str, api: Api, result: Result, *, waited_s: float) -> None:
         """Count a request that has ended. waited_s: for a group."""
         self._requests.labels(model, api, result.outcome).inc()
-        self._continued.labels(model).inc(result.progress.num_times)
+        progress = result.progress
+        self._continued.labels(model, "taken_up").inc(progress.num_taken_up)
+        self._continued.labels(model, "given_up").inc(progress.num_times - progress.num_taken_up)
         if waited_s > 0:
             self._held.labels(model).observe(waited_s)
 
@@ -189,7 +191,9 @@ class Telemetry:
                 yield self._requests, model, api, outcome
         for why in get_args(Why):
             yield self._picks, model, why
-        for each in (self._continued, self._drained, self._held):
+        for taken in ("taken_up", "given_up"):
+            yield self._continued, model, taken
+        for each in (self._drained, self._held):
             yield each, model
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

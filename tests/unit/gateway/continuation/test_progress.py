@@ -55,6 +55,14 @@ def test_what_a_later_group_opens_with_does_not_replace_the_first_opening() -> N
     assert found.opened == OPEN
 
 
+def test_a_reply_is_taken_up_once_another_group_has_opened_it() -> None:
+    found = opened(max_times=2)
+    found.lose(101.0)
+    assert (found.num_times, found.num_taken_up) == (1, 0)
+    found.take(OPEN)
+    assert (found.num_times, found.num_taken_up) == (1, 1)
+
+
 def test_two_losses_at_the_same_token_are_the_end() -> None:
     found = opened(max_times=5)
     found.take(Tokens(ids=[(0, [1])]))

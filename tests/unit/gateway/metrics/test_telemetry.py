@@ -13,7 +13,8 @@ async def test_every_series_is_there_before_the_first_request() -> None:
     told = Telemetry([model]).exposition().decode()
     for line in (
         'glm_gateway_requests_total{api="anthropic",model="chat",outcome="failed"} 0.0',
-        'glm_gateway_continuations_total{model="chat"} 0.0',
+        'glm_gateway_continuations_total{model="chat",outcome="taken_up"} 0.0',
+        'glm_gateway_continuations_total{model="chat",outcome="given_up"} 0.0',
         'glm_gateway_picks_total{model="chat",why="prefix"} 0.0',
         'glm_gateway_time_to_first_token_seconds_count{model="chat",slo_class="default"} 0.0',
         'glm_gateway_groups_ejected{model="chat"} 0.0',
@@ -60,7 +61,7 @@ async def test_series_say_whose_they_are_and_those_of_no_model_are_the_gateways(
     for line in (
         'glm_gateway_requests_held{deployment="air",model="chat",namespace="models"} 0.0',
         'glm_gateway_requests_held{deployment="coder",model="code",namespace="models"} 0.0',
-        'glm_gateway_continuations_total{deployment="air",model="far",namespace="models"} 0.0',
+        'glm_gateway_continuations_total{deployment="air",model="far",namespace="models",outcome="taken_up"} 0.0',
         'glm_gateway_config_is_current{deployment="air",namespace="models"} 1.0',
     ):
         assert line in told
