@@ -22,6 +22,7 @@ FULL = LoadChanged(
     tokens_to_prefill=3,
     oldest_waiting_s=0.5,
     max_running=4,
+    max_model_len=2048,
     num_waiting=1,
     num_running=2,
     kv_usage=0.25,

@@ -42,6 +42,7 @@ LOAD = LoadChanged(
     tokens_to_prefill=3,
     oldest_waiting_s=0.0,
     max_running=4,
+    max_model_len=2048,
     num_waiting=0,
     num_running=1,
     kv_usage=0.5,

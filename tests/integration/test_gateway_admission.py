@@ -129,7 +129,7 @@ async def test_anthropics_client_brings_its_key_in_its_own_header(world: World) 
         assert (await asked).stop_reason == "end_turn"
 
 
-@pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/v1/models", 401), ("/version", 401)])
+@pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/ping", 200), ("/version", 200), ("/v1/models", 401)])
 async def test_every_path_asks_for_a_key_but_what_tells_nothing(world: World, path: str, status: int) -> None:
     assert (await world.http.get(path)).status_code == status
 

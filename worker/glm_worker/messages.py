@@ -300,6 +300,7 @@ class LoadChanged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     tokens_to_prefill: int  # prompt tokens that no step has computed
     oldest_waiting_s: float  # of the requests of which no step has computed anything; 0: none waits
     max_running: int  # requests that may run at once
+    max_model_len: int  # tokens of prompt and answer that one request may have together
     num_waiting: int
     num_running: int | None
     kv_usage: float | None  # 1 is full

@@ -14,8 +14,10 @@ from glm_edge.errors.failure import Failure
 from glm_gateway.access.keys import Keyring
 from glm_gateway.surfaces.routes import DOCS_FILES
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs", *(f"/docs/{name}" for name in DOCS_FILES)})
-"""Of the gateway's own: they tell nothing that is not in this repository. Usage and versions need a key."""
+OPEN_PATHS = frozenset(
+    {"/health", "/ping", "/version", "/openapi.json", "/docs", *(f"/docs/{name}" for name in DOCS_FILES)}
+)
+"""Of the gateway's own: they tell which version of this repository it is, and nothing that is not in it."""
 
 ANYBODY = "anybody"
 """The name of every caller where no key is asked for, and of whoever looks at an open path."""

@@ -59,7 +59,7 @@ class State:
         if self.audit is not None:
             self.telemetry.registry.register(AuditMetrics(self.audit))
         self.pages = Pages(
-            names=lambda: self.names.known,
+            names=lambda: self.names.lengths,
             mode=self.gate.mode,
             usage=self.metering.usage,
             traces=self.traces,

@@ -17,7 +17,7 @@ class Member:
     incarnation: another one, and it has an empty cache; empty: not known. speaks_tls: at port. server_name: that its
     certificate must say; empty: any.
     tells_no_load: it said so, as a worker from before frames does. served: the name that it knows its model by; empty:
-    it did not say.
+    it did not say. max_model_len: tokens of prompt and answer together; None: it did not say.
     """
 
     group: Group
@@ -28,6 +28,7 @@ class Member:
     server_name: str = ""
     tells_no_load: bool = False
     served: str = ""
+    max_model_len: int | None = None
 
 
 @dataclass
@@ -77,6 +78,12 @@ class Directory:
         """Return the name that a group knows its model by; empty: it is not there, or did not say."""
         member = self._members.get(name)
         return "" if member is None else member.served
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of prompt and answer that fit every group which has said how many fit; None: none has."""
+        said = [each.max_model_len for each in self._members.values() if each.max_model_len is not None]
+        return min(said, default=None)
 
     def pool(self, name: str) -> Pool:
         """Return the connections to a group. Raises KeyError when it is gone."""

@@ -25,6 +25,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kv_usage: float | None = None
     kv_tokens: int | None = None
     max_running: int | None = None
+    max_model_len: int | None = None
     num_running: int | None = None
     num_waiting: int | None = None
     prefill_tokens_per_s: float | None = None

@@ -71,6 +71,7 @@ def member_of(found: Found, report: Report | None, heard_s: float | None, *, is_
         speaks_tls=found.speaks_tls,
         server_name=found.server_name,
         served=(report and report.model) or "",
+        max_model_len=None if report is None else report.max_model_len,
     )
 
 

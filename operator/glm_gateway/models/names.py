@@ -28,6 +28,14 @@ class Names:
         """All that clients may ask for."""
         return {*self.models, *self.splits, *self.former}
 
+    @property
+    def lengths(self) -> dict[str, int | None]:
+        """All that clients may ask for, each with the tokens of prompt and answer that fit any of its models.
+
+        None: no group of them has said so. Servers outside do not say.
+        """
+        return {name: self._length(name) for name in self.known}
+
     def target(self, name: str, key: str, path: str) -> Model | Upstream | Failure:
         """Return where a request goes. key: of who sticks to an arm. path: outside not all of ours are known."""
         if (model := self.models.get(self.former.get(name, name))) is not None:
@@ -63,9 +71,17 @@ class Names:
 
     def keeper(self, name: str, group: str) -> Model | None:
         """Return the model behind a name that has a group, which keeps something; None: no such model has."""
+        return next((model for model in self._behind(name) if model.has(group)), None)
+
+    def _length(self, name: str) -> int | None:
+        said = [model.directory.max_model_len for model in self._behind(name)]
+        return min((length for length in said if length is not None), default=None)
+
+    def _behind(self, name: str) -> list[Model]:
+        """Return the models of a name, whichever of them a caller gets."""
         split = self.splits.get(name)
-        models = [self.models.get(arm) for arm in ([self.former.get(name, name)] if split is None else split.weights)]
-        return next((model for model in models if model is not None and model.has(group)), None)
+        arms = [self.former.get(name, name)] if split is None else split.weights
+        return [self.models[arm] for arm in arms if arm in self.models]
 
     def _arm(self, name: str) -> Model | Upstream | None:
         return self.models.get(name) or self.upstreams.get(name)

@@ -37,9 +37,18 @@ _NAME_OF_OURS = "Gateway."
 _SUM: Json = {**dict.fromkeys(_TOKENS, _COUNT), "cost": _STRING, "seconds": {"type": "number", "minimum": 0}}
 _DAY: Json = {"type": "string", "format": "date"}
 _SCHEMAS: Json = {
-    "OpenAI.Model": _object(id=_STRING, object={"const": "model"}, created=_COUNT, owned_by=_STRING),
+    "OpenAI.Model": _object(
+        {"max_model_len": _COUNT}, id=_STRING, object={"const": "model"}, created=_COUNT, owned_by=_STRING
+    ),
     "OpenAI.ModelList": _object(object={"const": "list"}, data=_list(_reference("OpenAI.Model"))),
-    "Anthropic.Model": _object(type={"const": "model"}, id=_STRING, display_name=_STRING),
+    "Anthropic.Model": _object(
+        {"max_input_tokens": _COUNT, "max_tokens": _COUNT},
+        type={"const": "model"},
+        id=_STRING,
+        display_name=_STRING,
+        created_at={"type": "string", "format": "date-time"},
+        lifecycle=_STRING,
+    ),
     "Anthropic.ModelList": _object(
         data=_list(_reference("Anthropic.Model")),
         has_more={"type": "boolean"},
@@ -199,11 +208,10 @@ def _own(mode: Mode, *, has_usage: bool, has_traces: bool) -> Json:
                 operation["parameters"] = [_in_path("name")]
                 operation["responses"] |= _errors({"404": _OF_GROUPS["404"]}, shapes)
             found[path] = {"get": operation}
-    found["/health"] = {"get": _page("Tell whether requests are taken", ["Health"], [Api.OPENAI], "/health", mode)}
-    found["/health"]["get"]["responses"]["503"] = {
-        **found["/health"]["get"]["responses"]["200"],
-        "description": "No model is configured.",
-    }
+    for path in ("/health", "/ping"):
+        health = _page("Tell whether requests are taken", ["Health"], [Api.OPENAI], path, mode)
+        health["responses"]["503"] = {**health["responses"]["200"], "description": "No model is configured."}
+        found[path] = {"get": health}
     found["/version"] = {"get": _page("Tell the gateway's version", ["Version"], [Api.OPENAI], "/version", mode)}
     if has_usage:
         usage = _page("Tell what the caller's key has used", ["Usage"], [Api.OPENAI], "/v1/usage", mode)

@@ -1,8 +1,9 @@
 """Which page a path is, for whom."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -11,7 +12,7 @@ from glm_edge.version import VERSION
 from glm_gateway.access.decide import Caller, Mode
 from glm_gateway.pages.docs import docs_file, docs_page
 from glm_gateway.pages.document import document
-from glm_gateway.pages.models import models_page
+from glm_gateway.pages.models import Lengths, models_page
 from glm_gateway.pages.page import Page, of_json
 from glm_gateway.surfaces.routes import TRACES, Kind, Route
 from glm_gateway.traces.traces import Traces
@@ -32,13 +33,15 @@ async def no_worker() -> None:
 
 @dataclass(kw_only=True)
 class Pages:
-    """names: of the models that clients may ask for, now. usage: None: nothing is written down. mode: who may ask.
+    """names: of the models that clients may ask for now, each with the most tokens of prompt and answer together.
 
+    began: when this gateway did, in seconds of the epoch. usage: None: nothing is written down. mode: who may ask.
     of_worker: asks a worker for the description of its API; None: none could be asked. Use it from one event loop.
     """
 
-    names: Callable[[], Iterable[str]]
+    names: Callable[[], Lengths]
     mode: Mode
+    began: int = field(default_factory=lambda: int(time.time()))
     usage: UsageService | None = None
     of_worker: OfWorker = no_worker
     traces: Traces | None = None
@@ -50,10 +53,10 @@ class Pages:
     async def page(self, found: Route, path: str, query: str, caller: Caller) -> Page | Failure:
         """Return the page of a path that is the gateway's own (Kind.MODELS, Kind.OWN), for who asks for it."""
         if found.kind is Kind.MODELS:
-            return models_page(found.api, found.name, self.names())
+            return models_page(found.api, found.name, self.names(), created=self.began)
         match path:
-            case "/health":
-                is_ready = any(True for _ in self.names())
+            case "/health" | "/ping":
+                is_ready = bool(self.names())
                 return of_json({"status": "ok" if is_ready else "no model is configured"}, 200 if is_ready else 503)
             case "/version":
                 return of_json({"version": VERSION})

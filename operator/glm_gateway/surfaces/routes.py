@@ -60,6 +60,7 @@ _EXACT: dict[str, Route] = {
     "/tokenize": Route(Api.OPENAI, Kind.COUNT, _POST),
     "/detokenize": Route(Api.OPENAI, Kind.COUNT, _POST),
     "/health": Route(Api.OPENAI, Kind.OWN, _GET),
+    "/ping": Route(Api.OPENAI, Kind.OWN, _GET),
     "/version": Route(Api.OPENAI, Kind.OWN, _GET),
     "/openapi.json": Route(Api.OPENAI, Kind.OWN, _GET),
     "/docs": Route(Api.OPENAI, Kind.OWN, _GET),

@@ -19,6 +19,7 @@ LOAD = LoadChanged(
     tokens_to_prefill=3,
     oldest_waiting_s=0.5,
     max_running=4,
+    max_model_len=2048,
     num_waiting=1,
     num_running=None,
     kv_usage=None,

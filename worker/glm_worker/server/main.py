@@ -226,6 +226,7 @@ def _load(backend: Backend) -> LoadChanged:
         tokens_to_prefill=gauges.num_uncached_waiting + gauges.num_tokens_left,
         oldest_waiting_s=round(gauges.oldest_waiting_s, 3),
         max_running=gauges.max_running,
+        max_model_len=flights.room.num_tokens,
         num_waiting=gauges.num_waiting,
         num_running=gauges.num_running if is_served else None,
         kv_usage=round(gauges.kv_cache_usage, 4) if is_served else None,

@@ -82,7 +82,7 @@ def test_open_paths_ask_for_no_key(path: str) -> None:
     assert found.name == ANYBODY
 
 
-@pytest.mark.parametrize("path", ["/v1/usage", "/version", "/v1/models", "//health", "/health/", "/HEALTH"])
+@pytest.mark.parametrize("path", ["/v1/usage", "//version", "/v1/models", "//health", "/health/", "/HEALTH", "/pingx"])
 def test_every_other_path_asks_for_one_as_it_is_spelled(path: str) -> None:
     assert refused(None, path=path).status == 401
 

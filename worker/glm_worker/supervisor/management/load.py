@@ -29,6 +29,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     kv_usage: float | None = None  # 1 is full
     kv_tokens: int | None = None  # that the cache holds when full
     max_running: int | None = None  # requests that may run at once
+    max_model_len: int | None = None  # tokens of prompt and answer that one request may have together
     num_running: int | None = None
     num_waiting: int | None = None
     prefill_tokens_per_s: float | None = None  # while prompts are computed; None before
