@@ -7,14 +7,16 @@ median of the rounds. llama.cpp is built for this CPU from the source package of
 minutes); its KV cache is fp16, as it is by default. transformers runs with the fastest of its experts implementations.
 
 Share of the bandwidth: the weights that a token needs, times tokens/s at batch 1, by what the same threads read in a
-sum over 512 MB in this run. Load: the checkpoint's bytes by the time from its files to a model, against reading the
-same files from the page cache as `cat` does.
+sum over 512 MB in this run. Load: the checkpoint's bytes by the time from its files, in the page cache, to a model, in
+a process that has just started (engines/loading.py), against reading the same files as `cat` does; in both types of
+file and of weights. fresh_gb_s beside it: reading the files into new memory, by as many threads.
 
 Ends with a JSON line a number. Exit status 1: a goal was missed, or other work runs on the machine (--anyway: measure
 all the same; such numbers say how the script works, and nothing else).
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -25,7 +27,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engines.llama_cpp import LlamaCpp, PeerMissing
-from engines.machine import Busy, cat_seconds, read_bandwidth, wait_until_quiet
+from engines.loading import bf16_copy
+from engines.machine import Busy, read_bandwidth, wait_until_quiet
 from engines.work import Speed, Work, arguments_of, told
 
 import models
@@ -68,13 +71,18 @@ class Table:
 def run_script(
     name: str, model: Path, dtype: str, threads: int, works: list[Work]
 ) -> list[tuple[Speed, dict[str, object]]]:
-    """Run an engine in a process of its own. Raises CalledProcessError with what it wrote."""
-    command = [sys.executable, str(FOLDER / "engines" / name), *arguments_of(model, dtype, threads, works)]
+    """Run an engine in a process of its own."""
+    return told(output_of(name, arguments_of(model, dtype, threads, works), threads))
+
+
+def output_of(name: str, arguments: list[str], threads: int) -> str:
+    """Return what a script of engines/ printed; end with what it complained of where it failed."""
+    command = [sys.executable, str(FOLDER / "engines" / name), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} ended with status {done.returncode}:\n{done.stderr[-4000:]}")
-    return told(done.stdout)
+    return done.stdout
 
 
 def measure(
@@ -92,6 +100,39 @@ def measure(
             if HF in peers:
                 for speed, said in run_script("hf.py", model, dtype, threads, group):
                     table.note(HF, dtype, speed, said)
+
+
+def loads(folder: Path, threads: int, rounds: int) -> list[dict[str, object]]:
+    """Measure loading: every pair of types in each round, and each file into fresh memory."""
+    folders = {"float32": folder, "bfloat16": bf16_copy(folder)}
+    jobs = [*itertools.product(DTYPES, DTYPES), *((stored, None) for stored in DTYPES)]
+    said: defaultdict[tuple[str, str | None], list[dict[str, float]]] = defaultdict(list)
+    for number in range(rounds):
+        print(f"==> load, round {number + 1}", flush=True)
+        for stored, dtype in jobs:
+            how = ["--fresh"] if dtype is None else ["--dtype", dtype]
+            arguments = ["--model", str(folders[stored]), "--threads", str(threads), *how]
+            said[stored, dtype].append(json.loads(output_of("loading.py", arguments, threads)))
+            last = said[stored, dtype][-1]
+            speed, cat, cpu_s = last["gb"] / last["seconds"], last["gb"] / last["cat_s"], last["cpu_s"]
+            what = "fresh memory" if dtype is None else f"weights of {dtype}"
+            print(f"    {stored} file into {what}: {speed:.2f} GB/s, {cpu_s:.2f} s of CPUs; cat {cat:.2f} GB/s")
+
+    def median(key: tuple[str, str | None], name: str) -> float:
+        return statistics.median(each["gb"] / each[name] for each in said[key])
+
+    return [
+        line(
+            f"load of {stored} weights as {dtype} against cat, GB/s",
+            median((stored, dtype), "seconds"),
+            median((stored, dtype), "cat_s"),
+            LOAD_GOAL,
+            fresh_gb_s=round(median((stored, None), "seconds"), 3),
+            cpu_s=round(statistics.median(each["cpu_s"] for each in said[stored, dtype]), 3),
+        )
+        for stored, dtype in jobs
+        if dtype is not None
+    ]
 
 
 def bytes_of_token(config: ModelConfig, dtype: str) -> float:
@@ -147,6 +188,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", choices=(LLAMA, HF), action="append", help="may be repeated; without: both")
+    parser.add_argument("--only-load", action="store_true", help="measure loading, and nothing else")
     parser.add_argument("--anyway", action="store_true", help="measure beside other work")
     parser.add_argument("--smoke", action="store_true", help="tiny works and one round: does the script work")
     arguments = parser.parse_args()
@@ -155,6 +197,14 @@ def main() -> int:
     kind = models.KINDS["bench-172m"]
     folder = models.CACHE / kind.name
     models.make(kind, folder)
+    rounds = 1 if arguments.smoke else arguments.rounds
+    if arguments.only_load:
+        try:
+            if not arguments.anyway:
+                wait_until_quiet()
+        except Busy as error:
+            sys.exit(f"engine_cpu: {error}")
+        return tell(loads(folder, threads, rounds))
     config = ModelConfig.read(folder)
     try:
         llama = LlamaCpp.get(threads) if LLAMA in peers else None
@@ -164,10 +214,10 @@ def main() -> int:
         if not arguments.anyway:
             wait_until_quiet()
         bandwidth = read_bandwidth(threads)
-        cat_s = cat_seconds([folder / "model.safetensors"])
         print(f"==> {threads} threads read {bandwidth / 1e9:.1f} GB/s; load {os.getloadavg()[0]:.2f}", flush=True)
+        loaded = loads(folder, threads, rounds)
         table = Table()
-        for number in range(1 if arguments.smoke else arguments.rounds):
+        for number in range(rounds):
             print(f"==> round {number + 1}", flush=True)
             measure(table, folder, threads, works, peers, llama)
     except (Busy, PeerMissing) as error:
@@ -180,11 +230,11 @@ def main() -> int:
         share = decode * bytes_of_token(config, dtype) / bandwidth
         metric = f"share of the bandwidth, {dtype}, {alone.name}"
         lines.append(line(metric, share, None, BANDWIDTH_GOAL, read_gb_s=round(bandwidth / 1e9, 1)))
-    num_bytes = (folder / "model.safetensors").stat().st_size
-    load_s = statistics.median(float(str(said["load_s"])) for said in table.said[OURS, "float32"])
-    lines.append(
-        line("load of fp32 weights against cat, GB/s", num_bytes / load_s / 1e9, num_bytes / cat_s / 1e9, LOAD_GOAL)
-    )
+    return tell(lines + loaded)
+
+
+def tell(lines: list[dict[str, object]]) -> int:
+    """Print the numbers; return the exit status."""
     for each in lines:
         print(json.dumps(each))
     return 0 if all(each["met"] is not False for each in lines) else 1

@@ -1,7 +1,7 @@
 """Our engine at some work: scheduler, runner and sampler as in a rank, without server and without HTTP.
 
 Every answer is greedy. Prefill ends when every request has its first token; the tokens after it are decode. A first
-round of each work is not counted. Prints a JSON line a work, and says how long loading took.
+round of each work is not counted. Prints a JSON line a work.
 """
 
 import os
@@ -100,13 +100,11 @@ def main() -> None:
     keep_freed_memory(KEPT_BYTES, LARGE_BYTES)
     dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
     torch.set_num_threads(threads)
-    began_s = time.perf_counter()
     model = load(folder, dtype, threads)
-    load_s = time.perf_counter() - began_s
     if isa := os.environ.get("GLM_CPU_ISA"):
         assert isa in model.kernels, f"{model.kernels} computes, not {isa}"
     for work in works:
-        tell(measure(model, dtype, threads, work), load_s=load_s, kernels=model.kernels)
+        tell(measure(model, dtype, threads, work), kernels=model.kernels)
 
 
 if __name__ == "__main__":
