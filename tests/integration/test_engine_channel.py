@@ -14,6 +14,7 @@ import zmq
 from glm_worker.engine.channel import (
     MAX_ERROR_CHARS,
     MAX_LOADED_BYTES,
+    Committed,
     FollowerChannel,
     KeepAlive,
     LeaderChannel,
@@ -114,7 +115,7 @@ def test_ranks_of_one_pod_meet_at_a_file(tmp_path: Path) -> None:
 
 def test_every_follower_receives_every_message_in_order(endpoint: str) -> None:
     commands = [Submit("g-1", a_request("a", [1, 2])), Cancel("g-1", "a")]
-    messages = [KeepAlive(), StepInput(1, [], commands, 0xFFFFFFFF), StepInput(2, [[7], [8, 9]], [], 0)]
+    messages = [KeepAlive(), StepInput(1, [*commands], 0xFFFFFFFF), StepInput(2, [Committed([[7], [8, 9]])], 0)]
     with a_group(endpoint, [1, 1, 1]) as (group, _):
         for message in messages:
             group.leader.send(message)
@@ -188,7 +189,7 @@ def test_a_port_that_is_taken_is_named(endpoint: str) -> None:
         LeaderChannel(endpoint, SECRET, 2)
 
 
-@pytest.mark.parametrize("message", [KeepAlive(), StepInput(1, [], [], 0)], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", [KeepAlive(), StepInput(1, [], 0)], ids=lambda message: type(message).__name__)
 def test_a_rank_that_missed_the_beginning_does_not_wait_for_it(endpoint: str, message: KeepAlive | StepInput) -> None:
     """As after a connection that broke between its Loaded and the answer to it."""
     with (

@@ -121,6 +121,13 @@ class WorkerSettings(BaseSettings):
         " has run them yet. auto: torch, until one has. On cpu it must be auto.",
     )
 
+    look_ahead: Literal["auto", "off", "on"] = Field(
+        "auto",
+        description="Whether a step is launched while the one before runs, its tokens drawn and handed on by the"
+        " device. on: also on cpu, where it gains nothing. auto: on cuda with cuda_kernels triton; no GPU has run it"
+        " yet.",
+    )
+
     # What chats mean
     control_tokens: Literal["text", "token"] = Field(
         "text",

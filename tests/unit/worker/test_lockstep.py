@@ -8,7 +8,7 @@ import pytest
 import torch
 import xgrammar
 
-from glm_worker.engine.channel import FromLeader, KeepAlive, Report, StepInput
+from glm_worker.engine.channel import KeepAlive, Report, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import GrammarUnreadable
@@ -17,11 +17,12 @@ from glm_worker.engine.lead import LeadRank
 from glm_worker.engine.sampling.matcher import AnswerMatcher
 from glm_worker.engine.sampling.sampler import BROKEN, Sampler
 from glm_worker.errors import EngineFailed
-from glm_worker.messages import Cancel, FromEngine, RequestOutput, StepDone, Submit, ToEngine
+from glm_worker.messages import Cancel, RequestOutput, StepDone, Submit, ToEngine
 from glm_worker.request import AnswerGrammar, EngineRequest, SamplingParams
 from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.scheduler.plan import ScheduledBatch
 from glm_worker.scheduler.scheduler import Scheduler
+from unit.worker.rank_ends import FakeChannel, FakeServer, FakeSlot
 
 VOCAB_SIZE = 10
 
@@ -29,7 +30,7 @@ VOCAB_SIZE = 10
 class FakeRunner:
     """Logits whose greedy token is the position modulo the vocabulary."""
 
-    def __init__(self, slot: "FakeSlot") -> None:
+    def __init__(self, slot: FakeSlot) -> None:
         self.plans: list[ScheduledBatch] = []
         self.slot = slot
 
@@ -42,49 +43,6 @@ class FakeRunner:
 
     def expert_tokens_by_rank(self) -> list[int]:
         return [len(self.plans), 0]
-
-
-class FakeServer:
-    """The server's end of the link: commands to come, one list a turn, and what was sent."""
-
-    def __init__(self) -> None:
-        self.commands: list[list[ToEngine]] = []
-        self.timeouts: list[float] = []
-        self.sent: list[FromEngine] = []
-
-    def begin(self, plan: ScheduledBatch) -> None:
-        """Hear which step begins."""
-
-    def receive(self, timeout_s: float) -> list[ToEngine]:
-        self.timeouts.append(timeout_s)
-        return self.commands.pop(0) if self.commands else []
-
-    def send(self, message: FromEngine) -> None:
-        self.sent.append(message)
-
-
-class FakeChannel:
-    def __init__(self) -> None:
-        self.sent: list[FromLeader] = []
-        self.reported: list[tuple[int, Report]] = []
-
-    def send(self, message: FromLeader) -> None:
-        self.sent.append(message)
-
-    def reports(self) -> list[tuple[int, Report]]:
-        reported, self.reported = self.reported, []
-        return reported
-
-
-class FakeSlot:
-    def __init__(self) -> None:
-        self.signs: list[int | str] = []
-
-    def beat(self, step: int) -> None:
-        self.signs.append(step)
-
-    def idle(self) -> None:
-        self.signs.append("idle")
 
 
 class ReadGrammars:
@@ -347,7 +305,7 @@ def test_followers_never_see_a_compiled_grammar() -> None:
     pair.turn(with_grammar(a_submit("a"), b"[0-9]*"))
     (step,) = pair.channel.sent
     assert isinstance(step, StepInput)
-    assert [c.request.grammar for c in step.commands if isinstance(c, Submit)] == [AnswerGrammar(key="k", compiled=b"")]
+    assert [c.request.grammar for c in step.events if isinstance(c, Submit)] == [AnswerGrammar(key="k", compiled=b"")]
 
 
 def test_logprobs_stand_beside_their_tokens_and_nowhere_else() -> None:

@@ -40,12 +40,24 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     num_blocks: int
 
 
+class Committed(msgspec.Struct, frozen=True, tag=True):
+    """What was sampled from the oldest step that was not committed, in the order of its logits: one or more of each.
+
+    Nothing of a sequence that has ended, or whose cancellation comes next.
+    """
+
+    token_ids: list[list[int]]
+
+
+Event = Committed | ToEngine
+"""What changes a scheduler between two plans."""
+
+
 class StepInput(msgspec.Struct, frozen=True, tag=True):
     """Leader to all: what the next step needs besides what every rank knows."""
 
-    step: int
-    token_ids: list[list[int]]  # sampled from the step before, in the order of its logits: one or more of each
-    commands: list[ToEngine]  # what the server asked since, in order
+    step: int  # of the plan; that of the step before where nothing could be planned beside it
+    events: list[Event]  # since the last plan, in order
     digest: int  # of the leader's plans up to this step; a follower whose own differs must not run it
     max_prefill_tokens: int | None = None  # of prompts in this step: by the leader's clock, which is nobody else's
 

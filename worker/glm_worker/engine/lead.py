@@ -1,21 +1,26 @@
-"""What rank 0 does for the life of a generation: take commands, lead each step, sample, and hand out the tokens."""
+"""What rank 0 does for the life of a generation: take commands, lead each step, sample, and hand out the tokens.
+
+A step is launched before the one before is waited for, where the engine may (look_ahead.py).
+"""
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import msgspec
 
-from glm_worker.engine.channel import REPEAT_S, KeepAlive, LeaderChannel, StepInput
+from glm_worker.engine.channel import REPEAT_S, Committed, Event, KeepAlive, LeaderChannel, StepInput
 from glm_worker.engine.engine import Engine
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.sampling.sampler import BROKEN, Sampled, Sampler
 from glm_worker.engine.server_link import ServerLink
 from glm_worker.engine.soundness import Soundness
 from glm_worker.engine.step_times import StepTimes
+from glm_worker.engine.step_tokens import sample_oldest
 from glm_worker.heartbeat import RankSlot
-from glm_worker.messages import Cancel, FinishReason, RequestOutput, StepDone, ToEngine
+from glm_worker.messages import Cancel, FinishReason, RequestOutput, StepDone
 from glm_worker.scheduler.plan import ScheduledBatch
 from glm_worker.scheduler.sequence import SequenceState
 
@@ -46,12 +51,13 @@ class LeadRank:
         self._slot = slot
         self._generation = generation
         self._clock = clock
-        self._token_ids: list[list[int]] = []  # sampled in the last step; the followers have not heard of them
+        self._launched: deque[tuple[ScheduledBatch, float]] = deque()  # not committed, and when each began
+        self._ended_s = -math.inf  # when the last step ended
         self._times = StepTimes()
         self._soundness = Soundness()
-        self._num_decoding = 0  # requests that got a token in the last step, and go on
+        self._num_decoding = 0  # requests that got a token in the last step, or will
         self._expert_load_at_s = -math.inf  # when it was read last
-        self._commands: list[ToEngine] = []  # obeyed here; the followers have not heard of them
+        self._events: list[Event] = []  # since the last plan; the followers have not heard of them
 
     def serve(self) -> NoReturn:
         """Serve until the process is killed or a step fails."""
@@ -65,13 +71,13 @@ class LeadRank:
 
     def turn(self) -> None:
         """Take what the server sent, waiting for it if there is nothing to do, and run a step if there is."""
-        is_busy = self._engine.scheduler.has_work
+        is_busy = self._engine.has_work
         idle_s = HELD_S if self._intake.holds_any else REPEAT_S
         commands, outputs = self._intake.take(self._server.receive(0 if is_busy else idle_s))
-        self._commands += commands
+        self._events += commands
         outputs += self._engine.obey(commands)
         outputs += self._failed_elsewhere()
-        if self._engine.scheduler.has_work:
+        if self._engine.has_work:
             self._step(outputs)
             return
         self._slot.idle()
@@ -81,26 +87,33 @@ class LeadRank:
             self._channel.send(KeepAlive())
 
     def _step(self, outputs: list[RequestOutput]) -> None:
-        """Plan, tell the followers, run, sample, commit, report. Collective with the followers' steps."""
+        """Launch what may be, wait for the oldest step, sample, commit, report. Collective with the other ranks."""
+        while self._engine.may_plan:
+            if not self._launch():
+                break
+        plan, began_s = self._launched.popleft()
+        tokens = sample_oldest(self._engine, self._sampler)
+        self._events.append(Committed(tokens.token_ids))
+        new = self._with_more(tokens.sampled, tokens.sequences, self._engine.commit(tokens.token_ids))
+        if not self._launched:
+            self._num_decoding = sum([output.finish_reason is None for output in new])
+        outputs += new
+        self._report(outputs, max(began_s, self._ended_s), plan)
+
+    def _launch(self) -> bool:
+        """Plan a step, tell the followers, launch it. False: all that is left waits for the step that runs."""
         began_s = self._clock()
         max_prefill_tokens = self._times.max_prefill_tokens(self._num_decoding)
         plan = self._engine.plan(max_prefill_tokens)
-        self._channel.send(
-            StepInput(plan.step, self._token_ids, self._commands, self._engine.digest, max_prefill_tokens)
-        )
-        self._commands = []
+        self._channel.send(StepInput(plan.step, self._events, self._engine.digest, max_prefill_tokens))
+        self._events = []
+        if not plan.sequences:
+            return False
         self._server.begin(plan)
         self._engine.launch(plan)
-        logits_SV = self._engine.wait()
-        sequences = self._engine.scheduler.sampled
-        sampled = self._sampler.sample(logits_SV, sequences)
-        self._token_ids = [[token_id] for token_id in sampled.token_ids]
-        for index in sampled.failed:
-            self._token_ids[index] = []  # or what counts for nothing might end it as if it had not failed
-        new = self._with_more(sampled, sequences, self._engine.commit(self._token_ids))
-        self._num_decoding = sum([output.finish_reason is None for output in new])
-        outputs += new
-        self._report(outputs, began_s, plan)
+        self._launched.append((plan, began_s))
+        self._num_decoding = len(plan.sampled)
+        return True
 
     def _with_more(
         self, sampled: Sampled, sequences: Sequence[SequenceState], outputs: list[RequestOutput]
@@ -131,7 +144,7 @@ class LeadRank:
     def _end(self, request_id: str, reason: FinishReason) -> bool:
         """End a request here, and say whether it was not over; the followers cancel it before their next plan."""
         was_over = self._engine.scheduler.cancel(request_id, reason) is None
-        self._commands.append(Cancel(self._generation, request_id, reason))
+        self._events.append(Cancel(self._generation, request_id, reason))
         return not was_over
 
     def _report(self, outputs: list[RequestOutput], began_s: float, plan: ScheduledBatch = _NO_STEP) -> None:
@@ -139,13 +152,13 @@ class LeadRank:
             if output.finish_reason is not None:
                 self._sampler.forget(output.request_id)
         scheduler = self._engine.scheduler
-        now_s = self._clock()
+        now_s = self._ended_s = self._clock()
         prefill_s, decode_s = self._times.split(now_s - began_s, plan.prefill_tokens, plan.decode_tokens)
         self._server.send(
             StepDone(
                 generation=self._generation,
                 outputs=outputs,
-                step=scheduler.step,
+                step=plan.step or scheduler.step,
                 began_s=began_s,
                 num_running=scheduler.num_running,
                 num_waiting=scheduler.num_waiting,
@@ -165,7 +178,7 @@ class LeadRank:
 
     def _expert_tokens(self, now_s: float) -> list[int]:
         """Return what each rank's experts computed, now and then: the device is settled here, and still it costs."""
-        if now_s - self._expert_load_at_s < EXPERT_LOAD_S and self._engine.scheduler.has_work:
+        if now_s - self._expert_load_at_s < EXPERT_LOAD_S and self._engine.has_work:
             return []
         self._expert_load_at_s = now_s
         return self._engine.expert_tokens_by_rank()

@@ -18,6 +18,7 @@ from glm_worker.engine.follow import FollowerRank
 from glm_worker.engine.grammars import Grammars
 from glm_worker.engine.intake import Intake
 from glm_worker.engine.lead import LeadRank
+from glm_worker.engine.look_ahead import DeviceDraws, looks_ahead
 from glm_worker.engine.memory import cache_bytes, max_model_len, num_blocks_that_fit, room_on_gpu
 from glm_worker.engine.numerics import kv_dtype, threads_of_rank, torch_dtype
 from glm_worker.engine.probe import is_deterministic
@@ -91,7 +92,11 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     num_blocks = channel.agree(num_blocks_that_fit(settings, num_bytes, bytes_per_block, model_len))
     kv_cache = KVCache.allocate(config, mesh, num_blocks, settings.block_size, of_cache, device)
     room = StepRoom(settings.max_batch_tokens, settings.max_num_seqs, blocks_for(model_len, settings.block_size))
-    runner = Runner(model, kv_cache, comm, device, slot, room)
+    is_ahead = looks_ahead(settings)
+    samples = is_ahead or assignment.rank == 0
+    kernel = sample_kernel(threads) if samples and device.type == "cpu" else None
+    draws = DeviceDraws(kernel) if is_ahead else None
+    runner = Runner(model, kv_cache, comm, device, slot, room, draws)
     runner.warm_up()
     model.capture_graphs(kv_cache, GraphRoom(room.num_sequences, room.num_blocks, settings.block_size), slot.loading)
     limits = SchedulerLimits(
@@ -105,18 +110,20 @@ def rank_of(settings: WorkerSettings, assignment: RankAssignment, slot: RankSlot
     deterministic = (
         fixed_order and not (by_torch and threads > 1) and is_deterministic(runner, limits, config.vocab_size)
     )
-    engine = Engine(Scheduler(limits), runner)
+    engine = Engine(Scheduler(limits, max_uncommitted=2 if is_ahead else 1), runner, looks_ahead=is_ahead)
     load_seconds = time.monotonic() - began
     _log.info("ready after %.2f s with %d KV blocks of %d tokens", load_seconds, num_blocks, settings.block_size)
     if fixed_order and not deterministic:
         _log.warning(
             "answers are exact up to rounding only: this CPU or several threads divide sums by their neighbours"
         )
+    if is_ahead:
+        _log.warning("steps are launched ahead of those before: tests on CPUs have seen it, and no GPU yet")
     slot.ready()
     if isinstance(channel, FollowerChannel):
         return FollowerRank(engine, channel, slot, assignment.rank)
     server = _connect_server(assignment, slot, limits, load_seconds, deterministic=deterministic, kernels=model.kernels)
-    sampler = Sampler(sample_kernel(threads) if device.type == "cpu" else None)
+    sampler = Sampler(kernel)
     grammars = Grammars(lambda: grammar_vocabulary(folder))
     grammars.warm_up()
     intake = Intake(grammars, sampler, config.vocab_size)

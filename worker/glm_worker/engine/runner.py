@@ -1,12 +1,15 @@
 """Runs a plan on this rank's device. The only part of the engine that has the model's tensors."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from glm_worker.engine.batch import BatchBuilder, StepRoom
+from glm_worker.engine.look_ahead import DeviceDraws
+from glm_worker.engine.sampling.draw import Drawn
 from glm_worker.engine.soundness import check_first
 from glm_worker.model.glm_moe import GlmMoe
 from glm_worker.model.kv_cache import KVCache
@@ -25,6 +28,12 @@ class StepWatch(Protocol):
     def alive(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    result: Tensor  # logits; of a step that was drawn its tokens, on the host
+    done: torch.cuda.Event | None  # when it is there; None: when the device has nothing left to do
+
+
 class Runner:
     """This rank's part of the model, its KV cache and its device. Steps are waited for in the order of their launch."""
 
@@ -36,28 +45,40 @@ class Runner:
         device: torch.device,
         watch: StepWatch | None = None,
         room: StepRoom | None = None,
+        draws: DeviceDraws | None = None,
     ) -> None:
-        """room: the most that a step may need; without it the arrays of steps grow as they must."""
+        """room: the most that a step may need; without it the arrays of steps grow as they must.
+
+        draws: where steps may be launched before the tokens of the one before are known.
+        """
         self._model = model
         self._kv_cache = kv_cache
         self._comm = comm
         self._device = device
         self._watch = watch
         self._batches = BatchBuilder(kv_cache.block_size, device, room)
-        self._launched: deque[Logits] = deque()
+        self._draws = draws
+        self._launched: deque[_Launched] = deque()
 
-    def launch(self, plan: ScheduledBatch) -> None:
+    def launch(self, plan: ScheduledBatch, *, draws: bool = False) -> None:
         """Give a step to the device, which fills the KV slots. On the CPU it is computed here.
 
-        Collective over all ranks, each with the same plan.
+        draws: the device draws the tokens as well, and wait_drawn returns them. Collective over all ranks, each with
+        the same plan.
         """
         if self._watch is not None:
             self._watch.beat(plan.step)
         if plan.zeroed:
             self._kv_cache.zero(plan.zeroed)
         batch = self._batches.build(plan.sequences)
+        if self._draws is not None:
+            self._draws.fill(batch, plan)
         step = self._model.plan(batch)
-        self._launched.append(self._model(batch, step, self._kv_cache))
+        result: Tensor = self._model(batch, step, self._kv_cache)
+        if draws:
+            assert self._draws is not None, "a runner that draws was made so"
+            result = self._draws.draw(result, plan)
+        self._launched.append(_Launched(result, self._mark()))
         if self._watch is not None:
             self._watch.alive()
 
@@ -66,16 +87,28 @@ class Runner:
 
         Collective in effect: on a GPU it waits for the peers that the step waits for.
         """
-        logits_SV = self._launched.popleft()
-        self._comm.settle(self._device)
+        step = self._launched.popleft()
+        self._comm.settle(self._device, step.done)
         if self._watch is not None:
             self._watch.alive()
-        return logits_SV
+        return step.result
+
+    def wait_drawn(self) -> Drawn:
+        """Return what the device drew in the oldest launched step. It waits as wait does."""
+        return Drawn.of(self.wait())
 
     def run(self, plan: ScheduledBatch) -> Logits:
         """Launch a step and wait for it."""
         self.launch(plan)
         return self.wait()
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """Return when all that was launched so far is done, where more may be launched before that is waited for."""
+        if self._draws is None or self._device.type != "cuda":
+            return None
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        return done
 
     def expert_tokens_by_rank(self) -> list[int]:
         """Return the routed tokens that each rank's experts computed since the last call; none but on rank 0.

@@ -106,14 +106,15 @@ class Communicator:
             dist.all_gather(parts, x.contiguous(), group=group)
         return torch.cat(parts, dim=-1)
 
-    def settle(self, device: torch.device) -> None:
-        """Return when the device has done all that it was given. Collective in effect: on a GPU peers are waited for.
+    def settle(self, device: torch.device, done: torch.cuda.Event | None = None) -> None:
+        """Return when the device has done all that it was given, or all before `done`. Collective in effect: on a GPU
+        peers are waited for.
 
         NCCL's calls return when the work is queued. Without this a rank would look idle while its GPU waits for a peer.
         """
         if device.type == "cuda":
             with _bracket(self._watch, f"work on {device}"):
-                torch.cuda.synchronize(device)
+                torch.cuda.synchronize(device) if done is None else done.synchronize()
 
     def close(self) -> None:
         """Leave the groups. For an orderly end only: a rank of a failed generation just exits."""

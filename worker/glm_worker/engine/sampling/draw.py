@@ -46,6 +46,14 @@ class Drawn:
             token_ids[row] = 0
         return cls(token_ids, broken)
 
+    @property
+    def answers(self) -> list[list[int]]:
+        """The token of each row as ranks commit it: nothing of a broken one."""
+        answers = [[token_id] for token_id in self.token_ids]
+        for row in self.broken:
+            answers[row] = []
+        return answers
+
 
 def draw(
     logits_SV: Tensor,

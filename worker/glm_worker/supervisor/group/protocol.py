@@ -25,6 +25,7 @@ _EQUAL_SETTINGS = (
     "dtype",
     "kv_cache_bytes",
     "kv_cache_dtype",
+    "look_ahead",
     "max_batch_tokens",
     "max_model_len",
     "max_num_seqs",
