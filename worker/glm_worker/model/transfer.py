@@ -1,7 +1,7 @@
 """Copying tensors of files into parameters, by several threads, in pieces, each byte touched as rarely as can be.
 
 Where file and parameter agree on the type and the parameter lies in this machine's memory, the system copies straight
-into it. Elsewhere a piece goes through a buffer that a lane keeps: small enough to stay in its core's cache while it is
+into it. Elsewhere a piece goes through a buffer that a lane keeps: small enough to stay in the caches while it is
 converted. So loading takes the memory of the parameters, and a buffer a lane.
 """
 
