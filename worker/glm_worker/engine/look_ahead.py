@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_worker.engine.sampling.draw import draw_on_device, to_device
+from glm_worker.engine.sampling.draw import draw_on_device
 from glm_worker.engine.sampling.penalties import has_penalty
 from glm_worker.kernels.cpu.sample import SampleKernel
+from glm_worker.kernels.to_device import to_device
 from glm_worker.model.forward_batch import ForwardBatch
 from glm_worker.request import EngineRequest
 from glm_worker.scheduler.plan import UNKNOWN_TOKEN, ScheduledBatch

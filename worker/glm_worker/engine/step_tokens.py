@@ -20,7 +20,10 @@ class StepTokens:
 def sample_oldest(engine: Engine, sampler: Sampler) -> StepTokens:
     """Wait for the oldest step and return its tokens: those that the device drew, or else what the sampler says."""
     everyone = engine.scheduler.sampled
-    rows = [row for row, sequence in enumerate(everyone) if sequence.finish_reason is None]
+    ended = [row for row, sequence in enumerate(everyone) if sequence.finish_reason is not None]
+    rows: Sequence[int] = range(len(everyone))
+    if ended:
+        rows = [row for row in rows if everyone[row].finish_reason is None]
     sequences = [everyone[row] for row in rows]
     if engine.is_drawn:
         drawn = engine.wait_drawn()
@@ -28,9 +31,10 @@ def sample_oldest(engine: Engine, sampler: Sampler) -> StepTokens:
         failed = {place_of[row]: BROKEN for row in drawn.broken if row in place_of}
         return StepTokens(drawn.answers, sequences, Sampled([drawn.token_ids[row] for row in rows], failed=failed))
     logits_SV = engine.wait()
-    sampled = sampler.sample(logits_SV if len(rows) == len(everyone) else logits_SV[rows], sequences)
-    token_ids: list[list[int]] = [[] for _ in everyone]
-    for place, row in enumerate(rows):
-        if place not in sampled.failed:  # or what counts for nothing might end it as if it had not failed
-            token_ids[row] = [sampled.token_ids[place]]
+    sampled = sampler.sample(logits_SV[rows] if ended else logits_SV, sequences)
+    token_ids = [[token_id] for token_id in sampled.token_ids]
+    for place in sampled.failed:
+        token_ids[place] = []  # or what counts for nothing might end it as if it had not failed
+    for row in ended:  # ascending, so each finds its place
+        token_ids.insert(row, [])
     return StepTokens(token_ids, sequences, sampled)

@@ -13,7 +13,6 @@ Shape suffixes: S rows, V vocabulary, C candidates of a row, best first. Rows ha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,11 @@ from torch import Tensor
 from glm_worker.engine.sampling.randomness import uniform
 from glm_worker.kernels.cpu.sample import BROKEN as BROKEN_ROW
 from glm_worker.kernels.cpu.sample import SampleKernel
+from glm_worker.kernels.to_device import to_device
 from glm_worker.request import SamplingParams
 
 _ROWS_AT_ONCE = {"cpu": 8}  # whose intermediate results fit a core's cache; a GPU takes all of them
+_ROWS_UNASKED = 64  # of a GPU that sorts rows whole: some 10 MB each
 NUM_CANDIDATES = 1024  # filters nearly always keep fewer, and sorting 150,000 tokens of a row is slow
 LEAST_TEMPERATURE = 1e-5  # below it only the best token has any weight, and near 1e-46 fp32 would divide by zero
 
@@ -96,19 +97,13 @@ def draw_on_device(
         (unfiltered, _draw_unfiltered),
         (filtered, partial(_draw_filtered, num_candidates=num_candidates)),
     ):
-        size = _ROWS_AT_ONCE.get(device.type, len(rows))
+        size = _ROWS_AT_ONCE.get(device.type, len(rows) if asks_host else _ROWS_UNASKED)
         for begin in range(0, len(rows), max(size, 1)):
             some = rows[begin : begin + size]
             rows_S = to_device(np.array(some), device)
             rules = _Rules.of([params[i] for i in some], [positions[i] for i in some], logits_SV)
             token_ids_S[rows_S] = draw_rows(logits_SV[rows_S], rules)
     return token_ids_S.masked_fill_(is_broken_S, BROKEN_ROW)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Return an array as a tensor there. On a GPU nothing is waited for: a plain copy would wait for all launched."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _has_filter(params: SamplingParams) -> bool:

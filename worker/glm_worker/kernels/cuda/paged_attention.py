@@ -19,6 +19,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glm_worker.kernels.to_device import to_device
+
 _POSITIONS = 64  # that a program takes at once
 _PREFILL_ROWS = 64
 _LEAST = 16  # rows and dims that a product of tensor cores has
@@ -78,10 +80,10 @@ class CudaPlan:
         tiles = []
         if len(decode):
             firsts = np.stack([decode, np.zeros_like(decode)], axis=1)
-            tiles.append(Tiles(torch.from_numpy(firsts).to(device), 1, splits_for(len(decode) * num_kv_heads)))
+            tiles.append(Tiles(to_device(firsts, device), 1, splits_for(len(decode) * num_kv_heads)))
         if chunks:
             firsts = np.array(chunks, dtype=np.int32)
-            tiles.append(Tiles(torch.from_numpy(firsts).to(device), per_tile, splits_for(len(chunks) * num_kv_heads)))
+            tiles.append(Tiles(to_device(firsts, device), per_tile, splits_for(len(chunks) * num_kv_heads)))
         return cls(tuple(tiles), cu_query_lens_B1, context_lens_B, block_tables_BM)
 
 
