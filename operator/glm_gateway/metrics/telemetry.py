@@ -74,7 +74,9 @@ class Telemetry:
         self._classes: dict[str, ModelClasses] = {}
         self._requests = self._counter("requests", "Requests that have ended.", "api", "outcome")
         self._continued = self._counter(
-            "continuations", "Replies that another group was to go on with, each time counted.", "outcome"
+            "continuations",
+            "Replies that another group was to go on with, each time counted. taken_up: it did; given_up: none did.",
+            "outcome",
         )
         self._drained = self._counter(
             "drain_cuts", "Requests that ended in an error, as the drain of their group was over before they were."

@@ -20,6 +20,7 @@ class UsageMetrics(Collector):
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
+        self._requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self._cost: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._refusals: defaultdict[tuple[str, str, str], int] = defaultdict(int)
@@ -27,6 +28,7 @@ class UsageMetrics(Collector):
     def count(self, entry: Entry) -> None:
         """Count a request that was settled, once."""
         model, key = entry.model, self._label_of(entry.key)
+        self._requests[model, key, entry.outcome] += 1
         for kind in ("prompt", "cached", "answer", "thinking"):
             self._tokens[model, key, kind] += getattr(entry, kind)
         self._cost[model, key] += entry.cost
@@ -36,6 +38,13 @@ class UsageMetrics(Collector):
         self._refusals[self._label_of(key), limit, "true" if only_counts else "false"] += 1
 
     def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "glm_gateway_key_requests",
+            "Requests that have ended, by who asked. Errors are those that failed or were refused.",
+            labels=["model", "key", "outcome"],
+        )
+        for asked, number in self._requests.items():
+            requests.add_metric(asked, number)
         tokens = CounterMetricFamily(
             "glm_gateway_tokens",
             "Tokens of requests that have ended. prompt: all of it; cached: the part that was there before.",
@@ -55,7 +64,7 @@ class UsageMetrics(Collector):
         )
         for refusal, number in self._refusals.items():
             refusals.add_metric(refusal, number)
-        yield from (tokens, cost, refusals)
+        yield from (requests, tokens, cost, refusals)
 
     def _label_of(self, key: str) -> str:
         if key not in self._keys:

@@ -1,5 +1,6 @@
 """Metrics of usage say who used what, and stay few however many keys there are."""
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from glm_gateway.limits.tokens import PICO
@@ -31,6 +32,29 @@ def test_tokens_and_cost_are_counted_by_model_and_key() -> None:
     }
     assert found == {"prompt": 10, "cached": 4, "answer": 14, "thinking": 0}
     assert registry.get_sample_value("glm_gateway_cost_total", whose) == 0.5
+
+
+def test_requests_and_errors_are_counted_by_model_and_key() -> None:
+    metrics = UsageMetrics()
+    registry = a_registry(metrics)
+    for outcome in ("finished", "failed", "failed", "refused"):
+        metrics.count(replace(entry("alice"), outcome=outcome))
+    metrics.count(entry("bob"))
+    found = {
+        (key, outcome): registry.get_sample_value(
+            "glm_gateway_key_requests_total", {"model": "m", "key": key, "outcome": outcome}
+        )
+        for key in ("alice", "bob")
+        for outcome in ("finished", "failed", "refused")
+    }
+    assert found == {
+        ("alice", "finished"): 1,
+        ("alice", "failed"): 2,
+        ("alice", "refused"): 1,
+        ("bob", "finished"): 1,
+        ("bob", "failed"): None,
+        ("bob", "refused"): None,
+    }
 
 
 def test_keys_beyond_the_bound_are_counted_together() -> None:
