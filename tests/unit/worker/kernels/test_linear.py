@@ -62,6 +62,17 @@ def test_bits_of_a_column_depend_on_no_other_weights() -> None:
         assert torch.equal(linear(load(), TEAMS[2], x_MK, w_NK[start : start + 5]), whole_MN[:, start : start + 5])
 
 
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_bits_do_not_depend_on_how_many_chunks_a_matrix_has(dtype: torch.dtype, isa: str) -> None:
+    """Of one thread a chunk ends at so many bytes of weights: this matrix has several, and its parts have one."""
+    library, x_MK, w_NK = load(isa), some(5, 500, seed=14), some(1100, 500, seed=15, dtype=dtype)
+    whole_MN = linear(library, TEAMS[1], x_MK, w_NK)
+    for start in (0, 100, 1000):
+        part_MN = linear(library, TEAMS[1], x_MK, w_NK[start : start + 100])
+        assert torch.equal(part_MN, whole_MN[:, start : start + 100])
+
+
 def test_chosen_rows_are_computed_in_the_order_asked_for() -> None:
     x_MK, w_NK, rows = some(20, 48, seed=8), some(30, 48, seed=9), torch.tensor([19, 0, 0, 7])
     assert torch.equal(linear(load(), TEAMS[3], x_MK, w_NK, rows=rows), linear(load(), TEAMS[1], x_MK[rows], w_NK))

@@ -8,6 +8,7 @@
  * The layer goes in three steps with a barrier after each of the first two: bucket the copies of tokens by expert;
  * gate, up and SiLU of the touched experts, in chunks of rows of weights; down, in chunks of the hidden size, each over
  * all touched experts, so that nobody else adds to the same element. Weights are read once per block of tokens.
+ * A thread claims a chunk before it begins the one before, so that it knows what to fetch.
  */
 #include "experts.h"
 
@@ -33,30 +34,17 @@ enum {
     ROWS = 2 * PAIRS,
     MAX_SUMS = 32,     /* of a tile, rounded up to whole vectors */
     CHUNK_PAIRS = 24,  /* of an expert's rows that a thread claims at once */
+    PADDED_PAIRS = 32, /* whole vectors */
     DOWN_ROWS = 24,    /* the same of down's, at least */
     MAX_DOWN_ROWS = 96,
     BLOCK_TOKENS = 64, /* tokens whose rows stay in the cache while a chunk of weights passes */
-    ROUTED_TOKENS = 16
+    ROUTED_TOKENS = 16,
+    AHEAD_BYTES = 16384, /* how far ahead weights are fetched, in whole tiles */
+    MAX_AHEAD_TILES = 4
 };
 
 /* What is multiplied: floats by floats, bfloat16 weights by floats, bfloat16 by bfloat16. */
 enum kind { FLOATS, WIDENED, BF16_PAIRS };
-
-/* Return the sums of 16 vectors, each by the tree of vf_sum: lane j is that of x[j]. */
-GLM_INLINE vf sums_of_16(const vf *x) {
-    vf a[8], b[4], c[2];
-    for (int j = 0; j < 8; j++)
-        a[j] = __builtin_shufflevector(x[j], x[j + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-               __builtin_shufflevector(x[j], x[j + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    for (int j = 0; j < 4; j++)
-        b[j] = __builtin_shufflevector(a[j], a[j + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-               __builtin_shufflevector(a[j], a[j + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    for (int j = 0; j < 2; j++)
-        c[j] = __builtin_shufflevector(b[j], b[j + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-               __builtin_shufflevector(b[j], b[j + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    return __builtin_shufflevector(c[0], c[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-           __builtin_shufflevector(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-}
 
 /* Add the products of a vector's elements from k on to the sums, of fewer where `length` ends. */
 GLM_INLINE void add_products(const enum kind kind, const int rows, const int tokens, const void *const *w,
@@ -65,14 +53,11 @@ GLM_INLINE void add_products(const enum kind kind, const int rows, const int tok
     if (kind == BF16_PAIRS) {
         const __mmask32 is_there = length - k < 32 ? (1u << (length - k)) - 1 : 0xffffffffu;
         __m512bh row_w[ROWS];
-#pragma clang loop unroll(full)
-        for (int r = 0; r < rows; r++)
+        UNROLLED for (int r = 0; r < rows; r++)
             row_w[r] = (__m512bh)_mm512_maskz_loadu_epi16(is_there, (const uint16_t *)w[r] + k);
-#pragma clang loop unroll(full)
-        for (int t = 0; t < tokens; t++) {
+        UNROLLED for (int t = 0; t < tokens; t++) {
             __m512bh token_x = (__m512bh)_mm512_loadu_si512((const uint16_t *)x[t] + k);
-#pragma clang loop unroll(full)
-            for (int r = 0; r < rows; r++)
+            UNROLLED for (int r = 0; r < rows; r++)
                 sums[t * height + r] = (vf)_mm512_dpbf16_ps((__m512)sums[t * height + r], row_w[r], token_x);
         }
         return;
@@ -80,8 +65,7 @@ GLM_INLINE void add_products(const enum kind kind, const int rows, const int tok
 #endif
     const int64_t left = length - k;
     vf row_w[ROWS];
-#pragma clang loop unroll(full)
-    for (int r = 0; r < rows; r++) {
+    UNROLLED for (int r = 0; r < rows; r++) {
         const float *floats = (const float *)w[r] + k;
         const uint16_t *halves = (const uint16_t *)w[r] + k;
         if (kind == FLOATS)
@@ -89,51 +73,53 @@ GLM_INLINE void add_products(const enum kind kind, const int rows, const int tok
         else
             row_w[r] = left < 16 ? vf_load_bf16_first(halves, left) : vf_load_bf16(halves);
     }
-#pragma clang loop unroll(full)
-    for (int t = 0; t < tokens; t++) {
+    UNROLLED for (int t = 0; t < tokens; t++) {
         vf token_x = left < 16 ? vf_load_first((const float *)x[t] + k, left) : vf_load((const float *)x[t] + k);
-#pragma clang loop unroll(full)
-        for (int r = 0; r < rows; r++) sums[t * height + r] = vf_fma(row_w[r], token_x, sums[t * height + r]);
+        UNROLLED for (int r = 0; r < rows; r++) sums[t * height + r] = vf_fma(row_w[r], token_x, sums[t * height + r]);
     }
 }
 
-/* Add all products of rows and tokens to their sums. */
+/* Add all products of rows and tokens to their sums, and fetch as much of the rows `ahead` into the second cache. They
+ * may lie past the end of the weights, for fetching never faults; NULL: fetch nothing. */
 GLM_INLINE void add_all(const enum kind kind, const int rows, const int tokens, const void *const *w,
-                        const void *const *x, int64_t length, vf *sums, const int height) {
-    const int64_t step = kind == BF16_PAIRS ? 32 : 16;
+                        const void *const *ahead, const void *const *x, int64_t length, vf *sums, const int height) {
+    const int64_t step = kind == BF16_PAIRS ? 32 : 16, bytes = kind == FLOATS ? 4 : 2;
     int64_t k = 0;
-    for (; k + step <= length; k += step) add_products(kind, rows, tokens, w, x, k, k + step, sums, height);
+    for (; k + step <= length; k += step) {
+        if (ahead)
+            UNROLLED for (int r = 0; r < rows; r++) __builtin_prefetch((const char *)ahead[r] + k * bytes, 0, 2);
+        add_products(kind, rows, tokens, w, x, k, k + step, sums, height);
+    }
     if (k < length) add_products(kind, rows, tokens, w, x, k, length, sums, height);
 }
 
 /* out[token * rows + row] = w[row] . x[token]. rows, tokens, kind and streams are constants where it is inlined.
  *
- * x of BF16_PAIRS has zeros up to a whole vector. Weights that come from memory are read row by row (streams): the CPU
- * fetches ahead of one stream twice as fast as of several. Those that lie in the cache are read side by side, so that
- * every token's element serves all rows.
+ * x of BF16_PAIRS has zeros up to a whole vector. Weights that come from memory are read row by row (streams), and what
+ * is read some tiles later is fetched meanwhile: the CPU by itself begins anew at each piece of an expert. Those that lie
+ * in the cache are read side by side, so that every token's element serves all rows.
  */
 GLM_INLINE void tile(const enum kind kind, const int rows, const int tokens, const int streams, const void *const *w,
-                     const void *const *x, int64_t length, float *out) {
+                     const void *const *ahead, const void *const *x, int64_t length, float *out) {
     vf sums[MAX_SUMS];
-#pragma clang loop unroll(full)
-    for (int j = 0; j < MAX_SUMS; j++) sums[j] = vf_zero();
+    UNROLLED for (int j = 0; j < MAX_SUMS; j++) sums[j] = vf_zero();
     if (streams) {
-#pragma clang loop unroll(full)
-        for (int r = 0; r < rows; r++) add_all(kind, 1, tokens, w + r, x, length, sums + r, rows);
+        UNROLLED for (int r = 0; r < rows; r++) add_all(kind, 1, tokens, w + r, ahead + r, x, length, sums + r, rows);
     } else {
-        add_all(kind, rows, tokens, w, x, length, sums, rows);
+        add_all(kind, rows, tokens, w, 0, x, length, sums, rows);
     }
-#pragma clang loop unroll(full)
-    for (int j = 0; j < rows * tokens; j += 16) vf_store(out + j, sums_of_16(sums + j));
+    const int num = rows * tokens;
+    UNROLLED for (int j = 0; j < num; j += 16) vf_store(out + j, vf_sums(sums + j, num - j < 16 ? num - j : 16));
 }
 
-typedef void (*tile_function)(const void *const *w, const void *const *x, int64_t length, float *out);
+typedef void (*tile_function)(const void *const *w, const void *const *ahead, const void *const *x, int64_t length,
+                              float *out);
 
 #define NAME(kind, rows, tokens, streams) tile_##kind##_##rows##_##tokens##_##streams
 #define TILE(kind, rows, tokens, streams)                                                                      \
-    static void NAME(kind, rows, tokens, streams)(const void *const *w, const void *const *x, int64_t length,  \
-                                                  float *out) {                                                \
-        tile(kind, rows, tokens, streams, w, x, length, out);                                                  \
+    static void NAME(kind, rows, tokens, streams)(const void *const *w, const void *const *ahead,              \
+                                                  const void *const *x, int64_t length, float *out) {          \
+        tile(kind, rows, tokens, streams, w, ahead, x, length, out);                                           \
     }
 /* X(kind, rows, tokens, streams) of each number of tokens. */
 #if defined(__AVX512F__)
@@ -170,11 +156,16 @@ static const tile_function tiles[2][NUM_HEIGHTS][2][TOKENS] = {
 /* Return how many rows the next tile takes where `left` are left. */
 GLM_INLINE int height_of(int64_t left) { return left >= ROWS ? ROWS : left >= 2 ? 2 : 1; }
 
-/* out[token * rows + row] = w[row] . x[token] */
-GLM_INLINE void multiply(int32_t dtype, int rows, int tokens, int streams, const void *const *w, const void *const *x,
-                         int64_t length, float *out) {
+/* out[token * rows + row] = w[row] . x[token]. ahead: rows to fetch meanwhile, if these come from memory themselves. */
+GLM_INLINE void multiply(int32_t dtype, int rows, int tokens, const void *const *w, const void *const *ahead,
+                         const void *const *x, int64_t length, float *out) {
     int height = rows == 1 ? 0 : rows == 2 ? 1 : NUM_HEIGHTS - 1;
-    tiles[dtype][height][streams][tokens - 1](w, x, length, out);
+    tiles[dtype][height][ahead != 0][tokens - 1](w, ahead, x, length, out);
+}
+
+/* Return how many tiles of ROWS rows ahead weights are fetched. */
+GLM_INLINE int64_t tiles_ahead(int64_t row_bytes) {
+    return glm_min(glm_max(AHEAD_BYTES / (ROWS * row_bytes), 1), MAX_AHEAD_TILES);
 }
 
 /* The router. */
@@ -190,7 +181,7 @@ static void score(const glm_router_args *a, int64_t first, int64_t end, int64_t 
             int num = (int)glm_min(TOKENS, end - token);
             const void *x[TOKENS];
             for (int t = 0; t < num; t++) x[t] = a->x + (token + t) * a->x_stride;
-            multiply(GLM_F32, rows, num, token == first, w, x, a->hidden, out);
+            multiply(GLM_F32, rows, num, w, token == first ? w : 0, x, a->hidden, out);
             for (int t = 0; t < num; t++)
                 memcpy(a->scores + (token + t) * a->num_experts + row, out + t * rows, (size_t)rows * sizeof(float));
             token += num;
@@ -372,50 +363,71 @@ static expert_rows rows_of_shared(const glm_experts_args *a, const room *room) {
     };
 }
 
+/* Where what this thread reads next begins: rows of gate and of up, or of down; NULL where nothing is known. */
+typedef struct {
+    const char *rows, *up_rows;
+} following;
+
+/* Return the row that comes `distance` rows after `row`, of rows that go on elsewhere at `end`. */
+GLM_INLINE const char *row_ahead(const char *rows, const char *next, int64_t row, int64_t distance, int64_t end,
+                                 int64_t row_bytes) {
+    if (row + distance < end) return rows + (row + distance) * row_bytes;
+    return next ? next + (row + distance - end) * row_bytes : rows + row * row_bytes;
+}
+
 /* Write silu(gate) * up of an expert's rows, elements [first_pair, end_pair). */
 static void gate_and_up(const glm_experts_args *a, const room *room, const expert_rows *e, int64_t first_pair,
-                        int64_t end_pair) {
-    float gate[BLOCK_TOKENS][CHUNK_PAIRS + VF_LANES], up[BLOCK_TOKENS][CHUNK_PAIRS + VF_LANES], out[MAX_SUMS];
+                        int64_t end_pair, following next) {
+    float gate[BLOCK_TOKENS][PADDED_PAIRS], up[BLOCK_TOKENS][PADDED_PAIRS], out[MAX_SUMS];
     int64_t row_bytes = a->hidden * (a->w_dtype == GLM_BF16 ? 2 : 4);
+    const int64_t distance = PAIRS * tiles_ahead(row_bytes);
+    const char *gate_rows = e->gate_up, *up_rows = e->gate_up + e->width * row_bytes;
     const char *base_x = is_rounded(a) ? room->x : (const char *)a->x;
     int64_t x_bytes = is_rounded(a) ? room->x_bytes : a->x_stride * 4;
     for (int64_t block = 0; block < e->num; block += BLOCK_TOKENS) {
         int64_t num_here = glm_min(BLOCK_TOKENS, e->num - block);
+        const void *x[BLOCK_TOKENS];
+        for (int64_t t = 0; t < num_here; t++)
+            x[t] = base_x + (e->tokens ? e->tokens[block + t] : block + t) * x_bytes;
         for (int64_t pair = first_pair; pair < end_pair;) {
             int pairs = end_pair - pair >= PAIRS ? PAIRS : 1;
-            const void *w[ROWS];
+            const void *w[ROWS], *ahead[ROWS];
             for (int p = 0; p < pairs; p++) {
-                w[p] = e->gate_up + (pair + p) * row_bytes;
-                w[pairs + p] = e->gate_up + (e->width + pair + p) * row_bytes;
+                w[p] = gate_rows + (pair + p) * row_bytes;
+                w[pairs + p] = up_rows + (pair + p) * row_bytes;
+                ahead[p] = row_ahead(gate_rows, next.rows, pair + p, distance, end_pair, row_bytes);
+                ahead[pairs + p] = row_ahead(up_rows, next.up_rows, pair + p, distance, end_pair, row_bytes);
             }
             for (int64_t token = 0; token < num_here;) {
-                int num = (int)glm_min(TOKENS, num_here - token), streams = block == 0 && token == 0;
-                const void *x[TOKENS];
+                int num = (int)glm_min(TOKENS, num_here - token);
+                multiply(a->w_dtype, 2 * pairs, num, w, block + token ? 0 : ahead, x + token, a->hidden, out);
                 for (int t = 0; t < num; t++) {
-                    int64_t row = block + token + t;
-                    x[t] = base_x + (e->tokens ? e->tokens[row] : row) * x_bytes;
-                }
-                multiply(a->w_dtype, 2 * pairs, num, streams, w, x, a->hidden, out);
-                for (int t = 0; t < num; t++) {
-                    for (int p = 0; p < pairs; p++) {
-                        gate[token + t][pair - first_pair + p] = out[t * 2 * pairs + p];
-                        up[token + t][pair - first_pair + p] = out[t * 2 * pairs + pairs + p];
+                    float *gates = &gate[token + t][pair - first_pair], *ups = &up[token + t][pair - first_pair];
+                    if (pairs == PAIRS) {
+                        memcpy(gates, out + t * ROWS, PAIRS * sizeof *out);
+                        memcpy(ups, out + t * ROWS + PAIRS, PAIRS * sizeof *out);
+                    } else {
+                        *gates = out[t * 2];
+                        *ups = out[t * 2 + 1];
                     }
                 }
                 token += num;
             }
             pair += pairs;
         }
+        const int64_t num_pairs = end_pair - first_pair, padded = glm_div_up(num_pairs, VF_LANES) * VF_LANES;
         for (int64_t token = 0; token < num_here; token++) {
+            memset(&gate[token][num_pairs], 0, (size_t)(padded - num_pairs) * sizeof **gate);
+            memset(&up[token][num_pairs], 0, (size_t)(padded - num_pairs) * sizeof **up);
             char *hidden = e->hidden + (block + token) * e->hidden_bytes;
-            for (int64_t pair = 0; pair < end_pair - first_pair; pair += VF_LANES) {
-                int64_t lanes = glm_min(VF_LANES, end_pair - first_pair - pair);
-                vf value = vf_silu(vf_load_first(&gate[token][pair], lanes)) * vf_load_first(&up[token][pair], lanes);
+            for (int64_t pair = 0; pair < num_pairs; pair += VF_LANES) {
+                int64_t lanes = glm_min(VF_LANES, num_pairs - pair);
+                vf value = vf_silu(vf_load(&gate[token][pair])) * vf_load(&up[token][pair]);
                 if (is_rounded(a)) {
-                    for (int64_t i = 0; i < lanes; i++)
-                        ((uint16_t *)hidden)[first_pair + pair + i] = bf16_from_f32(value[i]);
+                    vh rounded = vh_from_f32(value);
+                    memcpy((uint16_t *)hidden + first_pair + pair, &rounded, (size_t)lanes * sizeof(uint16_t));
                 } else {
-                    vf_store_first((float *)hidden + first_pair + pair, value, lanes);
+                    memcpy((float *)hidden + first_pair + pair, &value, (size_t)lanes * sizeof(float));
                 }
             }
             if (end_pair == e->width && is_rounded(a)) /* zeros up to a whole vector */
@@ -424,31 +436,63 @@ static void gate_and_up(const glm_experts_args *a, const room *room, const exper
     }
 }
 
+/* y += weight * out */
+GLM_INLINE void add_weighted(float *y, float weight, const float *out, const int rows) {
+    float sums[ROWS]; /* so that the compiler need not ask whether y and out are the same */
+    for (int r = 0; r < rows; r++) sums[r] = y[r] + weight * out[r];
+    memcpy(y, sums, (size_t)rows * sizeof *y);
+}
+
 /* Add what an expert says to elements [first_row, end_row) of its tokens. */
-static void down(const glm_experts_args *a, const expert_rows *e, int64_t first_row, int64_t end_row) {
+static void down(const glm_experts_args *a, const expert_rows *e, int64_t first_row, int64_t end_row, following next) {
     float out[MAX_SUMS];
     int64_t row_bytes = e->width * (a->w_dtype == GLM_BF16 ? 2 : 4);
+    const int64_t distance = ROWS * tiles_ahead(row_bytes);
     for (int64_t block = 0; block < e->num; block += BLOCK_TOKENS) {
-        int64_t block_end = glm_min(block + BLOCK_TOKENS, e->num);
+        const int64_t num_here = glm_min(BLOCK_TOKENS, e->num - block);
+        const void *x[BLOCK_TOKENS];
+        float *y[BLOCK_TOKENS], weights[BLOCK_TOKENS];
+        for (int64_t t = 0; t < num_here; t++) {
+            x[t] = e->hidden + (block + t) * e->hidden_bytes;
+            y[t] = a->y + (e->tokens ? e->tokens[block + t] : block + t) * a->y_stride;
+            weights[t] = e->weights ? e->weights[block + t] : 1.0f;
+        }
         for (int64_t row = first_row; row < end_row;) {
             int rows = height_of(end_row - row);
-            const void *w[ROWS];
-            for (int r = 0; r < rows; r++) w[r] = e->down + (row + r) * row_bytes;
-            for (int64_t copy = block; copy < block_end;) {
-                int num = (int)glm_min(TOKENS, block_end - copy);
-                const void *x[TOKENS];
-                for (int t = 0; t < num; t++) x[t] = e->hidden + (copy + t) * e->hidden_bytes;
-                multiply(a->w_dtype, rows, num, copy == 0, w, x, e->width, out);
+            const void *w[ROWS], *ahead[ROWS];
+            for (int r = 0; r < rows; r++) {
+                w[r] = e->down + (row + r) * row_bytes;
+                ahead[r] = row_ahead(e->down, next.rows, row + r, distance, end_row, row_bytes);
+            }
+            for (int64_t token = 0; token < num_here;) {
+                int num = (int)glm_min(TOKENS, num_here - token);
+                multiply(a->w_dtype, rows, num, w, block + token ? 0 : ahead, x + token, e->width, out);
                 for (int t = 0; t < num; t++) {
-                    float weight = e->weights ? e->weights[copy + t] : 1.0f;
-                    float *y = a->y + (e->tokens ? e->tokens[copy + t] : copy + t) * a->y_stride + row;
-                    for (int r = 0; r < rows; r++) y[r] = y[r] + weight * out[t * rows + r];
+                    if (rows == ROWS)
+                        add_weighted(y[token + t] + row, weights[token + t], out + t * ROWS, ROWS);
+                    else
+                        add_weighted(y[token + t] + row, weights[token + t], out + t * rows, rows);
                 }
-                copy += num;
+                token += num;
             }
             row += rows;
         }
     }
+}
+
+/* Set the expert of a chunk of gate and up, and return which chunk of it. The shared one is first: most rows. */
+static int64_t gate_up_item(const glm_experts_args *a, const room *room, int64_t item, int64_t of_shared,
+                            int64_t chunks, expert_rows *e) {
+    if (item < of_shared) {
+        *e = rows_of_shared(a, room);
+        return item;
+    }
+    *e = rows_of(a, room, room->touched[(item - of_shared) / chunks]);
+    return (item - of_shared) % chunks;
+}
+
+static expert_rows down_of(const glm_experts_args *a, const room *room, int64_t i, int64_t num_touched) {
+    return i < num_touched ? rows_of(a, room, room->touched[i]) : rows_of_shared(a, room);
 }
 
 /* Write what this rank's experts and the shared one say of every token. Meets two barriers, none at its end. */
@@ -463,35 +507,39 @@ void GLM_FN(experts_part)(glm_team *team, int thread, int num_threads, const glm
     }
     glm_barrier(team, thread);
 
-    int64_t num_touched = room.touched[a->num_local];
-    int64_t chunks = glm_div_up(a->width, CHUNK_PAIRS);
-    int64_t of_shared = a->shared_gate_up && a->num_tokens ? glm_div_up(a->shared_width, CHUNK_PAIRS) : 0;
-    for (int64_t item; (item = glm_next(team, GLM_NEXT_EXPERTS)) < of_shared + num_touched * chunks;) {
-        expert_rows e;
-        int64_t chunk = item; /* the shared expert first: it has the most rows */
-        if (item < of_shared) {
-            e = rows_of_shared(a, &room);
-        } else {
-            e = rows_of(a, &room, room.touched[(item - of_shared) / chunks]);
-            chunk = (item - of_shared) % chunks;
+    const int64_t num_touched = room.touched[a->num_local], size = a->w_dtype == GLM_BF16 ? 2 : 4;
+    const int64_t chunks = glm_div_up(a->width, CHUNK_PAIRS);
+    const int64_t of_shared = a->shared_gate_up && a->num_tokens ? glm_div_up(a->shared_width, CHUNK_PAIRS) : 0;
+    const int64_t items = of_shared + num_touched * chunks;
+    for (int64_t item = glm_next(team, GLM_NEXT_EXPERTS), next_item; item < items; item = next_item) {
+        next_item = glm_next(team, GLM_NEXT_EXPERTS); /* claimed early: it is known then what to fetch */
+        expert_rows e, after;
+        const int64_t chunk = gate_up_item(a, &room, item, of_shared, chunks, &e);
+        following next = {0};
+        if (next_item < items) {
+            const int64_t at = gate_up_item(a, &room, next_item, of_shared, chunks, &after) * CHUNK_PAIRS;
+            next.rows = after.gate_up + at * a->hidden * size;
+            next.up_rows = after.gate_up + (after.width + at) * a->hidden * size;
         }
-        gate_and_up(a, &room, &e, chunk * CHUNK_PAIRS, glm_min((chunk + 1) * CHUNK_PAIRS, e.width));
+        gate_and_up(a, &room, &e, chunk * CHUNK_PAIRS, glm_min((chunk + 1) * CHUNK_PAIRS, e.width), next);
     }
     glm_barrier(team, thread);
 
-    int64_t wanted = a->num_tokens < BLOCK_TOKENS ? DOWN_ROWS : a->hidden / (4 * num_threads) / ROWS * ROWS;
-    int64_t rows = glm_min(glm_max(wanted, DOWN_ROWS), MAX_DOWN_ROWS);
-    for (int64_t item; (item = glm_next(team, GLM_NEXT_EXPERTS_DOWN)) < glm_div_up(a->hidden, rows);) {
-        int64_t first = item * rows, end = glm_min(first + rows, a->hidden);
+    const int64_t wanted = a->num_tokens < BLOCK_TOKENS ? DOWN_ROWS : a->hidden / (4 * num_threads) / ROWS * ROWS;
+    const int64_t rows = glm_min(glm_max(wanted, DOWN_ROWS), MAX_DOWN_ROWS), num_experts = num_touched + !!of_shared;
+    int64_t next_first;
+    for (int64_t first = rows * glm_next(team, GLM_NEXT_EXPERTS_DOWN); first < a->hidden; first = next_first) {
+        next_first = rows * glm_next(team, GLM_NEXT_EXPERTS_DOWN);
+        const int64_t end = glm_min(first + rows, a->hidden);
         for (int64_t token = 0; token < a->num_tokens; token++)
             memset(a->y + token * a->y_stride + first, 0, (size_t)(end - first) * 4);
-        for (int64_t i = 0; i < num_touched; i++) {
-            expert_rows e = rows_of(a, &room, room.touched[i]);
-            down(a, &e, first, end);
-        }
-        if (of_shared) {
-            expert_rows e = rows_of_shared(a, &room);
-            down(a, &e, first, end);
+        for (int64_t i = 0; i < num_experts; i++) { /* the shared one is the last */
+            const int is_last = i + 1 == num_experts;
+            const expert_rows e = down_of(a, &room, i, num_touched);
+            const expert_rows after = down_of(a, &room, is_last ? 0 : i + 1, num_touched);
+            following next = {after.down + (is_last ? next_first : first) * after.width * size, 0};
+            if (is_last && next_first >= a->hidden) next.rows = 0;
+            down(a, &e, first, end, next);
         }
     }
 }

@@ -5,7 +5,8 @@
  * alone. With products of bf16, rows of x are rounded to bf16 first.
  *
  * A tile is MR rows of x times NR rows of W, as many as registers hold. While the last rows of x meet a tile of W, a
- * later one is fetched: one row of x alone would wait for memory half of the time.
+ * later one is fetched, and at the end of a chunk that of the next: one row of x alone would wait for memory half of the
+ * time.
  */
 #include "linear.h"
 
@@ -22,10 +23,11 @@ enum { MR = 2, NR = 3 };
 #else
 enum { MR = 2, NR = 2 };
 #endif
-enum { ROWS = 64 };
-
-/* Loops over accumulators must be unrolled, or these are no registers. */
-#define UNROLLED _Pragma("clang loop unroll(full)")
+enum {
+    ROWS = 64,
+    AHEAD = 2,                /* tiles from what is computed to what is fetched */
+    CHUNK_BYTES = 256 * 1024, /* of weights, at most, where these are most of the work: all threads end at once */
+};
 
 #if defined(__AVX512BF16__)
 enum { HAS_BF16_PRODUCTS = 1 };
@@ -93,37 +95,6 @@ GLM_INLINE void tile(const void *const *x, const char *w, size_t w_bytes, const 
         }
 }
 
-/* Sums of 16 vectors at once, by the very tree of vf_sum: each step halves all of them. */
-GLM_INLINE vf halves8(vf a, vf b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-}
-
-GLM_INLINE vf halves4(vf a, vf b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-}
-
-GLM_INLINE vf halves2(vf a, vf b) {
-    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
-           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
-}
-
-GLM_INLINE vf halves1(vf a, vf b) {
-    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-
-/* The sums of the first n of 16 vectors; the others are not looked at. */
-GLM_INLINE vf sums(const vf *x, int n) {
-    vf a[16], b[8], c[4], d[2];
-    UNROLLED for (int i = 0; i < 16; i++) a[i] = i < n ? x[i] : vf_zero();
-    UNROLLED for (int i = 0; i < 8; i++) b[i] = 2 * i < n ? halves8(a[2 * i], a[2 * i + 1]) : vf_zero();
-    UNROLLED for (int i = 0; i < 4; i++) c[i] = 4 * i < n ? halves4(b[2 * i], b[2 * i + 1]) : vf_zero();
-    UNROLLED for (int i = 0; i < 2; i++) d[i] = 8 * i < n ? halves2(c[2 * i], c[2 * i + 1]) : vf_zero();
-    return halves1(d[0], d[1]);
-}
-
 GLM_INLINE void tile_and_store(const void *const *x, float *const *y, const float *bias, const char *w, size_t w_bytes,
                                const char *ahead, int64_t k, int mr, int nr, int dtype) {
     vf acc[MR][NR], packed[MR * NR];
@@ -131,7 +102,7 @@ GLM_INLINE void tile_and_store(const void *const *x, float *const *y, const floa
     tile(x, w, w_bytes, ahead, k, mr, nr, dtype, acc);
     UNROLLED for (int m = 0; m < mr; m++)
         UNROLLED for (int n = 0; n < nr; n++) packed[m * nr + n] = acc[m][n];
-    UNROLLED for (int i = 0; i < mr * nr; i += 16) vf_store(out + i, sums(packed + i, mr * nr - i < 16 ? mr * nr - i : 16));
+    UNROLLED for (int i = 0; i < mr * nr; i += 16) vf_store(out + i, vf_sums(packed + i, mr * nr - i < 16 ? mr * nr - i : 16));
     UNROLLED for (int m = 0; m < mr; m++)
         UNROLLED for (int n = 0; n < nr; n++) y[m][n] = out[m * nr + n] + (bias ? bias[n] : 0.0f);
 }
@@ -185,7 +156,7 @@ static const uint16_t *rounded_rows(glm_team *team, int thread, const glm_linear
 }
 
 void GLM_FN(linear_tile)(glm_team *team, int thread, const glm_linear_args *a, int64_t m0, int64_t m1, int64_t n0,
-                             int64_t n1) {
+                             int64_t n1, int64_t next) {
     const int is_bf16 = a->w_dtype == GLM_BF16, is_rounded = is_bf16 && HAS_BF16_PRODUCTS;
     const size_t w_bytes = (size_t)a->k * (is_bf16 ? 2 : 4);
     const char *w = a->w;
@@ -193,7 +164,8 @@ void GLM_FN(linear_tile)(glm_team *team, int thread, const glm_linear_args *a, i
         const int64_t m_end = glm_min(m_begin + ROWS, m1), stride = glm_div_up(a->k, 32) * 32;
         const uint16_t *rounded = is_rounded ? rounded_rows(team, thread, a, m_begin, m_end, stride) : NULL;
         for (int64_t n = n0; n < n1; n += NR) {
-            const int64_t nr = glm_min(NR, n1 - n);
+            const int64_t nr = glm_min(NR, n1 - n), after = n + AHEAD * NR - n1; /* columns past those of this call */
+            const int64_t column = after < 0 ? n1 + after : next + after;
             for (int64_t m = m_begin; m < m_end; m += MR) {
                 const int64_t mr = glm_min(MR, m_end - m);
                 const void *x[MR];
@@ -203,7 +175,7 @@ void GLM_FN(linear_tile)(glm_team *team, int thread, const glm_linear_args *a, i
                                       : a->x + (a->rows ? a->rows[m + i] : m + i) * a->x_stride;
                     y[i] = a->y + (m + i) * a->y_stride + n;
                 }
-                const char *ahead = m + MR >= m_end ? w + (size_t)(n + 2 * NR) * w_bytes : NULL;
+                const char *ahead = m + MR >= m_end && column < a->n ? w + (size_t)column * w_bytes : NULL;
                 (is_bf16 ? tile_bf16 : tile_f32)(x, y, a->bias ? a->bias + n : NULL, w + (size_t)n * w_bytes, w_bytes,
                                                  ahead, a->k, mr, nr);
             }
@@ -215,7 +187,8 @@ void GLM_FN(linear_chunk)(const glm_linear_args *a, int num_threads, int64_t *ro
     int64_t least = num_threads == 1 ? 1 : 4 * num_threads;
     *rows = glm_min(glm_max(a->m, 1), ROWS);
     int64_t row_chunks = glm_div_up(a->m, *rows);
-    int64_t wanted = a->m <= ROWS ? glm_div_up(a->n, least) : 48;
+    const int64_t w_bytes = a->k * (a->w_dtype == GLM_BF16 ? 2 : 4);
+    int64_t wanted = a->m <= ROWS ? glm_min(glm_div_up(a->n, least), glm_max(CHUNK_BYTES / w_bytes, 1)) : 48;
     if (row_chunks * glm_div_up(a->n, wanted) < least) wanted = glm_div_up(a->n * row_chunks, least);
     *columns = glm_max(glm_div_up(wanted, NR), 1) * NR;
 }
@@ -224,9 +197,11 @@ void GLM_FN(linear_part)(glm_team *team, int thread, int num_threads, const glm_
     int64_t rows, columns;
     GLM_FN(linear_chunk)(a, num_threads, &rows, &columns);
     const int64_t row_chunks = glm_div_up(a->m, rows), chunks = row_chunks * glm_div_up(a->n, columns);
-    for (int64_t chunk; (chunk = glm_next(team, a->counter)) < chunks;) {
+    for (int64_t chunk = glm_next(team, a->counter), next; chunk < chunks; chunk = next) {
+        next = glm_next(team, a->counter); /* claimed early: it is known then what to fetch */
         const int64_t m = chunk % row_chunks * rows, n = chunk / row_chunks * columns;
-        GLM_FN(linear_tile)(team, thread, a, m, glm_min(m + rows, a->m), n, glm_min(n + columns, a->n));
+        GLM_FN(linear_tile)(team, thread, a, m, glm_min(m + rows, a->m), n, glm_min(n + columns, a->n),
+                            next / row_chunks * columns);
     }
 }
 

@@ -18,9 +18,10 @@ typedef struct {
     int32_t counter; /* GLM_NEXT_* whose chunks are claimed */
 } glm_linear_args;
 
-/* Compute rows m0..m1 and columns n0..n1 on this thread. */
+/* Compute rows m0..m1 and columns n0..n1 on this thread. next: the column whose weights it reads after these, which are
+ * fetched in time; one past the last: none is known. */
 void GLM_FN(linear_tile)(glm_team *team, int thread, const glm_linear_args *args, int64_t m0, int64_t m1, int64_t n0,
-                             int64_t n1);
+                             int64_t n1, int64_t next);
 
 /* Rows and columns of a chunk that one thread claims: enough chunks for all threads, few enough to cost nothing. */
 void GLM_FN(linear_chunk)(const glm_linear_args *args, int num_threads, int64_t *rows, int64_t *columns);

@@ -66,10 +66,12 @@ static void qkv_part(glm_team *team, int thread, const glm_model *m, const glm_s
                                   .w_dtype = m->w_dtype};
     enum { ROWS = 64 };
     const int64_t row_chunks = glm_div_up(s->num_tokens, ROWS);
-    for (int64_t chunk; (chunk = glm_next(team, GLM_NEXT_LINEAR)) < row_chunks * heads;) {
+    for (int64_t chunk = glm_next(team, GLM_NEXT_LINEAR), next; chunk < row_chunks * heads; chunk = next) {
+        next = glm_next(team, GLM_NEXT_LINEAR);
         const int64_t begin = chunk % row_chunks * ROWS, end = glm_min(begin + ROWS, s->num_tokens);
         const int64_t head = chunk / row_chunks, column = head * m->head_dim;
-        GLM_FN(linear_tile)(team, thread, &args, begin, end, column, column + m->head_dim);
+        GLM_FN(linear_tile)(team, thread, &args, begin, end, column, column + m->head_dim,
+                            next / row_chunks * m->head_dim);
         for (int64_t row = begin; row < end; row++)
             finish_head(m, s, layer, row, head, s->qkv + row * args.y_stride + column);
     }
@@ -129,7 +131,7 @@ static void attention_stage(glm_team *team, int thread, int n, const glm_model *
 static void gate_up_part(glm_team *team, int thread, int n, const glm_model *m, const glm_step *s,
                          const glm_layer *layer) {
     const int64_t width = layer->width;
-    const glm_linear_args args = {.x = s->normed,
+    glm_linear_args args = {.x = s->normed,
                                   .w = layer->gate_up,
                                   .y = s->gate_up,
                                   .m = s->num_tokens,
@@ -140,12 +142,15 @@ static void gate_up_part(glm_team *team, int thread, int n, const glm_model *m, 
                                   .w_dtype = m->w_dtype};
     int64_t rows, columns;
     GLM_FN(linear_chunk)(&args, n, &rows, &columns);
+    args.n = 2 * width;
     const int64_t row_chunks = glm_div_up(args.m, rows), chunks = row_chunks * glm_div_up(width, columns);
-    for (int64_t chunk; (chunk = glm_next(team, GLM_NEXT_LINEAR)) < chunks;) {
+    for (int64_t chunk = glm_next(team, GLM_NEXT_LINEAR), next; chunk < chunks; chunk = next) {
+        next = glm_next(team, GLM_NEXT_LINEAR);
         const int64_t begin = chunk % row_chunks * rows, end = glm_min(begin + rows, args.m);
         const int64_t from = chunk / row_chunks * columns, to = glm_min(from + columns, width);
-        GLM_FN(linear_tile)(team, thread, &args, begin, end, from, to);
-        GLM_FN(linear_tile)(team, thread, &args, begin, end, width + from, width + to);
+        GLM_FN(linear_tile)(team, thread, &args, begin, end, from, to, width + from);
+        GLM_FN(linear_tile)(team, thread, &args, begin, end, width + from, width + to,
+                            next < chunks ? next / row_chunks * columns : args.n);
         for (int64_t row = begin; row < end; row++) {
             float *gate = s->gate_up + row * args.y_stride + from;
             row_silu_mul(gate, gate + width, to - from);

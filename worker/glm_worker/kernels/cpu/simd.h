@@ -15,6 +15,8 @@
 #define GLM_JOIN(a, b) GLM_JOIN2(a, b)
 #define GLM_FN(name) GLM_JOIN(name, GLM_ISA)
 #define GLM_EXPORT __attribute__((visibility("default")))
+/* Loops over accumulators must be unrolled, or these are no registers. */
+#define UNROLLED _Pragma("clang loop unroll(full)")
 #define GLM_INLINE static inline __attribute__((always_inline))
 
 enum { GLM_F32 = 0, GLM_BF16 = 1 };
@@ -112,6 +114,37 @@ GLM_INLINE float vf_sum(vf x) {
     vf4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
     float low = b[0] + b[2], high = b[1] + b[3];
     return low + high;
+}
+
+/* Sums of 16 vectors at once, by the very tree of vf_sum: each step halves all of them. */
+GLM_INLINE vf vf_halves8(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
+GLM_INLINE vf vf_halves4(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+
+GLM_INLINE vf vf_halves2(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+}
+
+GLM_INLINE vf vf_halves1(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+/* The sums of the first n of 16 vectors; the others are not looked at. */
+GLM_INLINE vf vf_sums(const vf *x, int n) {
+    vf a[16], b[8], c[4], d[2];
+    UNROLLED for (int i = 0; i < 16; i++) a[i] = i < n ? x[i] : vf_zero();
+    UNROLLED for (int i = 0; i < 8; i++) b[i] = 2 * i < n ? vf_halves8(a[2 * i], a[2 * i + 1]) : vf_zero();
+    UNROLLED for (int i = 0; i < 4; i++) c[i] = 4 * i < n ? vf_halves4(b[2 * i], b[2 * i + 1]) : vf_zero();
+    UNROLLED for (int i = 0; i < 2; i++) d[i] = 8 * i < n ? vf_halves2(c[2 * i], c[2 * i + 1]) : vf_zero();
+    return vf_halves1(d[0], d[1]);
 }
 
 GLM_INLINE float vf_max_lane(vf x) {
