@@ -142,14 +142,16 @@ class CpuDecoder:
         args, num_tokens = step.args, step.args.num_tokens
         logits_SV = torch.empty(args.num_rows, self._model.vocab_rows)
         args.logits = logits_SV.data_ptr()
-        delta_TD = self._rows("delta", num_tokens)
         begin = 0 if hear is None else self._run_aloud(args, hear)
         for end, axis in self._exchanges(num_tokens) if begin == 0 else ():
             self._kernels.run(self._model, args, begin, end)
-            self._comm.all_reduce(delta_TD, axis)
+            self._comm.all_reduce(self._rows("delta", num_tokens), axis)
             begin = end
         self._kernels.run(self._model, args, begin, 2 * len(self._weights) + 1)
-        return self._comm.all_gather(logits_SV, Axis.TP)[:, : self._config.vocab_size]
+        gathered_SV = self._comm.all_gather(logits_SV, Axis.TP)
+        vocab_size = self._config.vocab_size
+        # No view of the same: a step's weights have driven torch out of the caches, and each call of it is slow
+        return gathered_SV if gathered_SV.shape[1] == vocab_size else gathered_SV[:, :vocab_size]
 
     def _run_aloud(self, args: StepArgs, hear: Hear) -> int:
         """Run all stages but the head's, one by one, and return that one's number. For one rank alone."""
