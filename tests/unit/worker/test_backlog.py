@@ -32,8 +32,9 @@ def a_step(number: int) -> bytes:
 async def test_others_have_a_turn_between_two_messages_of_a_backlog(tmp_path: Path) -> None:
     world, endpoint = World(), f"ipc://{tmp_path}/engine.sock"
     generations = Generations(world.flights, lambda _: None)
-    generations.start(GenerationStarting("g", endpoint))
+    await generations.start(GenerationStarting("g", endpoint))
     with zmq.Context() as context, context.socket(zmq.PAIR) as engine:
+        engine.set(zmq.LINGER, 0)
         engine.set_hwm(0)
         engine.connect(endpoint)
         limits = EngineLimits(max_model_len=64, num_blocks=100, block_size=16)
@@ -46,6 +47,5 @@ async def test_others_have_a_turn_between_two_messages_of_a_backlog(tmp_path: Pa
                 await asyncio.sleep(0)
                 step = world.flights._last_step
                 seen |= set() if step is None else {step.step}
-        engine.close(linger=0)
     assert seen == set(range(STEPS))
     generations.close()
