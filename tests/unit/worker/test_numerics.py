@@ -78,6 +78,7 @@ def test_a_rank_of_torch_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
         ({"": "max 100000", "pod": "200000 100000", "pod/worker": "max 100000"}, "/pod/worker", 2),
         ({"": "max 100000", "pod": "400000 100000", "pod/worker": "50000 100000"}, "/pod/worker", 1),
         ({"": "200000 100000"}, "/not/seen/from/here", 2),
+        ({"": "max 100000", "here": "300000 100000"}, "/not/seen/from/here", 3),
     ],
 )
 def test_the_tightest_quota_above_a_process_counts(
@@ -85,6 +86,32 @@ def test_the_tightest_quota_above_a_process_counts(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(1000))
     assert usable_cpus(*a_cgroup(tmp_path, limits, own)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("limits", "own", "cpus"),
+    [
+        ({"": (-1, 100000)}, "/", 1000),
+        ({"": (250000, 100000)}, "/", 2),
+        ({"": (-1, 100000), "pod": (100000, 50000), "pod/worker": (-1, 100000)}, "/pod/worker", 2),
+        ({"": (-1, 100000), "pod": (600000, 100000), "pod/worker": (300000, 100000)}, "/pod/worker", 3),
+        ({"": (200000, 100000)}, "/kubepods/pod/worker", 2),  # the mount begins at the container
+        ({"": (400000, 100000), "worker": (200000, 100000)}, "/kubepods/pod/worker", 2),  # and here above it
+    ],
+)
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_quotas_of_the_first_cgroups_count_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mount: str, limits: dict[str, tuple[int, int]], own: str, cpus: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(1000))
+    for name, (quota_us, period_us) in limits.items():
+        folder = tmp_path / mount / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.cfs_quota_us").write_text(f"{quota_us}\n")
+        (folder / "cpu.cfs_period_us").write_text(f"{period_us}\n")
+    membership = tmp_path / "membership"
+    membership.write_text(f"9:memory:{own}\n4:cpu,cpuacct:{own}\n1:name=systemd:{own}\n0::/\n")
+    assert usable_cpus(tmp_path, membership) == cpus
 
 
 def test_a_machine_without_cgroups_has_the_cpus_that_it_may_run_on(

@@ -54,22 +54,46 @@ def usable_cpus(cgroups: Path = CGROUPS, membership: Path = Path("/proc/self/cgr
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:
-    """Return the quotas in CPUs of the process's cgroup and of all above it; in a container its own is the root."""
+    """Return the quotas in CPUs of the process's cgroups and of all above them: v2's, and those of v1's hierarchy."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         return []
-    own = next((line.partition("::")[2] for line in lines if line.startswith("0::")), "/")
-    folder = cgroups / own.strip("/")
-    folders = [folder, *folder.parents] if folder.is_relative_to(cgroups) else [cgroups]
-    found = [_quota(each) for each in folders if each.is_relative_to(cgroups)]
+    found = []
+    for line in lines:
+        controllers, _, own = line.partition(":")[2].partition(":")
+        if not controllers:
+            found += [_quota_v2(folder) for folder in _levels(cgroups, own)]
+        elif "cpu" in controllers.split(","):
+            found += [_quota_v1(folder) for folder in _levels(cgroups / "cpu", own)]  # where all distributions link it
+            found += [_quota_v1(folder) for folder in _levels(cgroups / controllers, own)]
     return [quota for quota in found if quota is not None]
 
 
-def _quota(folder: Path) -> float | None:
+def _levels(mount: Path, own: str) -> list[Path]:
+    """Return the folder of a cgroup, and those above it up to the mount.
+
+    own: its path as the kernel tells it. A container's mount may begin anywhere on that path, at the cgroup itself too:
+    then the path's end is what is found below the mount.
+    """
+    names = [name for name in own.split("/") if name not in ("", "..")]
+    ends = [names[begin:] for begin in range(len(names))]
+    seen = next((end for end in ends if mount.joinpath(*end).is_dir()), [])
+    return [mount.joinpath(*seen[:depth]) for depth in range(len(seen), -1, -1)]
+
+
+def _quota_v2(folder: Path) -> float | None:
     try:
         quota, period = (folder / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1: none
+        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
     except (OSError, ValueError):
         return None
 
