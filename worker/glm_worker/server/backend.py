@@ -91,8 +91,9 @@ class Backend:
     async def order(self, request: Request, intake: Intake, context: Context) -> Order | None:
         """Read the body and return the order in it; None when the client is gone. Counts what ends here."""
         try:
-            with self.bodies.reading() as reading:
-                if _num_declared(request.headers) > FREE_BYTES:
+            num_declared = declared_bytes(request.headers)
+            with self.bodies.reading(num_declared) as reading:
+                if num_declared > FREE_BYTES:
                     self._check_room()
                 sent = await read_body(request.receive, self.checkpoint, reading)
                 body, context = self._split(sent, request, context)
@@ -224,7 +225,7 @@ def _taken_in(body: bytes, intake: Intake, context: Context) -> Order:
     return intake(body, context)
 
 
-def _num_declared(headers: Headers) -> int:
+def declared_bytes(headers: Headers) -> int:
     """Return how long a body is to be, as its client says; 0 where it does not."""
     declared = headers.get("content-length", "")
     return int(declared) if declared.isdecimal() else 0

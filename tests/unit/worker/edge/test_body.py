@@ -8,7 +8,7 @@ from starlette.types import Message
 
 from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.server.edge.body import read_body
-from glm_worker.server.edge.body_room import FREE_BYTES, STALLED_S, BodyRoom, Reading
+from glm_worker.server.edge.body_room import FREE_BYTES, MOST_WAITING, STALLED_S, BodyRoom
 from unit.worker.server_builders import checkpoint
 
 
@@ -22,9 +22,9 @@ class Clock:
 class Client:
     """Sends what it is told to, part by part."""
 
-    def __init__(self, room: BodyRoom) -> None:
+    def __init__(self, room: BodyRoom, length: int = 0) -> None:
         self.sent: asyncio.Queue[Message] = asyncio.Queue()
-        self.reading = room.reading()
+        self.reading = room.reading(length)
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> bytes:
@@ -67,6 +67,63 @@ async def test_what_is_past_the_bound_of_all_bodies_is_told_to_come_again() -> N
     assert room.num_bytes == 0
 
 
+async def test_bodies_that_say_their_length_wait_for_their_turn_and_all_are_read() -> None:
+    room = BodyRoom(num_bytes=1000)
+    clients = [Client(room, FREE_BYTES + 600) for _ in range(5)]
+    for client in clients:
+        await client.send(FREE_BYTES + 600)
+    for client in clients:
+        await client.send(0, more=False)
+    assert [len(await client.task) for client in clients] == [FREE_BYTES + 600] * 5
+    assert room.num_bytes == 0
+
+
+async def test_a_turn_comes_when_who_was_first_is_done_with_not_when_it_is_read() -> None:
+    room = BodyRoom(num_bytes=1000)
+    with room.reading(FREE_BYTES + 600) as first:
+        await first.expect(FREE_BYTES + 600)
+        first.grow(FREE_BYTES + 600)
+        second = Client(room, FREE_BYTES + 600)
+        await second.send(FREE_BYTES + 600, more=False)
+        assert not second.task.done()
+    assert len(await second.task) == FREE_BYTES + 600
+
+
+async def test_who_has_waited_for_long_takes_what_room_there_is() -> None:
+    room = BodyRoom(num_bytes=1000, wait_s=0.0)
+    idle, other = Client(room, FREE_BYTES + 1000), Client(room, FREE_BYTES + 600)
+    await idle.send(FREE_BYTES + 1)  # it claims all and sends little
+    await other.send(FREE_BYTES + 600, more=False)
+    assert len(await other.task) == FREE_BYTES + 600
+    idle.task.cancel()
+
+
+async def test_no_more_than_some_bodies_wait_and_the_others_are_told_at_once() -> None:
+    room = BodyRoom(num_bytes=1000)
+    clients = [Client(room, FREE_BYTES + 600) for _ in range(MOST_WAITING + 2)]
+    await clients[0].send(FREE_BYTES + 600)
+    for client in clients[1:]:
+        await client.send(FREE_BYTES + 600)
+    with pytest.raises(Overloaded):
+        await clients[-1].task
+    assert not any(client.task.done() for client in clients[:-1])
+    for client in clients[:-1]:
+        client.task.cancel()
+    await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
+    assert room.num_bytes == 0
+
+
+async def test_who_leaves_while_it_waits_makes_room_for_the_next() -> None:
+    room = BodyRoom(num_bytes=1000)
+    first, gone, last = (Client(room, FREE_BYTES + 600) for _ in range(3))
+    for client in (first, gone, last):
+        await client.send(FREE_BYTES + 600)
+    gone.task.cancel()
+    await first.send(0, more=False)
+    await last.send(0, more=False)
+    assert [len(await client.task) for client in (first, last)] == [FREE_BYTES + 600] * 2
+
+
 async def test_who_sends_nothing_for_a_while_gives_way_to_who_sends() -> None:
     clock = Clock()
     room = BodyRoom(num_bytes=1000, clock=clock)
@@ -83,7 +140,7 @@ async def test_who_sends_nothing_for_a_while_gives_way_to_who_sends() -> None:
 async def test_a_body_that_has_all_come_and_waits_for_us_gives_way_to_nobody() -> None:
     clock = Clock()
     room = BodyRoom(num_bytes=1000, clock=clock)
-    with Reading(room) as waiting:
+    with room.reading() as waiting:
         waiting.grow(FREE_BYTES + 900)
         waiting.complete()
         clock.now += 100

@@ -51,6 +51,7 @@ async def _read(receive: Receive, checkpoint: Checkpoint, reading: Reading) -> b
         chunk: bytes = message.get("body", b"")
         num_bytes += len(chunk)
         if num_bytes <= enough:
+            await reading.expect(len(chunk))
             reading.grow(len(chunk))
             chunks.append(chunk)
         else:

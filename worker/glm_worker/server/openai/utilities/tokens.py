@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
 from glm_worker.errors import RequestRefused
-from glm_worker.server.backend import Backend
+from glm_worker.server.backend import Backend, declared_bytes
 from glm_worker.server.edge.body import ClientGone, read_body
 from glm_worker.server.edge.bounds import check_json
 from glm_worker.server.edge.openapi import described
@@ -98,7 +98,7 @@ async def _answered(request: Request, backend: Backend, work: Callable[[bytes, C
     """Return the JSON of what work makes of the body, in a thread where that is long."""
     context = backend.context(request)
     try:
-        with backend.bodies.reading() as reading:
+        with backend.bodies.reading(declared_bytes(request.headers)) as reading:
             body = await read_body(request.receive, backend.checkpoint, reading)
             reply = await backend.taken(body, lambda: json_of(work(body, context)), request.receive)
     except ClientGone:
