@@ -235,12 +235,12 @@ class RandomSchedules(RuleBasedStateMachine):
     @rule(max_prefill_tokens=st.none() | st.integers(1, 5), looks_ahead=st.booleans())
     def go_on(self, max_prefill_tokens: int | None = None, looks_ahead: bool = False) -> None:
         """Half a step: arrivals and cancels also fall between the plan and its commit."""
-        if not self.sampled or (looks_ahead and len(self.sampled) < self.max_uncommitted):
-            self.schedule(max_prefill_tokens)
-        else:
+        may_plan = not self.sampled or (looks_ahead and len(self.sampled) < self.max_uncommitted)
+        if not (may_plan and self.schedule(max_prefill_tokens)) and self.sampled:
             self.commit()
 
-    def schedule(self, max_prefill_tokens: int | None) -> None:
+    def schedule(self, max_prefill_tokens: int | None) -> bool:
+        """Plan and compute a step; False: there is none."""
         had_work, before = self.scheduler.has_work, self.scheduler.blocks.holders()
         plan, twin_plan = self.scheduler.schedule(max_prefill_tokens), self.twin.schedule(max_prefill_tokens)
         self.scheduler.check()
@@ -266,6 +266,7 @@ class RandomSchedules(RuleBasedStateMachine):
             event("preempted")
         if plan.sequences:
             self.sampled.append(self.run_plan(plan))
+        return bool(plan.sequences)
 
     def zero(self, plan: ScheduledBatch) -> None:
         """Zero what is to be zeroed; then nobody who runs holds anything that is broken."""
@@ -399,7 +400,7 @@ class RandomSchedules(RuleBasedStateMachine):
             return
         last_step = self.num_steps + self.steps_left([r.request for r in self.received.values() if not r.endings])
         while self.scheduler.has_work or self.sampled:
-            self.go_on()
+            self.go_on(looks_ahead=True)
             assert self.num_steps <= last_step + 1, "starvation"
         assert self.scheduler.blocks.num_used == 0
         for received in self.received.values():
