@@ -2,10 +2,10 @@
 
 import codecs
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from glm_worker.server.text.deltas import TokenLogprob
 from glm_worker.server.text.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def _in_chat(token: TokenLogprob, tokenizer: Tokenizer) -> Json:
     }
 
 
-class _InCompletion(NamedTuple):
+class _InCompletion(msgspec.Struct, frozen=True, gc=False):
     """text: the token as it is written. top: an object of those that were told beside it, or its JSON."""
 
     text: str
@@ -45,8 +45,8 @@ class _InCompletion(NamedTuple):
 
 def spelled_in_completion(token: TokenLogprob, tokenizer: Tokenizer) -> TokenLogprob:
     """Return the token with what choices[].logprobs of a completion has of it."""
-    text, top = _in_completion(token, tokenizer)
-    return replace(token, top=(), spelled=_InCompletion(text, msgspec.Raw(_encode(top))))
+    told = _in_completion(token, tokenizer)
+    return replace(token, top=(), spelled=_InCompletion(told.text, msgspec.Raw(_encode(told.top))))
 
 
 def _in_completion(token: TokenLogprob, tokenizer: Tokenizer) -> _InCompletion:
@@ -84,9 +84,9 @@ class CompletionLogprobs:
             for token in tokens
         ]
         return {
-            "tokens": [text for text, _ in told],
+            "tokens": [each.text for each in told],
             "token_logprobs": [_bounded(token.logprob) for token in tokens],
-            "top_logprobs": [top for _, top in told],
+            "top_logprobs": [each.top for each in told],
             "text_offset": offsets,
         }
 
