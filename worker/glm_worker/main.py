@@ -18,8 +18,8 @@ OF_A_MODEL = ("model", "device", "dtype", "kv_cache_dtype", "threads_per_rank", 
 
 OF_AN_ENGINE = (
     *OF_A_MODEL, "served_model_name", "max_batch_tokens", "max_num_seqs", "block_size", "kv_cache_bytes",
-    "cuda_kernels", "look_ahead", "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold",
-    "reasoning_max_tokens", "reasoning_effort_tokens",
+    "prefix_cache", "cuda_kernels", "look_ahead", "control_tokens", "undeclared_tools", "reasoning_default",
+    "reasoning_auto_threshold", "reasoning_max_tokens", "reasoning_effort_tokens",
 )  # fmt: skip
 """Those that say something to an engine without a group: offline/settings.py takes no others."""
 

@@ -43,6 +43,7 @@ class WorkerSettings(BaseSettings):
     threads_per_rank: int = Field(
         0,
         ge=0,
+        le=1024,
         description="CPU threads of each rank; 0: on cpu the CPUs that the pod may use, its quota counted, divided by"
         " its ranks, at least 1; on cuda 1.",
     )

@@ -9,9 +9,9 @@ from glm_worker.settings import WorkerSettings, read_settings
 
 NAMES = (
     "model", "served_model_name", "device", "dtype", "threads_per_rank", "max_model_len", "max_batch_tokens",
-    "max_num_seqs", "block_size", "kv_cache_bytes", "kv_cache_dtype", "deterministic", "cuda_kernels", "look_ahead",
-    "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold", "reasoning_max_tokens",
-    "reasoning_effort_tokens",
+    "max_num_seqs", "block_size", "kv_cache_bytes", "kv_cache_dtype", "prefix_cache", "deterministic", "cuda_kernels",
+    "look_ahead", "control_tokens", "undeclared_tools", "reasoning_default", "reasoning_auto_threshold",
+    "reasoning_max_tokens", "reasoning_effort_tokens",
 )  # fmt: skip
 """Settings that say something here. Those of ports, pods, promises and callers do not."""
 
