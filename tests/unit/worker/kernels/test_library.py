@@ -1,5 +1,6 @@
 """Finding and choosing the kernels, their threads, and their build."""
 
+import _ctypes
 import ctypes
 import os
 import platform
@@ -7,14 +8,19 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from glm_worker.kernels.cpu import build, library
+from glm_worker.kernels.cpu.decoder import DecoderKernels
 from glm_worker.kernels.cpu.library import KernelsUnavailable, Team, available_isas, is_available, load, why_not
 from glm_worker.kernels.cpu.linear import linear
+from glm_worker.kernels.cpu.sample import sample_kernel
+
+OURS = library.PATH.read_bytes()
 
 
 def test_the_best_instruction_set_of_the_cpu_is_chosen() -> None:
@@ -38,26 +44,88 @@ def test_one_that_the_cpu_lacks_is_refused_with_those_that_it_has(monkeypatch: p
     assert not is_available()
 
 
-@pytest.mark.parametrize(
-    ("content", "why"), [(None, "was not built with this package"), (b"no library", "cannot be loaded")]
-)
-def test_a_library_that_is_missing_or_broken_is_said_to_be(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, why: str
-) -> None:
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[bytes], object]]:
+    """Have a file of these bytes in the library's place until the test ends."""
     path = tmp_path / "libglm_kernels.so"
-    if content is not None:
-        path.write_bytes(content)
     monkeypatch.setattr(library, "PATH", path)
-    library._handle.cache_clear()
-    library._load.cache_clear()
-    try:
-        with pytest.raises(KernelsUnavailable, match=why):
-            load()
-    finally:
-        monkeypatch.undo()
+
+    def forget() -> None:
         library._handle.cache_clear()
         library._load.cache_clear()
-        load()
+
+    forget()
+    yield path.write_bytes
+    monkeypatch.undo()
+    forget()
+    load()
+
+
+@pytest.mark.usefixtures("put")
+def test_a_library_that_is_missing_is_said_to_be() -> None:
+    assert "was not built with this package" in why_not()
+
+
+def test_a_file_that_is_no_library_is_not_loaded(put: Callable[[bytes], object]) -> None:
+    put(b"no library")
+    assert "cannot be loaded" in why_not()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 63, 64, 200, len(OURS) // 2, len(OURS) - 1])
+def test_a_library_that_is_cut_short_is_not_loaded(put: Callable[[bytes], object], num_bytes: int) -> None:
+    """The loader maps what the headers speak of, and whoever reads beyond the end of the file is killed."""
+    put(OURS[:num_bytes])
+    assert why_not() == "libglm_kernels.so cannot be loaded: it is no whole library"
+
+
+def test_a_library_of_other_sources_is_not_loaded(put: Callable[[bytes], object]) -> None:
+    key = build.sources_key(build.read_sources()).encode()
+    put(OURS.replace(key, key[:-2] + b"x-"))
+    assert why_not() == (
+        "libglm_kernels.so was built of other sources than those beside it (`make setup` builds it anew)"
+    )
+
+
+def test_a_library_that_is_not_ours_is_not_loaded(put: Callable[[bytes], object]) -> None:
+    put(Path(_ctypes.__file__).read_bytes())
+    assert "was built of other sources" in why_not()
+
+
+def test_a_source_that_is_edited_and_not_built_leaves_all_to_torch(
+    put: Callable[[bytes], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(OURS)
+    assert is_available()
+    library._handle.cache_clear()
+    library._load.cache_clear()
+    for path in [*build.FOLDER.glob("*.[ch]"), build.FOLDER / "build.py"]:
+        shutil.copy2(path, tmp_path)
+    with (tmp_path / "sample.c").open("a") as source:
+        source.write("/* changed */\n")
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    assert "was built of other sources" in why_not()
+    assert sample_kernel(1) is None
+
+
+@pytest.mark.parametrize("name", ["glm_cpu_level", "glm_team_new"])
+def test_a_library_without_its_own_functions_is_said_to_lack_them(put: Callable[[bytes], object], name: str) -> None:
+    put(_renamed(OURS, name))
+    assert why_not() == f"libglm_kernels.so has no {name}; it was built of other sources"
+
+
+def test_one_kernel_that_is_missing_leaves_its_work_to_torch(put: Callable[[bytes], object]) -> None:
+    put(_renamed(OURS, *(f"glm_{kernel}_{isa}" for kernel in ("sample", "model_run") for isa in library.ISAS)))
+    assert sample_kernel(1) is None
+    team = Team(1)
+    with pytest.raises(KernelsUnavailable, match="has no glm_model_run_"):
+        DecoderKernels(load(), team)
+    team.close()
+
+
+def _renamed(content: bytes, *names: str) -> bytes:
+    for name in names:
+        content = content.replace(f"\0{name}\0".encode(), f"\0{name[:-1]}#\0".encode())
+    return content
 
 
 def test_the_library_is_that_of_the_sources() -> None:
@@ -167,5 +235,5 @@ def _environment() -> dict[str, str]:
 
 def test_the_key_of_a_library_is_inside_it() -> None:
     handle = ctypes.CDLL(str(library.PATH))
-    key = (ctypes.c_char * 77).in_dll(handle, "glm_key").value.decode()
-    assert key.startswith("glm-kernels-")
+    key = (ctypes.c_char * 142).in_dll(handle, "glm_key").value.decode()
+    assert key == build.Recipe(build.read_sources(), platform.machine(), sanitized=False).key

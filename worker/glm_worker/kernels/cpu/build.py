@@ -54,6 +54,18 @@ def read_sources() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted([*FOLDER.glob("*.[ch]"), FOLDER / "build.py"])}
 
 
+def sources_key(sources: Mapping[str, bytes]) -> str:
+    """Return how the key of every library made of these C sources begins, whatever compiled it.
+
+    It is what the loader compares (library.py): where it serves there is no compiler to ask for its version.
+    """
+    digest = hashlib.sha256()
+    for name, content in sources.items():
+        if not name.endswith(".py"):
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return f"glm-kernels-{digest.hexdigest()}-"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is built, and everything that decides its bytes."""
@@ -64,12 +76,9 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Return what the library of these sources carries: a hash of all that made it."""
-        digest = hashlib.sha256()
-        for name, content in self.sources.items():
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
-        digest.update(f"{self.machine} {self.sanitized} {version('ziglang')}".encode())
-        return f"glm-kernels-{digest.hexdigest()}"
+        """Return what the library of these sources carries: a hash of the sources in C, and one of how it is made."""
+        how = f"{self.machine} {self.sanitized} {version('ziglang')}\0".encode() + self.sources["build.py"]
+        return sources_key(self.sources) + hashlib.sha256(how).hexdigest()
 
     @property
     def flags(self) -> tuple[str, ...]:
