@@ -125,6 +125,7 @@ def test_a_request_that_is_refused_is_an_answer_with_its_error(
     error = next(answer for answer in answers_in(out) if answer["custom_id"] == "chat-2")["response"]["body"]["error"]
     assert (error["message"], error["param"]) == ("temperature is 9; allowed: 0 to 2", "temperature")
     assert run(path, out) == 1, "nothing is left to do, and three are errors still"
+    assert "4 had one before; 3 are errors" in capsys.readouterr().err
     assert len(answers_in(out)) == 4
 
 
@@ -182,8 +183,31 @@ def test_the_answers_may_not_replace_the_requests(tmp_path: Path, capsys: pytest
     path = written(tmp_path, [a_chat(1)])
     before = path.read_bytes()
     assert run(path, path) == 2
-    assert "is no answer of a batch" in capsys.readouterr().err
+    assert "is the file of the requests" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def test_answers_to_other_requests_stay_and_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = written(tmp_path, [a_chat(2, temperature=9)]), tmp_path / "out.jsonl"
+    assert run(path, out) == 1
+    others = out.read_bytes()
+    assert run(written(tmp_path, [a_completion(1)]), out) == 0, "what is an error is no answer to these requests"
+    told = capsys.readouterr().err
+    assert "has answers to 1 requests that" in told
+    assert "1 of 1 requests have an answer; " in told
+    assert out.read_bytes().startswith(others)
+    assert len(answers_in(out)) == 2
+
+
+def test_requests_that_go_while_others_are_answered_are_told(tmp_path: Path) -> None:
+    requests = [a_completion(number, user="u" * 2**16) for number in range(200)]  # more than is read at once
+    path, out = written(tmp_path, requests), tmp_path / "out.jsonl"
+    with started(path, out, "--max-num-seqs", "2") as process:
+        wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") >= 1, process)
+        os.truncate(path, 0)
+        _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "has changed since it was checked: " in told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is a request of a batch, and what is told of a line that is none."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,32 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(a_line("a").encode() + b'\n{"custom_id": "\xff"}\n')
     with pytest.raises(ConfigError, match="line 2: it is no request"):
         checked(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_called_by_its_name(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "in.jsonl"
+    mark = "" if encoding == "utf-8-sig" else "\ufeff"
+    path.write_bytes((mark + a_line()).encode(encoding))
+    with pytest.raises(ConfigError, match="line 1: it begins with a byte order mark; the file must be UTF-8"):
+        checked(path)
+
+
+def test_what_can_be_read_only_once_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in.jsonl")  # to open it would be to wait for who writes
+    with pytest.raises(ConfigError, match=r"in\.jsonl is no regular file; requests are read twice"):
+        checked(tmp_path / "in.jsonl")
+
+
+@pytest.mark.parametrize("becomes", ["{}\n", None])
+def test_a_file_that_becomes_another_after_it_was_checked_is_named(tmp_path: Path, becomes: str | None) -> None:
+    path = a_file(tmp_path, a_line())
+    checked(path)
+    path.unlink()
+    if becomes is not None:
+        path.write_text(becomes)
+    with pytest.raises(ConfigError, match=r"in\.jsonl has changed since it was checked"):
+        list(read_lines(path))
 
 
 def test_a_file_without_requests_and_one_that_is_missing_are_refused(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_second_run_knows_what_the_first_has_done(tmp_path: Path) -> None:
         output.write(a_request("a"), an_answer())
         output.write(a_request("b"), an_answer(400))
     with Output(tmp_path / "out") as output:
-        assert (output.done, output.num_refused) == (keys("a", "b"), 1)
+        assert (output.done, output.refused) == (keys("a", "b"), keys("b"))
         output.write(a_request("c"), an_answer())
     assert len((tmp_path / "out").read_text().splitlines()) == 3
 
@@ -60,7 +60,19 @@ def test_a_torn_last_line_is_taken_away(tmp_path: Path, num_bytes: int) -> None:
     assert [json.loads(line)["custom_id"] for line in (tmp_path / "out").read_text().splitlines()] == ["a", "b"]
 
 
-@pytest.mark.parametrize("content", ["hello\n", '{"custom_id": "a", "method": "POST"}\n', "[]\n", "\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hello\n",
+        '{"custom_id": "a", "method": "POST"}\n',
+        "[]\n",
+        "\n",
+        "hello",
+        '{"custom_id": "a", "method": "POST"}',
+        '{"important": true}',
+        '{"id":"batch_res_1"}',
+    ],
+)
 def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: str) -> None:
     (tmp_path / "out").write_text(content)
     with pytest.raises(ConfigError, match="out, line 1, is no answer of a batch"):
@@ -71,6 +83,11 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: str)
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     with Output(tmp_path / "out"), pytest.raises(ConfigError, match="is being written by another process"):
         Output(tmp_path / "out")
+
+
+def test_a_device_that_never_ends_is_no_file_of_answers() -> None:
+    with pytest.raises(ConfigError, match="/dev/null is no regular file"):
+        Output(Path("/dev/null"))
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

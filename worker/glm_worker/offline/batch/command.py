@@ -50,17 +50,21 @@ def batch(requests: Path, answers: Path, settings: dict[str, Any]) -> int:
     """
     try:
         summary = checked(requests)
+        if answers.exists() and answers.samefile(requests):
+            raise ConfigError(f"{answers} is the file of the requests; name another one for the answers")
         with _ended_by_signals(), Output(answers) as output:
             strangers = len(output.done - summary.keys)
             if strangers:
                 _say(f"{answers} has answers to {strangers} requests that {requests} does not have; they stay")
             before = len(output.done & summary.keys)
-            with Tally(summary.num_requests, before) as tally:
+            with Tally(summary.num_requests, before, len(output.refused & summary.keys)) as tally:
                 if before < summary.num_requests:
                     with _engine(**settings) as engine:
                         _answer_all(engine, requests, output, tally)
             _say(tally.sentence)
-            return EXIT_SOME_REFUSED if output.num_refused else EXIT_ANSWERED
+            if left := len(summary.keys - output.done):
+                raise ConfigError(f"{requests} has changed since it was checked: {left} requests had no turn")
+            return EXIT_SOME_REFUSED if output.refused & summary.keys else EXIT_ANSWERED
     except ConfigError as error:
         _say(f"glm-worker: {error}")
         return EXIT_UNUSABLE

@@ -1,9 +1,11 @@
 """The lines of a batch: what is asked, read and checked. Pure but for reading the file."""
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, Literal
 
 import msgspec
@@ -15,6 +17,7 @@ Url = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses"]
 MAX_LINE_BYTES = MAX_BODY_BYTES + 4096  # the rest of a line beside its body
 MAX_MISTAKES = 20  # that are told
 _NOT_WHOLE = ("stream", "background")
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class BatchLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,19 +58,27 @@ def key_of(custom_id: str) -> bytes:
 
 
 def read_lines(path: Path) -> Iterator[BatchLine]:
-    """Yield the requests of a file that was checked. Empty lines have none."""
-    with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                yield _line.decode(line)
+    """Yield the requests of a file that was checked. Empty lines have none. Raises ConfigError if it is another now."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    yield _line.decode(line)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} has changed since it was checked: {error}") from error
 
 
 def checked(path: Path) -> Summary:
-    """Read the whole file, before anything is computed. Raises ConfigError, naming each line that is no request."""
+    """Read the whole file, before anything is computed. Raises ConfigError, naming each line that is no request.
+
+    It must be a regular file, for it is read again: from a pipe nothing would come then.
+    """
     numbers: dict[bytes, int] = {}
     mistakes: list[str] = []
     num_mistakes = 0
     try:
+        if not S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{path} is no regular file; requests are read twice, so write them to one first")
         with path.open("rb") as file:
             for number, line in enumerate(_bounded(file), 1):
                 if not line.strip():
@@ -92,6 +103,8 @@ def _mistake(line: bytes, number: int, numbers: dict[bytes, int]) -> str | None:
     """Return what is wrong with a line, and note its custom_id."""
     if len(line) > MAX_LINE_BYTES:
         return f"it is longer than {MAX_LINE_BYTES} bytes, the most of a request"
+    if line.startswith(_MARKS):
+        return "it begins with a byte order mark; the file must be UTF-8 without one"
     try:
         request = _line.decode(line)
         body = _body.decode(request.body)

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 from pathlib import Path
+from stat import S_ISREG
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,8 @@ class _Done(msgspec.Struct):
 
 
 _done = msgspec.json.Decoder(_Done)
+_ID = "batch_req_"
+_BEGINNING = f'{{"id":"{_ID}'.encode()
 
 
 class Output:
@@ -38,12 +41,14 @@ class Output:
         """Raises ConfigError for a file that cannot be written, that another process has, or that is something else."""
         self.path = path
         self.done: set[bytes] = set()  # keys of the requests that have an answer here
-        self.num_refused = 0  # of these, the answers that are errors
+        self.refused: set[bytes] = set()  # of these, those whose answer is an error
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
         try:
+            if not S_ISREG(os.fstat(self._fd).st_mode):
+                raise ConfigError(f"{path} is no regular file; answers are read again to go on")
             self._lock()
             self._take_up()
         except BaseException:
@@ -68,7 +73,8 @@ class Output:
 
     def _note(self, key: bytes, status: int) -> None:
         self.done.add(key)
-        self.num_refused += status != 200
+        if status != 200:
+            self.refused.add(key)
 
     def _lock(self) -> None:
         try:
@@ -77,26 +83,31 @@ class Output:
             raise ConfigError(f"{self.path} is being written by another process") from error
 
     def _take_up(self) -> None:
-        """Note which requests are done, and take a torn last line away."""
+        """Note which requests are done, and take a torn last line away, if it is one of ours."""
         whole_bytes = 0
         with open(self._fd, "rb", closefd=False) as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
+                    if line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
+                        raise self._strange(number, "it has no end, and did not begin as one")
+                    os.ftruncate(self._fd, whole_bytes)
                     break
                 try:
                     done = _done.decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    what = f"{self.path}, line {number}, is no answer of a batch: {error}"
-                    raise ConfigError(f"{what}; name another file for the answers") from error
+                    raise self._strange(number, str(error)) from error
                 self._note(key_of(done.custom_id), done.response.status_code)
                 whole_bytes += len(line)
-        os.ftruncate(self._fd, whole_bytes)
+
+    def _strange(self, number: int, why: str) -> ConfigError:
+        what = f"{self.path}, line {number}, is no answer of a batch: {why}"
+        return ConfigError(f"{what}; name another file for the answers")
 
 
 def line_of(custom_id: str, reply: Reply) -> bytes:
     """Return the line of an answer, as OpenAI's batches write it. The body stands there as the API has it."""
     line: dict[str, Any] = {
-        "id": f"batch_req_{secrets.token_hex(12)}",
+        "id": f"{_ID}{secrets.token_hex(12)}",
         "custom_id": custom_id,
         "response": {
             "status_code": reply.status,

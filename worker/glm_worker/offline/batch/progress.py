@@ -35,11 +35,12 @@ _body = msgspec.json.Decoder(_Body)
 class Tally:
     """Counts answers, and shows them where stderr is a terminal."""
 
-    def __init__(self, num_requests: int, num_done: int) -> None:
+    def __init__(self, num_requests: int, num_done: int, num_refused: int) -> None:
+        """num_done: answers of an earlier run. num_refused: those of them that are errors."""
         self.num_requests = num_requests
         self.num_before = num_done
         self.num_answered = 0
-        self.num_refused = 0
+        self.num_refused = num_refused
         self.num_tokens = 0
         self._began_s = time.monotonic()
         self._bar = _bar() if sys.stderr.isatty() else None
