@@ -188,6 +188,7 @@ def test_stream_is_a_method_and_no_parameter(engine: Engine) -> None:
         ({"model": "glm-nano", "http_port": 1}, "http_port is no setting of an engine"),
         ({"model": "glm-nano", "kv_cache_bytes": 1}, "GLM_KV_CACHE_BYTES=1 is less than one block"),
         ({"model": "glm-nano", "dtype": "int8"}, "GLM_DTYPE=int8"),
+        ({"model": "glm-nano", "threads": 100_000}, "GLM_THREADS_PER_RANK=100000: .* less than or equal to 1024"),
         ({"model": "glm-nano", "threads": 1, "threads_per_rank": 1}, "threads_per_rank is given twice"),
     ],
 )
@@ -218,6 +219,29 @@ def test_an_engine_that_is_closed_answers_nobody() -> None:
     engine.close()
     with pytest.raises(EngineFailed, match="closed"):
         engine.chat(asking("Hello"))
+
+
+def test_who_waits_is_told_that_another_thread_has_closed_the_engine() -> None:
+    long = {"max_tokens": 1500, "ignore_eos": True}
+    with Engine("glm-nano", threads=1, prefix_cache=False) as engine, ThreadPoolExecutor(4) as threads:
+        stream, unread = (engine.stream(asking("Tell a long story."), **long) for _ in range(2))
+        next(stream)
+        next(unread)
+        body = {"model": engine.name, "prompt": "The", **long}
+        waiting = [
+            threads.submit(lambda: engine.chat(asking("Tell a long story."), **long)),
+            threads.submit(lambda: list(engine.generate(["The", "A"], **long))),
+            threads.submit(lambda: list(stream)),
+            engine.request("/v1/completions", body),
+        ]
+        deadline = time.monotonic() + DEADLINE_S
+        while len(engine._group._flights) < 6:
+            assert time.monotonic() < deadline, "not all were admitted"
+            time.sleep(0.01)
+        engine.close()
+        for asked in (*waiting, threads.submit(lambda: list(unread))):
+            with pytest.raises(EngineFailed, match="closed"):
+                asked.result(DEADLINE_S)  # type: ignore[attr-defined]
 
 
 def test_the_package_is_cheap_to_import_until_an_engine_is_asked_for() -> None:

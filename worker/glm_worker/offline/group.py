@@ -5,8 +5,6 @@ application. There is no port, no supervisor and no second start: a rank that fa
 """
 
 import asyncio
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -20,6 +18,7 @@ from starlette.types import ASGIApp
 from glm_worker.errors import EngineFailed, GlmWorkerError
 from glm_worker.messages import GenerationEnded, GenerationStarting
 from glm_worker.models import resolve
+from glm_worker.offline.engine_dir import EngineDir
 from glm_worker.offline.grammars import LocalCompiler
 from glm_worker.offline.rank_thread import GENERATION, RankThread
 from glm_worker.server.app import make_app
@@ -36,6 +35,7 @@ from glm_worker.server.structured.grammars import Grammars
 from glm_worker.settings import WorkerSettings
 
 Result = TypeVar("Result")
+CLOSED = "the engine is closed; make another one"
 
 
 class LocalGroup:
@@ -46,9 +46,11 @@ class LocalGroup:
         self.failure: BaseException | None = None
         self._serves = threading.Event()
         self._is_closed = False
-        self._run_dir = Path(tempfile.mkdtemp(prefix="glm-"))
+        self._is_ending = False  # the loop has begun to end what it does
+        self._closing = threading.Lock()  # what the loop is given to do comes before its end, or is refused
+        self._dir = EngineDir()
         try:
-            self.settings = make_settings(self._run_dir)
+            self.settings = make_settings(self._dir.path)
             folder = resolve(self.settings.model)
             self.checkpoint = Checkpoint.read(
                 folder, name=self.settings.served_model_name, max_model_len=self.settings.max_model_len
@@ -57,12 +59,12 @@ class LocalGroup:
             self._thread = threading.Thread(target=self._run_loop, name="glm-server", daemon=True)
             self._thread.start()
             self._compiler = LocalCompiler(folder)
-            endpoint = f"ipc://{self._run_dir}/engine"
+            endpoint = f"ipc://{self._dir.path}/engine"
             self.app, self._flights, self._generations = self.run(self._make(endpoint)).result()
-            self._rank = RankThread(self.settings, self._run_dir, endpoint, self._on_end)
+            self._rank = RankThread(self.settings, self._dir.path, endpoint, self._on_end)
             self._rank.start()
         except BaseException:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._dir.close()
             raise
         try:
             self._serves.wait()
@@ -72,8 +74,15 @@ class LocalGroup:
             raise
 
     def run(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
-        """Have the loop do some work, and return its future; to cancel that is to cancel the work."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Have the loop do some work, and return its future; to cancel that is to cancel the work.
+
+        Raises EngineFailed if it is closed, and so does the future if it is closed meanwhile.
+        """
+        with self._closing:
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(self._until_closed(work), self._loop)
+        work.close()
+        raise EngineFailed(CLOSED)
 
     def check(self) -> None:
         """Raise what the rank failed of: an error of ours as it is, another one, and being closed, as EngineFailed."""
@@ -82,23 +91,32 @@ class LocalGroup:
         if self.failure is not None:
             raise EngineFailed(f"the engine failed: {type(self.failure).__name__}: {self.failure}") from self.failure
         if self._is_closed:
-            raise EngineFailed("the engine is closed; make another one")
+            raise EngineFailed(CLOSED)
 
     def close(self) -> None:
         """End what is in flight, and both threads. Again, it does nothing."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
         self._rank.stop()
-        self.run(self._end()).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+        self._dir.close()
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+
+    async def _until_closed(self, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._is_ending:  # then it is not its caller who does not want it any more
+                self.check()
+            raise
 
     async def _make(self, endpoint: str) -> tuple[ASGIApp, Flights, Generations]:
         settings, checkpoint = self.settings, self.checkpoint
@@ -127,7 +145,7 @@ class LocalGroup:
         """Note why the rank has ended, and end what waits for it. Runs in its thread."""
         if failure is not None:
             self.failure = failure
-            self.run(self._lose())
+            asyncio.run_coroutine_threadsafe(self._lose(), self._loop)  # closed or not
         self._serves.set()
 
     async def _lose(self) -> None:
@@ -136,7 +154,8 @@ class LocalGroup:
         await self._generations.end(GenerationEnded(GENERATION, f"{type(self.failure).__name__}"))
 
     async def _end(self) -> None:
-        self._flights.fail_all(EngineFailed("the engine is closed"))
+        self._is_ending = True
+        self._flights.fail_all(EngineFailed(CLOSED))
         self._generations.close()
         self._compiler.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
