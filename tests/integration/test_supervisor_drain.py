@@ -56,6 +56,7 @@ def test_sigterm_before_anything_served_exits_at_once(tmp_path: Path) -> None:
         began = time.monotonic()
         assert group.leader.stop() == 0
         assert time.monotonic() - began < 60  # far below drain_accept_s: no endpoint ever pointed here
+        assert "told to stop; draining" in group.leader.log.read_text()
 
 
 def test_sigterm_before_anything_served_finishes_the_requests_that_are_held(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ async def _run_until_stopped(role: LeadPod | FollowerPod, running: asyncio.Task[
         await asyncio.wait({running, first}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running  # raises what stopped it
+        _log.info("told to stop; draining")
         draining = asyncio.create_task(role.drain())
         done, _ = await asyncio.wait({running, draining, second}, return_when=asyncio.FIRST_COMPLETED)
         if second in done:
