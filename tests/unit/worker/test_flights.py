@@ -8,6 +8,8 @@ import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import EngineLimits, RequestOutput, Submit
+from glm_worker.scheduler.limits import SchedulerLimits
+from glm_worker.scheduler.scheduler import Scheduler
 from glm_worker.server.flights.flight import Ended
 from glm_worker.server.text.deltas import assemble
 from unit.worker.flights_world import World, a_job, prompt_len, text, tokens
@@ -90,19 +92,52 @@ def test_a_request_that_only_waited_outlives_any_number_of_generations() -> None
     assert flight.ended is None
 
 
-def test_what_was_computed_when_its_generation_died_goes_on_one_at_a_time_after_what_waited() -> None:
+def test_what_was_computed_when_its_generation_died_goes_on_one_at_a_time_before_what_waited() -> None:
     world = World()
     world.serve()
     first, second, waiting = (world.flights.admit(a_job()) for _ in range(3))
     world.begin_step(first, second)
     world.flights.lose("g1", "rank 1 was killed")
     engine = world.serve("g2")
-    assert engine.submitted == [waiting.job.id, first.job.id]
-    world.begin_step(waiting, first)
+    world.begin_step(first)
     world.step(tokens(first, " 4"))
-    assert engine.submitted == [waiting.job.id, first.job.id]
+    assert engine.submitted == [first.job.id]
     world.step(tokens(first, " 5"))
-    assert engine.submitted == [waiting.job.id, first.job.id, second.job.id]
+    assert engine.submitted == [first.job.id, second.job.id]
+    world.begin_step(second)
+    assert engine.submitted == [first.job.id, second.job.id, waiting.job.id]
+
+
+def test_one_on_a_long_trial_goes_before_what_waits_in_the_engine() -> None:
+    world = World()
+    world.serve("g1")
+    suspects = [world.flights.admit(a_job()) for _ in range(2)]
+    world.begin_step(*suspects)
+    world.flights.lose("g1", "rank 1 was killed")
+    world.serve("g2")
+    for suspect in suspects:
+        world.begin_step(suspect)
+        world.step(tokens(suspect, " 4"))
+        world.step(tokens(suspect, " 5"))
+    world.flights.lose("g2", "rank 1 was killed")
+    world.serve("g3")
+    newcomers = [world.flights.admit(a_job(priority=priority)) for priority in (0, 0, -1)]
+    world.flights.cancel(suspects[0])
+    limits = SchedulerLimits(max_model_len=64, max_batch_tokens=64, max_num_seqs=1, num_blocks=100, block_size=16)
+    scheduler = Scheduler(limits)
+    for message in world.engine.sent:
+        if isinstance(message, Submit):
+            scheduler.add(message.request)
+        else:
+            scheduler.cancel(message.request_id)
+    order = []
+    while scheduler.has_work:
+        (begun,) = scheduler.schedule().sequences
+        order.append(begun.request_id)
+        scheduler.commit({begun.request_id: [0]})
+        scheduler.cancel(begun.request_id)
+    ids = [flight.job.id for flight in newcomers]
+    assert order == [ids[2], suspects[1].job.id, ids[0], ids[1]]
 
 
 @pytest.mark.parametrize("end", ["finished", "cancelled", "failed"])

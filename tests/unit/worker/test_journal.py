@@ -1,9 +1,10 @@
 """The books of requests: nothing is lost, nothing ends twice, and who only waited is blamed for nothing."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
@@ -97,14 +98,100 @@ def test_a_request_that_is_computed_in_two_steps_that_die_ends() -> None:
     assert journal.lose("g2") == Losses([], ["a"])
 
 
-def test_suspects_go_last_and_one_at_a_time() -> None:
+def test_suspects_go_one_at_a_time_and_newcomers_when_all_have_a_place() -> None:
     journal = a_journal_that_lost("a", "b", waiting=["c"])
-    assert journal.due() == ["c", "a"]
+    assert journal.due() == ["a"]
     journal.admit("d", 1)
-    assert (journal.due(), journal.has_due) == (["d"], False)
+    assert (journal.due(), journal.has_due) == ([], False)
     tried(journal, "a")
     assert journal.has_due
     assert journal.due() == ["b"]
+    assert not journal.has_due
+    journal.compute("b")
+    assert journal.has_due
+    assert journal.due() == ["c", "d"]
+
+
+def test_of_suspects_the_most_important_goes_first_then_the_one_with_the_shortest_prompt_then_the_oldest() -> None:
+    journal = a_journal()
+    journal.serve("g1")
+    for name, num_tokens, priority in (("a", 1, 1), ("b", 9, 0), ("c", 2, 0), ("d", 2, 0)):
+        journal.admit(name, num_tokens, priority)
+    for name in journal.due():
+        journal.compute(name)
+    journal.lose("g1")
+    journal.serve("g2")
+    for name in "cdba":
+        assert journal.due() == [name]
+        tried(journal, name)
+
+
+def test_nobody_waits_for_one_that_was_suspected_twice_but_it_goes_first() -> None:
+    journal = a_journal_that_lost("a", "b")
+    for name in "ab":
+        assert journal.due() == [name]
+        tried(journal, name)
+    journal.lose("g2")
+    journal.admit("c", 1)
+    journal.serve("g3")
+    assert journal.due() == ["a", "c"]
+
+
+def test_of_suspects_the_one_with_a_long_trial_goes_last() -> None:
+    journal = a_journal_that_lost("a", "b")
+    journal.due()
+    tried(journal, "a")
+    assert journal.due() == ["b"]
+    journal.lose("g2")
+    journal.serve("g3")
+    assert journal.due() == ["b"]
+    tried(journal, "b")
+    assert journal.due() == ["a"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    num_running=st.integers(1, 12),
+    num_queued=st.integers(0, 60),
+    num_free=st.integers(0, 3),
+    per_step=st.integers(0, 4),
+    long=st.integers(1, 50),
+)
+def test_what_ran_when_its_generation_died_goes_on_as_soon_with_a_queue_as_without(
+    num_running: int, num_queued: int, num_free: int, per_step: int, long: int
+) -> None:
+    """long: tokens of each newcomer. per_step: newcomers that come while suspects are tried."""
+    num_places = num_running + num_free
+    journal = a_journal(requests=10**6, tokens=10**9, seqs=num_places)
+    journal.serve("g1")
+    running = [f"r{number}" for number in range(num_running)]
+    for name in (*running, *(f"q{number}" for number in range(num_queued))):
+        journal.admit(name, 1)
+    journal.due()
+    for name in running:
+        journal.compute(name)
+    journal.lose("g1")
+    journal.serve("g2")
+    engine, left, began = deque(journal.due()), dict.fromkeys(journal, long), set[str]()
+    left.update(dict.fromkeys(running, 10**6))
+    computed: list[str] = []
+    for step in range(num_running * TRIAL_OUTPUTS):
+        while engine and len(computed) < num_places:
+            computed.append(engine.popleft())
+        for name in computed:
+            journal.compute(name)
+        for name in list(computed):
+            journal.put_out(name)
+            left[name] -= 1
+            if not left[name]:
+                journal.end(name)
+                computed.remove(name)
+        began.update(computed)
+        for number in range(per_step):
+            journal.admit(f"n{step}-{number}", 1)
+            left[f"n{step}-{number}"] = long
+        engine += journal.due()
+    assert set(running) <= began
 
 
 def test_a_suspect_whose_client_leaves_lets_the_next_one_go() -> None:
@@ -117,20 +204,24 @@ def test_a_suspect_whose_client_leaves_lets_the_next_one_go() -> None:
 
 
 def test_a_death_during_a_trial_is_blamed_on_the_one_on_trial_alone() -> None:
-    journal = a_journal_that_lost("a", "b", waiting=["c"])
+    journal = a_journal_that_lost("a", "b", "c", waiting=["d"])
     journal.due()
-    for name in ("c", "a"):
-        journal.compute(name)
-    assert journal.lose("g2") == Losses(["c"], ["a"])
+    tried(journal, "a")
+    assert journal.due() == ["b"]
+    journal.compute("b")
+    assert journal.lose("g2") == Losses(["a"], ["b"])
     journal.serve("g3")
-    assert journal.due() == ["c", "b"]
+    assert journal.due() == ["c"]
+    tried(journal, "c")
+    assert journal.due() == ["a", "d"]
 
 
 def test_a_death_before_the_one_on_trial_is_computed_is_not_blamed_on_it() -> None:
-    journal = a_journal_that_lost("a", waiting=["c"])
-    assert journal.due() == ["c", "a"]
-    journal.compute("c")
-    assert journal.lose("g2") == Losses(["a", "c"], [])
+    journal = a_journal_that_lost("a", "b")
+    journal.due()
+    tried(journal, "a")
+    assert journal.due() == ["b"]
+    assert journal.lose("g2") == Losses(["a", "b"], [])
 
 
 def test_a_request_that_is_preempted_is_not_suspected_of_a_step_without_it() -> None:
@@ -146,7 +237,11 @@ def test_a_request_that_is_preempted_is_not_suspected_of_a_step_without_it() -> 
     journal.compute("c")
     journal.lose("g1")
     journal.serve("g2")
-    assert journal.due() == ["b", "a"]
+    for name in "ac":
+        assert journal.due() == [name]
+        tried(journal, name)
+    assert journal.due() == ["b"]
+    assert journal.lose("g2").failed == []
 
 
 def test_a_request_that_was_suspected_twice_is_on_trial_for_as_long_as_it_runs() -> None:
@@ -278,11 +373,11 @@ class Books(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.numbers = iter(range(10**6))
 
-    @rule(target=requests, num_tokens=st.integers(1, 30))
-    def admit(self, num_tokens: int):
+    @rule(target=requests, num_tokens=st.integers(1, 30), priority=st.integers(-1, 1))
+    def admit(self, num_tokens: int, priority: int):
         name = f"r{next(self.numbers)}"
         try:
-            self.journal.admit(name, num_tokens)
+            self.journal.admit(name, num_tokens, priority)
         except Overloaded:
             assert name not in self.journal
             return multiple()
@@ -296,8 +391,16 @@ class Books(RuleBasedStateMachine):
 
     @rule()
     def submit(self) -> None:
-        for name in self.journal.due():
-            assert name not in self.ended
+        has_due, due = self.journal.has_due, self.journal.due()
+        assert has_due == bool(due)
+        assert self.ended.isdisjoint(due)
+        entries = [self.journal._entries[name] for name in self.journal]
+        are_placed = not any(e.is_suspect and e.num_suspicions == 1 and e.is_waiting for e in entries)
+        newcomers_held = [e for e in entries if e.generation is None and not e.is_suspect]
+        assert self.journal.generation is None or not (are_placed and newcomers_held), "they wait for no reason"
+        newcomers_due = [name for name in due if not self.journal._entries[name].is_suspect]
+        assert are_placed or not newcomers_due, "suspects wait behind them"
+        assert newcomers_due == due[len(due) - len(newcomers_due) :], "a suspect goes first"
 
     @rule(name=requests)
     def schedule(self, name: str) -> None:

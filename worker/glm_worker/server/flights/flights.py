@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import msgspec
+
 from glm_worker.errors import AnswerFailed, EngineFailed, GenerationLost, Overloaded, RequestRefused
 from glm_worker.messages import Cancel, EngineLimits, RequestOutput, StepBegins, StepDone, Submit, ToEngine
 from glm_worker.server.flights.flight import Ended, Flight
@@ -226,6 +228,8 @@ class Flights:
             self._journal.preempt(request_id)
         for request_id in begins.scheduled:
             self._journal.compute(request_id)
+        if self._journal.has_due:
+            self._submit_due()
 
     def step(self, done: StepDone) -> None:
         """Take what one step of the serving engine brought. Outputs of requests that have ended are dropped."""
@@ -301,7 +305,7 @@ class Flights:
         entered: list[str] = []
         try:
             for job in jobs:
-                self._journal.admit(job.id, len(job.prompt_token_ids))
+                self._journal.admit(job.id, len(job.prompt_token_ids), job.priority)
                 entered.append(job.id)
         except Overloaded:
             for job_id in entered:
@@ -347,6 +351,8 @@ class Flights:
             except RequestRefused as error:  # it fitted the generation before, or the checkpoint, but not this one
                 self._end(flight, "refused", Ended(error=error), engine_has_it=False)
                 continue
+            if request_id == self._journal.on_trial:  # it had a place before anybody who waits in the engine has come
+                request = msgspec.structs.replace(request, deadline_ms=0)
             self._engine.send(Submit(self._engine.generation, request))
 
     def _end(self, flight: Flight, outcome: Outcome, ended: Ended, *, engine_has_it: bool = True) -> None:

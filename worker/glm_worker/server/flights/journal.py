@@ -4,8 +4,10 @@ A pure state machine: no clock, no sockets, no text. Every request that is admit
 the next generation when its own dies. But one that kills the ranks that compute it would kill every generation. So:
 
 - Who only waited for its turn is never blamed, however often that happens.
-- Who was computed in the step that died is a suspect. Suspects go last, one at a time: each is on trial until it has
-  survived what may have killed (TRIAL_OUTPUTS). Who was suspected twice is on trial for as long as it runs.
+- Who was computed in the step that died is a suspect. Suspects go one at a time: each is on trial until it has survived
+  what may have killed (TRIAL_OUTPUTS). Who was suspected twice is on trial for as long as it runs, and goes last.
+- A suspect had a place in the engine, and is to have one again soon: newcomers wait until all that are suspected once
+  have theirs, which takes some steps for each. For those suspected twice nobody waits.
 - When a generation dies while a suspect on trial is computed, that one is to blame, and ends. The others go on as they
   are: a third death is the least that it takes to end somebody who has nothing to do with any.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from glm_worker.errors import Overloaded, RequestRefused
 
 TRIAL_OUTPUTS = 2  # the first comes of all tokens that it had, the second of the token that came of these
+LONG_TRIAL = 2  # suspicions, from which on a trial is as long as the run
 RETRY_AFTER_S = 1  # a queue this size moves on within a second
 
 
@@ -52,12 +55,18 @@ class Entry:
 
     id: str
     num_prompt_tokens: int
+    priority: int = 0  # lower goes first
     generation: str | None = None
     is_waiting: bool = True
     is_computed: bool = False  # in the step that is under way, as far as is known; not while it is preempted
     is_suspect: bool = False  # was computed in a step that died, and has not been cleared
     num_suspicions: int = 0
     num_outputs: int = 0  # while on trial
+
+    @property
+    def has_long_trial(self) -> bool:
+        """Whether it is on trial for as long as it runs."""
+        return self.num_suspicions >= LONG_TRIAL
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,10 @@ class Journal:
         self._entries: dict[str, Entry] = {}
         self._num_waiting = 0
         self._num_tokens_waiting = 0
-        self._on_trial: str | None = None
         self._num_suspects_held = 0
+        self._num_newcomers_held = 0
+        self._unplaced: set[str] = set()  # suspected once, and not computed since
+        self.on_trial: str | None = None  # the generation has it
         self.generation: str | None = None  # the one that serves
 
     def __len__(self) -> int:
@@ -120,7 +131,7 @@ class Journal:
             retry_after_s=RETRY_AFTER_S,
         )
 
-    def admit(self, request_id: str, num_prompt_tokens: int) -> None:
+    def admit(self, request_id: str, num_prompt_tokens: int, priority: int = 0) -> None:
         """Take a request in, held until `due` is asked. Raises Overloaded when too much waits already."""
         assert request_id not in self._entries
         if (full := self.full) is not None:
@@ -133,8 +144,9 @@ class Journal:
                 f"{num_prompt_tokens}; {self._limits.max_waiting_tokens} may",
                 retry_after_s=RETRY_AFTER_S,
             )
-        self._entries[request_id] = Entry(request_id, num_prompt_tokens)
-        self._count(self._entries[request_id], +1)
+        entry = self._entries[request_id] = Entry(request_id, num_prompt_tokens, priority)
+        self._count(entry, +1)
+        self._count_held(entry, +1)
 
     def serve(self, generation: str) -> None:
         """Note that a generation takes requests from now on. The one before must have been lost first."""
@@ -144,26 +156,32 @@ class Journal:
     def due(self) -> list[str]:
         """Return the held requests that must be submitted to the serving generation now, once.
 
-        Oldest first; then a suspect, if none is on trial: the least suspected, and the oldest of these.
+        A suspect first, if none is on trial: with a short trial, the most important, with the shortest prompt, the
+        oldest. Then the newcomers, oldest first, unless they wait for suspects.
         """
         if self.generation is None:
             return []
         held = [entry for entry in self._entries.values() if entry.generation is None]
-        due = [entry for entry in held if not entry.is_suspect]
-        suspects = [entry for entry in held if entry.is_suspect]
-        if suspects and self._on_trial is None:
-            suspect = min(suspects, key=lambda entry: entry.num_suspicions)
-            self._on_trial, suspect.num_outputs = suspect.id, 0
-            self._num_suspects_held -= 1
+        due = []
+        if self._num_suspects_held and self.on_trial is None:
+            suspects = [entry for entry in held if entry.is_suspect]
+            suspect = min(suspects, key=lambda entry: (entry.has_long_trial, entry.priority, entry.num_prompt_tokens))
+            self.on_trial, suspect.num_outputs = suspect.id, 0
             due.append(suspect)
+        if not self._unplaced:
+            due += [entry for entry in held if not entry.is_suspect]
         for entry in due:
+            self._count_held(entry, -1)
             entry.generation = self.generation
         return [entry.id for entry in due]
 
     @property
     def has_due(self) -> bool:
-        """Whether `due` would return a suspect: the trial before is over. What else is held is due when it is held."""
-        return bool(self._num_suspects_held) and self._on_trial is None and self.generation is not None
+        """Whether `due` would return any."""
+        if self.generation is None:
+            return False
+        is_suspect_due = self._num_suspects_held > 0 and self.on_trial is None
+        return is_suspect_due or (self._num_newcomers_held > 0 and not self._unplaced)
 
     def held(self) -> list[str]:
         """Return the requests that no generation has, oldest first."""
@@ -176,6 +194,7 @@ class Journal:
             self._count(entry, -1)
             entry.is_waiting = False
             entry.is_computed = True
+            self._unplaced.discard(request_id)
 
     def compute(self, request_id: str) -> None:
         """Note that the step that begins computes a request, for the first time or again after it was preempted."""
@@ -191,23 +210,24 @@ class Journal:
 
     def put_out(self, request_id: str) -> None:
         """Note that a step has brought something of a request: one on trial may be cleared by it."""
-        if request_id != self._on_trial:
+        if request_id != self.on_trial:
             return
         entry = self._entries[request_id]
         entry.num_outputs += 1
-        if entry.num_suspicions < 2 and entry.num_outputs >= TRIAL_OUTPUTS:
+        if not entry.has_long_trial and entry.num_outputs >= TRIAL_OUTPUTS:
             entry.is_suspect = False
-            self._on_trial = None
+            self.on_trial = None
 
     def end(self, request_id: str) -> str | None:
         """Take a request out, and return the generation that has it, if one does. The caller notes the outcome."""
         entry = self._entries.pop(request_id)
         if entry.is_waiting:
             self._count(entry, -1)
-        if entry.is_suspect and entry.generation is None:
-            self._num_suspects_held -= 1
-        if request_id == self._on_trial:
-            self._on_trial = None
+        if entry.generation is None:
+            self._count_held(entry, -1)
+        self._unplaced.discard(request_id)
+        if request_id == self.on_trial:
+            self.on_trial = None
         return entry.generation
 
     def lose(self, generation: str) -> Losses:
@@ -216,7 +236,7 @@ class Journal:
         if self.generation == generation:
             self.generation = None
         lost = [entry for entry in self._entries.values() if entry.generation == generation]
-        to_blame = [entry for entry in lost if entry.is_computed and entry.id == self._on_trial]
+        to_blame = [entry for entry in lost if entry.is_computed and entry.id == self.on_trial]
         for entry in lost:
             if entry in to_blame:
                 self.end(entry.id)
@@ -225,7 +245,7 @@ class Journal:
                 self._hold(entry, is_suspected=entry.is_computed and not to_blame)
                 losses.held.append(entry.id)
         if lost:
-            self._on_trial = None
+            self.on_trial = None
         return losses
 
     def check(self) -> None:
@@ -237,10 +257,12 @@ class Journal:
             assert entry.generation in (None, self.generation), "a dead generation keeps no request"
             assert entry.generation is not None or entry.is_waiting, "what nobody runs waits"
             assert not entry.is_computed or (entry.generation is not None and not entry.is_waiting)
-            assert not entry.is_suspect or entry.generation is None or entry.id == self._on_trial, "one at a time"
-        assert self._on_trial is None or self._entries[self._on_trial].is_suspect
-        suspects = [entry for entry in self._entries.values() if entry.is_suspect and entry.generation is None]
-        assert self._num_suspects_held == len(suspects)
+            assert not entry.is_suspect or entry.generation is None or entry.id == self.on_trial, "one at a time"
+        assert self.on_trial is None or self._entries[self.on_trial].is_suspect
+        held = [entry.is_suspect for entry in self._entries.values() if entry.generation is None]
+        assert (self._num_suspects_held, self._num_newcomers_held) == (held.count(True), held.count(False))
+        suspects = [entry for entry in self._entries.values() if entry.is_suspect and not entry.has_long_trial]
+        assert self._unplaced == {entry.id for entry in suspects if entry.is_waiting}
 
     def _hold(self, entry: Entry, *, is_suspected: bool) -> None:
         """Take a request back from a generation that is dead."""
@@ -252,7 +274,9 @@ class Journal:
         if is_suspected:
             entry.is_suspect = True
             entry.num_suspicions += 1
-        self._num_suspects_held += entry.is_suspect
+        if entry.is_suspect and not entry.has_long_trial:
+            self._unplaced.add(entry.id)
+        self._count_held(entry, +1)
 
     def _num_waiting_with_one(self) -> int:
         """Return how many would wait with one more, without those that the engine has a free place for."""
@@ -265,3 +289,9 @@ class Journal:
     def _count(self, entry: Entry, sign: int) -> None:
         self._num_waiting += sign
         self._num_tokens_waiting += sign * entry.num_prompt_tokens
+
+    def _count_held(self, entry: Entry, sign: int) -> None:
+        if entry.is_suspect:
+            self._num_suspects_held += sign
+        else:
+            self._num_newcomers_held += sign
