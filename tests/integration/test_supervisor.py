@@ -78,8 +78,9 @@ def test_a_killed_rank_is_named_and_the_group_serves_again_at_once(computing: Gr
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_is_named_even_if_its_peer_is_reaped_first(tmp_path: Path, rank: int) -> None:
-    """Rank 2 stands still: nothing but the supervisor's kill ends it."""
-    with running_group(tmp_path, ranks_per_pod=3, rank_target=COMPUTE, server_target=SERVER) as group:
+    """Rank 2 stands still: nothing but the supervisor's kill ends it, long before it would count as hung."""
+    pod = {"ranks_per_pod": 3, "heartbeat_limit_s": 120, "rank_target": COMPUTE, "server_target": SERVER}
+    with running_group(tmp_path, **pod) as group:
         before = group.serving()["generation"]
         victim, peer, bystander = group.rank(rank), group.rank(1 - rank), group.rank(2)
         bystander.suspend()
