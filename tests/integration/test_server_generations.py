@@ -27,7 +27,7 @@ def ask(world: ServerWorld, *, stream: bool = False) -> asyncio.Task[httpx.Respo
 
 
 def events(response: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
@@ -96,6 +96,32 @@ async def test_tokens_that_nobody_had_read_when_their_generation_died_are_not_co
     assert again.answer_token_ids == token_ids(" 4") * 200
     await second.say(again, " 5", end="<|user|>")
     assert (await asked).json()["choices"][0]["text"] == said + " 5"
+
+
+@pytest.mark.parametrize("num_queued", [0, 5])
+async def test_streams_that_ran_go_on_before_anything_that_waited(world: ServerWorld, num_queued: int) -> None:
+    first = await world.serve("g-1")
+    asked = [ask(world, stream=True) for _ in range(3)]
+    streams = [await first.next_request() for _ in asked]
+    asked += [ask(world) for _ in range(num_queued)]
+    queued = [await first.next_request() for _ in range(num_queued)]
+    for stream in streams:
+        await first.say(stream, " 4")
+    await world.until(f'glm_engine_steps_total{{model="{MODEL}"}}', len(streams) * len(token_ids(" 4")))
+    await world.kill(first)
+    second = await world.serve("g-2")
+    submitted = []
+    for _ in streams:
+        again = await second.next_request()
+        assert again.answer_token_ids == token_ids(" 4")
+        submitted.append(again)
+        assert second.submitted.empty(), "the next one comes when this one has proved itself"
+        await second.say(again, " 5 6")
+    submitted += [await second.next_request() for _ in queued]
+    assert [each.request_id for each in submitted] == [each.request_id for each in (*streams, *queued)]
+    for each in submitted:
+        await second.say(each, " 7", end="<|user|>")
+    assert [(await each).status_code for each in asked] == [200] * len(asked)
 
 
 async def test_a_thought_that_was_begun_goes_on_in_the_next_generation(world: ServerWorld) -> None:
