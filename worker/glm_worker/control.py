@@ -13,7 +13,7 @@ import msgspec
 from glm_worker.errors import GlmWorkerError
 
 MAX_FRAME_BYTES = 16 * 2**20  # a page of metrics is the largest message; more is not one of our peers
-_HEADER_BYTES = 4
+HEADER_BYTES = 4
 _encoder = msgspec.msgpack.Encoder()
 
 Received = TypeVar("Received")
@@ -26,7 +26,7 @@ class ProtocolError(GlmWorkerError):
 def encode_frame(message: msgspec.Struct) -> bytes:
     """Return the message as it goes over the wire."""
     body = _encoder.encode(message)
-    return len(body).to_bytes(_HEADER_BYTES) + body
+    return len(body).to_bytes(HEADER_BYTES) + body
 
 
 def frame_length(header: bytes) -> int:
@@ -72,7 +72,7 @@ class ControlLink(Generic[Received]):
     async def receive(self) -> Received | None:
         """Return the next message, or None when the other side is gone. Raises ProtocolError on anything else."""
         try:
-            header = await self._reader.readexactly(_HEADER_BYTES)
+            header = await self._reader.readexactly(HEADER_BYTES)
             body = await self._reader.readexactly(frame_length(header))
         except (asyncio.IncompleteReadError, OSError):  # OSError: reset, timed out, unreachable
             return None

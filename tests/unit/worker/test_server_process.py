@@ -2,17 +2,20 @@
 
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
-from glm_worker.control import frame_length
+from glm_worker.control import encode_frame, frame_length
 from glm_worker.heartbeat import MESSAGE_BYTES
-from glm_worker.messages import FromServer, ServerFailed
+from glm_worker.messages import FromServer, MetricsReply, MetricsRequest, ServerFailed, WatchLoad
 from glm_worker.models import resolve
 from glm_worker.server import main
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.children.server_process import prepare_for, tell, wait_for_a_word
+
+LIMIT_S = 60.0
 
 
 def told(message: str) -> str:
@@ -59,6 +62,29 @@ def test_one_that_stands_by_begins_with_the_first_word_and_leaves_it_to_be_read(
         ours.sendall(b"word")
         assert wait_for_a_word(theirs.fileno())
         assert theirs.recv(10) == b"word"
+
+
+def test_one_that_stands_by_says_that_it_lives_as_often_as_it_is_asked_and_then_begins() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(LIMIT_S)
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        begins = pool.submit(wait_for_a_word, theirs.fileno())
+        for number in (1, 70_000):
+            ours.sendall(encode_frame(MetricsRequest(number)))
+            assert ours.recv(100) == encode_frame(MetricsReply(number, ""))
+        ours.sendall(encode_frame(WatchLoad(is_on=True)))
+        assert begins.result()
+        assert theirs.recv(100) == encode_frame(WatchLoad(is_on=True))
+
+
+def test_a_question_that_comes_with_the_first_word_is_answered_before_it() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(LIMIT_S)
+    with ours, theirs:
+        ours.sendall(encode_frame(MetricsRequest(1)) + encode_frame(WatchLoad(is_on=True)))
+        assert wait_for_a_word(theirs.fileno())
+        assert ours.recv(100) == encode_frame(MetricsReply(1, ""))
+        assert theirs.recv(100) == encode_frame(WatchLoad(is_on=True))
 
 
 def test_one_that_stands_by_ends_with_its_supervisor() -> None:

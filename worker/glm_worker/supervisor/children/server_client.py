@@ -68,6 +68,7 @@ class ServerClient:
         self.has_served = False
         self.has_answered = False
         self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # of one that stands by
+        self.stood_by = False  # it had imported all before it was taken
         self.full_because: str | None = None  # a sentence while it takes no further connection
         self.was_told_to_drain = False
         self.load: LoadChanged | None = None  # as it was said last, at load_s
@@ -113,6 +114,14 @@ class ServerClient:
         if self._listens_since_s is None:
             return None
         return (self._ended_s or time.monotonic()) - self._listens_since_s
+
+    async def stands_by(self, limit_s: float) -> bool:
+        """Return whether this process, which is not taken yet, has imported all and answers within the limit."""
+        has_answered = await self.metrics(limit_s) is not None
+        if has_answered and not self.stood_by and not self.taken.done():
+            self.stood_by = True
+            _log.info("process %d stands by for the server", self.pid)
+        return has_answered
 
     def take(self) -> None:
         """Have this process, which stood by, be the server; what it is told next makes it begin."""

@@ -101,9 +101,8 @@ class ServerKeeper:
             await asyncio.sleep(backoff_s(num_failures, settings.backoff_base_s, settings.backoff_max_s))
             self._wants_spare.clear()
             spare = self._spare = await self._start(is_spare=True)
-            waited: set[asyncio.Future[Any]] = {spare.ended, spare.taken}
             try:
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                await self._watch_spare(spare)
             finally:
                 if not spare.taken.done():
                     self._spare = None
@@ -124,8 +123,9 @@ class ServerKeeper:
             if server is None or server.ended.done():
                 continue
             if not server.is_listening:
-                if time.monotonic() - server.started_s >= import_limit_s:
-                    server.kill(f"it did not listen within import_limit_s {import_limit_s:g}")
+                setting, allowed_s = ("heartbeat", limit_s) if server.stood_by else ("import", import_limit_s)
+                if time.monotonic() - server.started_s >= allowed_s:
+                    server.kill(f"it did not listen within {setting}_limit_s {allowed_s:g}")
                 continue
             if await server.metrics(limit_s) is None and not server.ended.done():
                 _log.error("the server (process %d) has not answered for %.0f s; killing it", server.pid, limit_s)
@@ -177,6 +177,21 @@ class ServerKeeper:
         if self._server is not None and self._server.was_told_to_drain:
             self._server.kill()
             self._server = None  # it listens until the kernel has killed it, but no generation may start with it
+
+    async def _watch_spare(self, spare: ServerClient) -> None:
+        """Return when a process that stands by has ended, or is taken. One that hangs is killed before its turn."""
+        limit_s = self._settings.import_limit_s
+        waited: set[asyncio.Future[Any]] = {spare.ended, spare.taken}
+        while not any(future.done() for future in waited):
+            if await spare.stands_by(limit_s):
+                limit_s = self._settings.heartbeat_limit_s
+            elif not any(future.done() for future in waited):
+                _log.error(
+                    "the process that stands by (%d) has not answered for %.0f s; killing it", spare.pid, limit_s
+                )
+                self._spare = None
+                spare.kill()
+            await asyncio.wait(waited, timeout=CHECK_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
 
     def _note_serving(self, generation: str) -> None:
         if self._spare is None:

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-from glm_worker.control import encode_frame
+import msgspec
+
+from glm_worker.control import HEADER_BYTES, ProtocolError, encode_frame, frame_length
 from glm_worker.errors import ConfigError
 from glm_worker.heartbeat import cut
-from glm_worker.messages import ServerFailed
+from glm_worker.messages import MetricsReply, MetricsRequest, ServerFailed
 from glm_worker.settings import WorkerSettings, read_settings
 from glm_worker.supervisor.children.process import die_with_parent, ignore_stop_signals, name_process
 from glm_worker.supervisor.evidence.causes import EXIT_CONFIG, EXIT_CRASH
@@ -24,6 +26,7 @@ from glm_worker.supervisor.logs import configure_logging
 
 ServerTarget = Callable[[WorkerSettings, int], None]
 _log = logging.getLogger("glm_worker.server")
+_QUESTION_BYTES = 256  # more than a question for metrics takes
 
 
 def main() -> int:
@@ -73,13 +76,30 @@ def prepare_for(settings: WorkerSettings, module: ModuleType) -> None:
 
 
 def wait_for_a_word(control_fd: int) -> bool:
-    """Wait until the supervisor says something, and leave it there to be read; False: it has gone."""
+    """Wait until the supervisor says something, and leave it there to be read; False: it has gone.
+
+    That it asks for metrics is no such word: it asks whether this process lives, and there are none yet.
+    """
     with socket.socket(fileno=os.dup(control_fd)) as sock:
         sock.setblocking(True)
         try:
-            return bool(sock.recv(1, socket.MSG_PEEK))
+            while said := sock.recv(_QUESTION_BYTES, socket.MSG_PEEK):
+                if (question := _question(said)) is None:
+                    return True
+                sock.recv(len(encode_frame(question)))
+                sock.sendall(encode_frame(MetricsReply(question.id, "")))
         except OSError:
-            return False
+            pass
+        return False
+
+
+def _question(said: bytes) -> MetricsRequest | None:
+    """Return the question for metrics with which this begins, if it does. It was sent at once, so it is there whole."""
+    header, rest = said[:HEADER_BYTES], said[HEADER_BYTES:]
+    try:
+        return msgspec.msgpack.decode(rest[: frame_length(header)], type=MetricsRequest)
+    except (ProtocolError, msgspec.DecodeError):
+        return None
 
 
 def tell(control_fd: int, message: str) -> None:
