@@ -141,6 +141,49 @@ def test_large_mistakes_are_found_in_bfloat16_as_well(
     assert (code, said["first_that_differs"]) == (1, first)
 
 
+def _an_expert_zeroed(tensors: dict[str, Tensor]) -> None:
+    zeroed(f"{LAYER}.mlp.experts.3.down_proj.weight")(tensors)
+
+
+def _gates_swapped_in_an_expert(tensors: dict[str, Tensor]) -> None:
+    name = f"{LAYER}.mlp.experts.3"
+    swapped(f"{name}.gate_proj.weight", f"{name}.up_proj.weight")(tensors)
+
+
+def _two_experts_swapped(tensors: dict[str, Tensor]) -> None:
+    for matrix in ("gate_proj", "up_proj", "down_proj"):
+        swapped(f"{LAYER}.mlp.experts.3.{matrix}.weight", f"{LAYER}.mlp.experts.5.{matrix}.weight")(tensors)
+
+
+OF_AN_EXPERT = [_an_expert_zeroed, _gates_swapped_in_an_expert, _two_experts_swapped]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", OF_AN_EXPERT)
+def test_one_wrong_expert_of_eight_is_found_and_its_layer_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Change, dtype: str
+) -> None:
+    broken = a_variant(tmp_path / "broken", change=change)
+    code, said = checked(capsys, "--model", str(broken), "--reference", str(NANO), "--dtype", dtype)
+    assert (code, said["first_that_differs"]) == (1, "layer 2 (experts)")
+    assert [place["name"] for place in said["places"] if place["differs"]] == ["layer 2 (experts)"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", OF_AN_EXPERT)
+def test_one_wrong_expert_of_128_is_found_and_its_layer_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Change, dtype: str
+) -> None:
+    right, broken = _many_experts(tmp_path / "right"), tmp_path / "broken"
+    assert checked(capsys, "--model", str(right), "--dtype", dtype)[0] == 0
+    shutil.copytree(right, broken)
+    tensors = load_file(broken / "model.safetensors")
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, broken / "model.safetensors")
+    code, said = checked(capsys, "--model", str(broken), "--reference", str(right), "--dtype", dtype)
+    assert (code, said["first_that_differs"]) == (1, "layer 2 (experts)")
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_first_layers_alone_are_compared(capsys: pytest.CaptureFixture[str], num_layers: int) -> None:
     code, said = checked(capsys, "--model", "builtin://glm-nano", "--layers", str(num_layers), "--dtype", "float32")
@@ -252,13 +295,24 @@ def test_a_user_sees_a_table_and_a_verdict(tmp_path: Path) -> None:
     assert verdict == "SAME: all layers compute what transformers computes, within what float32 allows"
 
 
-def _with_a_hole(folder: Path) -> Path:
-    """Write a model whose last layer is a file of 8 GiB a tensor, a hole: who reads it does not come back."""
-    rows, columns = 2**16, 2**15
-    write_checkpoint(folder, a_config(vocab_size=1024, eos_token_id=[1003, 1010, 1012]), num_shards=1)
+def _with_texts(folder: Path, **changes: object) -> Path:
+    """Write a random model that reads and writes as glm-nano does."""
+    config = a_config(vocab_size=1024, eos_token_id=[1003, 1010, 1012], **changes)
+    write_checkpoint(folder, config, num_shards=1)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         if (NANO / name).exists():
             shutil.copy(NANO / name, folder)
+    return folder
+
+
+def _many_experts(folder: Path) -> Path:
+    return _with_texts(folder, n_routed_experts=128, num_experts_per_tok=8)
+
+
+def _with_a_hole(folder: Path) -> Path:
+    """Write a model whose last layer is a file of 8 GiB a tensor, a hole: who reads it does not come back."""
+    rows, columns = 2**16, 2**15
+    _with_texts(folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.layers.2.")}

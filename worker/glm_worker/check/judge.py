@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from glm_worker.check.bounds import Bounds
-from glm_worker.check.states import States
+from glm_worker.check.states import Routing, States
 
 CLEAR = 4  # times the error of a logit that is allowed, by which the likeliest token must lead
 
@@ -15,9 +15,10 @@ CLEAR = 4  # times the error of a logit that is allowed, by which the likeliest 
 class Distance:
     """How far both sides are apart at one place, given the same input of it.
 
-    relative, cosine and share_of_allowed: of the token that bounds.share of all tokens are better than. relative: to
-    the size of the layer's update, or of what is compared where nothing is updated. from_start: the same where each
-    side went its own way since the embedding. share_of_allowed: above 1 they differ.
+    relative, cosine: of the token that bounds.share of all tokens are better than. relative: to the size of the layer's
+    update, or of what is compared where nothing is updated. from_start: the same where each side went its own way since
+    the embedding. share_of_allowed: above 1 they differ; of that token, or of the worst one of those judged singly.
+    num_singly: tokens that are judged each by itself: all, but for those whose experts rounding may choose.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Distance:
     cosine: float
     from_start: float
     share_of_allowed: float
+    num_singly: int
 
     @property
     def differs(self) -> bool:
@@ -66,31 +68,43 @@ def judged(ours: States, alone: States, fed: States, bounds: Bounds, kinds: list
     kinds: of each layer, a word.
     """
     num_layers = len(kinds)
-    embedding = _compared("embedding", ours.hidden_TD[0], fed.hidden_TD[0], alone.hidden_TD[0], None, bounds)
+    routings = fed.routings or [None] * num_layers
+    embedding = _compared("embedding", ours.hidden_TD[0], fed.hidden_TD[0], alone.hidden_TD[0], None, None, bounds)
     layers = [
         _compared(f"layer {i} ({kind})", ours.hidden_TD[i + 1], fed.hidden_TD[i + 1], alone.hidden_TD[i + 1],
-                  ours.hidden_TD[i], bounds)
+                  ours.hidden_TD[i], routings[i], bounds)
         for i, kind in enumerate(kinds)
     ]  # fmt: skip
-    head = _compared("norm and head", ours.logits_SV, fed.logits_SV, alone.logits_SV, None, bounds)
+    head = _compared("norm and head", ours.logits_SV, fed.logits_SV, alone.logits_SV, None, None, bounds)
     allowed = bounds.of_logits(num_layers)
     logits = _logits(ours.logits_SV, alone.logits_SV, allowed, bounds.share)
     greedy = _greedy(ours.logits_SV, alone.logits_SV, allowed)
     return Verdict([embedding, *layers, head], logits, greedy, bounds.greedy_share)
 
 
-def _compared(name: str, ours: Tensor, fed: Tensor, alone: Tensor, entered: Tensor | None, bounds: Bounds) -> Distance:
+def _compared(
+    name: str,
+    ours: Tensor,
+    fed: Tensor,
+    alone: Tensor,
+    entered: Tensor | None,
+    routing: Routing | None,
+    bounds: Bounds,
+) -> Distance:
     ours, fed, alone = ours.float(), fed.float(), alone.float()
     update = fed if entered is None else fed - entered.float()
     size, off = update.norm(dim=-1), (ours - fed).norm(dim=-1)
     allowed = bounds.of_update * size + (0 if entered is None else bounds.of_residual * fed.norm(dim=-1))
+    of_allowed = off / allowed.clamp_min(1e-30)
+    singly = of_allowed if routing is None else of_allowed[routing.lead_T > bounds.of_choice]
     return Distance(
         name=name,
         max_abs=(ours - fed).abs().max().item(),
         relative=_at(off / size.clamp_min(1e-30), bounds.share),
         cosine=1 - _at(1 - torch.cosine_similarity(ours.double(), fed.double(), dim=-1), bounds.share),
         from_start=_at((ours - alone).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-30), bounds.share),
-        share_of_allowed=_at(off / allowed.clamp_min(1e-30), bounds.share),
+        share_of_allowed=max(_at(of_allowed, bounds.share), _at(singly, 1) if len(singly) else 0.0),
+        num_singly=len(singly),
     )
 
 
@@ -104,6 +118,7 @@ def _logits(ours_SV: Tensor, alone_SV: Tensor, allowed: float, share: float) -> 
         cosine=1 - _at(1 - torch.cosine_similarity(ours_SV.double(), alone_SV.double(), dim=-1), share),
         from_start=relative,
         share_of_allowed=relative / allowed,
+        num_singly=0,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glm_worker.check.states import States, Text
+from glm_worker.check.states import Routing, States, Text
 from glm_worker.errors import ConfigError
 
 
@@ -59,6 +59,8 @@ class Oracle:
         for number, layer in enumerate(inner.layers):
             if given_TD is not None:
                 hooks.append(layer.register_forward_pre_hook(self._give(given_TD[number])))
+                if (router := getattr(layer.mlp, "gate", None)) is not None:
+                    hooks.append(router.register_forward_hook(_keep_routing(kept, number)))
             hooks.append(layer.register_forward_hook(_keep(kept, number + 1)))
         if given_TD is not None:
             hooks.append(inner.norm.register_forward_pre_hook(self._give(given_TD[-1])))
@@ -82,19 +84,59 @@ class _Kept:
     def __init__(self) -> None:
         self.logits: list[Tensor] = []
         self._hidden: list[list[Tensor]] = []
+        self._routings: dict[int, list[Routing]] = {}
 
     def add(self, number: int, x_TD: Tensor) -> None:
         if number == len(self._hidden):
             self._hidden.append([])
         self._hidden[number].append(x_TD.cpu())
 
+    def add_routing(self, number: int, routing: Routing) -> None:
+        self._routings.setdefault(number, []).append(routing)
+
     @property
     def states(self) -> States:
-        return States([torch.cat(parts) for parts in self._hidden], torch.cat(self.logits))
+        routings = [_joined(self._routings.get(number)) for number in range(len(self._hidden) - 1)]
+        return States([torch.cat(parts) for parts in self._hidden], torch.cat(self.logits), routings)
 
 
 def _keep(kept: _Kept, number: int) -> Callable[[torch.nn.Module, Any, Any], None]:
     return lambda _, __, out: kept.add(number, (out[0] if isinstance(out, tuple) else out)[0])
+
+
+def _keep_routing(kept: _Kept, number: int) -> Callable[[torch.nn.Module, Any, Any], None]:
+    def keep(router: Any, args: tuple[Any, ...], out: tuple[Tensor, Tensor, Tensor]) -> None:
+        kept.add_routing(
+            number, routing_of(args[0].flatten(0, -2), router.weight, router.e_score_correction_bias, out[2])
+        )
+
+    return keep
+
+
+def routing_of(x_TD: Tensor, weight_ED: Tensor, bias_E: Tensor, expert_ids_TK: Tensor) -> Routing:
+    """Return the choice, and how far the scores of chosen and other experts are apart.
+
+    A logit is a sum over D: where each number of the input is off by a share of itself, at random, the logit is off by
+    that share of the root of the sum of its terms' squares. The score is its sigmoid, so less moves there.
+    """
+    x_TD, weight_ED = x_TD.float(), weight_ED.float()
+    scores_TE = (x_TD @ weight_ED.T).sigmoid()
+    moved_TE = (x_TD.square() @ weight_ED.square().T).sqrt() * scores_TE * (1 - scores_TE)
+    chosen_TE = scores_TE + bias_E
+    is_chosen_TE = torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(1, expert_ids_TK, value=True)
+    lead_T = torch.full_like(scores_TE[:, 0], torch.inf)
+    for expert_ids_T in expert_ids_TK.T[:, :, None]:
+        gap_TE = chosen_TE.gather(1, expert_ids_T) - chosen_TE
+        of_errors_TE = (moved_TE.gather(1, expert_ids_T).square() + moved_TE.square()).sqrt()
+        lead_TE = (gap_TE / of_errors_TE.clamp_min(1e-30)).masked_fill(is_chosen_TE, torch.inf)
+        lead_T = torch.minimum(lead_T, lead_TE.amin(dim=-1))
+    return Routing(expert_ids_TK.cpu(), lead_T.cpu())
+
+
+def _joined(parts: list[Routing] | None) -> Routing | None:
+    if parts is None:
+        return None
+    return Routing(torch.cat([part.expert_ids_TK for part in parts]), torch.cat([part.lead_T for part in parts]))
 
 
 def _transformers() -> Any:

@@ -7,7 +7,7 @@ import torch
 
 from glm_worker.check.bounds import bounds_of
 from glm_worker.check.judge import Verdict, judged
-from glm_worker.check.states import States
+from glm_worker.check.states import Routing, States
 
 KINDS = ["dense", "experts", "experts"]
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -61,11 +61,37 @@ def test_an_embedding_that_differs_comes_before_all_layers() -> None:
     assert first.name == "embedding"
 
 
+def routed(states: States, leads_T: torch.Tensor) -> States:
+    """Return the states with routers in the layers of experts, whose choices lead by this much."""
+    routing = Routing(torch.zeros(len(leads_T), 2, dtype=torch.int64), leads_T)
+    return States(states.hidden_TD, states.logits_SV, [None if kind == "dense" else routing for kind in KINDS])
+
+
 @pytest.mark.parametrize(("num_tokens", "is_within"), [(4, True), (6, False)])
 def test_a_token_in_ten_may_be_routed_otherwise(num_tokens: int, *, is_within: bool) -> None:
-    states = some_states()
+    states = routed(some_states(), torch.zeros(50))
     ours = moved(states, 2, 0.3, tokens=slice(num_tokens))
     assert verdict_of(ours, states).is_within is is_within
+
+
+@pytest.mark.parametrize(("dtype", "mistake"), [(FP32, 1e-3), (BF16, 0.2)])
+def test_one_token_that_is_off_names_its_layer_where_its_experts_are_clear(dtype: torch.dtype, mistake: float) -> None:
+    leads_T = torch.zeros(50)
+    leads_T[7] = 0.1
+    states = routed(some_states(), leads_T)
+    assert verdict_of(moved(states, 2, mistake, tokens=slice(8, 9)), states, dtype=dtype).is_within
+    verdict = verdict_of(moved(states, 2, mistake, tokens=slice(7, 8)), states, dtype=dtype)
+    assert verdict.first_that_differs is not None
+    assert verdict.first_that_differs.name == "layer 1 (experts)"
+    assert [place.num_singly for place in verdict.places] == [50, 50, 1, 1, 20]
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "embedding"), (1, "layer 0 (dense)")])
+def test_one_token_that_is_off_is_found_where_nothing_is_chosen(place: int, name: str) -> None:
+    states = routed(some_states(), torch.zeros(50))
+    first = verdict_of(moved(states, place, 0.2, tokens=slice(7, 8)), states, dtype=BF16).first_that_differs
+    assert first is not None
+    assert first.name == name
 
 
 def test_a_state_that_is_no_number_differs() -> None:
