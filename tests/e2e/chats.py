@@ -15,8 +15,8 @@ from e2e.deployments import Deployed, ask, wait_for
 
 RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
-MIN_RUNNING = 3
-"""Chats begun one after the other, so that they do not all end between two looks at them."""
+MIN_RUNNING = 6
+"""Chats that a group computes at once: one alone takes hardly longer than two looks at it."""
 
 PAUSE_S = 0.3
 """Between two questions that are asked all along. Without it they take the CPU that new pods start with."""
@@ -78,12 +78,11 @@ class Chats:
         wait_for(f"one of {', '.join(pods)} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
 
     def _has_enough(self, leader: str) -> bool:
-        """Whether this pod computes MIN_RUNNING chats; if not, open one more, which any pod of the Service may get."""
-        if self._deployed.metric(leader, RUNNING) >= MIN_RUNNING:
-            return True
-        end = next(self._ends)
-        self._answers.append((end, self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.")))
-        return False
+        """Whether this pod computes MIN_RUNNING chats; if not, open what is missing, which any of the pods may get."""
+        missing = MIN_RUNNING - int(self._deployed.metric(leader, RUNNING))
+        for end in itertools.islice(self._ends, max(0, missing)):
+            self._answers.append((end, self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.")))
+        return missing <= 0
 
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong."""
