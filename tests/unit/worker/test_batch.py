@@ -104,15 +104,15 @@ def test_every_step_of_a_long_run_is_as_if_it_were_the_first(seed: int, room: St
         if tables and rng.random() < 0.2:
             tables[rng.choice(sorted(tables))] = []  # preempted
         chosen = rng.sample(sorted(tables), k=rng.randint(0, len(tables))) if rng.random() < 0.3 else list(tables)
-        sequences = []
+        sequences, decodes = [], rng.random() < 0.5
         for request_id in chosen:
             table = tables[request_id]
             start = max(0, 4 * len(table) - rng.randint(0, 3))
-            length = rng.choice([1, 1, 1, 1, 2, 9])
+            length = 1 if decodes else rng.choice([1, 1, 1, 1, 2, 9])
             while 4 * len(table) < start + length + rng.choice([0, 0, 4]):
                 table.append(rng.randrange(1000))
             ids = [rng.randrange(100) for _ in range(length)]
-            sequences.append(a_run(start, ids, table, request_id=request_id, is_sampled=rng.random() < 0.8))
+            sequences.append(a_run(start, ids, table, request_id=request_id, is_sampled=decodes or rng.random() < 0.8))
         assert lists(builder.build(sequences)) == lists(plainly(sequences, 4))
 
 
@@ -123,6 +123,20 @@ def test_the_arrays_stay_where_they_are_while_steps_fit_the_room() -> None:
     table.append(5)
     second = builder.build([a_run(3, [4], table), a_run(0, [5] * 15, [0, 1, 2, 9], request_id="b")])
     assert [second.token_ids_T.data_ptr(), second.slots_T.data_ptr(), second.block_tables_BM.data_ptr()] == places
+
+
+def test_steps_of_single_tokens_share_their_tensors_until_they_have_other_shapes() -> None:
+    builder, table, other = BatchBuilder(2, CPU, SMALL), [3], [7, 8]
+    first = builder.build([a_run(0, [1], table)])
+    second = builder.build([a_run(1, [2], table)])
+    assert second.has_arrays_of(first)
+    assert lists(second)["slots_T"] == [7]
+    table.append(5)
+    longer = builder.build([a_run(2, [3], table)])
+    assert not longer.has_arrays_of(second)
+    two = builder.build([a_run(3, [4], table), a_run(2, [1], other, request_id="b")])
+    assert not two.has_arrays_of(longer)
+    assert lists(two)["slots_T"] == [11, 16]
 
 
 def test_of_a_table_that_stays_only_what_was_appended_is_written() -> None:

@@ -39,12 +39,16 @@ class BatchBuilder:
         self._room = room or StepRoom()
         self._tables = BlockTables(self._room.num_sequences, self._room.num_blocks)
         self._mirror: _Mirror | None = None  # on a GPU
+        self._decode: HostBatch | None = None  # of the last step of single tokens
+        self._decode_tensors: list[Tensor] | None = None  # on a CPU; the same memory
         self._allocate()
 
     def build(self, sequences: Sequence[ScheduledSequence]) -> ForwardBatch:
         """Return the batch of a step. The rows of logits are in the order of the sequences that are sampled."""
         if self._mirror is not None:
             self._mirror.wait()
+        if sequences and all(len(sequence.token_ids) == 1 and sequence.is_sampled for sequence in sequences):
+            return self._build_decode(sequences)
         lens = [len(sequence.token_ids) for sequence in sequences]
         num_sequences, num_tokens = len(lens), sum(lens)
         self._make_room(num_tokens, num_sequences)
@@ -56,11 +60,8 @@ class BatchBuilder:
         before_B = contexts_B - cu_B1[:-1]  # position of a token less its row
         contexts_B += lens_B
         ids_T = self._token_ids[:num_tokens]
-        if num_tokens == num_sequences:
-            ids_T[:] = [sequence.token_ids[0] for sequence in sequences]
-        else:
-            for row, sequence, length in zip(cu_B1[:-1].tolist(), sequences, lens, strict=True):
-                ids_T[row : row + length] = sequence.token_ids
+        for row, sequence, length in zip(cu_B1[:-1].tolist(), sequences, lens, strict=True):
+            ids_T[row : row + length] = sequence.token_ids
         of_T = np.repeat(self._rows[:num_sequences], lens_B)  # sequence of each token
         positions_T = self._positions[:num_tokens]
         np.add(self._rows[:num_tokens], before_B[of_T], out=positions_T)
@@ -76,6 +77,48 @@ class BatchBuilder:
         host = HostBatch(ids_T, positions_T, slots_T, cu_B1, contexts_B, tables_BM, logit_rows_S)
         return self._on_device(host)
 
+    def _build_decode(self, sequences: Sequence[ScheduledSequence]) -> ForwardBatch:
+        """Return the batch of a step in which every sequence has one token, which is sampled.
+
+        Most steps are such, one like the other: they share their views, and whoever plans by it can see that.
+        """
+        num_sequences, block_size = len(sequences), self._block_size
+        self._make_room(num_sequences, num_sequences)
+        starts = [sequence.start for sequence in sequences]
+        last = max(starts)
+        tables_BM = self._tables.update(sequences, last // block_size + 1)
+        host = self._decode_views(tables_BM)
+        host.token_ids_T[:] = [sequence.token_ids[0] for sequence in sequences]
+        host.positions_T[:] = starts
+        host.slots_T[:] = [s.block_table[s.start // block_size] * block_size + s.start % block_size for s in sequences]
+        host.cu_query_lens_B1[:] = self._rows[: num_sequences + 1]
+        host.context_lens_B[:] = [start + 1 for start in starts]
+        host.logit_rows_S[:] = self._rows[:num_sequences]
+        if self._device.type != "cpu":
+            return self._on_device(host)
+        if self._decode_tensors is None:
+            self._decode_tensors = host.on_cpu()
+        return ForwardBatch.of(host, self._decode_tensors, block_size, max_query_len=1, max_context_len=last + 1)
+
+    def _decode_views(self, tables_BM: NDArray[np.int32]) -> HostBatch:
+        """Return the arrays of a step of as many tokens as sequences: those of the last one where they are the same."""
+        num_sequences, found = len(tables_BM), self._decode
+        if found is not None:
+            known_BM = found.block_tables_BM
+            if known_BM.shape == tables_BM.shape and known_BM.base is tables_BM.base:
+                return found
+        self._decode = HostBatch(
+            self._token_ids[:num_sequences],
+            self._positions[:num_sequences],
+            self._slots[:num_sequences],
+            self._cu_query_lens[: num_sequences + 1],
+            self._context_lens[:num_sequences],
+            tables_BM,
+            self._logit_rows[:num_sequences],
+        )
+        self._decode_tensors = None
+        return self._decode
+
     def _make_room(self, num_tokens: int, num_sequences: int) -> None:
         room = self._room
         if num_tokens > room.num_tokens or num_sequences > room.num_sequences:
@@ -86,7 +129,7 @@ class BatchBuilder:
 
     def _allocate(self) -> None:
         room, is_pinned = self._room, self._device.type == "cuda"
-        self._rows = np.arange(room.num_tokens)
+        self._rows = np.arange(max(room.num_tokens, room.num_sequences) + 1)
         self._token_ids, self._positions, self._slots = (
             _zeros(room.num_tokens, torch.int64, is_pinned) for _ in range(3)
         )
@@ -94,6 +137,7 @@ class BatchBuilder:
         self._cu_query_lens = _zeros(room.num_sequences + 1, torch.int32, is_pinned)
         self._context_lens = _zeros(room.num_sequences, torch.int32, is_pinned)
         self._mirror = None
+        self._decode = self._decode_tensors = None
 
     def _on_device(self, host: HostBatch) -> ForwardBatch:
         if self._device.type == "cpu":

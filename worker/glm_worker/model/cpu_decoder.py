@@ -87,6 +87,7 @@ class CpuDecoder:
             w_dtype=DTYPES[embedding.weight.dtype],
         )
         self._num_positions = 0
+        self._planned: CpuStep | None = None  # the last one
         self._cache: KVCache | None = None
 
     @property
@@ -96,10 +97,21 @@ class CpuDecoder:
 
     def plan(self, batch: ForwardBatch) -> CpuStep:
         """Return the step of a batch, with room for all that it computes. Not collective."""
+        self._rotate_up_to(batch.max_context_len)
+        self._model.block_size = batch.block_size
+        known = self._planned
+        is_known = known is not None and known.batch.has_arrays_of(batch)
+        args = known.args if known is not None and is_known else self._args(batch)
+        attention, experts = self._kernels.scratch_bytes(self._model, args)
+        args.attention_scratch, args.attention_scratch_bytes = self._room("attention", attention // 4 + 1), attention
+        args.experts_scratch = self._room("experts", experts // 4 + 1)
+        self._planned = CpuStep(args, batch)
+        return self._planned
+
+    def _args(self, batch: ForwardBatch) -> StepArgs:
+        """Return the addresses of a batch and of the buffers that its step needs, without scratch."""
         config, model = self._config, self._model
         num_tokens, num_rows = len(batch.token_ids_T), len(batch.logit_rows_S)
-        self._rotate_up_to(batch.max_context_len)
-        model.block_size = batch.block_size
         heads = model.num_heads + 2 * model.num_kv_heads
         floats = {
             "x": config.hidden_size,
@@ -112,7 +124,7 @@ class CpuDecoder:
             "scores": config.n_routed_experts,
             "expert_ids": config.num_experts_per_tok,  # int32, which is as wide
         }
-        args = StepArgs(
+        return StepArgs(
             **{name: self._room(name, num_tokens * width) for name, width in floats.items()},
             token_ids=batch.token_ids_T.data_ptr(),
             positions=batch.positions_T.data_ptr(),
@@ -128,10 +140,6 @@ class CpuDecoder:
             rows=self._room("rows", num_rows * config.hidden_size),
             expert_tokens=self._load.counts.data_ptr() if self._load else None,
         )
-        attention, experts = self._kernels.scratch_bytes(model, args)
-        args.attention_scratch, args.attention_scratch_bytes = self._room("attention", attention // 4 + 1), attention
-        args.experts_scratch = self._room("experts", experts // 4 + 1)
-        return CpuStep(args, batch)
 
     def forward(self, step: CpuStep, kv_cache: KVCache, hear: Hear | None = None) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the step's keys and values in the cache.

@@ -67,9 +67,13 @@ class HostBatch:
             self.block_tables_BM,
         )
 
+    def on_cpu(self) -> list[Tensor]:
+        """Return tensors of the same memory, in the order of ForwardBatch's."""
+        return [torch.from_numpy(array) for array in self.arrays]
+
     def on_device(self, block_size: int, device: torch.device) -> "ForwardBatch":
         """Return the forward batch: the same memory on the CPU, copies on a GPU."""
-        return ForwardBatch.of(self, [torch.from_numpy(array).to(device) for array in self.arrays], block_size)
+        return ForwardBatch.of(self, [tensor.to(device) for tensor in self.on_cpu()], block_size)
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,26 @@ class ForwardBatch:
     max_query_len: int  # tokens that one sequence has in this step, at most; 0 without sequences
     max_context_len: int
 
+    def has_arrays_of(self, other: "ForwardBatch") -> bool:
+        """Whether both have the very same tensors, so that whatever is in them has the same shapes and places."""
+        return self.token_ids_T is other.token_ids_T and self.block_tables_BM is other.block_tables_BM
+
     @classmethod
-    def of(cls, host: HostBatch, tensors: Sequence[Tensor], block_size: int) -> "ForwardBatch":
-        """Return the batch of tensors in the order of the fields."""
+    def of(
+        cls,
+        host: HostBatch,
+        tensors: Sequence[Tensor],
+        block_size: int,
+        *,
+        max_query_len: int | None = None,
+        max_context_len: int | None = None,
+    ) -> "ForwardBatch":
+        """Return the batch of tensors in the order of the fields. What is not told of lengths is looked up."""
         token_ids_T, positions_T, slots_T, logit_rows_S, cu_query_lens_B1, context_lens_B, block_tables_BM = tensors
-        has_any = len(host.context_lens_B) > 0
+        if max_query_len is None:
+            max_query_len = int(np.diff(host.cu_query_lens_B1).max(initial=0))
+        if max_context_len is None:
+            max_context_len = int(host.context_lens_B.max(initial=0))
         return cls(
             token_ids_T,
             positions_T,
@@ -103,8 +122,8 @@ class ForwardBatch:
             block_tables_BM,
             host=host,
             block_size=block_size,
-            max_query_len=int(np.diff(host.cu_query_lens_B1).max()) if has_any else 0,
-            max_context_len=int(host.context_lens_B.max()) if has_any else 0,
+            max_query_len=max_query_len,
+            max_context_len=max_context_len,
         )
 
 

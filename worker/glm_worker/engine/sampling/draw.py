@@ -21,7 +21,7 @@ from torch import Tensor
 
 from glm_worker.engine.sampling.randomness import uniform
 from glm_worker.kernels.cpu.sample import BROKEN as BROKEN_ROW
-from glm_worker.kernels.cpu.sample import SampleKernel
+from glm_worker.kernels.cpu.sample import Rule, SampleKernel
 from glm_worker.kernels.to_device import to_device
 from glm_worker.request import SamplingParams
 
@@ -39,8 +39,8 @@ class Drawn:
     broken: list[int]  # rows whose largest logit is not a finite number
 
     @classmethod
-    def of(cls, token_ids_S: Tensor) -> "Drawn":
-        """Return what draw_on_device returned; on a GPU it is waited for."""
+    def of(cls, token_ids_S: Tensor | NDArray[np.int64]) -> "Drawn":
+        """Return what draw_on_device or a kernel returned; on a GPU it is waited for."""
         token_ids: list[int] = token_ids_S.tolist()
         broken = [row for row, id_ in enumerate(token_ids) if id_ == BROKEN_ROW]
         for row in broken:
@@ -67,7 +67,9 @@ def draw(
     logits_SV: fp32. positions: where in its sequence each sampled token will stand. kernel: draws in place of torch,
     for logits on the CPU.
     """
-    return Drawn.of(draw_on_device(logits_SV, params, positions, kernel, asks_host=True))
+    if kernel is not None and params:
+        return Drawn.of(kernel.draw(logits_SV, _rules(params, positions, logits_SV.shape[1])))
+    return Drawn.of(draw_on_device(logits_SV, params, positions, asks_host=True))
 
 
 def draw_on_device(
@@ -86,7 +88,7 @@ def draw_on_device(
     if not params:
         return torch.empty(0, dtype=torch.int64, device=logits_SV.device)
     if kernel is not None:
-        return torch.from_numpy(kernel.draw(logits_SV, _rules_table(params, positions, logits_SV.shape[1])))
+        return torch.from_numpy(kernel.draw(logits_SV, _rules(params, positions, logits_SV.shape[1])))
     device, vocab_size = logits_SV.device, logits_SV.shape[1]
     num_candidates = min(NUM_CANDIDATES, vocab_size) if asks_host or device.type == "cpu" else vocab_size
     best_S, token_ids_S = logits_SV.max(dim=1)  # the first of equals; NaN if there is one
@@ -110,18 +112,14 @@ def _has_filter(params: SamplingParams) -> bool:
     return params.min_p > 0 or params.top_k > 0 or params.top_p < 1
 
 
-def _rules_table(params: Sequence[SamplingParams], positions: Sequence[int], vocab_size: int) -> NDArray[np.float64]:
-    """Return what is asked of each row: temperature (0: greedy), min_p, top_k, top_p and its random number.
-
-    A filter that is off is 0, top_p 1.
-    """
-    rows = [
+def _rules(params: Sequence[SamplingParams], positions: Sequence[int], vocab_size: int) -> list[Rule]:
+    """Return what is asked of each row."""
+    return [
         (p.temperature, p.min_p, min(p.top_k, vocab_size), p.top_p, uniform(p.seed, position))
         if p.temperature >= LEAST_TEMPERATURE
         else (0.0, 0.0, 0, 1.0, 0.0)
         for p, position in zip(params, positions, strict=True)
     ]
-    return np.array(rows, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class _Rules:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], positions: Sequence[int], logits_SV: Tensor) -> "_Rules":
-        table_S5 = to_device(_rules_table(params, positions, logits_SV.shape[1]), logits_SV.device)
+        table_S5 = to_device(np.array(_rules(params, positions, logits_SV.shape[1])), logits_SV.device)
         table_S5[:, 2].masked_fill_(table_S5[:, 2] == 0, logits_SV.shape[1])
         return cls(*table_S5[:, :, None].unbind(dim=1))
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from glm_worker.engine.sampling.bias import add_bias, forbid
-from glm_worker.engine.sampling.draw import draw
+from glm_worker.engine.sampling.draw import Drawn, draw
 from glm_worker.engine.sampling.logprobs import Logprobs
 from glm_worker.engine.sampling.matcher import AnswerMatcher, GrammarFailed, apply_masks
 from glm_worker.engine.sampling.penalties import Penalised, penalise
@@ -60,7 +60,6 @@ class Sampler:
         self._rows.pop(request_id, None)
         self._matchers.pop(request_id, None)
 
-    @torch.inference_mode()  # or the logits could not be changed in place
     def sample(self, logits_SV: Tensor, sequences: Sequence[SequenceState]) -> Sampled:
         """Return a token for each row. Changes the logits.
 
@@ -68,14 +67,18 @@ class Sampler:
         A request whose row is broken (its largest logit is not a finite number) fails, and no other.
         """
         asking = self._asking(sequences, logits_SV.shape[1])
+        if asking or self._kernel is None:
+            return self._sample(logits_SV, sequences, asking)
+        return _plain(self._draw(logits_SV, sequences))  # what most steps are: nothing for torch to do
+
+    @torch.inference_mode()  # or the logits could not be changed in place
+    def _sample(self, logits_SV: Tensor, sequences: Sequence[SequenceState], asking: dict[int, Row]) -> Sampled:
         failed = _keep_up(asking)
         logprobs = _taken(logits_SV, asking)
         free = {index: row for index, row in asking.items() if index not in failed and not _is_forced(row)}
         failed |= _change(logits_SV, free)
-        params = [sequence.request.sampling for sequence in sequences]
-        drawn = draw(logits_SV, params, [sequence.num_tokens for sequence in sequences], self._kernel)
-        failed |= dict.fromkeys(drawn.broken, BROKEN)
-        sampled = Sampled(drawn.token_ids, failed=failed)
+        sampled = _plain(self._draw(logits_SV, sequences))
+        sampled.failed = failed | sampled.failed
         for index, row in asking.items():
             if row.thought is not None and (forced := row.thought.forced_id) is not None:
                 sampled.token_ids[index] = forced
@@ -83,6 +86,10 @@ class Sampler:
             sampled.logprobs = logprobs.of(sampled.token_ids)
         _end(sampled, asking)
         return sampled
+
+    def _draw(self, logits_SV: Tensor, sequences: Sequence[SequenceState]) -> Drawn:
+        params = [sequence.request.sampling for sequence in sequences]
+        return draw(logits_SV, params, [sequence.num_tokens for sequence in sequences], self._kernel)
 
     def _asking(self, sequences: Sequence[SequenceState], vocab_size: int) -> dict[int, Row]:
         """Return the rows that ask for more than the draw, by index."""
@@ -103,6 +110,10 @@ class Sampler:
             return None
         matcher = None if request.grammar is None else self._matchers[request.request_id]
         return Row(sequence, matcher, vocab_size)
+
+
+def _plain(drawn: Drawn) -> Sampled:
+    return Sampled(drawn.token_ids, failed=dict.fromkeys(drawn.broken, BROKEN))
 
 
 def _keep_up(asking: dict[int, Row]) -> dict[int, str]:
