@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "sanitized"
 SOURCES = ROOT / "worker" / "glm_worker" / "kernels" / "cpu"
 TESTS = ROOT / "tests" / "unit" / "worker" / "kernels"
-OTHERS = ("test_library.py", "test_triton_kernels.py", "test_large_pages.py")  # what is not C, or not itself here
+OTHERS = ("test_library.py", "test_large_pages.py")  # what is not C, or not itself here
 KEPT = "generic or avx512bf16 or not avx"  # the least and the most of the instruction sets: half of the time
 FAULTS = ("overrun", "overflow", "use after free")
 

@@ -180,7 +180,7 @@ def test_a_hung_rank_is_found_and_named(shared: Deployed) -> None:
     _assert_hung_rank_is_named(shared, "nano-g0-0", "nano-g0-0", rank=1)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_hung_rank_of_a_group_of_two_pods_is_found_and_named(two_pods: Deployed, rank: int) -> None:
     _assert_hung_rank_is_named(two_pods, "two-pods-g0-0", f"two-pods-g0-{rank}", rank=rank)
 
@@ -214,7 +214,7 @@ def test_a_killed_rank_is_told_in_the_status(two_pods: Deployed) -> None:
     wait_for("it in the status", is_told, timeout_s=90)
 
 
-@pytest.mark.parametrize("pod", ["two-pods-g0-0", "two-pods-g0-1"])
+@pytest.mark.parametrize("pod", [pytest.param("two-pods-g0-0", marks=pytest.mark.long), "two-pods-g0-1"])
 def test_a_deleted_pod_finishes_its_chats_comes_back_and_the_group_serves_again(two_pods: Deployed, pod: str) -> None:
     before = two_pods.pod_uids()[pod]
     with chats(two_pods) as in_flight:

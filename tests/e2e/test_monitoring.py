@@ -66,6 +66,7 @@ def monitoring(release: Release) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.long
 def test_monitoring_comes_with_the_crds_and_goes_with_the_values(release: Release, cluster: Cluster) -> None:
     with no_monitoring_crds(cluster):
         release.install()

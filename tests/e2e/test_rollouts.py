@@ -125,6 +125,7 @@ def no_node(release: Release) -> Iterator[Target]:
     target.kubectl("uncordon", node)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_a_scale_down_while_groups_are_down_keeps_the_one_that_serves(pair: Deployed, no_node: Target) -> None:
     (node,) = [item["metadata"]["name"] for item in no_node.get("nodes")["items"]]
@@ -194,6 +195,7 @@ def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: 
     tight.delete()
 
 
+@pytest.mark.long  # tests/e2e/test_fleet.py has a short one
 @pytest.mark.alone
 def test_an_operator_upgrade_with_another_worker_image_moves_nothing(pair: Deployed, release: Release) -> None:
     before = pair.pod_uids()

@@ -41,6 +41,7 @@ def test_the_area_counts_the_best_within_each_budget(benchmark: ModuleType) -> N
     assert benchmark.area([(0.4, 0.89)], 0.9) == 0.0
 
 
+@pytest.mark.long
 def test_the_quick_mode_prints_a_row_a_law_and_a_line_a_goal() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
     done = subprocess.run(

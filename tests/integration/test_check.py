@@ -206,6 +206,7 @@ def test_layers_that_are_not_compared_are_not_read(capsys: pytest.CaptureFixture
     assert said["num_layers_of_checkpoint"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", models.KINDS)
 def test_the_models_of_the_benchmarks_are_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str

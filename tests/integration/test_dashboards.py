@@ -72,49 +72,73 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         yield world
 
 
-async def test_every_query_is_answered_in_every_state(world: World) -> None:
-    wrong: list[str] = []
-    said: set[str] = set()
+class Look:
+    """What was wrong with the answers of all states that were looked at, and which lines had one."""
 
-    async def look(state: str) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.wrong: list[str] = []
+        self.said: set[str] = set()
+
+    async def at(self, state: str) -> None:
         began_s = time.time()
-        await world.pass_time(SEEN_S)
-        await world.until_answered(OF_OPERATOR)
-        wrong.extend(await faults(world, state, began_s, said))
+        await self._world.pass_time(SEEN_S)
+        await self._world.until_answered(OF_OPERATOR)
+        self.wrong.extend(await faults(self._world, state, began_s, self.said))
 
+
+@pytest.fixture
+async def look(world: World) -> Look:
+    return Look(world)
+
+
+async def test_every_query_is_answered_at_rest_and_under_load(world: World, look: Look) -> None:
     await world.until("promises", lambda: world.operator.is_ready("chat"))
-    await look("idle")
+    await look.at("idle")
+    world.load.set(2)
+    await world.until("answers", lambda: world.load.answered > 5)
+    await look.at("load")
+    assert look.wrong == [], "\n".join(look.wrong)
+    assert await broken_rules(world) == {}
+
+
+@pytest.mark.long
+async def test_every_query_is_answered_in_every_state(world: World, look: Look) -> None:
+    await world.until("promises", lambda: world.operator.is_ready("chat"))
+    await look.at("idle")
 
     world.load.set(12)
     await world.until("the operator wants a second group", lambda: world.spec_groups == 2)
     await world.until("both serve", lambda: world.serving == 2)
     await world.until("answers", lambda: world.load.answered > 20)
-    await look("load")
+    await look.at("load")
     annotations = await world.query(
         'sum by (reason, direction) (increase(glm_autoscaler_decisions_total{direction="up"}[2m])) > 0'
     )
     assert annotations, "the decision to scale up is an annotation"
 
     await world.kill("chat-g1")
-    await look("one pod dead")
+    await look.at("one pod dead")
 
     world.load.set(0)
     await world.revive()
     await world.until("the operator wants one group", lambda: world.spec_groups == 1)
     await world.until("one serves", lambda: world.serving == 1)
     await world.pass_time(SEEN_S)  # what ended is out of the windows of rates
-    await look("scaled down to min")
+    await look.at("scaled down to min")
 
-    assert wrong == [], "\n".join(wrong)
+    assert look.wrong == [], "\n".join(look.wrong)
     lines = {
         f"{board.slug}/{panel.title}: {line.legend}": line
         for board in boards()
         for panel in board.panels()
         for line in panel.lines
     }
-    never = {name for name, line in lines.items() if name not in said and not silent_for_good(line)}
+    never = {name for name, line in lines.items() if name not in look.said and not silent_for_good(line)}
     assert never == set(), "these had no answer in any state"
+    assert await broken_rules(world) == {}
 
+
+async def broken_rules(world: World) -> dict[str, str]:
     rules = (await world.api("rules"))["data"]["groups"]
-    broken = {rule["name"]: rule["lastError"] for group in rules for rule in group["rules"] if rule["health"] != "ok"}
-    assert broken == {}
+    return {rule["name"]: rule["lastError"] for group in rules for rule in group["rules"] if rule["health"] != "ok"}

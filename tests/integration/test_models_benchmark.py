@@ -46,7 +46,7 @@ def ask(group: Group, prompt: str, **fields: object) -> dict[str, object]:
     return dict(response.json())
 
 
-@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("temperature", [pytest.param(0, marks=pytest.mark.long), 1])
 @pytest.mark.parametrize("thinks", [True, False])
 def test_an_answer_without_a_limit_ends_by_itself(
     models: ModuleType, group: Group, temperature: int, *, thinks: bool
@@ -61,6 +61,7 @@ def test_an_answer_without_a_limit_ends_by_itself(
     assert choice["message"]["content"]
 
 
+@pytest.mark.long
 def test_a_prompt_of_a_hundred_thousand_characters_is_answered(group: Group) -> None:
     prompt = "The weather in Paris is sunny. " * 3300
     assert len(prompt) > 100_000

@@ -57,7 +57,9 @@ async def test_an_operator_killed_after_any_write_is_continued_by_the_next(name:
         assert ended == expected, f"killed after write {dies_after} of {num_writes}"
 
 
-@pytest.mark.parametrize("status", [403, 409, 429, 500, 503])
+@pytest.mark.parametrize(
+    "status", [403, *(pytest.param(code, marks=pytest.mark.long) for code in (409, 429, 500, 503))]
+)
 @pytest.mark.parametrize("name", ["create", "scale down and edit"])
 async def test_a_write_that_fails_once_is_made_up_for(name: str, status: int) -> None:
     expected, num_writes = await tell(name)

@@ -21,7 +21,8 @@ from integration.tiny_models import a_config, copy_of_nano, write_checkpoint
 
 hold_torch_to_one_thread()
 
-MESHES = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4))  # world_size, tensor_parallel
+MESHES = ((1, 1), (2, 1), (2, 2), (4, 2))  # world_size, tensor_parallel
+EDGES = tuple(pytest.param(4, tensor_parallel, marks=pytest.mark.long) for tensor_parallel in (1, 4))
 
 CASES = {
     f"qk_norm={qk_norm}-dense={dense}-scale={scale}-bias={bias}": a_config(
@@ -62,7 +63,7 @@ def test_one_rank_gives_the_logits_of_the_oracle(
     assert_parity(run_ranks(partial(compare, whole_prompts(case.prompts), case, fixed_order=fixed_order), 1), name)
 
 
-@pytest.mark.parametrize(("world_size", "tensor_parallel"), MESHES)
+@pytest.mark.parametrize(("world_size", "tensor_parallel"), [*MESHES, *EDGES])
 def test_any_mesh_and_any_division_into_steps_give_the_logits_of_the_oracle(
     case_of: Callable[[str], Case], world_size: int, tensor_parallel: int
 ) -> None:

@@ -219,7 +219,7 @@ def in_flight_tokens(group: Group) -> int | None:
     return seen
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_stopped_at_work_is_named_and_the_request_answered(group: Group, rank: int) -> None:
     before = group.serving()["generation"]
     asked = asked_in_the_background(group)
@@ -229,7 +229,7 @@ def test_a_rank_stopped_at_work_is_named_and_the_request_answered(group: Group, 
 
 
 @in_one_pod
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_stopped_while_idle_is_named(group: Group, right_answer: str, rank: int) -> None:
     before = group.serving()["generation"]
     group.rank(rank).suspend()

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHECKS = Path(__file__).parent / "interpreted"
-TESTS = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[1]
+CHECKS = TESTS / "unit/worker/kernels/interpreted"
 
 
 def test_each_triton_kernel_equals_its_twin_in_the_interpreter() -> None:
