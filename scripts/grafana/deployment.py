@@ -283,10 +283,11 @@ GROUPS = Row(
         ),
         Panel(
             title="Generations that ended",
-            text="Ranks that died, hung or were lost, by reason. A group starts again by itself.",
+            text="Ranks that died, hung or were lost, by reason, and HTTP servers. A group starts again by itself.",
             runbook="GLMRankHung",
             lines=(
                 Line(f"sum by (reason) (increase(glm_generation_ends_total{{{OF}}}[5m]))", "{{reason}}", high=1000),
+                Line(f"sum(increase(glm_server_deaths_total{{{OF}}}[5m]))", "HTTP server", high=1000),
             ),
         ),
         Panel(
