@@ -32,7 +32,7 @@ class Resources(SpecModel):
     limits: dict[ResourceName, Quantity] | None = Field(
         default=None,
         max_length=16,
-        description="The most that a pod may use. Default: its GPUs, if it has any. A CPU limit slows all that it serves.",
+        description="The most that a pod may use. Default: its GPUs, if any. A CPU limit slows all that it serves.",
     )
 
 
