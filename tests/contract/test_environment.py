@@ -9,7 +9,7 @@ import pytest
 
 from glm_gateway.groups import slices
 from glm_operator import names
-from glm_operator.api.spec import Chat
+from glm_operator.api.engine import Chat
 from glm_operator.render import group_template, render, revision_of, speaks_tls
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
@@ -23,6 +23,7 @@ LIMITS = {
     "maxBatchTokens": 64,
     "maxNumSeqs": 3,
     "maxWaitingRequests": 0,
+    "maxWaitingTokens": 0,
     "kvCache": "64Mi",
     "drainAcceptSeconds": 0,
     "drainDeadlineSeconds": 0,
@@ -35,7 +36,23 @@ SPECS: dict[str, dict[str, Any]] = {
     "two pods": {"hardware": {"device": "cpu", "ranksPerPod": 1}, "parallelism": {"tensor": 2, "expert": 2}},
     "every limit": {"engine": {"limits": LIMITS}},
     "chats read otherwise": {"engine": {"chat": {"controlTokens": "Token", "undeclaredTools": "Call"}}},
+    "computed otherwise": {
+        "engine": {
+            "execution": {
+                "prefixCache": "Disabled",
+                "deterministic": "Disabled",
+                "threadsPerRank": 3,
+                "lookAhead": "On",
+            }
+        }
+    },
     "traced": {"engine": {"tracing": {"endpoint": "https://collector.example:4318/v1/traces"}}},
+    "triton": {
+        "model": AIR,
+        "hardware": {"device": "cuda", "gpu": {}},
+        "parallelism": {"tensor": 8, "expert": 16},
+        "engine": {"execution": {"cudaKernels": "Triton", "lookAhead": "Off"}},
+    },
     "cuda": {"model": AIR, "hardware": {"device": "cuda", "gpu": {}}, "parallelism": {"tensor": 8, "expert": 16}},
     "custom": {"model": {"name": "custom", "source": "file:///opt/model"}},
 }
@@ -93,7 +110,8 @@ def test_every_pod_of_a_group_accepts_its_values(monkeypatch: pytest.MonkeyPatch
 def test_values_arrive_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(monkeypatch, environment(0, **SPECS["every limit"]))
     assert (settings.max_model_len, settings.max_batch_tokens, settings.max_num_seqs) == (512, 64, 3)
-    assert (settings.max_waiting_requests, settings.kv_cache_bytes) == (0, 64 * 2**20)
+    assert (settings.max_waiting_requests, settings.max_waiting_tokens) == (0, 0)
+    assert settings.kv_cache_bytes == 64 * 2**20
     assert (settings.drain_accept_s, settings.drain_deadline_s) == (0, 0)
     assert (settings.heartbeat_limit_s, settings.start_limit_s) == (1, 10)
     assert settings.model == "builtin://glm-nano"
@@ -108,6 +126,14 @@ def test_how_chats_are_read_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPa
     assert (settings.control_tokens, settings.undeclared_tools) == ("text", "text")
 
 
+def test_how_a_group_computes_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(monkeypatch, environment(0, **SPECS["computed otherwise"]))
+    assert (settings.prefix_cache, settings.deterministic) == (False, False)
+    assert (settings.threads_per_rank, settings.look_ahead, settings.cuda_kernels) == (3, "on", "auto")
+    settings = settings_of(monkeypatch, environment(0, **SPECS["triton"]))
+    assert (settings.cuda_kernels, settings.look_ahead) == ("triton", "off")
+
+
 def test_where_spans_go_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(monkeypatch, environment(0, **SPECS["traced"]))
     assert settings.trace_endpoint == "https://collector.example:4318/v1/traces"
@@ -117,12 +143,15 @@ def test_where_spans_go_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch)
     ("room", "said", "variables"),
     [
         ("chat", "chats read otherwise", {"GLM_CONTROL_TOKENS", "GLM_UNDECLARED_TOOLS"}),
+        (
+            "execution",
+            "computed otherwise",
+            {"GLM_PREFIX_CACHE", "GLM_DETERMINISTIC", "GLM_THREADS_PER_RANK", "GLM_LOOK_AHEAD"},
+        ),
         ("tracing", "traced", {"GLM_TRACE_ENDPOINT"}),
     ],
 )
-def test_a_spec_that_says_nothing_of_chats_or_spans_has_the_revision_it_had(
-    room: str, said: str, variables: set[str]
-) -> None:
+def test_a_spec_that_leaves_a_room_out_has_the_revision_it_had(room: str, said: str, variables: set[str]) -> None:
     """So that no group moves where the operator is new; one that says something is a new revision."""
     specs: list[dict[str, Any]] = [{}, {"engine": {room: {}}}, SPECS[said]]
     deployments = [a_deployment(**spec) for spec in specs]
@@ -167,7 +196,7 @@ def test_defaults_named_in_the_api_are_the_workers() -> None:
     assert limits.heartbeat_limit_seconds == defaults["heartbeat_limit_s"]
     assert limits.start_limit_seconds == defaults["start_limit_s"]
     described = type(limits).model_fields
-    for name in ("max_batch_tokens", "max_num_seqs", "max_waiting_requests"):
+    for name in ("max_batch_tokens", "max_num_seqs", "max_waiting_requests", "max_waiting_tokens"):
         assert f"Default: {defaults[name]}." in (described[name].description or "")
     for name in ("control_tokens", "undeclared_tools"):
         assert f"Default: {defaults[name].capitalize()}." in (Chat.model_fields[name].description or "")

@@ -62,6 +62,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"hardware": {"device": "cuda", "gpu": {"perNode": 4}, "ranksPerPod": 8}, "parallelism": {"expert": 8}},
         "hardware.ranksPerPod 8 is more than the 4 GPUs of a node (hardware.gpu.perNode); a rank takes one GPU",
     ),
+    (
+        "cuda-kernels-on-cpu",
+        {"engine": {"execution": {"cudaKernels": "Triton"}}},
+        "engine.execution.cudaKernels is for device cuda",
+    ),
     ("gpu-on-cpu", {"hardware": {**CPU, "gpu": {}}}, "device cpu uses no GPU: remove hardware.gpu"),
     ("cuda-without-gpu", {"hardware": {"device": "cuda"}}, "device cuda needs hardware.gpu, as in gpu: {perNode: 8}"),
     (

@@ -137,6 +137,18 @@ SPEC_RULES: Rules = {
             field_path=".hardware.ranksPerPod",
         ),
         _rule(
+            "self.hardware.device != 'cpu' || !has(self.engine) || !has(self.engine.execution)"
+            " || !has(self.engine.execution.cudaKernels)",
+            "engine.execution.cudaKernels is for device cuda; remove it, or set device to cuda",
+            field_path=".engine.execution.cudaKernels",
+        ),
+        _rule(
+            "self.hardware.device != 'cuda' || !has(self.engine) || !has(self.engine.execution)"
+            " || !has(self.engine.execution.deterministic)",
+            "engine.execution.deterministic is for device cpu, and does nothing on cuda: remove it",
+            field_path=".engine.execution.deterministic",
+        ),
+        _rule(
             "!has(self.reasoning) || self.reasoning.visibility != 'ByRole'"
             " || (has(self.access) && (self.access.trustProxyHeaders"
             " || (has(self.access.auth) && self.access.auth != 'None')))",

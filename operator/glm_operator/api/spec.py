@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from glm_operator import names
 from glm_operator.api import rules
 from glm_operator.api.access import Access
+from glm_operator.api.engine import Device, Engine, check_engine
 from glm_operator.api.fields import (
     CountOrPercent,
     LabelKey,
@@ -24,15 +25,13 @@ from glm_operator.api.fields import (
     as_read_by_the_api_server,
 )
 from glm_operator.api.forms import (
-    COLLECTOR_PATTERN,
     DEPLOYMENT_NAME_PATTERN,
     FORMS,
-    IMAGE_PATTERN,
     SERVED_NAME_PATTERN,
 )
 from glm_operator.api.front import Front, check_front
 from glm_operator.api.gateway import Gateway
-from glm_operator.api.pods import PullSecret, Resources, Toleration
+from glm_operator.api.pods import Resources, Toleration
 from glm_operator.api.policy import Policy, Reasoning, check_policy
 from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
@@ -43,7 +42,6 @@ class InvalidSpec(ValueError):
 
 
 ModelName = Literal["glm-nano", "GLM-4.5", "GLM-4.5-Air", "custom"]
-Device = Literal["cpu", "cuda"]
 
 
 class ModelSpec(SpecModel):
@@ -147,105 +145,6 @@ class Parallelism(SpecModel):
     )
 
 
-class Limits(SpecModel):
-    """Bounds of one group's engine. What is left out follows from the checkpoint and the memory."""
-
-    max_model_len: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000_000,
-        description="Tokens of prompt and answer together. Default: as the checkpoint says.",
-    )
-    max_batch_tokens: int | None = Field(
-        default=None,
-        ge=16,
-        le=1_048_576,
-        description="Tokens of one step; longer prompts go in chunks. Default: 2048.",
-    )
-    max_num_seqs: int | None = Field(
-        default=None, ge=1, le=65_536, description="Requests that run at once. Default: 64."
-    )
-    max_waiting_requests: int | None = Field(
-        default=None,
-        ge=0,
-        le=1_000_000,
-        description="Requests that wait; past this the answer is 503. Default: 256.",
-    )
-    kv_cache: Quantity | None = Field(
-        default=None,
-        description="KV cache of one rank. Default: what weights and the largest step leave of the GPU; 256Mi on cpu.",
-    )
-    drain_accept_seconds: int = Field(
-        default=5,
-        ge=0,
-        le=3_600,
-        description="How long a pod that stops still accepts: what sends it requests needs the time to notice.",
-    )
-    drain_deadline_seconds: int = Field(
-        default=120,
-        ge=0,
-        le=86_400,
-        description="Most that requests in flight may take to finish after that. A pod ends as soon as none is left: "
-        "deletion takes this long only while requests run, and seconds when idle.",
-    )
-    heartbeat_limit_seconds: int = Field(
-        default=30, ge=1, le=3_600, description="A rank that stands still this long with work pending is killed."
-    )
-    start_limit_seconds: int = Field(
-        default=1800,
-        ge=10,
-        le=86_400,
-        description="A group must serve within this time of its pods having met, loading included.",
-    )
-
-
-class Chat(SpecModel):
-    """How the worker reads chats. A field that is left out stays out of the pods: the worker's default holds."""
-
-    control_tokens: Literal["Text", "Token"] | None = Field(
-        default=None,
-        description="What control tokens, those of turns, thoughts and calls, are in what clients send. Text: nobody "
-        "forges a turn. Token: what the tokenizer makes of them. Default: Text.",
-    )
-    undeclared_tools: Literal["Text", "Call"] | None = Field(
-        default=None,
-        description="What the call is of a tool that the request does not offer. Text: a part of the content. Call: a "
-        "tool call, for clients that know tools which they do not offer. Default: Text.",
-    )
-
-
-class Tracing(SpecModel):
-    """Where the worker sends its spans."""
-
-    endpoint: str | None = Field(
-        default=None,
-        pattern=COLLECTOR_PATTERN,
-        max_length=512,
-        description="URL of an OTLP/HTTP collector that gets a span of each request, with the path, as in "
-        "http://collector:4318/v1/traces. No text of a prompt or an answer is in them. Default: no spans.",
-    )
-
-
-class Engine(SpecModel):
-    """The worker program."""
-
-    image: str | None = Field(
-        default=None,
-        pattern=IMAGE_PATTERN,
-        max_length=512,
-        description="Worker image. Default: the one the operator was installed with.",
-    )
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        default="IfNotPresent", description="When to pull the image."
-    )
-    image_pull_secrets: list[PullSecret] | None = Field(
-        default=None, max_length=8, description="Secrets to pull the image with."
-    )
-    limits: Limits = Field(default=Limits(), description="Bounds of one group's engine.")
-    chat: Chat | None = Field(default=None, description="How chats are read; docs/http.md has more.")
-    tracing: Tracing | None = Field(default=None, description="Spans of requests; docs/http.md has more.")
-
-
 class Rollout(SpecModel):
     """How groups move to a new revision. Nothing in here moves a group by itself."""
 
@@ -322,7 +221,8 @@ class GLMDeploymentSpec(SpecModel):
     )
 
     @model_validator(mode="after")
-    def _policy_is_sound(self) -> "GLMDeploymentSpec":
+    def _parts_fit(self) -> "GLMDeploymentSpec":
+        check_engine(self.engine, self.hardware.device)
         check_policy(self.reasoning, self.access)
         check_front(self.gateway, self.access, self.scaling)
         return self

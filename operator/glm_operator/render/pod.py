@@ -5,9 +5,10 @@ the API server would drop: the live object would never hold what is wanted, and 
 """
 
 from glm_operator import names
+from glm_operator.api.engine import Chat, Execution, Switch, Tracing
 from glm_operator.api.pods import Toleration
 from glm_operator.api.quantity import canonical, mebibytes, to_bytes
-from glm_operator.api.spec import Chat, GLMDeployment, Tracing
+from glm_operator.api.spec import GLMDeployment
 from glm_operator.layout import CLAIM_MOUNT, Layout
 from glm_operator.manifest import Manifest
 from glm_operator.render.labels import group_labels, scrape_annotations
@@ -83,6 +84,7 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
     """Return the worker's settings as environment, named as in glm_worker.settings (a contract test compares)."""
     spec, limits = deployment.spec, deployment.spec.engine.limits
     chat, tracing = spec.engine.chat or Chat(), spec.engine.tracing or Tracing()
+    execution = spec.engine.execution or Execution()
     leader = names.leader_host(deployment.name, group, deployment.namespace)
     values: dict[str, object] = {
         "MODEL": layout.model,
@@ -117,11 +119,21 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         # None where the spec says nothing: an operator that knows more fields moves no group by that.
         "CONTROL_TOKENS": chat.control_tokens and chat.control_tokens.lower(),
         "UNDECLARED_TOOLS": chat.undeclared_tools and chat.undeclared_tools.lower(),
+        "MAX_WAITING_TOKENS": limits.max_waiting_tokens,
+        "PREFIX_CACHE": _as_bool(execution.prefix_cache),
+        "DETERMINISTIC": _as_bool(execution.deterministic),
+        "THREADS_PER_RANK": execution.threads_per_rank,
+        "CUDA_KERNELS": execution.cuda_kernels and execution.cuda_kernels.lower(),
+        "LOOK_AHEAD": execution.look_ahead and execution.look_ahead.lower(),
         "TRACE_ENDPOINT": tracing.endpoint,
     }
     literal = [{"name": f"GLM_{name}", "value": str(value)} for name, value in values.items() if value is not None]
     index = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{names.POD_INDEX_LABEL}']"}}
     return [*literal, {"name": "GLM_POD_INDEX", "valueFrom": index}]
+
+
+def _as_bool(switch: Switch | None) -> str | None:
+    return None if switch is None else str(switch == "Enabled").lower()
 
 
 def _container(deployment: GLMDeployment, layout: Layout, group: str, revision: str, *, has_tls: bool) -> Manifest:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from glm_operator.api.spec import Limits, Rollout
+from glm_operator.api.engine import Limits
+from glm_operator.api.spec import Rollout
 from glm_operator.layout import Layout
 from glm_operator.manifest import Manifest
 from glm_operator.render import stateful_set

@@ -278,6 +278,11 @@ CHANGES: dict[str, Any] = {
     "engine.chat": {"controlTokens": "Token"},
     "engine.chat.controlTokens": "Token",
     "engine.chat.undeclaredTools": "Call",
+    "engine.execution": {"prefixCache": "Disabled"},
+    "engine.execution.prefixCache": "Disabled",
+    "engine.execution.deterministic": "Disabled",
+    "engine.execution.threadsPerRank": 2,
+    "engine.execution.lookAhead": "On",
     "engine.tracing": {"endpoint": "http://collector:4318/v1/traces"},
     "engine.tracing.endpoint": "http://collector:4318/v1/traces",
     "engine.limits": {"maxNumSeqs": 3},
@@ -285,6 +290,7 @@ CHANGES: dict[str, Any] = {
     "engine.limits.maxBatchTokens": 64,
     "engine.limits.maxNumSeqs": 3,
     "engine.limits.maxWaitingRequests": 9,
+    "engine.limits.maxWaitingTokens": 9,
     "engine.limits.kvCache": "64Mi",
     "engine.limits.drainAcceptSeconds": 7,
     "engine.limits.drainDeadlineSeconds": 7,
@@ -309,8 +315,8 @@ def optional_paths(schema: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 def test_the_changes_below_cover_every_optional_field() -> None:
-    # What moves nothing changes no group; a GPU belongs to device cuda; degrees are changed together.
-    elsewhere = {"hardware.gpu", "hardware.gpu.resourceName", "hardware.gpu.perNode"}
+    # What moves nothing changes no group; a GPU and its kernels belong to device cuda; degrees are changed together.
+    elsewhere = {"hardware.gpu", "hardware.gpu.resourceName", "hardware.gpu.perNode", "engine.execution.cudaKernels"}
     elsewhere |= {"parallelism.expert", "parallelism.tensor"}
     paths = optional_paths(structural_schema(GLMDeploymentSpec))
     assert set(CHANGES) == {path for path in paths - elsewhere if path.partition(".")[0] not in MOVES_NOTHING}
