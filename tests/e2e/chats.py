@@ -15,8 +15,8 @@ from e2e.deployments import Deployed, ask, wait_for
 
 RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
-MIN_RUNNING = 6
-"""Chats that a group computes at once: one alone takes hardly longer than two looks at it."""
+MIN_RUNNING = 16
+"""Chats that a group computes at once: a few alone take hardly longer than two looks at it."""
 
 PAUSE_S = 0.3
 """Between two questions that are asked all along. Without it they take the CPU that new pods start with."""
@@ -98,7 +98,7 @@ class Chats:
 
 @contextlib.contextmanager
 def chats(deployed: Deployed) -> Iterator[Chats]:
-    with ThreadPoolExecutor(32) as threads:
+    with ThreadPoolExecutor(4 * MIN_RUNNING) as threads:
         yield Chats(deployed, threads)
 
 

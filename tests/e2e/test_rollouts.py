@@ -85,7 +85,7 @@ def has_read_its_file(pair: Deployed) -> bool:
 def test_a_rollout_is_paused_seen_and_resumed(pair: Deployed) -> None:
     before = pair.pod_uids()
     rollout(pair, "pause")
-    pair.set_max_num_seqs(13)
+    pair.set_max_num_seqs(33)
     wait_for("RolloutPaused", lambda: pair.condition("Progressing")["reason"] == "RolloutPaused", timeout_s=60)
     assert pair.pod_uids() == before
     assert "0/2" in pair.target.kubectl("get", "glmd", "pair", "-n", MODEL_NAMESPACE)

@@ -20,7 +20,7 @@ def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_group
     before = two_groups.pod_uids()
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:
         in_flight.open_on(*before)
-        two_groups.set_max_num_seqs(11)
+        two_groups.set_max_num_seqs(34)
         in_flight.wait_any_in_flight(*before)
         wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=180)
         two_groups.wait_settled("2/2")
@@ -53,7 +53,7 @@ def test_eight_clients_see_no_failure_while_everything_about_a_deployment_change
             two_groups.scale(replicas)
             two_groups.wait_settled(f"{replicas}/{replicas}", timeout_s=300)
         before = two_groups.pod_uids()
-        two_groups.set_max_num_seqs(12)
+        two_groups.set_max_num_seqs(35)
         wait_for("pods of the new revision", lambda: _all_replaced(two_groups, before), timeout_s=300)
         two_groups.wait_settled("3/3", timeout_s=300)
         for pod in two_groups.pod_uids():

@@ -148,7 +148,10 @@ def test_a_run_that_is_killed_is_gone_on_with(tmp_path: Path, capsys: pytest.Cap
     assert texts["chat-50"]["choices"][0]["message"]["content"] == "50 + 4 = 54"
 
 
-@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [pytest.param(signal.SIGINT, "SIGINT", 130, marks=pytest.mark.long), (signal.SIGTERM, "SIGTERM", 143)],
+)
 def test_a_run_that_is_interrupted_ends_soon_and_leaves_whole_lines(
     tmp_path: Path, number: signal.Signals, name: str, code: int
 ) -> None:

@@ -37,6 +37,7 @@ def calibrate(folder: Path, *flags: str) -> tuple[subprocess.CompletedProcess[st
     return done, output
 
 
+@pytest.mark.long
 def test_a_group_of_two_ranks_is_measured_and_leaves_nothing(folder: Path) -> None:
     done, output = calibrate(folder, "--ranks-per-pod", "2")
     assert done.returncode == 0, done.stderr[-4000:]

@@ -131,6 +131,7 @@ def test_a_model_that_is_computed_otherwise_is_found(
     assert first in said["verdict"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", [name for name in BROKEN if name not in SMALL])
 def test_large_mistakes_are_found_in_bfloat16_as_well(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
@@ -169,7 +170,7 @@ def test_one_wrong_expert_of_eight_is_found_and_its_layer_is_named(
     assert [place["name"] for place in said["places"] if place["differs"]] == ["layer 2 (experts)"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.long), "bfloat16"])
 @pytest.mark.parametrize("change", OF_AN_EXPERT)
 def test_one_wrong_expert_of_128_is_found_and_its_layer_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Change, dtype: str

@@ -350,6 +350,7 @@ def test_a_group_that_runs_keeps_its_devices_whatever_else_comes_and_goes(
     assert visible_devices(up(folder, **CUDA)) == ["2"]  # its own is none of this shell's
 
 
+@pytest.mark.long
 def test_two_groups_of_two_pods_with_torch_answer_right_at_once(
     folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,9 @@ def tight(num_blocks: int, tensor_parallel: int = 1) -> dict[str, Any]:
     return TIGHT | {"look_ahead": "on", "kv_cache_bytes": num_bytes, "tensor_parallel": tensor_parallel}
 
 
-@pytest.mark.parametrize(("world_size", "tensor_parallel"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("world_size", "tensor_parallel"), [(1, 1), pytest.param(2, 1, marks=pytest.mark.long), (2, 2)]
+)
 def test_answers_are_the_same_in_batches_in_chunks_preempted_and_on_two_ranks(
     folder: Path, changed: Any, alone: dict[str, list[int]], world_size: int, tensor_parallel: int
 ) -> None:

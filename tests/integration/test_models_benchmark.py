@@ -17,6 +17,8 @@ from integration.pods import Group, running_group
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/models.py"
 ANSWER_LIMIT_S = 180.0
 
+pytestmark = pytest.mark.long  # nothing of the product, and a group of a large model
+
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[ModuleType]:
@@ -46,7 +48,7 @@ def ask(group: Group, prompt: str, **fields: object) -> dict[str, object]:
     return dict(response.json())
 
 
-@pytest.mark.parametrize("temperature", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.parametrize("temperature", [0, 1])
 @pytest.mark.parametrize("thinks", [True, False])
 def test_an_answer_without_a_limit_ends_by_itself(
     models: ModuleType, group: Group, temperature: int, *, thinks: bool
@@ -61,7 +63,6 @@ def test_an_answer_without_a_limit_ends_by_itself(
     assert choice["message"]["content"]
 
 
-@pytest.mark.long
 def test_a_prompt_of_a_hundred_thousand_characters_is_answered(group: Group) -> None:
     prompt = "The weather in Paris is sunny. " * 3300
     assert len(prompt) > 100_000

@@ -148,7 +148,7 @@ def test_a_client_that_is_gone_leaves_no_block_in_use(group: Group, stream: bool
     eventually(lambda: metric(group, "glm_kv_cache_usage_ratio") == 0)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_killed_rank_costs_one_generation_and_no_wrong_answer(group: Group, right_answer: str, rank: int) -> None:
     before = group.serving()["generation"]
     group.rank(rank).kill()
@@ -158,7 +158,7 @@ def test_a_killed_rank_costs_one_generation_and_no_wrong_answer(group: Group, ri
     assert (cause["rank"], cause["reason"], cause["signal"]) == (rank, "killed", 9)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(group: Group, rank: int) -> None:
     before = group.serving()["generation"]
     asked = asked_in_the_background(group)
@@ -167,7 +167,7 @@ def test_a_request_at_work_when_a_rank_dies_is_answered_by_the_next_generation(g
     assert group.last_end(before)["rank"] == rank
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_stream_whose_rank_is_killed_goes_on_word_for_word(group: Group, rank: int) -> None:
     before = group.serving()["generation"]
     body = question(stream=True, **LONG)
