@@ -20,6 +20,7 @@ import psutil
 from glm_worker.supervisor.evidence.watchdog import LONGEST_TICK_S
 from glm_worker.supervisor.supervisor import RANK_TARGET, SERVER_TARGET
 from integration.no_tls import NO_TLS
+from integration.pauses import Pauses
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0  # an upper bound for anything here: on a busy machine torch alone has taken 80 s to import
@@ -29,14 +30,14 @@ Value = TypeVar("Value")
 
 def eventually(look: Callable[[], Value]) -> Value:
     """Return the first true value that look returns; fail with the last one when there is none in time."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline, pauses = time.monotonic() + LIMIT_S, Pauses()
     while True:
         value = look()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {LIMIT_S} s; last seen: {value!r}")
-        time.sleep(0.02)
+        pauses.pause()
 
 
 def assert_hung(cause: dict[str, Any], rank: int, limit_s: float) -> None:

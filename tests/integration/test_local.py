@@ -33,6 +33,7 @@ from glm_operator.observe.report import policy_digest
 from glm_operator.render import render
 from glm_worker.supervisor.group.attempts import NUM_PORT_PAIRS
 from integration.local_world import stop_all
+from integration.pauses import Pauses
 from unit.operator.operator_builders import a_body
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
@@ -106,10 +107,10 @@ def left_of(pods: list[PodRecord]) -> list[int]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline, pauses = time.monotonic() + DEADLINE_S, Pauses()
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.02)
+        pauses.pause()
 
 
 def test_a_group_of_two_pods_serves_and_stops_without_a_trace(folder: StateFolder) -> None:

@@ -25,6 +25,7 @@ from glm_operator.local.management import Management
 from glm_operator.local.state import ControllerRecord, DeploymentState, GatewayRecord, StateFolder
 from integration.local_world import stop_all
 from integration.no_tls import NO_TLS
+from integration.pauses import Pauses
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("pretend_worker.py"))]
 DEADLINE_S = 60.0
@@ -114,10 +115,10 @@ class Asked:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline, pauses = time.monotonic() + DEADLINE_S, Pauses()
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.02)
+        pauses.pause()
 
 
 @pytest.fixture
