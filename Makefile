@@ -222,6 +222,7 @@ lock: $(INSTALLED) ## Lock the newest versions that pyproject.toml allows, with 
 	@rm .peers*.in
 	@echo "ziglang>=0.17" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/kernels.txt
 	@printf '%s\n' cmake ninja gguf llama-cpp-python scikit-build-core | $(LOCK) --upgrade --no-annotate - -o locks/engine-peers.txt
+	@echo accelerate | $(LOCK) --upgrade --no-annotate --no-deps - -o locks/transformers-serve.txt
 	@echo "setuptools>=77" | $(LOCK) --upgrade - -c locks/dev.txt -o locks/build.txt
 	@echo "uv" | $(LOCK) --upgrade - -o locks/uv.txt
 

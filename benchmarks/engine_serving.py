@@ -38,6 +38,7 @@ import httpx
 import psutil
 from engines.llama_cpp import LlamaCpp, PeerMissing
 from engines.machine import Busy, wait_until_quiet
+from engines.transformers_serve import additions
 from recovery import SERVER, START_LIMIT_S, Question, loopback_address, our_group, percentile
 
 from models import CACHE, KINDS, make, python_texts
@@ -47,7 +48,7 @@ MAX_RUNNING, CONTEXT = 16, 2048
 KV_CACHE_BYTES = 512 * 2**20
 SERVER_GOAL_US = 60.0
 DRAIN_S = 60.0
-OF_TRANSFORMERS_SERVE = ("transformers", "fastapi", "uvicorn", "openai", "accelerate")
+OF_TRANSFORMERS_SERVE = ("transformers", "fastapi", "uvicorn", "openai")
 NUM_STREAMS, NUM_STREAMED = 8, 400
 NUM_TURNS, SYSTEM_CHARACTERS, TURN_CHARACTERS, ANSWER_CHARACTERS = 4, 900, 250, 150
 Json = dict[str, Any]
@@ -159,7 +160,7 @@ def transformers_serve(model: Path, dtype: str, threads: int) -> Iterator[Served
     host = loopback_address()
     command = [str(program), "serve", str(model), "--host", host, "--port", "8000", "--device", "cpu"]
     command += ["--dtype", dtype, "--continuous-batching", "--log-level", "error"]
-    settings = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    settings = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(additions())}
     with _serving(command, settings, host, "/health") as root:
         yield Served(host, 8000, root, {"model": str(model)})
 
