@@ -15,8 +15,11 @@ from e2e.deployments import Deployed, ask, wait_for
 
 RUNNING = "glm_num_requests_running"
 QUESTION = "Count from 1 to 100."
-MIN_RUNNING = 16
-"""Chats that a group computes at once: a few alone take hardly longer than two looks at it."""
+MIN_RUNNING, MOST_OPEN = 6, 32
+"""Chats that a group computes at once, for one alone takes hardly longer than two looks at it; and of all groups."""
+
+OFTEN_S = 0.05
+"""Between two looks for a chat on a pod that leaves: the last ones end within a second of an idle machine."""
 
 PAUSE_S = 0.3
 """Between two questions that are asked all along. Without it they take the CPU that new pods start with."""
@@ -62,25 +65,28 @@ class Chats:
                 return False
             return self._deployed.metric(leader, RUNNING) > 0
 
-        wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
+        wait_for(f"{pod} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60, poll_s=OFTEN_S)
 
     def wait_any_in_flight(self, *pods: str) -> None:
-        """Wait until one of these leading pods has been told to go while it computes a chat of ours."""
+        """Wait until the group of one of these leading pods is marked to go while it computes a chat of ours."""
 
         def leaves_with_a_chat() -> bool:
-            leaving = [pod for pod in pods if self._deployed.is_leaving(pod)]
+            leaving = [pod for pod in pods if self._deployed.group_leaves(pod)]
             if not leaving:
                 for pod in pods:
                     self._has_enough(pod)
                 return False
             return self._deployed.metric(leaving[0], RUNNING) > 0
 
-        wait_for(f"one of {', '.join(pods)} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60)
+        wait_for(
+            f"one of {', '.join(pods)} leaves with a chat in flight", leaves_with_a_chat, timeout_s=60, poll_s=OFTEN_S
+        )
 
     def _has_enough(self, leader: str) -> bool:
         """Whether this pod computes MIN_RUNNING chats; if not, open what is missing, which any of the pods may get."""
         missing = MIN_RUNNING - int(self._deployed.metric(leader, RUNNING))
-        for end in itertools.islice(self._ends, max(0, missing)):
+        room = MOST_OPEN - sum(not answer.done() for _, answer in self._answers)
+        for end in itertools.islice(self._ends, max(0, min(missing, room))):
             self._answers.append((end, self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.")))
         return missing <= 0
 
@@ -98,7 +104,7 @@ class Chats:
 
 @contextlib.contextmanager
 def chats(deployed: Deployed) -> Iterator[Chats]:
-    with ThreadPoolExecutor(4 * MIN_RUNNING) as threads:
+    with ThreadPoolExecutor(MOST_OPEN) as threads:
         yield Chats(deployed, threads)
 
 

@@ -14,7 +14,7 @@ import openai
 from e2e.api import path_of
 from e2e.target import Target
 from glm_cluster.errors import CommandFailed
-from glm_operator.names import WORKER_CONTAINER
+from glm_operator.names import LEAVING_ANNOTATION, WORKER_CONTAINER
 
 TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
@@ -139,6 +139,11 @@ class Deployed:
     def limits(self, resource: str) -> list[str | None]:
         """Return the limit of each pod."""
         return [pod["spec"]["containers"][0]["resources"].get("limits", {}).get(resource) for pod in self.pods()]
+
+    def group_leaves(self, leader: str) -> bool:
+        """Whether the group of this first pod is marked to go. Its pods are deleted when it has nothing left to do."""
+        found = self.target.read("statefulsets", leader.removesuffix("-0"), self.namespace)
+        return LEAVING_ANNOTATION in found["metadata"].get("annotations", {})
 
     def is_leaving(self, pod: str) -> bool:
         found = self.target.read("pods", pod, self.namespace)
