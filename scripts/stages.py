@@ -104,7 +104,7 @@ def no_lifecycle() -> str | None:
 
 
 UNIT = ("unit-worker", "unit-rest", "contract")
-BESIDE_ONE = ("lifecycle", "unit-rest", "contract")  # unit-worker is the longest, and leaves one of two CPUs alone then
+EARLY = ("imports", "lifecycle", "contract")  # stories take the longest, and wait for most of it
 STAGES = (
     Stage("lint", "ruff"),
     Stage("types", "mypy --strict"),
@@ -115,7 +115,7 @@ STAGES = (
     Stage("contract", "what types cannot pin", after=("imports",)),
     Stage("sanitize", "kernels in C, where faults end them", after=("unit-worker",)),
     Stage("gpu", "parity on CUDA", no_gpu, after=UNIT),
-    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=BESIDE_ONE),
+    Stage("e2e", "user stories on a real cluster", no_cluster, is_slow=True, after=EARLY),
     Stage("demo", "what README shows first", is_slow=True, after=(*UNIT, "gpu")),
     Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=(*UNIT, "gpu")),
 )

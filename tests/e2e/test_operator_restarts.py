@@ -22,6 +22,7 @@ def test_an_operator_killed_while_scaling_ends_in_the_same_state(shared: Deploye
     shared.wait_answers()
 
 
+@pytest.mark.long
 def test_a_field_set_and_unset_again_leaves_no_trace_though_the_operator_is_killed_in_both(
     shared: Deployed, release: Release
 ) -> None:

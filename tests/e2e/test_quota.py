@@ -23,6 +23,7 @@ def full_namespace(target: Target) -> Iterator[str]:
     target.kubectl("delete", "namespace", FULL_NAMESPACE, timeout_s=180)
 
 
+@pytest.mark.long
 def test_what_quotas_and_limits_forbid_is_told_and_harms_no_group(release: Release, full_namespace: str) -> None:
     manifest = nano("nano", full_namespace)
     manifest["spec"]["gateway"] = {"enabled": False}  # a pod more, that the quotas do not count on

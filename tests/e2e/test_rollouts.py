@@ -165,6 +165,7 @@ def slots(release: Release) -> Iterator[str]:
         target.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps([remove]))
 
 
+@pytest.mark.long
 def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: str) -> None:
     tight = Deployed(release.target, "tight", MODEL_NAMESPACE)
     manifest = nano(

@@ -174,6 +174,7 @@ def test_prometheus_keeps_its_data_over_a_crash(cluster: Cluster, which: str) ->
         assert after["values"][: len(before["values"])] == before["values"]
 
 
+@pytest.mark.long
 def test_a_hung_prometheus_answers_nobody_and_comes_back(cluster: Cluster) -> None:
     with prometheus(cluster, {"global": EVERY_SECOND}) as found:
         with found.hung(), pytest.raises(ClusterError, match="timed out"):
@@ -181,6 +182,7 @@ def test_a_hung_prometheus_answers_nobody_and_comes_back(cluster: Cluster) -> No
         assert found.value("vector(1)") == 1
 
 
+@pytest.mark.long
 def test_a_refused_configuration_is_told_and_changes_nothing(cluster: Cluster) -> None:
     with prometheus(cluster, {"global": EVERY_SECOND}, RULES) as found:
         with pytest.raises(ClusterError, match="field no_such_field not found"):
