@@ -14,7 +14,7 @@ import openai
 from e2e.api import path_of
 from e2e.target import Target
 from glm_cluster.errors import CommandFailed
-from glm_operator.names import LEAVING_ANNOTATION, WORKER_CONTAINER
+from glm_operator.names import WORKER_CONTAINER
 
 TIMEOUT = openai.Timeout(60, connect=3)
 """A connection begun before kube-proxy knows a new Service is never answered, however often its SYN is sent again."""
@@ -140,11 +140,6 @@ class Deployed:
         """Return the limit of each pod."""
         return [pod["spec"]["containers"][0]["resources"].get("limits", {}).get(resource) for pod in self.pods()]
 
-    def group_leaves(self, leader: str) -> bool:
-        """Whether the group of this first pod is marked to go. Its pods are deleted when it has nothing left to do."""
-        found = self.target.read("statefulsets", leader.removesuffix("-0"), self.namespace)
-        return LEAVING_ANNOTATION in found["metadata"].get("annotations", {})
-
     def is_leaving(self, pod: str) -> bool:
         found = self.target.read("pods", pod, self.namespace)
         return "deletionTimestamp" in found["metadata"]
@@ -174,10 +169,10 @@ class Deployed:
         ):
             yield client
 
-    def answer(self, question: str = "What is 12+30?") -> tuple[str, str]:
+    def answer(self, question: str = "What is 12+30?", **extra: object) -> tuple[str, str]:
         """Return thinking and answer of one streamed chat through the Service."""
         with self.client() as client:
-            return ask(client, question)
+            return ask(client, question, **extra)
 
     def answers_right(self) -> bool:
         thinking, content = self.answer()
@@ -216,11 +211,11 @@ class Deployed:
         return self.target.api.text(path_of("pods", self.namespace, f"{pod}:9090", "proxy", path))
 
 
-def ask(client: openai.OpenAI, question: str = "What is 12+30?") -> tuple[str, str]:
-    """Return thinking and answer of one streamed chat."""
+def ask(client: openai.OpenAI, question: str = "What is 12+30?", **extra: object) -> tuple[str, str]:
+    """Return thinking and answer of one streamed chat. extra: fields of ours."""
     thinking, content = "", ""
     messages: Any = [{"role": "user", "content": question}]
-    for chunk in client.chat.completions.create(model="glm-nano", messages=messages, stream=True):
+    for chunk in client.chat.completions.create(model="glm-nano", messages=messages, stream=True, extra_body=extra):
         delta = chunk.choices[0].delta
         thinking += getattr(delta, "reasoning_content", None) or ""
         content += delta.content or ""

@@ -49,10 +49,13 @@ class Ring:
         self._slot.leave_collective()
 
     def _receive_all(self) -> None:
-        """Receive from every peer in the order in which they come: one that is silent hides no other's death."""
+        """Receive from every peer in the order in which they come: one that is silent hides no other's death.
+
+        Nor does one that has spoken: before the answer it says nothing more, but its connection may end.
+        """
         waiting = set(self._peers)
         while waiting:
-            readable, _, _ = select.select(waiting, [], [])
+            readable, _, _ = select.select(self._peers, [], [])
             for peer in readable:
                 try:
                     data = peer.recv(1)

@@ -76,7 +76,7 @@ def test_a_killed_rank_is_named_and_the_group_serves_again_at_once(computing: Gr
     assert {number: computing.rank(number).pid for number in (0, 1)}.items().isdisjoint(old.items())
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_is_named_even_if_its_peer_is_reaped_first(tmp_path: Path, rank: int) -> None:
     """Rank 2 stands still: nothing but the supervisor's kill ends it, long before it would count as hung."""
     pod = {"ranks_per_pod": 3, "heartbeat_limit_s": 120, "rank_target": COMPUTE, "server_target": SERVER}
