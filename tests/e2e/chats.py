@@ -32,8 +32,8 @@ def counted(end: int) -> str:
 
 
 RIGHT = counted(100)
-LONG = {"ignore_eos": True, "max_tokens": 1500}
-"""Of chats that are to be seen in flight: they go on behind the answer, four times as long as it takes."""
+LONG = {"ignore_eos": True, "max_tokens": 800}
+"""Of chats that are to be seen in flight: they go on behind the answer, twice as long as it takes."""
 
 
 class Chats:

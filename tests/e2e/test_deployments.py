@@ -176,6 +176,7 @@ def _assert_killed_rank_is_replaced(deployed: Deployed, leader: str, pod: str, *
     assert _cause(group, generation)["rank"] == rank
 
 
+@pytest.mark.long
 def test_a_hung_rank_is_found_and_named(shared: Deployed) -> None:
     _assert_hung_rank_is_named(shared, "nano-g0-0", "nano-g0-0", rank=1)
 
@@ -364,6 +365,7 @@ def test_a_bad_edit_leaves_the_running_group_alone(shared: Deployed) -> None:
     shared.wait_settled("1/1", timeout_s=180)
 
 
+@pytest.mark.long
 def test_an_edit_that_only_the_api_server_can_refuse_leaves_the_group_and_its_repair_alone(shared: Deployed) -> None:
     target, before, hardware = shared.target, shared.pod_uids(), shared.spec()["hardware"]
     revision = shared.status()["revision"]

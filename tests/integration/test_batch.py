@@ -129,6 +129,7 @@ def test_a_request_that_is_refused_is_an_answer_with_its_error(
     assert len(answers_in(out)) == 4
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_is_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = [a_chat(number, max_tokens=60) for number in range(60)]
     path, out = written(tmp_path, requests), tmp_path / "out.jsonl"
@@ -227,6 +228,7 @@ def test_a_model_or_setting_that_cannot_be_used_is_told(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     with path.open("w") as file:

@@ -60,6 +60,7 @@ def test_a_group_of_two_ranks_is_measured_and_leaves_nothing(folder: Path) -> No
     assert not [process for process in psutil.process_iter(["environ"]) if is_ours(process, folder)]
 
 
+@pytest.mark.long
 def test_a_group_that_cannot_start_leaves_no_file_and_says_so(folder: Path) -> None:
     done, output = calibrate(folder, "--kv-cache-bytes", "16")
     assert done.returncode == 70, done.stderr[-4000:]

@@ -17,6 +17,8 @@ from integration.observed_world import World, an_observed_world
 STATES = ("idle", "load", "one pod dead", "scaled down to min")
 WITH_TRAFFIC = ("load", "one pod dead")
 STEP_S = 1.0
+pytestmark = pytest.mark.long  # tests/contract/test_dashboards.py has what needs no running programs
+
 SEEN_S = 6.0  # how long Prometheus looks at each state
 OF_OPERATOR = "glm_operator_watch_age_seconds"
 """What Prometheus has while its last look at the operator was answered in time: on a busy machine one may not be."""
@@ -102,7 +104,6 @@ async def test_every_query_is_answered_at_rest_and_under_load(world: World, look
     assert await broken_rules(world) == {}
 
 
-@pytest.mark.long
 async def test_every_query_is_answered_in_every_state(world: World, look: Look) -> None:
     await world.until("promises", lambda: world.operator.is_ready("chat"))
     await look.at("idle")

@@ -17,6 +17,8 @@ from fuzz.server_process import ServerProcess, a_server_process, answer_all, odd
 from fuzz.wire import Connection
 from integration.server_world import MODEL, ScriptedEngine
 
+NUM_BODIES = 1500
+
 
 @contextlib.asynccontextmanager
 async def a_world(folder: Path) -> AsyncIterator[tuple[ServerProcess, ScriptedEngine]]:
@@ -50,9 +52,9 @@ async def assert_well(world: ServerProcess, engine: ScriptedEngine) -> None:
 async def test_no_mutated_body_breaks_the_server_or_gets_more_than_a_plain_refusal(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(1)):
-            report = await bodies.send(world.port, seeds(MODEL), range(1500), seed=1)
+            report = await bodies.send(world.port, seeds(MODEL), range(NUM_BODIES), seed=1)
         assert report.failures == []
-        assert report.num_cases == 1500
+        assert report.num_cases == NUM_BODIES
         assert {200, 400, 404} <= report.statuses.keys(), "some of each kind"
         await assert_well(world, engine)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from integration.no_tls import NO_TLS
 from integration.pods import LIMIT_S, running_group
@@ -19,6 +20,7 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+@pytest.mark.long
 def test_the_supervisor_of_an_idle_group_takes_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
     with running_group(tmp_path, ranks_per_pod=2, rank_target="integration.fake_ranks:rest") as group:
         group.serving()

@@ -45,6 +45,7 @@ def run(command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_prometheus_beside_local_mode_has_the_series_of_each_group(folder: Path) -> None:
     manifest = yaml.safe_load((ROOT / "examples/nano.yaml").read_text())
     manifest["spec"] |= {"replicas": 2, "parallelism": {"expert": 1}, "hardware": {"device": "cpu", "ranksPerPod": 1}}

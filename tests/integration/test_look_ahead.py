@@ -20,6 +20,8 @@ from integration.engine_group import a_request, as_they_are, engine_group
 from integration.rank_pool import hold_torch_to_one_thread
 from integration.tiny_models import a_config, write_checkpoint
 
+pytestmark = pytest.mark.long  # off by default; tests/unit/worker has its decisions
+
 BLOCK_SIZE = 4
 BLOCK_BYTES = 2 * 3 * BLOCK_SIZE * 4 * 16 * 4  # K and V, layers, tokens, KV heads, head_dim, fp32
 TIGHT: dict[str, Any] = {"block_size": BLOCK_SIZE, "max_batch_tokens": 16}
@@ -86,9 +88,7 @@ def tight(num_blocks: int, tensor_parallel: int = 1) -> dict[str, Any]:
     return TIGHT | {"look_ahead": "on", "kv_cache_bytes": num_bytes, "tensor_parallel": tensor_parallel}
 
 
-@pytest.mark.parametrize(
-    ("world_size", "tensor_parallel"), [(1, 1), pytest.param(2, 1, marks=pytest.mark.long), (2, 2)]
-)
+@pytest.mark.parametrize(("world_size", "tensor_parallel"), [(1, 1), (2, 1), (2, 2)])
 def test_answers_are_the_same_in_batches_in_chunks_preempted_and_on_two_ranks(
     folder: Path, changed: Any, alone: dict[str, list[int]], world_size: int, tensor_parallel: int
 ) -> None:

@@ -11,6 +11,7 @@ from glm_operator import names
 from glm_operator.errors import Unavailable
 from integration.fake_kubernetes import FakeKubernetes
 from integration.operator_rig import Died, Rig, a_deployment_body, a_rig, set_spec
+from long_form import short_of
 
 Story = Callable[[Rig], None]
 
@@ -294,7 +295,7 @@ async def tell(name: str, dies_after: int | None = None) -> tuple[dict[str, Any]
         return ended, writes
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", short_of(STORIES, 2))
 async def test_an_operator_killed_after_any_write_leaves_the_gateway_as_one_that_was_not(name: str) -> None:
     expected, num_writes = await tell(name)
     assert num_writes > 0
@@ -358,7 +359,7 @@ async def ends_as(spec: dict[str, Any]) -> dict[str, Any]:
         return what_there_is(rig)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", short_of(range(12), 3))
 async def test_whatever_happens_nobody_gets_past_a_gateway_and_the_end_is_that_of_the_last_spec(seed: int) -> None:
     # A number of gateways that is left out is somebody else's, whoever said it before.
     chance, last = random.Random(seed), {"access": {"auth": "APIKeys"}, "replicas": 2, "gateway": {"replicas": 1}}

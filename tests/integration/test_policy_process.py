@@ -166,6 +166,7 @@ def test_a_group_that_waits_for_its_policy_is_not_ready_before_and_at_once_then(
         assert (readiness(group), policies(group)) == ((200, "serving"), ["SetPolicy visible"])
 
 
+@pytest.mark.long
 def test_a_group_that_nobody_tells_is_ready_all_the_same_and_shows_reasoning_to_nobody(tmp_path: Path) -> None:
     with running_group(tmp_path, management_token=TOKEN, awaits_policy=True, **FAKES, **IDENTITY) as group:
         group.serving()

@@ -306,6 +306,7 @@ async def test_series_that_ended_a_minute_ago_are_stale_and_after_some_minutes_t
 
 
 @pytest.mark.parametrize(("window", "covered_h"), [("6h", None), ("30d", 48)])
+@pytest.mark.long
 async def test_long_windows_are_read_as_far_as_prometheus_reaches_back(
     tmp_path: Path,
     workers: list[MeteredWorker],
@@ -331,6 +332,7 @@ async def test_long_windows_are_read_as_far_as_prometheus_reaches_back(
 # Both together.
 
 
+@pytest.mark.long
 async def test_while_prometheus_is_away_workers_are_asked_and_afterwards_it_is_asked_again(
     tmp_path: Path, workers: list[MeteredWorker], opened: Open
 ) -> None:

@@ -20,10 +20,6 @@ SITUATIONS = ("fires", "does not fire", "idle", "counter reset", "stale target",
 """What each alert is tested in; the names of its tests begin with them."""
 
 
-OVER_DAYS = ("GLMSLOBurnFast", "GLMSLOBurnSlow", "GLMSLOBudgetShrinks")
-"""What takes promtool seconds; their moments are looked at all the same."""
-
-
 def alerts() -> dict[str, dict[str, Any]]:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
@@ -40,9 +36,8 @@ def test_prometheus_takes_the_plain_rules_file(rules: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "alert", [pytest.param(name, marks=pytest.mark.long) if name in OVER_DAYS else name for name in alerts()]
-)
+@pytest.mark.long  # the moments below are of all alerts
+@pytest.mark.parametrize("alert", alerts())
 def test_the_alert_fires_when_it_should_and_at_nothing_else(alert: str) -> None:
     done = promtool("test", "rules", str(TESTS / f"{alert}.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,13 +24,19 @@ HEARTBEAT_LIMIT_S = 2.0
 OPERATOR_LIMIT_S = 1.5  # as glm_operator.cluster.workers has it: for an answer of /group
 
 
-@pytest.fixture(scope="module", params=[(1, 2), (2, 1)], ids=["1 pod x 2 ranks", "2 pods x 1 rank"])
+SHAPES = [
+    pytest.param((1, 2), id="1 pod x 2 ranks", marks=pytest.mark.long),  # test_worker_process.py has it
+    pytest.param((2, 1), id="2 pods x 1 rank"),
+]
+
+
+@pytest.fixture(scope="module", params=SHAPES)
 def computing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     """Two ranks that step without end, in both shapes."""
     yield from _group(request, tmp_path_factory, COMPUTE)
 
 
-@pytest.fixture(scope="module", params=[(1, 2), (2, 1)], ids=["1 pod x 2 ranks", "2 pods x 1 rank"])
+@pytest.fixture(scope="module", params=SHAPES)
 def resting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     """Two ranks without work, in both shapes."""
     yield from _group(request, tmp_path_factory, REST)

@@ -69,6 +69,7 @@ def test_a_start_that_takes_too_long_is_ended_and_shows_how_far_it_came(tmp_path
         )
 
 
+@pytest.mark.long
 def test_a_group_that_dies_whenever_it_serves_backs_off_and_is_not_ready(tmp_path: Path) -> None:
     target = "integration.fake_ranks:die_when_told"
     server = "integration.fake_server:never_answered"
@@ -92,6 +93,7 @@ def test_starts_that_fail_in_a_row_are_told_to_those_who_wait(tmp_path: Path) ->
         assert group.leader.get("/readyz").status_code == 503
 
 
+@pytest.mark.long
 def test_a_pod_that_stays_away_is_told_to_those_who_wait(tmp_path: Path) -> None:
     server = "integration.fake_server:notes_unavailable"
     with running_group(tmp_path, pods=2, rank_target=REST, server_target=server, missing_limit_s=0.5) as group:
@@ -113,6 +115,7 @@ def test_a_pod_that_stays_away_is_told_to_those_who_wait(tmp_path: Path) -> None
     ],
     ids=["zygote", "server"],
 )
+@pytest.mark.long
 def test_a_child_that_hangs_before_it_is_up_is_replaced_and_named(
     tmp_path: Path, rank_target: str, server_target: str, message: str
 ) -> None:

@@ -29,7 +29,10 @@ HEARTBEAT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 180.0
 
 
-ONE_POD, TWO_PODS = pytest.param((1, 2), id="1 pod x 2 ranks"), pytest.param((2, 1), id="2 pods x 1 rank")
+ONE_POD, TWO_PODS = (
+    pytest.param((1, 2), id="1 pod x 2 ranks"),
+    pytest.param((2, 1), id="2 pods x 1 rank", marks=pytest.mark.long),  # test_supervisor.py has it, with fake ranks
+)
 in_one_pod = pytest.mark.parametrize("group", [ONE_POD], indirect=True)
 
 
