@@ -1,5 +1,6 @@
 """Where `glm keys` keeps keys: a Secret of a cluster, or a folder of this machine. Both change whole, or not at all."""
 
+import asyncio
 import base64
 import binascii
 import fcntl
@@ -19,6 +20,10 @@ Items = Mapping[str, bytes]
 Change = Callable[[Items], Mapping[str, bytes | None]]
 """From the items as they are to those that become others; None: one that goes. May raise CommandError. Called again
 when somebody else was faster."""
+
+AGAIN_S = 2.0
+"""After this gateways' pods are told once more. A kubelet hears of the pod and of the Secret by two watches: where it
+hears of the pod first, as on a busy node, it looks at the Secret that it has, and then not for a minute."""
 
 _TRIES = 10
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -76,6 +81,9 @@ class SecretStore:
     async def _tell_gateways(self) -> None:
         try:
             told = await self._kube.tell_gateways(self._namespace, self._name, datetime.now(UTC))
+            if told:
+                await asyncio.sleep(AGAIN_S)
+                await self._kube.tell_gateways(self._namespace, self._name, datetime.now(UTC))
         except KubeError as error:
             self.note = f"gateways see it within about a minute; they could not be told to look now: {error}"
         else:
