@@ -180,7 +180,7 @@ async def refused(gateway: GatewayProcess) -> None:
                 await gateway.http.get(f"{gateway.url}/health")
             except httpx.ConnectError:
                 return
-            except httpx.ReadError:
+            except (httpx.ReadError, httpx.RemoteProtocolError):
                 pass  # it came as the listener closed, and nobody took it any more
             await asyncio.sleep(0.05)
 
