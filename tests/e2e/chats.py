@@ -89,13 +89,21 @@ class Chats:
         missing = MIN_RUNNING - int(self._deployed.metric(leader, RUNNING))
         room = MOST_OPEN - sum(not answer.done() for _, answer in self._answers)
         for end in itertools.islice(self._ends, max(0, min(missing, room))):
-            self._answers.append((end, self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.", **LONG)))
+            self._answers.append((end, self._ask(end)))
         return missing <= 0
 
+    def _ask(self, end: int) -> "Future[tuple[str, str]]":
+        return self._threads.submit(self._deployed.answer, f"Count from 1 to {end}.", **LONG)
+
     def assert_all_right(self) -> None:
-        """Wait for all of them; fail when one was cut off or wrong."""
+        """Wait for all of them; fail when one was cut off or wrong: to the last word, also behind the answer."""
+        undisturbed: dict[int, str] = {}
         for end, answer in self._answers:
-            assert answer.result(ANSWER_LIMIT_S)[1].startswith(counted(end))
+            content = answer.result(ANSWER_LIMIT_S)[1]
+            assert content.startswith(counted(end))
+            if end not in undisturbed:
+                undisturbed[end] = self._ask(end).result(ANSWER_LIMIT_S)[1]
+            assert content == undisturbed[end]
 
     def assert_none_is_silent(self) -> None:
         """Wait for all of them; fail when one neither came out right nor was told of an error."""

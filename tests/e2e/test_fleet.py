@@ -166,7 +166,7 @@ def test_an_edit_beside_an_operator_that_has_just_started_is_acted_on_within_a_s
     assert wait_s <= ACTED_ON_S
 
 
-@pytest.mark.long  # tests/e2e/test_release.py has a short one
+@pytest.mark.long  # tests/e2e/test_release.py has another release that takes models over
 def test_another_version_of_the_operator_restarts_no_pod_and_is_adopted_within_the_budget(
     fleet: Fleet, form: Form, release: Release, report: dict[str, object]
 ) -> None:

@@ -196,7 +196,7 @@ def test_a_group_that_fits_no_node_holds_up_no_rollout(release: Release, slots: 
     tight.delete()
 
 
-@pytest.mark.long  # tests/e2e/test_fleet.py has a short one
+@pytest.mark.long  # tests/e2e/test_release.py has another release that takes models over
 @pytest.mark.alone
 def test_an_operator_upgrade_with_another_worker_image_moves_nothing(pair: Deployed, release: Release) -> None:
     before = pair.pod_uids()

@@ -30,9 +30,7 @@ _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 class KeyStore(Protocol):
-    """Items by name. str() names the store to people. note: what people should know of the last change."""
-
-    note: str
+    """Items by name. str() names the store to people."""
 
     async def items(self) -> dict[str, bytes]:
         """Return all items; none where the store does not exist."""
@@ -51,7 +49,7 @@ class SecretStore:
         self._kube = kube
         self._namespace = namespace
         self._name = name
-        self.note = ""
+        self._has_changed = False
 
     def __str__(self) -> str:
         return f"Secret {self._namespace}/{self._name}"
@@ -74,20 +72,25 @@ class SecretStore:
                 if isinstance(error, Missing) and body is None:
                     raise  # there is no such namespace
                 continue
-            await self._tell_gateways()
+            self._has_changed = True
             return
         raise CommandError(f"{self} was changed by others {_TRIES} times in a row; try again")
 
-    async def _tell_gateways(self) -> None:
+    async def tell_gateways(self) -> str:
+        """Have gateways look at what was changed here; return what people should know of it, if anything.
+
+        It takes a while: a new secret must have been shown before, or whoever breaks it off has lost it.
+        """
+        if not self._has_changed:
+            return ""
         try:
             told = await self._kube.tell_gateways(self._namespace, self._name, datetime.now(UTC))
             if told:
                 await asyncio.sleep(AGAIN_S)
                 await self._kube.tell_gateways(self._namespace, self._name, datetime.now(UTC))
         except KubeError as error:
-            self.note = f"gateways see it within about a minute; they could not be told to look now: {error}"
-        else:
-            self.note = f"told to look now: {', '.join(told)}" if told else "no gateway reads this Secret yet"
+            return f"gateways see it within about a minute; they could not be told to look now: {error}"
+        return f"told to look now: {', '.join(told)}" if told else "no gateway reads this Secret yet"
 
     def _items_in(self, body: Mapping[str, Any] | None) -> dict[str, bytes]:
         if body is None:
@@ -105,7 +108,6 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.note = ""
 
     def __str__(self) -> str:
         return f"folder {self._folder}"

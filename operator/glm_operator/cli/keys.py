@@ -263,8 +263,8 @@ def _run(command: Callable[[KeyStore], Awaitable[None]], place: Place) -> None:
         async with as_user() as (kube, default):
             store = SecretStore(kube, place.namespace or default, place.secret or names.KEYS_SECRET)
             await command(store)
-            if store.note:
-                err.print(store.note, markup=False)
+            if note := await store.tell_gateways():
+                err.print(note, markup=False)
 
     with plain_errors():
         asyncio.run(run())

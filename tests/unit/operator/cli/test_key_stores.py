@@ -36,14 +36,21 @@ async def test_gateways_are_told_once_more_for_a_kubelet_that_hears_of_the_secre
     kube = Kube("chat-gateway-a", "chat-gateway-b")
     store = SecretStore(kube, "models", "glm-keys")
     await store.change(lambda items: {"a": b"1"})
+    assert kube.told == [], "the secret is shown first: whoever breaks off later has it"
+    assert await store.tell_gateways() == "told to look now: chat-gateway-a, chat-gateway-b"
     first, again = kube.told
     assert first < again, "or the note would be the same, and no news"
-    assert store.note == "told to look now: chat-gateway-a, chat-gateway-b"
 
 
 async def test_where_no_gateway_reads_the_secret_nobody_waits() -> None:
     kube = Kube()
     store = SecretStore(kube, "models", "glm-keys")
     await store.change(lambda items: {"a": b"1"})
+    assert await store.tell_gateways() == "no gateway reads this Secret yet"
     assert len(kube.told) == 1
-    assert store.note == "no gateway reads this Secret yet"
+
+
+async def test_where_nothing_changed_nobody_is_told() -> None:
+    kube = Kube("chat-gateway-a")
+    assert await SecretStore(kube, "models", "glm-keys").tell_gateways() == ""
+    assert kube.told == []
