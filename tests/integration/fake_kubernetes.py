@@ -266,21 +266,8 @@ class FakeKubernetes:
         what = f"{request.method} {plural}/{name}{'/' + subresource if subresource else ''}".rstrip("/")
         dry_run = request.query.get("dryRun") == "All"
         self.before_write(f"{what} (dry run)" if dry_run else what)
-        if request.method == "PATCH" and subresource == "scale":
-            assert request.content_type == "application/merge-patch+json"
-            assert request.query["fieldManager"] == "glm-operator"
-            result = self._scale((plural, namespace, name), body)
-        elif request.method == "PATCH" and plural == "secrets":
-            result = self._patch_secret(request, (plural, namespace, name), body)
-        elif request.method == "PATCH" and plural == "pods" and request.content_type == "application/merge-patch+json":
-            assert request.query["fieldManager"] == "glm-operator"
-            result = self._note((plural, namespace, name), body)
-        elif request.method == "PATCH":
-            assert request.content_type == "application/apply-patch+yaml", "only server-side apply is used"
-            assert request.query["fieldManager"] == "glm-operator"
-            force = request.query.get("force", "").lower() == "true"
-            suffix = f"/{subresource}" if subresource else ""
-            result = self.apply((plural, namespace, name), body, force=force, subresource=suffix, dry_run=dry_run)
+        if request.method == "PATCH":
+            result = self._patch(request, (plural, namespace, name), subresource, body, dry_run)
             if dry_run:
                 return web.json_response(result)
         elif request.method == "DELETE":
@@ -299,6 +286,24 @@ class FakeKubernetes:
         self.writes.append(what)
         return web.json_response(result)
 
+    def _patch(self, request: web.Request, key: Key, subresource: str, body: Manifest, dry_run: bool) -> Manifest:
+        """Change what is there: all but applies are merges, each of a kind that somebody is known to make."""
+        manager, is_apply = request.query["fieldManager"], request.content_type == "application/apply-patch+yaml"
+        assert is_apply or request.content_type == "application/merge-patch+json"
+        assert manager == "glm-operator" or (manager == "kubectl-glm" and not is_apply)
+        if manager == "kubectl-glm":
+            return self._merge(key, body)
+        if key[0] == "secrets":
+            assert is_apply
+            self._is_of_version(key, body)
+            del body["metadata"]["resourceVersion"]
+            return self.apply(key, body, force=True, subresource="")
+        if not is_apply:
+            return self._scale(key, body) if subresource == "scale" else self._note(key, body)
+        force = request.query.get("force", "").lower() == "true"
+        suffix = f"/{subresource}" if subresource else ""
+        return self.apply(key, body, force=force, subresource=suffix, dry_run=dry_run)
+
     def _scale(self, key: Key, body: Manifest) -> Manifest:
         """Set spec.replicas, and answer with a Scale, as the API server does."""
         live = self.objects.get(key)
@@ -315,17 +320,6 @@ class FakeKubernetes:
             "spec": {"replicas": body["spec"]["replicas"]},
         }
 
-    def _patch_secret(self, request: web.Request, key: Key, body: Manifest) -> Manifest:
-        """Change a Secret: of keys, as a person does, or of certificates, as the operator does."""
-        if request.query["fieldManager"] == "glm-operator":
-            assert request.content_type == "application/apply-patch+yaml"
-            self._is_of_version(key, body)
-            del body["metadata"]["resourceVersion"]
-            return self.apply(key, body, force=True, subresource="")
-        assert request.content_type == "application/merge-patch+json"
-        assert request.query["fieldManager"] == "kubectl-glm"
-        return self._merge(key, body)
-
     def _is_of_version(self, key: Key, body: Manifest) -> None:
         """Refuse a change of an object that is not of the version that it names."""
         live = self.objects.get(key)
@@ -338,7 +332,7 @@ class FakeKubernetes:
         if live is None:
             raise Refused(404, "NotFound")
         self._is_of_version(key, body)
-        self._store(key, _patched(live, body))
+        self.edit(key[0], key[2], lambda found: found.update(_patched(found, body)))
         return self.objects[key]
 
     def _note(self, key: Key, body: Manifest) -> Manifest:

@@ -1,6 +1,7 @@
-"""The scale subresource, and metrics through the API server's proxy, as the clients use them."""
+"""The scale subresource, what a person changes, and metrics through the API server's proxy, as the clients use them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 
 import pytest
 from aiohttp import web
@@ -9,6 +10,7 @@ from kubernetes.aio import client
 
 from glm_operator.cluster.user import UserKube
 from glm_operator.errors import Conflict, Denied, Missing, Unavailable
+from integration.fake_kubernetes import Manifest
 from integration.operator_rig import Rig, a_deployment_body, a_rig
 
 
@@ -17,6 +19,12 @@ async def rig() -> AsyncIterator[Rig]:
     async with a_rig(lambda fake: fake.put("glmdeployments", a_deployment_body(replicas=1))) as found:
         await found.run_pass()
         yield found
+
+
+@pytest.fixture
+async def person(rig: Rig) -> AsyncIterator[UserKube]:
+    async with client.ApiClient(rig.configuration) as api:
+        yield UserKube(api)
 
 
 async def test_a_scale_sets_the_number_of_groups_and_answers_with_the_new_version(rig: Rig) -> None:
@@ -40,6 +48,49 @@ async def test_a_scale_of_what_is_gone_says_so(rig: Rig) -> None:
     rig.fake.delete(("glmdeployments", "models", "chat"))
     with pytest.raises(Missing):
         await rig.kube.scale(body, 3)
+
+
+PAUSE = {"spec": {"rollout": {"paused": True}}}
+
+
+def edit_before_writes(rig: Rig, edits: list[Callable[[Manifest], None]]) -> None:
+    """Let somebody be faster than each of the next writes, with these edits."""
+
+    def edit(_: str) -> None:
+        if edits:
+            rig.fake.edit("glmdeployments", "chat", edits.pop(0))
+
+    rig.fake.before_write = edit
+
+
+async def test_a_change_goes_in_though_the_operator_writes_a_status_meanwhile(rig: Rig, person: UserKube) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    statuses = [lambda found, n=number: found.update(status={"ready": n}) for number in range(3)]  # type: ignore[misc]
+    edit_before_writes(rig, [*statuses])
+    await person.change(body, PAUSE, rests_on_spec=True)
+    live = rig.fake.get("glmdeployments", "chat")
+    assert live["spec"]["rollout"] == {**body["spec"].get("rollout", {}), "paused": True}
+    assert (live["spec"]["replicas"], live["status"]) == (1, {"ready": 2})
+
+
+@pytest.mark.parametrize("rests_on_spec", [False, True])
+async def test_a_change_of_what_somebody_else_edited_goes_in_unless_it_rests_on_it(
+    rig: Rig, person: UserKube, rests_on_spec: bool
+) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    edit_before_writes(rig, [lambda found: found["spec"].update(replicas=5)])
+    with pytest.raises(Conflict, match="nothing was done") if rests_on_spec else nullcontext():
+        await person.change(body, PAUSE, rests_on_spec=rests_on_spec)
+    live = rig.fake.get("glmdeployments", "chat")["spec"]
+    assert (live["replicas"], live.get("rollout", {}).get("paused", False)) == (5, not rests_on_spec)
+
+
+async def test_a_change_of_what_was_made_anew_under_its_name_is_a_conflict(rig: Rig, person: UserKube) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    edit_before_writes(rig, [lambda found: found["metadata"].update(uid="another")])
+    with pytest.raises(Conflict, match="nothing was done"):
+        await person.change(body, PAUSE)
+    assert "paused" not in rig.fake.get("glmdeployments", "chat")["spec"].get("rollout", {})
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, Denied), (404, Missing), (503, Unavailable)])

@@ -87,7 +87,7 @@ def undo(
     async def go_back(kube: Any, where: str) -> None:
         body = await kube.wanted(where, name)
         record = to_go_back_to((await kube.kept(body)).records, body, to_revision)
-        await kube.change(body, undoing(body, record))
+        await kube.change(body, undoing(body, record), rests_on_spec=True)
         out.print(f"{name} goes back to revision {record.revision}{_held(body)}", markup=False)
 
     _run(go_back, namespace)

@@ -11,11 +11,12 @@ from kubernetes.aio import client, config
 
 from glm_operator import names
 from glm_operator.cluster.kube import Kube, read_configuration
-from glm_operator.errors import KubeError, Missing
+from glm_operator.errors import Conflict, KubeError, Missing
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed, observe
 
 FIELD_MANAGER = "kubectl-glm"
+_TRIES = 20
 
 
 class UserKube(Kube):
@@ -41,9 +42,24 @@ class UserKube(Kube):
         path = f"{self._resources['Pod'].path(name=f'{pod}:{names.MANAGEMENT_PORT}', namespace=namespace)}/proxy"
         return await self._text(f"{path}{names.METRICS_PATH}", timeout_s=timeout_s)
 
-    async def change(self, body: Manifest, patch: Mapping[str, Any]) -> Manifest:
-        """Merge a change into a GLMDeployment, unless it has changed since it was read."""
-        metadata = body["metadata"]
+    async def change(self, body: Manifest, patch: Mapping[str, Any], *, rests_on_spec: bool = False) -> Manifest:
+        """Merge a change into a GLMDeployment, whatever the operator has written into it since it was read.
+
+        rests_on_spec: the change was made of the spec that was read. Raises Conflict if the name is another
+        deployment's by now, or the change rests on a spec that is no more.
+        """
+        read = now = body["metadata"]
+        for _ in range(_TRIES):
+            try:
+                return await self._change(now, patch)
+            except Conflict:  # during a rollout the status alone changes many times a second
+                now = (await self.wanted(read["namespace"], read["name"]))["metadata"]
+            if now["uid"] != read["uid"] or (rests_on_spec and now["generation"] != read["generation"]):
+                raise Conflict(f"{read['name']} was changed by somebody else meanwhile; nothing was done; try again")
+        raise Conflict(f"{read['name']} was changed by others {_TRIES} times in a row; nothing was done; try again")
+
+    async def _change(self, metadata: Mapping[str, Any], patch: Mapping[str, Any]) -> Manifest:
+        """Merge a change into what is of this version still. Raises Conflict if it is not."""
         change = {**patch, "metadata": {**patch.get("metadata", {}), "resourceVersion": metadata["resourceVersion"]}}
         return await self._request(
             "patch",
