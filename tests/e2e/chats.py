@@ -97,13 +97,11 @@ class Chats:
 
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong: to the last word, also behind the answer."""
-        undisturbed: dict[int, str] = {}
-        for end, answer in self._answers:
-            content = answer.result(ANSWER_LIMIT_S)[1]
+        told = [(end, answer.result(ANSWER_LIMIT_S)[1]) for end, answer in self._answers]
+        undisturbed = {end: self._ask(end) for end, _ in told}  # at once, for a batch takes as long as one of them
+        for end, content in told:
             assert content.startswith(counted(end))
-            if end not in undisturbed:
-                undisturbed[end] = self._ask(end).result(ANSWER_LIMIT_S)[1]
-            assert content == undisturbed[end]
+            assert content == undisturbed[end].result(ANSWER_LIMIT_S)[1]
 
     def assert_none_is_silent(self) -> None:
         """Wait for all of them; fail when one neither came out right nor was told of an error."""

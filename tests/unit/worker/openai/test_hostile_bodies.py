@@ -6,7 +6,6 @@ The classes are those of vulnerabilities that other servers of models had; their
 import copy
 import json
 import random
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from glm_worker.server.openai.completions.intake import completion_order
 from glm_worker.server.openai.zai.intake import order_of as zai_order_of
 from glm_worker.server.openai.zai.request import ZaiChatRequest
 from glm_worker.server.refusals import parse
+from unit import cpu_time
 from unit.worker.orders import a_context
 
 CANARY = "a secret of whoever asks"
@@ -180,11 +180,9 @@ def test_what_broke_other_servers_is_refused(fields: dict[str, Any]) -> None:
     ],
 )
 def test_schemas_of_tools_that_make_no_sense_cost_nothing(parameters: dict[str, Any]) -> None:
-    began = time.process_time()
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    order = order_of(tools=[tool])
-    order.jobs[0].reader()
-    assert time.process_time() - began < 1
+    with cpu_time.at_most(1):
+        order_of(tools=[tool]).jobs[0].reader()
 
 
 def test_what_is_in_no_field_is_not_in_the_prompt() -> None:
