@@ -3,7 +3,8 @@
 PRETEND says how it behaves: serves, crashes (at once), loads (never ready), hangs (ignores SIGTERM), fails (backs off).
 START_S is how long a follower takes before it is there, MEMORY_BYTES what a pod holds (it takes time to give back).
 A leader is ready when all pods of its group are there, as a real one. It answers completions with as many words as are
-asked for, WORD_S between two of them, its group's name the first; SIGTERM lets those under way end.
+asked for, WORD_S between two of them, its group's name the first. LAST_WORD names a file that the last word waits for.
+SIGTERM lets those under way end.
 Its child stands for ranks: it outlives a supervisor that is killed.
 """
 
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 
 MODE = os.environ.get("PRETEND", "serves")
@@ -41,6 +43,7 @@ VIEW = {
 
 
 WORD_S = float(os.environ.get("WORD_S", "0"))
+LAST_WORD = Path(os.environ.get("LAST_WORD", os.devnull))
 UNDER_WAY: set[int] = set()
 ENDING: list[str] = []
 
@@ -58,6 +61,8 @@ class Completions(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         for number in range(asked["max_tokens"]):
+            while number == asked["max_tokens"] - 1 and not LAST_WORD.exists():
+                time.sleep(0.01)
             word = f" {number}" if number else os.environ["GLM_GROUP"]
             choice = {"index": 0, "text": word, "finish_reason": None}
             self.wfile.write(

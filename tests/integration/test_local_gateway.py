@@ -224,9 +224,10 @@ def test_a_gateway_that_a_command_left_behind_is_swept(local: Local) -> None:
 
 
 def test_down_takes_nothing_new_and_lets_what_runs_end(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORD_S", "0.05")
+    last_word = local.files / "last-word"
+    monkeypatch.setenv("LAST_WORD", str(last_word))
     local.up(**OPEN)
-    where, asked = url(local.gateway), local.ask(40).begun()
+    where, asked = url(local.gateway), local.ask(4).begun()
     ending = local.people.submit(local.glm, "local", "down")
 
     def is_refused() -> bool:
@@ -237,8 +238,9 @@ def test_down_takes_nothing_new_and_lets_what_runs_end(local: Local, monkeypatch
 
     until(is_refused)
     assert not asked.done.done()
+    last_word.touch()
     assert "no process left" in ending.result(DEADLINE_S).stdout
-    assert asked.all_words() == ["nano-g0", *map(str, range(1, 40))]
+    assert asked.all_words() == ["nano-g0", "1", "2", "3"]
 
 
 def test_what_waits_for_a_group_that_never_comes_holds_up_no_down(local: Local) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
 import msgspec
@@ -35,6 +35,9 @@ from glm_operator.render import render
 app = typer.Typer(help="Run GLMDeployments as processes of this machine: no cluster, no root.", no_args_is_help=True)
 
 Name = Annotated[str | None, typer.Argument(help="One deployment; default: all of them.")]
+
+LOCK_PATIENCE_S = 60.0
+"""A controller that replaces a group has the lock for seconds; a `down` that waits for requests, for minutes."""
 
 
 @app.command()
@@ -73,8 +76,8 @@ def up(
         deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
         program, name, spec = worker_program(), deployment.name, deployment.spec
         _say_what_counts_elsewhere(folder, deployment)
-        _stop_controllers(folder, name)
-        with _told_on_interrupt(name), folder.locked(), progress("starting") as show:
+        with _told_on_interrupt(name), _locked(folder), progress("starting") as show:
+            _stop_controllers(folder, name)
             try:
                 indices = _indices(folder, deployment)
                 started = local_up.bring_up(
@@ -189,9 +192,8 @@ def down(
 ) -> None:
     """Let requests finish, stop every process, and check that none is left. Gateways take no new ones meanwhile."""
     folder = StateFolder.of_user()
-    with plain_errors():
+    with plain_errors(), _locked(folder):
         _stop_controllers(folder, name)
-    with plain_errors(), folder.locked():
         states = _states(folder, name)
         if name is not None and not states:
             raise CommandError(f"no deployment {name!r} runs")
@@ -200,6 +202,11 @@ def down(
                 _stop(folder, state, deadline, show)
         if not states:
             out.print("nothing runs")
+
+
+def _locked(folder: StateFolder) -> AbstractContextManager[None]:
+    """Hold the lock, which another command or a controller may have for some seconds."""
+    return folder.locked(LOCK_PATIENCE_S, lambda: err.print("waiting for another `glm local` command, or a controller"))
 
 
 def _tell(deployment: GLMDeployment, state: DeploymentState) -> None:
@@ -266,7 +273,7 @@ def _indices(folder: StateFolder, deployment: GLMDeployment) -> list[int]:
 
 
 def _stop_controllers(folder: StateFolder, name: str | None) -> None:
-    """End what would change processes beside this command. It may hold the lock for a moment, so it goes first."""
+    """End what would change processes as soon as this command gives the lock back."""
     for state in _states(folder, name):
         controller.stop(folder, state)
 

@@ -15,10 +15,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -28,6 +29,8 @@ from glm_operator.local.errors import LocalError
 MAX_RUN_DIR_LENGTH = 64
 """A Unix socket's path holds at most 107 bytes; the sockets in the folder have names of up to 40."""
 
+LOOK_S = 0.05
+"""Between two tries to take the lock."""
 
 DRAIN_DEADLINE_S = 120.0
 """What the worker allows when the spec says nothing."""
@@ -110,6 +113,15 @@ def write_whole(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def _take(file: IO[str]) -> bool:
+    """Take the lock of a file; return whether nobody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class StateFolder:
     """The folder, and the lock that keeps two commands from changing it at once."""
 
@@ -122,14 +134,21 @@ class StateFolder:
         return cls(Path(base) / "glm-operator" / "local")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock; LocalError if another command holds it."""
+    def locked(self, patience_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the lock. Who keeps the groups of any deployment holds it, too, while it replaces one.
+
+        patience_s: how long to wait for it. waits: called once where it must be waited for. LocalError if another
+        holds it for longer.
+        """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self.root / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LocalError("another `glm local` command is at work; wait for it to end") from error
+            if not _take(file):
+                waits()
+                deadline_s = time.monotonic() + patience_s
+                while not _take(file):
+                    if time.monotonic() >= deadline_s:
+                        raise LocalError("another `glm local` command is at work; wait for it to end")
+                    time.sleep(LOOK_S)
             yield
 
     def deployments(self) -> list[DeploymentState]:

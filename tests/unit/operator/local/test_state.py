@@ -1,6 +1,8 @@
 """What local mode remembers, and where."""
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -74,6 +76,20 @@ def test_two_commands_do_not_change_the_state_at_once(tmp_path: Path) -> None:
         pass
     with folder.locked():
         pass
+
+
+def test_a_command_waits_for_the_lock_and_says_so_once(tmp_path: Path) -> None:
+    folder, said, holding = StateFolder(tmp_path), list[str](), contextlib.ExitStack()
+    holding.enter_context(folder.locked())
+
+    def waits() -> None:
+        said.append("waits")
+        threading.Thread(target=holding.close).start()
+
+    with folder.locked(60.0, waits):
+        assert said == ["waits"]
+    with folder.locked(60.0, waits):
+        assert said == ["waits"], "it was free"
 
 
 def test_groups_are_in_order_of_their_number_and_begin_with_their_leader() -> None:
