@@ -146,8 +146,8 @@ rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test 
 	@promtool test rules tests/rules/*.yaml
 
 .PHONY: integration
-integration: $(INSTALLED) $(KERNELS) clients ## Real neighbours: gloo ranks, HTTP, processes; two test files at a time, for much of it is waiting
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not long" tests/integration
+integration: $(INSTALLED) $(KERNELS) clients ## Real neighbours: gloo ranks, HTTP, processes; three test files at a time, for much of it is waiting
+	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not e2e and not long" tests/integration
 
 .PHONY: integration-long
 integration-long: $(INSTALLED) $(KERNELS) clients ## The long ones among them: every dashboard in four states, every fault at every write, each benchmark's model

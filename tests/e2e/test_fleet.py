@@ -39,7 +39,7 @@ class Form:
     patience_s: float  # until a fleet that was just applied has settled, on two cores that do other things, too
 
 
-SHORT = Form(size=20, window_s=30, num_edits=3, patience_s=240)
+SHORT = Form(size=20, window_s=15, num_edits=3, patience_s=240)
 LONG = Form(size=300, window_s=300, num_edits=20, patience_s=900)
 
 

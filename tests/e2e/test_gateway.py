@@ -191,6 +191,7 @@ def elder_namespace(release: Release) -> Iterator[str]:
     release.target.kubectl("delete", "namespace", namespace, timeout_s=180)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_clients_of_a_deployment_from_before_gateways_notice_nothing_of_the_upgrade_nor_of_its_gateway(
     release: Release, pair: Deployed, elder_namespace: str

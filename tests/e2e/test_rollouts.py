@@ -27,6 +27,7 @@ def groups(deployed: Deployed) -> dict[str, dict[str, Any]]:
     return {group["name"]: group for group in deployed.status()["groups"]}
 
 
+@pytest.mark.long
 def test_a_bad_image_during_a_reload_costs_one_group_and_is_undone(pair: Deployed) -> None:
     revision = pair.status()["revision"]
     with asking_all_along(pair) as asked:

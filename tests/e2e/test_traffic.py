@@ -29,6 +29,7 @@ def test_a_rollout_of_two_groups_breaks_no_chat_and_answers_throughout(two_group
     assert asked.num_right > 0
 
 
+@pytest.mark.long
 def test_a_scale_down_breaks_no_chat(two_groups: Deployed) -> None:
     leaders = [*two_groups.pod_uids()]
     with asking_all_along(two_groups) as asked, chats(two_groups) as in_flight:

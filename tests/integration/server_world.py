@@ -153,7 +153,8 @@ class ServerWorld:
 
     async def start_generation(self, generation: str) -> ScriptedEngine:
         """Start a generation whose engine is loading."""
-        endpoint = f"ipc://{self._folder}/{generation}.sock"
+        # Of its own, also where a test gives a name twice: the end of the first socket may unlink the other's path
+        endpoint = f"ipc://{self._folder}/{len(self._engines)}-{generation}.sock"
         self._control.send(GenerationStarting(generation=generation, endpoint=endpoint))
         engine = ScriptedEngine(self._context, generation, endpoint)
         self._engines.append(engine)

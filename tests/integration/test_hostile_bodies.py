@@ -17,7 +17,7 @@ from fuzz.server_process import ServerProcess, a_server_process, answer_all, odd
 from fuzz.wire import Connection
 from integration.server_world import MODEL, ScriptedEngine
 
-NUM_BODIES = 1500
+NUM_BODIES = 1500  # make fuzz sends 20,000
 
 
 @contextlib.asynccontextmanager
@@ -120,8 +120,8 @@ async def test_schemas_that_are_endless_when_written_out_end_at_once(tmp_path: P
 async def test_the_server_keeps_to_its_own_description(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(2)):
-            report = await asyncio.to_thread(described.send, world.port, 120, aliases=False)
+            report = await asyncio.to_thread(described.send, world.port, 80, aliases=False)
         assert report.failures == []
-        assert report.num_cases >= 90
+        assert report.num_cases >= 60
         assert report.statuses[200] >= 10, "bodies that are valid are answered"
         await assert_well(world, engine)

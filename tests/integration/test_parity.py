@@ -21,8 +21,8 @@ from integration.tiny_models import a_config, copy_of_nano, write_checkpoint
 
 hold_torch_to_one_thread()
 
-MESHES = ((1, 1), (2, 1), (2, 2), (4, 2))  # world_size, tensor_parallel
-EDGES = tuple(pytest.param(4, tensor_parallel, marks=pytest.mark.long) for tensor_parallel in (1, 4))
+MESHES = ((1, 1), (2, 2), (4, 2))  # world_size, tensor_parallel
+EDGES = tuple(pytest.param(*mesh, marks=pytest.mark.long) for mesh in ((2, 1), (4, 1), (4, 4)))
 
 CASES = {
     f"qk_norm={qk_norm}-dense={dense}-scale={scale}-bias={bias}": a_config(

@@ -1,6 +1,7 @@
 """What a worker believes of its gateway alone: the model that is meant, and what overload cuts of thoughts."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -50,8 +51,11 @@ class Group:
         """Return what the engine is to do for a chat, and what the reply says of its thinking."""
         body = {"model": MODEL, "messages": ASK, "stream": True, **(fields or {})}
         said = {GATEWAY_HEADER: TOKEN, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        async with self.world.http.stream("POST", CHAT, json=body, headers=said) as response:
-            request = await self.engine.next_request()
+        post = self.world.http.build_request("POST", CHAT, json=body, headers=said)
+        asked = asyncio.create_task(self.world.http.send(post, stream=True))
+        request = await self.engine.next_request()
+        await self.engine.say(request, "a")  # or the head of the reply would come a second later
+        async with contextlib.aclosing(await asked) as response:
             thinking = response.headers["x-glm-thinking"]
         assert await self.engine.next_cancelled() == request.request_id
         return request, thinking

@@ -97,8 +97,7 @@ class Steps:
         return number, end - 1, end
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("block_size", [5, 16])
+@pytest.mark.parametrize(("name", "block_size"), [*((name, 5) for name in MODELS), ("nano", 16)])
 def test_a_sequence_gets_the_same_bits_however_it_is_divided_into_steps(
     tmp_path: Path, name: str, block_size: int
 ) -> None:
