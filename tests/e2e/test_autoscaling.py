@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,55 +129,88 @@ def history(deployed: Deployed) -> list[dict[str, Any]]:
     return found
 
 
-def test_groups_follow_the_load_and_nothing_else(
+def test_groups_follow_rising_load_and_a_prometheus_that_breaks_changes_nothing(
     promised: Deployed, scraping: Prometheus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one_group = capacity(promised)
+    one_group, numbers = capacity(promised), dict[str, float]()
+    with calm(promised, scraping, one_group) as arrivals:
+        watcher = grow(promised, scraping, arrivals, one_group, numbers)
+        arrivals.rate = 0
+    assert arrivals.failures == []
+    assert_explained(promised, watcher)
+    tell(capsys, numbers)
+    promised.patch(scaling={"mode": "Observe"})
+    promised.scale(1)
+    promised.wait_settled("1/1")
+
+
+@pytest.mark.long  # minutes under load; `make demo` shows groups go in local mode
+def test_groups_follow_the_load_up_and_down_and_nothing_else(
+    promised: Deployed, scraping: Prometheus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_group, numbers = capacity(promised), dict[str, float]()
+    with calm(promised, scraping, one_group) as arrivals:
+        began_s = time.monotonic()
+        watcher = grow(promised, scraping, arrivals, one_group, numbers)
+        wait_for("requests in time again", lambda: is_kept(arrivals), timeout_s=240)
+        numbers["kept_again_s"] = time.monotonic() - began_s
+
+        arrivals.rate = CALM * one_group
+        eased_s = time.monotonic()
+        watcher.until(1, timeout_s=240)
+        numbers["one_group_again_s"] = time.monotonic() - eased_s
+        promised.wait_settled("1/1")
+    assert arrivals.failures == []
+    assert [groups for _, groups in watcher.seen] in ([1, 3, 2, 1], [1, 2, 3, 2, 1]), "no turning back"
+    assert_explained(promised, watcher)
+    tell(capsys, numbers)
+
+
+@contextmanager
+def calm(promised: Deployed, scraping: Prometheus, one_group: float) -> Iterator[Arrivals]:
+    """Have few requests come, until Prometheus says so and all are in time; then let the number of groups follow."""
     arriving_now = 'sum(rate(glm_requests_received_total{deployment="promised"}[45s]))'  # as the law looks at it
     with arriving(promised, rate=CALM * one_group, right="", **ASKED) as arrivals:
         wait_for("calm", lambda: 0.0 < (scraping.value(arriving_now) or 0.0) < 0.5 * one_group, timeout_s=120)
         wait_for("requests in time", lambda: is_kept(arrivals), timeout_s=120)
         promised.patch(scaling={"mode": "Active"})
-        watcher = Watcher(promised)
-        assert watcher.groups() == 1
-        loaded_s = time.monotonic()
-        arrivals.rate = LOAD * one_group
-        wait_for("more groups wanted", lambda: watcher.groups() > 1, timeout_s=60)
-        decided_s = time.monotonic() - loaded_s
-        watcher.until(MOST_GROUPS, timeout_s=60)
-        promised.wait_settled("3/3", timeout_s=180)
-        ready_s = time.monotonic() - loaded_s
-        scraping.kill()
-        wait_for("a condition that tells of it", lambda: metrics(promised) == "MetricsFallback", timeout_s=60)
-        assert watcher.groups() == 3
-        scraping.start()
-        wait_for("a condition that tells of its return", lambda: metrics(promised) == "MetricsRead", timeout_s=120)
-        assert watcher.groups() == 3
-        wait_for("requests in time again", lambda: is_kept(arrivals), timeout_s=240)
-        kept_s = time.monotonic() - loaded_s
+        yield arrivals
 
-        shown = json.loads(kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "-o", "json"))
-        assert len(shown["groups"]) == 3
-        drawn = kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "--once")
-        assert all(word in drawn for word in ("promised-g2", "chat", "1 -> "))
 
-        arrivals.rate = CALM * one_group
-        eased_s = time.monotonic()
-        watcher.until(1, timeout_s=240)
-        one_s = time.monotonic() - eased_s
-        promised.wait_settled("1/1")
-    assert arrivals.failures == []
-    assert [groups for _, groups in watcher.seen] in ([1, 3, 2, 1], [1, 2, 3, 2, 1]), "no turning back"
+def grow(
+    promised: Deployed, scraping: Prometheus, arrivals: Arrivals, one_group: float, numbers: dict[str, float]
+) -> Watcher:
+    """Load the one group until there are as many as may be; then Prometheus goes and comes back."""
+    watcher = Watcher(promised)
+    assert watcher.groups() == 1
+    loaded_s = time.monotonic()
+    arrivals.rate = LOAD * one_group
+    wait_for("more groups wanted", lambda: watcher.groups() > 1, timeout_s=60)
+    numbers |= {"one_group_requests_per_s": one_group, "decided_s": time.monotonic() - loaded_s}
+    watcher.until(MOST_GROUPS, timeout_s=60)
+    promised.wait_settled("3/3", timeout_s=180)
+    numbers["groups_ready_s"] = time.monotonic() - loaded_s
+    scraping.kill()
+    wait_for("a condition that tells of it", lambda: metrics(promised) == "MetricsFallback", timeout_s=60)
+    assert watcher.groups() == 3
+    scraping.start()
+    wait_for("a condition that tells of its return", lambda: metrics(promised) == "MetricsRead", timeout_s=120)
+    assert watcher.groups() == 3
+    shown = json.loads(kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "-o", "json"))
+    assert len(shown["groups"]) == 3
+    drawn = kubectl_glm(promised.target, "status", "promised", "-n", MODEL_NAMESPACE, "--once")
+    assert all(word in drawn for word in ("promised-g2", "chat", "1 -> "))
+    return watcher
+
+
+def assert_explained(promised: Deployed, watcher: Watcher) -> None:
+    """Every step that was seen is in the history, with a sentence."""
     changes = [(each["from"], each["to"]) for each in reversed(history(promised))]
     assert [to for _, to in changes][-len(watcher.seen) + 1 :] == [groups for _, groups in watcher.seen[1:]]
     assert all(each["message"] for each in history(promised)), "every step is explained"
-    numbers = {
-        "one_group_requests_per_s": one_group,
-        "decided_s": decided_s,
-        "groups_ready_s": ready_s,
-        "kept_again_s": kept_s,
-        "one_group_again_s": one_s,
-    }
+
+
+def tell(capsys: pytest.CaptureFixture[str], numbers: dict[str, float]) -> None:
     with capsys.disabled():
         print(f"\n{json.dumps({'story': 'autoscaling', **{name: round(s, 1) for name, s in numbers.items()}})}")
 
