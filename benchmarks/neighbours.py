@@ -6,7 +6,7 @@
   each another one, so that the cache of prefixes has none. p99 of the gaps between two events of a stream while such a
   prompt is under way, against those of the same streams without one, before and after.
 - ranks: the 172 M model, eight streams at once that begin together. Tokens a second of all, of two ranks with a thread
-  each, against one rank with two threads. Both in turns, the median of the rounds.
+  each, which divide heads and experts, against one rank with two threads. Both in turns, the median of the rounds.
 
 Refuses to run beside other load; --anyway runs all the same. Ends with a JSON line a number. Exit status 1: a goal was
 missed.
@@ -130,10 +130,15 @@ def of_prompts() -> Json:
     )
 
 
+def _layout(ranks: int) -> dict[str, str]:
+    """Return the settings of ranks that divide heads and experts, two threads in all."""
+    return {"threads_per_rank": str(2 // ranks), "expert_parallel": str(ranks), "tensor_parallel": str(ranks)}
+
+
 def of_ranks(rounds: int) -> Json:
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for number, ranks in itertools.product(range(rounds), speeds):
-        with serving("bench-172m", ranks, {"threads_per_rank": str(2 // ranks), "expert_parallel": str(ranks)}) as (
+        with serving("bench-172m", ranks, _layout(ranks)) as (
             url,
             model,
         ):

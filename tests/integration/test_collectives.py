@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from glm_worker.errors import EngineFailed
+from glm_worker.kernels.cpu.exchange import NUM_FLOATS
 from glm_worker.parallel import groups
 from glm_worker.parallel.mesh import Axis
 from glm_worker.settings import WorkerSettings
@@ -21,8 +22,11 @@ hold_torch_to_one_thread()
 MESHES = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
 
 
+@pytest.mark.parametrize("in_one_pod", [False, True])
 @pytest.mark.parametrize(("world_size", "tensor_parallel"), MESHES)
-def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(world_size: int, tensor_parallel: int) -> None:
+def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(
+    tmp_path: Path, world_size: int, tensor_parallel: int, *, in_one_pod: bool
+) -> None:
     def exchange(rank: Rank) -> tuple[float, float, list[int], int, int, int]:
         own = float(2**rank.mesh.rank)
         met = rank.watch.entered
@@ -31,7 +35,8 @@ def test_collectives_stay_inside_their_axis_and_are_told_to_the_watch(world_size
         gathered = rank.comm.all_gather(torch.tensor([[rank.mesh.rank]]), Axis.TP)[0].tolist()
         return over_tp, over_ep, gathered, met, rank.watch.left, rank.watch.alive_signs
 
-    for rank, found in enumerate(run_ranks(exchange, world_size, tensor_parallel)):
+    meeting_dir = tmp_path if in_one_pod else None
+    for rank, found in enumerate(run_ranks(exchange, world_size, tensor_parallel, meeting_dir=meeting_dir)):
         start = rank - rank % tensor_parallel
         group = list(range(start, start + tensor_parallel))
         exchanges = 2 * (tensor_parallel > 1) + (world_size > 1)  # two over tp, one over all
@@ -51,6 +56,29 @@ def test_a_sum_over_many_ranks_does_not_depend_on_what_else_is_summed() -> None:
     parts = [torch.randn(1000, generator=torch.Generator().manual_seed(rank))[:3] for rank in range(4)]
     expected = (((parts[0] + parts[1]) + parts[2]) + parts[3]).tolist()
     assert run_ranks(exchange, 4, 1) == [[expected] * 4] * 4
+
+
+def test_ranks_of_one_pod_add_up_in_the_order_of_ranks_whatever_the_size(tmp_path: Path) -> None:
+    sizes = (1, 1000, NUM_FLOATS, NUM_FLOATS + 1, 3 * NUM_FLOATS + 7)
+
+    def part(rank: int, size: int) -> torch.Tensor:
+        return torch.randn(size, generator=torch.Generator().manual_seed(100 * rank + size))
+
+    def exchange(rank: Rank) -> tuple[set[Axis], list[bool]]:
+        found = [rank.comm.all_reduce(part(rank.mesh.rank, size), Axis.EP) for size in sizes]
+        expected = [((part(0, size) + part(1, size)) + part(2, size)) + part(3, size) for size in sizes]
+        return {*rank.comm._exchanges}, [torch.equal(*pair) for pair in zip(found, expected, strict=True)]
+
+    found = run_ranks(exchange, 4, 2, meeting_dir=tmp_path)
+    assert found == [({Axis.EP, Axis.TP}, [True] * len(sizes))] * 4
+
+
+def test_where_one_rank_cannot_share_memory_none_does(tmp_path: Path) -> None:
+    def make(rank: Rank) -> bool:
+        folder = tmp_path / ("missing" if rank.mesh.rank == 1 else ".")
+        return groups._shared_exchange(folder / "exchange", rank.mesh.rank, 2, rank.comm._groups[Axis.EP]) is None
+
+    assert run_ranks(make, 2) == [True, True]
 
 
 def test_nothing_to_exchange_is_no_exchange() -> None:
@@ -107,7 +135,8 @@ def test_bf16_is_summed_too() -> None:
     assert run_ranks(exchange, 2) == [[3.0] * 3] * 2
 
 
-def test_a_lost_peer_fails_the_engine_of_the_other() -> None:
+@pytest.mark.parametrize("in_one_pod", [False, True])
+def test_a_lost_peer_fails_the_engine_of_the_other(tmp_path: Path, *, in_one_pod: bool) -> None:
     def exchange_for_ever(rank: Rank) -> None:
         while True:
             rank.comm.all_reduce(torch.ones(1), Axis.EP)
@@ -120,7 +149,7 @@ def test_a_lost_peer_fails_the_engine_of_the_other() -> None:
         assert rank.watch.entered == rank.watch.left
         return str(caught.value)
 
-    message, nothing = run_ranks(exchange, 2, dying=frozenset({1}))
+    message, nothing = run_ranks(exchange, 2, meeting_dir=tmp_path if in_one_pod else None, dying=frozenset({1}))
     assert message.startswith("all_reduce over ep failed: ")
     assert nothing is None
 

@@ -2,16 +2,20 @@
 
 Every collective must be called by all ranks of its axis, in the same order, with equal shapes. The watch is told when
 one begins and ends: that is how a rank that hangs is told apart from the ranks that wait for it. torch's own timeouts
-are set out of the way for the same reason. A lost peer raises EngineFailed. One rank needs no process group; it tells
-the watch all the same that it moves on, or a long step would look like a hang.
+are set out of the way for the same reason. CPU ranks of one pod exchange fp32 through memory that they share.
+A lost peer raises EngineFailed. One rank needs no process group; it tells the watch all the same that it moves on, or a
+long step would look like a hang.
 """
 
 import hashlib
+import logging
+import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -19,10 +23,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from glm_worker.errors import EngineFailed
+from glm_worker.kernels.cpu.exchange import Exchange, RankDied, SharedMemory
+from glm_worker.kernels.cpu.library import KernelsUnavailable
 from glm_worker.parallel.mesh import Axis, Mesh
 
 if TYPE_CHECKING:
     from glm_worker.assignment import RankAssignment
+
+logger = logging.getLogger(__name__)
 
 LOOK_S = 0.01
 CONNECT_LIMIT_S = 2.0  # an address that does not answer is tried again
@@ -44,6 +52,7 @@ class Communicator:
         self.mesh = mesh
         self._watch = watch
         self._groups = groups  # none for an axis of size 1
+        self._exchanges: dict[Axis, Exchange] = {}  # where all ranks of the axis share memory
 
     @classmethod
     def single(cls) -> "Communicator":
@@ -80,7 +89,10 @@ class Communicator:
                 own = made[mesh.tp_groups.index(mesh.tp_group)]
                 assert isinstance(own, dist.ProcessGroup), "this rank is in its own group"
                 groups[Axis.TP] = own
-        return cls(mesh, watch, groups)
+            comm = cls(mesh, watch, groups)
+            if device.type == "cpu" and assignment.meeting_dir is not None:
+                comm._share_memory(Path(assignment.meeting_dir), _digest(assignment))
+        return comm
 
     def all_reduce(self, x: Tensor, axis: Axis) -> Tensor:
         """Return x summed over the ranks of axis, in place, the same bits on each of them."""
@@ -89,7 +101,9 @@ class Communicator:
             self._say_alive()
             return x
         with _bracket(self._watch, f"all_reduce over {axis}"):
-            if x.device.type == "cpu" and self.mesh.size(axis) > 2:
+            if axis in self._exchanges and Exchange.takes(x):
+                self._exchanges[axis].add_up(x)
+            elif x.device.type == "cpu" and self.mesh.size(axis) > 2:
                 _all_reduce_in_order(x, group, self.mesh.size(axis))
             else:
                 dist.all_reduce(x, group=group)
@@ -101,8 +115,10 @@ class Communicator:
         if group is None or x.numel() == 0:
             self._say_alive()
             return x if group is None else x.repeat_interleave(self.mesh.size(axis), dim=-1)
-        parts = [torch.empty_like(x) for _ in range(self.mesh.size(axis))]
         with _bracket(self._watch, f"all_gather over {axis}"):
+            if axis in self._exchanges and Exchange.takes(x) and x.dim() == 2:
+                return self._exchanges[axis].join(x)
+            parts = [torch.empty_like(x) for _ in range(self.mesh.size(axis))]
             dist.all_gather(parts, x.contiguous(), group=group)
         return torch.cat(parts, dim=-1)
 
@@ -118,9 +134,26 @@ class Communicator:
 
     def close(self) -> None:
         """Leave the groups. For an orderly end only: a rank of a failed generation just exits."""
+        for exchange in {*self._exchanges.values()}:
+            exchange.close()
+        self._exchanges = {}
         if self._groups:
             dist.destroy_process_group()
             self._groups = {}
+
+    def _share_memory(self, folder: Path, digest: str) -> None:
+        """Exchange fp32 through shared memory from now on, if every rank can. Collective over all ranks."""
+        made: dict[tuple[int, ...], Exchange] = {}
+        for axis, group in self._groups.items():
+            ranks = tuple(dist.get_process_group_ranks(group))
+            if ranks not in made:
+                place = ranks.index(self.mesh.rank)
+                path = folder / f"exchange-{digest[:16]}-{ranks[0]}-{len(ranks)}"
+                exchange = _shared_exchange(path, place, len(ranks), group)
+                if exchange is None:
+                    continue
+                made[ranks] = exchange
+            self._exchanges[axis] = made[ranks]
 
     def _say_alive(self) -> None:
         if self._watch is not None:
@@ -135,8 +168,28 @@ def _store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name-def
     because whoever reaches the store can list them, and the step channel relies on the secret.
     """
     store = _file_store(assignment, assignment.meeting_dir) if assignment.meeting_dir else _tcp_store(assignment)
-    digest = hashlib.sha256(assignment.secret.encode()).hexdigest()
-    return dist.PrefixStore(digest, store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(_digest(assignment), store)  # type: ignore[attr-defined]
+
+
+def _digest(assignment: "RankAssignment") -> str:
+    return hashlib.sha256(assignment.secret.encode()).hexdigest()
+
+
+def _shared_exchange(path: Path, rank: int, num_ranks: int, group: dist.ProcessGroup) -> Exchange | None:
+    """Return this rank's end of exchanges in a file; None: one of the ranks cannot. Collective over the group.
+
+    rank: its place in the group.
+    """
+    try:
+        memory = SharedMemory(path, num_ranks)
+    except (KernelsUnavailable, OSError) as error:
+        logger.warning("ranks exchange over sockets, not in shared memory: %s", error)
+        memory = None
+    pids = [torch.zeros(1, dtype=torch.int64) for _ in range(num_ranks)]
+    dist.all_gather(pids, torch.tensor([os.getpid() if memory is not None else 0]), group=group)
+    if memory is None or any(pid == 0 for pid in pids):
+        return None
+    return Exchange(memory, rank, [int(pid) for pid in pids])
 
 
 def _file_store(assignment: "RankAssignment", folder: str) -> dist.Store:  # type: ignore[name-defined]
@@ -187,7 +240,7 @@ def _bracket(watch: Watch | None, what: str) -> Iterator[None]:
         watch.enter_collective()
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # dist.DistError and its kin are RuntimeErrors
+    except (RuntimeError, ValueError, OSError, RankDied) as error:  # dist.DistError and its kin are RuntimeErrors
         raise EngineFailed(f"{what} failed: {error}") from error
     finally:
         if watch is not None:

@@ -21,7 +21,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "libglm_kernels.so"
 GLIBC = "2.28"
-COMMON = frozenset({"team.c"})  # sources that know no instruction set
+COMMON = frozenset({"exchange.c", "team.c"})  # sources that know no instruction set
 FLAGS = (
     *("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-g0"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-pass-failed", "-Wno-psabi"),

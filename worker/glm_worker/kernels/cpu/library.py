@@ -23,6 +23,8 @@ ISAS: Final = ("generic", "avx2", "avx512", "avx512bf16")  # as glm_cpu_level co
 VARIABLE: Final = "GLM_CPU_ISA"
 F32, BF16 = 0, 1
 
+_POINTERS: Final = (ctypes.c_void_p, ctypes.c_void_p)
+_SHARED: Final = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)  # memory, the number of ranks, and a rank
 _ELF: Final = struct.Struct("<6s26xQQ6xHHHH2x")  # a file's magic, where segments and sections are, how large, how many
 _SEGMENT: Final = struct.Struct("<8xQ16xQ16x")  # where in the file it is, and how large
 
@@ -83,6 +85,11 @@ class Team:
         self.close()
 
 
+def of_any_isa() -> ctypes.CDLL:
+    """Return the library for what needs no instruction set: exchanges between ranks. Raises KernelsUnavailable."""
+    return _handle()
+
+
 def load(isa: str = "") -> Library:
     """Return the kernels of an instruction set; empty: of the one GLM_CPU_ISA names, or the best that the CPU has.
 
@@ -130,6 +137,11 @@ def _handle() -> ctypes.CDLL:
         ("glm_cpu_level", (), ctypes.c_int),
         ("glm_team_new", (ctypes.c_int,), ctypes.c_void_p),
         ("glm_team_free", (ctypes.c_void_p,), None),
+        ("glm_exchange_bytes", (ctypes.c_int, ctypes.c_int64), ctypes.c_int64),
+        ("glm_exchange_new", (*_SHARED, ctypes.c_int64, ctypes.POINTER(ctypes.c_int)), ctypes.c_void_p),
+        ("glm_exchange_free", (ctypes.c_void_p,), None),
+        ("glm_exchange_sum", (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), ctypes.c_int),
+        ("glm_exchange_join", (*_POINTERS, *[ctypes.c_int64] * 2, ctypes.c_void_p), ctypes.c_int),
     ):
         found = _symbol(handle, name)
         found.argtypes, found.restype = argtypes, restype
