@@ -98,7 +98,7 @@ class Chats:
     def assert_all_right(self) -> None:
         """Wait for all of them; fail when one was cut off or wrong: to the last word, also behind the answer."""
         told = [(end, answer.result(ANSWER_LIMIT_S)[1]) for end, answer in self._answers]
-        undisturbed = {end: self._ask(end) for end, _ in told}  # at once, for a batch takes as long as one of them
+        undisturbed = {end: self._ask(end) for end in dict(told)}  # at once: a batch takes as long as one of them
         for end, content in told:
             assert content.startswith(counted(end))
             assert content == undisturbed[end].result(ANSWER_LIMIT_S)[1]

@@ -73,12 +73,29 @@ def test_ranks_of_one_pod_add_up_in_the_order_of_ranks_whatever_the_size(tmp_pat
     assert found == [({Axis.EP, Axis.TP}, [True] * len(sizes))] * 4
 
 
-def test_where_one_rank_cannot_share_memory_none_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", ["a file", "pidfds"])
+def test_where_one_rank_cannot_share_memory_none_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError("no pidfds here")
+
     def make(rank: Rank) -> bool:
-        folder = tmp_path / ("missing" if rank.mesh.rank == 1 else ".")
+        folder = tmp_path / ("missing" if lacks == "a file" and rank.mesh.rank == 1 else ".")
+        if lacks == "pidfds" and rank.mesh.rank == 1:
+            monkeypatch.setattr("os.pidfd_open", refuse)
         return groups._shared_exchange(folder / "exchange", rank.mesh.rank, 2, rank.comm._groups[Axis.EP]) is None
 
     assert run_ranks(make, 2) == [True, True]
+
+
+def test_what_ranks_share_has_no_name_once_they_have_met(tmp_path: Path) -> None:
+    def shared(rank: Rank) -> list[str]:
+        rank.comm.all_reduce(torch.ones(1), Axis.EP)
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return [line.rpartition(" (")[2] for line in maps if "/dev/shm/glm-" in line]
+
+    assert run_ranks(shared, 2, 2, meeting_dir=tmp_path) == [["deleted)"]] * 2
 
 
 def test_nothing_to_exchange_is_no_exchange() -> None:

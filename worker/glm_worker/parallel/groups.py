@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from glm_worker.errors import EngineFailed
-from glm_worker.kernels.cpu.exchange import Exchange, RankDied, SharedMemory
+from glm_worker.kernels.cpu.exchange import Exchange, RankLost, SharedMemory
 from glm_worker.kernels.cpu.library import KernelsUnavailable
 from glm_worker.parallel.mesh import Axis, Mesh
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_S = 0.01
+SHARED = Path("/dev/shm")  # noqa: S108 - no disk, whose writing back holds up who writes; names are nobody else's
 CONNECT_LIMIT_S = 2.0  # an address that does not answer is tried again
 TIMEOUT = timedelta(days=7)  # never the first to notice: start_limit_s ends who does not meet, heartbeats who hangs
 
@@ -91,7 +92,7 @@ class Communicator:
                 groups[Axis.TP] = own
             comm = cls(mesh, watch, groups)
             if device.type == "cpu" and assignment.meeting_dir is not None:
-                comm._share_memory(Path(assignment.meeting_dir), _digest(assignment))
+                comm._share_memory(f"glm-{_digest(assignment, assignment.meeting_dir)[:32]}")
         return comm
 
     def all_reduce(self, x: Tensor, axis: Axis) -> Tensor:
@@ -141,14 +142,17 @@ class Communicator:
             dist.destroy_process_group()
             self._groups = {}
 
-    def _share_memory(self, folder: Path, digest: str) -> None:
-        """Exchange fp32 through shared memory from now on, if every rank can. Collective over all ranks."""
+    def _share_memory(self, name: str) -> None:
+        """Exchange fp32 through shared memory from now on, if every rank can. Collective over all ranks.
+
+        name: of files that no other generation has.
+        """
         made: dict[tuple[int, ...], Exchange] = {}
         for axis, group in self._groups.items():
             ranks = tuple(dist.get_process_group_ranks(group))
             if ranks not in made:
                 place = ranks.index(self.mesh.rank)
-                path = folder / f"exchange-{digest[:16]}-{ranks[0]}-{len(ranks)}"
+                path = SHARED / f"{name}-{ranks[0]}-{len(ranks)}"
                 exchange = _shared_exchange(path, place, len(ranks), group)
                 if exchange is None:
                     continue
@@ -171,8 +175,9 @@ def _store(assignment: "RankAssignment") -> dist.Store:  # type: ignore[name-def
     return dist.PrefixStore(_digest(assignment), store)  # type: ignore[attr-defined]
 
 
-def _digest(assignment: "RankAssignment") -> str:
-    return hashlib.sha256(assignment.secret.encode()).hexdigest()
+def _digest(assignment: "RankAssignment", place: str = "") -> str:
+    """Return what shows that somebody knows the generation's secret, and not the secret. place: where it is shown."""
+    return hashlib.sha256(f"{assignment.secret}{place}".encode()).hexdigest()
 
 
 def _shared_exchange(path: Path, rank: int, num_ranks: int, group: dist.ProcessGroup) -> Exchange | None:
@@ -187,6 +192,7 @@ def _shared_exchange(path: Path, rank: int, num_ranks: int, group: dist.ProcessG
         memory = None
     pids = [torch.zeros(1, dtype=torch.int64) for _ in range(num_ranks)]
     dist.all_gather(pids, torch.tensor([os.getpid() if memory is not None else 0]), group=group)
+    path.unlink(missing_ok=True)  # all have it who can
     if memory is None or any(pid == 0 for pid in pids):
         return None
     return Exchange(memory, rank, [int(pid) for pid in pids])
@@ -240,7 +246,7 @@ def _bracket(watch: Watch | None, what: str) -> Iterator[None]:
         watch.enter_collective()
     try:
         yield
-    except (RuntimeError, ValueError, OSError, RankDied) as error:  # dist.DistError and its kin are RuntimeErrors
+    except (RuntimeError, ValueError, OSError, RankLost) as error:  # dist.DistError and its kin are RuntimeErrors
         raise EngineFailed(f"{what} failed: {error}") from error
     finally:
         if watch is not None:

@@ -4,17 +4,20 @@ import os
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from torch import Tensor
 
-from glm_worker.kernels.cpu.exchange import NUM_FLOATS, Exchange, RankDied, SharedMemory
+from glm_worker.kernels.cpu.exchange import NUM_FLOATS, Exchange, RankLost, SharedMemory
 
-MANY = 300
-"""Sums in a row: both places of a rank are used again and again."""
+MANY, LARGE = 300, 2 * NUM_FLOATS + 50
+"""Sums in a row, of several pieces each: both places of a rank are used again and again, and take a while to read."""
+
+DEADLINE_S = 60.0
 
 
 def on_ranks(folder: Path, num_ranks: int, run: Callable[[Exchange, int], list[Tensor]]) -> list[list[Tensor]]:
@@ -27,8 +30,17 @@ def on_ranks(folder: Path, num_ranks: int, run: Callable[[Exchange, int], list[T
         finally:
             exchange.close()
 
-    with ThreadPoolExecutor(num_ranks) as ranks:
-        return list(ranks.map(of, range(num_ranks)))
+    found: list[Future[list[Tensor]]] = [Future() for _ in range(num_ranks)]
+    for rank in range(num_ranks):  # daemons: one that waits for another that has failed holds nothing up
+        Thread(target=lambda rank=rank: _into(found[rank], of, rank), daemon=True).start()
+    return [each.result(DEADLINE_S) for each in found]
+
+
+def _into(future: Future[list[Tensor]], of: Callable[[int], list[Tensor]], rank: int) -> None:
+    try:
+        future.set_result(of(rank))
+    except BaseException as error:  # noqa: BLE001 - the test raises it
+        future.set_exception(error)
 
 
 def addends(rank: int, size: int, seed: int) -> Tensor:
@@ -92,8 +104,8 @@ def test_no_rank_reads_what_another_has_overwritten_whoever_is_late(tmp_path: Pa
     def late_s(rank: int) -> float:
         return rng.choice((0.0, 0.0, 1e-4)) if slow is None else 5e-4 * (rank == slow)  # longer than ranks spin
 
-    expected = [in_order(3, 50, seed) for seed in range(num_sums)]
-    for found in on_ranks(tmp_path, 3, summed([50] * num_sums, late_s)):
+    expected = [in_order(3, LARGE, seed) for seed in range(num_sums)]
+    for found in on_ranks(tmp_path, 3, summed([LARGE] * num_sums, late_s)):
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
@@ -103,7 +115,7 @@ def test_a_rank_that_has_died_is_named_also_before_anybody_waits_for_it(tmp_path
         os._exit(0)
     exchange = Exchange(SharedMemory(tmp_path / "exchange", 2), 0, [os.getpid(), child])
     try:
-        with pytest.raises(RankDied, match="rank 1"):
+        with pytest.raises(RankLost, match="rank 1"):
             exchange.add_up(torch.ones(3))
     finally:
         exchange.close()
@@ -113,14 +125,36 @@ def test_a_rank_that_has_died_is_named_also_before_anybody_waits_for_it(tmp_path
 def test_what_a_rank_has_said_before_it_died_counts(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        theirs = Exchange(SharedMemory(tmp_path / "exchange", 2), 1, [os.getppid(), os.getpid()])
-        theirs.add_up(torch.full((3,), 2.0))
-        os._exit(0)
+        try:
+            theirs = Exchange(SharedMemory(tmp_path / "exchange", 2), 1, [os.getppid(), os.getpid()])
+            theirs.add_up(torch.full((3,), 2.0))
+        finally:
+            os._exit(0)
     exchange = Exchange(SharedMemory(tmp_path / "exchange", 2), 0, [os.getpid(), child])
     x = torch.ones(3)
     exchange.add_up(x)
     assert x.tolist() == [3.0] * 3
     os.waitpid(child, 0)
-    with pytest.raises(RankDied, match="rank 1"):
+    with pytest.raises(RankLost, match="rank 1"):
         exchange.add_up(x)
     exchange.close()
+
+
+def test_ranks_that_give_different_sizes_are_told_so_and_wait_for_nobody(tmp_path: Path) -> None:
+    def run(exchange: Exchange, rank: int) -> list[Tensor]:
+        with pytest.raises(RankLost, match=f"rank {1 - rank} of those that exchange gave another number of values"):
+            exchange.add_up(torch.ones(5 + rank))
+        return []
+
+    assert on_ranks(tmp_path, 2, run) == [[], []]
+
+
+def test_rows_that_lie_apart_are_summed_in_place(tmp_path: Path) -> None:
+    def run(exchange: Exchange, rank: int) -> list[Tensor]:
+        whole = torch.full((4, 6), float(rank))
+        exchange.add_up(whole[:, ::2])
+        return [whole]
+
+    for rank, (found,) in enumerate(on_ranks(tmp_path, 2, run)):
+        assert (found[:, ::2] == 1).all()
+        assert (found[:, 1::2] == rank).all()

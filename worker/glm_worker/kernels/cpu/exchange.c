@@ -19,6 +19,7 @@ enum { LINE = 64, SPINS = 4000, LOOK_NS = 20 * 1000 * 1000 }; /* about 50 us of 
 typedef struct {
     _Alignas(LINE) _Atomic uint32_t turn; /* of the last exchange that the rank has given its part to */
     _Atomic int32_t sleepers;
+    _Atomic int64_t nums[2]; /* how many floats are in each place */
 } rank_line;
 
 struct glm_exchange {
@@ -78,19 +79,24 @@ static void come(glm_exchange *exchange) {
 static void give(glm_exchange *exchange, const float *x, int64_t num) {
     exchange->turn++;
     memcpy(place(exchange, exchange->rank), x, (size_t)num * sizeof *x);
+    atomic_store(&exchange->lines[exchange->rank].nums[exchange->turn & 1], num);
     come(exchange);
 }
 
-/* Return what a rank has given, or NULL where it died before. */
-static const float *taken(glm_exchange *exchange, int rank) {
-    return rank == exchange->rank || wait_for(exchange, rank) ? place(exchange, rank) : NULL;
+/* Point at the num floats that a rank has given. Return 0, or what is wrong with the rank. */
+static int take(glm_exchange *exchange, int rank, int64_t num, const float **given) {
+    if (rank != exchange->rank && !wait_for(exchange, rank)) return 1 + rank;
+    if (atomic_load(&exchange->lines[rank].nums[exchange->turn & 1]) != num) return -1 - rank;
+    *given = place(exchange, rank);
+    return 0;
 }
 
 static int sum_some(glm_exchange *exchange, float *x, int64_t num) {
     give(exchange, x, num);
     for (int rank = 0; rank < exchange->num_ranks; rank++) {
-        const float *addends = taken(exchange, rank);
-        if (!addends) return 1 + rank;
+        const float *addends;
+        int wrong = take(exchange, rank, num, &addends);
+        if (wrong) return wrong;
         if (rank == 0)
             memcpy(x, addends, (size_t)num * sizeof *x);
         else
@@ -103,8 +109,9 @@ static int sum_some(glm_exchange *exchange, float *x, int64_t num) {
 static int join_some(glm_exchange *exchange, const float *x, int64_t begin, int64_t num, int64_t cols, float *out) {
     give(exchange, x + begin, num);
     for (int rank = 0; rank < exchange->num_ranks; rank++) {
-        const float *part = taken(exchange, rank);
-        if (!part) return 1 + rank;
+        const float *part;
+        int wrong = take(exchange, rank, num, &part);
+        if (wrong) return wrong;
         for (int64_t done = 0, some; done < num; done += some) {
             int64_t row = (begin + done) / cols, col = (begin + done) % cols;
             some = num - done < cols - col ? num - done : cols - col;
@@ -142,15 +149,15 @@ EXPORT void glm_exchange_free(glm_exchange *exchange) { free(exchange); }
 static int64_t at_most(int64_t num, int64_t bound) { return num < bound ? num : bound; }
 
 EXPORT int glm_exchange_sum(glm_exchange *exchange, float *x, int64_t num) {
-    int lost = 0;
-    for (int64_t done = 0; done < num && !lost; done += exchange->num_floats)
-        lost = sum_some(exchange, x + done, at_most(num - done, exchange->num_floats));
-    return lost;
+    int wrong = 0;
+    for (int64_t done = 0; done < num && !wrong; done += exchange->num_floats)
+        wrong = sum_some(exchange, x + done, at_most(num - done, exchange->num_floats));
+    return wrong;
 }
 
 EXPORT int glm_exchange_join(glm_exchange *exchange, const float *x, int64_t rows, int64_t cols, float *out) {
-    int lost = 0;
-    for (int64_t done = 0; done < rows * cols && !lost; done += exchange->num_floats)
-        lost = join_some(exchange, x, done, at_most(rows * cols - done, exchange->num_floats), cols, out);
-    return lost;
+    int wrong = 0;
+    for (int64_t done = 0; done < rows * cols && !wrong; done += exchange->num_floats)
+        wrong = join_some(exchange, x, done, at_most(rows * cols - done, exchange->num_floats), cols, out);
+    return wrong;
 }

@@ -18,7 +18,8 @@ int64_t glm_exchange_bytes(int num_ranks, int64_t num_floats);
 glm_exchange *glm_exchange_new(void *shared, int num_ranks, int rank, int64_t num_floats, const int *pidfds);
 void glm_exchange_free(glm_exchange *exchange);
 
-/* Both are called by every rank with the same sizes, and return 0, or 1 + a rank that died. */
+/* Both are called by every rank with the same sizes, and return 0; 1 + a rank that died; or -1 - one that gave another
+ * size. After that the ranks are not together any more, and must end. */
 
 /* Sum num floats over all ranks, in place. */
 int glm_exchange_sum(glm_exchange *exchange, float *x, int64_t num);
