@@ -8,8 +8,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
+from glm_operator.cli.rollout import what_undo_rests_on, what_was_asked_for
 from glm_operator.cluster.user import UserKube
 from glm_operator.errors import Conflict, Denied, Missing, Unavailable
+from glm_operator.names import ADOPT_ANNOTATION
 from integration.fake_kubernetes import Manifest
 from integration.operator_rig import Rig, a_deployment_body, a_rig
 
@@ -67,7 +69,7 @@ async def test_a_change_goes_in_though_the_operator_writes_a_status_meanwhile(ri
     body = rig.fake.get("glmdeployments", "chat")
     statuses = [lambda found, n=number: found.update(status={"ready": n}) for number in range(3)]  # type: ignore[misc]
     edit_before_writes(rig, [*statuses])
-    await person.change(body, PAUSE, rests_on_spec=True)
+    await person.change(body, PAUSE, rests_on=what_was_asked_for)
     live = rig.fake.get("glmdeployments", "chat")
     assert live["spec"]["rollout"] == {**body["spec"].get("rollout", {}), "paused": True}
     assert (live["spec"]["replicas"], live["status"]) == (1, {"ready": 2})
@@ -80,9 +82,33 @@ async def test_a_change_of_what_somebody_else_edited_goes_in_unless_it_rests_on_
     body = rig.fake.get("glmdeployments", "chat")
     edit_before_writes(rig, [lambda found: found["spec"].update(replicas=5)])
     with pytest.raises(Conflict, match="nothing was done") if rests_on_spec else nullcontext():
-        await person.change(body, PAUSE, rests_on_spec=rests_on_spec)
+        await person.change(body, PAUSE, **({"rests_on": what_was_asked_for} if rests_on_spec else {}))
     live = rig.fake.get("glmdeployments", "chat")["spec"]
     assert (live["replicas"], live.get("rollout", {}).get("paused", False)) == (5, not rests_on_spec)
+
+
+@pytest.mark.parametrize(
+    "status", [{"revision": "another"}, {"conditions": [{"type": "Planned", "status": "False", "reason": "x"}]}]
+)
+async def test_an_undo_is_refused_where_which_one_is_before_has_changed(
+    rig: Rig, person: UserKube, status: Manifest
+) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    edit_before_writes(rig, [lambda found: found["status"].update(status)])
+    with pytest.raises(Conflict, match="nothing was done"):
+        await person.change(body, PAUSE, rests_on=what_undo_rests_on)
+
+
+async def test_an_adoption_is_refused_where_somebody_asked_for_another_revision_meanwhile(
+    rig: Rig, person: UserKube
+) -> None:
+    body = rig.fake.get("glmdeployments", "chat")
+    edit_before_writes(rig, [lambda found: found["metadata"].update(annotations={ADOPT_ANNOTATION: "theirs"})])
+    with pytest.raises(Conflict, match="nothing was done"):
+        await person.change(
+            body, {"metadata": {"annotations": {ADOPT_ANNOTATION: "ours"}}}, rests_on=what_was_asked_for
+        )
+    assert rig.fake.get("glmdeployments", "chat")["metadata"]["annotations"][ADOPT_ANNOTATION] == "theirs"
 
 
 async def test_a_change_of_what_was_made_anew_under_its_name_is_a_conflict(rig: Rig, person: UserKube) -> None:

@@ -1,9 +1,10 @@
 """`glm local`: run a GLMDeployment as processes of this machine."""
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import msgspec
@@ -76,7 +77,7 @@ def up(
         deployment = parse_deployment(body)  # as the controller reads it, or it would take every group for changed
         program, name, spec = worker_program(), deployment.name, deployment.spec
         _say_what_counts_elsewhere(folder, deployment)
-        with _told_on_interrupt(name), _locked(folder), progress("starting") as show:
+        with _locked(folder, name), _told_on_interrupt(name), progress("starting") as show:
             _stop_controllers(folder, name)
             try:
                 indices = _indices(folder, deployment)
@@ -192,7 +193,7 @@ def down(
 ) -> None:
     """Let requests finish, stop every process, and check that none is left. Gateways take no new ones meanwhile."""
     folder = StateFolder.of_user()
-    with plain_errors(), _locked(folder):
+    with plain_errors(), _locked(folder, name):
         _stop_controllers(folder, name)
         states = _states(folder, name)
         if name is not None and not states:
@@ -204,9 +205,20 @@ def down(
             out.print("nothing runs")
 
 
-def _locked(folder: StateFolder) -> AbstractContextManager[None]:
-    """Hold the lock, which another command or a controller may have for some seconds."""
-    return folder.locked(LOCK_PATIENCE_S, lambda: err.print("waiting for another `glm local` command, or a controller"))
+@contextmanager
+def _locked(folder: StateFolder, name: str | None) -> Iterator[None]:
+    """Hold the lock, which another command or a controller may have for some seconds.
+
+    A controller of ours that has it for longer is stuck, and is ended.
+    """
+    with ExitStack() as stack:
+        try:
+            waits = functools.partial(err.print, "waiting for another `glm local` command, or a controller")
+            stack.enter_context(folder.locked(LOCK_PATIENCE_S, waits))
+        except LocalError:
+            _stop_controllers(folder, name)
+            stack.enter_context(folder.locked())
+        yield
 
 
 def _tell(deployment: GLMDeployment, state: DeploymentState) -> None:

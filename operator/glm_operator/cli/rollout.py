@@ -87,7 +87,7 @@ def undo(
     async def go_back(kube: Any, where: str) -> None:
         body = await kube.wanted(where, name)
         record = to_go_back_to((await kube.kept(body)).records, body, to_revision)
-        await kube.change(body, undoing(body, record), rests_on_spec=True)
+        await kube.change(body, undoing(body, record), rests_on=what_undo_rests_on)
         out.print(f"{name} goes back to revision {record.revision}{_held(body)}", markup=False)
 
     _run(go_back, namespace)
@@ -130,7 +130,7 @@ def adopt(
         taken = [body for body in bodies if body.get("status", {}).get("newerRevision")]
         for body in taken:
             revision = body["status"]["newerRevision"]
-            await kube.change(body, _asking_for(revision))
+            await kube.change(body, _asking_for(revision), rests_on=what_was_asked_for)
             out.print(f"{_full_name(body)} adopts revision {revision}{_held(body)}", markup=False)
         if not taken:
             out.print("nothing to adopt: groups are rendered as the operator would render them")
@@ -215,12 +215,29 @@ def to_go_back_to(records: tuple[Record, ...], body: Manifest, wanted: str | Non
             raise CommandError(f"revision {wanted} is not kept; kept are {known}")
         return named[0]
     found = body.get("status", {})
+    if found.get("observedGeneration") != body["metadata"].get("generation"):
+        raise CommandError(
+            f"the operator has not seen the newest spec yet; wait, or give --to-revision; kept are {known}"
+        )
     conditions = {condition["type"]: condition["status"] for condition in found.get("conditions", [])}
     is_refused = conditions.get("Planned") == "False"
     before = [record for record in kept if (record.revision == found.get("revision")) == is_refused]
     if not before:
         raise CommandError(f"there is no revision to go back to; kept are {known}")
     return before[0]
+
+
+def what_was_asked_for(body: Manifest) -> object:
+    """Return what people have asked for: the spec, by its generation, and a revision by name. Pure."""
+    metadata = body["metadata"]
+    return metadata.get("generation"), (metadata.get("annotations") or {}).get(names.ADOPT_ANNOTATION)
+
+
+def what_undo_rests_on(body: Manifest) -> object:
+    """Return what decides which revision is the one before: wishes, what groups move to, and refusals. Pure."""
+    found = body.get("status", {})
+    planned = [condition["status"] for condition in found.get("conditions", []) if condition["type"] == "Planned"]
+    return what_was_asked_for(body), found.get("revision"), planned
 
 
 def undoing(body: Manifest, record: Record) -> dict[str, Any]:

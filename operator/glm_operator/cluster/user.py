@@ -1,7 +1,7 @@
 """What a person's commands ask of the API server, under the person's own account: read, and merge a change."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,19 +42,21 @@ class UserKube(Kube):
         path = f"{self._resources['Pod'].path(name=f'{pod}:{names.MANAGEMENT_PORT}', namespace=namespace)}/proxy"
         return await self._text(f"{path}{names.METRICS_PATH}", timeout_s=timeout_s)
 
-    async def change(self, body: Manifest, patch: Mapping[str, Any], *, rests_on_spec: bool = False) -> Manifest:
+    async def change(
+        self, body: Manifest, patch: Mapping[str, Any], *, rests_on: Callable[[Manifest], object] = lambda _: None
+    ) -> Manifest:
         """Merge a change into a GLMDeployment, whatever the operator has written into it since it was read.
 
-        rests_on_spec: the change was made of the spec that was read. Raises Conflict if the name is another
-        deployment's by now, or the change rests on a spec that is no more.
+        rests_on: what of the deployment the change was made of. Raises Conflict if that is another by now, or the name
+        is another deployment's.
         """
-        read = now = body["metadata"]
+        read, now = body["metadata"], body
         for _ in range(_TRIES):
             try:
-                return await self._change(now, patch)
+                return await self._change(now["metadata"], patch)
             except Conflict:  # during a rollout the status alone changes many times a second
-                now = (await self.wanted(read["namespace"], read["name"]))["metadata"]
-            if now["uid"] != read["uid"] or (rests_on_spec and now["generation"] != read["generation"]):
+                now = await self.wanted(read["namespace"], read["name"])
+            if now["metadata"]["uid"] != read["uid"] or rests_on(now) != rests_on(body):
                 raise Conflict(f"{read['name']} was changed by somebody else meanwhile; nothing was done; try again")
         raise Conflict(f"{read['name']} was changed by others {_TRIES} times in a row; nothing was done; try again")
 

@@ -147,7 +147,7 @@ class StateFolder:
                 deadline_s = time.monotonic() + patience_s
                 while not _take(file):
                     if time.monotonic() >= deadline_s:
-                        raise LocalError("another `glm local` command is at work; wait for it to end")
+                        raise LocalError("another `glm local` command, or a controller, is at work; wait for it to end")
                     time.sleep(LOOK_S)
             yield
 

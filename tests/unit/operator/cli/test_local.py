@@ -1,5 +1,6 @@
 """What `glm local` tells the person who typed it."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -239,3 +240,19 @@ def test_a_spec_that_cannot_be_started_says_nothing_of_what_runs(
 ) -> None:
     result = up(monkeypatch, tmp_path, start=LocalError("the spec needs 8 GPUs"), wait=None)
     assert result.stderr.endswith("error: the spec needs 8 GPUs\n")
+
+
+def test_a_controller_that_is_stuck_with_the_lock_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, stuck = StateFolder(tmp_path), contextlib.ExitStack()
+    stuck.enter_context(folder.locked())
+    monkeypatch.setattr(command, "LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(command, "_stop_controllers", lambda *_: stuck.close())
+    with command._locked(folder, "nano"), pytest.raises(LocalError), folder.locked():
+        pass
+
+
+def test_another_command_at_work_is_told_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(tmp_path)
+    monkeypatch.setattr(command, "LOCK_PATIENCE_S", 0.1)
+    with folder.locked(), pytest.raises(LocalError, match="wait for it to end"), command._locked(folder, "nano"):
+        pass

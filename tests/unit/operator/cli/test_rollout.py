@@ -24,7 +24,7 @@ RECORDS = (a_record(1, "first"), a_record(3, "third"), a_record(2, "second"))
 
 
 def a_body_at(revision: str, **spec: Any) -> dict[str, Any]:
-    return {**a_body(**spec), "status": {"revision": revision}}
+    return {**a_body(**spec), "status": {"revision": revision, "observedGeneration": 1}}
 
 
 def a_body_that_says(progressing: str, reason: str, planned: str = "True") -> dict[str, Any]:
@@ -62,6 +62,15 @@ def test_undo_goes_to_the_revision_before_or_to_the_one_that_is_named(
     current: str, wanted: str | None, found: str
 ) -> None:
     assert to_go_back_to(RECORDS, a_body_at(current), wanted).revision == found
+
+
+def test_undo_waits_for_the_operator_to_see_the_newest_spec_unless_a_revision_is_named() -> None:
+    """Else the one before would be that before the last spec, where somebody takes the newest one back at once."""
+    body = a_body_at("third")
+    body["metadata"]["generation"] = 2
+    with pytest.raises(CommandError, match="has not seen the newest spec"):
+        to_go_back_to(RECORDS, body, None)
+    assert to_go_back_to(RECORDS, body, "third").revision == "third"
 
 
 def test_undo_of_an_edit_that_was_refused_takes_it_back() -> None:
