@@ -32,10 +32,15 @@ Open = Callable[..., Prometheus]
 async def wait_for(what: str, look: Callable[[], Awaitable[Found | None]]) -> Found:
     """Look again and again until something is found."""
     deadline_s = time.monotonic() + DEADLINE_S
-    while (found := await look()) is None:
-        assert time.monotonic() < deadline_s, f"no {what} after {DEADLINE_S:g} s"
+    while True:
+        why: MetricsProblem | None = None
+        try:
+            if (found := await look()) is not None:
+                return found
+        except MetricsProblem as problem:  # before the first scrape there is nothing, or what another test has left
+            why = problem
+        assert time.monotonic() < deadline_s, f"no {what} after {DEADLINE_S:g} s: {why}"
         await asyncio.sleep(PERIOD_S)
-    return found
 
 
 @dataclass
