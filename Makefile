@@ -16,6 +16,8 @@ KERNELS := worker/glm_worker/kernels/cpu/libglm_kernels.so
 CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m glm_cluster
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 PYTEST := $(BIN)/python -m pytest
+# What may run beside the stories: they take the longest, and wait for commands and clients of theirs.
+BESIDE := nice -n 10
 CODE := operator worker tests scripts examples benchmarks charts
 
 export OMP_NUM_THREADS ?= 1
@@ -121,11 +123,11 @@ unit: unit-worker unit-rest ## Pure tests: fast each, no processes. In two halve
 
 .PHONY: unit-worker
 unit-worker: $(INSTALLED) $(KERNELS) ## Those of the worker
-	@$(PYTEST) -m "not e2e" tests/unit/worker
+	@$(BESIDE) $(PYTEST) -m "not e2e" tests/unit/worker
 
 .PHONY: unit-rest
 unit-rest: $(INSTALLED) ## All others
-	@$(PYTEST) -m "not e2e" --ignore=tests/unit/worker tests/unit
+	@$(BESIDE) $(PYTEST) -m "not e2e" --ignore=tests/unit/worker tests/unit
 
 .PHONY: sanitize
 sanitize: $(INSTALLED) ## Tests of the kernels in C where undefined behaviour and steps outside of a buffer end the process
@@ -147,7 +149,7 @@ rules: $(INSTALLED) ## promtool: check the alerts and recording rules, and test 
 
 .PHONY: integration
 integration: $(INSTALLED) $(KERNELS) clients ## Real neighbours: gloo ranks, HTTP, processes; three test files at a time, for much of it is waiting
-	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not e2e and not long" tests/integration
+	@$(BESIDE) $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not e2e and not long" tests/integration
 
 .PHONY: integration-long
 integration-long: $(INSTALLED) $(KERNELS) clients ## The long ones among them: every dashboard in four states, every fault at every write, each benchmark's model
