@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fuzz import bodies, described
 from fuzz.judge import complaints
 from fuzz.seeds import seeds
@@ -117,6 +119,7 @@ async def test_schemas_that_are_endless_when_written_out_end_at_once(tmp_path: P
         await assert_well(world, engine)
 
 
+@pytest.mark.long  # make fuzz sends 5,500 of these
 async def test_the_server_keeps_to_its_own_description(tmp_path: Path) -> None:
     async with a_world(tmp_path) as (world, engine):
         async with answering(engine, odd_answers(2)):

@@ -57,7 +57,7 @@ def test_the_request_of_the_page_is_one(tmp_path: Path) -> None:
     assert json.loads(answer.replace("…", "")).keys() == {"id", "custom_id", "response", "error"}
 
 
-@pytest.mark.parametrize("script", ["engine.py", "batch.py"])
+@pytest.mark.parametrize("script", ["engine.py", pytest.param("batch.py", marks=pytest.mark.long)])
 def test_the_examples_run(tmp_path: Path, script: str) -> None:
     ran = subprocess.run(
         [sys.executable, str(ROOT / "examples" / script)],
