@@ -1,4 +1,4 @@
-"""What holds for every test: no proxy, and what is skipped is told to `make test`."""
+"""What holds for every test: no proxy, no bound of seconds by itself, and what is skipped is told to `make test`."""
 
 import os
 from collections import Counter
@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from glm_cluster.commands import PROXY_VARIABLES
 
 STORIES = Path(__file__).with_name("e2e")
+
+settings.register_profile("no bound of seconds", deadline=None)  # on a busy machine it would judge the machine
+settings.load_profile("no bound of seconds")
 
 
 @pytest.fixture(scope="module", autouse=True)
