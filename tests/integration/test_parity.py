@@ -6,6 +6,7 @@ The tolerance and its reason are in parity.py; the last test shows that it can f
 import itertools
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,8 +66,10 @@ def test_one_rank_gives_the_logits_of_the_oracle(
 
 @pytest.mark.parametrize(("world_size", "tensor_parallel"), [*MESHES, *EDGES])
 def test_any_mesh_and_any_division_into_steps_give_the_logits_of_the_oracle(
-    case_of: Callable[[str], Case], world_size: int, tensor_parallel: int
+    case_of: Callable[[str], Case], tmp_path: Path, world_size: int, tensor_parallel: int
 ) -> None:
+    """Four ranks are those of one pod, which share memory; two speak over sockets, as over pods."""
+    meeting_dir = tmp_path if world_size == 4 else None
     cases = {name: case_of(name) for name in (*HALF, "glm-nano")}
 
     def outcomes(rank: Rank) -> dict[str, Outcome]:
@@ -84,7 +87,8 @@ def test_any_mesh_and_any_division_into_steps_give_the_logits_of_the_oracle(
         assert bits == 2 * [found["glm-nano, kernels"].digest], "steps and threads change no bit"
         return found
 
-    ranks = run_ranks(outcomes, world_size, tensor_parallel)  # all models in one run: forking ranks costs the most
+    # All models in one run: forking ranks costs the most
+    ranks = run_ranks(outcomes, world_size, tensor_parallel, meeting_dir=meeting_dir)
     for what in ranks[0]:
         assert_parity([found[what] for found in ranks], what)
 

@@ -209,13 +209,17 @@ def down(
 def _locked(folder: StateFolder, name: str | None) -> Iterator[None]:
     """Hold the lock, which another command or a controller may have for some seconds.
 
-    A controller of ours that has it for longer is stuck, and is ended.
+    A controller of what this command is about that has it for longer is stuck, and is ended. Whoever gives up because
+    of another one leaves everything as it was.
     """
     with ExitStack() as stack:
         try:
             waits = functools.partial(err.print, "waiting for another `glm local` command, or a controller")
             stack.enter_context(folder.locked(LOCK_PATIENCE_S, waits))
         except LocalError:
+            controllers = [state.controller for state in _states(folder, name)]
+            if folder.holder() not in [record.pid for record in controllers if record is not None]:
+                raise
             _stop_controllers(folder, name)
             stack.enter_context(folder.locked())
         yield

@@ -141,7 +141,7 @@ class StateFolder:
         holds it for longer.
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.root / "lock").open("w") as file:
+        with (self.root / "lock").open("a") as file:
             if not _take(file):
                 waits()
                 deadline_s = time.monotonic() + patience_s
@@ -149,7 +149,16 @@ class StateFolder:
                     if time.monotonic() >= deadline_s:
                         raise LocalError("another `glm local` command, or a controller, is at work; wait for it to end")
                     time.sleep(LOOK_S)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
+
+    def holder(self) -> int:
+        """Return the process that had the lock last, and has it where it is taken; 0: nobody had."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int((self.root / "lock").read_text())
+        return 0
 
     def deployments(self) -> list[DeploymentState]:
         found = []

@@ -243,7 +243,7 @@ def test_a_spec_that_cannot_be_started_says_nothing_of_what_runs(
 
 
 def test_a_controller_that_is_stuck_with_the_lock_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, stuck = StateFolder(tmp_path), contextlib.ExitStack()
+    folder, stuck = record_controller(tmp_path, os.getpid(), ticks=1), contextlib.ExitStack()
     stuck.enter_context(folder.locked())
     monkeypatch.setattr(command, "LOCK_PATIENCE_S", 0.1)
     monkeypatch.setattr(command, "_stop_controllers", lambda *_: stuck.close())
@@ -251,8 +251,11 @@ def test_a_controller_that_is_stuck_with_the_lock_is_ended(tmp_path: Path, monke
         pass
 
 
-def test_another_command_at_work_is_told_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = StateFolder(tmp_path)
+def test_a_command_that_gives_up_on_another_one_ends_no_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = record_controller(tmp_path, os.getppid(), ticks=1)
     monkeypatch.setattr(command, "LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(command, "_stop_controllers", lambda *_: pytest.fail("nobody would repair its groups"))
     with folder.locked(), pytest.raises(LocalError, match="wait for it to end"), command._locked(folder, "nano"):
         pass

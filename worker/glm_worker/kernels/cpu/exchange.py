@@ -68,7 +68,7 @@ class Exchange:
         return out
 
     def close(self) -> None:
-        """End the use of it; the file is whoever's the folder is."""
+        """End the use of it. For an orderly end only; the memory goes with the last process that has it mapped."""
         self._functions.glm_exchange_free(self._exchange)
         for pidfd in self._pidfds:
             os.close(pidfd)
