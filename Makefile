@@ -18,6 +18,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PYTEST := $(BIN)/python -m pytest
 # What may run beside the stories: they take the longest, and wait for commands and clients of theirs.
 BESIDE := nice -n 10
+# What decides whether tests of kernels pass, and nothing else: they run again when any of it changed.
+OF_KERNELS := worker/glm_worker tests/unit/worker/kernels tests/integration/rank_pool.py tests/integration/tiny_models.py tests/conftest.py pyproject.toml
 CODE := operator worker tests scripts examples benchmarks charts
 
 export OMP_NUM_THREADS ?= 1
@@ -131,7 +133,11 @@ unit-rest: $(INSTALLED) ## All others
 
 .PHONY: sanitize
 sanitize: $(INSTALLED) ## Tests of the kernels in C where undefined behaviour and steps outside of a buffer end the process
-	@$(BIN)/python scripts/sanitize.py
+	@$(BIN)/python scripts/once.py sanitize $(OF_KERNELS) scripts/sanitize.py scripts/sanitizer_check.py scripts/guarding_malloc.c -- $(BIN)/python scripts/sanitize.py
+
+.PHONY: triton
+triton: $(INSTALLED) ## Each kernel in Triton equals its plain twin, by Triton's interpreter: no GPU is needed
+	@TRITON_INTERPRET=1 $(BIN)/python scripts/once.py triton $(OF_KERNELS) -- $(PYTEST) -q $(wildcard tests/unit/worker/kernels/interpreted/check_*.py)
 
 .PHONY: lifecycle
 lifecycle: $(INSTALLED) ## A cluster of this machine dies, comes back and goes without a trace; none may be up

@@ -118,6 +118,7 @@ STAGES = (
     Stage("integration", "gloo ranks, HTTP, processes", is_slow=True, after=(*UNIT, "gpu")),
     # Beside the end of integration, which waits more than it works then; before, they would starve stories.
     Stage("sanitize", "kernels in C, where faults end them", is_slow=True, after=("unit-worker", "e2e")),
+    Stage("triton", "kernels in Triton, by its interpreter", is_slow=True, after=("unit-worker", "e2e")),
     Stage("demo", "what README shows first", is_slow=True, after=(*UNIT, "gpu", "e2e")),
 )
 

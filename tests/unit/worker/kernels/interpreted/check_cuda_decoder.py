@@ -19,7 +19,7 @@ from glm_worker.parallel.groups import Communicator
 from glm_worker.parallel.mesh import Mesh
 from integration.tiny_models import a_config, write_checkpoint
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/integration/test_triton_kernels.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run by make triton"
 torch.set_num_threads(1)
 
 CPU, BLOCK_SIZE = torch.device("cpu"), 4

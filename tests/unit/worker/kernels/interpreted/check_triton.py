@@ -1,4 +1,4 @@
-"""Each Triton kernel against its plain twin, by Triton's interpreter on the CPU. test_triton_kernels.py runs this."""
+"""Each Triton kernel against its plain twin, by Triton's interpreter on the CPU. `make triton` runs this."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from glm_worker.kernels.cuda.rows import HeadWeights, add_norm, rotate_and_store
 from glm_worker.kernels.grouped_experts import grouped_experts_plain
 from glm_worker.kernels.paged_attention import paged_attention_plain
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/integration/test_triton_kernels.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run by make triton"
 torch.set_num_threads(1)
 
 # The interpreter multiplies the bit patterns of bf16 (Triton 3.9), so fp16 stands for the types that round: it keeps 11
