@@ -199,14 +199,6 @@ def test_what_others_decided_is_not_learned(tasks: ModuleType, tokenizer: Tokeni
         assert any(extra) == learns_more
 
 
-def test_before_the_chains_nothing_is_drawn_that_the_tokenizer_was_not_made_of(
-    tasks: ModuleType, tokenizer: Tokenizer
-) -> None:
-    """The tokenizer, and so every id in the weights, must come out the same when make_tokenizer.py runs again."""
-    made = importlib.import_module("make_tokenizer").make_tokenizer()
-    assert made.get_vocab() == tokenizer.get_vocab()
-
-
 def test_clients_ways_of_writing_a_tool_change_neither_its_name_nor_its_parameters(tasks: ModuleType) -> None:
     rng = Random(14)
     texts = set()

@@ -453,7 +453,7 @@ class ImportantRequests(RandomSchedules):
         self.add(self.request(prompt, max_tokens, can_stop, "a", priority, deadline_ms))
 
 
-LAWS = settings(max_examples=140, stateful_step_count=80, deadline=None, derandomize=True)
+LAWS = settings(max_examples=100, stateful_step_count=60, deadline=None, derandomize=True)
 TestEqualRequests = EqualRequests.TestCase
 TestEqualRequests.settings = LAWS
 TestImportantRequests = ImportantRequests.TestCase

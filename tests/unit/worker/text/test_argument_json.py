@@ -3,6 +3,7 @@
 import json
 import threading
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,8 +185,11 @@ def test_of_an_object_that_was_cut_the_members_that_are_whole_are_left(text: str
     assert without_cut(text) == left
 
 
-@settings(deadline=None)
-@given(st.dictionaries(st.text(max_size=4), st.recursive(st.none() | st.booleans() | st.text(max_size=4), st.lists)))
+VALUES = st.recursive(st.none() | st.booleans() | st.text(max_size=4), partial(st.lists, max_size=3), max_leaves=6)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4))
 def test_every_cut_of_an_object_leaves_a_beginning_of_it(value: dict[str, Any]) -> None:
     text = json.dumps(value)
     for at in range(1, len(text)):
