@@ -107,12 +107,12 @@ def arriving(
             while not is_over.wait(PAUSE_S):
                 kept = {each for each in kept if not each.done()}
                 kept |= {submit(time.monotonic()) for _ in range(arrivals.at_once - len(kept))}
-                now_s = time.monotonic()
-                if arrivals.rate <= 0:
+                now_s, rate = time.monotonic(), arrivals.rate  # which the story changes at any moment
+                if rate <= 0:
                     due_s = now_s
-                while arrivals.rate > 0 and due_s <= now_s:
+                while rate > 0 and due_s <= now_s:
                     submit(due_s)
-                    due_s += 1 / arrivals.rate
+                    due_s += 1 / rate
 
         sender = threading.Thread(target=send, name="arrivals")
         sender.start()
