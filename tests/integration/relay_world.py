@@ -35,7 +35,16 @@ class Places:
     late: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self.directory.replace([Member(Group(name=each.name), "127.0.0.1", each.port) for each in self.groups])
+        self.ports = {each.name: each.port for each in self.groups}
+        self._tell()
+
+    def move(self, name: str, port: int) -> None:
+        """Let a group be expected at another port."""
+        self.ports[name] = port
+        self._tell()
+
+    def _tell(self) -> None:
+        self.directory.replace([Member(Group(name=name), "127.0.0.1", port) for name, port in self.ports.items()])
 
     async def place(self, avoid: frozenset[str]) -> Choice | Failure:
         groups = sorted(self.directory.groups, key=lambda group: group.name)

@@ -1,11 +1,14 @@
 """A client of the gateway reads the reply of an unbroken run, or a clean error, whatever its groups do on the way."""
 
+import asyncio
+
 import pytest
 
 from glm_edge.frames import AnswerSoFar, Fail
 from glm_gateway.continuation.progress import Bounds
 from glm_gateway.proxy.relay.outcome import Outcome
 from glm_gateway.proxy.relay.outgoing import Waits
+from integration.free_ports import free_port
 from integration.relay_world import BODY, world
 from integration.scripted_groups import (
     DIE,
@@ -152,6 +155,33 @@ async def test_a_group_of_another_revision_that_cannot_go_on_is_passed_over() ->
         await relay.run()
     assert client.body == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
     assert [name for name, _ in places.failed] == ["g0"]
+
+
+async def test_a_group_that_cannot_be_reached_uses_up_no_continuation() -> None:
+    first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), DIE]])
+    second = ScriptedGroup("g1", [])
+    third = ScriptedGroup("g2", [[FRAMES_HEAD, opened(), said("two", 2), closed()]])
+    async with world(first, second, third, bounds=Bounds(max_times=1)) as (relay, client, places):
+        places.move("g1", free_port())
+        await relay.run()
+    assert client.body == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
+    assert [name for name, _ in places.failed] == ["g0", "g1"]
+    assert relay.result.progress.num_times == 1
+
+
+async def test_where_no_group_can_be_reached_the_end_is_told_soon() -> None:
+    may_die = asyncio.Event()
+    first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), may_die, DIE]])
+    second = ScriptedGroup("g1", [])
+    async with world(first, second) as (relay, client, places):
+        running = asyncio.create_task(relay.run())
+        await client.got_some.wait()
+        for name in ("g0", "g1"):
+            places.move(name, free_port())
+        may_die.set()
+        await running
+    assert client.body == b"data: one\n\ndata: error group_lost\n\n"
+    assert second.asked == []
 
 
 async def test_a_stream_that_nobody_can_go_on_with_ends_with_an_error_in_its_words() -> None:

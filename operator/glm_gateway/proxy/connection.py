@@ -25,6 +25,13 @@ class UpstreamLost(Exception):
         self.has_answered = has_answered
 
 
+class NoConnection(UpstreamLost):
+    """A group could not be reached: nothing of a request was sent to it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, has_answered=False)
+
+
 @dataclass(frozen=True)
 class Head:
     """Of a reply. Names are lower case; headers that are about the connection itself are left out."""

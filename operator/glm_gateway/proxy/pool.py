@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from glm_gateway.proxy.connection import Connection, UpstreamLost
+from glm_gateway.proxy.connection import Connection, NoConnection
 from glm_gateway.proxy.opened import Opened
 
 MAX_IDLE = 512
@@ -46,7 +46,7 @@ class Pool:
     async def ask(self, head: bytes, body: Sequence[bytes]) -> Connection:
         """Send a request, and return the connection that its reply comes by. Give it back with `done`.
 
-        Raises UpstreamLost, also when a connection cannot be had in time.
+        Raises UpstreamLost; NoConnection where none can be had in time.
         """
         connection = self._kept() or await self._connected()
         try:
@@ -90,9 +90,8 @@ class Pool:
                     Connection, self.host, self.port, ssl=self.tls, server_hostname=name
                 )
         except TimeoutError:
-            reason = f"no connection within {self.patience.connect_s} s"
-            raise UpstreamLost(reason, has_answered=False) from None
+            raise NoConnection(f"no connection within {self.patience.connect_s} s") from None
         except OSError as error:
-            raise UpstreamLost(f"no connection: {error.strerror or error}", has_answered=False) from error
+            raise NoConnection(f"no connection: {error.strerror or error}") from error
         self.opened.note(connection)
         return connection

@@ -7,6 +7,10 @@ class Lost(Exception):
     """The group that writes is gone, silent or broken, or says that another one can go on."""
 
 
+class Unreached(Lost):
+    """The group was asked nothing: it could not be reached, or had left."""
+
+
 class Declined(Exception):
     """The group did not take the request, and nothing is wrong with it."""
 

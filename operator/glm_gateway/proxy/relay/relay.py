@@ -13,11 +13,11 @@ from glm_edge.errors.failure import Failure
 from glm_edge.frames import FRAMES_TYPE, BrokenFrames, Continuation
 from glm_gateway.continuation.progress import Again, Bounds, GiveUp, GoOn, Progress
 from glm_gateway.proxy.client import Added, Client, Send, Telling
-from glm_gateway.proxy.connection import Connection, Head, UpstreamLost
+from glm_gateway.proxy.connection import Connection, Head, NoConnection, UpstreamLost
 from glm_gateway.proxy.outside import TO_THE_CLIENT, Outside, Reading, lost_outside
 from glm_gateway.proxy.plain import AsItIs, pass_plain, read_away
 from glm_gateway.proxy.relay.framed import Framed
-from glm_gateway.proxy.relay.losses import Declined, Lost, TooLong
+from glm_gateway.proxy.relay.losses import Declined, Lost, TooLong, Unreached
 from glm_gateway.proxy.relay.outcome import CUT, GROUP_LOST, Outcome, busy, outcome_of
 from glm_gateway.proxy.relay.outgoing import Outgoing, Waits
 from glm_gateway.proxy.relay.placing import Placing
@@ -95,7 +95,7 @@ class Relay:
                 self.result.is_asked = False
                 self.placing.fail(choice, str(loss))
                 lost.add(choice.group)
-                verdict = self._verdict()
+                verdict = self._verdict(loss, continuation)
                 if isinstance(verdict, GiveUp):
                     log.warning(
                         "group %s lost a reply (%s), which no other takes up: %s", choice.group, loss, verdict.reason
@@ -118,7 +118,10 @@ class Relay:
     def _reply_added(self) -> Added:
         return [*self.reply_added, *self.placing.easing.for_client]
 
-    def _verdict(self) -> GoOn | Again | GiveUp:
+    def _verdict(self, loss: Lost, continuation: Continuation | None) -> GoOn | Again | GiveUp:
+        """Say what is to be done after a loss. continuation: what the group was asked to go on with."""
+        if isinstance(loss, Unreached):
+            return Again() if continuation is None else GoOn(continuation)  # nobody has tried
         if self.result.is_plain:
             return GiveUp("a plain reply had begun")
         return self.result.progress.lose(self._loop.time())
@@ -128,7 +131,9 @@ class Relay:
         try:
             pool, told = self.placing.pool(choice.group), self.placing.told(choice.group)
             connection = await pool.ask(*self.outgoing.request(self.placing.easing, continuation, told))
-        except (UpstreamLost, KeyError) as error:
+        except (NoConnection, KeyError) as error:
+            raise Unreached(str(error)) from error
+        except UpstreamLost as error:
             raise Lost(str(error)) from error
         self.result.group, self.result.is_asked, refusal = choice.group, True, None
         try:
