@@ -153,7 +153,8 @@ class ServerWorld:
 
     async def start_generation(self, generation: str) -> ScriptedEngine:
         """Start a generation whose engine is loading."""
-        # Of its own, also where a test gives a name twice: the end of the first socket may unlink the other's path
+        # Of its own, also where a test gives a name twice: an engine that connects before the server has bound the path
+        # again may still reach the listener of before, which takes its first word along
         endpoint = f"ipc://{self._folder}/{len(self._engines)}-{generation}.sock"
         self._control.send(GenerationStarting(generation=generation, endpoint=endpoint))
         engine = ScriptedEngine(self._context, generation, endpoint)

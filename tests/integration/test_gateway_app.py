@@ -38,13 +38,17 @@ class World:
     openai: openai.AsyncOpenAI
     anthropic: anthropic.AsyncAnthropic
 
-    async def next_request(self) -> tuple[ScriptedEngine, Any]:
-        """Return the engine that is asked next, and for what."""
+    async def next_request(self, asking: "asyncio.Task[Any] | None" = None) -> tuple[ScriptedEngine, Any]:
+        """Return the engine that is asked next, and for what. asking: fails when its reply ends before."""
         asked = [asyncio.create_task(engine.submitted.get()) for engine in self.engines]
+        ends = [] if asking is None else [asking]
         async with asyncio.timeout(DEADLINE_S):
-            done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+            done, _ = await asyncio.wait([*asked, *ends], return_when=asyncio.FIRST_COMPLETED)
+        for task in asked:
+            if task not in done:
+                task.cancel()
+        if asking in done:
+            raise AssertionError(f"the reply ended before an engine was asked: {asking}")
         (task,) = done
         return self.engines[asked.index(task)], task.result()
 

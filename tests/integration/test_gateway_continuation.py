@@ -102,20 +102,25 @@ async def write_and_see(server: ServerWorld, *texts: tuple[ScriptedEngine, str, 
             pass
 
 
-async def answered(world: World, text: str, parts: Sequence[float]) -> None:  # noqa: F811
+async def answered(
+    world: World,  # noqa: F811
+    asking: "asyncio.Task[Any]",
+    text: str,
+    parts: Sequence[float],
+) -> None:
     """Let groups write an answer; after each of these parts of it, 0 to 1, the one that writes is lost."""
     ids = [*token_ids(text), *END]
     places = [round(part * (len(ids) - 1)) for part in parts]
     begun = 0
     for place in places:
-        engine, request = await world.next_request()
+        engine, request = await world.next_request(asking)
         assert request.answer_token_ids == ids[:begun]
         await write_and_see(server_of(world, engine), (engine, request.request_id, ids[begun:place], None))
         await world.lose(engine)
         again = await server_of(world, engine).serve("g-back")
         world.engines[world.engines.index(engine)] = again
         begun = place
-    engine, request = await world.next_request()
+    engine, request = await world.next_request(asking)
     assert request.answer_token_ids == ids[:begun]
     await write(engine, request.request_id, ids[begun:], "stop")
 
@@ -126,7 +131,7 @@ async def test_a_stream_is_whole_and_well_formed_whenever_its_group_dies(world: 
     body = {"model": MODEL, "stream": True, **fields}
     for part in (0.1, 0.35, 0.6, 0.8, 0.95):
         asking = asyncio.create_task(world.http.post(path, json=body))
-        await answered(world, text, [part])
+        await answered(world, asking, text, [part])
         found = told(path, (await asking).content)
         found.num_tokens = None
         assert found == expected, f"lost after {part} of it"
@@ -136,7 +141,7 @@ async def test_a_stream_goes_on_twice_where_it_may(world: World) -> None:  # noq
     world.gateway.bounds = Bounds(max_times=2)
     path, fields, text, expected = CASES["message"]
     asking = asyncio.create_task(world.http.post(path, json={"model": MODEL, "stream": True, **fields}))
-    await answered(world, text, [0.3, 0.7])
+    await answered(world, asking, text, [0.3, 0.7])
     found = told(path, (await asking).content)
     found.num_tokens = None
     assert found == expected
@@ -146,20 +151,20 @@ async def test_a_stream_goes_on_twice_where_it_may(world: World) -> None:  # noq
 async def test_an_answer_that_comes_whole_goes_on_as_well(world: World, part: float) -> None:  # noqa: F811
     _, fields, text, _ = CASES["chat with a call"]
     asking = asyncio.create_task(world.openai.chat.completions.create(model=MODEL, **fields))
-    await answered(world, text, [part])
+    await answered(world, asking, text, [part])
     answer = await asking
     message = answer.choices[0].message
     (call,) = message.tool_calls or []
     assert (message.content, json.loads(call.function.arguments)) == (TEXT, CALLED[0].arguments)  # type: ignore[union-attr]
     assert answer.usage is not None
     assert answer.usage.completion_tokens == len(token_ids(text)) + 1
-    asked = asyncio.create_task(world.anthropic.messages.create(model=MODEL, **CASES["message"][1]))
-    await answered(world, text, [part])
-    kinds = [block.type for block in (await asked).content]
+    asking = asyncio.create_task(world.anthropic.messages.create(model=MODEL, **CASES["message"][1]))
+    await answered(world, asking, text, [part])
+    kinds = [block.type for block in (await asking).content]
     assert kinds == ["thinking", "text", "tool_use"]
-    asked_again = asyncio.create_task(world.openai.responses.create(model=MODEL, **CASES["response"][1]))
-    await answered(world, text, [part])
-    assert [item.type for item in (await asked_again).output] == ["reasoning", "message", "function_call"]
+    asking = asyncio.create_task(world.openai.responses.create(model=MODEL, **CASES["response"][1]))
+    await answered(world, asking, text, [part])
+    assert [item.type for item in (await asking).output] == ["reasoning", "message", "function_call"]
 
 
 async def test_each_of_two_answers_goes_on_where_it_was(world: World) -> None:  # noqa: F811
