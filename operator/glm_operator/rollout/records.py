@@ -97,7 +97,7 @@ def accept(
         newer_revision=fresh if fresh != record.revision else None,
         serving=_serving(observed, record.revision),
         is_adopted=record.is_adopted,
-        is_adoption=record.is_adopted and record != last and last in of_this_spec,
+        is_adoption=record.is_adopted and record.revision == fresh and record != last and last in of_this_spec,
         is_pinned=asked is not None and fresh != record.revision,
     )
 

@@ -62,6 +62,8 @@ def test_going_back_to_what_was_kept_needs_no_place() -> None:
     both = Observed(records=(*found.records, newer))
     assert accepted(a_body()).target(both).revision == "after"
     assert accepted(asking_for("before")).target(both).revision == "before"
+    adopted = Observed(records=tuple(replace(each, is_adopted=True) for each in both.records))
+    assert not accepted(asking_for("before")).target(adopted).is_adoption
 
 
 def test_what_was_not_accepted_last_is_tried() -> None:
