@@ -180,7 +180,8 @@ def _moving(
         return moving
     most = target.policy.most_unavailable(target.replicas)
     rest = [group for group in outdated if group.name not in moving]
-    down = [group for group in rest if group.name not in available]
+    # Those that serve, but not for minReadySeconds yet, come last: they answer.
+    down = sorted((group for group in rest if group.name not in available), key=lambda group: group.is_available)
     # Groups that are down by themselves take from the budget, too; so do those that went and have no successor yet.
     others_down = [group for group in who.members if group.name not in available and group.has_served]
     wave = down[:most]

@@ -103,6 +103,13 @@ def test_a_group_that_is_down_moves_before_one_that_serves() -> None:
     assert decision.moved == ("chat-g1",)
 
 
+def test_of_those_that_are_not_ready_for_long_enough_the_one_that_answers_moves_last() -> None:
+    ready_at = NOW - timedelta(seconds=60)
+    young = a_group(0, revision="old", pods=(a_pod("chat-g0", revision="old", ready_changed_at=ready_at),))
+    down = a_group(1, revision="old", ready=False, served="old")
+    assert rolling(young, down, minReadySeconds=300).moved == ("chat-g1",)
+
+
 def test_a_group_that_is_down_by_itself_takes_from_the_budget() -> None:
     serving = [a_group(index, revision="old") for index in range(2)]
     down = a_group(2, revision="old", ready=False, served="old")
