@@ -12,6 +12,7 @@ from glm_worker.errors import DeadlinePassed, GenerationLost
 from glm_worker.messages import RequestOutput, TokenLogprobs
 from glm_worker.server.flights import exchange
 from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.flights.framed import FramedExchange
 from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.text.deltas import TokenLogprob
 from unit.worker.flights_world import World, tokens
@@ -28,6 +29,8 @@ class Client:
         self.body = b""
         self.is_complete = False
         self.changed = asyncio.Event()
+        self.stalls_at: bytes | None = None  # having read this it reads no more, and who sends waits
+        self.reads_on = asyncio.Event()
 
     async def receive(self) -> Any:
         await asyncio.Event().wait()
@@ -39,6 +42,8 @@ class Client:
             self.body += message["body"]
             self.is_complete = not message.get("more_body", False)
         self.changed.set()
+        if self.stalls_at is not None and self.stalls_at in self.body:
+            await self.reads_on.wait()
 
     async def until(self, text: bytes) -> None:
         async with asyncio.timeout(10):
@@ -47,13 +52,20 @@ class Client:
                 await self.changed.wait()
 
 
-def an_exchange(world: World, **fields: Any) -> tuple[Client, Sequence[str], asyncio.Task[None]]:
-    """Return a client, the ids of the jobs of its request, and the exchange on its way."""
+def an_exchange(
+    world: World, *, is_framed: bool = False, **fields: Any
+) -> tuple[Client, Sequence[str], asyncio.Task[None]]:
+    """Return a client, the ids of the jobs of its request, and the exchange on its way. is_framed: for a gateway."""
     of_order = {name: fields.pop(name) for name in ("deadline_s", "arrived_s", "shows_reasoning") if name in fields}
     order = chat_of({**CHAT, **fields})
     order = type(order)(**{**{f: getattr(order, f) for f in order.__dataclass_fields__}, **of_order})
     client = Client()
-    run = Exchange(order, ChatReplies(order, "m", 0), world.flights, {})
+    replies = ChatReplies(order, "m", 0)
+    run = (
+        FramedExchange(order, replies, world.flights, {}, fingerprint="f")
+        if is_framed
+        else Exchange(order, replies, world.flights, {})
+    )
     scope = {"type": "http", "headers": []}
     return client, [job.id for job in order.jobs], asyncio.create_task(run(scope, client.receive, client.send))
 
@@ -178,3 +190,52 @@ async def test_what_is_told_of_likely_tokens_is_made_as_they_come_and_not_at_the
     told = json.loads(client.body)["choices"][0]["logprobs"]["content"]
     assert [[top["logprob"] for top in each["top_logprobs"]] for each in told] == [[-0.5, -2.5]] * len(of_tokens)
     assert "".join(each["token"] for each in told) == "1 2"
+
+
+@pytest.mark.parametrize("is_framed", [False, True], ids=["a client", "a gateway"])
+async def test_what_an_engine_writes_while_nobody_reads_is_told_to_its_end(is_framed: bool) -> None:
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, is_framed=is_framed, stream=True, thinking={"type": "disabled"})
+    client.stalls_at = b"hello"
+    await admitted(world)
+    flight = world.flights._flights[job_id]
+    world.step(tokens(flight, "hello"))
+    await client.until(b"hello")
+    world.step(tokens(flight, " world", "stop"))
+    client.reads_on.set()
+    await task
+    assert b" world" in client.body
+    assert b'"finish_reason":"stop"' in client.body
+    assert client.is_complete
+
+
+async def test_a_failure_while_nobody_reads_is_told_as_one() -> None:
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, is_framed=True, stream=True, thinking={"type": "disabled"})
+    client.stalls_at = b"hello"
+    await admitted(world)
+    flight = world.flights._flights[job_id]
+    world.step(tokens(flight, "hello"))
+    await client.until(b"hello")
+    world.flights.fail(flight, GenerationLost("the group lost it"))
+    client.reads_on.set()
+    await task
+    assert b"generation_lost" in client.body
+    assert client.is_complete
+
+
+@pytest.mark.parametrize("is_framed", [False, True], ids=["a client", "a gateway"])
+async def test_a_deadline_frees_the_engine_though_the_client_does_not_read(is_framed: bool) -> None:
+    world = World()
+    engine = world.serve()
+    client, (job_id,), task = an_exchange(world, is_framed=is_framed, stream=True, deadline_s=0.3)
+    client.stalls_at = b"deadline_passed"
+    await admitted(world)
+    world.step(tokens(world.flights._flights[job_id], "hello"))
+    await client.until(b"deadline_passed")
+    assert engine.cancelled == [job_id]
+    assert not task.done()
+    client.reads_on.set()
+    await task

@@ -79,12 +79,12 @@ class Exchange(Response):
         except TimeoutError:
             if not deadline.expired():
                 raise
+            self._cancel(flights)  # first: who does not read takes minutes to be told
             await self._miss_deadline(send)
         finally:
             watcher.cancel()
             flights[0].news.close()
-            for flight in flights:  # whatever went wrong above, the engine must not go on for nobody
-                self._flights.cancel(flight)
+            self._cancel(flights)  # whatever went wrong above, the engine must not go on for nobody
             self._spans.record(self._served(flights, headers, began_ns))
 
     async def _read_so_far(self) -> list[ReadSoFar]:
@@ -116,6 +116,9 @@ class Exchange(Response):
     async def _cancel_when_gone(self, flights: list[Flight], receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._cancel(flights)
+
+    def _cancel(self, flights: list[Flight]) -> None:
         for flight in flights:
             self._flights.cancel(flight)
 

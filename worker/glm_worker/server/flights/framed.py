@@ -53,8 +53,11 @@ class FramedExchange(Exchange):
             if (failed := error_of(flights)) is not None:
                 await self._fail(failed, send)
                 return
+            is_over = all(
+                flight.ended for flight in flights
+            )  # what comes while a slow reader is waited for is told next
             await self._tell(flights, send)
-            if all(flight.ended for flight in flights):
+            if is_over:
                 return
             await self._wait(news, send)
 
