@@ -119,8 +119,9 @@ async def test_without_a_budget_it_is_not_asked_again_and_the_error_is_clean() -
     assert relay.result.outcome is Outcome.FAILED
 
 
-async def test_a_group_that_drains_is_left_for_another_one_and_is_not_blamed() -> None:
-    first = ScriptedGroup("g0", [[plain(503, b"{}", b"retry-after: 7")]])
+@pytest.mark.parametrize("status", [503, 529])  # as OpenAI's and as Anthropic's surface say it
+async def test_a_group_that_drains_is_left_for_another_one_and_is_not_blamed(status: int) -> None:
+    first = ScriptedGroup("g0", [[plain(status, b"{}", b"retry-after: 7")]])
     second = ScriptedGroup("g1", [[FRAMES_HEAD, opened(), said("one", 1), closed()]])
     async with world(first, second) as (relay, client, places):
         await relay.run()
@@ -147,9 +148,10 @@ async def test_a_refusal_of_a_group_is_the_clients_and_never_tried_elsewhere() -
     assert relay.result.outcome is Outcome.REFUSED
 
 
-async def test_a_group_of_another_revision_that_cannot_go_on_is_passed_over() -> None:
+@pytest.mark.parametrize("status", [409, 503, 529], ids=["of another revision", "busy", "busy, as Anthropic says it"])
+async def test_a_group_that_cannot_go_on_is_passed_over(status: int) -> None:
     first = ScriptedGroup("g0", [[FRAMES_HEAD, opened(), said("one", 1), DIE]])
-    second = ScriptedGroup("g1", [[plain(409, b"{}")]])
+    second = ScriptedGroup("g1", [[plain(status, b"{}")]])
     third = ScriptedGroup("g2", [[FRAMES_HEAD, opened(), said("two", 2), closed()]])
     async with world(first, second, third) as (relay, client, places):
         await relay.run()

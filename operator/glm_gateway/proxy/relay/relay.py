@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 MAX_ASKED = 4
 """Groups that one request is sent to before any of them has said a word of its reply."""
 
-_BUSY = (502, 503)  # a group that drains, starts again or is full: another one may not be
+_BUSY = (
+    502,
+    503,
+    529,
+)  # a group that drains, starts again or is full: another one may not be. 529: as Anthropic says it
 _UNFIT = 409  # a group that cannot go on with a reply, as of another revision
 
 
