@@ -18,12 +18,16 @@ class Bounds:
 
 @dataclass(frozen=True, order=True)
 class Ticket:
-    """One request that waits. place: the least goes first. num_tokens: of its prompt, that no group has computed."""
+    """One request that waits. place: the least goes first. num_tokens: of its prompt, that no group has computed.
+
+    may_be_shed: nobody has been told anything of its reply, so it may be refused for one that goes before it.
+    """
 
     place: Place
     num_bytes: int = field(compare=False)
     since: float = field(compare=False)
     num_tokens: int = field(default=0, compare=False)
+    may_be_shed: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class WaitingRoom:
         """Yield those that wait now, in order; they may leave meanwhile."""
         return iter(list(self._tickets))
 
-    def enter(self, num_bytes: int, place: Place, now: float, num_tokens: int = 0) -> Ticket | TurnedAway:
+    def enter(
+        self, num_bytes: int, place: Place, now: float, num_tokens: int = 0, *, may_be_shed: bool = True
+    ) -> Ticket | TurnedAway:
         """Take a request in. num_bytes: of its body, which is kept. num_tokens: of its prompt, still to be computed."""
         bounds = self.bounds
         if len(self._tickets) >= bounds.max_held:
@@ -70,7 +76,7 @@ class WaitingRoom:
                 f"requests of {self._num_bytes} bytes wait for a group and this one has {num_bytes};"
                 f" {bounds.max_bytes} may"
             )
-        ticket = Ticket(place, num_bytes, now, num_tokens)
+        ticket = Ticket(place, num_bytes, now, num_tokens, may_be_shed)
         self._num_bytes += num_bytes
         insort(self._tickets, ticket)
         return ticket

@@ -200,7 +200,9 @@ class Model:
 
     def route(self, request: Request) -> Choice | None:
         """Place a request that has just come; None: it has to wait, for a group or for its turn."""
-        if self.room or (self._is_in_turn and not self._num_free()):
+        if self.room and self._num_free():
+            self.wake()  # who waits then cannot be placed, as where an arm of a canary has no group: it holds nobody up
+        if (self.room or self._is_in_turn) and not self._num_free():
             return None
         return self._route(request)
 
@@ -236,7 +238,7 @@ class Model:
         """Make room for a newcomer where the ladder says so; return why there is none for it."""
         if self.overload.rung is not Rung.SHED or not self.is_ready:
             return None
-        refused = shed_for(newcomer, [ticket.place for ticket in self.room])
+        refused = shed_for(newcomer, [ticket.place for ticket in self.room if ticket.may_be_shed])
         if refused is None:
             return None
         failure = Failure(

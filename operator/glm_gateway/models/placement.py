@@ -133,9 +133,11 @@ class Placement:
         model, began = self.model, self._loop.time()
         if model.is_off:
             return self._refused(model.switched_off())
-        if self.writes and self._eased is None and (refusal := model.shed(self.place_in_line)) is not None:
+        may_be_shed = self.writes and self._eased is None
+        if may_be_shed and (refusal := model.shed(self.place_in_line)) is not None:
             return self._refused(refusal)
-        ticket = model.room.enter(self.num_bytes, self.place_in_line, began, model.owed_tokens(request))
+        owed = model.owed_tokens(request)
+        ticket = model.room.enter(self.num_bytes, self.place_in_line, began, owed, may_be_shed=may_be_shed)
         if isinstance(ticket, TurnedAway):
             return self._refused(self._no_group(ticket.reason))
         if self._gives_up_s is None:

@@ -146,6 +146,25 @@ async def test_who_waits_for_an_arm_without_a_group_holds_nobody_up() -> None:
     check(found)
 
 
+async def test_who_comes_while_others_wait_for_an_arm_without_a_group_goes_to_the_other_arm_at_once() -> None:
+    splits = Splits(deployments=Split(name="ab", weights={"a": 1.0, "b": 1.0}, may_fall=False))
+    found = on(Rung.SHED, member("g0", deployment="a"), member("g1", deployment="b", is_ready=False), max_held=8)
+    found.router.splits = splits
+    keys = [str(number) for number in range(16)]
+    on_b = [key for key in keys if found.route(Request(key=key, prompt_tokens=1, sticky=key)) is None]
+    assert 0 < len(on_b) < 16
+    found = on(Rung.SHED, member("g0", deployment="a"), member("g1", deployment="b", is_ready=False), max_held=8)
+    found.router.splits = splits
+    waiting = asyncio.create_task(placed(asks(found, sticky=on_b[0])))
+    await settle(found, 1)
+    choice = await placed(asks(found, sticky=next(key for key in keys if key not in on_b)))
+    assert choice.group == "g0"
+    found.end(choice)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    check(found)
+
+
 async def test_who_waits_for_a_group_that_failed_is_placed_once_it_may_be_tried_though_nobody_else_comes() -> None:
     split = Splits(deployments=Split(name="ab", weights={"a": 1}, may_fall=False))
     found = model(member("a-g0", deployment="a"), member("b-g0", deployment="b"), splits=split)
@@ -268,6 +287,23 @@ async def test_on_the_last_rung_the_line_grows_no_longer_and_the_lowest_gives_wa
     assert found.overload.num_shed == {"default": 2}
     found.end(running)
     found.end(await high)
+    check(found)
+
+
+async def test_nobody_is_shed_whose_reply_has_begun() -> None:
+    found = on(Rung.SHED, member("g0"))
+    begun = asks(found, class_priority=5)
+    choice = await placed(begun)
+    begun.succeed(choice, 10)
+    begun.end(choice)
+    running = await placed(asks(found))
+    goes_on = asyncio.create_task(placed(begun))
+    await settle(found, 1)
+    high = asyncio.create_task(placed(asks(found, class_priority=1)))
+    await settle(found, 2)
+    found.end(running)
+    found.end(await high)
+    found.end(await goes_on)
     check(found)
 
 
