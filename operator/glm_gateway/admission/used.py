@@ -28,7 +28,7 @@ def used_by(result: Result, reserved: Usage, *, in_background: bool = False, is_
         return Usage(progress.opened.num_prompt_tokens, answer=progress.num_tokens - thinking, thinking=thinking)
     if result.told is not None:
         return usage_of(result.told)
-    goes_on = in_background and result.group != "" and result.plain_status == 0 and result.failure in (None, CUT)
+    goes_on = in_background and result.is_asked and result.plain_status == 0 and result.failure in (None, CUT)
     if goes_on or 0 < result.plain_status < 400:
         return reserved
     has_left = is_over and result.outcome is Outcome.CANCELLED

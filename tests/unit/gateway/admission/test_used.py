@@ -77,6 +77,12 @@ def test_a_response_in_the_background_counts_as_reserved_from_when_a_group_has_i
     assert used_by(found, RESERVED, in_background=True, is_over=is_over) == RESERVED
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_one_that_a_group_refused_counts_as_nothing_though_the_group_is_known(is_over: bool) -> None:
+    found = result(**{**ASKED, "is_asked": False})
+    assert used_by(found, RESERVED, in_background=True, is_over=is_over) == Usage()
+
+
 def test_what_is_under_way_is_told_by_those_that_have_used_anything_and_not_settled() -> None:
     metering = Metering(quotas=QuotasConfig(), clock=lambda: 1_796_000_000.0)
     results = {"waits": result(), "writes": result(OPEN, TOKENS, **ASKED), "over": result(OPEN, TOKENS, **ASKED)}
