@@ -7,12 +7,13 @@ import msgspec
 import pytest
 
 from glm_worker.errors import EngineFailed, GenerationLost, Overloaded, RequestRefused
-from glm_worker.messages import EngineLimits, RequestOutput, Submit
+from glm_worker.messages import EngineLimits, RequestOutput, Submit, ToEngine
+from glm_worker.request import Thought
 from glm_worker.scheduler.limits import SchedulerLimits
 from glm_worker.scheduler.scheduler import Scheduler
 from glm_worker.server.flights.flight import Ended
 from glm_worker.server.text.deltas import assemble
-from unit.worker.flights_world import World, a_job, prompt_len, text, tokens
+from unit.worker.flights_world import LIMITS, RecordingEngine, World, a_job, prompt_len, text, tokens
 from unit.worker.server_builders import tokenizer
 
 
@@ -484,3 +485,26 @@ def test_tokens_that_the_cache_has_of_waiting_prompts_are_not_to_be_computed() -
     world.step(num_waiting=2, num_tokens_waiting=30, num_cached_waiting=16)
     assert world.value('glm_num_tokens_waiting{model="m"}') == 30
     assert world.value('glm_prompt_tokens_waiting{model="m"}') == 14
+
+
+class EncodingEngine(RecordingEngine):
+    """As the real one: what no message holds is an error."""
+
+    def send(self, message: ToEngine) -> None:
+        msgspec.msgpack.encode(message)
+        super().send(message)
+
+
+def test_a_request_that_no_message_holds_ends_alone_and_holds_up_nobody() -> None:
+    world = World()
+    huge = replace(a_job(), thought=Thought(open_id=1, close_id=2, begins_open=True, max_tokens=2**64, forced_ids=[2]))
+    first, second = world.flights.admit(huge), world.flights.admit(a_job())
+    engine = EncodingEngine()
+    world.flights.serve(engine, LIMITS)
+    assert engine.submitted == [second.job.id]
+    assert first.ended is not None
+    assert isinstance(first.ended.error, OverflowError)
+    assert len(world.flights) == 1
+    world.flights.lose("g1", "rank 1 was killed")
+    world.flights.serve(EncodingEngine("g2"), LIMITS)
+    assert len(world.flights) == 1

@@ -348,12 +348,14 @@ class Flights:
             flight = self._flights[request_id]
             try:
                 request = flight.engine_request(self.room)
+                if request_id == self._journal.on_trial:  # it had a place before anybody who waits there has come
+                    request = msgspec.structs.replace(request, deadline_ms=0)
+                self._engine.send(Submit(self._engine.generation, request))
             except RequestRefused as error:  # it fitted the generation before, or the checkpoint, but not this one
                 self._end(flight, "refused", Ended(error=error), engine_has_it=False)
-                continue
-            if request_id == self._journal.on_trial:  # it had a place before anybody who waits in the engine has come
-                request = msgspec.structs.replace(request, deadline_ms=0)
-            self._engine.send(Submit(self._engine.generation, request))
+            except (OverflowError, TypeError, ValueError) as error:  # it fits no message; those behind it must go on
+                log.exception("request=%s cannot be told to the engine", request_id)
+                self._end(flight, "failed", Ended(error=error), engine_has_it=False)
 
     def _end(self, flight: Flight, outcome: Outcome, ended: Ended, *, engine_has_it: bool = True) -> None:
         generation = self._journal.end(flight.job.id)
