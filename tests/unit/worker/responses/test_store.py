@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glm_worker.server.flights.replies import Event
+from glm_worker.server.responses.event_log import EventLog
 from glm_worker.server.responses.ids import ResponseId
 from glm_worker.server.responses.store import Store, StoreLimits
 
@@ -40,9 +42,9 @@ def keep(store: Store, tenant: str = "", size: int = 10) -> ResponseId:
     return id_
 
 
-def begin(store: Store, tenant: str = "") -> ResponseId:
+def begin(store: Store, tenant: str = "", log: EventLog | None = None) -> ResponseId:
     id_ = ResponseId.new("g")
-    store.begin(id_, tenant, [], Making(), None)
+    store.begin(id_, tenant, [], Making(), log)
     return id_
 
 
@@ -112,6 +114,20 @@ def test_what_is_being_made_stays_whatever_comes() -> None:
     last = keep(store)
     assert all(has(store, id_) for id_ in making)
     assert not has(store, last)
+
+
+def test_the_last_events_of_a_stream_come_after_it_is_counted_and_are_in_the_books() -> None:
+    store, log = Store(), EventLog(tells_reasoning=True)
+    id_ = begin(store, log=log)
+    log.add([Event("one")])
+    store.complete(id_, BODY)
+    counted = store.num_bytes
+    log.add([Event("the whole response once more")])
+    assert store.num_bytes == counted > 0
+    store.complete(id_, BODY)
+    assert store.num_bytes >= counted, "a second end replaces the first"
+    store.drop("", id_.digits)
+    assert store.num_bytes == 0
 
 
 def test_what_was_deleted_while_it_was_made_does_not_come_back() -> None:

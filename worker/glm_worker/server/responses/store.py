@@ -55,11 +55,7 @@ class Kept:
     log: EventLog | None = None
     on_read: Callable[[], None] = lambda: None
     ends_at: float | None = None  # on the store's clock; None while it is being made
-
-    @property
-    def num_bytes(self) -> int:
-        told = 0 if self.log is None else self.log.num_bytes
-        return len(self.input_items) + len(self.response or b"") + told
+    num_bytes: int = 0  # as it is counted against the bound; 0 while it is being made
 
     def items(self) -> list[Json]:
         """Return what the model read, oldest first."""
@@ -118,8 +114,8 @@ class Store:
     def complete(self, id: ResponseId, response: Json) -> None:  # noqa: A002
         """Note how a response that was being made has ended. Without effect when it was deleted meanwhile."""
         self.sweep()
-        kept = self._kept.pop(id.digits, None)
-        if kept is not None:
+        if (kept := self._kept.get(id.digits)) is not None:
+            self._remove(id.digits)
             self._add(replace(kept, response=_encode(response), making=None))
 
     def find(self, tenant: str, digits: str) -> Kept | None:
@@ -147,8 +143,12 @@ class Store:
             self._remove(digits)
 
     def _add(self, kept: Kept) -> None:
-        self._kept[kept.id.digits] = replace(kept, ends_at=self._clock() + self.limits.ttl_s)
-        self._num_bytes += kept.num_bytes
+        """Keep what is complete. Its last event is yet to come, and tells the response once more."""
+        response = kept.response or b""
+        told = 0 if kept.log is None else kept.log.num_bytes + len(response)
+        num_bytes = len(kept.input_items) + len(response) + told
+        self._kept[kept.id.digits] = replace(kept, ends_at=self._clock() + self.limits.ttl_s, num_bytes=num_bytes)
+        self._num_bytes += num_bytes
         self._make_room()
 
     def _make_room(self) -> None:
@@ -169,9 +169,7 @@ class Store:
             )
 
     def _remove(self, digits: str) -> None:
-        kept = self._kept.pop(digits)
-        if kept.response is not None:
-            self._num_bytes -= kept.num_bytes
+        self._num_bytes -= self._kept.pop(digits).num_bytes
 
     def _is_over(self, kept: Kept) -> bool:
         return kept.ends_at is not None and self._clock() >= kept.ends_at
