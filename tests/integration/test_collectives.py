@@ -73,7 +73,7 @@ def test_ranks_of_one_pod_add_up_in_the_order_of_ranks_whatever_the_size(tmp_pat
     assert found == [({Axis.EP, Axis.TP}, [True] * len(sizes))] * 4
 
 
-@pytest.mark.parametrize("lacks", ["a file", "pidfds"])
+@pytest.mark.parametrize("lacks", ["a file", "pidfds", "a Python with pidfds"])
 def test_where_one_rank_cannot_share_memory_none_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
@@ -84,6 +84,8 @@ def test_where_one_rank_cannot_share_memory_none_does(
         folder = tmp_path / ("missing" if lacks == "a file" and rank.mesh.rank == 1 else ".")
         if lacks == "pidfds" and rank.mesh.rank == 1:
             monkeypatch.setattr("os.pidfd_open", refuse)
+        if lacks == "a Python with pidfds" and rank.mesh.rank == 1:
+            monkeypatch.delattr("os.pidfd_open")
         return groups._shared_exchange(folder / "exchange", rank.mesh.rank, 2, rank.comm._groups[Axis.EP]) is None
 
     assert run_ranks(make, 2) == [True, True]
