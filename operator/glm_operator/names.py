@@ -33,6 +33,7 @@ REPLICAS_ANNOTATION = f"{GROUP}/replicas"  # on a record: groups wanted; on a ga
 LEAVING_ANNOTATION = f"{GROUP}/leaving"  # on a StatefulSet: its group goes, and why
 SERVED_ANNOTATION = f"{GROUP}/served"  # on a StatefulSet: the revision at which its group was available, or: earlier
 ADOPT_ANNOTATION = f"{GROUP}/adopt"  # on a GLMDeployment: the revision of a newer rendering that somebody adopts
+NEWEST_THEN_ANNOTATION = f"{GROUP}/adopt-newest"  # the newest rendering that there was when that was asked for
 ADOPTED_ANNOTATION = f"{GROUP}/adopted"  # on a record: its rendering is newer than its spec; "done" once all serve it
 SERVING_ANNOTATION = f"{GROUP}/serving"  # on a record: the most groups that served since it was accepted
 GUARDED_ANNOTATION = f"{GROUP}/guarded"  # on a record: without access.auth, clients are asked for API keys

@@ -130,10 +130,13 @@ def adopt(
         taken = [body for body in bodies if body.get("status", {}).get("newerRevision")]
         for body in taken:
             revision = body["status"]["newerRevision"]
-            await kube.change(body, _asking_for(revision), rests_on=what_was_asked_for)
+            await kube.change(body, _asking_for(revision, revision), rests_on=what_was_asked_for)
             out.print(f"{_full_name(body)} adopts revision {revision}{_held(body)}", markup=False)
         if not taken:
-            out.print("nothing to adopt: groups are rendered as the operator would render them")
+            out.print(
+                "nothing to adopt: no status names a newer rendering. After an upgrade it does once the operator has "
+                "looked at the deployment"
+            )
 
     _run(take, namespace)
 
@@ -168,6 +171,9 @@ def waits_for_revision(body: Manifest, records: tuple[Record, ...]) -> bool:
         deployment = parse_deployment(body)
     except InvalidSpec:
         return False
+    then = annotations.get(names.NEWEST_THEN_ANNOTATION)
+    if deployment.spec.rollout.adopt == "Automatic" and then not in (None, _newest(body)):
+        return False  # who asked did not know what is rendered now, and that is taken
     kept = {record.revision: record for record in records if is_of(record, deployment)}
     if wanted == found.get("newerRevision"):
         return True
@@ -229,8 +235,9 @@ def to_go_back_to(records: tuple[Record, ...], body: Manifest, wanted: str | Non
 
 def what_was_asked_for(body: Manifest) -> object:
     """Return what people have asked for: the spec, by its generation, and a revision by name. Pure."""
-    metadata = body["metadata"]
-    return metadata.get("generation"), (metadata.get("annotations") or {}).get(names.ADOPT_ANNOTATION)
+    annotations = body["metadata"].get("annotations") or {}
+    by_name = [annotations.get(name) for name in (names.ADOPT_ANNOTATION, names.NEWEST_THEN_ANNOTATION)]
+    return body["metadata"].get("generation"), by_name
 
 
 def what_undo_rests_on(body: Manifest) -> object:
@@ -245,11 +252,20 @@ def undoing(body: Manifest, record: Record) -> dict[str, Any]:
     current = body["spec"]
     kept = {key: current[key] for key in MOVES_NOTHING if key in current}
     spec = merge_patch(current, {**record.spec, **kept})
-    return {**_asking_for(record.revision), **({"spec": spec} if spec else {})}
+    newest = None if spec else _newest(body)  # of another spec nobody knows it
+    return {**_asking_for(record.revision, newest), **({"spec": spec} if spec else {})}
 
 
-def _asking_for(revision: str) -> dict[str, Any]:
-    return {"metadata": {"annotations": {names.ADOPT_ANNOTATION: revision}}}
+def _asking_for(revision: str, newest: str | None) -> dict[str, Any]:
+    """Return the change that asks for a revision by name. newest: the newest rendering that one knows, of its spec."""
+    return {"metadata": {"annotations": {names.ADOPT_ANNOTATION: revision, names.NEWEST_THEN_ANNOTATION: newest}}}
+
+
+def _newest(body: Manifest) -> str | None:
+    """Return the newest rendering of the newest spec, as the status has it."""
+    found = body.get("status", {})
+    newest: str | None = found.get("newerRevision") or found.get("revision")
+    return newest
 
 
 def _held(body: Manifest) -> str:

@@ -36,8 +36,8 @@ def build_registry(
         event: kopf.RawEvent, name: str | None, namespace: str | None, meta: kopf.Meta, memo: kopf.Memo, **_: Any
     ) -> None:
         """Note that a deployment was edited, or that it goes. Our own writes of its status wake nobody."""
-        adopts = meta.annotations.get(names.ADOPT_ANNOTATION)
-        version = (event["type"] == "DELETED", meta.get("generation"), meta.get("deletionTimestamp"), adopts)
+        asked = [meta.annotations.get(name) for name in (names.ADOPT_ANNOTATION, names.NEWEST_THEN_ANNOTATION)]
+        version = (event["type"] == "DELETED", meta.get("generation"), meta.get("deletionTimestamp"), *asked)
         if memo.get("version") != version:
             memo["version"] = version
             loop.queue.add(Key(namespace or "", name or ""), _urgency(event))

@@ -19,6 +19,7 @@ class Newest:
     deployment: GLMDeployment
     layout: Layout
     wanted_revision: str  # that somebody asked for by name
+    newest_then: str  # the newest rendering when that was asked for; empty: nobody knows
     has_tls: bool = False  # of groups that are rendered now
 
     @property
@@ -32,6 +33,7 @@ class Newest:
             self.layout,
             observed,
             wanted=self.wanted_revision,
+            newest_then=self.newest_then,
             adopts=self.is_automatic,
             has_tls=self.has_tls,
         )
@@ -50,8 +52,9 @@ def newest(body: Manifest, default_image: str, *, has_tls: bool = False) -> Newe
     layout = plan(deployment)
     if not isinstance(layout, Layout):
         return Trouble("spec", "LayoutRefused", layout.message)
-    wanted = (body["metadata"].get("annotations") or {}).get(names.ADOPT_ANNOTATION, "")
-    return Newest(deployment, layout, wanted, has_tls)
+    annotations = body["metadata"].get("annotations") or {}
+    wanted, then = (annotations.get(name, "") for name in (names.ADOPT_ANNOTATION, names.NEWEST_THEN_ANNOTATION))
+    return Newest(deployment, layout, wanted, then, has_tls)
 
 
 def is_new(target: Target, observed: Observed) -> bool:

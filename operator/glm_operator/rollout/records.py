@@ -39,14 +39,16 @@ def accept(
     observed: Observed,
     *,
     wanted: str = "",
+    newest_then: str = "",
     adopts: bool = False,
     has_tls: bool = False,
 ) -> Target:
     """Return where the groups of a spec go: to what is kept of it, or, if nothing is, to what is rendered now.
 
     wanted: the revision that somebody asked for by name, of this very spec; it may also be the newer rendering.
-    adopts: the newer rendering is taken, unless somebody who knew it asked for another one. has_tls: as what is
-    rendered now speaks; what is kept speaks as it did, unless nobody could ask it any more.
+    newest_then: the newest rendering that there was then; empty: nobody knows. adopts: the newer rendering is taken,
+    unless somebody asked for another one who knew it, or may have. has_tls: as what is rendered now speaks; what is
+    kept speaks as it did, unless nobody could ask it any more.
     """
     template = group_template(deployment, layout, has_tls=has_tls)
     fresh, kept, last = revision_of(template), templates(observed), latest(observed.records)
@@ -59,13 +61,10 @@ def accept(
     passed_over = {record.revision for record in alike} - {record.revision for record in of_this_spec}
     of_this_spec = of_this_spec or _without_records(deployment, observed, kept)
     asked = latest(record for record in of_this_spec if record.revision == wanted)
+    if adopts and newest_then not in ("", fresh):
+        asked = None  # who asked did not know what is rendered now
     record = asked or latest(of_this_spec)
-    is_known = fresh in {each.revision for each in observed.records}
-    takes_newer = (
-        record is not None
-        and record.revision != fresh
-        and (wanted == fresh or (adopts and (asked is None or not is_known)))
-    )
+    takes_newer = record is not None and record.revision != fresh and (wanted == fresh or (adopts and asked is None))
     common: dict[str, Any] = {
         "name": deployment.name,
         "namespace": deployment.namespace,

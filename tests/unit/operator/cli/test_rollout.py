@@ -88,7 +88,7 @@ def test_undo_without_a_revision_to_go_to_says_which_are_kept(records: tuple[Rec
 def test_undo_brings_the_spec_back_and_asks_for_its_very_template() -> None:
     body = a_body_at("third", engine={"image": "worker:9"}, replicas=4, rollout={"paused": True})
     change = undoing(body, a_record(1, "first", engine={"limits": {"maxNumSeqs": 3}}))
-    assert change["metadata"]["annotations"] == {names.ADOPT_ANNOTATION: "first"}
+    assert change["metadata"]["annotations"] == {names.ADOPT_ANNOTATION: "first", names.NEWEST_THEN_ANNOTATION: None}
     assert change["spec"]["engine"]["image"] is None
     assert change["spec"]["engine"]["limits"]["maxNumSeqs"] == 3
     assert not {"replicas", "rollout"} & change["spec"].keys()
@@ -123,6 +123,23 @@ def test_a_rendering_that_was_asked_for_and_is_not_taken_yet_is_waited_for() -> 
     body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "third"}
     assert how_it_stands(body, RECORDS)[1:] == (False, False), "an undo of an adoption changes no generation"
     body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "of-another-spec"}
+    assert how_it_stands(body, RECORDS)[1:] == (True, False)
+
+
+def test_undo_of_an_adoption_says_what_it_goes_back_from() -> None:
+    body = a_body_at("third")
+    body["status"] |= {"revision": "third", "newerRevision": "newer"}
+    annotations = undoing(body, replace(RECORDS[0], spec=body["spec"]))["metadata"]["annotations"]
+    assert annotations[names.NEWEST_THEN_ANNOTATION] == "newer"
+
+
+def test_where_newer_renderings_are_taken_nobody_waits_for_what_was_asked_for_before_there_was_one() -> None:
+    body = a_body_that_says("False", "Settled")
+    body["spec"]["rollout"] = {"adopt": "Automatic"}
+    body["status"] |= {"revision": "first"}
+    body["metadata"]["annotations"] = {names.ADOPT_ANNOTATION: "third", names.NEWEST_THEN_ANNOTATION: "first"}
+    assert how_it_stands(body, RECORDS)[1:] == (False, False)
+    body["metadata"]["annotations"][names.NEWEST_THEN_ANNOTATION] = "third"
     assert how_it_stands(body, RECORDS)[1:] == (True, False)
 
 

@@ -195,9 +195,21 @@ def test_who_names_a_revision_gets_it_though_a_newer_one_that_was_there_is_taken
     assert (target.revision, target.is_pinned) == ("before", True)
 
 
-def test_who_named_a_revision_gets_what_is_newer_than_all_that_was_there_then() -> None:
-    target = accepted_again(of_an_earlier_operator(), wanted="before", adopts=True)
-    assert (target.revision, target.is_adoption) == (accepted_again().revision, True)
+def test_who_named_a_revision_gets_what_is_newer_than_all_that_was_there_then_and_keeps_it() -> None:
+    old, fresh = of_an_earlier_operator(), accepted_again().revision
+    target = accepted_again(old, wanted="before", newest_then="before", adopts=True)
+    assert (target.revision, target.is_adoption) == (fresh, True)
+    taken = kept(records.record(target, Observed(records=(old,))))
+    again = accepted_again(old, taken, wanted="before", newest_then="before", adopts=True)
+    assert (again.revision, again.is_adoption) == (fresh, False)
+    undone = accepted_again(old, taken, wanted="before", newest_then=fresh, adopts=True)
+    assert (undone.revision, undone.is_pinned) == ("before", True)
+
+
+def test_what_was_asked_for_when_nobody_wrote_down_what_was_newest_holds() -> None:
+    old, fresh = of_an_earlier_operator(), accepted_again().revision
+    target = accepted_again(old, wanted="before", adopts=True)
+    assert (target.revision, target.is_pinned, target.newer_revision) == ("before", True, fresh)
 
 
 def test_of_a_lost_record_the_template_is_that_of_the_groups() -> None:
