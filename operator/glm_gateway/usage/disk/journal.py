@@ -114,8 +114,9 @@ class Journal:
         """Yield days and entries that other writers have added since the last time, from a day on, in order of days.
 
         At first that is all that there is, this writer's own files of processes before it among them. What is torn may
-        be whole later, so it is read again.
+        be whole later, so it is read again, and so is all of it where one file cannot be read. Raises OSError.
         """
+        read: dict[str, int] = {}
         for day, path in self._files():
             if day < since or (self._knows_own and path.name == _name(day, self.writer)):
                 continue
@@ -133,7 +134,8 @@ class Journal:
                     entry = entry_in(line)
                     if entry is not None:
                         yield day, entry
-            self._read[path.name] = begin
+            read[path.name] = begin
+        self._read |= read
         self._knows_own = True  # from now on it is this process alone that writes them
 
     def drop_before(self, day: str) -> None:

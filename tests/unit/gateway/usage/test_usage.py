@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -128,6 +129,28 @@ def test_entries_that_a_full_disk_did_not_take_are_written_later_and_count_once(
     ledger = Ledger()
     ledger.add_all(Journal(tmp_path).entries("2026-11-29"))
     assert [found.num_requests for _, found in ledger.sums()] == [3]
+
+
+def test_what_others_wrote_is_read_again_after_one_of_their_files_could_not_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, *others = (Journal(tmp_path) for _ in range(3))
+    assert list(ours.fresh("")) == []
+    for number, other in enumerate(others):
+        other.append(entry(number))
+        other.sync()
+    opens = Path.open
+
+    def refuse(path: Path, *how: str) -> Any:
+        if path.name.endswith(".2.jsonl"):
+            raise OSError(5, "input/output error")
+        return opens(path, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(OSError, match="input/output"):
+            list(ours.fresh(""))
+    assert sorted(each.id for _, each in ours.fresh("")) == ["r0", "r1"]
 
 
 def test_files_of_days_that_are_over_are_dropped_when_asked(tmp_path: Path) -> None:
