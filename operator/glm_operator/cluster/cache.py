@@ -1,10 +1,12 @@
 """What the watches brought: every object of every deployment, as last seen. No I/O.
 
 Writes of our own go in at once, so that a pass never acts on what it has just changed itself. An older version of an
-object than the one at hand is passed over, and so is one that we have deleted.
+object than the one at hand is passed over, and so is one that we have deleted. One that only left a watch, as it lost
+the label that is watched for, comes back with a later version.
 """
 
 import logging
+import math
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -41,7 +43,7 @@ class Cache:
     def __init__(self) -> None:
         self._bodies: dict[Name, Manifest] = {}
         self._objects: dict[Name, dict[_Place, Manifest]] = {}  # by deployment
-        self._removed: dict[str, None] = {}  # uids of what is gone, of which something may still speak
+        self._removed: dict[str, float] = {}  # uids of what is gone, and the version up to which nothing counts of it
         self._listed: set[tuple[str, str | None]] = set()  # kind and namespace, None: all of them
 
     def seen(self, namespace: str, name: str, now: datetime) -> Seen | None:
@@ -90,19 +92,28 @@ class Cache:
 
     def put(self, item: Manifest) -> Name | None:
         """Keep an object as it is now; return the deployment that it belongs to, None if that is old news."""
-        if item["metadata"].get("uid") in self._removed:
+        if _version(item) <= self._removed.get(item["metadata"].get("uid", ""), -1):
             return None
         if item["kind"] == names.KIND:
             return self._put_body(item)
         deployment = _deployment_of(item)
         if deployment is None:
-            return None
+            return self._without_label(item)
         kept = self._objects.setdefault(deployment, {})
         place = _place(item)
         if place in kept and _version(item) < _version(kept[place]):
             return None
         kept[place] = _kept_of(item)
         return deployment
+
+    def _without_label(self, item: Manifest) -> Name | None:
+        """Forget an object that belongs to no deployment; return the one to which it did before it lost its label."""
+        place, uid = _place(item), item["metadata"].get("uid")
+        for deployment, kept in self._objects.items():
+            if place in kept and kept[place]["metadata"].get("uid") == uid:
+                del kept[place]
+                return deployment
+        return None
 
     def _put_body(self, body: Manifest) -> Name | None:
         """Keep a deployment. What our own write of its status made of it is no news when the watch brings it."""
@@ -117,9 +128,9 @@ class Cache:
         self._bodies.pop(name, None)
 
     def drop(self, item: Manifest) -> Name | None:
-        """Forget an object that is gone; return the deployment that it belonged to."""
+        """Forget an object that is gone, or watched no more; return the deployment that it belonged to."""
         uid = item["metadata"].get("uid", "")
-        self._bury(uid)
+        self._bury(uid, _version(item))
         if item["kind"] == names.KIND:
             name = _name(item)
             if self._bodies.get(name, item)["metadata"].get("uid") == uid:
@@ -134,9 +145,9 @@ class Cache:
             self._objects.pop(deployment, None)
         return deployment
 
-    def _bury(self, uid: str) -> None:
-        """Note that nothing of this uid comes back: an answer to our own delete may arrive after the watch's word."""
-        self._removed[uid] = None
+    def _bury(self, uid: str, version: float) -> None:
+        """Note that nothing up to a version comes back: an answer to our delete may arrive after the watch's word."""
+        self._removed[uid] = max(version, self._removed.get(uid, -1))
         while len(self._removed) > MAX_REMOVED:
             del self._removed[next(iter(self._removed))]
 
@@ -146,7 +157,7 @@ class Cache:
             live = kept.get((kind, namespace, name))
             if live is not None and live["metadata"].get("uid") == uid:
                 del kept[kind, namespace, name]
-        self._bury(uid)
+        self._bury(uid, math.inf)
 
     def unlist(self, kind: str, namespace: str | None) -> None:
         """Note that a kind's watch is down: what is known of it may be long over, so passes read what is live."""

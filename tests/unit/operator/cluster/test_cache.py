@@ -149,6 +149,23 @@ def test_what_we_deleted_does_not_come_back_by_a_late_event() -> None:
     assert versions(cache) == {"chat-g0": "3"}
 
 
+def test_what_lost_the_label_that_is_watched_for_is_known_again_when_it_has_it_back() -> None:
+    cache = a_cache(a_set(version=4))
+    assert cache.drop(a_set(version=5)) == CHAT
+    assert cache.put(a_set(version=5)) is None
+    assert cache.put(a_set(version=6)) == CHAT
+    assert versions(cache) == {"chat-g0": "6"}
+
+
+def test_what_lost_the_label_of_its_deployment_belongs_to_it_no_more() -> None:
+    cache = a_cache(a_set(version=4))
+    other = a_set(version=5)
+    other["metadata"]["labels"] = {}
+    assert cache.put(other) == CHAT
+    assert versions(cache) == {}
+    assert cache.put(a_set(version=6)) == CHAT
+
+
 def test_a_delete_of_an_earlier_object_of_the_name_takes_no_later_one_away() -> None:
     cache = a_cache(a_set(uid="uid-second"))
     cache.remove("StatefulSet", "models", "chat-g0", "uid-first")
