@@ -6,7 +6,7 @@ from glm_worker.request import Thought
 from glm_worker.server.thinking.resolve import Thinking
 from glm_worker.server.thinking.traits import TemplateTraits
 
-MAX_BUDGET = 2**31 - 1
+MAX_BUDGET = 2**30
 """More than any context holds, and what the wire to the engine takes: some surfaces bound a budget from below only."""
 
 
