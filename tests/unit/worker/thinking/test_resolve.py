@@ -8,7 +8,7 @@ import pytest
 from glm_worker.messages import ReasoningPolicy
 from glm_worker.server.thinking.features import Features, PastTurn, features_of
 from glm_worker.server.thinking.overload import NO_OVERLOAD, Overload
-from glm_worker.server.thinking.resolve import Thinking, behind_thought, resolve
+from glm_worker.server.thinking.resolve import MAX_BUDGET, Thinking, behind_thought, resolve
 from glm_worker.server.thinking.score import score_of
 from glm_worker.server.thinking.traits import TemplateTraits
 from glm_worker.server.thinking.wish import (
@@ -278,3 +278,8 @@ def test_who_left_no_token_for_a_thought_is_told() -> None:
     nothing = Overload(max_thinking_tokens=0)
     assert resolved(overload=nothing).by == "overload"
     assert resolved(overload=nothing, max_thinking_tokens=0).by == "policy"
+
+
+def test_a_budget_that_no_message_holds_is_cut() -> None:
+    found = resolved(zai_thinking(type="enabled", budget_tokens=10**400))
+    assert found.budget_tokens == MAX_BUDGET

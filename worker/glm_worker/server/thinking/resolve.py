@@ -25,6 +25,9 @@ from glm_worker.server.thinking.wish import ThinkingWish
 EFFORT_TOKENS: Mapping[Effort, int] = {"minimal": 256, "low": 1024, "medium": 8192, "high": 32768}
 """Most tokens of a thought by effort, where the deployment names none for it. xhigh has no bound of its own."""
 
+MAX_BUDGET = 2**30
+"""More than any context holds, and what every message holds: some surfaces bound a budget from below only."""
+
 DecidedBy = Literal["request", "policy", "template", "auto", "overload"]
 """overload: it would have been another one's to decide, and that one was not asked, or not heard."""
 
@@ -149,6 +152,7 @@ def _bounded(
     effort = wish.effort
     effort_tokens = None if effort is None else policy.effort_tokens.get(effort, EFFORT_TOKENS.get(effort))
     asked = wish.budget_tokens or None  # 0 was a switch, and is told as one where the template has none
+    asked = None if asked is None else min(asked, MAX_BUDGET)
     usual = _least(asked, policy.max_thinking_tokens, effort_tokens)
     budget = _least(usual, overload.max_thinking_tokens)
     if budget == 0 and template.has_switch:

@@ -6,9 +6,6 @@ from glm_worker.request import Thought
 from glm_worker.server.thinking.resolve import Thinking
 from glm_worker.server.thinking.traits import TemplateTraits
 
-MAX_BUDGET = 2**30
-"""More than any context holds, and what the wire to the engine takes: some surfaces bound a budget from below only."""
-
 
 def thought_of(
     thinking: Thinking,
@@ -33,6 +30,6 @@ def thought_of(
         open_id=open_id,
         close_id=close_id,
         begins_open=begins_open,
-        max_tokens=min(thinking.budget_tokens, MAX_BUDGET),
+        max_tokens=thinking.budget_tokens,
         forced_ids=[*(encode(template.before_end) if template.before_end else ()), close_id],
     )
