@@ -82,8 +82,6 @@ class FakeKubernetes:
         change(manifest)
         if manifest.get("spec") != self.objects[key].get("spec"):
             manifest["metadata"]["generation"] = manifest["metadata"].get("generation", 0) + 1
-        if plural == "glmdeployments" and manifest["spec"].get("replicas") != self.objects[key]["spec"].get("replicas"):
-            manifest["metadata"].pop("managedFields", None)  # whoever scaled it before manages the number no more
         self._store(key, manifest)
 
     def get(self, plural: str, name: str) -> Manifest:
@@ -301,12 +299,12 @@ class FakeKubernetes:
             del body["metadata"]["resourceVersion"]
             return self.apply(key, body, force=True, subresource="")
         if not is_apply:
-            return self._scale(key, body, manager) if subresource == "scale" else self._note(key, body)
+            return self._scale(key, body) if subresource == "scale" else self._note(key, body)
         force = request.query.get("force", "").lower() == "true"
         suffix = f"/{subresource}" if subresource else ""
         return self.apply(key, body, force=force, subresource=suffix, dry_run=dry_run)
 
-    def _scale(self, key: Key, body: Manifest, manager: str) -> Manifest:
+    def _scale(self, key: Key, body: Manifest) -> Manifest:
         """Set spec.replicas, and answer with a Scale, as the API server does."""
         live = self.objects.get(key)
         if live is None:
@@ -315,8 +313,6 @@ class FakeKubernetes:
         if version is not None and version != live["metadata"]["resourceVersion"]:
             raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest")
         self.edit(key[0], key[2], lambda found: found["spec"].update(replicas=body["spec"]["replicas"]))
-        ours = {"manager": manager, "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
-        self.edit(key[0], key[2], lambda found: found["metadata"].update(managedFields=[ours]))
         metadata = self.objects[key]["metadata"]
         return {
             "kind": "Scale",

@@ -248,27 +248,6 @@ async def test_0_stays_where_min_is_one() -> None:
         assert zero.world.condition("ScalingActive") == ("False", "ScaledToZero")
 
 
-async def test_where_the_last_group_went_one_comes_back_when_min_is_one_again(zero: ZeroWorld) -> None:
-    """Also by an operator that did not take it. The number that nobody else has set is no wish of a person."""
-    await to_zero(zero)
-    await zero.world.start()
-    zero.world.edit(scaling=SCALING)
-    await zero.world.run(60)
-    assert zero.replicas == 1
-    assert (0, 1, "Bounds") in zero.world.history()
-    assert zero.world.condition("ScalingActive")[0] == "True"
-
-
-async def test_0_that_a_person_has_set_after_that_stays_where_min_is_one(zero: ZeroWorld) -> None:
-    await to_zero(zero)
-    zero.world.edit(replicas=1)
-    zero.world.edit(replicas=0)
-    zero.world.edit(scaling=SCALING)
-    await zero.world.run(60)
-    assert zero.replicas == 0
-    assert zero.world.condition("ScalingActive") == ("False", "ScaledToZero")
-
-
 async def test_observing_sets_nothing_and_says_what_it_would_do() -> None:
     async with a_zero_world(scaling={**MAY_BE_ZERO, "mode": "Observe"}) as zero:
         await zero.run(3 * IDLE_AFTER_S)

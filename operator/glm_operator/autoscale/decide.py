@@ -37,12 +37,8 @@ def decide(
     elapsed_s = memory.elapsed_s(now_s)
     memory = memory.moved_to(now_s).seen(current, now_s)
     memory = replace(memory, idle=memory.idle.looked(signals.asked, current, situation.serving, now_s))
-    bounds = bounds_at(scaling, situation, now_s)
     if current <= 0 and scaling.may_be_zero:
-        first = zero.from_none(scaling, slo, situation, signals, memory, bounds, now_s)
-        return first, _without_groups(memory, first)
-    if current <= 0 and situation.is_left_at_zero:
-        first = zero.back_from_none(bounds)
+        first = zero.from_none(scaling, slo, situation, signals, memory, bounds_at(scaling, situation, now_s), now_s)
         return first, _without_groups(memory, first)
     if current <= 0:
         off = Decision(
@@ -54,6 +50,7 @@ def decide(
             message="spec.replicas is 0, which switches the autoscaler off",
         )
         return off, replace(memory, desired=current)
+    bounds = bounds_at(scaling, situation, now_s)
     moment = Moment.of(scaling, slo, situation, signals, memory, now_s, elapsed_s)
     verdict = _verdict(moment)
     memory = _said(moment, verdict)

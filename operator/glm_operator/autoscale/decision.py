@@ -57,7 +57,6 @@ class Situation:
     namespace_gpus_left: int | None = None  # of the namespace's budget, not counting this deployment; None: no budget
     quota_groups: int | None = None  # most groups that a ResourceQuota leaves room for; None: not limited by one
     is_moving: bool = False  # a rollout or an adoption is on its way
-    is_left_at_zero: bool = False  # we took the last group, and nobody has set another number since
     floor_s: Mapping[str, float] = field(default_factory=dict)  # by signal: what one request alone takes at least
     floor_on: str = ""  # the hardware that floor_s is of, for people; empty: not said
 

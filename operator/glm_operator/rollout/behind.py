@@ -18,7 +18,6 @@ from glm_operator.api.slo import Slo
 from glm_operator.api.spec import ModelSpec
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.observe.observed import Observed
-from glm_operator.observe.scaled import is_scaled_by_us
 from glm_operator.render.gateway_config import Served, in_cluster
 from glm_operator.rollout.canary import newest_revision
 from glm_operator.rollout.in_file import models_in_file
@@ -114,17 +113,14 @@ _MADE_ANEW = ("name", "deployment", "groups", "formerNames", "overflow", "canary
 
 
 def _awaits_groups(replicas: object, body: Manifest) -> bool:
-    """Tell whether a deployment may have a group: it asks for some, or somebody asks for it who scales from zero.
-
-    The operator does, also where it took the last group and there must be one by now.
-    """
+    """Tell whether a deployment may have a group: it asks for some, or somebody asks for it who scales from zero."""
     if replicas != 0:
         return True
     try:
         scaling = Scaling.model_validate(as_read_by_the_api_server((body.get("spec") or {}).get("scaling")))
     except ValidationError:
         return (body.get("spec") or {}).get("scaling") is not None  # nobody knows who scales
-    return scaling.mode == "External" or (scaling.mode == "Active" and (scaling.may_be_zero or is_scaled_by_us(body)))
+    return scaling.mode == "External" or (scaling.mode == "Active" and scaling.may_be_zero)
 
 
 def _kept(model: Mapping[str, Any]) -> Served:

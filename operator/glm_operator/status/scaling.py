@@ -73,7 +73,7 @@ def scaling_active(facts: Facts) -> Said:
         return "False", "ScalingExternal", "an HPA or KEDA sets spec.replicas"
     if mode == "Observe":
         return "False", "ScalingObserving", "the operator decides and sets nothing"
-    if facts.target is not None and facts.target.replicas == 0 and not (_may_be_zero(facts) or _comes_back(facts)):
+    if facts.target is not None and facts.target.replicas == 0 and not _may_be_zero(facts):
         return (
             "False",
             "ScaledToZero",
@@ -94,12 +94,6 @@ def scaling_active(facts: Facts) -> Said:
 
 def _may_be_zero(facts: Facts) -> bool:
     return facts.scaling is not None and facts.scaling.may_be_zero
-
-
-def _comes_back(facts: Facts) -> bool:
-    """Whether a group was asked for where there is none, as after scaling.min was 0."""
-    decision = facts.measured.decision if facts.measured is not None else None
-    return decision is not None and decision.current == 0 < decision.desired
 
 
 def _bounds(scaling: Scaling, decision: Decision | None) -> str:

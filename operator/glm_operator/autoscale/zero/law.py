@@ -57,24 +57,6 @@ def from_none(
     )
 
 
-def back_from_none(bounds: Bounds) -> Decision:
-    """Return how many groups come where the last one went while there might be none, and there must be some now."""
-    desired, limit = bounds.up(bounds.least, 0)
-    why = f"there was no group while scaling.min was 0; it is {bounds.least} now"
-    return Decision(
-        desired=desired,
-        wanted=bounds.least,
-        current=0,
-        starting=0,
-        cause="Bounds",
-        message=why + (f"; limited by {limit}" if limit else ""),
-        limited_by=limit,
-        least=bounds.least,
-        most=bounds.most,
-        scheduled=bounds.scheduled,
-    )
-
-
 def to_none(moment: Moment, decision: Decision, bounds: Bounds) -> Decision:
     """Return the decision on the last group, where what there is suffices and there may be none; else the one given."""
     asked, scaling, now_s = moment.asked, moment.scaling, moment.now_s

@@ -15,7 +15,7 @@ from glm_operator.api.scaling import Scaling
 from glm_operator.api.slo import Slo
 from glm_operator.api.trouble import Trouble
 from glm_operator.autoscale.decide import decide
-from glm_operator.autoscale.decision import Decision, Situation
+from glm_operator.autoscale.decision import Decision
 from glm_operator.autoscale.memory import Memory
 from glm_operator.autoscale.reading import read
 from glm_operator.autoscale.signals import Signals
@@ -147,7 +147,7 @@ class Follower:
         gpus = self._gpus_per_group(seen.body)
         around = situation(seen, groups, gpus, self._namespace_gpus_left(), self._floors.of(seen))
         decision = None
-        if scaling is not None and scaling.mode in ("Active", "Observe") and not _is_off(scaling, around):
+        if scaling is not None and scaling.mode in ("Active", "Observe") and (groups > 0 or scaling.may_be_zero):
             decision, self._memory = decide(scaling, slo, around, signals, self._memory, at_s)
             if scaling.mode == "Observe":
                 self._tally.observe(decision, at_s)
@@ -293,11 +293,6 @@ class Follower:
 def _is_at_zero(promised: Promises, groups: int) -> bool:
     """Whether there is no group, and may be none."""
     return groups == 0 and promised.scaling is not None and promised.scaling.may_be_zero
-
-
-def _is_off(scaling: Scaling, around: Situation) -> bool:
-    """Whether a person has set no groups where there may not be none: that switches scaling off."""
-    return around.spec_groups <= 0 and not (scaling.may_be_zero or around.is_left_at_zero)
 
 
 def _older(reports: Mapping[str, GroupReport], expected: frozenset[str]) -> list[str]:

@@ -8,7 +8,6 @@ from glm_operator.cluster.workers import management_url
 from glm_operator.layout import Floor, Layout, plan
 from glm_operator.manifest import Manifest
 from glm_operator.observe.observed import Observed, ObservedGroup, Seen
-from glm_operator.observe.scaled import is_scaled_by_us
 from glm_operator.rollout import records
 
 _MOVING = ("RollingOut", "RolloutStuck")
@@ -79,7 +78,6 @@ def situation(
         gpus_per_group=gpus,
         namespace_gpus_left=namespace_gpus_left,
         quota_groups=spec_groups if _is_held_by_quota(conditions) else None,
-        is_left_at_zero=spec_groups == 0 and is_scaled_by_us(seen.body),
         is_moving=conditions.get("Progressing", {}).get("reason") in _MOVING,
         floor_s={} if floor is None else floor.seconds,
         floor_on="" if floor is None else floor.hardware,
