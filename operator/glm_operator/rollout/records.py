@@ -179,12 +179,13 @@ def record(target: Target, observed: Observed, *, is_complete: bool = False) -> 
     name = names.record_name(target.name, hash_of(data))
     last = latest(observed.records)
     number = (last.number if last.name == name else last.number + 1) if last is not None else 1
-    was_done = last is not None and last.name == name and last.is_adopted and not last.is_adopting
+    was_under_way = last is not None and last.name == name and last.is_adopting
+    is_under_way = (target.is_adoption or was_under_way) and not is_complete  # going back to one begins none
     serves = any(group.is_available and group.revision == target.revision for group in observed.groups.values())
     annotations = {
         names.REPLICAS_ANNOTATION: str(target.replicas),
         names.SERVING_ANNOTATION: str(target.serving),
-        **({names.ADOPTED_ANNOTATION: "done" if is_complete or was_done else "true"} if target.is_adopted else {}),
+        **({names.ADOPTED_ANNOTATION: "true" if is_under_way else "done"} if target.is_adopted else {}),
         **({names.GUARDED_ANNOTATION: "true"} if is_guarded(observed) else {}),
         **({names.PROVEN_ANNOTATION: "true"} if serves or target.revision in target.proven else {}),
     }

@@ -239,12 +239,15 @@ def test_a_record_counts_the_most_groups_that_served_and_says_that_its_revision_
 
 def test_an_adoption_is_under_way_until_its_record_says_that_all_are_there() -> None:
     target = replace(limited(1), is_adopted=True)
-    (begun,) = accept(target)
+    (begun,) = accept(replace(target, is_adoption=True))
     assert begun.is_adopting
     found = Observed(records=(begun,))
+    assert kept(records.record(target, found)).is_adopting, "the passes after the first one"
     done = kept(records.record(target, found, is_complete=True))
     assert (done.is_adopted, done.is_adopting) == (True, False)
     assert not kept(records.record(target, Observed(records=(done,)))).is_adopting, "a scale-up adopts nothing"
+    later = replace(begun, name="chat-later", number=2)
+    assert not kept(records.record(target, Observed(records=(done, later)))).is_adopting, "nor does going back"
 
 
 def test_a_revision_of_another_spec_is_not_to_be_had_by_its_name() -> None:
