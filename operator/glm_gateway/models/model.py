@@ -200,8 +200,7 @@ class Model:
 
     def route(self, request: Request) -> Choice | None:
         """Place a request that has just come; None: it has to wait, for a group or for its turn."""
-        if self.room and self._num_free():
-            self.wake()  # who waits then cannot be placed, as where an arm of a canary has no group: it holds nobody up
+        # Who waits though a place is free cannot have it, as where an arm of a canary has no group: it holds nobody up.
         if (self.room or self._is_in_turn) and not self._num_free():
             return None
         return self._route(request)
