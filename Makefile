@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 # What may run beside the stories: they take the longest, and wait for commands and clients of theirs.
 BESIDE := nice -n 10
 # What decides whether tests of kernels pass, and nothing else: they run again when any of it changed.
-OF_KERNELS := worker/glm_worker tests/unit/worker/kernels tests/integration/rank_pool.py tests/integration/tiny_models.py tests/conftest.py pyproject.toml
+OF_KERNELS := worker/glm_worker tests/unit/worker/kernels tests/integration/rank_pool.py tests/integration/tiny_models.py tests/integration/free_ports.py tests/cluster/glm_cluster tests/conftest.py pyproject.toml
 CODE := operator worker tests scripts examples benchmarks charts
 
 export OMP_NUM_THREADS ?= 1

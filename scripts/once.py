@@ -66,8 +66,14 @@ def main(arguments: Sequence[str]) -> int:
     cut = arguments.index("--")
     stage, *names = arguments[:cut]
     command = arguments[cut + 1 :]
-    files = sources([SELF, LOCK, *map(Path, names)])
-    passed = cache() / f"{stage}-{digest_of(files, command, this_processor())}"
+    named = [SELF, LOCK, *map(Path, names)]
+    told_pytest = os.environ.get("PYTEST_ADDOPTS", "")
+
+    def digest() -> str:
+        return digest_of(sources(named), [*command, told_pytest], this_processor())
+
+    before = digest()
+    passed = cache() / f"{stage}-{before}"
     if passed.exists() and os.environ.get("GLM_TEST_AGAIN") != "1":
         told = f"{stage}: passed here with these files on {passed.read_text().strip()}; GLM_TEST_AGAIN=1 runs it again"
         print(told)
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
                 print(told, file=summary)
         return 0
     status = subprocess.run(command, check=False).returncode
-    if status == 0:
+    if status == 0 and digest() == before:  # or somebody has edited what was tested meanwhile
         passed.parent.mkdir(parents=True, exist_ok=True)
         for older in passed.parent.glob(f"{stage}-*"):
             older.unlink(missing_ok=True)
