@@ -173,7 +173,8 @@ class Rollout(SpecModel):
     adopt: Literal["Manual", "Automatic"] = Field(
         default="Manual",
         description="Whether groups move to the rendering of a newer operator by themselves. Manual: when somebody "
-        "says `kubectl glm rollout adopt`. Automatic: as the operator's budget for all deployments allows.",
+        "says `kubectl glm rollout adopt`. Automatic: as the operator's budget for all deployments allows; what "
+        "`kubectl glm rollout undo` of an edit went back to stays until the next adopt or edit.",
     )
 
     def most_unavailable(self, replicas: int) -> int:

@@ -262,8 +262,11 @@ def _asking_for(revision: str, newest: str | None) -> dict[str, Any]:
 
 
 def _newest(body: Manifest) -> str | None:
-    """Return the newest rendering of the newest spec, as the status has it."""
+    """Return the newest rendering of the newest spec, as the status has it; None where that is of another spec."""
     found = body.get("status", {})
+    refused = any(each["type"] == "Planned" and each["status"] == "False" for each in found.get("conditions", []))
+    if refused or found.get("observedGeneration") != body["metadata"].get("generation"):
+        return None
     newest: str | None = found.get("newerRevision") or found.get("revision")
     return newest
 

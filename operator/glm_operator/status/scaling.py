@@ -77,7 +77,7 @@ def scaling_active(facts: Facts) -> Said:
         return (
             "False",
             "ScaledToZero",
-            "spec.replicas is 0, which switches scaling off until somebody sets another",
+            "spec.replicas is 0, which switches scaling off until somebody sets another, whatever scaling.min is",
         )
     measured = facts.measured
     if measured is None:

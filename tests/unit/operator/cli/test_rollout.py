@@ -131,6 +131,9 @@ def test_undo_of_an_adoption_says_what_it_goes_back_from() -> None:
     body["status"] |= {"revision": "third", "newerRevision": "newer"}
     annotations = undoing(body, replace(RECORDS[0], spec=body["spec"]))["metadata"]["annotations"]
     assert annotations[names.NEWEST_THEN_ANNOTATION] == "newer"
+    body["metadata"]["generation"] = 99
+    annotations = undoing(body, replace(RECORDS[0], spec=body["spec"]))["metadata"]["annotations"]
+    assert annotations[names.NEWEST_THEN_ANNOTATION] is None, "the status is of another spec"
 
 
 def test_where_newer_renderings_are_taken_nobody_waits_for_what_was_asked_for_before_there_was_one() -> None:
