@@ -18,7 +18,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PYTEST := $(BIN)/python -m pytest
 # What may run beside the stories: they take the longest, and wait for commands and clients of theirs.
 BESIDE := nice -n 10
-# What decides whether tests of kernels pass, and nothing else: they run again when any of it changed.
+# What decides whether tests of kernels pass, beside the locks and the processor: they run again when any of it changed.
 OF_KERNELS := worker/glm_worker tests/unit/worker/kernels tests/integration/rank_pool.py tests/integration/tiny_models.py tests/integration/free_ports.py tests/cluster/glm_cluster tests/conftest.py pyproject.toml
 CODE := operator worker tests scripts examples benchmarks charts
 

@@ -20,7 +20,7 @@ class Bounds:
 class Ticket:
     """One request that waits. place: the least goes first. num_tokens: of its prompt, that no group has computed.
 
-    may_be_shed: nobody has been told anything of its reply, so it may be refused for one that goes before it.
+    may_be_shed: it writes and no group has had it yet, so it may be refused for one that goes before it.
     """
 
     place: Place

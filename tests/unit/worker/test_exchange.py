@@ -12,6 +12,7 @@ from glm_worker.errors import DeadlinePassed, GenerationLost
 from glm_worker.messages import RequestOutput, TokenLogprobs
 from glm_worker.server.flights import exchange
 from glm_worker.server.flights.exchange import Exchange
+from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.framed import FramedExchange
 from glm_worker.server.openai.chat.replies import ChatReplies
 from glm_worker.server.text.deltas import TokenLogprob
@@ -192,9 +193,8 @@ async def test_what_is_told_of_likely_tokens_is_made_as_they_come_and_not_at_the
     assert "".join(each["token"] for each in told) == "1 2"
 
 
-@pytest.mark.parametrize("is_framed", [False, True], ids=["a client", "a gateway"])
-async def test_what_an_engine_writes_while_nobody_reads_is_told_to_its_end(is_framed: bool) -> None:
-    world = World()
+async def stalled(world: World, *, is_framed: bool) -> tuple[Client, Flight, asyncio.Task[None]]:
+    """Return a client that has read the first word of a stream and reads no more, and its flight and exchange."""
     world.serve()
     client, (job_id,), task = an_exchange(world, is_framed=is_framed, stream=True, thinking={"type": "disabled"})
     client.stalls_at = b"hello"
@@ -202,6 +202,13 @@ async def test_what_an_engine_writes_while_nobody_reads_is_told_to_its_end(is_fr
     flight = world.flights._flights[job_id]
     world.step(tokens(flight, "hello"))
     await client.until(b"hello")
+    return client, flight, task
+
+
+@pytest.mark.parametrize("is_framed", [False, True], ids=["a client", "a gateway"])
+async def test_what_an_engine_writes_while_nobody_reads_is_told_to_its_end(is_framed: bool) -> None:
+    world = World()
+    client, flight, task = await stalled(world, is_framed=is_framed)
     world.step(tokens(flight, " world", "stop"))
     client.reads_on.set()
     await task
@@ -212,13 +219,7 @@ async def test_what_an_engine_writes_while_nobody_reads_is_told_to_its_end(is_fr
 
 async def test_a_failure_while_nobody_reads_is_told_as_one() -> None:
     world = World()
-    world.serve()
-    client, (job_id,), task = an_exchange(world, is_framed=True, stream=True, thinking={"type": "disabled"})
-    client.stalls_at = b"hello"
-    await admitted(world)
-    flight = world.flights._flights[job_id]
-    world.step(tokens(flight, "hello"))
-    await client.until(b"hello")
+    client, flight, task = await stalled(world, is_framed=True)
     world.flights.fail(flight, GenerationLost("the group lost it"))
     client.reads_on.set()
     await task

@@ -187,7 +187,7 @@ def _shared_exchange(path: Path, rank: int, num_ranks: int, group: dist.ProcessG
     """
     try:
         memory = SharedMemory(path, num_ranks)
-    except (KernelsUnavailable, OSError, AttributeError) as error:  # a Python built without pidfd_open
+    except (KernelsUnavailable, OSError) as error:
         logger.warning("ranks exchange over sockets, not in shared memory: %s", error)
         memory = None
     pids = [torch.zeros(1, dtype=torch.int64) for _ in range(num_ranks)]

@@ -26,6 +26,8 @@ class SharedMemory:
         """Raises KernelsUnavailable without the library, OSError where the file, or a pidfd, cannot be."""
         self.num_ranks = num_ranks
         num_bytes = of_any_isa().glm_exchange_bytes(num_ranks, NUM_FLOATS)
+        if not hasattr(os, "pidfd_open"):
+            raise OSError("this Python was built without pidfd_open")
         os.close(os.pidfd_open(os.getpid()))  # kernels before 5.3 have none, and some sandboxes
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

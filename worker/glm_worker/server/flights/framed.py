@@ -53,9 +53,8 @@ class FramedExchange(Exchange):
             if (failed := error_of(flights)) is not None:
                 await self._fail(failed, send)
                 return
-            is_over = all(
-                flight.ended for flight in flights
-            )  # what comes while a slow reader is waited for is told next
+            # Before the reader is waited for: what comes meanwhile is told next, the end of the answers as well.
+            is_over = all(flight.ended for flight in flights)
             await self._tell(flights, send)
             if is_over:
                 return

@@ -151,8 +151,8 @@ def _bounded(
     """Return a thinking answer with its budget, or none of it where the deployment leaves no token for thoughts."""
     effort = wish.effort
     effort_tokens = None if effort is None else policy.effort_tokens.get(effort, EFFORT_TOKENS.get(effort))
-    asked = wish.budget_tokens or None  # 0 was a switch, and is told as one where the template has none
-    asked = None if asked is None else min(asked, MAX_BUDGET)
+    # 0 was a switch, and is told as one where the template has none
+    asked = min(wish.budget_tokens, MAX_BUDGET) if wish.budget_tokens else None
     usual = _least(asked, policy.max_thinking_tokens, effort_tokens)
     budget = _least(usual, overload.max_thinking_tokens)
     if budget == 0 and template.has_switch:
