@@ -9,9 +9,11 @@ import json
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,30 +69,40 @@ def answer(group: Group) -> str:
     return str(message.get("reasoning_content") or "") + str(message["content"])
 
 
-LONG = {"max_tokens": 400, "ignore_eos": True}
-"""Seconds of work, whatever the model says."""
+LONG = {"max_tokens": 1900, "ignore_eos": True}
+"""A second of work and more, whatever the model says."""
 
 
-def asked_in_the_background(group: Group) -> "Future[httpx.Response]":
-    """Send a long question; return when the ranks are at work on it."""
-    before = steps(group)
-    pool = ThreadPoolExecutor(1)
-    asked = pool.submit(httpx.post, url(group), json=question(**LONG), timeout=ANSWER_LIMIT_S)
+@dataclass(frozen=True)
+class Asked:
+    """A long question, asked twice in the background: for a stream, and for an answer in one piece."""
+
+    stream: "Future[list[Any]]"
+    piece: "Future[httpx.Response]"
+
+
+def asked_in_the_background(group: Group) -> Asked:
+    """Send a long question; return when the ranks are at work on it.
+
+    The stream says when: its first text comes long before its last. Whoever asks the group for it may be answered late.
+    """
+    at_work = threading.Event()
+    pool = ThreadPoolExecutor(2)
+    piece = pool.submit(httpx.post, url(group), json=question(**LONG), timeout=ANSWER_LIMIT_S)
+    stream = pool.submit(streamed, group, question(stream=True, **LONG), at_text=at_work.set)
     pool.shutdown(wait=False)
-    eventually(lambda: steps(group) > before or asked.done())
-    assert not asked.done(), "the answer came before anything could be done to it"
-    return asked
+    assert at_work.wait(ANSWER_LIMIT_S)
+    assert not stream.done(), "the answer came before anything could be done to it"
+    return Asked(stream, piece)
 
 
-def assert_whole(asked: "Future[httpx.Response]") -> None:
-    response = asked.result()
+def assert_whole(asked: Asked) -> None:
+    told, reasons = asked.stream.result()
+    assert reasons == ["length"]
+    assert told["content"] or told["reasoning_content"]
+    response = asked.piece.result()
     assert response.status_code == 200, response.text
     assert response.json()["usage"]["completion_tokens"] == LONG["max_tokens"]
-
-
-def steps(group: Group) -> float:
-    """Return how many steps the engine has done."""
-    return metric(group, "glm_engine_steps_total")
 
 
 def metric(group: Group, name: str) -> float:
@@ -142,7 +154,7 @@ def test_a_client_that_is_gone_leaves_no_block_in_use(group: Group, stream: bool
     """How soon: benchmarks/cancel.py."""
     cancelled = 'glm_requests_total{model="glm-nano",outcome="cancelled"}'
     before = metric(group, cancelled)
-    body = json.dumps(question(stream=stream, **LONG | {"max_tokens": 1500})).encode()
+    body = json.dumps(question(stream=stream, **LONG)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: nano\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection((group.leader.host, 8000)) as client:
         client.sendall(head + body)
@@ -214,7 +226,7 @@ def seen_to_grow(group: Group) -> tuple[int, int, int, int] | None:
 
     None: the answer was whole before the second look, as it can be within a second.
     """
-    body = question(stream=True, stream_options={"include_usage": True}, **{**LONG, "max_tokens": 1900})
+    body = question(stream=True, stream_options={"include_usage": True}, **LONG)
     with httpx.stream("POST", url(group), json=body, timeout=ANSWER_LIMIT_S) as response:
         lines = response.iter_lines()
         events = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {"))
