@@ -240,3 +240,36 @@ async def test_a_deadline_frees_the_engine_though_the_client_does_not_read(is_fr
     assert not task.done()
     client.reads_on.set()
     await task
+
+
+@pytest.mark.parametrize("is_framed", [False, True], ids=["a client", "a gateway"])
+async def test_a_fault_of_ours_in_the_middle_of_a_stream_is_told_and_frees_the_engine(
+    is_framed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A gateway takes a connection that breaks for a broken group, and three groups out for one such request."""
+    world = World()
+    engine = world.serve()
+    client, (job_id,), task = an_exchange(world, is_framed=is_framed, stream=True, thinking={"type": "disabled"})
+    await admitted(world)
+    world.step(tokens(world.flights._flights[job_id], "hello"))
+    await client.until(b"hello")
+    monkeypatch.setattr(ChatReplies, "chunks", lambda *_: 1 / 0)
+    world.step(tokens(world.flights._flights[job_id], " world"))
+    await task
+    assert b"internal_error" in client.body
+    assert b"division" not in client.body, "what broke is for the log"
+    assert client.is_complete
+    assert engine.cancelled == [job_id]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_whole_answer_that_a_gateway_cannot_be_told_ends_with_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.serve()
+    client, (job_id,), task = an_exchange(world, is_framed=True, thinking={"type": "disabled"})
+    await admitted(world)
+    monkeypatch.setattr(ChatReplies, "body", lambda *_: 1 / 0)
+    world.step(tokens(world.flights._flights[job_id], "hello", "stop"))
+    await task
+    assert b"internal_error" in client.body
+    assert client.is_complete

@@ -6,6 +6,7 @@ out, and comments after it, so that nobody on the way takes the connection for a
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 
@@ -27,6 +28,8 @@ from glm_worker.server.refusals import failure_of
 from glm_worker.server.text.deltas import Delta, Reasoning
 from glm_worker.server.text.long_json import parts_of
 
+log = logging.getLogger(__name__)
+
 HEADERS_AFTER_S = 1.0  # a stream without anything to tell sends its headers then
 KEEP_ALIVE_S = 15.0  # between two comments while there is nothing to tell
 
@@ -42,8 +45,8 @@ EVENTS = [
 class Exchange(Response):
     """Admits the order, sends its answers, and leaves nothing of it in flight, however it ends.
 
-    Raises RequestRefused, Overloaded, GenerationLost and DeadlinePassed as long as nothing was sent; after that they
-    become an event.
+    Raises RequestRefused, Overloaded, GenerationLost, DeadlinePassed and what nobody expected as long as nothing was
+    sent; after that they become an event. A whole answer that breaks off has no place for one: it raises.
     """
 
     def __init__(
@@ -76,11 +79,15 @@ class Exchange(Response):
             async with asyncio.timeout(self._order.time_left_s) as deadline:
                 await self._write(flights, send)
             await self._complete(flights, send)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+        except Exception as error:
             self._cancel(flights)  # first: who does not read takes minutes to be told
-            await self._miss_deadline(send)
+            if isinstance(error, TimeoutError) and deadline.expired():
+                await self._miss_deadline(send)
+            elif self._has_started:
+                log.exception("request=%s cannot be told to its end", self._order.id)
+                await self._fail(error, send)
+            else:
+                raise
         finally:
             watcher.cancel()
             flights[0].news.close()
@@ -198,7 +205,7 @@ class Exchange(Response):
 
     async def _fail(self, error: Exception, send: Send) -> None:
         """Tell why there is no more, as an HTTP error where that can still be one."""
-        if not self._has_started:
+        if not self._has_started or not self._order.stream:
             raise error
         body = lines(self._replies.failure(failure_of(error)))
         await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -26,7 +26,9 @@ SIGN_OF_LIFE_S = 10.0  # between two frames, however long a step or a thought ta
 
 
 class FramedExchange(Exchange):
-    """Raises nothing but what refuses an order before it is admitted: later errors are a frame."""
+    """Raises only before its head is sent: an order that is refused, or what nobody expected. Later errors are a frame,
+    so that a gateway does not take a request that cannot be told for a group that is broken.
+    """
 
     def __init__(
         self,
