@@ -84,6 +84,7 @@ def compared(settings: WorkerSettings, options: CheckOptions, say: Say) -> Repor
         device=device,
         fixed_order=settings.deterministic and device.type == "cpu",
         num_threads=threads,
+        by_triton=settings.cuda_kernels == "triton",
         progress=_Tenths(say).tell,
     )
     say("computing with transformers: the same")

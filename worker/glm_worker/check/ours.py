@@ -60,6 +60,7 @@ def computed_here(
     device: torch.device,
     fixed_order: bool,
     num_threads: int,
+    by_triton: bool,
     progress: Progress,
 ) -> Computed:
     """Return what is generated for the prompts, all at once, and every hidden state on the way. config: as cut."""
@@ -67,6 +68,8 @@ def computed_here(
     model = build(config, mesh, comm, device, dtype, fixed_order=fixed_order)
     fill(model, Checkpoint(folder), tensor_reads(config, mesh), progress)
     model.use_kernels(num_threads)
+    if by_triton:
+        model.use_triton()
     limits = _limits(prompts, num_generated)
     kv_cache = KVCache.allocate(config, mesh, limits.num_blocks, BLOCK_SIZE, kv_dtype, device)
     engine = Engine(Scheduler(limits), Runner(model, kv_cache, comm, device))

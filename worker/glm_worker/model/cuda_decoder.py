@@ -21,7 +21,7 @@ from glm_worker.model.attention import Attention
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.decode_graphs import Capture, DecodeGraphs, GraphRoom, Tell
 from glm_worker.model.expert_load import ExpertLoad
-from glm_worker.model.forward_batch import ForwardBatch
+from glm_worker.model.forward_batch import ForwardBatch, Hear
 from glm_worker.model.kv_cache import KVCache, LayerKV
 from glm_worker.model.layers import MLP, Embedding, RMSNorm, VocabParallelHead, rotation_angles
 from glm_worker.model.moe import MoE
@@ -94,37 +94,43 @@ class CudaDecoder:
         )
         return CudaStep(batch, plan)
 
-    def forward(self, step: CudaStep, kv_cache: KVCache) -> Tensor:
+    def forward(self, step: CudaStep, kv_cache: KVCache, hear: Hear | None = None) -> Tensor:
         """Return logits (S, V) in fp32, the same on every rank, and store the step's keys and values in the cache.
 
-        A graph's logits are copied, so that the next step may run while these are sampled. Collective over all ranks.
+        A graph's logits are copied, so that the next step may run while these are sampled; no graph computes what is
+        heard. Collective over all ranks.
         """
-        if self._graphs is not None:
+        if self._graphs is not None and hear is None:
             logits_SV = self._graphs.run(step.batch)
             if logits_SV is not None:
                 return logits_SV.clone()
-        return self._compute(step, kv_cache)
+        return self._compute(step, kv_cache, hear)
 
     def _decode_plan(self, batch: ForwardBatch) -> CudaPlan:
         return CudaPlan.of_decode(
             batch.cu_query_lens_B1, batch.context_lens_B, batch.block_tables_BM, self._num_kv_heads
         )
 
-    def _compute(self, step: CudaStep, kv_cache: KVCache) -> Tensor:
+    def _compute(self, step: CudaStep, kv_cache: KVCache, hear: Hear | None = None) -> Tensor:
         with torch.inference_mode():
-            return self._logits(step, kv_cache)
+            return self._logits(step, kv_cache, hear)
 
-    def _logits(self, step: CudaStep, kv_cache: KVCache) -> Tensor:
+    def _logits(self, step: CudaStep, kv_cache: KVCache, hear: Hear | None) -> Tensor:
         batch, eps = step.batch, self._config.rms_norm_eps
         x_TD = self._embedding(batch.token_ids_T)
+        if hear is not None:
+            hear(0, x_TD)
         delta_TD: Tensor | None = None
         chosen: list[Tensor] = []
-        for layer, heads, kv in zip(self._layers, self._heads, kv_cache.layers, strict=True):
+        layers = zip(self._layers, self._heads, kv_cache.layers, strict=True)
+        for number, (layer, heads, kv) in enumerate(layers, 1):
             attention, mlp, attention_norm, mlp_norm = layer
             normed_TD = add_norm(x_TD, delta_TD, attention_norm.weight, eps)
             delta_TD = self._attend(attention, heads, normed_TD, step, kv)
             normed_TD = add_norm(x_TD, delta_TD, mlp_norm.weight, eps)
             delta_TD = mlp(normed_TD) if isinstance(mlp, MLP) else self._mix(mlp, normed_TD, chosen)
+            if hear is not None:
+                hear(number, x_TD + delta_TD)  # which the next norm would add
         self._count(chosen, batch.slots_T)
         rows_SD = x_TD[batch.logit_rows_S]
         last_SD = None if delta_TD is None else delta_TD[batch.logit_rows_S]

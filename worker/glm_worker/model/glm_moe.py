@@ -150,7 +150,7 @@ class GlmMoe(nn.Module):
         """
         if self._cuda is not None:
             assert not isinstance(step, AttentionStep | CpuStep), "a decoder in Triton plans its own steps"
-            return self._cuda.forward(step, kv_cache)
+            return self._cuda.forward(step, kv_cache, self.hear)
         if isinstance(step, CpuStep):
             assert self._decoder is not None, "only a decoder in C plans such steps"
             return self._decoder.forward(step, kv_cache, self.hear)

@@ -84,6 +84,19 @@ def test_every_step_has_the_logits_of_the_modules(model: GlmMoe, expected: list[
         torch.testing.assert_close(decoder.forward(decoder.plan(batch), cache), want, atol=1e-5, rtol=1e-5)
 
 
+def test_who_compares_layers_hears_the_states_that_the_modules_have(
+    model: GlmMoe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `glm-worker check` looks at: it is to test what would serve."""
+    wanted: list[Tensor] = []
+    monkeypatch.setattr(model, "hear", lambda _, x_TD: wanted.append(x_TD.clone()))
+    model(STEPS[0], model.plan(STEPS[0]), a_cache(model))
+    decoder, heard = a_decoder(model), list[tuple[int, Tensor]]()
+    decoder.forward(decoder.plan(STEPS[0]), a_cache(model), lambda number, x_TD: heard.append((number, x_TD.clone())))
+    assert [number for number, _ in heard] == list(range(model.config.num_hidden_layers + 1))
+    torch.testing.assert_close([x_TD for _, x_TD in heard], wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_steps_that_a_graph_computes_have_the_same_logits_and_load(model: GlmMoe, expected: list[Tensor]) -> None:
     assert model.expert_load is not None
     cache, decoder = a_cache(model), a_decoder(model)
