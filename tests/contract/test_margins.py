@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from glm_operator.render import render
+from glm_worker.margins import FOLLOWER_S, LEADER_S
 from glm_worker.settings import WorkerSettings
-from glm_worker.supervisor.margins import FOLLOWER_S, LEADER_S
 from unit.operator.operator_builders import a_deployment, a_layout
 
 

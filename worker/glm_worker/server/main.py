@@ -17,6 +17,7 @@ from glm_edge.open_files import connections_within, open_files_allowed, raise_op
 from glm_worker.control import ControlLink
 from glm_worker.errors import Overloaded
 from glm_worker.listening import listen
+from glm_worker.margins import HANG_UP_S
 from glm_worker.messages import (
     CompileAt,
     Drain,
@@ -45,7 +46,6 @@ from glm_worker.server.flights.draining import Drainer, OpenExchanges
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.generations import Generations
 from glm_worker.server.flights.journal import Journal, QueueLimits
-from glm_worker.server.flights.margins import HANG_UP_S
 from glm_worker.server.flights.spans import spans_to
 from glm_worker.server.jobs.context import Rules
 from glm_worker.server.jobs.job import Room

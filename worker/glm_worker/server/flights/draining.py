@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm_worker.errors import Overloaded
+from glm_worker.margins import WRITE_OUT_S
 from glm_worker.messages import Drain, Drained
 from glm_worker.server.flights.flights import Flights
-from glm_worker.server.flights.margins import WRITE_OUT_S
 
 log = logging.getLogger(__name__)
 

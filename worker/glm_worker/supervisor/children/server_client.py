@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
+from glm_worker.margins import DRAINED_S, HUNG_UP_S, LAST_WORD_S
 from glm_worker.messages import (
     Drain,
     Drained,
@@ -34,7 +35,6 @@ from glm_worker.supervisor.children.children import Child, Children
 from glm_worker.supervisor.children.environment import child_environment
 from glm_worker.supervisor.evidence.causes import Cause, Exit
 from glm_worker.supervisor.evidence.watchdog import TICK_S
-from glm_worker.supervisor.margins import DRAINED_S, HUNG_UP_S, LAST_WORD_S
 
 _log = logging.getLogger("glm_worker.supervisor")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
 from glm_worker.errors import RequestRefused
+from glm_worker.margins import DISMISSED_S
 from glm_worker.messages import Policy, Slo
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.children.children import Children
@@ -37,7 +38,6 @@ from glm_worker.supervisor.group.protocol import (
     hello_of,
 )
 from glm_worker.supervisor.management.telemetry import FollowerTelemetry
-from glm_worker.supervisor.margins import DISMISSED_S
 from glm_worker.supervisor.rundir import RunDir
 
 _log = logging.getLogger("glm_worker.supervisor")

@@ -10,6 +10,7 @@ import msgspec
 
 from glm_worker.control import ControlLink, ProtocolError
 from glm_worker.listening import listen
+from glm_worker.margins import TOLD_S
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.evidence.causes import Cause, Failure
 from glm_worker.supervisor.evidence.watchdog import TICK_S, RankReport, Stopwatch
@@ -29,7 +30,6 @@ from glm_worker.supervisor.group.protocol import (
     hello_of,
     refusal,
 )
-from glm_worker.supervisor.margins import TOLD_S
 
 _log = logging.getLogger("glm_worker.supervisor")
 

@@ -33,13 +33,13 @@ from starlette.routing import Route
 
 from glm_worker.errors import RequestRefused
 from glm_worker.listening import listen
+from glm_worker.margins import MANAGEMENT_S
 from glm_worker.messages import Policy, Slo
 from glm_worker.server.policy import parse_policy
 from glm_worker.server.slo import MAX_BODY_BYTES, parse_slo
 from glm_worker.settings import WorkerSettings
 from glm_worker.supervisor.management.load import LoadBoard
 from glm_worker.supervisor.management.load_stream import LoadStream
-from glm_worker.supervisor.margins import MANAGEMENT_S
 
 READER_LOST_S = 20  # what was sent is not taken, for so long: its reader is gone
 

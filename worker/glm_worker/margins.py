@@ -6,8 +6,11 @@ them may take beyond the settings is summed here; tests/contract/test_margins.py
 renders.
 """
 
-from glm_worker.server.flights.margins import HANG_UP_S, WRITE_OUT_S
+# Of the server, past its deadline
+WRITE_OUT_S = 2.0  # for the last events, once their requests were ended
+HANG_UP_S = 4  # for connections to end, once everything was answered
 
+# Of the supervisor
 DRAINED_S = WRITE_OUT_S + 1  # past its own deadline, for the server to say that it has drained
 HUNG_UP_S = HANG_UP_S + 1  # for a drained server to end by itself
 LAST_WORD_S = 0.5  # for what an ended server had said to be read
