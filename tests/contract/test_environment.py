@@ -10,11 +10,13 @@ import pytest
 from glm_gateway.groups import slices
 from glm_operator import names
 from glm_operator.api.engine import Chat
+from glm_operator.observe.report import GroupReport
 from glm_operator.render import group_template, render, revision_of, speaks_tls
 from glm_operator.render.pod import DEFAULT_KV_BYTES_ON_CPU
 from glm_operator.settings import OperatorSettings
+from glm_worker.kernels.cpu import library
 from glm_worker.main import _parser
-from glm_worker.settings import WorkerSettings, read_settings
+from glm_worker.settings import WorkerSettings, read_settings, unknown_variables
 from unit.operator.operator_builders import a_deployment, a_layout
 
 CHART = Path(__file__).resolve().parents[2] / "charts/glm-operator"
@@ -41,6 +43,8 @@ SPECS: dict[str, dict[str, Any]] = {
             "execution": {
                 "prefixCache": "Disabled",
                 "deterministic": "Disabled",
+                "dtype": "Bfloat16",
+                "kvDtype": "Float32",
                 "threadsPerRank": 3,
                 "lookAhead": "On",
             }
@@ -129,6 +133,7 @@ def test_how_chats_are_read_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPa
 def test_how_a_group_computes_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(monkeypatch, environment(0, **SPECS["computed otherwise"]))
     assert (settings.prefix_cache, settings.deterministic) == (False, False)
+    assert (settings.dtype, settings.kv_cache_dtype) == ("bfloat16", "float32")
     assert (settings.threads_per_rank, settings.look_ahead, settings.cuda_kernels) == (3, "on", "auto")
     settings = settings_of(monkeypatch, environment(0, **SPECS["triton"]))
     assert (settings.cuda_kernels, settings.look_ahead) == ("triton", "off")
@@ -146,7 +151,14 @@ def test_where_spans_go_arrives_as_it_was_meant(monkeypatch: pytest.MonkeyPatch)
         (
             "execution",
             "computed otherwise",
-            {"GLM_PREFIX_CACHE", "GLM_DETERMINISTIC", "GLM_THREADS_PER_RANK", "GLM_LOOK_AHEAD"},
+            {
+                "GLM_PREFIX_CACHE",
+                "GLM_DETERMINISTIC",
+                "GLM_DTYPE",
+                "GLM_KV_CACHE_DTYPE",
+                "GLM_THREADS_PER_RANK",
+                "GLM_LOOK_AHEAD",
+            },
         ),
         ("tracing", "traced", {"GLM_TRACE_ENDPOINT"}),
     ],
@@ -219,3 +231,20 @@ def test_the_chart_probes_the_port_the_operator_serves() -> None:
 
 def test_the_default_worker_image_is_of_this_version() -> None:
     assert f"glm-worker:{metadata.version('glm-operator')}" == names.DEFAULT_WORKER_IMAGE
+
+
+def test_a_worker_knows_every_variable_that_the_operator_renders() -> None:
+    for spec in SPECS.values():
+        assert unknown_variables(environment(0, **spec)) == []
+
+
+def test_a_variable_that_is_no_setting_is_named() -> None:
+    """As one of a later version, or one that a person misspelt."""
+    variables = {"GLM_MODEL": "x", "GLM_DTIPE": "float32", library.VARIABLE: "avx2", "GLMOTHER": "", "PATH": "/bin"}
+    assert unknown_variables(variables) == ["GLM_DTIPE"]
+
+
+def test_what_a_worker_says_of_settings_is_read_by_the_operator() -> None:
+    told = {"state": "serving", "unknown_settings": ["GLM_DTIPE"]}
+    report = GroupReport.model_validate(told)
+    assert (report.tells_settings, report.unknown_settings) == (True, ["GLM_DTIPE"])

@@ -148,6 +148,14 @@ def readiness(group: Group) -> tuple[int, str]:
     return response.status_code, response.text.strip()
 
 
+def test_a_group_says_which_of_its_variables_are_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a later version, which an operator of that version renders."""
+    monkeypatch.setenv("GLM_DTIPE", "float32")
+    with running_group(tmp_path, **FAKES, **IDENTITY) as group:
+        assert "GLM_DTIPE" in group.serving()["unknown_settings"]
+        assert "GLM_DTIPE is no setting of this worker" in group.leader.log.read_text()
+
+
 def test_a_group_that_waits_for_its_policy_is_not_ready_before_and_at_once_then(tmp_path: Path) -> None:
     with running_group(tmp_path, management_token=TOKEN, awaits_policy=True, **FAKES, **IDENTITY) as group:
         report = group.serving()

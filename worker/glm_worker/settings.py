@@ -5,6 +5,7 @@ of `glm-worker serve` (what a person types); the flag wins. A value that does no
 name, the value and the expected form. Units are in the names.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +16,14 @@ from glm_worker.errors import ConfigError
 
 Device = Literal["cpu", "cuda"]
 
+PREFIX = "GLM_"
+NO_SETTINGS = frozenset({"GLM_CPU_ISA"})  # read where no settings are: kernels/cpu/library.py
+
 
 class WorkerSettings(BaseSettings):
     """Settings of one worker pod. Each field states why its default is what it is."""
 
-    model_config = SettingsConfigDict(env_prefix="GLM_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     # The model
     model: str = Field(description="Folder of a Hugging Face glm4_moe checkpoint, or builtin://glm-nano.")
@@ -112,8 +116,8 @@ class WorkerSettings(BaseSettings):
     deterministic: bool = Field(
         True,
         description="On cpu compute in an order that makes the bits of an answer a function of its request alone,"
-        " whoever shares its steps and wherever it goes on: a decode step of 8 takes a tenth longer, a third at"
-        " contexts of 193 to 383 tokens. On cuda it does nothing.",
+        " whoever shares its steps and wherever it goes on. The kernels in C always do; where torch computes, a decode"
+        " step of 8 takes a tenth longer, a third at contexts of 193 to 383 tokens. On cuda it does nothing.",
     )
 
     cuda_kernels: Literal["auto", "torch", "triton"] = Field(
@@ -254,6 +258,12 @@ def read_settings(**flags: object) -> WorkerSettings:
         return WorkerSettings(**flags)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError("\n".join(_sentence(dict(e)) for e in error.errors())) from error
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the names of variables that look like settings and are none: misspelt, or of another version."""
+    known = {f"{PREFIX}{name.upper()}" for name in WorkerSettings.model_fields} | NO_SETTINGS
+    return sorted(name for name in environment if name.startswith(PREFIX) and name.upper() not in known)
 
 
 def _sentence(error: dict[str, object]) -> str:

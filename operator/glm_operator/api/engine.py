@@ -96,7 +96,18 @@ class Execution(SpecModel):
     deterministic: Switch | None = Field(
         default=None,
         description="On cpu: whether the bits of an answer depend on its request alone, whoever shares its steps. "
-        "Disabled: decode steps of 8 take a tenth less. Refused with cuda, where it does nothing. Default: Enabled.",
+        "Disabled: nothing is won where the kernels in C compute; where torch does, decode steps of 8 take a tenth "
+        "less. Refused with cuda, where it does nothing. Default: Enabled.",
+    )
+    dtype: Literal["Float32", "Bfloat16"] | None = Field(
+        default=None,
+        description="Type of the weights in memory, and of what is computed with them. Default: on cuda Bfloat16; on "
+        "cpu Bfloat16 where the checkpoint has no more and the CPU multiplies in it, else Float32.",
+    )
+    kv_dtype: Literal["Float32", "Bfloat16"] | None = Field(
+        default=None,
+        description="Type of the KV cache. Bfloat16 beside weights in Float32 holds twice the tokens in the same "
+        "memory; keys and values then keep 8 bits. Default: that of the weights.",
     )
     threads_per_rank: int | None = Field(
         default=None,

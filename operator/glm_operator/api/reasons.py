@@ -36,6 +36,7 @@ Reason = Literal[
     "SLOMissed",
     "PromisesRefused",
     "PolicyNotTaken",
+    "SettingsIgnored",
     "ScaleRefused",
     "GatewayFileRefused",
     "CertificatesFailed",
@@ -44,6 +45,7 @@ Reason = Literal[
     "MetricsMissing",
     "MetricsFallback",
     "PolicyPending",
+    "SettingsUnheard",
     "GatewayStarting",
     "NoKeys",
     "NotServed",
@@ -77,6 +79,7 @@ Reason = Literal[
     "NoPromise",
     "SLOKept",
     "PolicyTaken",
+    "SettingsTaken",
     "GatewayServes",
     "GatewayDisabled",
     "MetricsRead",
@@ -219,6 +222,11 @@ REASONS: dict[Reason, Meaning] = {
         "reasoning, and decide on thinking, by what they had before or by their defaults",
         "The message has each group and its answer. Use a worker image of the operator's version.",
     ),
+    "SettingsIgnored": _bad(
+        "workers that serve do not know all settings of their pods, and compute as if spec.engine did not say them",
+        "The message has each group and the variables. Use a worker image of the operator's version, or remove from "
+        "spec.engine what it does not know.",
+    ),
     "ScaleRefused": _bad(
         "the API server refused to scale",
         "Read the message. The operator needs patch on glmdeployments/scale (the chart's ClusterRole gives it).",
@@ -245,6 +253,10 @@ REASONS: dict[Reason, Meaning] = {
         "Scaling goes on. Fix what the message names.",
     ),
     "PolicyPending": _waiting("groups have not been told spec.reasoning and spec.access yet, or were not heard yet"),
+    "SettingsUnheard": _waiting(
+        "groups were not heard yet, or their workers are of a version that does not say which settings it ignores",
+        "Wait. Where the message names groups: use a worker image of the operator's version.",
+    ),
     "GatewayStarting": _waiting("pods of the gateway are not ready yet"),
     "NoKeys": _waiting(
         "the gateway asks for API keys, and there is none",
@@ -308,6 +320,7 @@ REASONS: dict[Reason, Meaning] = {
     "NoPromise": _fine("spec.slo has no class"),
     "SLOKept": _fine("every class is as fast as promised"),
     "PolicyTaken": _fine("every group that serves treats requests as spec.reasoning and spec.access say"),
+    "SettingsTaken": _fine("every group that serves knows the settings that its pods were given"),
     "GatewayServes": _fine("every pod of the gateway serves"),
     "GatewayDisabled": _fine("no gateway is wanted, and the Service leads to the groups"),
     "MetricsRead": _fine("what groups report is read and fresh"),

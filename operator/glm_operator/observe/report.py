@@ -73,6 +73,7 @@ class GroupReport(_Said):
     slo_digest: str | None = None  # of the promises that its worker measures by; None: it was never put any
     policy_digest: str | None = None  # of the policy that its worker treats requests by; None: it was never told one
     awaits_policy: bool = False  # it was never put any, and until then it shows reasoning to nobody
+    unknown_settings: list[str] = []  # variables of its pod that look like settings and are none to its worker
     load: Load | None = None
     in_flight_tokens: int | None = None  # prompts and what is generated so far, of all requests; None: not known
     consecutive_start_failures: int = 0
@@ -105,6 +106,11 @@ class GroupReport(_Said):
     def takes_policy(self) -> bool:
         """Whether the worker is of a version that a policy can be put to."""
         return "policy_digest" in self.model_fields_set
+
+    @property
+    def tells_settings(self) -> bool:
+        """Whether the worker is of a version that says which settings it ignores."""
+        return "unknown_settings" in self.model_fields_set
 
     def has_policy(self, digest: str, *, is_default: bool) -> bool:
         """Tell whether the worker treats requests by the policy with this digest. is_default: what it does untold.

@@ -122,6 +122,8 @@ def environment(deployment: GLMDeployment, layout: Layout, group: str, revision:
         "MAX_WAITING_TOKENS": limits.max_waiting_tokens,
         "PREFIX_CACHE": _as_bool(execution.prefix_cache),
         "DETERMINISTIC": _as_bool(execution.deterministic),
+        "DTYPE": execution.dtype and execution.dtype.lower(),
+        "KV_CACHE_DTYPE": execution.kv_dtype and execution.kv_dtype.lower(),
         "THREADS_PER_RANK": execution.threads_per_rank,
         "CUDA_KERNELS": execution.cuda_kernels and execution.cuda_kernels.lower(),
         "LOOK_AHEAD": execution.look_ahead and execution.look_ahead.lower(),

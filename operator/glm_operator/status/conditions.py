@@ -12,6 +12,7 @@ from glm_operator.status.gateway import gateway_ready
 from glm_operator.status.groups import shortened
 from glm_operator.status.policy import policy_applied
 from glm_operator.status.scaling import metrics_available, scaling_active
+from glm_operator.status.settings import settings_known
 from glm_operator.status.slo import slo_met
 
 MESSAGE_BYTES = 1024
@@ -31,6 +32,7 @@ def conditions(facts: Facts) -> list[Condition]:
         _say(facts, "ScalingActive", *scaling_active(facts)),
         _say(facts, "SLOMet", *slo_met(facts)),
         _say(facts, "PolicyApplied", *policy_applied(facts)),
+        _say(facts, "SettingsKnown", *settings_known(facts)),
         _say(facts, "GatewayReady", *gateway_ready(facts)),
         _ready(facts, groups_ready),
         *_kstatus(facts, progressing),

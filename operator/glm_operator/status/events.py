@@ -23,6 +23,7 @@ _TOLD: Mapping[str, tuple[Reason, ...]] = {
     ),
     "SLOMet": ("SLOMissed", "SLOInfeasible", "PromisesRefused"),
     "PolicyApplied": ("PolicyNotTaken",),
+    "SettingsKnown": ("SettingsIgnored",),
 }
 """Reasons whose beginning and end are told. That traffic comes and goes is no Event."""
 

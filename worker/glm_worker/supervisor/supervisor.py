@@ -7,11 +7,13 @@ over, or for a bug. Whatever way this process ends, nothing it started outlives 
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 
 from glm_worker.errors import ConfigError
+from glm_worker.margins import KILLED_S
 from glm_worker.server.policy import policy_of
-from glm_worker.settings import WorkerSettings
+from glm_worker.settings import WorkerSettings, unknown_variables
 from glm_worker.supervisor.children.children import Children
 from glm_worker.supervisor.children.process import STOP_SIGNALS, name_process
 from glm_worker.supervisor.evidence.causes import EXIT_CONFIG
@@ -19,7 +21,6 @@ from glm_worker.supervisor.group.follower_pod import FollowerPod
 from glm_worker.supervisor.group.lead_pod import LeadPod
 from glm_worker.supervisor.logs import configure_logging
 from glm_worker.supervisor.management.health import ManagementServer
-from glm_worker.supervisor.margins import KILLED_S
 from glm_worker.supervisor.rundir import RunDir
 
 _log = logging.getLogger("glm_worker.supervisor")
@@ -35,6 +36,8 @@ def supervise(settings: WorkerSettings, *, rank_target: str = RANK_TARGET, serve
     """
     configure_logging(settings, "supervisor")
     name_process("glm-supervisor")
+    for name in unknown_variables(os.environ):
+        _log.warning("%s is no setting of this worker, and changes nothing", name)
     try:
         return asyncio.run(_supervise(settings, rank_target, server_target))
     except ConfigError as error:

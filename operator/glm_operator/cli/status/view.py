@@ -13,7 +13,16 @@ from glm_operator.cli.status.samples import Samples
 from glm_operator.manifest import Manifest, name_of
 from glm_operator.status import texts
 
-SHOWN_CONDITIONS = ("Ready", "Degraded", "GatewayReady", "MetricsAvailable", "ScalingActive", "SLOMet", "PolicyApplied")
+SHOWN_CONDITIONS = (
+    "Ready",
+    "Degraded",
+    "GatewayReady",
+    "MetricsAvailable",
+    "ScalingActive",
+    "SLOMet",
+    "PolicyApplied",
+    "SettingsKnown",
+)
 
 
 @dataclass(frozen=True)

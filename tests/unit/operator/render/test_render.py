@@ -281,6 +281,8 @@ CHANGES: dict[str, Any] = {
     "engine.execution": {"prefixCache": "Disabled"},
     "engine.execution.prefixCache": "Disabled",
     "engine.execution.deterministic": "Disabled",
+    "engine.execution.dtype": "Float32",
+    "engine.execution.kvDtype": "Bfloat16",
     "engine.execution.threadsPerRank": 2,
     "engine.execution.lookAhead": "On",
     "engine.tracing": {"endpoint": "http://collector:4318/v1/traces"},

@@ -33,6 +33,7 @@ def test_all_is_well() -> None:
         "ScalingActive": ("False", "ScalingDisabled"),
         "SLOMet": ("Unknown", "NoPromise"),
         "PolicyApplied": ("True", "PolicyTaken"),
+        "SettingsKnown": ("Unknown", "SettingsUnheard"),
         "GatewayReady": ("False", "GatewayDisabled"),
         "Ready": ("True", "AllGroupsReady"),
         "Reconciling": ("False", "Settled"),

@@ -1,10 +1,11 @@
 """What the management port of the leading pod shows of its group, and what it takes."""
 
+import os
 import time
 from typing import Any
 
 from glm_worker.messages import Policy, Slo
-from glm_worker.settings import WorkerSettings
+from glm_worker.settings import WorkerSettings, unknown_variables
 from glm_worker.supervisor.evidence.history import State
 from glm_worker.supervisor.group.crew import Crew
 from glm_worker.supervisor.group.release import Release
@@ -29,6 +30,7 @@ class LeadPage:
     ) -> None:
         self.load = LoadBoard(self._load_line, crew.server.watch_load)
         self._settings = settings
+        self._unknown_settings = unknown_variables(os.environ)
         self._incarnation = incarnation
         self._crew = crew
         self._standing = standing
@@ -93,6 +95,7 @@ class LeadPage:
             "slo_digest": self._told.slo_digest,
             "policy_digest": self._told.policy_digest,
             "awaits_policy": self._told.wait.is_on,
+            "unknown_settings": self._unknown_settings,
             "load": {
                 "done_bytes": sum(report.view.done_bytes for report in standing.reports),
                 "total_bytes": sum(report.view.total_bytes for report in standing.reports),
