@@ -7,12 +7,14 @@ fp64. A wrong formula moves them by 1e-4 and more: test_parity.py shows it.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from glm_worker.kernels.cpu import library
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.weights import load_model
 from integration.rank_pool import Rank
@@ -61,16 +63,18 @@ def compare(
     *,
     fixed_order: bool = False,
     kernel_threads: int = 0,
+    isa: str = "",
 ) -> Outcome:
     """Run on a rank: load its part of the model, feed the prompts in these steps, compare.
 
-    kernel_threads: of the kernels in C; 0: torch computes.
+    kernel_threads: of the kernels in C; 0: torch computes. isa: of the kernels; without, the best that the CPU has.
     """
+    os.environ[library.VARIABLE] = isa
     config = ModelConfig.read(case.folder)
     model = load_model(case.folder, config, rank.mesh, rank.comm, rank.device, dtype, fixed_order=fixed_order)
     if kernel_threads:
         model.use_kernels(kernel_threads)
-        assert model.kernels.startswith("cpu-"), "the library is there, or this would compare torch with itself"
+        assert model.kernels.startswith(f"cpu-{isa}"), "the library is there, or this would compare torch with itself"
     logits = torch.cat(teacher_forced_logits(model, rank.mesh, case.prompts, steps))
     expected = torch.cat(case.expected)
     allowed, best_two = tolerance(expected), expected.topk(2).values

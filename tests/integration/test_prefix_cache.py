@@ -4,14 +4,16 @@ Prompts are rendered by the server's own code, turn after turn as a client sends
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from glm_worker.kernels.cpu.library import KernelsUnavailable, Library
+from glm_worker.kernels.cpu import library
+from glm_worker.kernels.cpu.library import KernelsUnavailable, Library, available_isas
 from glm_worker.messages import EngineReady, Policy
 from glm_worker.model import glm_moe
 from glm_worker.request import EngineRequest
@@ -20,11 +22,11 @@ from glm_worker.server.jobs.context import Caller, Context, Rules
 from glm_worker.server.jobs.job import Room
 from glm_worker.server.openai.chat.intake import chat_order
 from glm_worker.server.text import deltas
-from integration.engine_group import Answer, EngineGroup, as_they_are, engine_group
+from integration.engine_group import Answer, EngineGroup, engine_group
 from integration.tiny_models import NANO
 
 BLOCK_SIZE = 4
-SETTINGS: Any = {"block_size": BLOCK_SIZE, "threads_per_rank": 1, "dtype": "float32"}
+SETTINGS: Any = {"block_size": BLOCK_SIZE, "threads_per_rank": 1}
 CHECKPOINT = Checkpoint.read(NANO, name="glm-nano", max_model_len=2048)
 QUESTIONS = ("What is 12+30?", "What is the capital of France?", "And what is 7+8?")
 Messages = list[dict[str, Any]]
@@ -93,29 +95,51 @@ def chat(group: EngineGroup, name: str, **how: Any) -> list[Turn]:
     return turns
 
 
-def without_kernels() -> None:
-    """Let a rank compute by torch, as where the kernels in C cannot be loaded."""
-    glm_moe.load = _unavailable
+@dataclass(frozen=True)
+class Way:
+    """What all ranks compute by, and in which type. isa: of the kernels in C; empty: the best; None: torch computes."""
+
+    isa: str | None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __str__(self) -> str:
+        return f"{'torch' if self.isa is None else self.isa or 'the best'}-{self.dtype}"
+
+    def choose(self) -> None:
+        """Run in a rank before it loads."""
+        if self.isa is None:
+            glm_moe.load = _unavailable
+        else:
+            os.environ[library.VARIABLE] = self.isa
+
+    def is_of(self, ready: EngineReady) -> bool:
+        return ready.kernels.startswith("torch" if self.isa is None else f"cpu-{self.isa}")
 
 
 def _unavailable() -> Library:
     raise KernelsUnavailable("not wanted here")
 
 
-@pytest.fixture(scope="module", params=["torch", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> str:
-    """What all ranks compute by."""
-    return str(request.param)
+OFTEN = [Way(None), Way(""), Way("", "bfloat16")]
+SELDOM = [Way(isa, dtype) for isa in available_isas()[:-1] for dtype in ("float32", "bfloat16")]
 
 
-def engine_by(kernels: str, world_size: int = 1, **settings: Any) -> AbstractContextManager[Engine]:
-    return engine_group(NANO, world_size, changed=without_kernels if kernels == "torch" else as_they_are, **settings)
+@pytest.fixture(
+    scope="module", params=[*OFTEN, *(pytest.param(way, marks=pytest.mark.long) for way in SELDOM)], ids=str
+)
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
+    return found
+
+
+def engine_by(way: Way, world_size: int = 1, **settings: Any) -> AbstractContextManager[Engine]:
+    return engine_group(NANO, world_size, changed=way.choose, dtype=way.dtype, **settings)
 
 
 @pytest.fixture(scope="module")
-def group(kernels: str) -> Iterator[EngineGroup]:
-    with engine_by(kernels, **SETTINGS) as (group, ready):
-        assert ready.kernels.startswith(kernels)
+def group(way: Way) -> Iterator[EngineGroup]:
+    with engine_by(way, **SETTINGS) as (group, ready):
+        assert way.is_of(ready)
         assert ready.deterministic
         yield group
 
@@ -166,13 +190,13 @@ def together(group: EngineGroup, prefix: str) -> tuple[list[EngineRequest], Sequ
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_tokens_are_the_same_preempted_found_again_and_undisturbed(
-    group: EngineGroup, kernels: str, world_size: int
+    group: EngineGroup, way: Way, world_size: int
 ) -> None:
     requests, undisturbed = together(group, f"undisturbed-{world_size}")
     num_blocks = max(len(each.prompt_token_ids) for each in requests) + 60 // BLOCK_SIZE
-    settings = SETTINGS | {"kv_cache_bytes": num_blocks * block_bytes()}
-    with engine_by(kernels, world_size, **settings) as (tight, ready):
-        assert ready.kernels.startswith(kernels)
+    settings = SETTINGS | {"kv_cache_bytes": num_blocks * block_bytes(way)}
+    with engine_by(way, world_size, **settings) as (tight, ready):
+        assert way.is_of(ready)
         assert ready.limits.num_blocks == num_blocks
         first, second = (together(tight, name)[1] for name in ("first", "second"))
         last = tight.steps[-1]
@@ -181,7 +205,7 @@ def test_tokens_are_the_same_preempted_found_again_and_undisturbed(
         assert [answer.token_ids for answer in each] == [answer.token_ids for answer in undisturbed]
 
 
-def block_bytes() -> int:
+def block_bytes(way: Way) -> int:
     config = json.loads((NANO / "config.json").read_text())
-    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 4
-    return int(per_token * BLOCK_SIZE)
+    numbers = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * BLOCK_SIZE
+    return int(numbers * (4 if way.dtype == "float32" else 2))
