@@ -1,11 +1,15 @@
 """How fast is a decode step on a GPU, at GLM-4.5-Air's full width in bf16, against what the memory allows?
 
-As many layers as asked for, random weights; time of a layer at batch 1, 8, 64, 256 and contexts of 1k and 8k: torch as
-it is today, kernels in Triton, and these as CUDA graphs. The roofline is what a step must read (weights that its tokens
-touch, and KV) by the bandwidth measured in the same run; a prefill is held against the matrix rate measured here.
-NOBODY HAS RUN IT YET: it needs a GPU. For a GPU that is lent for minutes it ends by itself after --minutes.
+As many layers as fit, random weights; time of a step at batch 1, 8, 64, 256 and contexts of 1k and 8k: torch as it is
+today, kernels in Triton, these as CUDA graphs, and transformers with its experts in grouped products and its own cache.
+The roofline is what a step must read (weights that its tokens touch, and KV) by the bandwidth measured in the same run;
+a prefill of 4,096 tokens is held against the matrix rate measured here.
 
-    python benchmarks/engine_gpu.py --layers 8 --minutes 8
+NO GPU HAS RUN IT YET. For one that is lent for minutes it ends by itself after --minutes. Refuses to run where others
+use the GPU or the CPUs; --anyway runs all the same. --smoke: a tiny model on the CPU, without Triton, which says that
+the script works and nothing else. Ends with a JSON line a number; goals are for graphs.
+
+    python benchmarks/engine_gpu.py --minutes 8
 """
 
 import argparse
@@ -13,13 +17,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from engines.machine import Busy, wait_until_quiet
 
 from glm_worker.model.config import ModelConfig
 from glm_worker.model.decode_graphs import GraphRoom
-from glm_worker.model.forward_batch import ForwardBatch, HostBatch
+from glm_worker.model.forward_batch import HostBatch
 from glm_worker.model.glm_moe import GlmMoe, build
 from glm_worker.model.kv_cache import KVCache
 from glm_worker.parallel.groups import Communicator
@@ -58,51 +64,262 @@ AIR = {
 }
 
 
+TINY = {
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 64,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+}
+OURS, PEER = ("torch", "triton", "graphs"), "transformers"
+DECODE_GOALS = {1: 0.5, 64: 0.7, 256: 0.7}  # of the roofline, by batch
+PREFILL_GOAL = 0.5  # of the matrix rate
+OF_MEMORY = 0.6  # that the weights take; the rest is for KV
+FREE_SHARE = 0.95  # of a GPU that nobody else uses
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this run has. bandwidth: bytes/s read; rate: operations/s of a product in bf16."""
+
+    device: torch.device
+    bandwidth: float
+    rate: float
+    ends_s: float
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.ends_s
+
+
 @dataclass(frozen=True)
 class Row:
-    """One measurement; times are medians of ten steps."""
+    """One measurement; seconds are the median of ten steps."""
 
-    path: str  # torch, triton, graphs
+    path: str
     batch: int
     context: int
-    step_ms: float
-    layer_ms: float  # of a MoE layer: the step less embedding and head is not told apart, so a little too high
-    roofline: float  # share of the time that reading alone takes
+    seconds: float
+    roofline: float  # share of the seconds that reading alone takes
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print, JSON lines last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--layers", type=int, help="without: as many as fit")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--anyway", action="store_true", help="measure beside other work")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model on the CPU: does the script work")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    if not (arguments.smoke or torch.cuda.is_available()):
         sys.exit("engine_gpu: no CUDA device here")
-    ends = time.monotonic() + 60 * arguments.minutes
-    device = torch.device("cuda")
-    bandwidth, rate = measured_bandwidth(device), measured_rate(device)
-    sys.stdout.write(f"{torch.cuda.get_device_name()}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s bf16\n")
-    config = ModelConfig.model_validate({**AIR, "num_hidden_layers": arguments.layers})
+    if not (arguments.smoke or arguments.anyway):
+        refuse_beside_others()
+    device = torch.device("cpu" if arguments.smoke else "cuda")
+    size = 2**20 if arguments.smoke else 2**31
+    bandwidth = measured_bandwidth(device, size)
+    rate = measured_rate(device, 256 if arguments.smoke else 8192)
+    machine = Machine(device, bandwidth, rate, time.monotonic() + 60 * arguments.minutes)
+    raw = {**AIR, **TINY} if arguments.smoke else AIR
+    two = ModelConfig.model_validate({**raw, "num_hidden_layers": 2})
+    num_layers = arguments.layers or (2 if arguments.smoke else layers_that_fit(two))
+    raw = {**raw, "num_hidden_layers": num_layers}
+    name = "the CPU" if arguments.smoke else torch.cuda.get_device_name()
+    print(f"{name}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.1f} TFLOP/s bf16; {num_layers} layers", flush=True)
+    contexts, prefill = ((64,), 64) if arguments.smoke else (CONTEXTS, PREFILL)
+    rows, shares = measure(raw, ("torch",) if arguments.smoke else OURS, contexts, prefill, machine)
+    lines = lines_of(rows, shares, num_layers)
+    for line in lines:
+        print(json.dumps(line))
+    return 0 if all(line["met"] is not False for line in lines) else 1
+
+
+def refuse_beside_others() -> None:
+    """Exit where other work runs on the CPUs or holds the GPU's memory."""
+    try:
+        wait_until_quiet()
+    except Busy as busy:
+        sys.exit(f"engine_gpu: {busy}")
+    free, total = torch.cuda.mem_get_info()
+    if free < FREE_SHARE * total:
+        sys.exit(f"engine_gpu: others hold {(total - free) >> 30} GiB of this GPU; --anyway measures all the same")
+
+
+def layers_that_fit(config: ModelConfig) -> int:
+    """Return how many layers the GPU holds beside embedding, head and KV. config: of any number of them."""
+    size, kv = config.hidden_size, 2 * config.num_key_value_heads
+    attention = size * config.head_dim * (2 * config.num_attention_heads + kv)
+    experts = 3 * size * config.moe_intermediate_size * (config.n_routed_experts + config.n_shared_experts)
+    room = OF_MEMORY * torch.cuda.mem_get_info()[0] - 4 * size * config.vocab_size
+    return max(2, int(room / (2 * (attention + experts))))
+
+
+def measure(
+    raw: dict[str, Any], paths: tuple[str, ...], contexts: tuple[int, ...], prefill: int, machine: Machine
+) -> tuple[list[Row], dict[str, float]]:
+    """Return the decode steps of each path, and the shares of the matrix rate that their prefills reach."""
+    config = ModelConfig.model_validate(raw)
     rows: list[Row] = []
-    for path in ("torch", "triton", "graphs"):
-        model = random_model(config, device)
-        if path != "torch":
-            model.use_triton()
-        for context in CONTEXTS:
+    shares: dict[str, float] = {}
+    for path in (*paths, PEER):
+        steps = Peer(raw, machine) if path == PEER else Ours(config, path, machine.device)
+        for context in contexts:
             for batch in BATCHES:
-                if time.monotonic() > ends:
-                    sys.stdout.write("time is over; what is missing was not measured\n")
-                    break
-                row = decode_row(model, path, batch, context, bandwidth, device)
-                if row is not None:
-                    rows.append(row)
-                    sys.stdout.write(f"{row}\n")
-        if path != "graphs" and time.monotonic() < ends:
-            prefill(model, path, rate, device)
-        del model
-        torch.cuda.empty_cache()
+                if machine.is_over:
+                    print(f"time is over; {path} at {batch} sequences of {context} was not measured", flush=True)
+                    continue
+                if not fits(config, batch, context, machine.device, steps.copies):
+                    print(f"{path}: the KV of {batch} sequences of {context} does not fit", flush=True)
+                    continue
+                seconds = steps.decode_seconds(batch, context)
+                read = bytes_read(config, batch) + kv_bytes(config, batch, context)
+                rows.append(Row(path, batch, context, seconds, read / machine.bandwidth / seconds))
+                print(rows[-1], flush=True)
+        if path != "graphs" and not machine.is_over:
+            seconds = steps.prefill_seconds(prefill)
+            shares[path] = 2 * prefill * weights_of_a_token(config) / seconds / machine.rate
+            print(f"{path}: {prefill} tokens prefilled in {1e3 * seconds:.1f} ms", flush=True)
+        del steps
+        if machine.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows, shares
+
+
+def lines_of(rows: list[Row], shares: dict[str, float], num_layers: int) -> list[dict[str, Any]]:
+    """Return a line for each of our measurements, beside the peer's at the same work."""
+    of_peer = {(row.batch, row.context): row for row in rows if row.path == PEER}
+    lines = []
     for row in rows:
-        sys.stdout.write(json.dumps(asdict(row)) + "\n")
+        if row.path == PEER:
+            continue
+        peer = of_peer.get((row.batch, row.context))
+        goal = DECODE_GOALS.get(row.batch) if row.path == "graphs" else None
+        lines.append({
+            "bench": "engine_gpu",
+            "metric": f"decode, share of the roofline, {row.path}, batch {row.batch}, context {row.context}",
+            "ours": round(row.roofline, 4),
+            "peer": peer and round(peer.roofline, 4),
+            "ratio": peer and round(peer.seconds / row.seconds, 3),
+            "goal": goal,
+            "met": None if goal is None else row.roofline >= goal,
+            "step_ms": round(1e3 * row.seconds, 4),
+            "layer_ms": round(1e3 * row.seconds / num_layers, 4),  # embedding and head in it, so a little too high
+        })  # fmt: skip
+    for path, share in shares.items():
+        if path == PEER:
+            continue
+        beside = shares.get(PEER)
+        goal = PREFILL_GOAL if path == "triton" else None
+        lines.append({
+            "bench": "engine_gpu",
+            "metric": f"prefill, share of the matrix rate, {path}",
+            "ours": round(share, 4),
+            "peer": beside and round(beside, 4),
+            "ratio": beside and round(share / beside, 3),
+            "goal": goal,
+            "met": None if goal is None else share >= goal,
+        })  # fmt: skip
+    return lines
+
+
+class Ours:
+    """Steps of this project's model."""
+
+    copies = 1  # of the KV
+
+    def __init__(self, config: ModelConfig, path: str, device: torch.device) -> None:
+        self._config, self._path, self._device = config, path, device
+        self._model = random_model(config, device)
+        if path != "torch":
+            self._model.use_triton()
+
+    def decode_seconds(self, batch: int, context: int) -> float:
+        """Return the time of a step in which so many sequences get their next token."""
+        blocks = context // BLOCK_SIZE
+        cache = KVCache.allocate(self._config, Mesh(), batch * blocks, BLOCK_SIZE, torch.bfloat16, self._device)
+        if self._path == "graphs":
+            self._model.capture_graphs(cache, GraphRoom(batch, blocks, BLOCK_SIZE), lambda *_: None)
+        numbers = list(range(batch))
+        tables = [list(range(n * blocks, (n + 1) * blocks)) for n in numbers]
+        step = HostBatch.of(
+            [n + 5 for n in numbers],
+            [context - 1] * batch,
+            [table[-1] * BLOCK_SIZE + BLOCK_SIZE - 1 for table in tables],
+            [*numbers, batch],
+            [context] * batch,
+            tables,
+            numbers,
+        )
+        return self._seconds(step, cache)
+
+    def prefill_seconds(self, num_tokens: int) -> float:
+        """Return the time of a step with one whole prompt."""
+        blocks = num_tokens // BLOCK_SIZE
+        cache = KVCache.allocate(self._config, Mesh(), blocks, BLOCK_SIZE, torch.bfloat16, self._device)
+        tokens = list(range(num_tokens))
+        ids = [n % self._config.vocab_size for n in tokens]
+        table = list(range(blocks))
+        step = HostBatch.of(ids, tokens, tokens, [0, num_tokens], [num_tokens], [table], [num_tokens - 1])
+        return self._seconds(step, cache)
+
+    def _seconds(self, step: HostBatch, cache: KVCache) -> float:
+        batch = step.on_device(BLOCK_SIZE, self._device)
+        model = self._model
+        return median_seconds(lambda: model(batch, model.plan(batch), cache), self._device)
+
+
+class Peer:
+    """Steps of transformers' model, with its own cache, which each step makes anew with one token more."""
+
+    copies = 3
+
+    def __init__(self, raw: dict[str, Any], machine: Machine) -> None:
+        from transformers import AutoModelForCausalLM, Glm4MoeConfig
+
+        self._device, self._config = machine.device, Glm4MoeConfig(**raw)
+        make: Any = AutoModelForCausalLM.from_config
+        with torch.device(machine.device):
+            self._model: Any = make(self._config, dtype=torch.bfloat16).eval()
+        self._model.set_experts_implementation("grouped_mm")
+
+    @torch.inference_mode()
+    def decode_seconds(self, batch: int, context: int) -> float:
+        """Return the time of a step in which so many sequences get their next token."""
+        from transformers import DynamicCache
+
+        config, device = self._config, self._device
+        cache: Any = DynamicCache(config=config)
+        shape = batch, config.num_key_value_heads, context - 1, config.head_dim
+        for layer_id in range(config.num_hidden_layers):
+            k, v = (torch.zeros(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
+            cache.update(k, v, layer_id)
+        ids = torch.arange(5, 5 + batch, device=device)[:, None] % config.vocab_size
+
+        def step() -> None:
+            self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+        return median_seconds(step, device)
+
+    @torch.inference_mode()
+    def prefill_seconds(self, num_tokens: int) -> float:
+        """Return the time of a step with one whole prompt."""
+        ids = torch.arange(num_tokens, device=self._device)[None] % self._config.vocab_size
+        return median_seconds(lambda: self._model(input_ids=ids, use_cache=True, logits_to_keep=1), self._device)
+
+
+def fits(config: ModelConfig, batch: int, context: int, device: torch.device, copies: int) -> bool:
+    """Return whether so many copies of the KV fit."""
+    return device.type == "cpu" or copies * kv_bytes(config, batch, context) <= 0.8 * torch.cuda.mem_get_info()[0]
+
+
+def kv_bytes(config: ModelConfig, batch: int, context: int) -> int:
+    """Return the bytes of KV of so many sequences of a context."""
+    blocks = batch * context // BLOCK_SIZE
+    return blocks * KVCache.bytes_per_block(config, Mesh(), BLOCK_SIZE, torch.bfloat16)
 
 
 def random_model(config: ModelConfig, device: torch.device) -> GlmMoe:
@@ -112,59 +329,6 @@ def random_model(config: ModelConfig, device: torch.device) -> GlmMoe:
     for parameter in model.parameters():
         parameter.normal_(0, 0.02, generator=generator)
     return model
-
-
-def decode_row(
-    model: GlmMoe, path: str, batch: int, context: int, bandwidth: float, device: torch.device
-) -> Row | None:
-    """Return the time of a step of so many sequences at this context; None where its cache does not fit."""
-    config, blocks = model.config, context // BLOCK_SIZE
-    needed = batch * blocks * KVCache.bytes_per_block(config, Mesh(), BLOCK_SIZE, torch.bfloat16)
-    if needed > 0.8 * torch.cuda.mem_get_info()[0]:
-        sys.stdout.write(f"{path}, {batch} sequences of {context}: {needed >> 30} GiB of KV do not fit\n")
-        return None
-    cache = KVCache.allocate(config, Mesh(), batch * blocks, BLOCK_SIZE, torch.bfloat16, device)
-    if path == "graphs":
-        model.capture_graphs(cache, GraphRoom(batch, blocks, BLOCK_SIZE), lambda *_: None)
-    numbers = list(range(batch))
-    tables = [list(range(n * blocks, (n + 1) * blocks)) for n in numbers]
-    step = HostBatch.of(
-        [n + 5 for n in numbers],
-        [context - 1] * batch,
-        [table[-1] * BLOCK_SIZE + BLOCK_SIZE - 1 for table in tables],
-        [*numbers, batch],
-        [context] * batch,
-        tables,
-        numbers,
-    ).on_device(BLOCK_SIZE, device)
-    seconds = median_seconds(lambda: run(model, step, cache))
-    return Row(
-        path,
-        batch,
-        context,
-        1e3 * seconds,
-        1e3 * seconds / config.num_hidden_layers,
-        (bytes_read(config, batch) + needed) / bandwidth / seconds,
-    )
-
-
-def prefill(model: GlmMoe, path: str, rate: float, device: torch.device) -> None:
-    """Print the share of the matrix rate that a whole prompt reaches, products of weights alone counted."""
-    config = model.config
-    cache = KVCache.allocate(config, Mesh(), PREFILL // BLOCK_SIZE, BLOCK_SIZE, torch.bfloat16, device)
-    tokens = list(range(PREFILL))
-    table = list(range(PREFILL // BLOCK_SIZE))
-    step = HostBatch.of(tokens, tokens, tokens, [0, PREFILL], [PREFILL], [table], [PREFILL - 1])
-    batch = step.on_device(BLOCK_SIZE, device)
-    seconds = median_seconds(lambda: run(model, batch, cache))
-    share = 2 * PREFILL * weights_of_a_token(config) / seconds / rate
-    sys.stdout.write(f"{path}: {PREFILL} tokens prefilled in {1e3 * seconds:.1f} ms, {100 * share:.0f} % of the rate\n")
-
-
-def run(model: GlmMoe, batch: ForwardBatch, cache: KVCache) -> None:
-    """Compute a step and wait for it."""
-    model(batch, model.plan(batch), cache)
-    torch.cuda.synchronize()
 
 
 def bytes_read(config: ModelConfig, batch: int) -> float:
@@ -187,37 +351,34 @@ def weights_of_a_token(config: ModelConfig) -> float:
     return layers + (config.num_hidden_layers - num_dense) * sparse + size * config.vocab_size
 
 
-def measured_bandwidth(device: torch.device) -> float:
-    """Return bytes a second that the GPU reads: the sum of 8 GiB."""
-    x = torch.ones(2**31, dtype=torch.float32, device=device)
-    seconds = median_seconds(lambda: waited(x.sum()))
-    return x.numel() * 4 / seconds
+def measured_bandwidth(device: torch.device, size: int) -> float:
+    """Return bytes a second that the device reads: the sum of so many numbers."""
+    x = torch.ones(size, dtype=torch.float32, device=device)
+    return x.numel() * 4 / median_seconds(x.sum, device)
 
 
-def measured_rate(device: torch.device) -> float:
-    """Return operations a second of a large product in bf16."""
-    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = median_seconds(lambda: waited(a @ b))
-    return 2 * 8192**3 / seconds
+def measured_rate(device: torch.device, size: int) -> float:
+    """Return operations a second of a square product in bf16."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / median_seconds(lambda: a @ b, device)
 
 
-def waited(x: torch.Tensor) -> torch.Tensor:
-    """Return x when the device has computed it."""
-    torch.cuda.synchronize()
-    return x
+def median_seconds(compute: Callable[[], object], device: torch.device, times: int = 10) -> float:
+    """Return the median time of a call until the device has done it, after two that do not count."""
 
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
-def median_seconds(compute: Callable[[], object], times: int = 10) -> float:
-    """Return the median time of a call that waits for the device, after two that do not count."""
-    for _ in range(2):
-        compute()
     found = []
-    for _ in range(times):
+    for _ in range(2 + times):
+        wait()
         began = time.perf_counter()
         compute()
+        wait()
         found.append(time.perf_counter() - began)
-    return sorted(found)[times // 2]
+    return sorted(found[2:])[times // 2]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

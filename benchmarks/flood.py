@@ -12,7 +12,7 @@ twice those without, and memory within what bodies may take and what is made of 
 same CPUs as server, rank and clients: told as well, without a goal, are the gaps beside processes that use as much CPU
 time as the attackers did, and ask for nothing.
 
-Ends with a JSON line a number.
+Refuses to run beside other load; --anyway runs all the same. Ends with a JSON line a number.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from typing import Any
 
 import httpx
 import psutil
+from engines.machine import Busy, wait_until_quiet
 from recovery import GIVE_UP_S, Question, loopback_address, our_group, percentile
 
 from models import CACHE, KINDS, make
@@ -257,6 +258,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=48, help="that flood at once")
     parser.add_argument("--only", help="a part of the names of floods")
     parser.add_argument("--model", type=Path, help="folder of a checkpoint; default: models.py makes it")
+    parser.add_argument("--anyway", action="store_true", help="measure beside other work")
     parser.add_argument("--attack", help=argparse.SUPPRESS)
     parser.add_argument("--burn", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--host", default="", help=argparse.SUPPRESS)
@@ -265,6 +267,11 @@ def main() -> int:
         return attack(arguments.host, arguments.attack, arguments.connections)
     if arguments.burn is not None:
         burn(arguments.burn)
+    if not arguments.anyway:
+        try:
+            wait_until_quiet()
+        except Busy as busy:
+            raise SystemExit(f"flood: {busy}") from busy
     model = arguments.model
     if model is None:
         model = CACHE / "long-context"

@@ -4,7 +4,8 @@ Measured, for the server and each rank of 1 pod x 2 ranks and of 2 pods x 1 rank
 with --device cuda for those of one pod with a rank a GPU, on two GPUs or the only one:
 - ours: `glm-worker serve`. From SIGKILL of the process to the first right answer of a POST /v1/chat/completions sent
   after it, retried at once on any error. The server is killed when another process stands by, as in a group that has
-  served for some seconds; its death must end no generation.
+  served for some seconds; its death must end no generation. A hung one (SIGSTOP) the group kills by itself, after
+  GLM_HEARTBEAT_LIMIT_S without a sign of life, 3 s here; what counts begins with that.
 - peer: the same model code under torchrun (torch's elastic agent, one agent a pod; peers/elastic_worker.py), monitor
   interval 0.1 s, c10d rendezvous, a fresh store for each attempt. From SIGKILL of the rank to the first right answer on
   rank 0's socket, retried likewise. It has no server to kill.
@@ -21,6 +22,7 @@ import json
 import math
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -45,8 +47,10 @@ START_LIMIT_S = 300.0
 GIVE_UP_S = 120.0
 
 
-Victim = int | Literal["server"]
-"""Who is killed: a rank by its number, or the HTTP server."""
+HUNG_AFTER_S = 3.0
+
+Victim = int | Literal["server", "hung server"]
+"""Who is killed: a rank by its number, the HTTP server, or one that stands still, by its group."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Group:
 
     def victim(self, victim: Victim) -> psutil.Process:
         """Return the process of a rank, or the server once another stands by."""
-        if victim == "server":
+        if not isinstance(victim, int):
             self._found(lambda process: process.name() == STAND_BY, STAND_BY)
             return self._found(lambda process: process.name() == SERVER, SERVER)
         return self._found(lambda process: self._rank_of(process) == victim, f"rank {victim}")
@@ -118,10 +122,12 @@ class Group:
 
 
 @contextlib.contextmanager
-def our_group(question: Question, hosts: list[str], ranks_per_pod: int, folder: Path) -> Iterator[Group]:
+def our_group(
+    question: Question, hosts: list[str], ranks_per_pod: int, folder: Path, *, heartbeat_limit_s: float = 30.0
+) -> Iterator[Group]:
     """`glm-worker serve`, a pod on each of these loopback addresses."""
     shape = {"num_pods": len(hosts), "ranks_per_pod": ranks_per_pod, "leader_host": hosts[0]}
-    shared = {"model": question.model, "device": question.device, **shape}
+    shared = {"model": question.model, "device": question.device, "heartbeat_limit_s": heartbeat_limit_s, **shape}
     environments = [
         {f"GLM_{name.upper()}": str(value) for name, value in own.items()}
         for own in ({**shared, "pod_index": pod, "host": host, "run_dir": folder} for pod, host in enumerate(hosts))
@@ -202,9 +208,9 @@ def measure(
                 result.undisturbed.append(undisturbed_s)
                 process = group.victim(victim)
                 ranks = group.ranks()
-                process.kill()
+                _end(process, victim)
                 seconds = group.wait_for_answer(expect, GIVE_UP_S)
-                if victim == "server" and group.ranks() != ranks:
+                if not isinstance(victim, int) and group.ranks() != ranks:
                     raise SystemExit(f"{name}: the death of the server ended the generation")
                 result.seconds.append(GIVE_UP_S if seconds is None else seconds)
                 if seconds is None:
@@ -216,6 +222,20 @@ def measure(
             said += f"; the answer alone takes {percentile(result.undisturbed, 50):.2f} s"
             print(f"{name}, {_named(victim)}: {num_kills} kills, {said}", flush=True)
     return results
+
+
+def _end(process: psutil.Process, victim: Victim) -> None:
+    """Kill a process, or have it stand still and wait until its group has killed it."""
+    if victim != "hung server":
+        process.kill()
+        return
+    ended = os.pidfd_open(process.pid)
+    try:
+        process.suspend()
+        if not select.select([ended], [], [], GIVE_UP_S)[0]:
+            raise SystemExit(f"nobody found the server hung in {GIVE_UP_S:.0f} s")
+    finally:
+        os.close(ended)
 
 
 def _started(
@@ -301,7 +321,8 @@ def main() -> int:
         def ours(
             folder: Path, pods: int = pods, ranks: int = ranks_per_pod
         ) -> contextlib.AbstractContextManager[Group]:
-            return our_group(question, [loopback_address() for _ in range(pods)], ranks, folder)
+            hosts = [loopback_address() for _ in range(pods)]
+            return our_group(question, hosts, ranks, folder, heartbeat_limit_s=HUNG_AFTER_S)
 
         def peer(
             folder: Path, pods: int = pods, ranks: int = ranks_per_pod
@@ -309,12 +330,13 @@ def main() -> int:
             return elastic_group(question, pods, ranks, folder)
 
         ranks: list[Victim] = list(range(pods * ranks_per_pod))
-        our_results = measure(f"glm-worker, {shape}", ours, question.expect, ["server", *ranks], arguments.kills)
+        victims: list[Victim] = ["server", "hung server", *ranks]
+        our_results = measure(f"glm-worker, {shape}", ours, question.expect, victims, arguments.kills)
         peer_results: dict[Victim, Result] = {}
         if arguments.peer_kills:
             peer_results = measure(f"torchrun, {shape}", peer, question.expect, ranks, arguments.peer_kills)
         for victim, result in our_results.items():
-            goal_s = SERVER_GOAL_S if victim == "server" else _rank_goal_s(question.device, pods)
+            goal_s = _rank_goal_s(question.device, pods) if isinstance(victim, int) else SERVER_GOAL_S
             lines.append(
                 _line(f"{question.device}, {shape}, {_named(victim)}", goal_s, result, peer_results.get(victim))
             )
@@ -336,7 +358,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _named(victim: Victim) -> str:
-    return "server" if victim == "server" else f"rank {victim}"
+    return f"rank {victim}" if isinstance(victim, int) else victim
 
 
 def _rank_goal_s(device: str, pods: int) -> float:
