@@ -117,3 +117,10 @@ def test_no_number_of_too_many_digits_is_overlooked(before: bytes, num: int, aft
     runs = re.findall(rb"[0-9]+", text)
     has_more = any(len(run) > most for run in runs)
     assert json_bounds._may_have_digits(text, most + 1) or not has_more
+
+
+@pytest.mark.parametrize("at", [*range(2**18 - 3, 2**18 + 2), 2**19 - 3])
+def test_digits_are_found_across_the_parts_of_a_long_text(at: int) -> None:
+    text = b"x" * at + b"1234" + b"x" * 2**18
+    assert json_bounds._has_digits(text, 4)
+    assert not json_bounds._has_digits(text, 5)

@@ -118,3 +118,23 @@ def test_a_caller_who_is_not_told_properly_is_counted_as_refused() -> None:
     with pytest.raises(RequestRefused, match="x-glm-tenant"):
         a_backend(world, policy=Policy(trust_proxy_headers=True)).begin(request)
     assert world.outcomes() == {"refused": 1}
+
+
+async def test_memory_of_a_body_that_nothing_is_made_of_goes_back_to_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, freed = World(), list[int]()
+    world.serve()
+    backend = a_backend(world)
+    monkeypatch.setattr(backend.lanes, "freed", freed.append)
+    num_left = 8
+
+    async def receive() -> Any:
+        nonlocal num_left
+        num_left -= 1
+        return {"type": "http.request", "body": b"x" * 2**20, "more_body": num_left > 0}
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+    with pytest.raises(RequestRefused, match="maximum context length"):
+        await backend.order(request, chat_order, a_context())
+    assert sum(freed) >= 7 * 2**20

@@ -95,7 +95,10 @@ class Backend:
             with self.bodies.reading(num_declared) as reading:
                 if num_declared > FREE_BYTES:
                     self._check_room()
-                sent = await read_body(request.receive, self.checkpoint, reading)
+                try:
+                    sent = await read_body(request.receive, self.checkpoint, reading)
+                finally:
+                    self.lanes.freed(reading.num_seen)  # also of a body that nothing is made of
                 body, context = self._split(sent, request, context)
                 if len(body) > FREE_BYTES:
                     self._check_room()  # the queue may have filled while it came

@@ -9,6 +9,7 @@ from starlette.types import Message
 from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.server.edge.body import read_body
 from glm_worker.server.edge.body_room import FREE_BYTES, MOST_WAITING, STALLED_S, BodyRoom
+from glm_worker.server.edge.pace import Pace
 from unit.worker.server_builders import checkpoint
 
 
@@ -51,6 +52,58 @@ async def test_the_first_bytes_of_a_body_count_for_nothing() -> None:
         await client.send(FREE_BYTES, more=False)
     assert [len(await client.task) for client in clients] == [FREE_BYTES] * 50
     assert room.num_bytes == 0
+
+
+async def test_long_bodies_are_taken_in_at_one_pace_and_short_ones_at_once() -> None:
+    clock, rests = Clock(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(round(seconds, 3))
+
+    room = BodyRoom(clock=clock, pace=Pace(1000, clock, sleep))
+    short, *long = [Client(room) for _ in range(3)]
+    await short.send(FREE_BYTES)
+    assert rests == []
+    for client in long:
+        await client.send(FREE_BYTES + 100)
+        await client.send(200)
+    assert rests == [0.1, 0.3, 0.4, 0.6], "each part waits for those that came before it, whose ever they are"
+    clock.now += 10
+    await long[0].send(50)
+    assert rests[4:] == [0.05], "time in which nothing came is not saved up"
+
+
+async def test_a_body_that_waits_for_its_pace_is_not_taken_for_one_that_stands_still() -> None:
+    clock, goes_on = Clock(), asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await goes_on.wait()
+
+    room = BodyRoom(num_bytes=1000, clock=clock, pace=Pace(1000, clock, sleep))
+    first, second = Client(room), Client(room)
+    await first.send(FREE_BYTES + 600)
+    clock.now += STALLED_S + 1
+    await second.send(FREE_BYTES + 500)
+    with pytest.raises(Overloaded):
+        await second.task
+    goes_on.set()
+    await first.send(0, more=False)
+    assert len(await first.task) == FREE_BYTES + 600
+
+
+async def test_what_is_thrown_away_is_paced_too() -> None:
+    rests = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    client = Client(BodyRoom(pace=Pace(sleep=sleep)))
+    for _ in range(3):
+        await client.send(16 * 2**20)
+    assert len(rests) == 3
+    await client.send(0, more=False)
+    with pytest.raises(RequestRefused):
+        await client.task
 
 
 async def test_what_is_past_the_bound_of_all_bodies_is_told_to_come_again() -> None:

@@ -59,6 +59,7 @@ async def _read(receive: Receive, checkpoint: Checkpoint, reading: Reading) -> b
             reading.drop()
         if not message.get("more_body", False):
             break
+        await reading.rest(len(chunk))
     if num_bytes > MAX_BODY_BYTES:
         raise RequestRefused(TOO_LARGE, code="body_too_large", status=413)
     if num_bytes > enough:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from glm_worker.errors import Overloaded
+from glm_worker.server.edge.pace import Pace
 
 ROOM_BYTES = 128 * 2**20  # eight of the longest, or a hundred prompts of a long context
 FREE_BYTES = 64 * 2**10  # of each body
@@ -35,8 +36,10 @@ class Reading:
     def __init__(self, room: "BodyRoom", claim: int) -> None:
         self._room = room
         self._claim = claim
-        self._num_bytes = 0
+        self._num_bytes = 0  # of those that are kept
+        self.num_seen = 0  # before the last part, those that were thrown away included
         self._is_complete = False
+        self._rests = False
         self.last_s = 0.0  # when a part of it came
         self.gives_way = False
         self.waits: asyncio.Timeout | None = None  # for the next part
@@ -56,8 +59,9 @@ class Reading:
 
     @property
     def may_give_way(self) -> bool:
-        """Whether nothing has come of it for a while, and it holds room."""
-        return not self._is_complete and self.counted > 0 and self._room.clock() - self.last_s > STALLED_S
+        """Whether nothing has come of it for a while, though somebody waits for it, and it holds room."""
+        is_awaited = not (self._is_complete or self._rests)
+        return is_awaited and self.counted > 0 and self._room.clock() - self.last_s > STALLED_S
 
     async def expect(self, num_bytes: int) -> None:
         """Wait for the turn of this body, where with another part of that length it takes room for the first time."""
@@ -72,6 +76,17 @@ class Reading:
         before = self.counted
         self._num_bytes += num_bytes
         self._room.take(self.counted - before)
+
+    async def rest(self, num_bytes: int) -> None:
+        """Wait before the next part, where this one of that length, thrown away or not, went past the first bytes."""
+        before, self.num_seen = self.num_seen, self.num_seen + num_bytes
+        if (past := self.num_seen - max(before, FREE_BYTES)) > 0:
+            self._rests = True
+            try:
+                await self._room.pace.after(past)
+            finally:
+                self._rests = False
+                self.last_s = self._room.clock()
 
     def drop(self) -> None:
         """Note that what came is thrown away."""
@@ -95,11 +110,17 @@ class BodyRoom:
     """For all bodies of a server. Use it in one event loop. num_bytes: of all, without the first bytes of each."""
 
     def __init__(
-        self, num_bytes: int = ROOM_BYTES, clock: Callable[[], float] = time.monotonic, *, wait_s: float = WAIT_S
+        self,
+        num_bytes: int = ROOM_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        wait_s: float = WAIT_S,
+        pace: Pace | None = None,
     ) -> None:
         self._most = num_bytes
         self._wait_s = wait_s
         self.clock = clock
+        self.pace = pace or Pace()
         self.num_bytes = 0
         self._readings: set[Reading] = set()
         self._claims: dict[Reading, int] = {}  # of those whose turn has come

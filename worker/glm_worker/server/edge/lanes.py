@@ -55,7 +55,11 @@ class Lanes:
         try:
             return await lane.run(work)
         finally:
-            self._memory.freed(num_bytes)
+            self.freed(num_bytes)
+
+    def freed(self, num_bytes: int) -> None:
+        """Note that a body of this length, or what was made of it, is done with."""
+        self._memory.freed(num_bytes)
 
 
 class _Lane:

@@ -1,0 +1,35 @@
+"""How fast bytes of long bodies are taken in, all bodies together.
+
+To take in a part of a body is work of the event loop, and clients of long ones send as fast as they are read. Some
+dozens of them at once keep the loop busy, and at each of its turns all streams wait for a part of each body. At a
+bounded rate the transport holds the senders back instead, so that they cost neither the loop nor the cores much.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+BYTES_PER_S = 32 * 2**20  # a prompt of a long context takes 20 ms; what is made of it takes longer
+SHORTEST_S = 0.001  # what is due sooner is due now
+
+
+class Pace:
+    """Use it in one event loop."""
+
+    def __init__(
+        self,
+        bytes_per_s: float = BYTES_PER_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._clock = clock
+        self._sleep = sleep
+        self._free_at_s = 0.0
+
+    async def after(self, num_bytes: int) -> None:
+        """Wait for as long as these bytes take, and for those that came before them."""
+        now_s = self._clock()
+        self._free_at_s = max(self._free_at_s, now_s) + num_bytes / self._bytes_per_s
+        if (rest_s := self._free_at_s - now_s) > SHORTEST_S:
+            await self._sleep(rest_s)
