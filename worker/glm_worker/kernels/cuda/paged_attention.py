@@ -185,14 +185,14 @@ def _attend(
         slot = block.to(tl.int64) * block_size + position % block_size
         at = slot * kv_stride + kv_head * head_dim
         k_DN = tl.load(k + at[None, :] + dim[:, None], mask=is_there[None, :] & is_dim[:, None], other=0.0)
-        scores = tl.dot(q_RD, k_DN, input_precision="ieee") * scale
+        scores = tl.dot(q_RD, k_DN.to(q_RD.dtype), input_precision="ieee") * scale
         scores = tl.where(is_there[None, :] & (position[None, :] < seen[:, None]), scores, -float("inf"))
         new_top = tl.maximum(top, tl.max(scores, axis=1))
         floor = tl.where(new_top == -float("inf"), 0.0, new_top)  # a row that has seen nothing yet
         weights = tl.exp(scores - floor[:, None])
         keep = tl.exp(top - floor)
         v_ND = tl.load(v + at[:, None] + dim[None, :], mask=is_there[:, None] & is_dim[None, :], other=0.0)
-        sum_RD = sum_RD * keep[:, None] + tl.dot(weights.to(v_ND.dtype), v_ND, input_precision="ieee")
+        sum_RD = sum_RD * keep[:, None] + tl.dot(weights.to(q_RD.dtype), v_ND.to(q_RD.dtype), input_precision="ieee")
         total = total * keep + tl.sum(weights, axis=1)
         top = new_top
     divisor = tl.where(total == 0.0, 1.0, total)

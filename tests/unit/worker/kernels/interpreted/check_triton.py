@@ -64,6 +64,17 @@ def test_attention_equals_its_definition(
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
+@DTYPES
+def test_a_cache_may_have_another_type_than_the_weights(dtype: torch.dtype, tolerance: float) -> None:
+    kv_dtype = torch.float16 if dtype == torch.float32 else torch.float32
+    k, v = (noise(4, 16, 2, 16, dtype=kv_dtype, seed=s) for s in (1, 2))
+    q = noise(3, 4, 16, dtype=dtype)
+    ints = [torch.tensor(x, dtype=torch.int32) for x in ([0, 1, 2, 3], [40, 7, 20], [[2, 1, 3]] * 3)]
+    found = paged_attention(q, k, v, CudaPlan.of_decode(ints[0], ints[1], ints[2], num_kv_heads=2))
+    wanted = paged_attention_plain(q, k.to(dtype), v.to(dtype), [0, 1, 2, 3], [40, 7, 20], [[2, 1, 3]] * 3)
+    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
+
+
 def slots_of(table: list[int], context: int, block_size: int) -> list[int]:
     return [table[position // block_size] * block_size + position % block_size for position in range(context)]
 
