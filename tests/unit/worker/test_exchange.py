@@ -260,6 +260,7 @@ async def test_a_fault_of_ours_in_the_middle_of_a_stream_is_told_and_frees_the_e
     assert b"division" not in client.body, "what broke is for the log"
     assert client.is_complete
     assert engine.cancelled == [job_id]
+    assert world.outcomes() == {"failed": 1}
     assert "ZeroDivisionError" in caplog.text
 
 

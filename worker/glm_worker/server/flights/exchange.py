@@ -80,11 +80,13 @@ class Exchange(Response):
                 await self._write(flights, send)
             await self._complete(flights, send)
         except Exception as error:
-            self._cancel(flights)  # first: who does not read takes minutes to be told
-            if isinstance(error, TimeoutError) and deadline.expired():
+            is_late = isinstance(error, TimeoutError) and deadline.expired()
+            for flight in flights:  # first: who does not read takes minutes to be told
+                self._flights.cancel(flight) if is_late else self._flights.fail(flight, error)
+            if is_late:
                 await self._miss_deadline(send)
             elif self._has_started:
-                log.exception("request=%s cannot be told to its end", self._order.id)
+                log.exception("request=%s is broken off", self._order.id)
                 await self._fail(error, send)
             else:
                 raise
