@@ -17,7 +17,8 @@ from glm_worker.errors import ConfigError
 Device = Literal["cpu", "cuda"]
 
 PREFIX = "GLM_"
-NO_SETTINGS = frozenset({"GLM_CPU_ISA"})  # read where no settings are: kernels/cpu/library.py
+NO_SETTINGS = frozenset({"GLM_CPU_ISA", "GLM_LOCAL_TOKEN"})
+"""Variables that others read: kernels/cpu/library.py, and `glm local`, which knows its processes by the second."""
 
 
 class WorkerSettings(BaseSettings):

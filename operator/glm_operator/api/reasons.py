@@ -223,7 +223,7 @@ REASONS: dict[Reason, Meaning] = {
         "The message has each group and its answer. Use a worker image of the operator's version.",
     ),
     "SettingsIgnored": _bad(
-        "workers that serve do not know all settings of their pods, and compute as if spec.engine did not say them",
+        "workers do not know all settings of their pods, and compute as if spec.engine did not say them",
         "The message has each group and the variables. Use a worker image of the operator's version, or remove from "
         "spec.engine what it does not know.",
     ),
@@ -320,7 +320,7 @@ REASONS: dict[Reason, Meaning] = {
     "NoPromise": _fine("spec.slo has no class"),
     "SLOKept": _fine("every class is as fast as promised"),
     "PolicyTaken": _fine("every group that serves treats requests as spec.reasoning and spec.access say"),
-    "SettingsTaken": _fine("every group that serves knows the settings that its pods were given"),
+    "SettingsTaken": _fine("every group knows the settings that its pods were given"),
     "GatewayServes": _fine("every pod of the gateway serves"),
     "GatewayDisabled": _fine("no gateway is wanted, and the Service leads to the groups"),
     "MetricsRead": _fine("what groups report is read and fresh"),

@@ -41,7 +41,7 @@ CONDITION_TYPES: dict[ConditionType, str] = {
     "ScalingActive": "the operator sets spec.replicas",
     "SLOMet": "every class of requests is as fast as promised",
     "PolicyApplied": "every group that serves treats requests as spec.reasoning and spec.access say",
-    "SettingsKnown": "every group that serves knows the settings that its pods were given",
+    "SettingsKnown": "every group knows the settings that its pods were given",
     "GatewayReady": "clients come through a gateway that serves",
     "Ready": "clients are served",
     "Reconciling": "as Progressing, for kstatus (Flux, Argo CD)",

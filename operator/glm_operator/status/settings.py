@@ -7,18 +7,28 @@ MOST_NAMED = 20
 
 
 def settings_known(facts: Facts) -> Said:
-    """Return whether every group that serves knows all its settings. A worker ignores those that it does not know."""
-    serving = {name: report for name, report in sorted(facts.reports.items()) if report.state == "serving"}
-    ignoring = {name: report.unknown_settings for name, report in serving.items() if report.unknown_settings}
-    if ignoring:
-        told = "; ".join(f"{name}: {', '.join(settings)}" for name, settings in ignoring.items())
-        return "False", "SettingsIgnored", f"the worker image is of another version, and ignores {told}"
-    silent = [name for name, report in serving.items() if not report.tells_settings]
-    if silent:
-        names = ", ".join(silent[:MOST_NAMED])
-        return "Unknown", "SettingsUnheard", f"{names}: the worker image is of an older version, which does not say"
+    """Return whether every group knows all its settings. A worker ignores those that it does not know.
+
+    A group says so from its start on, before it serves. While one of them is not heard, what was claimed stands.
+    """
     if not facts.members:
         return "Unknown", "ScaledToZero", "no group is wanted"
-    if not serving:
-        return facts.said_before("SettingsKnown") or ("Unknown", "SettingsUnheard", "no group was heard yet")
-    return "True", "SettingsTaken", f"{', '.join([*serving][:MOST_NAMED])}: all settings are known"
+    reports = sorted(facts.reports.items())
+    ignored = [(name, ", ".join(report.unknown_settings)) for name, report in reports if report.unknown_settings]
+    if ignored:
+        told = "; ".join(f"{name} ignores {settings}" for name, settings in ignored)
+        return "False", "SettingsIgnored", f"{told}: not known to its worker image"
+    silent = _some([name for name, report in reports if not report.tells_settings])
+    if silent:
+        return "Unknown", "SettingsUnheard", f"{silent}: the worker image is of an older version, which does not say"
+    unheard = [group.name for group in facts.members if group.name not in facts.reports]
+    if not unheard:
+        return "True", "SettingsTaken", f"{_some([name for name, _ in reports])}: all settings are known"
+    before = facts.said_before("SettingsKnown")
+    if before is not None and before[1] in ("SettingsIgnored", "SettingsTaken"):
+        return before
+    return "Unknown", "SettingsUnheard", f"not heard yet: {_some(unheard)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MOST_NAMED])

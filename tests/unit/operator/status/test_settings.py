@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from glm_operator.status.events import transitions
 from glm_operator.status.summary import summarize
 from unit.operator.operator_builders import moving_to, observed
@@ -28,9 +30,10 @@ def test_workers_that_know_all_settings_are_named() -> None:
 
 
 def test_a_worker_that_ignores_settings_is_named_with_them() -> None:
-    words = "the worker image is of another version, and ignores chat-g1: GLM_DTYPE, GLM_LOOK_AHEAD"
+    words = "chat-g1 ignores GLM_DTYPE, GLM_LOOK_AHEAD: not known to its worker image"
     assert said(KNOWS, IGNORES) == ("False", "SettingsIgnored", words)
     assert said(BEFORE, IGNORES) == ("False", "SettingsIgnored", words)
+    assert said(KNOWS, a_report("starting", unknown_settings=["GLM_X"]))[1] == "SettingsIgnored", "it need not serve"
 
 
 def test_of_a_worker_that_does_not_say_nothing_is_claimed() -> None:
@@ -38,14 +41,19 @@ def test_of_a_worker_that_does_not_say_nothing_is_claimed() -> None:
     assert said(KNOWS, BEFORE) == ("Unknown", "SettingsUnheard", words)
 
 
-def test_without_a_group_or_before_one_serves_nothing_is_claimed() -> None:
-    assert said(target=moving_to(replicas=0), observed=observed())[:2] == ("Unknown", "ScaledToZero")
-    assert said(a_report("starting", unknown_settings=["GLM_X"]))[:2] == ("Unknown", "SettingsUnheard")
+def test_without_a_group_or_before_all_were_heard_nothing_is_claimed() -> None:
+    none = status(target=moving_to(replicas=0), observed=observed())
+    assert conditions(none)["SettingsKnown"] == ("Unknown", "ScaledToZero")
+    assert said(previous=none) == ("Unknown", "SettingsUnheard", "not heard yet: chat-g0, chat-g1")
+    assert said(KNOWS) == ("Unknown", "SettingsUnheard", "not heard yet: chat-g1")
 
 
-def test_what_was_known_stands_until_a_group_is_heard_again() -> None:
-    before = status(KNOWS, IGNORES)
-    assert said(previous=before)[:2] == ("False", "SettingsIgnored")
+@pytest.mark.parametrize("reports", [(KNOWS, IGNORES), (KNOWS, KNOWS)])
+def test_what_was_known_stands_until_all_groups_are_heard_again(reports: tuple[Any, ...]) -> None:
+    """So that a group that starts again is no news."""
+    before = status(*reports)
+    assert said(KNOWS, previous=before)[:2] == conditions(before)["SettingsKnown"]
+    assert transitions(before, status(KNOWS, previous=before)) == []
 
 
 def test_its_beginning_and_its_end_are_told_and_ready_is_not_touched() -> None:
