@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from glm_operator.api.engine import Execution
 from glm_operator.api.quantity import parse_quantity, to_bytes
 from glm_operator.api.rules import MAX_RANKS_PER_POD
 from glm_operator.api.spec import GLMDeployment, GLMDeploymentSpec, ModelSpec
@@ -21,8 +22,9 @@ PVC = "pvc://"
 FILE = "file://"
 CLAIM_MOUNT = "/models"
 
-BYTES_PER_ELEMENT = {"cpu": 4, "cuda": 2}
-"""What a rank computes in: float32 on cpu (bf16 is slower there), bfloat16 on cuda. As the worker's dtype auto."""
+BYTES = {"Float32": 4, "Bfloat16": 2}
+DEFAULT_DTYPE = {"cpu": "Float32", "cuda": "Bfloat16"}
+"""The widest that a rank's weights have by themselves: on cpu it is Bfloat16 where checkpoint and CPU make it so."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Memory:
     kv_bytes_per_token_per_rank: int
 
     @classmethod
-    def of(cls, shape: Shape, *, tensor: int, expert: int, width: int) -> Memory:
-        """width: bytes of one element, of weights and of the KV cache."""
+    def of(cls, shape: Shape, *, tensor: int, expert: int, width: int, kv_width: int) -> Memory:
+        """width, kv_width: bytes of one element of weights and of the KV cache."""
         return cls(
             parameters=shape.parameters,
             weight_bytes_per_rank=shape.parameters_per_rank(tensor=tensor, expert=expert) * width,
-            kv_bytes_per_token_per_rank=shape.kv_bytes_per_token(tensor=tensor, bytes_per_element=width),
+            kv_bytes_per_token_per_rank=shape.kv_bytes_per_token(tensor=tensor, bytes_per_element=kv_width),
         )
 
 
@@ -89,7 +91,7 @@ def plan(deployment: GLMDeployment) -> Layout | Refusal:
         return refusal
     tensor, expert = spec.parallelism.tensor, spec.parallelism.expert
     ranks_per_pod = spec.hardware.ranks_per_pod or _ranks_per_pod(spec)
-    width = BYTES_PER_ELEMENT[spec.hardware.device]
+    width, kv_width = _widths(spec)
     model, claim = _locate(spec.model)
     return Layout(
         tensor=tensor,
@@ -99,7 +101,9 @@ def plan(deployment: GLMDeployment) -> Layout | Refusal:
         gpus_per_pod=ranks_per_pod if spec.hardware.device == "cuda" else 0,
         model=model,
         claim=claim,
-        memory=Memory.of(shape, tensor=tensor, expert=expert, width=width) if shape is not None else None,
+        memory=None
+        if shape is None
+        else Memory.of(shape, tensor=tensor, expert=expert, width=width, kv_width=kv_width),
         floor=_floor(spec, shape),
     )
 
@@ -113,6 +117,13 @@ def _ranks_per_pod(spec: GLMDeploymentSpec) -> int:
     """Return as many ranks as fit a node and divide the group evenly."""
     most = spec.hardware.gpu.per_node if spec.hardware.gpu else MAX_RANKS_PER_POD
     return max(d for d in divisors(spec.parallelism.expert) if d <= most)
+
+
+def _widths(spec: GLMDeploymentSpec) -> tuple[int, int]:
+    """Return the bytes of one element of weights and of the KV cache."""
+    execution = spec.engine.execution or Execution()
+    dtype = execution.dtype or DEFAULT_DTYPE[spec.hardware.device]
+    return BYTES[dtype], BYTES[execution.kv_dtype or dtype]
 
 
 def _floor(spec: GLMDeploymentSpec, shape: Shape | None) -> Floor | None:

@@ -50,6 +50,18 @@ def test_memory_is_exact_where_the_shape_is_known() -> None:
     assert memory.kv_bytes_per_token_per_rank == 23_552
 
 
+@pytest.mark.parametrize(
+    ("execution", "weights", "kv"), [({"dtype": "Float32"}, 2, 2), ({"kvDtype": "Float32"}, 1, 2), ({}, 1, 1)]
+)
+def test_memory_follows_the_types_that_are_asked_for(execution: dict[str, str], weights: int, kv: int) -> None:
+    of = {"model": AIR, "hardware": CUDA, "parallelism": {"expert": 8, "tensor": 8}}
+    usual, asked = layout(**of).memory, layout(**of, engine={"execution": execution}).memory
+    assert usual is not None
+    assert asked is not None
+    assert asked.weight_bytes_per_rank == weights * usual.weight_bytes_per_rank
+    assert asked.kv_bytes_per_token_per_rank == kv * usual.kv_bytes_per_token_per_rank
+
+
 def test_a_custom_model_has_no_shape_here_and_any_degrees() -> None:
     result = layout(model=CUSTOM, parallelism={"expert": 3, "tensor": 3})
     assert (result.memory, result.expert) == (None, 3)
