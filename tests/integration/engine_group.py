@@ -10,12 +10,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import msgspec
+import psutil
 import zmq
 
 from glm_worker.assignment import RankAssignment
@@ -83,9 +84,20 @@ class EngineGroup:
         self._server.send(msgspec.msgpack.encode(message))
 
     def submit(self, *requests: EngineRequest) -> None:
-        for request in requests:
-            self.answers[request.request_id] = Answer()
-            self.send(Submit(GENERATION, request))
+        """Submit requests. Several come together: the engine stands still until all are sent, so none ends before."""
+        with self._still() if len(requests) > 1 else nullcontext():
+            for request in requests:
+                self.answers[request.request_id] = Answer()
+                self.send(Submit(GENERATION, request))
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        leader = psutil.Process(self._processes[0].pid)
+        leader.suspend()
+        try:
+            yield
+        finally:
+            leader.resume()
 
     def cancel(self, request_id: str) -> None:
         self.send(Cancel(GENERATION, request_id))

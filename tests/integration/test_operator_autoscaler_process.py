@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from glm_operator import names
+from glm_operator.api.status import CONDITION_TYPES
 from integration.autoscaler_world import SCALING, SLO
 from integration.fake_kubernetes import FakeKubernetes
 from integration.operator_rig import a_deployment_body
@@ -69,7 +70,7 @@ async def test_a_load_step_is_answered_with_groups_and_an_edited_promise_restart
             said = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in metrics.splitlines()}
             of_chat = next(key for key in said if key.startswith("glm_autoscaler_desired_groups{"))
             assert said[of_chat] == "3.0"
-            assert sum(key.startswith("glm_operator_condition{") for key in said) == 39
+            assert sum(key.startswith("glm_operator_condition{") for key in said) == 3 * len(CONDITION_TYPES)
         load.cancel()
     log = (tmp_path / "operator.log").read_text()
     assert "Traceback" not in log
