@@ -265,7 +265,10 @@ def lines_of(rows: list[Row], shares: dict[str, float], num_layers: int) -> list
 
 def missing_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a line for each goal of which nothing was measured: it is not met."""
-    wanted = {f"decode, share of the roofline, graphs, batch {batch}": goal for batch, goal in DECODE_GOALS.items()}
+    wanted = {
+        f"decode, share of the roofline, graphs, batch {batch}, context {context}": goal
+        for (batch, goal), context in itertools.product(DECODE_GOALS.items(), CONTEXTS)
+    }
     wanted["prefill, share of the matrix rate, triton"] = PREFILL_GOAL
     return [
         {"bench": "engine_gpu", "metric": metric, "ours": None, "peer": None, "ratio": None, "goal": goal, "met": False}

@@ -56,6 +56,15 @@ def test_what_was_known_stands_until_all_groups_are_heard_again(reports: tuple[A
     assert transitions(before, status(KNOWS, previous=before)) == []
 
 
+def test_of_another_spec_nothing_stands() -> None:
+    before = status(KNOWS, IGNORES)
+    assert said(KNOWS, previous=before, generation=8)[:2] == ("Unknown", "SettingsUnheard")
+
+
+def test_a_group_that_goes_says_nothing_of_those_that_stay() -> None:
+    assert said(KNOWS, KNOWS, IGNORES)[1] == "SettingsTaken"
+
+
 def test_its_beginning_and_its_end_are_told_and_ready_is_not_touched() -> None:
     good, bad = status(KNOWS, KNOWS), status(KNOWS, IGNORES)
     told = [[event.reason for event in transitions(*pair)] for pair in ((good, bad), (bad, bad), (bad, good))]

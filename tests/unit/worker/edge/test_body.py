@@ -9,7 +9,7 @@ from starlette.types import Message
 from glm_worker.errors import Overloaded, RequestRefused
 from glm_worker.server.edge.body import read_body
 from glm_worker.server.edge.body_room import FREE_BYTES, MOST_WAITING, STALLED_S, BodyRoom
-from glm_worker.server.edge.pace import Pace
+from glm_worker.server.edge.pace import LONGEST_S, Pace
 from unit.worker.server_builders import checkpoint
 
 
@@ -66,11 +66,14 @@ async def test_long_bodies_are_taken_in_at_one_pace_and_short_ones_at_once() -> 
     assert rests == []
     for client in long:
         await client.send(FREE_BYTES + 100)
-        await client.send(200)
-    assert rests == [0.1, 0.3, 0.4, 0.6], "each part waits for those that came before it, whose ever they are"
+        await client.send(100 if client is long[0] else 50)
+    assert rests == [0.1, 0.2, 0.3, 0.35], "each part waits for those that came before it, whose ever they are"
     clock.now += 10
     await long[0].send(50)
     assert rests[4:] == [0.05], "time in which nothing came is not saved up"
+    for _ in range(3):
+        await long[1].send(300)
+    assert rests[5:] == [0.35, LONGEST_S, LONGEST_S], "no part waits for long, whatever came before it"
 
 
 async def test_a_body_that_waits_for_its_pace_is_not_taken_for_one_that_stands_still() -> None:

@@ -37,7 +37,7 @@ class Reading:
         self._room = room
         self._claim = claim
         self._num_bytes = 0  # of those that are kept
-        self.num_seen = 0  # before the last part, those that were thrown away included
+        self.num_seen = 0  # those that were thrown away included
         self._is_complete = False
         self._rests = False
         self.last_s = 0.0  # when a part of it came
@@ -77,16 +77,19 @@ class Reading:
         self._num_bytes += num_bytes
         self._room.take(self.counted - before)
 
-    async def rest(self, num_bytes: int) -> None:
-        """Wait before the next part, where this one of that length, thrown away or not, went past the first bytes."""
+    def see(self, num_bytes: int) -> int:
+        """Note another part, kept or thrown away. Return how many bytes of it are past the first ones."""
         before, self.num_seen = self.num_seen, self.num_seen + num_bytes
-        if (past := self.num_seen - max(before, FREE_BYTES)) > 0:
-            self._rests = True
-            try:
-                await self._room.pace.after(past)
-            finally:
-                self._rests = False
-                self.last_s = self._room.clock()
+        return max(0, self.num_seen - max(before, FREE_BYTES))
+
+    async def rest(self, num_bytes: int) -> None:
+        """Wait before the next part for as long as so many bytes take."""
+        self._rests = True
+        try:
+            await self._room.pace.after(num_bytes)
+        finally:
+            self._rests = False
+            self.last_s = self._room.clock()
 
     def drop(self) -> None:
         """Note that what came is thrown away."""

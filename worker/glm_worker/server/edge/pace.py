@@ -2,7 +2,11 @@
 
 To take in a part of a body is work of the event loop, and clients of long ones send as fast as they are read. Some
 dozens of them at once keep the loop busy, and at each of its turns all streams wait for a part of each body. At a
-bounded rate the transport holds the senders back instead, so that they cost neither the loop nor the cores much.
+bounded rate the transport holds the senders back instead, so that they cost neither the loop nor the cores much. A body
+that comes in one part, of some 256 KiB at most, waits for nothing.
+
+No part waits for long, however many there are: then more is taken in. Else who sends to this server, a gateway as well,
+would take it for a broken one; the longest body has 64 parts, and a gateway waits for 30 seconds.
 """
 
 import asyncio
@@ -11,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 BYTES_PER_S = 32 * 2**20  # a prompt of a long context takes 20 ms; what is made of it takes longer
 SHORTEST_S = 0.001  # what is due sooner is due now
+LONGEST_S = 0.4
 
 
 class Pace:
@@ -30,6 +35,6 @@ class Pace:
     async def after(self, num_bytes: int) -> None:
         """Wait for as long as these bytes take, and for those that came before them."""
         now_s = self._clock()
-        self._free_at_s = max(self._free_at_s, now_s) + num_bytes / self._bytes_per_s
+        self._free_at_s = min(max(self._free_at_s, now_s) + num_bytes / self._bytes_per_s, now_s + LONGEST_S)
         if (rest_s := self._free_at_s - now_s) > SHORTEST_S:
             await self._sleep(rest_s)

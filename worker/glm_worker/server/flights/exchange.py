@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from glm_worker.errors import DeadlinePassed
+from glm_worker.errors import DeadlinePassed, GlmWorkerError
 from glm_worker.server.flights.flight import Flight
 from glm_worker.server.flights.flights import Flights
 from glm_worker.server.flights.news import News
@@ -81,8 +81,9 @@ class Exchange(Response):
             await self._complete(flights, send)
         except Exception as error:
             is_late = isinstance(error, TimeoutError) and deadline.expired()
+            is_fault = not (is_late or isinstance(error, GlmWorkerError))
             for flight in flights:  # first: who does not read takes minutes to be told
-                self._flights.cancel(flight) if is_late else self._flights.fail(flight, error)
+                self._flights.fail(flight, error) if is_fault else self._flights.cancel(flight)
             if is_late:
                 await self._miss_deadline(send)
             elif self._has_started:
