@@ -60,20 +60,20 @@ async def test_long_bodies_are_taken_in_at_one_pace_and_short_ones_at_once() -> 
     async def sleep(seconds: float) -> None:
         rests.append(round(seconds, 3))
 
-    room = BodyRoom(clock=clock, pace=Pace(1000, clock, sleep))
+    room = BodyRoom(clock=clock, pace=Pace(2000, clock, sleep))
     short, *long = [Client(room) for _ in range(3)]
     await short.send(FREE_BYTES)
     assert rests == []
     for client in long:
         await client.send(FREE_BYTES + 100)
         await client.send(100 if client is long[0] else 50)
-    assert rests == [0.1, 0.2, 0.3, 0.35], "each part waits for those that came before it, whose ever they are"
+    assert rests == [0.05, 0.1, 0.15, 0.175], "each part waits for those that came before it, whose ever they are"
     clock.now += 10
     await long[0].send(50)
-    assert rests[4:] == [0.05], "time in which nothing came is not saved up"
+    assert rests[4:] == [0.025], "time in which nothing came is not saved up"
     for _ in range(3):
         await long[1].send(300)
-    assert rests[5:] == [0.35, LONGEST_S, LONGEST_S], "no part waits for long, whatever came before it"
+    assert rests[5:] == [0.175, LONGEST_S, LONGEST_S], "no part waits for long, whatever came before it"
 
 
 async def test_a_body_that_waits_for_its_pace_is_not_taken_for_one_that_stands_still() -> None:

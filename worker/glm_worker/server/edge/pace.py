@@ -3,10 +3,10 @@
 To take in a part of a body is work of the event loop, and clients of long ones send as fast as they are read. Some
 dozens of them at once keep the loop busy, and at each of its turns all streams wait for a part of each body. At a
 bounded rate the transport holds the senders back instead, so that they cost neither the loop nor the cores much. A body
-that comes in one part, of some 256 KiB at most, waits for nothing.
+that comes in one part, as a fast one below 256 KiB does, waits for nothing.
 
-No part waits for long, however many there are: then more is taken in. Else who sends to this server, a gateway as well,
-would take it for a broken one; the longest body has 64 parts, and a gateway waits for 30 seconds.
+No part waits for long, however many there are: then more is taken in. Else a gateway, which gives a request a bounded
+time to be sent, would take this server for a broken one: tests/contract/test_body_waits.py sums what a body may wait.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 BYTES_PER_S = 32 * 2**20  # a prompt of a long context takes 20 ms; what is made of it takes longer
 SHORTEST_S = 0.001  # what is due sooner is due now
-LONGEST_S = 0.4
+LONGEST_S = 0.25
 
 
 class Pace:
